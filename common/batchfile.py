@@ -1,0 +1,50 @@
+"""The input object of a batch: FASTA with the record's row number before its header.
+
+    >17 sp|P69905|HBA_HUMAN Hemoglobin subunit alpha
+    MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSFPTTKTYFPHFDLSH...
+
+Row numbers in the object make it complete by itself: a retry of some rows needs nothing else.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Record(NamedTuple):
+    """One sequence of the input."""
+
+    row: int  # position in the input, from 0
+    header: str  # the whole line after '>'
+    residues: str  # upper case, every letter in the alphabet
+
+    @property
+    def id(self) -> str:
+        """The header's first word, which is what most tools call the id."""
+        return first_word(self.header)
+
+
+def first_word(header: str) -> str:
+    return header.split(maxsplit=1)[0] if header and not header.isspace() else ""
+
+
+def encode_batch(records: Iterable[Record]) -> bytes:
+    return "".join([f">{row} {header}\n{residues}\n" for row, header, residues in records]).encode()
+
+
+def decode_batch(data: bytes) -> list[Record]:
+    """Records of an input object.
+
+    Raises:
+        ValueError: not what ``encode_batch`` writes.
+    """
+    lines = data.decode().split("\n")
+    if len(lines) % 2 == 0 or lines[-1] != "":
+        raise ValueError("the object is cut short")
+    return [
+        Record(int(row), header, residues)
+        for (row, _, header), residues in zip(
+            (line.removeprefix(">").partition(" ") for line in lines[:-1:2]),
+            lines[1::2],
+            strict=True,
+        )
+    ]

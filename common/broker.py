@@ -1,0 +1,109 @@
+"""The broker: one Redis, the Celery application on it, and the queues' names.
+
+The settings are those that Celery on Redis needs to lose nothing and to keep a GPU busy; each was
+measured with celery and kombu 5.7 (``docs/formats.md`` names the queues).
+"""
+
+from urllib.parse import urlsplit, urlunsplit
+
+from celery import Celery
+from kombu import Queue
+from redis import Redis
+from redis.exceptions import RedisError
+
+from common.errors import UserError
+from common.modeltable import ModelSource
+from common.rungs import Rung
+
+#: Before every key of the fleet, so that it can share a Redis while it is being tried.
+KEY_PREFIX = "virnucpro:"
+
+EMBED_TASK = "virnucpro.embed"
+
+#: Seconds after which an unacknowledged message is given out again. The ledger's leases recover
+#: a lost batch long before; this is the last resort.
+VISIBILITY_TIMEOUT = 3600
+
+TRANSPORT_OPTIONS = {
+    "visibility_timeout": VISIBILITY_TIMEOUT,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    "unacked_restore_limit": 200,
+    "unacked_mutex_expire": 30,
+    # A half-open connection is noticed; without these it never was.
+    "socket_timeout": 15,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "sep": ":",
+    "queue_order_strategy": "priority",
+    "global_keyprefix": KEY_PREFIX,
+}
+
+
+def queue_name(model: ModelSource, rung: Rung) -> str:
+    """The queue of a model's batches at a rung, such as ``esm2_t33_650M_UR50D.fp16``."""
+    return f"{model.queue}.{rung}"
+
+
+def make_celery(broker_url: str, queues: list[str]) -> Celery:
+    """The Celery application, for publishing to ``queues`` or consuming them."""
+    app = Celery("virnucpro", broker=celery_url(broker_url), set_as_current=False)
+    app.conf.update(
+        result_backend=None,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_create_missing_queues=False,
+        task_queues=[Queue(name, routing_key=name) for name in queues],
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_eta_task_limit=8,
+        worker_send_task_events=True,
+        broker_channel_error_retry=True,
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=TRANSPORT_OPTIONS,
+    )
+    return app
+
+
+def celery_url(url: str) -> str:
+    """Celery's spelling of a ``unix:///path?db=0`` URL; others are the same in both."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    return f"redis+socket://{parts.path}?virtual_host=0"
+
+
+def connect(broker_url: str) -> Redis:
+    """A client of the broker's Redis that has answered once.
+
+    Raises:
+        UserError: nothing there that answers as Redis does.
+    """
+    try:
+        client = Redis.from_url(
+            broker_url,
+            decode_responses=True,
+            socket_timeout=15,
+            socket_connect_timeout=5,
+            health_check_interval=10,
+        )
+        client.ping()
+    except (RedisError, OSError, ValueError) as error:
+        raise UserError(
+            f"No Redis answers at {without_password(broker_url)} ({error}).\n"
+            "Start one (redis-server) or name yours (--broker or VIRNUCPRO_BROKER_URL); "
+            "to embed on this machine alone, with nothing to start: producer submit INPUT --local"
+        ) from error
+    return client
+
+
+def without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))

@@ -1,0 +1,29 @@
+"""Where a job's objects lie in the store. Every key is a function of (job, batch, rung)."""
+
+from common.rungs import Rung
+
+
+def job_prefix(job: str) -> str:
+    return f"{job}/"
+
+
+def manifest_key(job: str) -> str:
+    return f"{job}/manifest.json"
+
+
+def input_key(job: str, batch: int) -> str:
+    return f"{job}/input/{batch:07d}.fasta"
+
+
+def output_prefix(job: str) -> str:
+    return f"{job}/output/"
+
+
+def shard_key(job: str, batch: int, rung: Rung) -> str:
+    return f"{job}/output/{batch:07d}.{rung}.h5"
+
+
+def parse_shard_key(key: str) -> tuple[int, Rung]:
+    """The batch and rung that ``shard_key`` made ``key`` of."""
+    batch, rung, _ = key.rsplit("/", 1)[-1].split(".")
+    return int(batch), Rung(rung)

@@ -1,0 +1,275 @@
+"""The ledger: a job's progress in Redis, changed only by Lua scripts that can be run twice.
+
+Keys, each after ``virnucpro:``
+
+    jobs                        sorted set of jobs by creation
+    job:<job>                   hash of counters and state
+    job:<job>:done:<rung>       bitmap of batches
+    job:<job>:leases            sorted set of <batch>.<rung> by expiry, in Redis's time
+    job:<job>:owners            hash of <batch>.<rung>: who holds the lease
+    job:<job>:attempts          hash of <batch>.<rung>: claims so far
+    job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON
+    worker:<name>               what a live worker serves; expires
+
+The store is the truth: a ledger that is gone can be built again from it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.resources import files
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from redis import Redis
+
+from common.broker import KEY_PREFIX
+from common.manifest import Manifest
+from common.messages import Batch, BatchResult
+from common.rungs import Rung
+
+#: Seconds that a claim lasts without renewal, and between renewals.
+LEASE_SECONDS = 30
+RENEW_SECONDS = 10
+
+WORKER_TTL_SECONDS = 30
+
+
+class Claim(StrEnum):
+    """What became of an attempt to take a batch."""
+
+    TAKEN = "taken"
+    DONE = "done"
+    HELD = "held"
+    CANCELLED = "cancelled"
+    OTHER_WEIGHTS = "other_weights"
+    UNKNOWN = "unknown"
+
+
+class JobState(StrEnum):
+    OPEN = "open"
+    CANCELLED = "cancelled"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A job's counters at one moment."""
+
+    job: str
+    state: JobState
+    model: str
+    queue: str
+    created: float
+    batches: int
+    records: int
+    tokens: int
+    leased: int
+    now: float  # Redis's clock
+    counts: dict[str, int]
+    weights: str | None
+    first_done: float | None
+    last_done: float | None
+
+    def count(self, name: str) -> int:
+        return self.counts.get(name, 0)
+
+    @property
+    def batches_done(self) -> int:
+        return self.count("batches_done")
+
+    @property
+    def rows_by_precision(self) -> dict[str, int]:
+        rows = {str(rung): self.count(f"rows_{rung}") for rung in Rung}
+        return {rung: count for rung, count in rows.items() if count}
+
+    @property
+    def rows_done(self) -> int:
+        return sum(self.rows_by_precision.values())
+
+    @property
+    def finished(self) -> bool:
+        return self.state is JobState.FINISHED
+
+
+class WorkerInfo(BaseModel):
+    """What a worker process says of itself while it lives."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    model: str
+    weights: str | None  # None while they are loading
+    device: str
+    precision: Rung
+    queues: tuple[str, ...]
+
+
+class Ledger:
+    """The ledger of all jobs on one Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        scripts = files("common") / "lua"
+        self._scripts = {
+            name: redis.register_script((scripts / f"{name}.lua").read_text())
+            for name in ("claim", "renew", "release", "complete", "reopen", "expire", "progress")
+        }
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    def create(self, manifest: Manifest, queue: str) -> bool:
+        """Open a job; True if it was not there. A second call changes nothing."""
+        key = job_key(manifest.job)
+        if not self.redis.hsetnx(key, "state", JobState.OPEN):
+            return False
+        fields: dict[str, Any] = {
+            "model": manifest.model,
+            "queue": queue,
+            "created": manifest.created.timestamp(),
+            "batches": manifest.batches,
+            "records": manifest.report.records,
+            "tokens": manifest.tokens,
+        }
+        self.redis.hset(key, mapping=fields)
+        self.redis.zadd(f"{KEY_PREFIX}jobs", {manifest.job: manifest.created.timestamp()})
+        return True
+
+    def jobs(self) -> list[str]:
+        """All jobs, newest first."""
+        return list(self.redis.zrevrange(f"{KEY_PREFIX}jobs", 0, -1))
+
+    def progress(self, job: str) -> Progress | None:
+        """A job's counters, or None if there is no such job."""
+        key = job_key(job)
+        flat, leased, now = self._scripts["progress"](keys=[key, f"{key}:leases"])
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if "batches" not in fields:
+            return None
+        text = {"state", "model", "queue", "created", "weights", "first_done", "last_done"}
+        return Progress(
+            job=job,
+            state=JobState(fields["state"]),
+            model=fields["model"],
+            queue=fields["queue"],
+            created=float(fields["created"]),
+            batches=int(fields["batches"]),
+            records=int(fields["records"]),
+            tokens=int(fields["tokens"]),
+            leased=int(leased),
+            now=float(now),
+            counts={name: int(value) for name, value in fields.items() if name not in text},
+            weights=fields.get("weights"),
+            first_done=float(fields["first_done"]) if "first_done" in fields else None,
+            last_done=float(fields["last_done"]) if "last_done" in fields else None,
+        )
+
+    def results(self, job: str) -> list[BatchResult]:
+        """Results that were not ok, by batch."""
+        texts = self.redis.hvals(f"{job_key(job)}:results")
+        found = [BatchResult.model_validate_json(text) for text in texts]
+        return sorted(found, key=lambda result: (result.index, result.rung))
+
+    def outstanding(self, manifest: Manifest) -> Iterator[int]:
+        """Batches of the job that are neither done nor leased."""
+        key = job_key(manifest.job)
+        bitmap: bytes | None = self.redis.execute_command(
+            "GET", f"{key}:done:{manifest.rung}", NEVER_DECODE=True
+        )
+        leased = set(self.redis.zrange(f"{key}:leases", 0, -1))
+        for index in range(manifest.batches):
+            if not is_set(bitmap or b"", index) and field_of(index, manifest.rung) not in leased:
+                yield index
+
+    # --- batches ------------------------------------------------------------------------------
+
+    def claim(self, batch: Batch, *, owner: str, weights: str) -> tuple[Claim, int]:
+        """Try to take a batch for ``LEASE_SECONDS``; ``owner`` names this one attempt.
+
+        Returns:
+            What became of it, and which attempt at this batch it is, from 1.
+        """
+        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
+        keys = [key, done_key(batch), f"{key}:leases", f"{key}:owners", f"{key}:attempts"]
+        args = [batch.index, field, owner, weights, LEASE_SECONDS]
+        outcome, attempt = self._scripts["claim"](keys=keys, args=args)
+        return Claim(outcome), int(attempt)
+
+    def renew(self, batch: Batch, *, owner: str) -> bool:
+        """Prolong a claim; False if it is no longer this owner's."""
+        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
+        keys = [f"{key}:leases", f"{key}:owners"]
+        return bool(self._scripts["renew"](keys=keys, args=[field, owner, LEASE_SECONDS]))
+
+    def release(self, batch: Batch, *, owner: str) -> bool:
+        """Give a claim back without a result."""
+        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
+        return bool(
+            self._scripts["release"](keys=[f"{key}:leases", f"{key}:owners"], args=[field, owner])
+        )
+
+    def complete(self, result: BatchResult) -> bool:
+        """Count a result; True for the first report of this batch at this rung."""
+        key, field = job_key(result.job), field_of(result.index, result.rung)
+        keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
+        args = [
+            result.index,
+            field,
+            result.status,
+            result.precision or "none",
+            result.records,
+            len(result.unstable),
+            result.tokens,
+            round(1000 * result.seconds),
+            result.model_dump_json(),
+        ]
+        return bool(self._scripts["complete"](keys=keys, args=args))
+
+    def reopen(self, result: BatchResult) -> bool:
+        """Take a failed result back, so that its batch can be tried again."""
+        key, field = job_key(result.job), field_of(result.index, result.rung)
+        keys = [key, done_key(result), f"{key}:results", f"{key}:attempts"]
+        return bool(self._scripts["reopen"](keys=keys, args=[result.index, field]))
+
+    def expire_leases(self, job: str) -> list[int]:
+        """Take back the leases that ran out; the batches that were lost with them."""
+        key = job_key(job)
+        fields = self._scripts["expire"](keys=[key, f"{key}:leases", f"{key}:owners"])
+        return sorted({int(field.split(".")[0]) for field in fields})
+
+    # --- queues and workers -------------------------------------------------------------------
+
+    def queued(self, queue: str) -> int:
+        """Messages in a queue that no worker has taken."""
+        return int(self.redis.llen(f"{KEY_PREFIX}{queue}"))
+
+    def announce(self, worker: WorkerInfo) -> None:
+        """Say that a worker lives; repeat before ``WORKER_TTL_SECONDS`` are over."""
+        key = f"{KEY_PREFIX}worker:{worker.name}"
+        self.redis.set(key, worker.model_dump_json(), ex=WORKER_TTL_SECONDS)
+
+    def leave(self, worker: WorkerInfo) -> None:
+        self.redis.delete(f"{KEY_PREFIX}worker:{worker.name}")
+
+    def workers(self) -> list[WorkerInfo]:
+        keys = sorted(self.redis.scan_iter(f"{KEY_PREFIX}worker:*"))
+        texts = self.redis.mget(keys) if keys else []
+        return [WorkerInfo.model_validate_json(text) for text in texts if text]
+
+
+def job_key(job: str) -> str:
+    return f"{KEY_PREFIX}job:{job}"
+
+
+def done_key(of: Batch | BatchResult) -> str:
+    return f"{job_key(of.job)}:done:{of.rung}"
+
+
+def field_of(index: int, rung: Rung) -> str:
+    return f"{index}.{rung}"
+
+
+def is_set(bitmap: bytes, index: int) -> bool:
+    """Whether Redis's GETBIT gives 1: bit 0 is the first byte's highest."""
+    byte = index // 8
+    return byte < len(bitmap) and bool(bitmap[byte] >> (7 - index % 8) & 1)

@@ -1,0 +1,22 @@
+-- Take a lease on a batch at a rung, unless it is done or somebody holds it.
+-- Returns what became of it, and how often this batch was taken so far.
+-- KEYS: job, done bitmap of the rung, leases, owners, attempts
+-- ARGV: batch index, field, owner, weights fingerprint, lease seconds
+if redis.call('EXISTS', KEYS[1]) == 0 then return { 'unknown', 0 } end
+if redis.call('HGET', KEYS[1], 'state') == 'cancelled' then return { 'cancelled', 0 } end
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return { 'done', 0 } end
+
+local now = tonumber(redis.call('TIME')[1])
+local expiry = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[2]) or 0)
+local owner = redis.call('HGET', KEYS[4], ARGV[2])
+if expiry > now and owner ~= ARGV[3] then return { 'held', 0 } end
+
+-- The first claim of a job decides which weights its numbers come from.
+redis.call('HSETNX', KEYS[1], 'weights', ARGV[4])
+if redis.call('HGET', KEYS[1], 'weights') ~= ARGV[4] then return { 'other_weights', 0 } end
+
+redis.call('ZADD', KEYS[3], now + ARGV[5], ARGV[2])
+redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])
+-- A claim that is sent twice by its owner is one attempt.
+if expiry <= now then redis.call('HINCRBY', KEYS[5], ARGV[2], 1) end
+return { 'taken', tonumber(redis.call('HGET', KEYS[5], ARGV[2])) }

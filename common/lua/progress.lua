@@ -1,0 +1,4 @@
+-- A job at one moment: its counters, its live leases, Redis's time.
+-- KEYS: job, leases
+local now = redis.call('TIME')[1]
+return { redis.call('HGETALL', KEYS[1]), redis.call('ZCOUNT', KEYS[2], now, '+inf'), now }

@@ -1,0 +1,95 @@
+"""The manifest: what a job is. Written last, so a job without one never started."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from common.layout import input_key, manifest_key
+from common.messages import Batch
+from common.rungs import Rung
+from common.store import Store
+
+Include = Literal["mean", "per_residue", "bos"]
+ResidueDtype = Literal["float16", "float32"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OutputForm(Frozen):
+    """What is kept of the embeddings."""
+
+    include: tuple[Include, ...] = ("mean",)
+    layers: tuple[int, ...] = (-1,)  # negative: counted from the last, as in esm-extract
+    residue_dtype: ResidueDtype = "float16"
+    max_residues: int  # longer records are cut to this
+
+    @property
+    def pooled_names(self) -> tuple[Include, ...]:
+        """The datasets with one row per record."""
+        return tuple(name for name in self.include if name != "per_residue")
+
+    @property
+    def per_residue(self) -> bool:
+        return "per_residue" in self.include
+
+
+class InputReport(Frozen):
+    """What the reader saw."""
+
+    records: int
+    residues: int  # that are embedded
+    longest: int
+    truncated: int
+    skipped: int
+    replaced: int  # records with a letter that became X
+    duplicate_ids: int
+
+
+class Manifest(Frozen):
+    version: Literal[1] = 1
+    package: str
+    job: str
+    created: datetime
+    input: str
+    fingerprint: str  # of the input's bytes and every option that changes the output
+    model: str
+    rung: Rung
+    form: OutputForm
+    report: InputReport
+    batch_records: list[int]
+    batch_tokens: list[int]
+
+    def batch(self, index: int) -> Batch:
+        return Batch(
+            job=self.job,
+            index=index,
+            rung=self.rung,
+            model=self.model,
+            key=input_key(self.job, index),
+            records=self.batch_records[index],
+            tokens=self.batch_tokens[index],
+        )
+
+    @property
+    def batches(self) -> int:
+        return len(self.batch_records)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.batch_tokens)
+
+
+def write_manifest(store: Store, manifest: Manifest) -> None:
+    store.put(manifest_key(manifest.job), manifest.model_dump_json(indent=1).encode())
+
+
+def read_manifest(store: Store, job: str) -> Manifest:
+    """Read a job's manifest.
+
+    Raises:
+        ObjectNotFoundError: the store has no such job.
+    """
+    return Manifest.model_validate_json(store.get(manifest_key(job)))

@@ -1,0 +1,134 @@
+"""The models that the fleet knows, and how a ``--model`` value is read.
+
+Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``).
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+
+#: ESM-2 was trained on crops of 1024 tokens: 1022 residues, ``<cls>`` and ``<eos>``.
+ESM2_MAX_RESIDUES = 1022
+
+RANDOM_PREFIX = "random:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The shape of a model: all that can be known of it without its weights."""
+
+    name: str
+    layers: int
+    dim: int
+    heads: int
+    max_residues: int = ESM2_MAX_RESIDUES
+
+    @property
+    def parameters(self) -> int:
+        """Weights in the blocks, which is where the time goes: 12 · layers · dim²."""
+        return 12 * self.layers * self.dim**2
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(name="esm2_t6_8M_UR50D", layers=6, dim=320, heads=20),
+        ModelSpec(name="esm2_t12_35M_UR50D", layers=12, dim=480, heads=20),
+        ModelSpec(name="esm2_t30_150M_UR50D", layers=30, dim=640, heads=20),
+        ModelSpec(name="esm2_t33_650M_UR50D", layers=33, dim=1280, heads=20),
+        ModelSpec(name="esm2_t36_3B_UR50D", layers=36, dim=2560, heads=40),
+        ModelSpec(name="esm2_t48_15B_UR50D", layers=48, dim=5120, heads=40),
+    )
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where weights come from: ``NAME``, ``random:NAME``, a folder or a ``.pt`` file.
+
+    ``text`` is the normal form: two texts are equal exactly if they mean the same weights.
+    """
+
+    text: str
+
+    @classmethod
+    def parse(cls, value: str) -> "ModelSource":
+        """Read a ``--model`` value.
+
+        Raises:
+            UserError: a bare name that is not in the table.
+        """
+        name = value.removeprefix(RANDOM_PREFIX).removeprefix("facebook/")
+        if name in MODELS:
+            return cls(RANDOM_PREFIX + name if value.startswith(RANDOM_PREFIX) else name)
+        if looks_like_path(value):
+            return cls(os.path.abspath(os.path.expanduser(value)))
+        known = "\n  ".join(MODELS)
+        raise UserError(
+            f"Unknown model {value!r}. Known models (each also as {RANDOM_PREFIX}NAME, for trials "
+            f"without weights):\n  {known}\n"
+            "or give a folder with safetensors or a fair-esm .pt file, with a '/' in its path."
+        )
+
+    @property
+    def is_random(self) -> bool:
+        return self.text.startswith(RANDOM_PREFIX)
+
+    @property
+    def is_path(self) -> bool:
+        return os.path.isabs(self.text)
+
+    @property
+    def name(self) -> str:
+        """The name in the table; for a path its last part without ``.pt``."""
+        if self.is_path:
+            return os.path.basename(self.text).removesuffix(".pt")
+        return self.text.removeprefix(RANDOM_PREFIX)
+
+    @property
+    def queue(self) -> str:
+        """The stem of this model's queue names, safe in Redis keys and on a dashboard."""
+        if self.is_path:
+            return "path-" + hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        return self.text.replace(":", ".")
+
+    def spec(self) -> ModelSpec | None:
+        """The model's shape, if it can be told without opening weights; else None.
+
+        A producer may name a folder that only its workers have: then nothing is known here.
+        """
+        if self.name in MODELS:
+            return MODELS[self.name]
+        config = Path(self.text) / "config.json"
+        return read_hugging_face_config(config) if config.is_file() else None
+
+
+def looks_like_path(value: str) -> bool:
+    return "/" in value or value.endswith(".pt") or value in {".", ".."}
+
+
+def read_hugging_face_config(path: Path) -> ModelSpec:
+    """Read the shape of an ESM-2 from a Hugging Face ``config.json``.
+
+    Raises:
+        UserError: not an ESM-2, or not readable as JSON.
+    """
+    try:
+        config = json.loads(path.read_text())
+        if config.get("model_type") != "esm":
+            raise UserError(
+                f"{path}: model_type is {config.get('model_type')!r}, but only ESM-2 ('esm') "
+                "can be served from a folder."
+            )
+        return ModelSpec(
+            name=path.parent.name,
+            layers=config["num_hidden_layers"],
+            dim=config["hidden_size"],
+            heads=config["num_attention_heads"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error

@@ -1,0 +1,44 @@
+"""Processes that must not outlive the one that started them."""
+
+import ctypes
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def start_dependent(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, output: IO[bytes] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a process that is asked to end when this one dies, even by SIGKILL (on Linux).
+
+    It is in a session of its own: Ctrl-C in a terminal reaches the starter alone, who ends its
+    processes in the right order.
+    """
+    return subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+    )
+
+
+def end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop(process: "subprocess.Popen[bytes]", grace_seconds: float) -> int:
+    """Ask a process to end, insist after ``grace_seconds``, and return its exit code."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        return process.wait(grace_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

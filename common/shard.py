@@ -1,0 +1,136 @@
+"""The HDF5 form of embeddings: of a batch's shard, and of the file that a user gets.
+
+Columnar: one dataset per kind of number with a row per record, because a dataset per record is
+slow beyond 10^5 of them. ``docs/formats.md`` is the user's description.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from common.manifest import OutputForm
+from common.rungs import PRECISION_CODES
+
+PRECISION_TYPE = h5py.enum_dtype(PRECISION_CODES, basetype="u1")
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Rows with their numbers. ``W`` is ``(D,)``, or ``(K, D)`` if K > 1 layers were asked for."""
+
+    rows: NDArray[np.int64]  # [n], position in the input
+    headers: list[str]  # n
+    ids: list[str]  # n, each header's first word
+    lengths: NDArray[np.int64]  # [n], residues embedded
+    input_lengths: NDArray[np.int64]  # [n], residues in the input
+    precision: NDArray[np.uint8]  # [n], PRECISION_CODES
+    pooled: Mapping[str, Array]  # "mean", "bos": float32 [n, *W]
+    residues: Array | None  # [sum(lengths), *W]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class EmbeddingWriter:
+    """Writes embeddings, in order, into a file of a known number of rows."""
+
+    def __init__(self, file: h5py.File, form: OutputForm) -> None:
+        self.file = file
+        self.form = form
+        self.rows_written = 0
+        self.residues_written = 0
+
+    def write(self, part: Embeddings) -> None:
+        """Append rows, residues included."""
+        here = slice(self.rows_written, self.rows_written + len(part))
+        columns: dict[str, Any] = {
+            "rows": part.rows,
+            "ids": part.ids,
+            "headers": part.headers,
+            "lengths": part.lengths,
+            "input_lengths": part.input_lengths,
+            "precision": part.precision,
+            **part.pooled,
+        }
+        for name, values in columns.items():
+            self.file[name][here] = values
+        if part.residues is not None:
+            ends = self.residues_written + np.cumsum(part.lengths)
+            self.file["offsets"][here.start + 1 : here.stop + 1] = ends
+            total = self.residues_written + len(part.residues)
+            self.file["residues"][self.residues_written : total] = part.residues
+            self.residues_written = total
+        self.rows_written = here.stop
+
+
+@contextmanager
+def create_embedding_file(
+    path: Path,
+    *,
+    form: OutputForm,
+    records: int,
+    residues: int,
+    dim: int,
+    attributes: Mapping[str, Any],
+) -> Iterator[EmbeddingWriter]:
+    """Create an HDF5 file with room for ``records`` rows and ``residues`` residues.
+
+    Raises:
+        OSError: the file cannot be written, a full disk included.
+    """
+    width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
+    text = h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        file.attrs.update(attributes)
+        file.create_dataset("ids", (records,), text)
+        file.create_dataset("headers", (records,), text)
+        for name in ("rows", "lengths", "input_lengths"):
+            file.create_dataset(name, (records,), np.int64)
+        file.create_dataset("precision", (records,), PRECISION_TYPE)
+        for name in form.pooled_names:
+            file.create_dataset(name, (records, *width), np.float32)
+        if form.per_residue:
+            file.create_dataset("residues", (residues, *width), np.dtype(form.residue_dtype))
+            file.create_dataset("offsets", (records + 1,), np.int64)
+        yield EmbeddingWriter(file, form)
+
+
+@contextmanager
+def open_embedding_file(path: Path) -> Iterator[h5py.File]:
+    """Open a shard or a result for reading.
+
+    Raises:
+        OSError: not an HDF5 file, or one that was cut.
+    """
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+def read_embeddings(file: h5py.File, form: OutputForm) -> Embeddings:
+    """Read a whole shard."""
+    return Embeddings(
+        rows=file["rows"][:],
+        ids=list(file["ids"].asstr()[:]),
+        headers=list(file["headers"].asstr()[:]),
+        lengths=file["lengths"][:],
+        input_lengths=file["input_lengths"][:],
+        precision=file["precision"][:].astype(np.uint8),
+        pooled={name: file[name][:] for name in form.pooled_names},
+        residues=file["residues"][:] if form.per_residue else None,
+    )
+
+
+def shard_bytes(form: OutputForm, dim: int, residues: int) -> int:
+    """Bytes that one record of ``residues`` takes in a shard, without its header."""
+    numbers = len(form.layers) * dim
+    pooled = 4 * numbers * len(form.pooled_names)
+    per_residue = residues * numbers * np.dtype(form.residue_dtype).itemsize
+    return pooled + (per_residue if form.per_residue else 0) + 64

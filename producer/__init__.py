@@ -1,0 +1,1 @@
+"""FASTA in, batches out; a job's progress; results back. Never imports torch."""

@@ -1,0 +1,1 @@
+"""The GPU side: models, the engine around them, and the Celery worker around that."""

@@ -1,0 +1,99 @@
+"""The ``worker`` command."""
+
+import logging
+import os
+import sys
+from importlib.util import find_spec
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from common import __version__
+from common.broker import connect
+from common.errors import UserError
+from common.gpus import visible_gpus
+from common.modeltable import ModelSource
+from common.rungs import PrecisionChoice
+from common.settings import Settings
+from common.store import open_store
+from workers.supervisor import supervise
+
+app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
+
+
+@app.command
+def start(
+    *,
+    model: str,
+    gpus: str = "all",
+    precision: PrecisionChoice = "auto",
+    broker: str | None = None,
+    store: Annotated[str | None, Parameter(help="Folder or s3://bucket/prefix.")] = None,
+) -> None:
+    """Serve one model on this machine until Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    model
+        Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
+        random:NAME for weights that mean nothing. Say the same as the producer says.
+    gpus
+        all, none for the CPU, or numbers such as 0,1: one process each.
+    precision
+        auto is FP16 on a GPU and FP32 on a CPU.
+    broker
+        Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0.
+    store
+        Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.
+    """
+    if find_spec("torch") is None:
+        raise UserError("A worker needs PyTorch: pip install 'virnucpro-fleet[worker]'.")
+    settings = Settings.read(broker=broker, store=store)
+    source = ModelSource.parse(model)
+    open_store(settings.required_store())
+    connect(settings.broker_url).close()
+    environment = {
+        **os.environ,
+        "VIRNUCPRO_BROKER_URL": settings.broker_url,
+        "VIRNUCPRO_STORE": settings.required_store(),
+    }
+    sys.exit(supervise([source.text, precision], chosen_gpus(gpus), environment))
+
+
+def chosen_gpus(choice: str) -> list[str]:
+    """The GPUs that ``--gpus`` names; none: the CPU.
+
+    Raises:
+        UserError: a GPU that this machine does not have.
+    """
+    found = visible_gpus()
+    if choice == "none":
+        return []
+    if choice == "all":
+        if not found:
+            logging.getLogger("workers").warning("No NVIDIA GPU here: using the CPU.")
+        return found
+    asked = [gpu.strip() for gpu in choice.split(",")]
+    missing = [gpu for gpu in asked if gpu not in found]
+    if missing:
+        raise UserError(
+            f"--gpus {choice}: this machine has no GPU {', '.join(missing)} "
+            f"(it has: {', '.join(found) or 'none'})."
+        )
+    return asked
+
+
+def main() -> None:
+    """Run a command; what the user can mend is one message and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        app(exit_on_error=False)
+    except CycloptsError:
+        sys.exit(2)
+    except UserError as error:
+        sys.stderr.write(f"worker: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Attention behind one function: the fastest exact kernel that the machine has.
+
+Packed tokens go to ``flash_attn`` where it is installed, else to PyTorch's own variable-length
+FlashAttention on CUDA; everywhere else, and for FP32, which FlashAttention does not know, to
+``scaled_dot_product_attention`` segment by segment.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+try:
+    from flash_attn import flash_attn_varlen_func
+except ImportError:
+    flash_attn_varlen_func = None
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+
+
+class Segments(NamedTuple):
+    """Tokens of several segments in one row: ``[T, H, Dh]``."""
+
+    cu_seqlens: Tensor  # [N + 1] int32, on the tokens' device
+    max_seqlen: int
+    lengths: list[int] | None  # for the kernel that goes segment by segment; None for the others
+
+
+class Padded(NamedTuple):
+    """Tokens of several sequences, padded to one length: ``[B, T, H, Dh]``."""
+
+    real: Tensor  # [B, T] bool, False at padding
+
+
+def lengths_for_attention(x: Tensor, lengths: Tensor) -> list[int] | None:
+    """The segments' lengths on the host, if the kernel for ``x`` needs them there.
+
+    Reading them waits for the device, so it happens once a pack and only for that kernel.
+    """
+    return None if has_varlen_kernel(x) else lengths.tolist()
+
+
+def has_varlen_kernel(x: Tensor) -> bool:
+    return (
+        x.is_cuda
+        and x.dtype in HALF_DTYPES
+        and (flash_attn_varlen_func is not None or varlen_attn is not None)
+    )
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, layout: Segments | Padded) -> Tensor:
+    """Softmax attention, scaled by ``Dh ** -0.5``, within each segment or sequence.
+
+    Args:
+        q, k, v: ``[T, H, Dh]`` for ``Segments``, ``[B, T, H, Dh]`` for ``Padded``.
+        layout: which tokens may see each other.
+
+    Returns:
+        The attended values, shaped as ``q``.
+    """
+    if isinstance(layout, Padded):
+        return padded_attention(q, k, v, layout)
+    if layout.lengths is not None:
+        return segment_attention(q, k, v, layout.lengths)
+    return varlen_attention(q, k, v, layout.cu_seqlens, layout.max_seqlen)
+
+
+def padded_attention(q: Tensor, k: Tensor, v: Tensor, layout: Padded) -> Tensor:
+    mask = layout.real[:, None, None, :]  # [B, 1, 1, T]
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+def segment_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+    out = torch.empty_like(q)
+    start = 0
+    for length in lengths:
+        one = slice(start, start + length)
+        # [1, H, L, Dh]: what the kernels expect.
+        heads = (t[one].transpose(0, 1)[None] for t in (q, k, v))
+        out[one] = F.scaled_dot_product_attention(*heads)[0].transpose(0, 1)
+        start += length
+    return out
+
+
+def varlen_attention(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
+) -> Tensor:
+    kernel: Callable[..., Tensor] = flash_attn_varlen_func or varlen_attn
+    return kernel(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)

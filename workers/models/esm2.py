@@ -1,0 +1,163 @@
+"""ESM-2, padded for validation and packed for work.
+
+The published model (Lin et al. 2023, fair-esm 2.0.0 ``esm.model.esm2.ESM2``) with its three
+projections fused into one and attention over variable-length segments.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.alphabet import ESM2_TOKENS
+from common.modeltable import ModelSpec
+from workers.models.attention import Padded, Segments, attention, lengths_for_attention
+
+PAD = ESM2_TOKENS.index("<pad>")
+MASK = ESM2_TOKENS.index("<mask>")
+
+#: Training hid 15 % of the tokens and showed 80 % of those as ``<mask>``; embeddings are scaled
+#: by what that left, at inference too (``token_dropout`` of fair-esm).
+TRAINING_MASK_RATIO = 0.15 * 0.8
+
+
+class ESM2(nn.Module):
+    """ESM-2. Representation k is the residual stream after k layers; only the last is normed."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embed_tokens = nn.Embedding(len(ESM2_TOKENS), spec.dim)
+        self.rotary = RotaryEmbedding(spec.dim // spec.heads)
+        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads) for _ in range(spec.layers))
+        self.final_norm = nn.LayerNorm(spec.dim)
+
+    def forward(self, tokens: Tensor, repr_layers: Sequence[int]) -> dict[int, Tensor]:
+        """Embed a padded batch; the reference that ``forward_packed`` is validated against.
+
+        Args:
+            tokens: ``[B, T]`` token ids, right-padded with ``<pad>``.
+            repr_layers: which representations to return, 0 to ``spec.layers``.
+
+        Returns:
+            ``{layer: [B, T, D]}``; what stands at padding has no meaning.
+        """
+        real = tokens != PAD  # [B, T]
+        masked = (tokens == MASK).sum(1, keepdim=True) / real.sum(1, keepdim=True)  # [B, 1]
+        x = self._embed(tokens, masked) * real[..., None]
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return self._run(x, positions, Padded(real), repr_layers)
+
+    def forward_packed(
+        self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        """Embed a pack: segments one after another, no padding, none sees another.
+
+        Args:
+            input_ids: ``[T]`` token ids of all segments.
+            cu_seqlens: ``[N + 1]`` int32, where each segment starts; the last entry is T.
+            max_seqlen: at least the longest segment's tokens.
+            repr_layers: which representations to return, 0 to ``spec.layers``.
+
+        Returns:
+            ``{layer: [T, D]}``.
+        """
+        assert input_ids.ndim == 1 and cu_seqlens.ndim == 1  # [T], [N + 1]
+        total = input_ids.shape[0]
+        starts, lengths = cu_seqlens[:-1], cu_seqlens.diff()
+        segment = torch.repeat_interleave(lengths, output_size=total)  # [T]
+        masked = torch.zeros_like(lengths, dtype=torch.float32)
+        masked.index_add_(0, segment, (input_ids == MASK).float())
+        x = self._embed(input_ids, (masked / lengths)[segment])
+        positions = torch.arange(total, device=input_ids.device) - starts[segment]
+        bounds = lengths_for_attention(x, lengths)
+        return self._run(x, positions, Segments(cu_seqlens, max_seqlen, bounds), repr_layers)
+
+    def _embed(self, tokens: Tensor, masked_ratio: Tensor) -> Tensor:
+        x = self.embed_tokens(tokens).masked_fill((tokens == MASK)[..., None], 0.0)
+        scale = (1 - TRAINING_MASK_RATIO) / (1 - masked_ratio)
+        return (x * scale[..., None]).to(x.dtype)
+
+    def _run(
+        self, x: Tensor, positions: Tensor, layout: Segments | Padded, repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        wanted = set(repr_layers)
+        assert wanted and min(wanted) >= 0 and max(wanted) <= self.spec.layers, repr_layers
+        cos, sin = self.rotary(positions)
+        found = {0: x} if 0 in wanted else {}
+        # Layers above the highest one wanted would be thrown away.
+        for k, block in enumerate(self.blocks[: max(wanted)], start=1):
+            x = block(x, cos, sin, layout)
+            if k in wanted:
+                found[k] = x
+        if self.spec.layers in wanted:
+            found[self.spec.layers] = self.final_norm(x)
+        return found
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer over ``[..., D]`` tokens, packed or padded."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
+        x = x + self._attend(self.attention_norm(x), cos, sin, layout)
+        return x + self.fc2(F.gelu(self.fc1(self.mlp_norm(x))))
+
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [..., H, Dh]
+        return self.out(attention(rotate(q, cos, sin), rotate(k, cos, sin), v, layout).flatten(-2))
+
+
+class RotaryEmbedding(nn.Module):
+    """Angles of rotary position embedding (Su et al. 2021), in FP32 whatever the model's dtype.
+
+    The checkpoints' frequencies were rounded in training: they are part of the weights, and
+    neither computing them anew nor rounding them once more gives the trained model.
+    """
+
+    inv_freq: Tensor
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("inv_freq", exact_inv_freq(head_dim))
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[T, 1, Dh / 2]`` (FP32) of ``positions`` ``[T]``."""
+        angles = torch.outer(positions.float(), self.inv_freq)[:, None, :]
+        return angles.cos(), angles.sin()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # .half() and .to(dtype) go through here: follow them to the device, not to the dtype.
+        exact = self.inv_freq
+        super()._apply(fn, recurse)
+        if self.inv_freq.dtype != exact.dtype:
+            self.inv_freq = exact.to(self.inv_freq.device)
+        return self
+
+
+def exact_inv_freq(head_dim: int) -> Tensor:
+    """The frequencies by their formula, ``10000^(-2i / head_dim)``: ``[head_dim / 2]``."""
+    return 1.0 / (10000 ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the two halves of every head ``[..., T, H, Dh]`` (NeoX style) in FP32."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def compile_blocks(model: Any) -> None:
+    """Compile the block that all layers share, once, for any number of tokens."""
+    for block in model.blocks:
+        block.compile(dynamic=True)

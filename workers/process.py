@@ -1,0 +1,121 @@
+"""One worker process: one device, one loaded model, one Celery worker with a pool of threads.
+
+Started by the supervisor with ``CUDA_VISIBLE_DEVICES`` set to its GPU, broker and store in the
+environment: ``python -m workers.process MODEL PRECISION``.
+"""
+
+import logging
+import os
+import socket
+import sys
+from typing import Any
+
+import torch
+from celery.exceptions import Reject
+from celery.signals import worker_shutting_down
+
+from common.broker import EMBED_TASK, connect, make_celery, queue_name
+from common.errors import UserError
+from common.ledger import Ledger, WorkerInfo
+from common.messages import Batch
+from common.modeltable import ModelSource
+from common.rungs import PrecisionChoice, model_precision, served_rungs
+from common.settings import Settings
+from common.store import open_store
+from workers.engine import DTYPES, Engine
+from workers.heartbeat import Heartbeat
+from workers.models.checkpoints import load_model
+from workers.tasks import BatchRunner, GiveBackError
+
+log = logging.getLogger("workers")
+
+#: While one batch computes, the next is fetched and the last is written: 3 or 4 threads keep a
+#: GPU busy all the time.
+THREADS = 4
+
+
+def serve(model: str, choice: PrecisionChoice) -> int:
+    """Load the model, then take batches until told to stop. Returns the exit code.
+
+    Raises:
+        UserError: no broker, no store, or weights that cannot be had.
+    """
+    settings = Settings.read()
+    ledger = Ledger(connect(settings.broker_url))
+    source = ModelSource.parse(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = model_precision(choice, on_gpu=device == "cuda")
+    queues = tuple(queue_name(source, rung) for rung in served_rungs(precision))
+    name = f"{device}{os.environ.get('CUDA_VISIBLE_DEVICES', '')}-{os.getpid()}"
+    log.info("Loading %s in %s on %s.", source.text, precision, device_name(device))
+    loaded = load_model(source, device=device, dtype=DTYPES[precision])
+    if source.is_random:
+        log.warning("%s: RANDOM WEIGHTS. The embeddings mean nothing.", source.text)
+    engine = Engine(loaded, precision)
+    engine.warm_up()
+    info = WorkerInfo(
+        name=f"{name}@{socket.gethostname()}",
+        model=source.text,
+        weights=loaded.fingerprint,
+        device=device_name(device),
+        precision=precision,
+        queues=queues,
+    )
+    heartbeat = Heartbeat(ledger, info)
+    runner = BatchRunner(
+        store=open_store(settings.required_store()),
+        ledger=ledger,
+        engine=engine,
+        heartbeat=heartbeat,
+        name=info.name,
+    )
+    heartbeat.start()
+    try:
+        return consume(settings.broker_url, queues, runner, name)
+    finally:
+        heartbeat.stop()
+
+
+def consume(broker_url: str, queues: tuple[str, ...], runner: BatchRunner, name: str) -> int:
+    """Run the Celery worker until it is told to stop."""
+    app = make_celery(broker_url, list(queues))
+
+    @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
+    def embed(**message: Any) -> None:
+        batch = Batch.model_validate(message)
+        try:
+            runner.run(batch)
+        except GiveBackError as error:
+            log.warning("Batch %d of %s goes back: %s.", batch.index, batch.job, error)
+            raise Reject(str(error), requeue=True) from error
+
+    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def stop(**_: Any) -> None:
+        runner.stopping.set()
+
+    options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
+    quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
+    log.info("Ready: taking batches from %s.", ", ".join(queues))
+    try:
+        app.worker_main(["--quiet", "worker", f"--queues={','.join(queues)}", *options, *quiet])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    model, precision = sys.argv[1:]
+    try:
+        sys.exit(serve(model, precision))  # type: ignore[arg-type]
+    except UserError as error:
+        log.error("%s", error)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The supervisor: one worker process per GPU, each with its GPU alone, restarted if it dies."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from common.processes import start_dependent, stop
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a process gets to hand its batches back before it is killed.
+GRACE_SECONDS = 30.0
+
+#: Seconds between the death of a process and its successor: doubled each time up to the last,
+#: and back to the first once a process has lived for ``HEALTHY_SECONDS``.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+HEALTHY_SECONDS = 120.0
+
+#: A process ends with this code when no restart can help: wrong model, no broker.
+EXIT_USER_ERROR = 2
+
+
+@dataclass
+class Slot:
+    """A place for one process: on a GPU, or on the CPU if ``gpu`` is None."""
+
+    gpu: str | None
+    process: "subprocess.Popen[bytes] | None" = None
+    started: float = 0.0
+    pause: float = FIRST_PAUSE
+    start_at: float = field(default=0.0)
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        # Set before the process imports torch: it never sees another GPU.
+        return {**base, "CUDA_VISIBLE_DEVICES": "" if self.gpu is None else self.gpu}
+
+
+def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Keep one process per GPU (or one on the CPU) until SIGTERM or SIGINT.
+
+    Args:
+        arguments: of ``python -m workers.process``.
+        gpus: what ``CUDA_VISIBLE_DEVICES`` is to be for each; none: one process on the CPU.
+        environment: of the processes.
+
+    Returns:
+        0 after a signal, 2 if a process ended because no restart can help.
+    """
+    slots = [Slot(gpu) for gpu in gpus] or [Slot(None)]
+    asked_to_stop = False
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    code = 0
+    try:
+        while not asked_to_stop and code == 0:
+            now = time.monotonic()
+            for slot in slots:
+                code = code or tend(slot, arguments, environment, now)
+            time.sleep(0.2)
+    finally:
+        end_all(slots)
+    return code
+
+
+def tend(
+    slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float
+) -> int:
+    """Start the slot's process if it has none and its time has come; see whether it died."""
+    if slot.process is None:
+        if now >= slot.start_at:
+            command = [sys.executable, "-m", "workers.process", *arguments]
+            slot.process = start_dependent(command, env=slot.environment(environment))
+            slot.started = now
+        return 0
+    ended = slot.process.poll()
+    if ended is None:
+        return 0
+    slot.process = None
+    if ended == EXIT_USER_ERROR:
+        return EXIT_USER_ERROR
+    if now - slot.started > HEALTHY_SECONDS:
+        slot.pause = FIRST_PAUSE
+    log.error(
+        "The worker on %s ended (%s); starting it again in %g s.",
+        "the CPU" if slot.gpu is None else f"GPU {slot.gpu}",
+        f"signal {-ended}" if ended < 0 else f"exit code {ended}",
+        slot.pause,
+    )
+    slot.start_at = now + slot.pause
+    slot.pause = min(2 * slot.pause, LONGEST_PAUSE)
+    return 0
+
+
+def end_all(slots: Sequence[Slot]) -> None:
+    running = [slot.process for slot in slots if slot.process is not None]
+    for process in running:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+    for process in running:
+        stop(process, GRACE_SECONDS)

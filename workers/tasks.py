@@ -1,0 +1,174 @@
+"""One batch through a worker: claim, fetch, embed, write, complete."""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from common import __version__, layout
+from common.batchfile import decode_batch
+from common.ledger import Claim, Ledger
+from common.manifest import Manifest, read_manifest
+from common.messages import Batch, BatchResult, Status
+from common.shard import create_embedding_file
+from common.store import ObjectNotFoundError, Store, StoreError
+from workers.engine import Engine, Outcome, resolve_layers
+from workers.heartbeat import Heartbeat
+
+log = logging.getLogger(__name__)
+
+#: Pauses before the store is asked again; the client underneath has its own, shorter retries.
+STORE_RETRY_SECONDS = (1.0, 4.0)
+
+#: Attempts after which a batch whose store keeps failing is reported instead of tried again.
+MAX_ATTEMPTS = 5
+
+MEANINGLESS = "random weights: these embeddings mean nothing"
+
+T = TypeVar("T")
+
+
+class GiveBackError(Exception):
+    """The batch was not done, through no fault of its own: its message goes back to the queue."""
+
+
+class BatchRunner:
+    """Runs batches with one engine, one store and one ledger. Called from several threads."""
+
+    def __init__(
+        self, *, store: Store, ledger: Ledger, engine: Engine, heartbeat: Heartbeat, name: str
+    ) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.engine = engine
+        self.heartbeat = heartbeat
+        self.name = name
+        self.stopping = threading.Event()
+        # A job's manifest never changes once it is there.
+        self._manifest = lru_cache(maxsize=16)(lambda job: read_manifest(store, job))
+
+    def run(self, batch: Batch) -> None:
+        """Run a batch to a result in the ledger, or do nothing if it is not ours to run.
+
+        Raises:
+            GiveBackError: the message should go back to the queue.
+        """
+        owner = f"{self.name}/{uuid.uuid4().hex[:8]}"
+        try:
+            outcome, attempt = self._claim(batch, owner)
+            if outcome is not Claim.TAKEN:
+                log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, outcome)
+                return
+            with self.heartbeat.holding(batch, owner):
+                result = self._result(batch, owner, attempt)
+            self.ledger.complete(result)
+        except RedisError as error:
+            raise GiveBackError(f"the ledger did not answer: {error}") from error
+
+    def _claim(self, batch: Batch, owner: str) -> tuple[Claim, int]:
+        self._stop_if_asked()
+        if batch.model != self.engine.loaded.source.text:
+            raise GiveBackError(f"this worker serves {self.engine.loaded.source.text}")
+        outcome, attempt = self.ledger.claim(
+            batch, owner=owner, weights=self.engine.loaded.fingerprint
+        )
+        if outcome is Claim.OTHER_WEIGHTS:
+            # A worker with the right ones should find it; do not take it again at once.
+            self.stopping.wait(1.0)
+            raise GiveBackError(
+                f"job {batch.job} is being computed with other weights than "
+                f"{self.engine.loaded.fingerprint} of {self.engine.loaded.source.text}"
+            )
+        return outcome, attempt
+
+    def _result(self, batch: Batch, owner: str, attempt: int) -> BatchResult:
+        try:
+            outcome = self._embed(batch)
+        except GiveBackError:
+            self.ledger.release(batch, owner=owner)
+            raise
+        except StoreError as error:
+            if attempt < MAX_ATTEMPTS and not isinstance(error, ObjectNotFoundError):
+                self.ledger.release(batch, owner=owner)
+                raise GiveBackError(f"attempt {attempt}: {error}") from error
+            return self._failure(batch, error)
+        except Exception as error:
+            log.exception("Batch %d of %s failed.", batch.index, batch.job)
+            return self._failure(batch, error)
+        return BatchResult(
+            job=batch.job,
+            index=batch.index,
+            rung=batch.rung,
+            status=Status.NUMERICAL_INSTABILITY if outcome.unstable else Status.OK,
+            worker=self.name,
+            precision=self.engine.precision,
+            records=len(outcome.embeddings),
+            tokens=outcome.tokens,
+            seconds=outcome.seconds,
+            unstable=outcome.unstable,
+        )
+
+    def _failure(self, batch: Batch, error: Exception) -> BatchResult:
+        return BatchResult(
+            job=batch.job,
+            index=batch.index,
+            rung=batch.rung,
+            status=Status.FAILED,
+            worker=self.name,
+            error=f"{type(error).__name__}: {error}",
+        )
+
+    def _embed(self, batch: Batch) -> Outcome:
+        manifest = self._retrying(lambda: self._manifest(batch.job))
+        records = decode_batch(self._retrying(lambda: self.store.get(batch.key)))
+        outcome = self.engine.embed(
+            records,
+            manifest.form,
+            context=f"job {batch.job} batch {batch.index} rung {batch.rung}",
+            between_packs=self._stop_if_asked,
+        )
+        self._retrying(lambda: self._write(batch, manifest, outcome))
+        return outcome
+
+    def _write(self, batch: Batch, manifest: Manifest, outcome: Outcome) -> None:
+        embeddings, loaded = outcome.embeddings, self.engine.loaded
+        attributes = {
+            "model": loaded.source.text,
+            "weights": loaded.fingerprint,
+            "layers": resolve_layers(manifest.form.layers, loaded.spec.layers),
+            "job": batch.job,
+            "version": __version__,
+            **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
+        }
+        with (
+            self.store.create(layout.shard_key(batch.job, batch.index, batch.rung)) as path,
+            create_embedding_file(
+                path,
+                form=manifest.form,
+                records=len(embeddings),
+                residues=int(embeddings.lengths.sum()),
+                dim=loaded.spec.dim,
+                attributes=attributes,
+            ) as writer,
+        ):
+            writer.write(embeddings)
+
+    def _retrying(self, action: Callable[[], T]) -> T:
+        for pause in STORE_RETRY_SECONDS:
+            try:
+                return action()
+            except ObjectNotFoundError:
+                raise
+            except StoreError as error:
+                log.warning("%s Trying again in %g s.", error, pause)
+                self.stopping.wait(pause)
+                self._stop_if_asked()
+        return action()
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping.is_set():
+            raise GiveBackError("this worker is stopping")
