@@ -41,7 +41,6 @@ class InputReport(Frozen):
 
     records: int
     residues: int  # that are embedded
-    longest: int
     truncated: int
     skipped: int
     replaced: int  # records with a letter that became X
@@ -83,7 +82,10 @@ class Manifest(Frozen):
 
 
 def write_manifest(store: Store, manifest: Manifest) -> None:
-    store.put(manifest_key(manifest.job), manifest.model_dump_json(indent=1).encode())
+    """Declare a job complete: everything it names is in the store for good."""
+    store.sync()
+    with store.create(manifest_key(manifest.job)) as path:
+        path.write_bytes(manifest.model_dump_json(indent=1).encode())
 
 
 def read_manifest(store: Store, job: str) -> Manifest:

@@ -6,6 +6,7 @@ Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,21 @@ class ModelSource:
             return MODELS[self.name]
         config = Path(self.text) / "config.json"
         return read_hugging_face_config(config) if config.is_file() else None
+
+
+def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
+    """Layers from 0 to ``count``; negative ones are counted from the last, which is -1.
+
+    Raises:
+        UserError: a layer that a model of ``count`` layers does not have.
+    """
+    resolved = [layer + count + 1 if layer < 0 else layer for layer in layers]
+    for asked, layer in zip(layers, resolved, strict=True):
+        if not 0 <= layer <= count:
+            raise UserError(
+                f"Layer {asked}: this model has layers 0 to {count}, or -1 to -{count + 1}."
+            )
+    return resolved
 
 
 def looks_like_path(value: str) -> bool:

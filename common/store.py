@@ -13,6 +13,7 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 PROBE_KEY = ".virnucpro-write-test"
 
@@ -29,9 +30,14 @@ class Store(Protocol):
     """What the fleet needs of a folder or a bucket. Keys are ``/``-separated paths."""
 
     url: str
+    #: Writes worth having under way at once: a disk needs few, a bucket far away many.
+    parallel_writes: int
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object."""
+        """Write a small object; ``sync`` makes it last."""
+
+    def sync(self) -> None:
+        """Return when all that was put would survive a power cut."""
 
     def get(self, key: str) -> bytes:
         """Read an object into memory."""
@@ -76,15 +82,20 @@ def check_writable(store: Store) -> None:
 
 
 class FileStore:
-    """A folder. Objects are written beside their place, synced, and renamed into it."""
+    """A folder. Objects are written beside their place and renamed into it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.parallel_writes = 2
         self.url = f"file://{root}"
 
     def put(self, key: str, data: bytes) -> None:
-        with self.create(key) as path:
+        with self._replacing(key) as path:
             path.write_bytes(data)
+
+    def sync(self) -> None:
+        # Once for all, not once for each: thousands of small objects make up a job's input.
+        os.sync()
 
     def get(self, key: str) -> bytes:
         with self.open(key) as path, self._errors(f"read {key}"):
@@ -92,6 +103,12 @@ class FileStore:
 
     @contextmanager
     def create(self, key: str) -> Iterator[Path]:
+        with self._replacing(key) as path:
+            yield path
+            sync_file(path)
+
+    @contextmanager
+    def _replacing(self, key: str) -> Iterator[Path]:
         target = self.root / key
         with self._errors(f"write {key}"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +117,6 @@ class FileStore:
             path = Path(name)
             try:
                 yield path
-                sync_file(path)
                 path.chmod(0o644)
                 path.replace(target)
             finally:
@@ -152,6 +168,7 @@ class S3Store:
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket = bucket
+        self.parallel_writes = 8
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.client = s3_client()
@@ -160,10 +177,17 @@ class S3Store:
         with self._errors(f"write {key}"):
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
 
+    def sync(self) -> None:
+        """Nothing to do: an object is durable once S3 has answered."""
+
     def get(self, key: str) -> bytes:
         with self._errors(f"read {key}"):
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-            return answer["Body"].read()
+            return self.read_stream(key)["Body"].read()
+
+    def read_stream(self, key: str) -> "GetObjectOutputTypeDef":
+        """Open an object for reading from its beginning: ``Body``, ``ETag``, ``ContentLength``."""
+        with self._errors(f"read {key}"):
+            return self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
 
     @contextmanager
     def create(self, key: str) -> Iterator[Path]:

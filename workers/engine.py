@@ -19,6 +19,7 @@ from common.batchfile import Record
 from common.errors import UserError
 from common.manifest import OutputForm
 from common.messages import Instability
+from common.modeltable import resolve_layers
 from common.rungs import PRECISION_CODES, Rung
 from common.shard import Array, Embeddings
 from workers.models.checkpoints import LoadedModel
@@ -139,7 +140,7 @@ class Engine:
                 name: squeeze_layer(np.concatenate([part.pooled[name] for part in parts]))[finite]
                 for name in form.pooled_names
             },
-            residues=squeeze_layer(np.concatenate([r for part in parts for r in part.residues]))
+            residues=squeeze_layer(np.concatenate([part.residues for part in parts]))
             if form.per_residue
             else None,
         )
@@ -169,49 +170,51 @@ class Engine:
         width = (len(layers), self.loaded.spec.dim)
         mean, bos = (half.reshape(-1, *width) for half in np.split(host[:, :-1], 2, axis=1))
         unstable = tuple(
-            self._describe(hidden, pack, int(segment), context, records)
+            self._describe(hidden, pooled, pack, int(segment), context, records)
             for segment in np.flatnonzero(~finite)
         )
-        residues = self._residues(hidden, pack, finite, form) if form.per_residue else []
+        residues = self._residues(hidden, pack, finite, form) if form.per_residue else None
         return _PackResult(finite, {"mean": mean, "bos": bos}, residues, unstable)
 
-    def _residues(
-        self, hidden: Tensor, pack: Pack, finite: Array, form: OutputForm
-    ) -> list[Array]:
-        """The finite segments' residues without ``<cls>`` and ``<eos>``: ``[L, K, D]`` each."""
-        stored = hidden.to(getattr(torch, form.residue_dtype))
-        host = stored.cpu().numpy()
-        if stored.dtype != hidden.dtype and not np.isfinite(host).all() and finite.all():
+    def _residues(self, hidden: Tensor, pack: Pack, finite: Array, form: OutputForm) -> Array:
+        """The finite segments' residues without ``<cls>`` and ``<eos>``: ``[sum(L), K, D]``."""
+        wanted = np.repeat(finite, np.diff(pack.cu_seqlens))
+        wanted[pack.cu_seqlens[:-1]] = wanted[pack.cu_seqlens[1:] - 1] = False
+        stored = hidden.to(getattr(torch, form.residue_dtype)).cpu().numpy()[wanted]
+        if not np.isfinite(stored).all():
             raise UserError(
                 f"Residues of layers {form.layers} are too large for {form.residue_dtype}: submit "
                 "with --residue-dtype float32."
             )
-        return [
-            host[start + 1 : end - 1]
-            for start, end, good in zip(
-                pack.cu_seqlens[:-1], pack.cu_seqlens[1:], finite, strict=True
-            )
-            if good
-        ]
+        return stored
 
     def _describe(
-        self, hidden: Tensor, pack: Pack, segment: int, context: str, records: Sequence[Record]
+        self,
+        hidden: Tensor,
+        pooled: "Pooled",
+        pack: Pack,
+        segment: int,
+        context: str,
+        records: Sequence[Record],
     ) -> Instability:
         record = records[pack.first + segment]
         start, end = pack.cu_seqlens[segment : segment + 2]
+        name = f"{context} row {record.row} {record.id}"
         try:
-            check_numerical_stability(hidden[start:end], f"{context} row {record.row} {record.id}")
+            check_numerical_stability(hidden[start:end], name)
+            # BF16 and FP32 reach so far that finite terms can have a sum that is not.
+            check_numerical_stability(pooled.mean[segment], f"{name}, its mean")
         except NumericalInstabilityError as error:
             log.warning("%s", error)
             return Instability(row=record.row, **vars(error.seen))
-        raise AssertionError("the sum over a segment is not finite, but all its terms are")
+        raise AssertionError("a sum over the segment is not finite, but all its terms are")
 
 
 @dataclass(frozen=True)
 class _PackResult:
     finite: Array  # [N] bool
     pooled: dict[str, Array]  # float32 [N, K, D]
-    residues: list[Array]  # [L, K, D] of each finite segment
+    residues: Array | None  # [sum(L), K, D] of the finite segments
     unstable: tuple[Instability, ...]
 
 
@@ -237,12 +240,3 @@ def pool(hidden: Tensor, cu_seqlens: Tensor) -> Pooled:
 def squeeze_layer(values: Array) -> Array:
     """``[n, 1, D]`` to ``[n, D]``: a single layer has no axis of its own."""
     return values[:, 0] if values.shape[1] == 1 else values
-
-
-def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
-    """Layers from 0 to ``count``; negative ones are counted from the last (-1)."""
-    resolved = [layer + count + 1 if layer < 0 else layer for layer in layers]
-    for asked, layer in zip(layers, resolved, strict=True):
-        if not 0 <= layer <= count:
-            raise UserError(f"Layer {asked}: this model has layers 0 to {count} (or -1 to -{count + 1}).")
-    return resolved

@@ -14,9 +14,10 @@ from common.batchfile import decode_batch
 from common.ledger import Claim, Ledger
 from common.manifest import Manifest, read_manifest
 from common.messages import Batch, BatchResult, Status
+from common.modeltable import resolve_layers
 from common.shard import create_embedding_file
 from common.store import ObjectNotFoundError, Store, StoreError
-from workers.engine import Engine, Outcome, resolve_layers
+from workers.engine import Engine, Outcome
 from workers.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,8 @@ class BatchRunner:
             "model": loaded.source.text,
             "weights": loaded.fingerprint,
             "layers": resolve_layers(manifest.form.layers, loaded.spec.layers),
+            "dim": loaded.spec.dim,
+            "pooling": "mean over residues, without <cls> and <eos>",
             "job": batch.job,
             "version": __version__,
             **({"warning": MEANINGLESS} if loaded.source.is_random else {}),

@@ -61,12 +61,14 @@ def load_model(
     inv_freq = state["rotary.inv_freq"].float()
     on_device = {name: tensor.to(device, dtype) for name, tensor in state.items()}
     on_device["rotary.inv_freq"] = inv_freq.to(device)
-    problems = model.load_state_dict(on_device, strict=False, assign=True)
-    if problems.missing_keys or problems.unexpected_keys:
+    try:
+        model.load_state_dict(on_device, assign=True)
+    except RuntimeError as error:
+        problems = "\n".join(str(error).splitlines()[1:4])
         raise UserError(
-            f"{source.text}: these weights do not make an ESM-2 of {spec.layers} layers. "
-            f"Missing: {problems.missing_keys[:3]}; not known: {problems.unexpected_keys[:3]}."
-        )
+            f"{source.text}: these weights do not make an ESM-2 of {spec.layers} layers and width "
+            f"{spec.dim}:\n{problems}"
+        ) from error
     return LoadedModel(model.eval().requires_grad_(False), source, fingerprint)
 
 
@@ -139,7 +141,8 @@ HUGGING_FACE_NAMES = {
     r"embeddings\.word_embeddings\.": "embed_tokens.",
     r"encoder\.emb_layer_norm_after\.": "final_norm.",
     r"encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.": r"blocks.\1.\2.",
-    r"encoder\.layer\.(\d+)\.attention\.self\.rotary_embeddings\.": r"blocks.\1.rotary.",
+    # In each layer in the published files; once, also under a literal '*', from transformers 5 on.
+    r"(?:encoder\.layer\.(\d+|\*)\.attention\.self\.)?rotary_embeddings\.": r"blocks.\1.rotary.",
     r"encoder\.layer\.(\d+)\.attention\.output\.dense\.": r"blocks.\1.out.",
     r"encoder\.layer\.(\d+)\.attention\.LayerNorm\.": r"blocks.\1.attention_norm.",
     r"encoder\.layer\.(\d+)\.intermediate\.dense\.": r"blocks.\1.fc1.",
@@ -156,12 +159,18 @@ def read_hugging_face(folder: Path) -> tuple[ModelSpec, State]:
             f"{folder}: needs config.json and *.safetensors (pickled weights are not opened)."
         )
     raw = {
-        name.removeprefix("esm."): tensor
+        modern_name(name.removeprefix("esm.")): tensor
         for file in files
         for name, tensor in read_safetensors(file)
     }
     spec = read_hugging_face_config(folder / "config.json")
     return spec, to_our_names(raw, HUGGING_FACE_NAMES, ("query", "key", "value"), spec, folder)
+
+
+def modern_name(name: str) -> str:
+    """What transformers 5 writes as ``LayerNorm.gamma`` and ``.beta``, by its present name."""
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
 
 def read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
@@ -243,8 +252,11 @@ def to_our_names(
         for kind in ("weight", "bias"):
             parts = [take(f"blocks.{layer}.{projection}.{kind}") for projection in projections]
             state[f"blocks.{layer}.qkv.{kind}"] = torch.cat(parts)
-    if tuple(renamed["embed_tokens.weight"].shape) != (len(ESM2_TOKENS), spec.dim):
-        raise UserError(f"{path}: not ESM-2's vocabulary of {len(ESM2_TOKENS)} tokens.")
+    embeddings = state["embed_tokens.weight"] = take("embed_tokens.weight")
+    if len(embeddings) != len(ESM2_TOKENS):
+        raise UserError(
+            f"{path}: a vocabulary of {len(embeddings)} tokens, unlike ESM-2's {len(ESM2_TOKENS)}."
+        )
     return state | renamed
 
 
@@ -260,11 +272,7 @@ def taker(state: State, path: Path) -> Callable[[str], Tensor]:
 
 def take_inv_freq(state: State, spec: ModelSpec, path: Path) -> Tensor:
     """The rotary frequencies: from the checkpoint if it has them, else by the formula."""
-    copies = [
-        state.pop(name)
-        for name in [f"blocks.{layer}.rotary.inv_freq" for layer in range(spec.layers)]
-        if name in state
-    ]
+    copies = [state.pop(name) for name in list(state) if name.endswith("rotary.inv_freq")]
     if not copies:
         return exact_inv_freq(spec.dim // spec.heads)
     if any(not torch.equal(copies[0], copy) for copy in copies):

@@ -1,0 +1,75 @@
+"""Records to batches: how large a batch is, and where one ends. Pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from common.alphabet import SPECIAL_TOKENS
+from common.batchfile import Record
+from common.manifest import OutputForm
+from common.modeltable import ModelSpec
+from common.shard import shard_bytes
+
+#: Useful operations per second: of an H200 in FP16 with the whole model around the matrix
+#: products, and of two CPU cores in FP32. Only the size of a batch hangs on them.
+GPU_FLOPS, CPU_FLOPS = 4e14, 1e11
+
+#: How long a batch should take: long enough that its message, claim and files cost nothing
+#: beside it, short enough that progress moves and little is lost with a worker.
+BATCH_SECONDS = {"gpu": 1.0, "cpu": 2.0}
+
+#: A small input is cut into this many batches per worker, so that all have work to the end.
+BATCHES_PER_WORKER = 8
+
+SMALLEST_BATCH_TOKENS, LARGEST_BATCH_TOKENS = 1_000, 3_000_000
+
+MAX_SHARD_BYTES = 256 * 10**6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a batch may hold; a single record beyond it is a batch of its own."""
+
+    tokens: int
+    shard_bytes: int = MAX_SHARD_BYTES
+
+
+def batch_tokens(
+    spec: ModelSpec, *, on_gpu: bool, workers: int, input_bytes: int | None = None
+) -> int:
+    """Tokens for a batch, if the user does not say.
+
+    Args:
+        spec: the model, for its operations per token: two for each weight.
+        on_gpu: what the workers compute on.
+        workers: how many there are.
+        input_bytes: about the size of the FASTA; None if unknown.
+    """
+    flops, seconds = (
+        (GPU_FLOPS, BATCH_SECONDS["gpu"]) if on_gpu else (CPU_FLOPS, BATCH_SECONDS["cpu"])
+    )
+    tokens = flops * seconds / (2 * spec.parameters)
+    if input_bytes is not None:
+        tokens = min(tokens, input_bytes / (BATCHES_PER_WORKER * max(1, workers)))
+    return int(min(max(tokens, SMALLEST_BATCH_TOKENS), LARGEST_BATCH_TOKENS))
+
+
+def cut_batches(
+    records: Iterable[Record], budget: Budget, form: OutputForm, dim: int
+) -> Iterator[tuple[list[Record], int]]:
+    """Cut consecutive records into batches of at most ``budget``; yields each with its tokens."""
+    bytes_per_record, bytes_per_residue = shard_bytes(form, dim)
+    batch: list[Record] = []
+    tokens = stored = 0
+    for record in records:
+        length = min(len(record.residues), form.max_residues)
+        more = length + SPECIAL_TOKENS
+        more_stored = bytes_per_record + bytes_per_residue * length + 2 * len(record.header)
+        full = tokens + more > budget.tokens or stored + more_stored > budget.shard_bytes
+        if batch and full:
+            yield batch, tokens
+            batch, tokens, stored = [], 0, 0
+        batch.append(record)
+        tokens += more
+        stored += more_stored
+    if batch:
+        yield batch, tokens

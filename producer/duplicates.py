@@ -1,0 +1,42 @@
+"""Counts ids that occur more than once, exactly, in memory that does not grow with their number."""
+
+import tempfile
+from array import array
+
+import numpy as np
+
+#: Hashes that are held in memory at once: 32 MB of them.
+IN_MEMORY = 1 << 22
+
+
+class DuplicateCounter:
+    """Keeps 8 bytes for every id, in memory for some millions and in a temporary file beyond."""
+
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+        self._in_memory = in_memory
+        self._recent = array("q")
+        self._spilled = 0
+        self._file = tempfile.TemporaryFile(prefix="virnucpro-ids-")
+
+    def add(self, text: str) -> None:
+        self._recent.append(hash(text))
+        if len(self._recent) == self._in_memory:
+            self._recent.tofile(self._file)
+            self._spilled += len(self._recent)
+            self._recent = array("q")
+
+    def duplicates(self) -> int:
+        """How many records have an id that an earlier record has too."""
+        passes = 1 + self._spilled // self._in_memory
+        return sum(self._duplicates_in(part, passes) for part in range(passes))
+
+    def _duplicates_in(self, part: int, passes: int) -> int:
+        """Duplicates among the hashes of one residue class, which fit in memory."""
+        self._file.seek(0)
+        found = []
+        while (block := np.frombuffer(self._file.read(8 * self._in_memory), np.int64)).size:
+            found.append(block[block % passes == part])
+        recent = np.frombuffer(self._recent, np.int64) if self._recent else np.empty(0, np.int64)
+        found.append(recent[recent % passes == part])
+        hashes = np.concatenate(found)
+        return int(hashes.size - np.unique(hashes).size)

