@@ -46,6 +46,11 @@ def queue_name(model: ModelSource, rung: Rung) -> str:
     return f"{model.queue}.{rung}"
 
 
+def queue_of(name: str) -> Queue:
+    """The queue as Celery wants it described, the same to publish and to consume."""
+    return Queue(name, routing_key=name)
+
+
 def make_celery(broker_url: str, queues: list[str]) -> Celery:
     """The Celery application, for publishing to ``queues`` or consuming them."""
     app = Celery("virnucpro", broker=celery_url(broker_url), set_as_current=False)
@@ -56,7 +61,7 @@ def make_celery(broker_url: str, queues: list[str]) -> Celery:
         accept_content=["json"],
         task_acks_late=True,
         task_create_missing_queues=False,
-        task_queues=[Queue(name, routing_key=name) for name in queues],
+        task_queues=[queue_of(name) for name in queues],
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_eta_task_limit=8,

@@ -14,11 +14,11 @@ Keys, each after ``virnucpro:``
 The store is the truth: a ledger that is gone can be built again from it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
@@ -33,6 +33,9 @@ LEASE_SECONDS = 30
 RENEW_SECONDS = 10
 
 WORKER_TTL_SECONDS = 30
+
+
+Field = str | int | float
 
 
 class Claim(StrEnum):
@@ -123,7 +126,7 @@ class Ledger:
         key = job_key(manifest.job)
         if not self.redis.hsetnx(key, "state", JobState.OPEN):
             return False
-        fields: dict[str, Any] = {
+        fields: dict[str, Field] = {
             "model": manifest.model,
             "queue": queue,
             "created": manifest.created.timestamp(),
@@ -131,13 +134,13 @@ class Ledger:
             "records": manifest.report.records,
             "tokens": manifest.tokens,
         }
-        self.redis.hset(key, mapping=fields)
+        self.redis.hset(key, mapping=cast(Mapping[Any, Any], fields))
         self.redis.zadd(f"{KEY_PREFIX}jobs", {manifest.job: manifest.created.timestamp()})
         return True
 
     def jobs(self) -> list[str]:
         """All jobs, newest first."""
-        return list(self.redis.zrevrange(f"{KEY_PREFIX}jobs", 0, -1))
+        return cast(list[str], self.redis.zrevrange(f"{KEY_PREFIX}jobs", 0, -1))
 
     def progress(self, job: str) -> Progress | None:
         """A job's counters, or None if there is no such job."""
@@ -191,7 +194,7 @@ class Ledger:
         """
         key, field = job_key(batch.job), field_of(batch.index, batch.rung)
         keys = [key, done_key(batch), f"{key}:leases", f"{key}:owners", f"{key}:attempts"]
-        args = [batch.index, field, owner, weights, LEASE_SECONDS]
+        args: list[Field] = [batch.index, field, owner, weights, LEASE_SECONDS]
         outcome, attempt = self._scripts["claim"](keys=keys, args=args)
         return Claim(outcome), int(attempt)
 
@@ -212,7 +215,7 @@ class Ledger:
         """Count a result; True for the first report of this batch at this rung."""
         key, field = job_key(result.job), field_of(result.index, result.rung)
         keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
-        args = [
+        args: list[Field] = [
             result.index,
             field,
             result.status,

@@ -25,7 +25,7 @@ def start_dependent(
         stdout=output,
         stderr=output,
         start_new_session=True,
-        preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,
     )
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
 
 from common.errors import UserError
@@ -261,7 +261,7 @@ def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
-    def client(style: str) -> "S3Client":
+    def client(style: Literal["auto", "path"]) -> "S3Client":
         return boto3.client(
             "s3",
             config=Config(

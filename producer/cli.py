@@ -23,12 +23,13 @@ from common.rungs import PrecisionChoice, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
 from producer.fetch import fetch as fetch_job
-from producer.jobs import LostWork, job_queue
+from producer.jobs import LostWork
 from producer.local import LocalFleet, local_fleet, local_folder
 from producer.reader import Long, Unknown
 from producer.source import Source
 from producer.staging import Request, find_job
-from producer.submit import Hardware, submit as submit_job, warn_if_meaningless
+from producer.submit import Hardware, warn_if_meaningless
+from producer.submit import submit as submit_job
 from producer.tables import print_job, print_jobs, print_workers, problems
 from producer.watch import wait
 
@@ -146,13 +147,13 @@ def submit(
     if not serving:
         say(f"No worker serves {queue} yet: worker start --model {request.model.text}")
     if output is None:
-        say(f"Queued. producer watch {manifest.job} waits; producer fetch {manifest.job} -o FILE.h5")
+        say(
+            f"Queued. producer watch {manifest.job} waits; producer fetch {manifest.job} -o FILE.h5"
+        )
         print_line(manifest.job)
         return
     try:
-        finished = wait(
-            ledger, manifest.job, console, lost_work=LostWork(ledger, celery, manifest)
-        )
+        finished = wait(ledger, manifest.job, console, lost_work=LostWork(ledger, celery, manifest))
     except KeyboardInterrupt:
         stop_watching(manifest.job)
     conclude(where, ledger, manifest, finished, output)
@@ -199,9 +200,7 @@ def run_local(
     tidy(folder)
 
 
-def wait_local(
-    ledger: Ledger, celery: object, manifest: Manifest, fleet: LocalFleet
-) -> Progress:
+def wait_local(ledger: Ledger, celery: object, manifest: Manifest, fleet: LocalFleet) -> Progress:
     lost_work = LostWork(ledger, celery, manifest)
     return wait(ledger, manifest.job, console, lost_work=lost_work, check=fleet.check)
 
@@ -243,9 +242,7 @@ def write_output(store: Store, manifest: Manifest, output: Path) -> None:
 
 
 @app.command
-def status(
-    job: str | None = None, /, *, store: StoreUrl = None, broker: Broker = None
-) -> None:
+def status(job: str | None = None, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
     """Show a job in full, or without JOB the fleet: workers, queues and jobs."""
     ledger = Ledger(connect(Settings.read(broker=broker, store=store).broker_url))
     out = Console()

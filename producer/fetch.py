@@ -150,7 +150,9 @@ def fill(
     starts = np.concatenate(([0], np.cumsum(lengths)))
     width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
     precision = np.zeros(len(records), np.uint8)
-    pooled = {name: nan((len(records), *width), "float32") for name in form.pooled_names}
+    pooled: dict[str, Array] = {
+        name: nan((len(records), *width), "float32") for name in form.pooled_names
+    }
     residues = nan((starts[-1], *width), form.residue_dtype) if form.per_residue else None
     for part in parts:
         places = [place[int(row)] for row in part.rows]

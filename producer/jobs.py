@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 
 from celery import Celery
-from kombu import Queue
 
 from common.batchfile import decode_batch
-from common.broker import EMBED_TASK, queue_name
+from common.broker import EMBED_TASK, queue_name, queue_of
 from common.layout import input_key, output_prefix, parse_shard_key
 from common.ledger import Ledger
 from common.manifest import Manifest
@@ -56,7 +55,7 @@ def publish(app: Celery, queue: str, batches: Iterable[Batch]) -> None:
             app.send_task(
                 EMBED_TASK,
                 kwargs=batch.model_dump(mode="json"),
-                queue=Queue(queue, routing_key=queue),
+                queue=queue_of(queue),
                 producer=producer,
             )
 

@@ -1,7 +1,7 @@
 """FASTA to checked records, one after another, in memory that does not grow with the input."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from lzma import LZMAError
 from typing import Literal
 
@@ -75,8 +75,9 @@ class Reader:
         name, seen = self.source.name, 0
         try:
             with self.source.open() as file:
-                for record in FastaReader(file, sequence_class=as_pair):
-                    yield record
+                pairs: Iterable[tuple[str, str]] = FastaReader(file, sequence_class=as_pair)
+                for pair in pairs:
+                    yield pair
                     seen += 1
         except FileFormatError as error:
             line = "" if error.line is None else f", line {error.line + 1}"
@@ -133,5 +134,3 @@ class Reader:
 def as_pair(name: str, sequence: str, _qualities: None) -> tuple[str, str]:
     """What dnaio makes of a record: its own class would refuse headers beyond ASCII."""
     return name, sequence
-
-

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from xopen import xopen
 
 from common.errors import UserError
 from common.store import S3Store
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 #: Bytes of FASTA in a byte of a compressed file, for estimates of the work ahead.
 COMPRESSION_RATIO = 3
@@ -60,7 +63,7 @@ class Source:
         raw = self._raw()
         try:
             with xopen(raw, "rb", threads=0) as file:
-                yield cast(BinaryIO, file)
+                yield file
         finally:
             if not self.is_stdin:
                 raw.close()
@@ -76,7 +79,7 @@ class Source:
         except OSError as error:
             raise UserError(f"{self.name}: cannot be read ({error.strerror}).") from error
 
-    def _s3_object(self) -> dict:  # type: ignore[type-arg]
+    def _s3_object(self) -> "GetObjectOutputTypeDef":
         parts = urlsplit(self.name)
         return S3Store(parts.netloc, "").read_stream(parts.path.lstrip("/"))
 
@@ -89,7 +92,7 @@ class Source:
             answer["Body"].close()
             return f"{self.name} {answer['ETag']} {answer['ContentLength']}"
         with self._raw() as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
     def estimated_bytes(self) -> int | None:
         """About how many bytes of FASTA there are; None if nobody knows before the end."""

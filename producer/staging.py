@@ -20,6 +20,7 @@ from producer.batches import Budget, cut_batches
 from producer.reader import Long, Reader, Unknown
 from producer.source import Source
 
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a user asks for with ``producer submit``."""
@@ -131,5 +132,3 @@ def stage(
         store.delete(job_prefix(job))
         raise
     return manifest
-
-
