@@ -147,9 +147,8 @@ def submit(
     if not serving:
         say(f"No worker serves {queue} yet: worker start --model {request.model.text}")
     if output is None:
-        say(
-            f"Queued. producer watch {manifest.job} waits; producer fetch {manifest.job} -o FILE.h5"
-        )
+        say(f"Queued. To wait: producer watch {manifest.job}")
+        say(f"Then: producer fetch {manifest.job} -o FILE.h5")
         print_line(manifest.job)
         return
     try:

@@ -16,7 +16,7 @@ class DuplicateCounter:
         self._in_memory = in_memory
         self._recent = array("q")
         self._spilled = 0
-        self._file = tempfile.TemporaryFile(prefix="virnucpro-ids-")
+        self._file = tempfile.TemporaryFile(prefix="virnucpro-ids-")  # noqa: SIM115
 
     def add(self, text: str) -> None:
         self._recent.append(hash(text))

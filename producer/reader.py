@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable, Iterator
 from lzma import LZMAError
-from typing import Literal
+from typing import Literal, cast
 
 from dnaio import FastaReader, FileFormatError
 
@@ -75,7 +75,8 @@ class Reader:
         name, seen = self.source.name, 0
         try:
             with self.source.open() as file:
-                pairs: Iterable[tuple[str, str]] = FastaReader(file, sequence_class=as_pair)
+                reader = FastaReader(file, sequence_class=as_pair)
+                pairs = cast(Iterable[tuple[str, str]], reader)
                 for pair in pairs:
                     yield pair
                     seen += 1

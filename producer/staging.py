@@ -69,8 +69,8 @@ def stage(
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
-    Memory holds the few batches that are being written and two numbers for each of the rest. If anything goes wrong,
-    nothing of the job stays in the store.
+    Memory holds the few batches that are being written and two numbers for each of the rest. If
+    anything goes wrong, nothing of the job stays in the store.
 
     Args:
         fingerprint: of the request; names the job.
