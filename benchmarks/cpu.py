@@ -38,6 +38,7 @@ FORM = OutputForm(max_residues=ESM2_MAX_RESIDUES)
 def main() -> None:
     options = parse_options()
     console = Console()
+    console.width = max(console.width, 100)  # a pipe's 80 columns would cut the names
     proteins = sample(options.fasta, options.records)
     residues = sum(map(len, proteins))
     console.print(
@@ -58,10 +59,13 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fasta", type=Path, default=FASTA)
     parser.add_argument("--models", nargs="+", default=list(MODELS)[:2], choices=MODELS)
-    parser.add_argument("--records", type=int, default=150)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--records", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pack-tokens", type=int, help="instead of the engine's own choice")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not options.fasta.is_file():
+        parser.error(f"{options.fasta}: no such file; name a protein FASTA with --fasta")
+    return options
 
 
 def sample(fasta: Path, count: int) -> list[str]:

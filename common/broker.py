@@ -4,7 +4,8 @@ The settings are those that Celery on Redis needs to lose nothing and to keep a 
 measured with celery and kombu 5.7 (``docs/formats.md`` names the queues).
 """
 
-from urllib.parse import urlsplit, urlunsplit
+import re
+from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 from kombu import Queue
@@ -79,7 +80,8 @@ def celery_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "unix":
         return url
-    return f"redis+socket://{parts.path}?virtual_host=0"
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{parts.path}?virtual_host={database}"
 
 
 def connect(broker_url: str) -> Redis:
@@ -98,8 +100,10 @@ def connect(broker_url: str) -> Redis:
         )
         client.ping()
     except (RedisError, OSError, ValueError) as error:
+        # A ValueError quotes the URL, in which anything may be a part of the password.
+        why = "not a Redis URL" if isinstance(error, ValueError) else error
         raise UserError(
-            f"No Redis answers at {without_password(broker_url)} ({error}).\n"
+            f"No Redis answers at {without_password(broker_url)} ({why}).\n"
             "Start one (redis-server) or name yours (--broker or VIRNUCPRO_BROKER_URL); "
             "to embed on this machine alone, with nothing to start: producer submit INPUT --local"
         ) from error
@@ -107,8 +111,6 @@ def connect(broker_url: str) -> Redis:
 
 
 def without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    """The URL for people's eyes. A password may have any sign in it, well-formed URL or not."""
+    hidden = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", hidden)

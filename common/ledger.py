@@ -122,20 +122,29 @@ class Ledger:
     # --- jobs ---------------------------------------------------------------------------------
 
     def create(self, manifest: Manifest, queue: str) -> bool:
-        """Open a job; True if it was not there. A second call changes nothing."""
-        key = job_key(manifest.job)
-        if not self.redis.hsetnx(key, "state", JobState.OPEN):
+        """Open a job; True if it was not there. A second call changes nothing.
+
+        What is known of an earlier staging under this name is forgotten: its store is gone.
+        """
+        key, created = job_key(manifest.job), manifest.created.timestamp()
+        if self.redis.hget(key, "created") == str(created):
             return False
         fields: dict[str, Field] = {
+            "state": JobState.OPEN,
             "model": manifest.model,
             "queue": queue,
-            "created": manifest.created.timestamp(),
+            "created": created,
             "batches": manifest.batches,
             "records": manifest.report.records,
             "tokens": manifest.tokens,
         }
-        self.redis.hset(key, mapping=cast(Mapping[Any, Any], fields))
-        self.redis.zadd(f"{KEY_PREFIX}jobs", {manifest.job: manifest.created.timestamp()})
+        parts = ("leases", "owners", "attempts", "results", *(f"done:{rung}" for rung in Rung))
+        # All or nothing: a job that is known by half would never be finished.
+        with self.redis.pipeline(transaction=True) as together:
+            together.delete(key, *(f"{key}:{part}" for part in parts))
+            together.hset(key, mapping=cast(Mapping[Any, Any], fields))
+            together.zadd(f"{KEY_PREFIX}jobs", {manifest.job: created})
+            together.execute()
         return True
 
     def jobs(self) -> list[str]:

@@ -131,6 +131,6 @@ def read_embeddings(file: h5py.File, form: OutputForm) -> Embeddings:
 def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:
     """Bytes that a shard takes for each record, without its header, and for each residue."""
     numbers = len(form.layers) * dim
-    per_record = 64 + 4 * numbers * len(form.pooled_names)
+    per_record = 128 + 4 * numbers * len(form.pooled_names)
     per_residue = numbers * np.dtype(form.residue_dtype).itemsize if form.per_residue else 0
     return per_record, per_residue

@@ -64,8 +64,9 @@ def open_store(url: str) -> Store:
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
         return S3Store(parts.netloc, parts.path.strip("/"))
-    if parts.scheme == "file" and not parts.netloc:
-        return FileStore(Path(parts.path))
+    if url.startswith("file:///"):
+        # Not parts.path: a folder's name may have a '#' or '?' in it.
+        return FileStore(Path(url.removeprefix("file://")))
     if parts.scheme == "":
         return FileStore(Path(url).absolute())
     raise UserError(f"Store {url!r}: give a folder, file:///folder or s3://bucket/prefix.")

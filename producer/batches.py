@@ -63,7 +63,8 @@ def cut_batches(
     for record in records:
         length = min(len(record.residues), form.max_residues)
         more = length + SPECIAL_TOKENS
-        more_stored = bytes_per_record + bytes_per_residue * length + 2 * len(record.header)
+        header_bytes = 8 * len(record.header)  # stored twice, up to 4 bytes a letter
+        more_stored = bytes_per_record + bytes_per_residue * length + header_bytes
         full = tokens + more > budget.tokens or stored + more_stored > budget.shard_bytes
         if batch and full:
             yield batch, tokens

@@ -172,7 +172,7 @@ def run_local(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     request.source.check()
     folder = local_folder(output)
-    where = open_store(store or str(folder / "store"))
+    where = open_store(store or str((folder / "store").absolute()))
     warn_if_meaningless(console, request.model.text)
     used_gpus = [] if gpus == "none" else visible_gpus() if gpus == "all" else gpus.split(",")
     manifest: Manifest | None = None

@@ -1,6 +1,7 @@
 """Counts ids that occur more than once, exactly, in memory that does not grow with their number."""
 
 import tempfile
+import weakref
 from array import array
 
 import numpy as np
@@ -17,6 +18,7 @@ class DuplicateCounter:
         self._recent = array("q")
         self._spilled = 0
         self._file = tempfile.TemporaryFile(prefix="virnucpro-ids-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
 
     def add(self, text: str) -> None:
         self._recent.append(hash(text))

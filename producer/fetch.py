@@ -1,11 +1,13 @@
 """Shards to one file: rows in input order, rungs merged, every row with its precision."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from common import __version__
@@ -57,7 +59,7 @@ def fetch(
             written.
     """
     keys = shards_by_batch(store, manifest)
-    with store.open(keys[0][0]) as path, open_embedding_file(path) as first:
+    with opened_shard(store, keys[0][0]) as first:
         attributes = dict(first.attrs)
     without_numbers = 0
 
@@ -84,7 +86,8 @@ def fetch(
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return Fetched(output, manifest.report.records, without_numbers, attributes.get("warning"))
 
 
@@ -121,22 +124,27 @@ def merged(
 def read_shard(
     store: Store, manifest: Manifest, key: str, attributes: dict[str, Any]
 ) -> Embeddings:
-    with store.open(key) as path:
-        try:
-            with open_embedding_file(path) as file:
-                weights = file.attrs["weights"]
-                embeddings = read_embeddings(file, manifest.form)
-        except (OSError, KeyError) as error:
-            raise UserError(
-                f"{store.url}/{key} cannot be read ({error}): delete it and submit the same input "
-                "again to have it computed anew."
-            ) from error
+    with opened_shard(store, key) as file:
+        weights = file.attrs["weights"]
+        embeddings = read_embeddings(file, manifest.form)
     if weights != attributes["weights"]:
         raise UserError(
             f"{store.url}/{key} was computed with weights {weights}, others of this job with "
             f"{attributes['weights']}: their numbers do not belong in one file."
         )
     return embeddings
+
+
+@contextmanager
+def opened_shard(store: Store, key: str) -> Iterator[h5py.File]:
+    try:
+        with store.open(key) as path, open_embedding_file(path) as file:
+            yield file
+    except (OSError, KeyError) as error:
+        raise UserError(
+            f"{store.url}/{key} cannot be read ({error}): delete it and submit the same input "
+            "again to have it computed anew."
+        ) from error
 
 
 def fill(

@@ -1,5 +1,6 @@
 """FASTA to checked records, one after another, in memory that does not grow with the input."""
 
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from lzma import LZMAError
@@ -12,6 +13,11 @@ from common.batchfile import Record, first_word
 from common.errors import UserError
 from producer.duplicates import DuplicateCounter
 from producer.source import Source
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdError
+else:
+    from backports.zstd import ZstdError
 
 Unknown = Literal["error", "x", "skip"]
 Long = Literal["error", "truncate", "window"]
@@ -62,9 +68,9 @@ class Reader:
             self._ids.add(first_word(header))
             yield Record(row, header, residues)
         if row == -1:
-            raise UserError(f"{self.source.name} is empty: there is no FASTA record in it.")
+            raise UserError(f"{self.source.shown} is empty: there is no FASTA record in it.")
         if self.skipped == row + 1:
-            raise UserError(f"{self.source.name}: all {row + 1} records were skipped.")
+            raise UserError(f"{self.source.shown}: all {row + 1} records were skipped.")
 
     def duplicate_ids(self) -> int:
         """How many records so far have the id of an earlier one."""
@@ -72,7 +78,7 @@ class Reader:
 
     def _parsed(self) -> Iterator[tuple[str, str]]:
         """Headers and sequences as they stand in the file."""
-        name, seen = self.source.name, 0
+        name, seen = self.source.shown, 0
         try:
             with self.source.open() as file:
                 reader = FastaReader(file, sequence_class=as_pair)
@@ -84,11 +90,13 @@ class Reader:
             line = "" if error.line is None else f", line {error.line + 1}"
             raise UserError(f"{name}{line}: not FASTA. {error.message}") from error
         except UnicodeDecodeError as error:
+            found = self.source.line_beyond_utf8()
+            place = f"after record {seen}" if found is None else f"line {found}"
             raise UserError(
-                f"{name}, after record {seen}: neither FASTA nor one of gz, bz2, xz and zst, or a "
-                f"header that is not UTF-8 ({error.reason})."
+                f"{name}, {place}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
+                f"is not UTF-8 ({error.reason})."
             ) from error
-        except (EOFError, zlib.error, LZMAError, OSError) as error:
+        except (EOFError, zlib.error, LZMAError, ZstdError, OSError) as error:
             raise UserError(
                 f"{name}, after record {seen}: cannot be read to its end ({error}). Is the file "
                 "complete? Nothing was queued."
@@ -96,7 +104,8 @@ class Reader:
 
     def _normalised(self, row: int, header: str, letters: str) -> str:
         """Upper case, without a final ``*``; nothing if the record is to be skipped."""
-        residues = letters.upper().rstrip("*")
+        # Bytes know ASCII alone: str.upper() would make SS of a German sharp s.
+        residues = letters.encode().upper().decode().rstrip("*")
         if not residues:
             raise self._error(row, header, "has no sequence")
         if not residues.encode(errors="replace").translate(None, KNOWN_BYTES):
@@ -110,7 +119,7 @@ class Reader:
         raise self._error(
             row,
             header,
-            f"has {residues[position]!r} at position {position + 1}, which is no amino acid "
+            f"has {letters[position]!r} at position {position + 1}, which is no amino acid "
             "that the model knows. Mend it, or give --unknown x (embed it as X) or --unknown "
             "skip (leave such records out)",
         )
@@ -127,7 +136,7 @@ class Reader:
 
     def _error(self, row: int, header: str, what: str) -> UserError:
         line = self.source.line_of_record(row + 1)
-        place = self.source.name if line is None else f"{self.source.name}, line {line}"
+        place = self.source.shown if line is None else f"{self.source.shown}, line {line}"
         shown = header if len(header) <= SHOWN else f"{header[:SHOWN]}…"
         return UserError(f"{place}: record {row + 1} ({shown!r}) {what}.")
 

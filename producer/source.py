@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import itertools
+import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,11 @@ class Source:
     @property
     def is_s3(self) -> bool:
         return self.name.startswith("s3://")
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.is_stdin else self.name
 
     @property
     def stem(self) -> str:
@@ -75,7 +82,8 @@ class Source:
             body = self._s3_object()["Body"]
             return cast(BinaryIO, io.BufferedReader(body, 1 << 20))
         try:
-            return Path(self.name).open("rb")
+            # By number: xopen believes a name's suffix before it looks at the content.
+            return os.fdopen(os.open(self.name, os.O_RDONLY), "rb")
         except OSError as error:
             raise UserError(f"{self.name}: cannot be read ({error.strerror}).") from error
 
@@ -104,12 +112,17 @@ class Source:
 
     def line_of_record(self, number: int) -> int | None:
         """The line, from 1, at which record ``number`` (from 1) starts; None for a stream."""
+        headers = itertools.count(1)
+        return self._line_where(
+            lambda line: line.lstrip().startswith(b">") and next(headers) == number
+        )
+
+    def line_beyond_utf8(self) -> int | None:
+        """The first line, from 1, that is not UTF-8; None for a stream."""
+        return self._line_where(lambda line: "\ufffd" in line.decode(errors="replace"))
+
+    def _line_where(self, is_it: Callable[[bytes], bool]) -> int | None:
         if self.is_stdin:
             return None
-        seen = 0
         with self.open() as file:
-            for line_number, line in enumerate(file, start=1):
-                seen += line.startswith(b">")
-                if seen == number:
-                    return line_number
-        return None
+            return next((number for number, line in enumerate(file, start=1) if is_it(line)), None)

@@ -180,7 +180,7 @@ class Engine:
         """The finite segments' residues without ``<cls>`` and ``<eos>``: ``[sum(L), K, D]``."""
         wanted = np.repeat(finite, np.diff(pack.cu_seqlens))
         wanted[pack.cu_seqlens[:-1]] = wanted[pack.cu_seqlens[1:] - 1] = False
-        stored = hidden.to(getattr(torch, form.residue_dtype)).cpu().numpy()[wanted]
+        stored: Array = hidden.to(getattr(torch, form.residue_dtype)).cpu().numpy()[wanted]
         if not np.isfinite(stored).all():
             raise UserError(
                 f"Residues of layers {form.layers} are too large for {form.residue_dtype}: submit "
@@ -232,7 +232,7 @@ def pool(hidden: Tensor, cu_seqlens: Tensor) -> Pooled:
     bounds = torch.stack((starts, starts + 1, ends - 1), dim=1).flatten()
     offsets = torch.cat((bounds, ends[-1:]))
     sums = torch.segment_reduce(hidden.float(), "sum", offsets=offsets, axis=0)
-    sums = sums.unflatten(0, (-1, 3))  # [N, 3, K, D]
+    sums = sums.view(-1, 3, *hidden.shape[1:])  # [N, 3, K, D]
     residues = (ends - starts - 2)[:, None, None]
     return Pooled(sums[:, 1] / residues, sums[:, 0], finite_segments(sums))
 

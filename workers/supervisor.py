@@ -73,9 +73,7 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
     return code
 
 
-def tend(
-    slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float
-) -> int:
+def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float) -> int:
     """Start the slot's process if it has none and its time has come; see whether it died."""
     if slot.process is None:
         if now >= slot.start_at:

@@ -64,9 +64,7 @@ def hidden(engine: Engine, record: Record, layer: int = LAST) -> Tensor:
 
 
 def assert_close(found, expected) -> None:
-    torch.testing.assert_close(
-        torch.as_tensor(found), torch.as_tensor(expected), atol=2e-5, rtol=0
-    )
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), atol=2e-5, rtol=0)
 
 
 def assert_same_outcome(found: Outcome, expected: Outcome) -> None:

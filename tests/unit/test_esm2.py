@@ -130,6 +130,18 @@ def test_a_segment_does_not_depend_on_its_neighbours(model, tokens):
     assert difference({last: together}, {last: torch.cat(alone)}) <= CLOSE
 
 
+def test_positions_start_anew_in_every_segment(model, tokens):
+    """Attention sees only differences; but FP32 angles lose digits far down a pack."""
+    angles = []
+    hook = model.blocks[0].register_forward_pre_hook(lambda _, given: angles.append(given[1:3]))
+    run_packed(model, tokens, [1])
+    hook.remove()
+    _, cu_seqlens, _ = pack(tokens)
+    positions = torch.cat([torch.arange(length) for length in cu_seqlens.diff()])
+    for found, expected in zip(angles[0], model.rotary(positions), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_a_segment_that_is_not_finite_leaves_its_neighbours_exactly_as_they_are(model):
     broken = copy.deepcopy(model)
     broken.embed_tokens.weight[ALPHABET.get_idx("O")] = torch.inf

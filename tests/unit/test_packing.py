@@ -38,9 +38,7 @@ def test_packed_tokens_are_those_of_fair_esm(sequences, budget):
     packs = list(make_packs(sequences, budget))
     expected = [ALPHABET.encode(f"<cls>{sequence}<eos>") for sequence in sequences]
     found = [
-        part.tolist()
-        for pack in packs
-        for part in np.split(pack.input_ids, pack.cu_seqlens[1:-1])
+        part.tolist() for pack in packs for part in np.split(pack.input_ids, pack.cu_seqlens[1:-1])
     ]
     assert found == expected
     assert [pack.first for pack in packs] == np.cumsum(

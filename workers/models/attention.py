@@ -6,20 +6,30 @@ FlashAttention on CUDA; everywhere else, and for FP32, which FlashAttention does
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-try:
-    from flash_attn import flash_attn_varlen_func
-except ImportError:
-    flash_attn_varlen_func = None
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:
-    varlen_attn = None
+Kernel = Callable[..., Tensor]
+
+
+def find_varlen_kernel() -> Kernel | None:
+    """``flash_attn``'s kernel, else PyTorch's; both take the same first seven arguments."""
+    with suppress(ImportError):
+        from flash_attn import flash_attn_varlen_func
+
+        return cast(Kernel, flash_attn_varlen_func)
+    with suppress(ImportError):
+        from torch.nn.attention.varlen import varlen_attn
+
+        return cast(Kernel, varlen_attn)
+    return None
+
+
+VARLEN_KERNEL = find_varlen_kernel()
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 
@@ -47,11 +57,7 @@ def lengths_for_attention(x: Tensor, lengths: Tensor) -> list[int] | None:
 
 
 def has_varlen_kernel(x: Tensor) -> bool:
-    return (
-        x.is_cuda
-        and x.dtype in HALF_DTYPES
-        and (flash_attn_varlen_func is not None or varlen_attn is not None)
-    )
+    return VARLEN_KERNEL is not None and x.is_cuda and x.dtype in HALF_DTYPES
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, layout: Segments | Padded) -> Tensor:
@@ -83,8 +89,8 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Te
     for length in lengths:
         one = slice(start, start + length)
         # [1, H, L, Dh]: what the kernels expect.
-        heads = (t[one].transpose(0, 1)[None] for t in (q, k, v))
-        out[one] = F.scaled_dot_product_attention(*heads)[0].transpose(0, 1)
+        q1, k1, v1 = (t[one].transpose(0, 1)[None] for t in (q, k, v))
+        out[one] = F.scaled_dot_product_attention(q1, k1, v1)[0].transpose(0, 1)
         start += length
     return out
 
@@ -92,5 +98,5 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Te
 def varlen_attention(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
 ) -> Tensor:
-    kernel: Callable[..., Tensor] = flash_attn_varlen_func or varlen_attn
-    return kernel(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+    assert VARLEN_KERNEL is not None
+    return VARLEN_KERNEL(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)

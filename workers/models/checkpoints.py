@@ -176,7 +176,7 @@ def modern_name(name: str) -> str:
 def read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118: not a mapping, it cannot be iterated
+            for name in tensors.keys():  # noqa: SIM118
                 yield name, tensors.get_tensor(name)
     except Exception as error:
         raise UserError(
@@ -200,7 +200,7 @@ FAIR_ESM_NAMES = {
 
 
 def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
-    """Read a fair-esm ``.pt`` file. Nothing in it is ever run: ``weights_only`` is not negotiable."""
+    """Read a fair-esm ``.pt`` file. Nothing in it is run: never without ``weights_only``."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             data = torch.load(

@@ -64,7 +64,8 @@ class ESM2(nn.Module):
         Returns:
             ``{layer: [T, D]}``.
         """
-        assert input_ids.ndim == 1 and cu_seqlens.ndim == 1  # [T], [N + 1]
+        # input_ids [T], cu_seqlens [N + 1]
+        assert (input_ids.ndim, cu_seqlens.ndim) == (1, 1), (input_ids.shape, cu_seqlens.shape)
         total = input_ids.shape[0]
         starts, lengths = cu_seqlens[:-1], cu_seqlens.diff()
         segment = torch.repeat_interleave(lengths, output_size=total)  # [T]
@@ -84,7 +85,7 @@ class ESM2(nn.Module):
         self, x: Tensor, positions: Tensor, layout: Segments | Padded, repr_layers: Sequence[int]
     ) -> dict[int, Tensor]:
         wanted = set(repr_layers)
-        assert wanted and min(wanted) >= 0 and max(wanted) <= self.spec.layers, repr_layers
+        assert wanted <= set(range(self.spec.layers + 1)), repr_layers
         cos, sin = self.rotary(positions)
         found = {0: x} if 0 in wanted else {}
         # Layers above the highest one wanted would be thrown away.
@@ -116,7 +117,8 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [..., H, Dh]
-        return self.out(attention(rotate(q, cos, sin), rotate(k, cos, sin), v, layout).flatten(-2))
+        attended = attention(rotate(q, cos, sin), rotate(k, cos, sin), v, layout)  # [..., H, Dh]
+        return self.out(attended.flatten(-2))
 
 
 class RotaryEmbedding(nn.Module):
@@ -140,7 +142,7 @@ class RotaryEmbedding(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # .half() and .to(dtype) go through here: follow them to the device, not to the dtype.
         exact = self.inv_freq
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.inv_freq.dtype != exact.dtype:
             self.inv_freq = exact.to(self.inv_freq.device)
         return self

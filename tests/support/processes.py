@@ -1,0 +1,99 @@
+"""The project's commands as a user runs them: in processes of their own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from common.ledger import Ledger
+from common.processes import start_dependent, stop
+from producer.local import redis_server
+
+START_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A broker and a store, and the environment that names them."""
+
+    broker_url: str
+    store_url: str
+    environment: Mapping[str, str]
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(Redis.from_url(self.broker_url, decode_responses=True))
+
+    def producer(self, *arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
+        return run_producer(*arguments, environment=self.environment, **options)
+
+    @contextmanager
+    def workers(self, model: object, folder: Path, count: int = 1) -> Iterator[list[Path]]:
+        """Run workers on the CPU until the block ends; yields their logs once all are ready."""
+        with ExitStack() as stack:
+            logs = [folder / f"worker-{number}.log" for number in range(count)]
+            for log in logs:
+                stack.enter_context(running_worker(model, log, self.environment))
+            wait_until(lambda: len(self.ledger.workers()) >= count, START_SECONDS)
+            yield logs
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment without settings of the fleet or of S3."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VIRNUCPRO_", "AWS_"))}
+    return {**kept, "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "127.0.0.1", "COLUMNS": "200", **more}
+
+
+def run_producer(
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run ``producer`` to its end; never raises for its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "producer.cli", *map(str, arguments)],
+        env=environment or clean_environment(),
+        input=b"" if stdin is None else stdin,
+        capture_output=True,
+        cwd=cwd,
+        timeout=240,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+@contextmanager
+def running_worker(model: object, log: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    command = [sys.executable, "-m", "workers.cli", "start", "--model", str(model)]
+    with log.open("wb") as output:
+        process = start_dependent([*command, "--gpus=none"], env=environment, output=output)
+    try:
+        yield
+    finally:
+        stop(process, 40)
+
+
+@contextmanager
+def running_fleet(folder: Path, store_url: str, **more: str) -> Iterator[Fleet]:
+    """A Redis of its own, and the environment of a fleet on it."""
+    socket = folder / "redis.sock"
+    with redis_server(socket):
+        url = f"unix://{socket}?db=0"
+        variables = {"VIRNUCPRO_BROKER_URL": url, "VIRNUCPRO_STORE": store_url, **more}
+        yield Fleet(url, store_url, clean_environment(**variables))
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{condition} did not come true in {seconds} s"
+        time.sleep(0.1)
