@@ -1,8 +1,8 @@
 """Batches: every record once and in order, as large as they may be and no larger."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
 from common.manifest import OutputForm
 from common.modeltable import MODELS
-from common.shard import Embeddings, create_embedding_file, shard_bytes
+from common.shard import shard_bytes
 from producer.batches import (
     BATCHES_PER_WORKER,
     LARGEST_BATCH_TOKENS,
@@ -20,6 +20,7 @@ from producer.batches import (
     batch_tokens,
     cut_batches,
 )
+from tests.support.shards import embeddings_of, write_shard
 
 MAX_RESIDUES = 40
 DIM = 8
@@ -71,7 +72,7 @@ def test_a_batch_is_over_a_budget_only_if_it_is_a_single_record(lengths, budget,
 @given(lengths, st.integers(1, 300))
 def test_a_batch_ends_only_where_the_next_record_does_not_fit(lengths, tokens):
     batches = cut(records_of(lengths), Budget(tokens=tokens))
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert tokens_of([*batch, following[0]]) > tokens
 
 
@@ -96,29 +97,8 @@ def test_a_shard_is_no_larger_than_its_budget(tmp_path, form, header):
     batches = cut(records_of([3] * 4000, header), budget, form)
     assert len(batches) > 1
     path = tmp_path / "shard.h5"
-    write_shard(path, batches[0], form)
+    write_shard(path, form, embeddings_of(batches[0], form, DIM))
     assert path.stat().st_size <= budget.shard_bytes
-
-
-def write_shard(path, batch: list[Record], form: OutputForm) -> None:
-    """Write a shard as a worker does, with zeros for numbers."""
-    lengths = np.array([len(record.residues) for record in batch])
-    width = (DIM,) if len(form.layers) == 1 else (len(form.layers), DIM)
-    residues = int(lengths.sum())
-    embeddings = Embeddings(
-        rows=np.arange(len(batch)),
-        headers=[record.header for record in batch],
-        ids=[record.id for record in batch],
-        lengths=lengths,
-        input_lengths=lengths,
-        precision=np.full(len(batch), 1, np.uint8),
-        pooled={name: np.zeros((len(batch), *width), np.float32) for name in form.pooled_names},
-        residues=np.zeros((residues, *width), form.residue_dtype) if form.per_residue else None,
-    )
-    with create_embedding_file(
-        path, form=form, records=len(batch), residues=residues, dim=DIM, attributes={}
-    ) as writer:
-        writer.write(embeddings)
 
 
 # --- how large a batch is -----------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_headers_are_kept_as_they_are(folder, header):
 
 
 headers = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=30
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=30
 ).map(str.strip)
 proteins = st.text(st.sampled_from(sorted(ESM2_LETTERS)), min_size=1, max_size=30)
 
@@ -241,6 +241,13 @@ def test_a_record_without_sequence_is_named(folder, data, line, record, header):
 def test_a_long_id_is_shortened_in_messages(folder):
     message = folder.refusal(f">{'i' * 10_240}\n>b\nMK\n")
     assert f"record 1 ('{'i' * 60}…') has no sequence" in message
+
+
+def test_a_header_that_hdf5_cannot_store_is_refused(folder):
+    message = folder.refusal(">a\nMK\n>b\0c\nMK\n")
+    assert message == (
+        r"in.fa, line 3: record 2 ('b\x00c') has a NUL in its header. Is the file damaged?"
+    )
 
 
 # --- letters outside the alphabet ---------------------------------------------------------------

@@ -1,0 +1,174 @@
+"""A fleet: Redis, a store, workers as processes, and the producer's commands against them."""
+
+import os
+import re
+import signal
+
+import numpy as np
+import torch
+
+from common.store import S3Store
+from tests.integration.conftest import TINY
+from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
+from tests.support.processes import run_producer, wait_until
+from tests.support.results import load, read_fasta
+
+MANY = "--batch-tokens=2000"
+
+
+def test_a_fleet_on_s3_and_a_local_run_give_the_same_rows_in_the_same_order(
+    s3_fleet, tiny, disprot, tmp_path
+):
+    """The whole DisProt file, by two workers and a bucket, and by --local and a folder."""
+    with s3_fleet.workers(tiny, tmp_path, count=2):
+        done = s3_fleet.producer(
+            "submit", disprot, "--model", tiny, MANY, "-o", tmp_path / "fleet.h5"
+        )
+        assert done.returncode == 0, done.stderr
+        busy = {worker.name for worker in s3_fleet.ledger.workers()}
+    assert len(busy) == 2
+    local = run_producer(
+        "submit", disprot, "--local", "--model", tiny, "-o", tmp_path / "local.h5", cwd=tmp_path
+    )
+    assert local.returncode == 0, local.stderr
+    one, other = load(tmp_path / "fleet.h5"), load(tmp_path / "local.h5")
+    assert one.keys() == other.keys()
+    assert one["rows"].tolist() == list(range(1162))
+    for name in one.keys() - {"mean"}:
+        assert (one[name] == other[name]).all(), name
+    # Batches and packs were different ones: sums in another order, nothing more.
+    assert np.abs(one["mean"] - other["mean"]).max() < 2e-6
+
+
+def test_a_job_is_submitted_watched_and_fetched_by_its_name(fleet, tiny, examples, tmp_path):
+    submitted = fleet.producer("submit", examples, "--model", tiny)
+    assert submitted.returncode == 0, submitted.stderr
+    job = submitted.stdout.strip()
+    assert f"worker start --model {tiny}" in submitted.stderr
+    assert re.search(r"open .* 0/\d+ .* 0/25", fleet.producer("jobs").stdout)
+    early = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
+    assert early.returncode == 2
+    assert "have no output yet" in early.stderr
+    assert not (tmp_path / "e.h5").exists()
+    with fleet.workers(tiny, tmp_path):
+        assert fleet.producer("watch", job).returncode == 0
+        overview = fleet.producer("status").stdout
+        assert "CPU" in overview
+        assert "finished" in overview
+    assert "25 of 25" in fleet.producer("status", job).stdout
+    fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
+    assert fetched.returncode == 0, fetched.stderr
+    assert len(load(tmp_path / "e.h5")["rows"]) == 25
+
+
+def test_an_input_in_the_bucket_is_read_from_there(s3_fleet, tiny, examples, tmp_path, monkeypatch):
+    for name, value in s3_fleet.environment.items():
+        monkeypatch.setenv(name, value)
+    S3Store("embeddings", "").put("inputs/p.fasta", examples.read_bytes())
+    with s3_fleet.workers(tiny, tmp_path):
+        done = s3_fleet.producer(
+            *("submit", "s3://embeddings/inputs/p.fasta", "--model", tiny),
+            *("-o", tmp_path / "e.h5"),
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(load(tmp_path / "e.h5")["rows"]) == len(read_fasta(examples))
+
+
+def test_standard_input_is_read_as_a_file_is(fleet, tiny, examples, tmp_path):
+    with fleet.workers(tiny, tmp_path):
+        done = fleet.producer(
+            *("submit", "-", "--model", tiny, "-o", tmp_path / "e.h5"), stdin=examples.read_bytes()
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(load(tmp_path / "e.h5")["rows"]) == len(read_fasta(examples))
+
+
+def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disprot, tmp_path):
+    """SIGKILL in the middle: the supervisor brings a new process, the lease runs out, one count."""
+    with fleet.workers(tiny, tmp_path, count=2):
+        job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
+        wait_until(lambda: fleet.ledger.progress(job).leased, 60)
+        victims = {int(w.name.split("@")[0].split("-")[1]) for w in fleet.ledger.workers()}
+        os.kill(min(victims), signal.SIGKILL)
+        watched = fleet.producer("watch", job)
+        assert watched.returncode == 0, watched.stderr
+    progress = fleet.ledger.progress(job)
+    assert progress.batches_done == progress.batches
+    assert progress.rows_done == 1162
+    fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
+    assert fetched.returncode == 0, fetched.stderr
+    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
+
+
+def test_a_worker_with_other_weights_leaves_a_job_to_those_who_began_it(
+    fleet, oracle, examples, tmp_path
+):
+    """Two hosts, one path, different files: no job is ever made of both."""
+    path = save_fair_esm(oracle, tmp_path / "model.pt")
+    with fleet.workers(path, tmp_path):
+        first = fleet.producer("submit", examples, "--model", path, "-o", tmp_path / "e.h5")
+    assert first.returncode == 0, first.stderr
+    job = fleet.ledger.jobs()[0]
+    save_fair_esm(random_fair_esm(TINY, seed=1), path)
+    fleet.ledger.redis.hset(f"virnucpro:job:{job}", "state", "open")
+    fleet.ledger.redis.delete(f"virnucpro:job:{job}:done:fp16")
+    with fleet.workers(path, tmp_path) as logs:
+        again = fleet.producer("submit", examples, "--model", path)
+        assert again.returncode == 0, again.stderr
+        wait_until(lambda: "other weights" in logs[0].read_text(), 30)
+    assert fleet.ledger.progress(job).leased == 0
+
+
+def test_an_unstable_row_is_named_left_out_and_its_neighbours_are_kept(
+    fleet, oracle, examples, tmp_path
+):
+    """Weights that overflow in FP32 for one rare letter: what the user is told, and gets."""
+    model = random_fair_esm(TINY)
+    with torch.no_grad():
+        model.embed_tokens.weight[ALPHABET.get_idx("U")] = 3e38
+    path = save_fair_esm(model, tmp_path / "unstable.pt")
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">good\nMKTAYIAK\n>bad\nMKUAY\n>fine\nGAVLIPF\n")
+    with fleet.workers(path, tmp_path) as logs:
+        done = fleet.producer("submit", fasta, "--model", path, "-o", tmp_path / "e.h5")
+        assert "VIRNUCPRO_DISABLE_FP16=1" in logs[0].read_text()
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"row 1 \(batch \d+, fp32\): .* NaN", done.stderr)
+    assert "1 of them have no numbers" in done.stderr
+    found = load(tmp_path / "e.h5")
+    assert found["precision"].tolist() == [4, 0, 4]
+    assert np.isnan(found["mean"][1]).all()
+    assert np.isfinite(found["mean"][[0, 2]]).all()
+    status = fleet.producer("status", fleet.ledger.jobs()[0]).stdout
+    assert "1 sequences without numbers" in status
+
+
+def test_a_layer_the_model_lacks_fails_the_batch_and_says_so(fleet, tiny, examples, tmp_path):
+    with fleet.workers(tiny, tmp_path):
+        done = fleet.producer(
+            *("submit", examples, "--model", tiny, "--layers", "5"), "-o", tmp_path / "e.h5"
+        )
+    assert done.returncode == 1
+    assert "Layer 5: this model has layers 0 to 2" in done.stderr
+    assert not (tmp_path / "e.h5").exists()
+
+
+def test_a_worker_stopped_by_sigterm_leaves_nothing_claimed(fleet, tiny, disprot, tmp_path):
+    with fleet.workers(tiny, tmp_path):
+        job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
+        wait_until(lambda: fleet.ledger.progress(job).leased, 60)
+    progress = fleet.ledger.progress(job)
+    assert progress.leased == 0
+    assert not fleet.ledger.workers()
+    assert progress.batches_done + fleet.ledger.queued(progress.queue) == progress.batches
+
+
+def test_a_wiped_redis_is_told_by_the_store_what_was_done(fleet, tiny, examples, tmp_path):
+    with fleet.workers(tiny, tmp_path):
+        fleet.producer("submit", examples, "--model", tiny, "-o", tmp_path / "one.h5")
+        done_before = fleet.ledger.progress(fleet.ledger.jobs()[0])
+        fleet.ledger.redis.flushall()
+        again = fleet.producer("submit", examples, "--model", tiny, "-o", tmp_path / "two.h5")
+    assert again.returncode == 0, again.stderr
+    assert f"0 of {done_before.batches} batches to do" in again.stderr
+    assert (load(tmp_path / "one.h5")["mean"] == load(tmp_path / "two.h5")["mean"]).all()
