@@ -29,7 +29,7 @@ from common.modeltable import ESM2_MAX_RESIDUES, MODELS
 from common.rungs import Rung
 from tests.support.fair_esm import ALPHABET, load_fair_esm, random_fair_esm, save_fair_esm
 from workers.engine import DTYPES, Engine
-from workers.models.checkpoints import load_model
+from workers.models.loading import load_model
 
 FASTA = Path(__file__).parents[2] / "shared" / "data" / "disprot_proteins.fasta"
 FORM = OutputForm(max_residues=ESM2_MAX_RESIDUES)

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from common.modeltable import MODELS, ModelSpec
 from workers.models.attention import VARLEN_KERNEL, has_varlen_kernel
-from workers.models.checkpoints import random_scale
 from workers.models.esm2 import ESM2, compile_blocks
+from workers.models.random_weights import random_scale
 from workers.packing import Pack, make_pack
 
 #: Gives proteins' token-weighted mean length, 487, with the median of 290.

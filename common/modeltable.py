@@ -12,6 +12,14 @@ from pathlib import Path
 
 from common.errors import UserError
 
+#: What tells ESM-2 from the older models of its family, whose vocabulary and file format are
+#: the same: loaded as ESM-2 they would give numbers that mean nothing.
+ESM2_CONFIG = {
+    "position_embedding_type": "rotary",
+    "emb_layer_norm_before": False,
+    "token_dropout": True,
+}
+
 #: ESM-2 was trained on crops of 1024 tokens: 1022 residues, ``<cls>`` and ``<eos>``.
 ESM2_MAX_RESIDUES = 1022
 
@@ -140,6 +148,12 @@ def read_hugging_face_config(path: Path) -> ModelSpec:
                 f"{path}: model_type is {config.get('model_type')!r}, but only ESM-2 ('esm') "
                 "can be served from a folder."
             )
+        for setting, expected in ESM2_CONFIG.items():
+            if config.get(setting) != expected:
+                raise UserError(
+                    f"{path}: {setting} is {config.get(setting)!r}, but ESM-2 has {expected!r}: "
+                    "this is another model of the family."
+                )
         return ModelSpec(
             name=path.parent.name,
             layers=config["num_hidden_layers"],

@@ -57,7 +57,7 @@ class Reader:
         row = -1
         for row, (header, letters) in enumerate(self._parsed()):
             if "\0" in header:  # HDF5 could not store it
-                raise self._error(row, header, "has a NUL in its header. Is the file damaged?")
+                raise self._error(row, header, "has a NUL in its header: the file may be damaged")
             residues = letters
             # Nearly every record is upper case and known throughout: that is all it costs then.
             if not letters or letters.encode(errors="replace").translate(None, KNOWN_BYTES):

@@ -24,7 +24,7 @@ from common.settings import Settings
 from common.store import open_store
 from workers.engine import DTYPES, Engine
 from workers.heartbeat import Heartbeat
-from workers.models.checkpoints import load_model
+from workers.models.loading import load_model
 from workers.tasks import BatchRunner, GiveBackError
 
 log = logging.getLogger("workers")

@@ -35,14 +35,16 @@ def embeddings_of(
     )
 
 
-def write_shard(path: Path, form: OutputForm, *parts: Embeddings, **attributes: object) -> Path:
+def write_shard(
+    path: Path, form: OutputForm, dim: int, *parts: Embeddings, **attributes: object
+) -> Path:
     """Write parts into one file, one after another, as a worker or ``fetch`` does."""
     with create_embedding_file(
         path,
         form=form,
         records=sum(len(part) for part in parts),
         residues=sum(int(part.lengths.sum()) for part in parts),
-        dim=parts[0].pooled[form.pooled_names[0]].shape[-1],
+        dim=dim,
         attributes=attributes,
     ) as writer:
         for part in parts:

@@ -97,7 +97,7 @@ def test_a_shard_is_no_larger_than_its_budget(tmp_path, form, header):
     batches = cut(records_of([3] * 4000, header), budget, form)
     assert len(batches) > 1
     path = tmp_path / "shard.h5"
-    write_shard(path, form, embeddings_of(batches[0], form, DIM))
+    write_shard(path, form, DIM, embeddings_of(batches[0], form, DIM))
     assert path.stat().st_size <= budget.shard_bytes
 
 

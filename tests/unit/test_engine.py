@@ -15,7 +15,7 @@ from common.modeltable import ModelSpec
 from common.rungs import PRECISION_CODES, Rung
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm, tokenize
 from workers.engine import DTYPES, SMALLEST_PACK_TOKENS, Engine, Outcome
-from workers.models.checkpoints import load_model
+from workers.models.loading import load_model
 
 SPEC = ModelSpec(name="esm2_small", layers=3, dim=64, heads=4)
 LAST = SPEC.layers

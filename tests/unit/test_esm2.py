@@ -16,8 +16,8 @@ from tests.support.fair_esm import (
     save_fair_esm,
     tokenize,
 )
-from workers.models.checkpoints import load_model
 from workers.models.esm2 import ESM2, exact_inv_freq
+from workers.models.loading import load_model
 
 #: The bound of every comparison in FP32.
 CLOSE = 2e-5

@@ -246,7 +246,7 @@ def test_a_long_id_is_shortened_in_messages(folder):
 def test_a_header_that_hdf5_cannot_store_is_refused(folder):
     message = folder.refusal(">a\nMK\n>b\0c\nMK\n")
     assert message == (
-        r"in.fa, line 3: record 2 ('b\x00c') has a NUL in its header. Is the file damaged?"
+        r"in.fa, line 3: record 2 ('b\x00c') has a NUL in its header: the file may be damaged."
     )
 
 

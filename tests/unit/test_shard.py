@@ -9,29 +9,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.batchfile import first_word
+from common.batchfile import Record
 from common.manifest import OutputForm
-from common.rungs import PRECISION_CODES, Rung
-from common.shard import (
-    Embeddings,
-    create_embedding_file,
-    open_embedding_file,
-    read_embeddings,
-)
+from common.rungs import Rung
+from common.shard import Embeddings, open_embedding_file, read_embeddings
+from tests.support.shards import embeddings_of, write_shard
 
 DIM = 4
+MAX_RESIDUES = 6
+MEAN = OutputForm(max_residues=MAX_RESIDUES)
+EVERYTHING = OutputForm(include=("mean", "bos", "per_residue"), max_residues=MAX_RESIDUES)
 
 forms = st.builds(
     OutputForm,
-    include=st.lists(st.sampled_from(["mean", "bos", "per_residue"]), min_size=1, unique=True).map(
-        tuple
+    include=st.sampled_from(
+        [("mean",), ("bos",), ("per_residue",), ("bos", "mean"), ("mean", "bos", "per_residue")]
     ),
     layers=st.sampled_from([(-1,), (0,), (-1, 0), (1, 2, 3)]),
     residue_dtype=st.sampled_from(["float16", "float32"]),
-    max_residues=st.just(1022),
+    max_residues=st.just(MAX_RESIDUES),
 )
-#: HDF5's strings end at NUL, and no FASTA header has a line end.
+#: A FASTA header has no line end, and the reader lets no NUL pass.
 headers = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"))
+proteins = st.text("MKV", min_size=1, max_size=2 * MAX_RESIDUES)
+records = st.builds(Record, st.integers(0, 2**63 - 1), headers, proteins)
 
 
 def read(path: Path, form: OutputForm) -> Embeddings:
@@ -44,7 +45,7 @@ def assert_same(found: Embeddings, expected: Embeddings) -> None:
         one, other = getattr(found, name), getattr(expected, name)
         if name == "pooled":
             assert one.keys() == other.keys()
-            assert all(np.array_equal(one[key], other[key]) for key in one)
+            assert all(np.array_equal(one[key], other[key]) for key in other)
         elif isinstance(other, np.ndarray):
             assert one.dtype == other.dtype
             assert np.array_equal(one, other)
@@ -52,33 +53,42 @@ def assert_same(found: Embeddings, expected: Embeddings) -> None:
             assert one == other
 
 
-@given(forms, st.lists(st.tuples(st.integers(1, 9), headers), max_size=20))
-def test_rows_come_back_as_they_were(tmp_path_factory, form, records):
-    embeddings = embeddings_of(form, [n for n, _ in records], [header for _, header in records])
-    path = write(tmp_path_factory.getbasetemp() / "shard.h5", form, embeddings)
+@given(forms, st.lists(records, max_size=20), st.sampled_from(Rung))
+def test_rows_come_back_as_they_were(tmp_path_factory, form, records, rung):
+    embeddings = embeddings_of(records, form, DIM, precision=rung)
+    path = write_shard(tmp_path_factory.getbasetemp() / "shard.h5", form, DIM, embeddings)
     assert_same(read(path, form), embeddings)
 
 
-@given(st.lists(st.lists(st.integers(1, 9), max_size=5), max_size=5))
-def test_rows_that_are_written_in_parts_follow_each_other(tmp_path_factory, counts):
-    form = OutputForm(include=("mean", "per_residue"), max_residues=1022)
-    parts = [embeddings_of(form, lengths, ["r"] * len(lengths)) for lengths in counts]
-    path = write(tmp_path_factory.getbasetemp() / "parts.h5", form, *parts)
-    lengths = [length for part in counts for length in part]
+@given(st.lists(st.lists(records, max_size=5), min_size=1, max_size=5))
+def test_parts_that_are_written_follow_each_other(tmp_path_factory, lists):
+    parts = [embeddings_of(records, EVERYTHING, DIM) for records in lists]
+    path = write_shard(tmp_path_factory.getbasetemp() / "parts.h5", EVERYTHING, DIM, *parts)
+    found = read(path, EVERYTHING)
+    assert found.headers == [record.header for records in lists for record in records]
+    assert np.array_equal(found.pooled["bos"], np.concatenate([p.pooled["bos"] for p in parts]))
+    assert np.array_equal(found.residues, np.concatenate([part.residues for part in parts]))
+
+
+def test_offsets_say_where_each_record_has_its_residues(tmp_path):
+    records = [Record(0, "a", "MKV"), Record(1, "b", "M" * 50), Record(2, "c", "M")]
+    path = write_shard(
+        tmp_path / "shard.h5", EVERYTHING, DIM, embeddings_of(records, EVERYTHING, DIM)
+    )
     with h5py.File(path) as file:
-        assert file["lengths"][:].tolist() == lengths
-        assert file["offsets"][:].tolist() == np.cumsum([0, *lengths]).tolist()
-        expected = [part.residues for part in parts if part.residues is not None]
-        assert np.array_equal(file["residues"][:], np.concatenate([np.empty((0, DIM)), *expected]))
+        assert file["offsets"][:].tolist() == [0, 3, 3 + MAX_RESIDUES, 4 + MAX_RESIDUES]
+        assert file["lengths"][:].tolist() == [3, MAX_RESIDUES, 1]
+        assert file["input_lengths"][:].tolist() == [3, 50, 1]
 
 
 @pytest.mark.parametrize("layers", [(-1,), (-1, 6)])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_file_has_the_datasets_that_the_form_asks_for(tmp_path, layers, dtype):
     form = OutputForm(
-        include=("bos", "per_residue"), layers=layers, residue_dtype=dtype, max_residues=1022
+        include=("bos", "per_residue"), layers=layers, residue_dtype=dtype, max_residues=6
     )
-    path = write(tmp_path / "shard.h5", form, embeddings_of(form, [3, 2], ["a", "b"]))
+    records = [Record(0, "a", "MKV"), Record(1, "b", "MK")]
+    path = write_shard(tmp_path / "shard.h5", form, DIM, embeddings_of(records, form, DIM))
     width = (DIM,) if len(layers) == 1 else (len(layers), DIM)
     with h5py.File(path) as file:
         assert set(file) == {
@@ -90,44 +100,42 @@ def test_a_file_has_the_datasets_that_the_form_asks_for(tmp_path, layers, dtype)
 
 
 def test_precision_is_an_enumeration_whose_names_any_reader_sees(tmp_path):
-    form = OutputForm(max_residues=1022)
-    path = write(tmp_path / "shard.h5", form, embeddings_of(form, [3], ["a"]))
+    path = write_shard(tmp_path / "shard.h5", MEAN, DIM)
     with h5py.File(path) as file:
         names = h5py.check_enum_dtype(file["precision"].dtype)
     assert names == {"none": 0, "fp16": 1, "bf16": 2, "selective_fp32": 3, "fp32": 4}
     assert set(names) == {"none", *Rung}
 
 
-@pytest.mark.parametrize("text", ["i" * 10_240, "protéine", "中文", "🧬", "a/b c", ""])
-def test_ids_of_any_kind_are_utf8_strings(tmp_path, text):
-    form = OutputForm(max_residues=1022)
-    path = write(tmp_path / "shard.h5", form, embeddings_of(form, [3], [text]))
+@pytest.mark.parametrize("header", ["i" * 10_240, "protéine", "中文 x", "🧬", "a/b c", ""])
+def test_ids_of_any_kind_are_utf8_strings(tmp_path, header):
+    record = Record(0, header, "MK")
+    path = write_shard(tmp_path / "shard.h5", MEAN, DIM, embeddings_of([record], MEAN, DIM))
     with h5py.File(path) as file:
-        assert h5py.check_string_dtype(file["headers"].dtype).encoding == "utf-8"
-        assert file["headers"][0] == text.encode()
-        assert file["ids"][0] == first_word(text).encode()
+        for name, text in (("headers", header), ("ids", record.id)):
+            assert h5py.check_string_dtype(file[name].dtype).encoding == "utf-8"
+            assert file[name][0] == text.encode()
 
 
 def test_attributes_stand_in_the_file(tmp_path):
-    form = OutputForm(max_residues=1022)
-    path = write(tmp_path / "shard.h5", form, weights="abc", layers=[-1, 6], dim=DIM)
+    path = write_shard(tmp_path / "shard.h5", MEAN, DIM, weights="abc", layers=[-1, 6])
     with open_embedding_file(path) as file:
         assert file.attrs["weights"] == "abc"
         assert file.attrs["layers"].tolist() == [-1, 6]
-        assert file.attrs["dim"] == DIM
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.999])
 def test_a_cut_file_is_an_error(tmp_path, keep):
-    form = OutputForm(include=("mean", "per_residue"), max_residues=1022)
-    path = write(tmp_path / "shard.h5", form, embeddings_of(form, [9] * 100, ["a"] * 100))
+    records = [Record(row, "a", "MKV") for row in range(100)]
+    path = write_shard(
+        tmp_path / "shard.h5", EVERYTHING, DIM, embeddings_of(records, EVERYTHING, DIM)
+    )
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    path.write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(OSError, match="file"):
-        read(path, form)
+        read(path, EVERYTHING)
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
-    form = OutputForm(max_residues=1022)
-    with pytest.raises(OSError, match="unable to"):
-        write(tmp_path / "none" / "shard.h5", form)
+    with pytest.raises(OSError, match="nable to"):
+        write_shard(tmp_path / "none" / "shard.h5", MEAN, DIM)

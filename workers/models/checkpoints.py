@@ -1,15 +1,14 @@
-"""Weights into the model: Hugging Face safetensors, fair-esm ``.pt`` files, seeded random ones.
+"""The two formats of ESM-2 checkpoints, Hugging Face's and fair-esm's, under one set of names.
 
-Every quirk of a checkpoint ends here; the model knows one set of names.
+Every quirk of a checkpoint ends here.
 """
 
 import argparse
-import hashlib
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,121 +16,10 @@ from torch import Tensor
 
 from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
-from common.modeltable import (
-    MODELS,
-    ModelSource,
-    ModelSpec,
-    read_hugging_face_config,
-)
-from workers.models.esm2 import ESM2, exact_inv_freq
+from common.modeltable import ModelSpec, read_hugging_face_config
+from workers.models.esm2 import exact_inv_freq
 
 State = dict[str, Tensor]
-
-#: Values of each tensor that go into the fingerprint: enough to tell any two trainings apart,
-#: few enough that 3 billion parameters are told apart in a second.
-FINGERPRINT_SAMPLE = 4096
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to serve, and what names its weights."""
-
-    model: ESM2
-    source: ModelSource
-    fingerprint: str
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self.model.spec
-
-
-def load_model(
-    source: ModelSource | str, *, device: torch.device | str = "cpu", dtype: torch.dtype
-) -> LoadedModel:
-    """Build a model with its weights on ``device`` in ``dtype``, in evaluation mode.
-
-    Raises:
-        UserError: the weights cannot be had, are not an ESM-2's, or do not fit each other.
-    """
-    source = ModelSource.parse(source) if isinstance(source, str) else source
-    spec, state = read_weights(source)
-    fingerprint = fingerprint_of(state)
-    with torch.device("meta"):
-        model = ESM2(spec)
-    inv_freq = state["rotary.inv_freq"].float()
-    on_device = {name: tensor.to(device, dtype) for name, tensor in state.items()}
-    on_device["rotary.inv_freq"] = inv_freq.to(device)
-    try:
-        model.load_state_dict(on_device, assign=True)
-    except RuntimeError as error:
-        problems = "\n".join(str(error).splitlines()[1:4])
-        raise UserError(
-            f"{source.text}: these weights do not make an ESM-2 of {spec.layers} layers and width "
-            f"{spec.dim}:\n{problems}"
-        ) from error
-    return LoadedModel(model.eval().requires_grad_(False), source, fingerprint)
-
-
-def read_weights(source: ModelSource) -> tuple[ModelSpec, State]:
-    """Read the shape and the weights that ``source`` names, under this project's names."""
-    if source.is_random:
-        spec = MODELS[source.name]
-        return spec, random_weights(spec)
-    if not source.is_path:
-        return read_hugging_face(download(source.name))
-    path = Path(source.text)
-    if path.is_dir():
-        return read_hugging_face(path)
-    if path.is_file():
-        return read_fair_esm(path)
-    raise UserError(f"{path}: no such folder or file with weights.")
-
-
-def random_weights(spec: ModelSpec, seed: int = 0) -> State:
-    """Weights that mean nothing, the same on every machine, with activations of a usual size."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in ESM2(spec).state_dict().items()}
-    state = {
-        name: torch.randn(shape, generator=generator) * random_scale(name, shape)
-        for name, shape in shapes.items()
-    }
-    for name in state:
-        if name.endswith("norm.weight"):
-            state[name] += 1.0
-    state["rotary.inv_freq"] = exact_inv_freq(spec.dim // spec.heads)
-    return state
-
-
-def random_scale(name: str, shape: torch.Size) -> float:
-    """Standard deviation that keeps a matrix product's output as large as its input."""
-    is_matrix = len(shape) == 2 and name != "embed_tokens.weight"
-    return float(shape[1]) ** -0.5 if is_matrix else 1.0 if len(shape) == 2 else 0.1
-
-
-def download(name: str) -> Path:
-    """Fetch ``facebook/<name>`` from the Hugging Face hub, or find it in the local cache.
-
-    Raises:
-        UserError: neither the hub nor the cache has it.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(f"facebook/{name}", allow_patterns=["*.json", "*.safetensors"])
-        )
-    except Exception as error:
-        raise UserError(
-            f"Weights of facebook/{name} are not in the local cache and could not be fetched from "
-            f"the Hugging Face hub ({type(error).__name__}: {first_line(error)}).\n"
-            "Check the connection (HF_ENDPOINT names a mirror, HF_HOME the cache), or give "
-            f"--model a folder with safetensors, or a fair-esm file such as ./{name}.pt."
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
 
 
 # --- Hugging Face -----------------------------------------------------------------------------
@@ -152,19 +40,22 @@ HUGGING_FACE_NAMES = {
 
 
 def read_hugging_face(folder: Path) -> tuple[ModelSpec, State]:
-    """Read a folder with ``config.json`` and one or more ``*.safetensors``."""
-    files = sorted(folder.glob("*.safetensors"))
+    """Read a folder with ``config.json`` and weights in one or more files."""
+    files = weight_files(folder)
     if not files or not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder}: needs config.json and *.safetensors (pickled weights are not opened)."
-        )
+        raise UserError(f"{folder}: needs config.json and *.safetensors or pytorch_model*.bin.")
     raw = {
         modern_name(name.removeprefix("esm.")): tensor
         for file in files
-        for name, tensor in read_safetensors(file)
+        for name, tensor in read_tensors(file)
     }
     spec = read_hugging_face_config(folder / "config.json")
     return spec, to_our_names(raw, HUGGING_FACE_NAMES, ("query", "key", "value"), spec, folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of one set of weights: safetensors if there are any."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def modern_name(name: str) -> str:
@@ -173,15 +64,24 @@ def modern_name(name: str) -> str:
     return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
 
-def read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
+        if file.suffix == ".bin":
+            yield from safe_load(file).items()
+            return
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 yield name, tensors.get_tensor(name)
     except Exception as error:
-        raise UserError(
-            f"{file}: not a readable safetensors file ({first_line(error)})."
-        ) from error
+        raise UserError(f"{file}: not a readable weights file ({first_line(error)}).") from error
+
+
+def safe_load(file: Path) -> Any:
+    """Open a pickled checkpoint; nothing in it is run, and there is no other way to open one."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
 
 
 # --- fair-esm ---------------------------------------------------------------------------------
@@ -200,12 +100,9 @@ FAIR_ESM_NAMES = {
 
 
 def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
-    """Read a fair-esm ``.pt`` file. Nothing in it is run: never without ``weights_only``."""
+    """Read a fair-esm ``.pt`` file."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            data = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+        data = safe_load(path)
         config = data["cfg"]["model"]
         spec = ModelSpec(
             name=path.stem,
@@ -280,15 +177,5 @@ def take_inv_freq(state: State, spec: ModelSpec, path: Path) -> Tensor:
     return copies[0]
 
 
-def fingerprint_of(state: State) -> str:
-    """Name the weights by content: 16 hex digits, the same for both checkpoint formats.
-
-    Hashes each tensor's name, shape and up to ``FINGERPRINT_SAMPLE`` evenly spaced values.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        flat = state[name].flatten()
-        sample = flat[:: max(1, flat.numel() // FINGERPRINT_SAMPLE)].float().contiguous()
-        digest.update(f"{name}{tuple(state[name].shape)}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()[:16]
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

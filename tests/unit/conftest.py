@@ -1,0 +1,38 @@
+"""A real Redis, and hypothesis without its clock."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from redis import Redis
+
+from common.broker import connect
+from common.ledger import Ledger
+from producer.local import redis_server
+
+hypothesis.settings.register_profile("unit", deadline=None)
+hypothesis.settings.load_profile("unit")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    # A socket's path may have 100 characters; pytest's folders have more.
+    with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
+        socket = Path(folder, "redis.sock")
+        with redis_server(socket):
+            yield f"unix://{socket}?db=0"
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """A client of an empty Redis."""
+    with connect(redis_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def ledger(redis: Redis) -> Ledger:
+    return Ledger(redis)
