@@ -160,5 +160,5 @@ def read_hugging_face_config(path: Path) -> ModelSpec:
             dim=config["hidden_size"],
             heads=config["num_attention_heads"],
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error

@@ -14,6 +14,8 @@ from common.processes import start_dependent, stop
 
 log = logging.getLogger(__name__)
 
+COMMAND = [sys.executable, "-m", "workers.process"]
+
 #: Seconds that a process gets to hand its batches back before it is killed.
 GRACE_SECONDS = 30.0
 
@@ -77,7 +79,7 @@ def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], n
     """Start the slot's process if it has none and its time has come; see whether it died."""
     if slot.process is None:
         if now >= slot.start_at:
-            command = [sys.executable, "-m", "workers.process", *arguments]
+            command = [*COMMAND, *arguments]
             slot.process = start_dependent(command, env=slot.environment(environment))
             slot.started = now
         return 0

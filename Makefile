@@ -1,0 +1,36 @@
+# make demo: embed the example proteins on this machine.  make test: everything that shows it works.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: .venv/worker
+	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
+
+test: .venv/dev
+	$(BIN)/pytest -n 2
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name yours: make PYTHON=python3.12 demo"; exit 2; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/worker: .venv/python pyproject.toml constraints.txt
+	@echo "Installing PyTorch and the rest into .venv (a few minutes the first time) …"
+	$(INSTALL) --editable '.[worker]'
+	@touch $@
+
+.venv/dev: .venv/worker
+	$(INSTALL) --editable '.[worker,dev]'
+	@touch $@

@@ -1,0 +1,104 @@
+"""The packed path as workers run it on a GPU: FP16, compiled, against fair-esm in FP32."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from common.batchfile import Record
+from common.manifest import OutputForm
+from common.modeltable import ModelSpec
+from common.rungs import Rung
+from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from tests.support.results import oracle_means
+from workers.engine import DTYPES, Engine
+from workers.models.loading import load_model
+
+SHAPES = [
+    ModelSpec(name="narrow_heads", layers=6, dim=320, heads=20),
+    ModelSpec(name="wide_heads", layers=12, dim=640, heads=10),
+]
+
+FORM = OutputForm(max_residues=1022)
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=lambda spec: spec.name)
+def oracle(request):
+    return random_fair_esm(request.param)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(oracle, tmp_path_factory):
+    return save_fair_esm(oracle, tmp_path_factory.mktemp("weights") / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def proteins() -> list[str]:
+    """Lengths from 1 to the limit, in no order."""
+    draw = random.Random(0)
+    edges = [1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 400, 777, 1021, 1022]
+    lengths = [*edges, *range(30, 300, 9)]
+    draw.shuffle(lengths)
+    return ["".join(draw.choices("LAGVSERTIDPKQNFYMHWCXUB", k=length)) for length in lengths]
+
+
+@pytest.fixture(scope="module")
+def expected(oracle, proteins):
+    return oracle_means(oracle, proteins, oracle.num_layers)
+
+
+def embedded(checkpoint, precision: Rung, proteins: list[str]) -> np.ndarray:
+    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=DTYPES[precision]), precision)
+    engine.warm_up()
+    records = [Record(row, f"p{row}", protein) for row, protein in enumerate(proteins)]
+    outcome = engine.embed(records, FORM)
+    assert not outcome.unstable
+    return outcome.embeddings.pooled["mean"]
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / norms
+
+
+@pytest.mark.parametrize(("precision", "floor"), [(Rung.FP16, 0.9999), (Rung.BF16, 0.999)])
+def test_half_precision_is_as_close_to_fair_esm_as_the_design_asks(
+    checkpoint, proteins, expected, precision, floor
+):
+    assert cosines(embedded(checkpoint, precision, proteins), expected).min() >= floor
+
+
+def test_fp32_goes_segment_by_segment_and_equals_fair_esm(checkpoint, proteins, expected):
+    assert np.abs(embedded(checkpoint, Rung.FP32, proteins) - expected).max() <= 1e-4
+
+
+def test_a_segment_does_not_depend_on_what_it_is_packed_with(checkpoint, proteins):
+    together = embedded(checkpoint, Rung.FP16, proteins)
+    alone = np.concatenate(each(checkpoint, proteins[:12]))
+    assert cosines(together[:12], alone).min() > 0.9999
+
+
+def each(checkpoint, proteins: list[str]) -> list[np.ndarray]:
+    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=torch.float16), Rung.FP16)
+    return [
+        engine.embed([Record(0, "p", protein)], FORM).embeddings.pooled["mean"]
+        for protein in proteins
+    ]
+
+
+def test_memory_running_out_halves_the_pack_and_the_batch_completes(checkpoint, proteins):
+    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=torch.float16), Rung.FP16)
+    records = [Record(row, "p", protein) for row, protein in enumerate(proteins * 4)]
+    whole = engine.embed(records, FORM).embeddings.pooled["mean"]
+    torch.cuda.empty_cache()
+    used = torch.cuda.memory_reserved()
+    total = torch.cuda.get_device_properties(0).total_memory
+    before = engine.pack_tokens
+    try:
+        torch.cuda.set_per_process_memory_fraction((used + 40 * 2**20) / total)
+        capped = engine.embed(records, FORM).embeddings.pooled["mean"]
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert engine.pack_tokens < before
+    assert cosines(whole, capped).min() > 0.9999

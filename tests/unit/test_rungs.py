@@ -1,0 +1,77 @@
+"""Rungs: what is computed in which precision, and the variable that wins over all."""
+
+import logging
+
+import pytest
+
+from common.rungs import Rung, first_rung, model_precision, served_rungs, should_use_fp16
+
+CHOICES = ["auto", "bf16", "fp32"]
+
+disabling = pytest.mark.parametrize("value", ["1", "true", "yes", "TRUE", "Yes", " 1 "])
+
+
+@pytest.fixture(autouse=True)
+def _no_variable(monkeypatch):
+    monkeypatch.delenv("VIRNUCPRO_DISABLE_FP16", raising=False)
+
+
+@disabling
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_the_variable_wins_over_every_setting(monkeypatch, value, choice, on_gpu):
+    monkeypatch.setenv("VIRNUCPRO_DISABLE_FP16", value)
+    assert not should_use_fp16()
+    assert first_rung(choice) is Rung.FP32
+    assert model_precision(choice, on_gpu=on_gpu) is Rung.FP32
+
+
+@disabling
+def test_the_variable_is_said_to_be_a_diagnostic_mode(monkeypatch, caplog, value):
+    monkeypatch.setenv("VIRNUCPRO_DISABLE_FP16", value)
+    with caplog.at_level(logging.WARNING):
+        should_use_fp16()
+    assert "diagnostic mode" in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, "", "0", "no", "false", "False", "off"])
+def test_fp16_is_used_unless_the_variable_says_otherwise(monkeypatch, caplog, value):
+    if value is not None:
+        monkeypatch.setenv("VIRNUCPRO_DISABLE_FP16", value)
+    assert should_use_fp16()
+    assert first_rung("auto") is Rung.FP16
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("choice", "rung"), [("auto", Rung.FP16), ("bf16", Rung.BF16), ("fp32", Rung.FP32)]
+)
+def test_a_job_starts_at_the_rung_that_was_asked_for(choice, rung):
+    assert first_rung(choice) is rung
+
+
+@pytest.mark.parametrize(
+    ("choice", "on_gpu", "precision"),
+    [
+        ("auto", True, Rung.FP16),
+        ("auto", False, Rung.FP32),
+        ("bf16", True, Rung.BF16),
+        ("bf16", False, Rung.BF16),
+        ("fp32", True, Rung.FP32),
+        ("fp32", False, Rung.FP32),
+    ],
+)
+def test_weights_are_in_fp16_on_gpus_and_in_fp32_on_cpus_unless_asked(choice, on_gpu, precision):
+    assert model_precision(choice, on_gpu=on_gpu) is precision
+
+
+@pytest.mark.parametrize("precision", Rung)
+def test_a_worker_takes_its_own_rung_and_one_in_fp32_takes_all(precision):
+    expected = set(Rung) if precision is Rung.FP32 else {precision}
+    assert set(served_rungs(precision)) == expected
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_worker_takes_the_jobs_of_a_producer_with_the_same_choice(choice, on_gpu):
+    assert first_rung(choice) in served_rungs(model_precision(choice, on_gpu=on_gpu))

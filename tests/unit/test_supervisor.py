@@ -1,0 +1,71 @@
+"""One process per GPU, each with its GPU alone; who is started again, and who is not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from tests.support.processes import clean_environment, wait_until
+from workers.supervisor import Slot, tend
+
+
+def supervisor(script: str, gpus: str, tmp_path) -> "subprocess.Popen[str]":
+    """A supervisor whose worker processes run ``script`` instead of a model."""
+    code = (
+        "import os, sys, workers.supervisor as s\n"
+        f"s.COMMAND = [sys.executable, '-c', {script!r}]\n"
+        f"sys.exit(s.supervise(['model'], {gpus!r}.split(), os.environ))\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=clean_environment(OUT=str(tmp_path)), text=True
+    )
+
+
+WRITE_GPU = (
+    "import os, pathlib, time\n"
+    "out = pathlib.Path(os.environ['OUT'])\n"
+    "(out / f'gpu{os.environ[\"CUDA_VISIBLE_DEVICES\"]}-{os.getpid()}').touch()\n"
+)
+
+
+def test_every_process_sees_one_gpu_and_all_end_with_the_supervisor(tmp_path):
+    process = supervisor(WRITE_GPU + "time.sleep(60)", "0 3", tmp_path)
+    wait_until(lambda: len(list(tmp_path.glob("gpu*"))) == 2, 20)
+    names = sorted(path.name.split("-")[0] for path in tmp_path.glob("gpu*"))
+    assert names == ["gpu0", "gpu3"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    for path in tmp_path.glob("gpu*"):
+        assert not alive(int(path.name.split("-")[1]))
+
+
+def test_a_process_that_dies_is_started_again(tmp_path):
+    process = supervisor(WRITE_GPU + "os._exit(1)", "0", tmp_path)
+    wait_until(lambda: len(list(tmp_path.glob("gpu*"))) >= 2, 20)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+
+
+def test_an_error_that_only_the_user_can_mend_ends_all(tmp_path):
+    assert supervisor("raise SystemExit(2)", "0 1", tmp_path).wait(20) == 2
+
+
+def test_pauses_between_restarts_grow(monkeypatch):
+    monkeypatch.setattr("workers.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(1)"])
+    slot, pauses = Slot(None), []
+    for _ in range(3):
+        tend(slot, [], os.environ, slot.start_at)
+        slot.process.wait()
+        died = time.monotonic()
+        tend(slot, [], os.environ, died)
+        pauses.append(slot.start_at - died)
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
