@@ -1,36 +1,34 @@
 """The ``producer`` command."""
 
 import logging
-import shutil
-import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
+from celery import Celery
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.types import PositiveInt
 from rich.console import Console
 
 from common import __version__
-from common.broker import connect, make_celery
+from common.broker import connect, make_celery, queue_name
 from common.errors import UserError
-from common.gpus import visible_gpus
 from common.ledger import Ledger, Progress
 from common.manifest import Include, Manifest, OutputForm, ResidueDtype
-from common.messages import Status
 from common.modeltable import ESM2_MAX_RESIDUES, ModelSource
 from common.rungs import PrecisionChoice, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
-from producer.fetch import fetch as fetch_job
+from producer.console import console, print_line, say
+from producer.finish import check_output, report_problems, write_output
 from producer.jobs import LostWork
-from producer.local import LocalFleet, local_fleet, local_folder
+from producer.local_job import EXIT_INTERRUPTED, run_local
 from producer.reader import Long, Unknown
 from producer.source import Source
 from producer.staging import Request, find_job
-from producer.submit import Hardware, warn_if_meaningless
+from producer.submit import Hardware
 from producer.submit import submit as submit_job
-from producer.tables import print_job, print_jobs, print_workers, problems
+from producer.tables import print_job, print_jobs, print_workers
 from producer.watch import wait
 
 app = App(
@@ -39,10 +37,7 @@ app = App(
     version=__version__,
 )
 
-#: Messages for people; standard output is for what a script reads: a job's name, a file's.
-console = Console(stderr=True, soft_wrap=True)
-
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_USER_ERROR = 2
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
@@ -71,8 +66,8 @@ def submit(
     residue_dtype: ResidueDtype = "float16",
     unknown: Unknown = "error",
     long: Long = "truncate",
-    max_residues: int = ESM2_MAX_RESIDUES,
-    batch_tokens: int | None = None,
+    max_residues: PositiveInt = ESM2_MAX_RESIDUES,
+    batch_tokens: PositiveInt | None = None,
     gpus: str = "all",
     store: StoreUrl = None,
     broker: Broker = None,
@@ -113,6 +108,7 @@ def submit(
         With --local: all, none for the CPU, or numbers such as 0,1.
     """
     source = Source(input_)
+    source.check()
     request = Request(
         source=source,
         model=ModelSource.parse(model),
@@ -125,25 +121,25 @@ def submit(
     )
     if local:
         output = output or Path(f"{source.stem}.h5")
-        run_local(request, output, precision, gpus, store=store, tokens=batch_tokens)
-        return
-    settings = Settings.read(broker=broker, store=store)
-    where = open_store(settings.required_store())
-    source.check()
+        run_local(request, output, precision, gpus, store_url=store, tokens=batch_tokens)
+    else:
+        settings = Settings.read(broker=broker, store=store)
+        submit_to_fleet(request, output, settings, tokens=batch_tokens)
+
+
+def submit_to_fleet(
+    request: Request, output: Path | None, settings: Settings, *, tokens: int | None
+) -> None:
+    """Queue a job for workers elsewhere; with ``output`` wait for it and fetch it."""
+    if output is not None:
+        check_output(output)
+    store = open_store(settings.required_store())
     ledger = Ledger(connect(settings.broker_url))
     celery = make_celery(settings.broker_url, [])
-    warn_if_meaningless(console, request.model.text)
-    queue = f"{request.model.queue}.{request.rung}"
+    queue = queue_name(request.model, request.rung)
     serving = [worker for worker in ledger.workers() if queue in worker.queues]
-    manifest = submit_job(
-        request,
-        where,
-        ledger,
-        celery,
-        hardware=Hardware.of_fleet(serving),
-        tokens=batch_tokens,
-        console=console,
-    )
+    hardware = Hardware.of_fleet(serving)
+    manifest = submit_job(request, store, ledger, celery, hardware=hardware, tokens=tokens)
     if not serving:
         say(f"No worker serves {queue} yet: worker start --model {request.model.text}")
     if output is None:
@@ -151,93 +147,8 @@ def submit(
         say(f"Then: producer fetch {manifest.job} -o FILE.h5")
         print_line(manifest.job)
         return
-    try:
-        finished = wait(ledger, manifest.job, console, lost_work=LostWork(ledger, celery, manifest))
-    except KeyboardInterrupt:
-        stop_watching(manifest.job)
-    conclude(where, ledger, manifest, finished, output)
-
-
-def run_local(
-    request: Request,
-    output: Path,
-    precision: PrecisionChoice,
-    gpus: str,
-    *,
-    store: str | None,
-    tokens: int | None,
-) -> None:
-    """Submit, wait and fetch with a fleet that lives as long as that takes."""
-    # A service manager's or scheduler's stop is as good as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    request.source.check()
-    folder = local_folder(output)
-    where = open_store(store or str((folder / "store").absolute()))
-    warn_if_meaningless(console, request.model.text)
-    used_gpus = [] if gpus == "none" else visible_gpus() if gpus == "all" else gpus.split(",")
-    manifest: Manifest | None = None
-    try:
-        with local_fleet(
-            folder, where.url, model=request.model.text, precision=precision, gpus=gpus
-        ) as fleet:
-            ledger = Ledger(connect(fleet.broker_url))
-            celery = make_celery(fleet.broker_url, [])
-            hardware = Hardware(on_gpu=bool(used_gpus), workers=max(1, len(used_gpus)))
-            manifest = submit_job(
-                request, where, ledger, celery, hardware=hardware, tokens=tokens, console=console
-            )
-            finished = wait_local(ledger, celery, manifest, fleet)
-            conclude(where, ledger, manifest, finished, output)
-    except KeyboardInterrupt:
-        kept = "" if manifest is None else f" What is done is kept in {store or folder}."
-        say(f"Stopped.{kept} Run the same command again to go on.")
-        sys.exit(EXIT_INTERRUPTED)
-    except UserError:
-        if manifest is None:
-            tidy(folder)
-        raise
-    tidy(folder)
-
-
-def wait_local(ledger: Ledger, celery: object, manifest: Manifest, fleet: LocalFleet) -> Progress:
-    lost_work = LostWork(ledger, celery, manifest)
-    return wait(ledger, manifest.job, console, lost_work=lost_work, check=fleet.check)
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a local job left, and the folder if nothing else is in it."""
-    shutil.rmtree(folder / "store", ignore_errors=True)
-    (folder / "worker.log").unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def conclude(
-    store: Store, ledger: Ledger, manifest: Manifest, progress: Progress, output: Path
-) -> None:
-    """Fetch a finished job, or say what failed and exit with code 1."""
-    results = ledger.results(manifest.job)
-    for line in problems(results):
-        say(line)
-    failed = sum(result.status is Status.FAILED for result in results)
-    if failed:
-        say(f"{failed} of {progress.batches} batches failed. Submit the same input again to retry.")
-        sys.exit(EXIT_FAILED)
+    watch_job(ledger, celery, manifest)
     write_output(store, manifest, output)
-
-
-def write_output(store: Store, manifest: Manifest, output: Path) -> None:
-    with console.status(f"Writing {output} …"):
-        fetched = fetch_job(store, manifest, output)
-    say(f"Wrote {fetched.rows:,} embeddings to {output}.")
-    if fetched.rows_without_numbers:
-        say(
-            f"{fetched.rows_without_numbers:,} of them have no numbers (NaN, precision none): "
-            "their forward pass was not finite."
-        )
-    if fetched.warning:
-        say(f"Mind: {fetched.warning}.")
-    print_line(str(output))
 
 
 @app.command
@@ -267,15 +178,17 @@ def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None
     ledger = Ledger(connect(settings.broker_url))
     known_progress(ledger, job)
     manifest = known_manifest(open_store(settings.required_store()), job)
-    celery = make_celery(settings.broker_url, [])
+    watch_job(ledger, make_celery(settings.broker_url, []), manifest)
+
+
+def watch_job(ledger: Ledger, celery: Celery, manifest: Manifest) -> None:
+    """Wait for a job; exits with code 1 if batches failed, 130 on Ctrl-C."""
     try:
-        finished = wait(ledger, job, console, lost_work=LostWork(ledger, celery, manifest))
+        wait(ledger, manifest.job, console, lost_work=LostWork(ledger, celery, manifest))
     except KeyboardInterrupt:
-        stop_watching(job)
-    for line in problems(ledger.results(job)):
-        say(line)
-    if finished.count("batches_failed"):
-        sys.exit(EXIT_FAILED)
+        say(f"Stopped watching; the job goes on. producer watch {manifest.job}")
+        sys.exit(EXIT_INTERRUPTED)
+    report_problems(ledger, manifest)
 
 
 @app.command
@@ -309,20 +222,6 @@ def known_manifest(store: Store, job: str) -> Manifest:
     if manifest is None:
         raise UserError(f"{store.url} has no job {job!r}. Is this the store it was submitted to?")
     return manifest
-
-
-def stop_watching(job: str) -> NoReturn:
-    say(f"Stopped watching; the job goes on. producer watch {job}")
-    sys.exit(EXIT_INTERRUPTED)
-
-
-def say(text: str) -> None:
-    console.print(text, highlight=False, markup=False)
-
-
-def print_line(text: str) -> None:
-    """One line on standard output, for scripts."""
-    sys.stdout.write(f"{text}\n")
 
 
 def main() -> None:

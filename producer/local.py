@@ -1,7 +1,6 @@
-"""``--local``: a fleet of one machine, with the same broker, worker and store code as any other.
+"""A fleet of one machine, with the same broker, worker and store code as any other.
 
-It lives in a folder beside the output file: the store, and the log of its worker. The Redis is
-the embedded one, on a Unix socket that only this user can reach.
+The Redis is the embedded one, on a Unix socket that only this user can reach.
 """
 
 import contextlib
@@ -52,11 +51,6 @@ class LocalFleet:
         if self.worker.poll() is not None:
             lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
             raise UserError("The worker ended:\n" + "\n".join(f"  {line}" for line in lines))
-
-
-def local_folder(output: Path) -> Path:
-    """Where a local job lives until its result is fetched."""
-    return output.with_name(output.name + ".parts")
 
 
 @contextmanager

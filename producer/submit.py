@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from celery import Celery
-from rich.console import Console
 
 from common.ledger import Ledger, WorkerInfo
 from common.manifest import Manifest
 from common.modeltable import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
 from producer.batches import Budget, batch_tokens
+from producer.console import console, say
 from producer.jobs import job_queue, open_job
 from producer.staging import Request, find_job, job_name, stage
 
@@ -57,7 +57,6 @@ def submit(
     *,
     hardware: Hardware,
     tokens: int | None,
-    console: Console,
 ) -> Manifest:
     """Stage an input and queue its batches, or go on with the job that did.
 
@@ -70,45 +69,53 @@ def submit(
     Raises:
         UserError: bad input, bad options, or a store that cannot be written.
     """
-    request.source.check()
     spec = known_shape(request)
     check_writable(store)
+    if request.model.is_random:
+        console.print(MEANINGLESS.format(model=request.model.text), style="bold red")
     fingerprint = request.fingerprint()
     manifest = find_job(store, job_name(request.source, fingerprint))
     if manifest is None:
-        budget = Budget(
-            tokens=tokens
-            or batch_tokens(
-                spec,
-                on_gpu=hardware.on_gpu,
-                workers=hardware.workers,
-                input_bytes=request.source.estimated_bytes(),
-            )
-        )
-        with console.status("Reading the input …") as status:
-            done = [0, 0]
-
-            def show(records: int, _tokens: int) -> None:
-                done[0] += 1
-                done[1] += records
-                status.update(f"Reading the input: {done[1]:,} records in {done[0]:,} batches …")
-
-            manifest = stage(
-                store, request, fingerprint, budget=budget, dim=spec.dim, on_batch=show
-            )
+        budget = budget_for(request, spec, hardware, tokens)
+        manifest = stage_visibly(request, store, fingerprint, budget, spec)
         published = open_job(store, ledger, app, manifest)
     else:
         published = open_job(store, ledger, app, manifest)
-        console.print(
+        say(
             f"This input was submitted before: going on with job {manifest.job}, "
-            f"{published:,} of {manifest.batches:,} batches to do.",
-            highlight=False,
+            f"{published:,} of {manifest.batches:,} batches to do."
         )
-    report_input(console, manifest)
+    report_input(manifest)
     return manifest
 
 
-def report_input(console: Console, manifest: Manifest) -> None:
+def budget_for(request: Request, spec: ModelSpec, hardware: Hardware, tokens: int | None) -> Budget:
+    if tokens is None:
+        tokens = batch_tokens(
+            spec,
+            on_gpu=hardware.on_gpu,
+            workers=hardware.workers,
+            input_bytes=request.source.estimated_bytes(),
+        )
+    return Budget(tokens=tokens)
+
+
+def stage_visibly(
+    request: Request, store: Store, fingerprint: str, budget: Budget, spec: ModelSpec
+) -> Manifest:
+    """Stage the input with a line that says how far it is."""
+    batches = records = 0
+    with console.status("Reading the input …") as status:
+
+        def show(more: int, _tokens: int) -> None:
+            nonlocal batches, records
+            batches, records = batches + 1, records + more
+            status.update(f"Reading the input: {records:,} records in {batches:,} batches …")
+
+        return stage(store, request, fingerprint, budget=budget, dim=spec.dim, on_batch=show)
+
+
+def report_input(manifest: Manifest) -> None:
     """Say what was read, and everything about it that the user may not expect."""
     report, name = manifest.report, manifest.input
     lines = [
@@ -126,9 +133,4 @@ def report_input(console: Console, manifest: Manifest) -> None:
     }
     lines += [f"Note: {count:,} records {what}." for what, count in warnings.items() if count]
     for line in lines:
-        console.print(line, highlight=False, markup=False)
-
-
-def warn_if_meaningless(console: Console, model: str) -> None:
-    if model.startswith("random:"):
-        console.print(MEANINGLESS.format(model=model), style="bold red", highlight=False)
+        say(line)

@@ -36,7 +36,7 @@ def embeddings_of(
 
 
 def write_shard(
-    path: Path, form: OutputForm, dim: int, *parts: Embeddings, **attributes: object
+    path: Path, form: OutputForm, dim: int, /, *parts: Embeddings, **attributes: object
 ) -> Path:
     """Write parts into one file, one after another, as a worker or ``fetch`` does."""
     with create_embedding_file(

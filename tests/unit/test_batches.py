@@ -69,10 +69,15 @@ def test_a_batch_is_over_a_budget_only_if_it_is_a_single_record(lengths, budget,
         assert within or len(batch) == 1
 
 
+@given(lengths, budgets, forms)
+def test_a_batch_ends_only_where_the_next_record_does_not_fit(lengths, budget, form):
+    for batch, following in pairwise(cut(records_of(lengths), budget, form)):
+        assert cut([*batch, following[0]], budget, form) == [batch, [following[0]]]
+
+
 @given(lengths, st.integers(1, 300))
-def test_a_batch_ends_only_where_the_next_record_does_not_fit(lengths, tokens):
-    batches = cut(records_of(lengths), Budget(tokens=tokens))
-    for batch, following in pairwise(batches):
+def test_a_batch_has_as_many_tokens_as_its_budget_allows(lengths, tokens):
+    for batch, following in pairwise(cut(records_of(lengths), Budget(tokens=tokens))):
         assert tokens_of([*batch, following[0]]) > tokens
 
 

@@ -119,6 +119,9 @@ CONFIG = {
     "num_hidden_layers": 4,
     "hidden_size": 32,
     "num_attention_heads": 2,
+    "position_embedding_type": "rotary",
+    "emb_layer_norm_before": False,
+    "token_dropout": True,
 }
 
 
@@ -132,7 +135,10 @@ def test_the_shape_of_a_folder_is_read_from_its_config(tmp_path):
     ("text", "message"),
     [
         (json.dumps(CONFIG | {"model_type": "bert"}), "model_type is 'bert', but only ESM-2"),
-        (json.dumps({"model_type": "esm"}), "not a readable model configuration"),
+        (json.dumps(CONFIG | {"position_embedding_type": "absolute"}), "is 'absolute', but ESM-2"),
+        (json.dumps(CONFIG | {"emb_layer_norm_before": True}), "is True, but ESM-2 has False"),
+        (json.dumps({"model_type": "esm"}), "is None, but ESM-2 has"),
+        (json.dumps(CONFIG).replace("hidden_size", "size"), "not a readable model configuration"),
         ("{", "not a readable model configuration"),
         ("[]", "not a readable model configuration"),
     ],

@@ -1,0 +1,17 @@
+"""Where text goes: messages for people to standard error, results to standard output."""
+
+import sys
+
+from rich.console import Console
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A message for a person, as it is: no colours, no markup."""
+    console.print(text, highlight=False, markup=False)
+
+
+def print_line(text: str) -> None:
+    """One line that a script may read: a job's name, a file's."""
+    sys.stdout.write(f"{text}\n")

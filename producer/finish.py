@@ -1,0 +1,58 @@
+"""The end of a job: its file written, or what failed."""
+
+import sys
+from pathlib import Path
+
+from common.errors import UserError
+from common.ledger import Ledger
+from common.manifest import Manifest
+from common.messages import Status
+from common.store import Store
+from producer.console import console, print_line, say
+from producer.fetch import fetch
+from producer.tables import problems
+
+EXIT_FAILED = 1
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output file that could not be written, before any work is done for it.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be written.
+    """
+    try:
+        if output.is_dir():
+            raise UserError(f"{output} is a folder: name a file, such as {output / 'out.h5'}.")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        probe = output.with_name(output.name + ".partial")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error}.") from error
+
+
+def report_problems(ledger: Ledger, manifest: Manifest) -> None:
+    """Say what went wrong with a finished job; exit with code 1 if batches failed."""
+    results = ledger.results(manifest.job)
+    for line in problems(results):
+        say(line)
+    failed = sum(result.status is Status.FAILED for result in results)
+    if failed:
+        say(f"{failed} of {manifest.batches} batches failed. Submit the same input again to retry.")
+        sys.exit(EXIT_FAILED)
+
+
+def write_output(store: Store, manifest: Manifest, output: Path) -> None:
+    """Fetch a job whose batches are all done, and say what the file holds."""
+    with console.status(f"Writing {output} …"):
+        fetched = fetch(store, manifest, output)
+    say(f"Wrote {fetched.rows:,} embeddings to {output}.")
+    if fetched.rows_without_numbers:
+        say(
+            f"{fetched.rows_without_numbers:,} of them have no numbers (NaN, precision none): "
+            "their forward pass was not finite."
+        )
+    if fetched.warning:
+        say(f"Mind: {fetched.warning}.")
+    print_line(str(output))

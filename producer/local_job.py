@@ -1,0 +1,109 @@
+"""``producer submit --local``: submit, wait and fetch with a fleet that lives as long as that."""
+
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from common.broker import connect, make_celery
+from common.errors import UserError
+from common.gpus import visible_gpus
+from common.ledger import Ledger
+from common.manifest import Manifest
+from common.modeltable import ModelSource
+from common.rungs import PrecisionChoice
+from common.store import Store, open_store
+from producer.console import console, say
+from producer.finish import check_output, report_problems, write_output
+from producer.jobs import LostWork
+from producer.local import LocalFleet, local_fleet
+from producer.staging import Request
+from producer.submit import Hardware, submit
+from producer.watch import wait
+
+EXIT_INTERRUPTED = 130
+
+
+def local_folder(output: Path) -> Path:
+    """Where a local job lives until its result is fetched."""
+    return output.with_name(output.name + ".parts")
+
+
+def run_local(
+    request: Request,
+    output: Path,
+    precision: PrecisionChoice,
+    gpus: str,
+    *,
+    store_url: str | None,
+    tokens: int | None,
+) -> None:
+    """Run a job to its output file; what a stop leaves half done, the next run completes.
+
+    Exits with code 130 on Ctrl-C and SIGTERM, 1 if batches failed.
+
+    Raises:
+        UserError: what the user can mend, from the input to the weights.
+    """
+    # A scheduler's stop is as good as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    check_weights(request.model)
+    check_output(output)
+    folder = local_folder(output)
+    store = open_store(store_url or str(folder / "store"))
+    try:
+        with local_fleet(
+            folder, store.url, model=request.model.text, precision=precision, gpus=gpus
+        ) as fleet:
+            manifest = run_job(request, store, fleet, hardware_here(gpus), tokens)
+            write_output(store, manifest, output)
+    except KeyboardInterrupt:
+        say("Stopped. Run the same command again to go on" + what_is_kept(folder, store) + ".")
+        sys.exit(EXIT_INTERRUPTED)
+    except UserError:
+        if not shards(store) or store_url is not None:
+            tidy(folder)
+        raise
+    tidy(folder)
+
+
+def run_job(
+    request: Request, store: Store, fleet: LocalFleet, hardware: Hardware, tokens: int | None
+) -> Manifest:
+    ledger = Ledger(connect(fleet.broker_url))
+    celery = make_celery(fleet.broker_url, [])
+    manifest = submit(request, store, ledger, celery, hardware=hardware, tokens=tokens)
+    lost_work = LostWork(ledger, celery, manifest)
+    wait(ledger, manifest.job, console, lost_work=lost_work, check=fleet.check)
+    report_problems(ledger, manifest)
+    return manifest
+
+
+def check_weights(model: ModelSource) -> None:
+    """Say at once that a path is wrong; in a fleet, only the workers can know."""
+    if model.is_path and not Path(model.text).exists():
+        raise UserError(f"--model {model.text}: no such folder or file with weights.")
+
+
+def hardware_here(gpus: str) -> Hardware:
+    found = visible_gpus()
+    used = {"none": [], "all": found}.get(gpus, gpus.split(","))
+    return Hardware(on_gpu=bool(used), workers=max(1, len(used)))
+
+
+def what_is_kept(folder: Path, store: Store) -> str:
+    done = shards(store)
+    return f": {done:,} finished batches are kept in {folder}" if done else ""
+
+
+def shards(store: Store) -> int:
+    return sum(key.endswith(".h5") for key in store.keys(""))
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a local job left, and the folder if nothing else is in it."""
+    shutil.rmtree(folder / "store", ignore_errors=True)
+    (folder / "worker.log").unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,160 @@
+"""What a user can get wrong: one clear message, exit code 2, no traceback, and nothing queued."""
+
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Fleet, clean_environment, run_producer, running_fleet
+from tests.support.swift import S3Server
+
+GOOD = ">a\nMKTAYIAK\n"
+
+
+def refused(done) -> str:
+    """The message of a command that was refused as it should be."""
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def untouched(fleet: Fleet) -> bool:
+    """Nothing in Redis, nothing in the store."""
+    store = Path(fleet.store_url.removeprefix("file://"))
+    return not fleet.ledger.redis.keys("*") and not [p for p in store.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"", r"p.fasta is empty", id="empty"),
+        pytest.param(b"hello\n", r"p.fasta, line 1: not FASTA", id="no_fasta"),
+        pytest.param(
+            b">a\nMK\n>b\n>c\nMK\n", r"line 3: record 2 \('b'\) has no sequence", id="gap"
+        ),
+        pytest.param(
+            b">a\nMK\n>b\nMKJ\n", r"line 3: record 2 \('b'\) has 'J' at position 3", id="letter"
+        ),
+        pytest.param(gzip.compress(GOOD.encode() * 99)[:-9], r"Is the file complete", id="cut"),
+    ],
+)
+def test_bad_input_names_its_place_and_queues_nothing(fleet, tmp_path, content, message):
+    (tmp_path / "p.fasta").write_bytes(content)
+    text = refused(fleet.producer("submit", tmp_path / "p.fasta"))
+    assert re.search(message, text), text
+    assert untouched(fleet)
+
+
+def test_a_missing_file_is_said_before_a_broker_is_looked_for(tmp_path):
+    assert "nowhere.fasta: no such file" in refused(
+        run_producer("submit", "nowhere.fasta", "--store", tmp_path)
+    )
+
+
+@pytest.mark.parametrize("command", [["submit", "p.fasta"], ["jobs"], ["status"], ["watch", "j"]])
+def test_without_a_broker_the_message_says_what_to_start_and_that_local_exists(tmp_path, command):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    environment = clean_environment(
+        VIRNUCPRO_BROKER_URL="redis://user:secret@127.0.0.1:1/0", VIRNUCPRO_STORE=str(tmp_path)
+    )
+    text = refused(run_producer(*command, environment=environment, cwd=tmp_path))
+    assert "No Redis answers at redis://user:***@127.0.0.1:1/0" in text
+    assert "redis-server" in text
+    assert "--local" in text
+
+
+def test_a_fleet_without_a_store_asks_for_one(tmp_path):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    assert "VIRNUCPRO_STORE" in refused(run_producer("submit", tmp_path / "p.fasta"))
+
+
+def test_a_store_that_cannot_be_written_is_said_before_anything_is_queued(fleet, tmp_path):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    (tmp_path / "file").write_text("in the way")
+    text = refused(
+        fleet.producer("submit", tmp_path / "p.fasta", "--store", tmp_path / "file" / "store")
+    )
+    assert "cannot write" in text
+    assert not fleet.ledger.redis.keys("*")
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "Check AWS_ACCESS_KEY_ID"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "Check AWS_ACCESS_KEY_ID"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "127.0.0.1:1"),
+    ],
+    ids=["secret", "key", "endpoint"],
+)
+def test_wrong_s3_credentials_or_endpoint_are_named(
+    sockets, s3: S3Server, tmp_path, change: dict[str, str], hint: str
+):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    with running_fleet(sockets, "s3://embeddings/x", **{**s3.environment(), **change}) as fleet:
+        text = refused(fleet.producer("submit", tmp_path / "p.fasta"))
+        assert "Store s3://embeddings/x" in text
+        assert hint in text
+        assert not fleet.ledger.redis.keys("*")
+
+
+def test_a_bucket_that_is_not_there_is_named(sockets, s3: S3Server, tmp_path):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    with running_fleet(sockets, "s3://no-such-bucket/x", **s3.environment()) as fleet:
+        text = refused(fleet.producer("submit", tmp_path / "p.fasta"))
+    assert "Create the bucket first" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "esm3"], "Unknown model 'esm3'"),
+        (["--layers", "34"], "Layer 34: this model has layers 0 to 33"),
+        (["--long", "window"], "--long window is not there yet"),
+        (["--include", "median"], "median"),
+        (["--batch-tokens", "0"], "--batch-tokens"),
+        (["--max-residues", "0"], "--max-residues"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_option_that_cannot_be_is_refused(fleet, tmp_path, options, message):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    assert message in refused(fleet.producer("submit", tmp_path / "p.fasta", *options))
+    assert untouched(fleet)
+
+
+def test_a_job_nobody_knows_is_said_to_be_unknown(fleet):
+    for command in (["status", "no"], ["watch", "no"], ["fetch", "no", "-o", "x.h5"]):
+        assert "no job 'no'" in refused(fleet.producer(*command))
+
+
+def test_a_local_run_whose_weights_cannot_be_had_says_so_and_leaves_nothing(tmp_path):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    done = run_producer(
+        *("submit", "p.fasta", "--local", "--model", "./nowhere.pt", "-o", "e.h5"), cwd=tmp_path
+    )
+    assert "nowhere.pt: no such folder or file with weights" in refused(done)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.fasta"]
+
+
+def test_an_output_that_cannot_be_written_is_named_before_any_work(tiny, tmp_path):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    (tmp_path / "e.h5").mkdir()
+    (tmp_path / "file").touch()
+    for output, message in (("e.h5", "e.h5 is a folder"), ("file/e.h5", "cannot be written")):
+        done = run_producer(
+            *("submit", "p.fasta", "--local", "--model", tiny, "-o", output), cwd=tmp_path
+        )
+        assert message in refused(done)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.h5", "file", "p.fasta"]
+
+
+def test_weights_that_cannot_be_loaded_end_a_local_run_with_the_reason(tmp_path):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    (tmp_path / "model.pt").write_text("no weights")
+    done = run_producer(
+        *("submit", "p.fasta", "--local", "--model", "./model.pt", "-o", "e.h5"), cwd=tmp_path
+    )
+    assert "model.pt: not a fair-esm ESM-2 checkpoint" in refused(done)

@@ -1,0 +1,80 @@
+"""Who may import whom: read from the source, so that no import hides in a function."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: What each package may not import: a rule holds for everything below it.
+FORBIDDEN = {
+    "common": ["producer", "workers", "tests", "torch", "cyclopts", "rich"],
+    "producer": ["workers", "tests", "torch"],
+    "workers": ["producer", "tests"],
+    "workers/models": [
+        *("celery", "kombu", "redis", "boto3", "botocore", "h5py"),
+        *("common.store", "common.ledger", "common.broker", "common.messages", "common.manifest"),
+        *("workers.engine", "workers.tasks", "workers.process", "workers.cli"),
+    ],
+}
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    """Every module, and every name of a module, that a file imports anywhere."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import would escape this test"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_keeps_to_the_rules_of_the_house(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    broken = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in files
+        for module in imported_by(path)
+        if any(is_within(module, forbidden) for forbidden in FORBIDDEN[package])
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize("package", ["producer", "workers"])
+def test_both_sides_stand_on_what_they_agree_on(package):
+    modules = [m for path in (ROOT / package).rglob("*.py") for m in imported_by(path)]
+    assert any(is_within(module, "common") for module in modules)
+
+
+def modules_after(statement: str) -> set[str]:
+    """What a fresh interpreter has loaded after an import."""
+    code = f"{statement}; import sys; print(*sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(answer.stdout.split())
+
+
+def test_the_producer_starts_without_torch_and_without_a_worker():
+    loaded = modules_after("import producer.cli")
+    assert "producer.submit" in loaded
+    strangers = ("torch", "workers", "transformers", "esm", "celery.worker", "boto3")
+    assert [m for m in loaded if any(is_within(m, stranger) for stranger in strangers)] == []
+
+
+def test_the_models_can_be_used_without_the_fleet():
+    loaded = modules_after("import workers.models.esm2, workers.models.checkpoints")
+    strangers = ("celery", "kombu", "redis", "boto3", "common.store", "common.ledger", "producer")
+    assert [m for m in loaded if any(is_within(m, stranger) for stranger in strangers)] == []
