@@ -14,7 +14,7 @@ Keys, each after ``virnucpro:``
 The store is the truth: a ledger that is gone can be built again from it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
@@ -33,6 +33,9 @@ LEASE_SECONDS = 30
 RENEW_SECONDS = 10
 
 WORKER_TTL_SECONDS = 30
+
+#: Keys of a job beside its hash.
+JOB_PARTS = ("leases", "owners", "attempts", "results", *(f"done:{rung}" for rung in Rung))
 
 
 Field = str | int | float
@@ -138,10 +141,9 @@ class Ledger:
             "records": manifest.report.records,
             "tokens": manifest.tokens,
         }
-        parts = ("leases", "owners", "attempts", "results", *(f"done:{rung}" for rung in Rung))
         # All or nothing: a job that is known by half would never be finished.
         with self.redis.pipeline(transaction=True) as together:
-            together.delete(key, *(f"{key}:{part}" for part in parts))
+            together.delete(key, *(f"{key}:{part}" for part in JOB_PARTS))
             together.hset(key, mapping=cast(Mapping[Any, Any], fields))
             together.zadd(f"{KEY_PREFIX}jobs", {manifest.job: created})
             together.execute()
@@ -182,16 +184,28 @@ class Ledger:
         found = [BatchResult.model_validate_json(text) for text in texts]
         return sorted(found, key=lambda result: (result.index, result.rung))
 
-    def outstanding(self, manifest: Manifest) -> Iterator[int]:
-        """Batches of the job that are neither done nor leased."""
-        key = job_key(manifest.job)
+    def done(self, manifest: Manifest) -> set[int]:
+        """Batches of the job that have a result at its first rung."""
         bitmap: bytes | None = self.redis.execute_command(
-            "GET", f"{key}:done:{manifest.rung}", NEVER_DECODE=True
+            "GET", f"{job_key(manifest.job)}:done:{manifest.rung}", NEVER_DECODE=True
         )
-        leased = set(self.redis.zrange(f"{key}:leases", 0, -1))
-        for index in range(manifest.batches):
-            if not is_set(bitmap or b"", index) and field_of(index, manifest.rung) not in leased:
-                yield index
+        return {index for index in range(manifest.batches) if is_set(bitmap or b"", index)}
+
+    def outstanding(self, manifest: Manifest) -> list[int]:
+        """Batches of the job that are neither done nor leased."""
+        leased = set(self.redis.zrange(f"{job_key(manifest.job)}:leases", 0, -1))
+        done = self.done(manifest)
+        return [
+            index
+            for index in range(manifest.batches)
+            if index not in done and field_of(index, manifest.rung) not in leased
+        ]
+
+    def forget(self, job: str) -> None:
+        """Remove everything known of a job; the store still has it."""
+        key = job_key(job)
+        self.redis.delete(key, *(f"{key}:{part}" for part in JOB_PARTS))
+        self.redis.zrem(f"{KEY_PREFIX}jobs", job)
 
     # --- batches ------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class ModelSource:
         name = value.removeprefix(RANDOM_PREFIX).removeprefix("facebook/")
         if name in MODELS:
             return cls(RANDOM_PREFIX + name if value.startswith(RANDOM_PREFIX) else name)
-        if looks_like_path(value):
+        if looks_like_path(value) and not value.startswith((RANDOM_PREFIX, "facebook/")):
             return cls(os.path.abspath(os.path.expanduser(value)))
         known = "\n  ".join(MODELS)
         raise UserError(

@@ -1,5 +1,6 @@
 """A job's way into the queue: opened in the ledger, its batches published, lost ones again."""
 
+import logging
 from collections.abc import Iterable
 
 from celery import Celery
@@ -15,6 +16,8 @@ from common.rungs import PRECISION_CODES, Rung
 from common.shard import open_embedding_file
 from common.store import Store
 
+log = logging.getLogger(__name__)
+
 #: Messages that go to Redis in one round trip.
 PUBLISH_TOGETHER = 1000
 
@@ -28,17 +31,22 @@ def job_queue(manifest: Manifest) -> str:
 def open_job(store: Store, ledger: Ledger, app: Celery, manifest: Manifest) -> int:
     """Open a staged job, or go on with one: publish what is neither done nor under way.
 
-    A ledger that does not know the job is told what the store already has; batches that failed
-    are tried again.
+    The store is the truth: a ledger that does not know the job, or counts as done what the store
+    does not have, is made anew from the store. Batches that failed are tried again.
 
     Returns:
         Batches published.
     """
-    if ledger.create(manifest, job_queue(manifest)):
-        restore_from_store(store, ledger, manifest)
+    queue = job_queue(manifest)
     for result in ledger.results(manifest.job):
         if result.status is Status.FAILED:
             ledger.reopen(result)
+    done = ledger.done(manifest)
+    stored = {parse_shard_key(key)[0] for key in store.keys(output_prefix(manifest.job))}
+    if done - stored:
+        ledger.forget(manifest.job)
+    if ledger.create(manifest, queue):
+        restore_from_store(store, ledger, manifest)
     return publish_outstanding(ledger, app, manifest)
 
 
@@ -64,7 +72,10 @@ def restore_from_store(store: Store, ledger: Ledger, manifest: Manifest) -> None
     """Report the shards that the store has to a ledger that does not know of them."""
     for key in store.keys(output_prefix(manifest.job)):
         index, rung = parse_shard_key(key)
-        ledger.complete(result_of_shard(store, manifest, key, index, rung))
+        try:
+            ledger.complete(result_of_shard(store, manifest, key, index, rung))
+        except (OSError, KeyError) as error:
+            log.warning("%s/%s cannot be read (%s): it is computed anew.", store.url, key, error)
 
 
 def result_of_shard(

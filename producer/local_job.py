@@ -51,7 +51,7 @@ def run_local(
     check_weights(request.model)
     check_output(output)
     folder = local_folder(output)
-    store = open_store(store_url or str(folder / "store"))
+    store = open_store(store_url or str((folder / "store").absolute()))
     try:
         with local_fleet(
             folder, store.url, model=request.model.text, precision=precision, gpus=gpus

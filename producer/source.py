@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import urlsplit
 
 from xopen import xopen
 
 from common.errors import UserError
-from common.store import S3Store
+from common.store.bucket import S3Store, split_s3_url
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
@@ -41,6 +40,11 @@ class Source:
         return self.name.startswith("s3://")
 
     @property
+    def is_stream(self) -> bool:
+        """Whether it can be read only once: standard input, a named pipe."""
+        return self.is_stdin or not (self.is_s3 or Path(self.name).is_file())
+
+    @property
     def shown(self) -> str:
         """What messages call it."""
         return "standard input" if self.is_stdin else self.name
@@ -48,7 +52,7 @@ class Source:
     @property
     def stem(self) -> str:
         """The file's name without folder and suffixes, for the job's name."""
-        return "stdin" if self.is_stdin else Path(urlsplit(self.name).path).name.split(".")[0]
+        return "stdin" if self.is_stdin else Path(self.name).name.split(".")[0]
 
     def check(self) -> None:
         """Fail early if there is nothing to read.
@@ -88,12 +92,12 @@ class Source:
             raise UserError(f"{self.name}: cannot be read ({error.strerror}).") from error
 
     def _s3_object(self) -> "GetObjectOutputTypeDef":
-        parts = urlsplit(self.name)
-        return S3Store(parts.netloc, "").read_stream(parts.path.lstrip("/"))
+        bucket, key = split_s3_url(self.name)
+        return S3Store(bucket, "").read_stream(key)
 
     def fingerprint(self) -> str:
-        """Names the content: equal for equal bytes. Standard input is new every time."""
-        if self.is_stdin:
+        """Names the content: equal for equal bytes. A stream is new every time."""
+        if self.is_stream:
             return uuid.uuid4().hex
         if self.is_s3:
             answer = self._s3_object()
@@ -122,7 +126,7 @@ class Source:
         return self._line_where(lambda line: "\ufffd" in line.decode(errors="replace"))
 
     def _line_where(self, is_it: Callable[[bytes], bool]) -> int | None:
-        if self.is_stdin:
+        if self.is_stream:
             return None
         with self.open() as file:
             return next((number for number, line in enumerate(file, start=1) if is_it(line)), None)

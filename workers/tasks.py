@@ -126,6 +126,8 @@ class BatchRunner:
     def _embed(self, batch: Batch) -> Outcome:
         manifest = self._retrying(lambda: self._manifest(batch.job))
         records = decode_batch(self._retrying(lambda: self.store.get(batch.key)))
+        if len(records) != batch.records:
+            raise ValueError(f"{batch.key} has {len(records)} of {batch.records} records")
         outcome = self.engine.embed(
             records,
             manifest.form,

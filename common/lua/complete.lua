@@ -19,6 +19,8 @@ local time = redis.call('TIME')
 redis.call('HSETNX', KEYS[1], 'first_done', time[1])
 redis.call('HSET', KEYS[1], 'last_done', time[1])
 count('batches_done', 1)
-local done, all = unpack(redis.call('HMGET', KEYS[1], 'batches_done', 'batches'))
-if tonumber(done) == tonumber(all) then redis.call('HSET', KEYS[1], 'state', 'finished') end
+local state, done, all = unpack(redis.call('HMGET', KEYS[1], 'state', 'batches_done', 'batches'))
+if state == 'open' and tonumber(done) == tonumber(all) then
+  redis.call('HSET', KEYS[1], 'state', 'finished')
+end
 return 1

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 
 import numpy as np
 import torch
@@ -172,3 +173,34 @@ def test_a_wiped_redis_is_told_by_the_store_what_was_done(fleet, tiny, examples,
     assert again.returncode == 0, again.stderr
     assert f"0 of {done_before.batches} batches to do" in again.stderr
     assert (load(tmp_path / "one.h5")["mean"] == load(tmp_path / "two.h5")["mean"]).all()
+
+
+def test_a_shard_that_was_deleted_is_computed_anew_and_the_others_are_not(
+    fleet, tiny, examples, tmp_path
+):
+    """What ``fetch`` tells the user to do with a damaged shard, and then it must work."""
+    submit = ("submit", examples, "--model", tiny, "--batch-tokens=1500", "-o", tmp_path / "e.h5")
+    with fleet.workers(tiny, tmp_path):
+        assert fleet.producer(*submit).returncode == 0
+        first, *others = sorted((tmp_path / "store").glob("*/output/*.h5"))
+        before = {path: path.stat().st_mtime_ns for path in others}
+        first.write_bytes(first.read_bytes()[:3000])
+        job = fleet.ledger.jobs()[0]
+        damaged = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
+        assert damaged.returncode == 2
+        assert "delete it and submit the same input again" in damaged.stderr
+        first.unlink()
+        again = fleet.producer(*submit)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in others} == before
+    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(25))
+
+
+def test_a_named_pipe_is_read_once_and_to_its_end(fleet, tiny, examples, tmp_path):
+    """As ``producer submit <(zcat …)`` gives it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with fleet.workers(tiny, tmp_path), subprocess.Popen(["cp", examples, pipe]):
+        done = fleet.producer("submit", pipe, "--model", tiny, "-o", tmp_path / "e.h5")
+    assert done.returncode == 0, done.stderr
+    assert len(load(tmp_path / "e.h5")["rows"]) == 25

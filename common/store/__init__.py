@@ -1,0 +1,47 @@
+"""The store: a folder or a bucket, where an object is there whole or not at all."""
+
+from pathlib import Path
+
+from common.errors import UserError
+from common.store.base import ObjectNotFoundError, Store, StoreError
+from common.store.bucket import S3Store, split_s3_url
+from common.store.folder import FileStore
+
+__all__ = [
+    "FileStore",
+    "ObjectNotFoundError",
+    "S3Store",
+    "Store",
+    "StoreError",
+    "check_writable",
+    "open_store",
+]
+
+PROBE_KEY = ".virnucpro-write-test"
+
+
+def open_store(url: str) -> Store:
+    """Open the store that ``url`` names; nothing is read or written yet.
+
+    Raises:
+        UserError: a scheme other than ``file`` and ``s3``, or no bucket.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator and not url.startswith(("file:", "s3:")):
+        return FileStore(Path(url).absolute())
+    if scheme == "file" and rest.startswith("/"):
+        return FileStore(Path(rest))
+    bucket, prefix = split_s3_url(url) if scheme == "s3" else ("", "")
+    if bucket:
+        return S3Store(bucket, prefix)
+    raise UserError(f"Store {url!r}: give a folder, file:///folder or s3://bucket/prefix.")
+
+
+def check_writable(store: Store) -> None:
+    """Write and delete a small object.
+
+    Raises:
+        StoreError: says what the store answered.
+    """
+    store.put(PROBE_KEY, b"")
+    store.delete(PROBE_KEY)

@@ -1,0 +1,94 @@
+"""A store in a folder, which all machines of a fleet see."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.store.base import ObjectNotFoundError, StoreError
+
+
+class FileStore:
+    """A folder. Objects are written beside their place and renamed into it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.parallel_writes = 2
+        self.url = f"file://{root}"
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._replacing(key) as path:
+            path.write_bytes(data)
+
+    def sync(self) -> None:
+        # Once for all, not once for each: thousands of small objects make up a job's input.
+        os.sync()
+
+    def get(self, key: str) -> bytes:
+        with self.open(key) as path, self._errors(f"read {key}"):
+            return path.read_bytes()
+
+    @contextmanager
+    def create(self, key: str) -> Iterator[Path]:
+        with self._replacing(key) as path:
+            yield path
+            sync_file(path)
+
+    @contextmanager
+    def _replacing(self, key: str) -> Iterator[Path]:
+        target = self.root / key
+        with self._errors(f"write {key}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            os.close(handle)
+            path = Path(name)
+            try:
+                yield path
+                path.chmod(0o644)
+                path.replace(target)
+            finally:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[Path]:
+        path = self.root / key
+        with self._errors(f"read {key}"):
+            there = path.is_file()
+        if not there:
+            raise ObjectNotFoundError(f"Store {self.url} has no {key}.")
+        yield path
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        # A prefix ends at a folder or names one object: that is all the layout needs.
+        start = self.root / prefix
+        if start.is_file():
+            yield prefix
+        for path in sorted(start.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                yield path.relative_to(self.root).as_posix()
+
+    def delete(self, prefix: str) -> None:
+        start = self.root / prefix
+        with self._errors(f"delete {prefix}"):
+            if start.is_dir():
+                shutil.rmtree(start)
+            else:
+                start.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"Store {self.url}: cannot {doing}: {error}.") from error
+
+
+def sync_file(path: Path) -> None:
+    """Have the file on disk before its name says that it is whole."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
