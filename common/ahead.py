@@ -19,7 +19,7 @@ def map_ahead(action: Callable[[T], R], items: Iterable[T], ahead: int) -> Itera
     with ThreadPoolExecutor(max_workers=ahead) as pool:
         for item in items:
             running.append(pool.submit(action, item))
-            if len(running) >= ahead:
+            if len(running) > ahead:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

@@ -24,7 +24,8 @@ class Record(NamedTuple):
 
 
 def first_word(header: str) -> str:
-    return header.split(maxsplit=1)[0] if header and not header.isspace() else ""
+    words = header.split(maxsplit=1)
+    return words[0] if words else ""
 
 
 def encode_batch(records: Iterable[Record]) -> bytes:

@@ -58,13 +58,15 @@ def cut_batches(
 ) -> Iterator[tuple[list[Record], int]]:
     """Cut consecutive records into batches of at most ``budget``; yields each with its tokens."""
     bytes_per_record, bytes_per_residue = shard_bytes(form, dim)
+    longest = form.max_residues
     batch: list[Record] = []
     tokens = stored = 0
     for record in records:
-        length = min(len(record.residues), form.max_residues)
+        _, header, residues = record
+        length = min(len(residues), longest)
         more = length + SPECIAL_TOKENS
-        header_bytes = 8 * len(record.header)  # stored twice, up to 4 bytes a letter
-        more_stored = bytes_per_record + bytes_per_residue * length + header_bytes
+        # A header is stored twice, with up to 4 bytes a letter.
+        more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
         full = tokens + more > budget.tokens or stored + more_stored > budget.shard_bytes
         if batch and full:
             yield batch, tokens

@@ -3,6 +3,7 @@
 import tempfile
 import weakref
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -20,9 +21,9 @@ class DuplicateCounter:
         self._file = tempfile.TemporaryFile(prefix="virnucpro-ids-")  # noqa: SIM115
         weakref.finalize(self, self._file.close)
 
-    def add(self, text: str) -> None:
-        self._recent.append(hash(text))
-        if len(self._recent) == self._in_memory:
+    def add(self, texts: Iterable[str]) -> None:
+        self._recent.extend(map(hash, texts))
+        if len(self._recent) >= self._in_memory:
             self._recent.tofile(self._file)
             self._spilled += len(self._recent)
             self._recent = array("q")
@@ -40,5 +41,5 @@ class DuplicateCounter:
             found.append(block[block % passes == part])
         recent = np.frombuffer(self._recent, np.int64) if self._recent else np.empty(0, np.int64)
         found.append(recent[recent % passes == part])
-        hashes = np.concatenate(found)
-        return int(hashes.size - np.unique(hashes).size)
+        hashes = np.sort(np.concatenate(found))
+        return int((hashes[1:] == hashes[:-1]).sum())

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ class FileStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.parallel_writes = 2
+        self.parallel_writes = 1
         self.url = f"file://{root}"
 
     def put(self, key: str, data: bytes) -> None:
@@ -39,17 +39,15 @@ class FileStore:
     @contextmanager
     def _replacing(self, key: str) -> Iterator[Path]:
         target = self.root / key
+        path = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with self._errors(f"write {key}"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            os.close(handle)
-            path = Path(name)
             try:
                 yield path
-                path.chmod(0o644)
                 path.replace(target)
-            finally:
+            except BaseException:
                 path.unlink(missing_ok=True)
+                raise
 
     @contextmanager
     def open(self, key: str) -> Iterator[Path]:

@@ -16,7 +16,7 @@ ids = st.lists(st.text("ab/ é中", max_size=2), max_size=200)
 def count(ids: Iterable[str], in_memory: int) -> int:
     counter = DuplicateCounter(in_memory)
     for text in ids:
-        counter.add(text)
+        counter.add([text])
     return counter.duplicates()
 
 
@@ -31,7 +31,7 @@ def test_a_count_on_the_way_changes_nothing(first, second, in_memory):
     counter = DuplicateCounter(in_memory)
     for part in (first, second):
         for text in part:
-            counter.add(text)
+            counter.add([text])
         found = counter.duplicates()
     assert found == counter.duplicates() == count([*first, *second], in_memory)
 

@@ -1,0 +1,107 @@
+"""The producer alone: a FASTA file into a folder, checked, cut, written, with its manifest.
+
+    python -m benchmarks.producer [--megabytes 200] [--model NAME] [--repeats 3]
+
+Makes a FASTA of proteins as they are (lognormal lengths, median 290, lines of 60), then times the
+staging in processes of their own, after their imports, and reads each one's peak memory. The
+peer in the same run is dnaio alone, which only reads the records.
+"""
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import dnaio
+
+from common.manifest import OutputForm
+from common.modeltable import MODELS, ModelSource
+from common.rungs import Rung
+from common.store import open_store
+from producer.source import Source
+from producer.staging import Request, stage
+from producer.submit import Hardware, budget_for
+
+LETTERS = "LAGVSERTIDPKQNFYMHWC"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--model", default="esm2_t33_650M_UR50D", choices=MODELS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--once", choices=["stage", "dnaio"], help="one timing, as JSON")
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.once:
+        print(json.dumps(measure(options.once, options.folder, options.model)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        fasta = Path(folder, "proteins.fasta")
+        write_proteins(fasta, options.megabytes * 10**6)
+        print(f"{fasta.stat().st_size / 1e6:.0f} MB, {options.model}, {options.repeats} runs each")
+        for what in ("stage", "dnaio"):
+            arguments = ["--once", what, "--folder", folder, "--model", options.model]
+            runs = [run(arguments) for _ in range(options.repeats)]
+            speeds = [fasta.stat().st_size / 1e6 / run["seconds"] for run in runs]
+            print(
+                f"  {what:6} {statistics.median(speeds):6.0f} MB/s "
+                f"({min(speeds):.0f} to {max(speeds):.0f}), "
+                f"peak memory {max(run['megabytes'] for run in runs):.0f} MB"
+            )
+
+
+def write_proteins(path: Path, size: int) -> None:
+    draw = random.Random(0)
+    pool = "".join(draw.choices(LETTERS, k=1_000_000))
+    written = number = 0
+    with path.open("w") as file:
+        while written < size:
+            length = max(30, int(draw.lognormvariate(5.67, 0.64)))
+            start = draw.randrange(len(pool) - 40_000)
+            lines = [pool[i : i + 60] for i in range(start, start + length, 60)]
+            lines[-1] = lines[-1][: (length - 1) % 60 + 1]
+            written += file.write(f">P{number:08} protein {number}\n" + "\n".join(lines) + "\n")
+            number += 1
+
+
+def run(arguments: list[str]) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.producer", *arguments]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure(what: str, folder: Path, model: str) -> dict[str, float]:
+    fasta = folder / "proteins.fasta"
+    started = time.perf_counter()
+    if what == "dnaio":
+        with dnaio.open(fasta) as file:
+            sum(len(record.sequence) for record in file)
+    else:
+        stage_file(fasta, folder / "store", model)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "megabytes": peak}
+
+
+def stage_file(fasta: Path, store: Path, model: str) -> None:
+    request = Request(
+        source=Source(str(fasta)),
+        model=ModelSource.parse(model),
+        rung=Rung.FP16,
+        form=OutputForm(max_residues=1022),
+        unknown="error",
+        long="truncate",
+    )
+    spec = MODELS[model]
+    budget = budget_for(request, spec, Hardware(on_gpu=True, workers=1), None)
+    stage(open_store(str(store)), request, request.fingerprint(), budget=budget, dim=spec.dim)
+
+
+if __name__ == "__main__":
+    main()
