@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.ledger import Ledger, Progress
 from common.manifest import Include, Manifest, OutputForm, ResidueDtype
 from common.modeltable import ESM2_MAX_RESIDUES, ModelSource
-from common.rungs import PrecisionChoice, first_rung
+from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
 from producer.console import console, print_line, say
@@ -41,7 +41,9 @@ EXIT_USER_ERROR = 2
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
-Several = Parameter(consume_multiple=True, negative="")
+Several = Parameter(
+    consume_multiple=True, negative="", show_default=lambda values: " ".join(map(str, values))
+)
 Flag = Parameter(negative="")
 Broker = Annotated[
     str | None,
@@ -141,7 +143,7 @@ def submit_to_fleet(
     hardware = Hardware.of_fleet(serving)
     manifest = submit_job(request, store, ledger, celery, hardware=hardware, tokens=tokens)
     if not serving:
-        say(f"No worker serves {queue} yet: worker start --model {request.model.text}")
+        say(f"No worker serves {queue} yet: {worker_command(request)}")
     if output is None:
         say(f"Queued. To wait: producer watch {manifest.job}")
         say(f"Then: producer fetch {manifest.job} -o FILE.h5")
@@ -149,6 +151,12 @@ def submit_to_fleet(
         return
     watch_job(ledger, celery, manifest)
     write_output(store, manifest, output)
+
+
+def worker_command(request: Request) -> str:
+    """What to type on a machine with a GPU so that this request is served."""
+    precision = "" if request.rung is Rung.FP16 else f" --precision {request.rung}"
+    return f"worker start --model {request.model.text}{precision}"
 
 
 @app.command

@@ -13,5 +13,5 @@ def say(text: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """One line that a script may read: a job's name, a file's."""
+    """One line that a script may read: a job's name."""
     sys.stdout.write(f"{text}\n")

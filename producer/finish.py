@@ -8,7 +8,7 @@ from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import Status
 from common.store import Store
-from producer.console import console, print_line, say
+from producer.console import console, say
 from producer.fetch import fetch
 from producer.tables import problems
 
@@ -55,4 +55,3 @@ def write_output(store: Store, manifest: Manifest, output: Path) -> None:
         )
     if fetched.warning:
         say(f"Mind: {fetched.warning}.")
-    print_line(str(output))

@@ -75,7 +75,7 @@ def problems(results: Iterable[BatchResult]) -> list[str]:
 
 
 def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
-    table = Table("worker", "device", "model", "weights", "precision", "queues")
+    table = Table("worker", "device", "model", "weights", "precision", "takes")
     for worker in workers:
         table.add_row(
             worker.name,
@@ -83,7 +83,7 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             worker.model,
             worker.weights or "loading",
             worker.precision,
-            " ".join(worker.queues),
+            " ".join(queue.rpartition(".")[2] for queue in worker.queues),
         )
     console.print(table)
 

@@ -4,9 +4,8 @@ import logging
 import os
 import sys
 from importlib.util import find_spec
-from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
 from common import __version__
 from common.broker import connect
@@ -28,7 +27,7 @@ def start(
     gpus: str = "all",
     precision: PrecisionChoice = "auto",
     broker: str | None = None,
-    store: Annotated[str | None, Parameter(help="Folder or s3://bucket/prefix.")] = None,
+    store: str | None = None,
 ) -> None:
     """Serve one model on this machine until Ctrl-C or SIGTERM.
 

@@ -87,12 +87,13 @@ def consume(broker_url: str, queues: tuple[str, ...], runner: BatchRunner, name:
             runner.run(batch)
         except GiveBackError as error:
             log.warning("Batch %d of %s goes back: %s.", batch.index, batch.job, error)
-            raise Reject(str(error), requeue=True) from error
+            raise Reject(str(error), requeue=True) from None
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def stop(**_: Any) -> None:
         runner.stopping.set()
 
+    logging.getLogger("celery.app.trace").addFilter(is_no_reject)
     options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
     log.info("Ready: taking batches from %s.", ", ".join(queues))
@@ -101,6 +102,11 @@ def consume(broker_url: str, queues: tuple[str, ...], runner: BatchRunner, name:
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+def is_no_reject(record: logging.LogRecord) -> bool:
+    """Whether Celery's log has more to say than that a batch went back, with a traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], Reject))
 
 
 def device_name(device: str) -> str:

@@ -67,6 +67,7 @@ class BatchRunner:
             with self.heartbeat.holding(batch, owner):
                 result = self._result(batch, owner, attempt)
             self.ledger.complete(result)
+            log.info("Batch %d of %s: %s.", batch.index, batch.job, summary(result))
         except RedisError as error:
             raise GiveBackError(f"the ledger did not answer: {error}") from error
 
@@ -177,3 +178,13 @@ class BatchRunner:
     def _stop_if_asked(self) -> None:
         if self.stopping.is_set():
             raise GiveBackError("this worker is stopping")
+
+
+def summary(result: BatchResult) -> str:
+    if result.status is Status.FAILED:
+        return f"failed, {result.error}"
+    unstable = f", {len(result.unstable):,} not finite" if result.unstable else ""
+    return (
+        f"{result.records:,} sequences{unstable}, {result.tokens:,} tokens in "
+        f"{result.seconds:.2f} s in {result.precision}"
+    )
