@@ -27,7 +27,7 @@ REDIS_START_SECONDS = 10.0
 WORKER_STOP_SECONDS, REDIS_STOP_SECONDS = 40.0, 5.0
 
 #: Lines of a worker's log that explain its end.
-LOG_TAIL = 6
+LOG_TAIL = 12
 
 
 @dataclass(frozen=True)

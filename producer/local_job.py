@@ -71,6 +71,7 @@ def run_local(
 def run_job(
     request: Request, store: Store, fleet: LocalFleet, hardware: Hardware, tokens: int | None
 ) -> Manifest:
+    say(f"Loading the model; the worker's log is {fleet.log}.")
     ledger = Ledger(connect(fleet.broker_url))
     celery = make_celery(fleet.broker_url, [])
     manifest = submit(request, store, ledger, celery, hardware=hardware, tokens=tokens)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 from common.processes import start_dependent, stop
@@ -24,8 +24,11 @@ GRACE_SECONDS = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 HEALTHY_SECONDS = 120.0
 
+#: Deaths of a process that never once lived that long, after which there is no hope.
+HOPELESS = 5
+
 #: A process ends with this code when no restart can help: wrong model, no broker.
-EXIT_USER_ERROR = 2
+EXIT_USER_ERROR, EXIT_HOPELESS = 2, 1
 
 
 @dataclass
@@ -36,7 +39,8 @@ class Slot:
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     pause: float = FIRST_PAUSE
-    start_at: float = field(default=0.0)
+    start_at: float = 0.0
+    early_deaths: int | None = 0  # None: it has lived for ``HEALTHY_SECONDS`` once
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         # Set before the process imports torch: it never sees another GPU.
@@ -52,7 +56,7 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
         environment: of the processes.
 
     Returns:
-        0 after a signal, 2 if a process ended because no restart can help.
+        0 after a signal, 2 if a process ended because only the user can help, 1 if none can.
     """
     slots = [Slot(gpu) for gpu in gpus] or [Slot(None)]
     asked_to_stop = False
@@ -76,27 +80,36 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
 
 
 def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float) -> int:
-    """Start the slot's process if it has none and its time has come; see whether it died."""
+    """Start the slot's process if it has none and its time has come; see whether it died.
+
+    Returns:
+        0, or the code with which the supervisor should end.
+    """
     if slot.process is None:
         if now >= slot.start_at:
             command = [*COMMAND, *arguments]
             slot.process = start_dependent(command, env=slot.environment(environment))
             slot.started = now
         return 0
-    ended = slot.process.poll()
-    if ended is None:
+    code = slot.process.poll()
+    if code is None:
         return 0
     slot.process = None
-    if ended == EXIT_USER_ERROR:
-        return EXIT_USER_ERROR
+    return EXIT_USER_ERROR if code == EXIT_USER_ERROR else plan_successor(slot, code, now)
+
+
+def plan_successor(slot: Slot, code: int, now: float) -> int:
+    """Set the time of a dead process's successor, or give up on one that never lived long."""
+    where = "the CPU" if slot.gpu is None else f"GPU {slot.gpu}"
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
     if now - slot.started > HEALTHY_SECONDS:
-        slot.pause = FIRST_PAUSE
-    log.error(
-        "The worker on %s ended (%s); starting it again in %g s.",
-        "the CPU" if slot.gpu is None else f"GPU {slot.gpu}",
-        f"signal {-ended}" if ended < 0 else f"exit code {ended}",
-        slot.pause,
-    )
+        slot.pause, slot.early_deaths = FIRST_PAUSE, None
+    if slot.early_deaths is not None:
+        slot.early_deaths += 1
+        if slot.early_deaths == HOPELESS:
+            log.error("The worker on %s died %d times (%s): giving up.", where, HOPELESS, how)
+            return EXIT_HOPELESS
+    log.error("The worker on %s died (%s); starting it again in %g s.", where, how, slot.pause)
     slot.start_at = now + slot.pause
     slot.pause = min(2 * slot.pause, LONGEST_PAUSE)
     return 0

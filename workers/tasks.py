@@ -5,7 +5,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -27,6 +27,9 @@ STORE_RETRY_SECONDS = (1.0, 4.0)
 
 #: Attempts after which a batch whose store keeps failing is reported instead of tried again.
 MAX_ATTEMPTS = 5
+
+#: Pause of a worker after it met a batch that it must not compute.
+LEAVE_SECONDS = 1.0
 
 MEANINGLESS = "random weights: these embeddings mean nothing"
 
@@ -73,19 +76,21 @@ class BatchRunner:
 
     def _claim(self, batch: Batch, owner: str) -> tuple[Claim, int]:
         self._stop_if_asked()
-        if batch.model != self.engine.loaded.source.text:
-            raise GiveBackError(f"this worker serves {self.engine.loaded.source.text}")
-        outcome, attempt = self.ledger.claim(
-            batch, owner=owner, weights=self.engine.loaded.fingerprint
-        )
+        loaded = self.engine.loaded
+        if batch.model != loaded.source.text:
+            self._leave_to_others(f"this worker serves {loaded.source.text}")
+        outcome, attempt = self.ledger.claim(batch, owner=owner, weights=loaded.fingerprint)
         if outcome is Claim.OTHER_WEIGHTS:
-            # A worker with the right ones should find it; do not take it again at once.
-            self.stopping.wait(1.0)
-            raise GiveBackError(
-                f"job {batch.job} is being computed with other weights than "
-                f"{self.engine.loaded.fingerprint} of {self.engine.loaded.source.text}"
+            self._leave_to_others(
+                f"its job began with other weights than {loaded.fingerprint}, which this worker "
+                f"has of {loaded.source.text}"
             )
         return outcome, attempt
+
+    def _leave_to_others(self, reason: str) -> NoReturn:
+        # Those who can do it should find it: do not take it again at once.
+        self.stopping.wait(LEAVE_SECONDS)
+        raise GiveBackError(reason)
 
     def _result(self, batch: Batch, owner: str, attempt: int) -> BatchResult:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Fleet, clean_environment, run_producer, running_fleet
+from tests.support.processes import Fleet, clean_environment, run, run_producer, running_fleet
 from tests.support.swift import S3Server
 
 GOOD = ">a\nMKTAYIAK\n"
@@ -158,3 +158,28 @@ def test_weights_that_cannot_be_loaded_end_a_local_run_with_the_reason(tmp_path)
         *("submit", "p.fasta", "--local", "--model", "./model.pt", "-o", "e.h5"), cwd=tmp_path
     )
     assert "model.pt: not a fair-esm ESM-2 checkpoint" in refused(done)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "esm3"], "Unknown model 'esm3'"),
+        (["--model", "esm2_t6_8M_UR50D", "--gpus", "7"], "this machine has no GPU 7"),
+        (["--model", "esm2_t6_8M_UR50D", "--store", "gs://b"], "s3://bucket/prefix"),
+        (["--model", "./nowhere.pt"], "nowhere.pt: no such folder or file with weights"),
+        ([], "--model"),
+    ],
+    ids=["model", "gpu", "store", "weights", "nothing"],
+)
+def test_a_worker_that_cannot_serve_says_why_and_ends(fleet, tmp_path, options, message):
+    done = run("workers.cli", "start", *options, environment=fleet.environment, cwd=tmp_path)
+    assert message in refused(done)
+    assert not fleet.ledger.workers()
+
+
+def test_a_worker_without_a_broker_says_what_to_start(tmp_path):
+    environment = clean_environment(
+        VIRNUCPRO_BROKER_URL="redis://127.0.0.1:1/0", VIRNUCPRO_STORE=str(tmp_path)
+    )
+    done = run("workers.cli", "start", "--model", "esm2_t6_8M_UR50D", environment=environment)
+    assert "No Redis answers at redis://127.0.0.1:1/0" in refused(done)

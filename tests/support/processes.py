@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -30,7 +31,7 @@ class Fleet:
     def ledger(self) -> Ledger:
         return Ledger(Redis.from_url(self.broker_url, decode_responses=True))
 
-    def producer(self, *arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
+    def producer(self, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
         return run_producer(*arguments, environment=self.environment, **options)
 
     @contextmanager
@@ -50,15 +51,20 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "127.0.0.1", "COLUMNS": "200", **more}
 
 
-def run_producer(
+def run_producer(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run ``producer`` to its end; never raises for its exit code."""
+    return run("producer.cli", *arguments, **options)
+
+
+def run(
+    module: str,
     *arguments: object,
     environment: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     cwd: Path | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run ``producer`` to its end; never raises for its exit code."""
     done = subprocess.run(
-        [sys.executable, "-m", "producer.cli", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         env=environment or clean_environment(),
         input=b"" if stdin is None else stdin,
         capture_output=True,

@@ -51,6 +51,24 @@ def test_an_error_that_only_the_user_can_mend_ends_all(tmp_path):
     assert supervisor("raise SystemExit(2)", "0 1", tmp_path).wait(20) == 2
 
 
+def test_a_process_that_never_lives_long_is_given_up_and_one_that_did_is_not(monkeypatch):
+    monkeypatch.setattr("workers.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(7)"])
+    assert die_repeatedly(Slot(None), lifetime=1.0) == [0, 0, 0, 0, 1]
+    slot = Slot(None)
+    die_repeatedly(slot, lifetime=1000.0, times=1)
+    assert die_repeatedly(slot, lifetime=1.0, times=8) == [0] * 8
+
+
+def die_repeatedly(slot: Slot, lifetime: float, times: int = 5) -> list[int]:
+    """What the supervisor makes of each death, on a clock of its own."""
+    codes = []
+    for _ in range(times):
+        tend(slot, [], os.environ, slot.start_at)
+        slot.process.wait()
+        codes.append(tend(slot, [], os.environ, slot.start_at + lifetime))
+    return codes
+
+
 def test_pauses_between_restarts_grow(monkeypatch):
     monkeypatch.setattr("workers.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(1)"])
     slot, pauses = Slot(None), []
