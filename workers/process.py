@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from common.store import open_store
 from workers.engine import DTYPES, Engine
 from workers.heartbeat import Heartbeat
 from workers.models.loading import load_model
+from workers.supervisor import READY_FILE
 from workers.tasks import BatchRunner, GiveBackError
 
 log = logging.getLogger("workers")
@@ -70,6 +72,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         name=info.name,
     )
     heartbeat.start()
+    if READY_FILE in os.environ:
+        Path(os.environ[READY_FILE]).touch()
     try:
         return consume(settings.broker_url, queues, runner, name)
     finally:

@@ -2,17 +2,23 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from common.processes import start_dependent, stop
 
 log = logging.getLogger(__name__)
+
+#: Environment variable with the path of the file that a process writes once it is ready.
+READY_FILE = "VIRNUCPRO_READY_FILE"
 
 COMMAND = [sys.executable, "-m", "workers.process"]
 
@@ -24,7 +30,7 @@ GRACE_SECONDS = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 HEALTHY_SECONDS = 120.0
 
-#: Deaths of a process that never once lived that long, after which there is no hope.
+#: Deaths before a process was ever ready, after which there is no hope.
 HOPELESS = 5
 
 #: A process ends with this code when no restart can help: wrong model, no broker.
@@ -36,15 +42,18 @@ class Slot:
     """A place for one process: on a GPU, or on the CPU if ``gpu`` is None."""
 
     gpu: str | None
+    #: The process writes it once its model is loaded.
+    ready_file: Path
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     pause: float = FIRST_PAUSE
     start_at: float = 0.0
-    early_deaths: int | None = 0  # None: it has lived for ``HEALTHY_SECONDS`` once
+    early_deaths: int = 0
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         # Set before the process imports torch: it never sees another GPU.
-        return {**base, "CUDA_VISIBLE_DEVICES": "" if self.gpu is None else self.gpu}
+        gpu = "" if self.gpu is None else self.gpu
+        return {**base, "CUDA_VISIBLE_DEVICES": gpu, READY_FILE: str(self.ready_file)}
 
 
 def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -58,7 +67,8 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
     Returns:
         0 after a signal, 2 if a process ended because only the user can help, 1 if none can.
     """
-    slots = [Slot(gpu) for gpu in gpus] or [Slot(None)]
+    folder = Path(tempfile.mkdtemp(prefix="virnucpro-"))
+    slots = [Slot(gpu, folder / gpu) for gpu in gpus] or [Slot(None, folder / "cpu")]
     asked_to_stop = False
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
@@ -76,6 +86,7 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
             time.sleep(0.2)
     finally:
         end_all(slots)
+        shutil.rmtree(folder, ignore_errors=True)
     return code
 
 
@@ -99,12 +110,12 @@ def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], n
 
 
 def plan_successor(slot: Slot, code: int, now: float) -> int:
-    """Set the time of a dead process's successor, or give up on one that never lived long."""
+    """Set the time of a dead process's successor, or give up on one that was never ready."""
     where = "the CPU" if slot.gpu is None else f"GPU {slot.gpu}"
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     if now - slot.started > HEALTHY_SECONDS:
-        slot.pause, slot.early_deaths = FIRST_PAUSE, None
-    if slot.early_deaths is not None:
+        slot.pause = FIRST_PAUSE
+    if not slot.ready_file.exists():
         slot.early_deaths += 1
         if slot.early_deaths == HOPELESS:
             log.error("The worker on %s died %d times (%s): giving up.", where, HOPELESS, how)

@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
+from common.rungs import PRECISION_CODES
 from tests.support.processes import clean_environment, run_producer, wait_until
 from tests.support.results import attributes, load, oracle_means, oracle_residues, read_fasta
 
@@ -115,3 +116,26 @@ def processes_of(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    ("disable", "precision", "bound"),
+    [({}, "bf16", 0.1), ({"VIRNUCPRO_DISABLE_FP16": "1"}, "fp32", BOUND)],
+    ids=["as_asked", "disabled"],
+)
+def test_bf16_is_computed_if_asked_for_unless_half_precision_is_disabled(
+    examples, tiny, oracle, tmp_path, disable, precision, bound
+):
+    done = run_producer(
+        *("submit", examples, "--local", "--model", tiny, "--precision", "bf16", "-o", "e.h5"),
+        environment=clean_environment(**disable),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = load(tmp_path / "e.h5")
+    assert set(found["precision"]) == {PRECISION_CODES[precision]}
+    kept = [sequence[:1022] for _, sequence in read_fasta(examples)]
+    difference = np.abs(found["mean"] - oracle_means(oracle, kept, 2)).max()
+    assert difference <= bound
+    # What was computed in BF16 cannot be as close as FP32 is: the numbers show which it was.
+    assert (difference > BOUND) == (precision == "bf16")

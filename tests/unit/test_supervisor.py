@@ -51,27 +51,27 @@ def test_an_error_that_only_the_user_can_mend_ends_all(tmp_path):
     assert supervisor("raise SystemExit(2)", "0 1", tmp_path).wait(20) == 2
 
 
-def test_a_process_that_never_lives_long_is_given_up_and_one_that_did_is_not(monkeypatch):
+def test_a_process_that_is_never_ready_is_given_up_and_one_that_was_is_not(monkeypatch, tmp_path):
     monkeypatch.setattr("workers.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(7)"])
-    assert die_repeatedly(Slot(None), lifetime=1.0) == [0, 0, 0, 0, 1]
-    slot = Slot(None)
-    die_repeatedly(slot, lifetime=1000.0, times=1)
-    assert die_repeatedly(slot, lifetime=1.0, times=8) == [0] * 8
+    slot = Slot(None, tmp_path / "ready")
+    assert die_repeatedly(slot) == [0, 0, 0, 0, 1]
+    slot.ready_file.touch()
+    assert die_repeatedly(slot) == [0, 0, 0, 0, 0]
 
 
-def die_repeatedly(slot: Slot, lifetime: float, times: int = 5) -> list[int]:
-    """What the supervisor makes of each death, on a clock of its own."""
+def die_repeatedly(slot: Slot) -> list[int]:
+    """What the supervisor makes of each of five deaths, on a clock of its own."""
     codes = []
-    for _ in range(times):
+    for _ in range(5):
         tend(slot, [], os.environ, slot.start_at)
         slot.process.wait()
-        codes.append(tend(slot, [], os.environ, slot.start_at + lifetime))
+        codes.append(tend(slot, [], os.environ, slot.start_at + 1))
     return codes
 
 
-def test_pauses_between_restarts_grow(monkeypatch):
+def test_pauses_between_restarts_grow(monkeypatch, tmp_path):
     monkeypatch.setattr("workers.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(1)"])
-    slot, pauses = Slot(None), []
+    slot, pauses = Slot(None, tmp_path / "ready"), []
     for _ in range(3):
         tend(slot, [], os.environ, slot.start_at)
         slot.process.wait()
