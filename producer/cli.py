@@ -8,6 +8,7 @@ from typing import Annotated
 from celery import Celery
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.types import PositiveInt
+from redis.exceptions import RedisError
 from rich.console import Console
 
 from common import __version__
@@ -241,6 +242,12 @@ def main() -> None:
         sys.exit(EXIT_USER_ERROR)
     except UserError as error:
         sys.stderr.write(f"producer: {error}\n")
+        sys.exit(EXIT_USER_ERROR)
+    except RedisError as error:
+        sys.stderr.write(
+            f"producer: Redis stopped answering ({error}). The job is safe in the store: once "
+            "Redis is back, the same command goes on.\n"
+        )
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

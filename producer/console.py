@@ -4,7 +4,9 @@ import sys
 
 from rich.console import Console
 
-console = Console(stderr=True, soft_wrap=True)
+console = Console(stderr=True)
+# A file or a pipe gets lines as they are; a terminal, words that stay whole.
+console.soft_wrap = not console.is_terminal
 
 
 def say(text: str) -> None:

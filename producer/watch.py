@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from redis.exceptions import RedisError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from common.errors import UserError
 from common.ledger import JobState, Ledger
@@ -14,6 +15,9 @@ from common.ledger import Progress as JobProgress
 from producer.jobs import LostWork
 
 POLL_SECONDS = 0.5
+
+#: Of the bar on a terminal: what is beside it should fit into 80 columns.
+BAR_WIDTH = 12
 
 #: Without a terminal, seconds between lines.
 LINE_SECONDS = 30.0
@@ -56,66 +60,67 @@ def wait(
         UserError: the job was cancelled, or the ledger knows it no longer.
     """
     speed = Speed()
-    with display(console) as show:
+    with display(console, job) as show:
         while True:
-            progress = ledger.progress(job)
-            if progress is None:
-                raise UserError(
-                    f"Redis no longer knows job {job}. The store still has it: submit the same "
-                    "input again, and it goes on from there."
-                )
-            tokens_per_second = speed.update(time.monotonic(), progress.count("tokens_done"))
-            workers = sum(progress.queue in worker.queues for worker in ledger.workers())
-            show(progress, tokens_per_second, workers)
-            if progress.state is JobState.CANCELLED:
-                raise UserError(f"Job {job} was cancelled.")
-            if progress.finished:
-                return progress
             check()
-            lost_work.look()
+            try:
+                progress = look(ledger, job, speed, show)
+                if progress.finished:
+                    return progress
+                lost_work.look()
+            except RedisError as error:
+                # It may be restarting; the workers wait for it just so.
+                show(f"Redis does not answer ({error}); waiting for it", None)
             time.sleep(POLL_SECONDS)
 
 
-Show = Callable[[JobProgress, float | None, int], None]
+def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress:
+    """Show a job's progress once."""
+    progress = ledger.progress(job)
+    if progress is None:
+        raise UserError(
+            f"Redis no longer knows job {job}. The store still has it: submit the same input "
+            "again, and it goes on from there."
+        )
+    if progress.state is JobState.CANCELLED:
+        raise UserError(f"Job {job} was cancelled.")
+    tokens_per_second = speed.update(time.monotonic(), progress.count("tokens_done"))
+    workers = sum(progress.queue in worker.queues for worker in ledger.workers())
+    show(describe(progress, tokens_per_second, workers), progress)
+    return progress
+
+
+#: Shows a line about a job, with its progress if that is known.
+Show = Callable[[str, JobProgress | None], None]
 
 
 @contextmanager
-def display(console: Console) -> Iterator[Show]:
-    """A function that shows progress, in the way that the console can."""
+def display(console: Console, job: str) -> Iterator[Show]:
+    """A function that shows how things are, in the way that the console can."""
     if not console.is_terminal:
-        yield lines(console)
+        yield lines(console, job)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=None, text="")
+    with Progress(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=console) as bar:
+        task = bar.add_task("", total=None)
 
-        def show(progress: JobProgress, speed: float | None, workers: int) -> None:
-            bar.update(
-                task,
-                description=progress.job,
-                total=progress.tokens,
-                completed=progress.count("tokens_done"),
-                text=describe(progress, speed, workers),
-            )
+        def show(text: str, progress: JobProgress | None) -> None:
+            bar.update(task, description=text)
+            if progress is not None:
+                bar.update(task, total=progress.tokens, completed=progress.count("tokens_done"))
 
         yield show
 
 
-def lines(console: Console) -> Show:
-    """Show a line when something worth a line has changed."""
+def lines(console: Console, job: str) -> Show:
+    """Print a line now and then, if there is something new to say."""
     last_time, last_text = float("-inf"), ""
 
-    def show(progress: JobProgress, speed: float | None, workers: int) -> None:
+    def show(text: str, progress: JobProgress | None) -> None:
         nonlocal last_time, last_text
-        text, now = f"{progress.job}: {describe(progress, speed, workers)}", time.monotonic()
-        due = now - last_time >= LINE_SECONDS or progress.finished
+        now = time.monotonic()
+        due = now - last_time >= LINE_SECONDS or (progress is not None and progress.finished)
         if due and text != last_text:
-            console.print(text, highlight=False)
+            console.print(f"{job}: {text}", highlight=False, markup=False)
             last_time, last_text = now, text
 
     return show
