@@ -4,11 +4,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import torch
 
+from common.ledger import Progress
 from common.store import S3Store
+from producer.local import redis_server
 from tests.integration.conftest import TINY
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
 from tests.support.processes import run_producer, wait_until
@@ -204,3 +207,25 @@ def test_a_named_pipe_is_read_once_and_to_its_end(fleet, tiny, examples, tmp_pat
         done = fleet.producer("submit", pipe, "--model", tiny, "-o", tmp_path / "e.h5")
     assert done.returncode == 0, done.stderr
     assert len(load(tmp_path / "e.h5")["rows"]) == 25
+
+
+def test_a_redis_that_restarts_with_its_data_delays_a_job_and_loses_nothing(
+    fleet, tiny, disprot, tmp_path, sockets
+):
+    output = tmp_path / "e.h5"
+    command = [sys.executable, "-m", "producer.cli", "submit", disprot, "--model", tiny, MANY]
+    with fleet.workers(tiny, tmp_path):
+        process = subprocess.Popen(
+            [*map(str, command), "-o", output], env=fleet.environment, stderr=-1, text=True
+        )
+        wait_until(lambda: any(job.batches_done for job in jobs_of(fleet)), 60)
+        fleet.ledger.redis.shutdown(save=True)
+        with redis_server(sockets / "redis.sock"):
+            _, message = process.communicate(timeout=120)
+    assert process.returncode == 0, message
+    assert "Traceback" not in message
+    assert load(output)["rows"].tolist() == list(range(1162))
+
+
+def jobs_of(fleet) -> list[Progress]:
+    return [job for job in map(fleet.ledger.progress, fleet.ledger.jobs()) if job]
