@@ -1,9 +1,11 @@
 """``producer submit --local``: submit, wait and fetch with a fleet that lives as long as that."""
 
+import fcntl
 import shutil
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.broker import connect, make_celery
@@ -23,6 +25,8 @@ from producer.submit import Hardware, submit
 from producer.watch import wait
 
 EXIT_INTERRUPTED = 130
+
+LOCK = "lock"
 
 
 def local_folder(output: Path) -> Path:
@@ -52,20 +56,39 @@ def run_local(
     check_output(output)
     folder = local_folder(output)
     store = open_store(store_url or str((folder / "store").absolute()))
-    try:
-        with local_fleet(
-            folder, store.url, model=request.model.text, precision=precision, gpus=gpus
-        ) as fleet:
-            manifest = run_job(request, store, fleet, hardware_here(gpus), tokens)
-            write_output(store, manifest, output)
-    except KeyboardInterrupt:
-        say("Stopped. Run the same command again to go on" + what_is_kept(folder, store) + ".")
-        sys.exit(EXIT_INTERRUPTED)
-    except UserError:
-        if not shards(store) or store_url is not None:
-            tidy(folder)
-        raise
-    tidy(folder)
+    with alone_in(folder):
+        try:
+            with local_fleet(
+                folder, store.url, model=request.model.text, precision=precision, gpus=gpus
+            ) as fleet:
+                manifest = run_job(request, store, fleet, hardware_here(gpus), tokens)
+                write_output(store, manifest, output)
+        except KeyboardInterrupt:
+            say("Stopped. Run the same command again to go on" + what_is_kept(folder, store) + ".")
+            sys.exit(EXIT_INTERRUPTED)
+        except UserError:
+            if not shards(store) or store_url is not None:
+                tidy(folder)
+            raise
+        tidy(folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with this process, however it ends.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another run works in {folder}: wait for it, or name another output with -o."
+            ) from error
+        yield
 
 
 def run_job(
@@ -105,6 +128,7 @@ def shards(store: Store) -> int:
 def tidy(folder: Path) -> None:
     """Remove what a local job left, and the folder if nothing else is in it."""
     shutil.rmtree(folder / "store", ignore_errors=True)
-    (folder / "worker.log").unlink(missing_ok=True)
+    for name in ("worker.log", LOCK):
+        (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

@@ -96,6 +96,16 @@ def test_nothing_survives_a_producer_that_is_killed(disprot, tiny, tmp_path):
     wait_until(lambda: not processes_of(tmp_path), 60)
 
 
+def test_a_second_run_for_the_same_file_is_refused_and_the_first_goes_on(disprot, tiny, tmp_path):
+    first = subprocess.Popen(submit_slowly(disprot, tiny), cwd=tmp_path, env=clean_environment())
+    wait_until(lambda: shards(tmp_path), 90)
+    second = run_producer(*submit_slowly(disprot, tiny)[3:], cwd=tmp_path)
+    assert second.returncode == 2
+    assert "Another run works in e.h5.parts" in second.stderr
+    assert first.wait(120) == 0
+    assert len(load(tmp_path / "e.h5")["rows"]) == 1162
+
+
 def submit_slowly(fasta: Path, model: Path) -> list[str]:
     """A job of many small batches, so that there is a middle to stop it in."""
     options = ["--model", str(model), "-o", "e.h5", "--store", "store", "--batch-tokens", "1500"]
