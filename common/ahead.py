@@ -12,7 +12,7 @@ R = TypeVar("R")
 def map_ahead(action: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
     """Like ``map``, in order, with up to ``ahead`` items under way at once.
 
-    Items are taken as they are needed, so memory holds ``ahead`` of them, however many there are.
+    Items are taken as they are needed: memory holds one more than ``ahead``, whatever their number.
     The first error of ``action`` or ``items`` is raised; what is under way is waited for.
     """
     running: deque[Future[R]] = deque()

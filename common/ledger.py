@@ -8,6 +8,7 @@ Keys, each after ``virnucpro:``
     job:<job>:leases            sorted set of <batch>.<rung> by expiry, in Redis's time
     job:<job>:owners            hash of <batch>.<rung>: who holds the lease
     job:<job>:attempts          hash of <batch>.<rung>: claims so far
+    job:<job>:staging           who writes its input now; expires
     job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON
     worker:<name>               what a live worker serves; expires
 
@@ -33,6 +34,9 @@ LEASE_SECONDS = 30
 RENEW_SECONDS = 10
 
 WORKER_TTL_SECONDS = 30
+
+#: How long a producer that is gone keeps others from staging its job.
+STAGING_SECONDS = 60
 
 #: Keys of a job beside its hash.
 JOB_PARTS = ("leases", "owners", "attempts", "results", *(f"done:{rung}" for rung in Rung))
@@ -201,6 +205,23 @@ class Ledger:
             if index not in done and field_of(index, manifest.rung) not in leased
         ]
 
+    def hold_staging(self, job: str, owner: str) -> bool:
+        """Be the only one who stages a job, for ``STAGING_SECONDS`` from each call."""
+        key = f"{job_key(job)}:staging"
+        if self.redis.set(key, owner, nx=True, ex=STAGING_SECONDS):
+            return True
+        if self.redis.get(key) != owner:
+            return False
+        self.redis.expire(key, STAGING_SECONDS)
+        return True
+
+    def release_staging(self, job: str) -> None:
+        self.redis.delete(f"{job_key(job)}:staging")
+
+    def pin_weights(self, job: str, weights: str) -> None:
+        """Note the weights that a job's numbers come from, if none are noted yet."""
+        self.redis.hsetnx(job_key(job), "weights", weights)
+
     def forget(self, job: str) -> None:
         """Remove everything known of a job; the store still has it."""
         key = job_key(job)
@@ -217,7 +238,8 @@ class Ledger:
         """
         key, field = job_key(batch.job), field_of(batch.index, batch.rung)
         keys = [key, done_key(batch), f"{key}:leases", f"{key}:owners", f"{key}:attempts"]
-        args: list[Field] = [batch.index, field, owner, weights, LEASE_SECONDS]
+        created = "" if batch.created is None else batch.created
+        args: list[Field] = [batch.index, field, owner, weights, LEASE_SECONDS, created]
         outcome, attempt = self._scripts["claim"](keys=keys, args=args)
         return Claim(outcome), int(attempt)
 
@@ -234,8 +256,11 @@ class Ledger:
             self._scripts["release"](keys=[f"{key}:leases", f"{key}:owners"], args=[field, owner])
         )
 
-    def complete(self, result: BatchResult) -> bool:
-        """Count a result; True for the first report of this batch at this rung."""
+    def complete(self, result: BatchResult, *, owner: str | None = None) -> bool:
+        """Count a result; True for the first report of this batch at this rung.
+
+        A failure counts only if ``owner`` still holds the batch: whoever took it over may succeed.
+        """
         key, field = job_key(result.job), field_of(result.index, result.rung)
         keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
         args: list[Field] = [
@@ -248,6 +273,7 @@ class Ledger:
             result.tokens,
             round(1000 * result.seconds),
             result.model_dump_json(),
+            owner or "",
         ]
         return bool(self._scripts["complete"](keys=keys, args=args))
 

@@ -1,9 +1,9 @@
 """The manifest: what a job is. Written last, so a job without one never started."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from common.layout import input_key, manifest_key
 from common.messages import Batch
@@ -25,6 +25,13 @@ class OutputForm(Frozen):
     layers: tuple[int, ...] = (-1,)  # negative: counted from the last, as in esm-extract
     residue_dtype: ResidueDtype = "float16"
     max_residues: int  # longer records are cut to this
+
+    @field_validator("include", "layers")
+    @classmethod
+    def something_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{values} names nothing, or something twice")
+        return values
 
     @property
     def pooled_names(self) -> tuple[Include, ...]:
@@ -70,6 +77,7 @@ class Manifest(Frozen):
             key=input_key(self.job, index),
             records=self.batch_records[index],
             tokens=self.batch_tokens[index],
+            created=self.created.timestamp(),
         )
 
     @property

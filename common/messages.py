@@ -13,7 +13,8 @@ from common.rungs import Rung
 
 
 class Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A newer producer may say more than an older worker understands.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     version: Literal[1] = 1
 
@@ -28,6 +29,7 @@ class Batch(Message):
     key: str  # of the input object in the store
     records: PositiveInt
     tokens: PositiveInt
+    created: float | None = None  # when the job was staged; an earlier staging's batches are stale
 
 
 class Status(StrEnum):

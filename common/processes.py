@@ -35,10 +35,14 @@ def end_with_parent() -> None:
 
 def stop(process: "subprocess.Popen[bytes]", grace_seconds: float) -> int:
     """Ask a process to end, insist after ``grace_seconds``, and return its exit code."""
-    if process.poll() is None:
-        process.terminate()
+    process.terminate()
+    return wait_or_kill(process, grace_seconds)
+
+
+def wait_or_kill(process: "subprocess.Popen[bytes]", seconds: float) -> int:
+    """Wait for a process's end, bring it about after ``seconds``, and return its exit code."""
     try:
-        return process.wait(grace_seconds)
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()

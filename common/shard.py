@@ -4,6 +4,7 @@ Columnar: one dataset per kind of number with a row per record, because a datase
 slow beyond 10^5 of them. ``docs/formats.md`` is the user's description.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,35 @@ class EmbeddingWriter:
         self.rows_written = here.stop
 
 
+class Sink(io.FileIO):
+    """The file under an HDF5 file: on a full disk HDF5 must not know of it before it has closed.
+
+    Told of an error while it flushes, it ends the process (seen with HDF5 2 on a full tmpfs).
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while view and not self.error:
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return size or 0
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+
 @contextmanager
 def create_embedding_file(
     path: Path,
@@ -88,7 +118,7 @@ def create_embedding_file(
     """
     width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
     text = h5py.string_dtype()
-    with h5py.File(path, "w") as file:
+    with Sink(path, "w+b") as sink, h5py.File(sink, "w") as file:
         file.attrs.update(attributes)
         file.create_dataset("ids", (records,), text)
         file.create_dataset("headers", (records,), text)
@@ -101,6 +131,9 @@ def create_embedding_file(
             file.create_dataset("residues", (residues, *width), np.dtype(form.residue_dtype))
             file.create_dataset("offsets", (records + 1,), np.int64)
         yield EmbeddingWriter(file, form)
+        file.close()
+        if sink.error:
+            raise sink.error
 
 
 @contextmanager

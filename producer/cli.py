@@ -8,8 +8,8 @@ from typing import Annotated
 from celery import Celery
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.types import PositiveInt
+from pydantic import ValidationError
 from redis.exceptions import RedisError
-from rich.console import Console
 
 from common import __version__
 from common.broker import connect, make_celery, queue_name
@@ -29,7 +29,7 @@ from producer.source import Source
 from producer.staging import Request, find_job
 from producer.submit import Hardware
 from producer.submit import submit as submit_job
-from producer.tables import print_job, print_jobs, print_workers
+from producer.tables import output_console, print_job, print_jobs, print_workers
 from producer.watch import wait
 
 app = App(
@@ -102,13 +102,13 @@ def submit(
     unknown
         What to do with a record that has a letter outside the alphabet.
     long
-        What to do with a record longer than --max-residues.
+        What to do with a record longer than --max-residues (window: not there yet).
     max_residues
         ESM-2 was trained on up to 1022.
     batch_tokens
         Tokens in a batch; default: about a second's work, less for small inputs.
     gpus
-        With --local: all, none for the CPU, or numbers such as 0,1.
+        With --local alone: all, none for the CPU, or numbers such as 0,1.
     """
     source = Source(input_)
     source.check()
@@ -161,10 +161,10 @@ def worker_command(request: Request) -> str:
 
 
 @app.command
-def status(job: str | None = None, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
+def status(job: str | None = None, /, *, broker: Broker = None) -> None:
     """Show a job in full, or without JOB the fleet: workers, queues and jobs."""
-    ledger = Ledger(connect(Settings.read(broker=broker, store=store).broker_url))
-    out = Console()
+    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
+    out = output_console()
     if job is None:
         print_workers(out, ledger.workers())
         print_jobs(out, filter(None, map(ledger.progress, ledger.jobs())))
@@ -177,7 +177,7 @@ def status(job: str | None = None, /, *, store: StoreUrl = None, broker: Broker 
 def jobs(*, broker: Broker = None) -> None:
     """List the jobs that Redis knows, newest first."""
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
-    print_jobs(Console(), filter(None, map(ledger.progress, ledger.jobs())))
+    print_jobs(output_console(), filter(None, map(ledger.progress, ledger.jobs())))
 
 
 @app.command
@@ -240,13 +240,17 @@ def main() -> None:
         app(exit_on_error=False)
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)
+    except ValidationError as error:
+        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        sys.stderr.write(f"producer: {problems}\n")
+        sys.exit(EXIT_USER_ERROR)
     except UserError as error:
         sys.stderr.write(f"producer: {error}\n")
         sys.exit(EXIT_USER_ERROR)
     except RedisError as error:
         sys.stderr.write(
-            f"producer: Redis stopped answering ({error}). The job is safe in the store: once "
-            "Redis is back, the same command goes on.\n"
+            f"producer: Redis stopped answering ({error}). Once it is back, the same command goes "
+            "on where this one stopped.\n"
         )
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Shards to one file: rows in input order, rungs merged, every row with its precision."""
 
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +31,7 @@ from common.store import Store
 SHARDS_AHEAD = 2
 
 #: Rungs by rising precision: where a row is in two shards, the later one counts.
-LADDER = (Rung.FP16, Rung.BF16, Rung.SELECTIVE_FP32, Rung.FP32)
+LADDER = tuple(Rung)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def fetch(
     def load(index: int) -> Embeddings:
         return merged(store, manifest, index, keys[index], attributes)
 
-    partial = output.with_name(output.name + ".partial")
+    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with create_embedding_file(

@@ -1,6 +1,7 @@
 """The end of a job: its file written, or what failed."""
 
 import sys
+import uuid
 from pathlib import Path
 
 from common.errors import UserError
@@ -24,8 +25,10 @@ def check_output(output: Path) -> None:
     try:
         if output.is_dir():
             raise UserError(f"{output} is a folder: name a file, such as {output / 'out.h5'}.")
+        if output.exists() and not output.is_file():
+            raise UserError(f"{output} is no regular file: an HDF5 file cannot be written there.")
         output.parent.mkdir(parents=True, exist_ok=True)
-        probe = output.with_name(output.name + ".partial")
+        probe = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
         probe.touch()
         probe.unlink()
     except OSError as error:

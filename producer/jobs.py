@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterable
 
 from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.batchfile import decode_batch
 from common.broker import EMBED_TASK, queue_name, queue_of
@@ -52,12 +54,24 @@ def open_job(store: Store, ledger: Ledger, app: Celery, manifest: Manifest) -> i
 
 def publish_outstanding(ledger: Ledger, app: Celery, manifest: Manifest) -> int:
     """Publish every batch that is neither done nor leased; one published twice runs once."""
-    batches = [manifest.batch(index) for index in ledger.outstanding(manifest)]
-    publish(app, job_queue(manifest), batches)
-    return len(batches)
+    indices = ledger.outstanding(manifest)
+    publish(app, job_queue(manifest), map(manifest.batch, indices))
+    return len(indices)
 
 
 def publish(app: Celery, queue: str, batches: Iterable[Batch]) -> None:
+    """Send batches to a queue.
+
+    Raises:
+        RedisError: Redis is away or full. Some may have been sent; to send them again is no harm.
+    """
+    try:
+        send(app, queue, batches)
+    except KombuError as error:
+        raise RedisConnectionError(str(error)) from error
+
+
+def send(app: Celery, queue: str, batches: Iterable[Batch]) -> None:
     with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
         for batch in batches:
             app.send_task(
@@ -73,24 +87,29 @@ def restore_from_store(store: Store, ledger: Ledger, manifest: Manifest) -> None
     for key in store.keys(output_prefix(manifest.job)):
         index, rung = parse_shard_key(key)
         try:
-            ledger.complete(result_of_shard(store, manifest, key, index, rung))
+            result, weights = result_of_shard(store, manifest, key, index, rung)
+            ledger.pin_weights(manifest.job, weights)
+            ledger.complete(result)
         except (OSError, KeyError) as error:
             log.warning("%s/%s cannot be read (%s): it is computed anew.", store.url, key, error)
 
 
 def result_of_shard(
     store: Store, manifest: Manifest, key: str, index: int, rung: Rung
-) -> BatchResult:
-    """The result that the worker reported when it wrote this shard, as far as it can be told."""
+) -> tuple[BatchResult, str]:
+    """What the worker reported when it wrote this shard, as far as it can be told, and the
+    fingerprint of its weights.
+    """
     with store.open(key) as path, open_embedding_file(path) as file:
         rows = {int(row) for row in file["rows"][:]}
         codes = file["precision"][:1]
+        weights = str(file.attrs["weights"])
     records = manifest.batch_records[index]
     missing = []
     if len(rows) < records:
         batch = decode_batch(store.get(input_key(manifest.job, index)))
         missing = [record.row for record in batch if record.row not in rows]
-    return BatchResult(
+    result = BatchResult(
         job=manifest.job,
         index=index,
         rung=rung,
@@ -103,6 +122,7 @@ def result_of_shard(
             Instability(row=row, nan=0, inf=0, finite_min=None, finite_max=None) for row in missing
         ),
     )
+    return result, weights
 
 
 class LostWork:

@@ -64,10 +64,15 @@ def run_local(
                 manifest = run_job(request, store, fleet, hardware_here(gpus), tokens)
                 write_output(store, manifest, output)
         except KeyboardInterrupt:
-            say("Stopped. Run the same command again to go on" + what_is_kept(folder, store) + ".")
+            if request.source.is_stream:
+                tidy(folder)
+                say("Stopped. What came through a pipe cannot be read again: begin anew.")
+            else:
+                kept = what_is_kept(store, own=not store_url)
+                say(f"Stopped. Run the same command again to go on{kept}.")
             sys.exit(EXIT_INTERRUPTED)
         except UserError:
-            if not shards(store) or store_url is not None:
+            if store_url is not None or not shards(store):
                 tidy(folder)
             raise
         tidy(folder)
@@ -80,7 +85,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}, where this run would work, cannot be made: {error}.") from error
     with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,9 +124,11 @@ def hardware_here(gpus: str) -> Hardware:
     return Hardware(on_gpu=bool(used), workers=max(1, len(used)))
 
 
-def what_is_kept(folder: Path, store: Store) -> str:
+def what_is_kept(store: Store, *, own: bool) -> str:
+    if not own:
+        return f": finished batches are kept in {store.url}"
     done = shards(store)
-    return f": {done:,} finished batches are kept in {folder}" if done else ""
+    return f": {done:,} finished batches are kept" if done else ""
 
 
 def shards(store: Store) -> int:

@@ -8,6 +8,7 @@ from lzma import LZMAError
 from operator import itemgetter
 from typing import Literal, cast
 
+from botocore.exceptions import BotoCoreError
 from dnaio import FastaReader, FileFormatError
 
 from common.alphabet import ESM2_LETTERS
@@ -102,7 +103,7 @@ class Reader:
                 f"{name}, {place}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
                 f"is not UTF-8 ({error.reason})."
             ) from error
-        except (EOFError, zlib.error, LZMAError, ZstdError, OSError) as error:
+        except (EOFError, zlib.error, LZMAError, ZstdError, BotoCoreError, OSError) as error:
             raise UserError(
                 f"{name}, after record {seen(reader)}: cannot be read to its end ({error}). Is "
                 "the file complete? Nothing was queued."

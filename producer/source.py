@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Bytes of FASTA in a byte of a compressed file, for estimates of the work ahead.
 COMPRESSION_RATIO = 3
+FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fna", ".fas", ".pep")
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -52,7 +53,12 @@ class Source:
     @property
     def stem(self) -> str:
         """The file's name without folder and suffixes, for the job's name."""
-        return "stdin" if self.is_stdin else Path(self.name).name.split(".")[0]
+        if self.is_stdin:
+            return "stdin"
+        name = Path(self.name).name
+        for suffixes in (COMPRESSED_SUFFIXES, FASTA_SUFFIXES):
+            name = next((name.removesuffix(s) for s in suffixes if name.endswith(s)), name)
+        return name
 
     def check(self) -> None:
         """Fail early if there is nothing to read.

@@ -114,7 +114,7 @@ def stage(
             package=__version__,
             job=job,
             created=datetime.now(UTC),
-            input=request.source.name,
+            input=request.source.name.encode(errors="replace").decode(),
             fingerprint=fingerprint,
             model=request.model.text,
             rung=request.rung,

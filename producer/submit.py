@@ -1,9 +1,11 @@
 """``producer submit``: from a request to a job in the queue."""
 
+import uuid
 from dataclasses import dataclass
 
 from celery import Celery
 
+from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
 from common.manifest import Manifest
 from common.modeltable import MODELS, ModelSpec, resolve_layers
@@ -77,7 +79,7 @@ def submit(
     manifest = find_job(store, job_name(request.source, fingerprint))
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
-        manifest = stage_visibly(request, store, fingerprint, budget, spec)
+        manifest = stage_alone(request, store, ledger, fingerprint, budget, spec)
         published = open_job(store, ledger, app, manifest)
     else:
         published = open_job(store, ledger, app, manifest)
@@ -100,19 +102,42 @@ def budget_for(request: Request, spec: ModelSpec, hardware: Hardware, tokens: in
     return Budget(tokens=tokens)
 
 
-def stage_visibly(
-    request: Request, store: Store, fingerprint: str, budget: Budget, spec: ModelSpec
+def stage_alone(
+    request: Request,
+    store: Store,
+    ledger: Ledger,
+    fingerprint: str,
+    budget: Budget,
+    spec: ModelSpec,
 ) -> Manifest:
-    """Stage the input with a line that says how far it is."""
+    """Stage the input, with a line that says how far it is, unless somebody else does already.
+
+    Raises:
+        UserError: somebody else stages this very job.
+    """
+    job, owner = job_name(request.source, fingerprint), uuid.uuid4().hex
     batches = records = 0
+
+    def hold() -> None:
+        if not ledger.hold_staging(job, owner):
+            raise UserError(
+                f"Job {job} is being submitted by another producer at this moment. Wait for it: "
+                f"producer watch {job}"
+            )
+
+    hold()
     with console.status("Reading the input …") as status:
 
         def show(more: int, _tokens: int) -> None:
             nonlocal batches, records
             batches, records = batches + 1, records + more
             status.update(f"Reading the input: {records:,} records in {batches:,} batches …")
+            hold()
 
-        return stage(store, request, fingerprint, budget=budget, dim=spec.dim, on_batch=show)
+        try:
+            return stage(store, request, fingerprint, budget=budget, dim=spec.dim, on_batch=show)
+        finally:
+            ledger.release_staging(job)
 
 
 def report_input(manifest: Manifest) -> None:

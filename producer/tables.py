@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from common.ledger import Progress, WorkerInfo
 from common.messages import BatchResult, Status
@@ -12,9 +12,20 @@ from common.messages import BatchResult, Status
 #: Rows and batches that are named one by one; the rest are counted.
 SHOWN = 20
 
+#: Columns where nobody looks at a screen.
+PIPE_WIDTH = 200
+
+
+def output_console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
 
 def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
-    table = Table("job", "state", "model", "batches", "sequences", "tokens/s", "submitted")
+    # A job's name is what the next command needs: it is shown whole.
+    job_column = Column("job", no_wrap=True, overflow="ignore")
+    others = ("state", "model", "batches", "sequences", "tokens/s a device", "submitted")
+    table = Table(job_column, *others)
     for job in jobs:
         table.add_row(
             job.job,
@@ -41,7 +52,7 @@ def print_job(console: Console, job: Progress, queued: int, results: list[BatchR
         "sequences": f"{job.rows_done:,} of {job.records:,}",
         "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
         "tokens": f"{job.count('tokens_done'):,} of {job.tokens:,}",
-        "tokens/s": mean_speed(job),
+        "tokens/s a device": mean_speed(job),
         "device time": f"{job.count('milliseconds') / 1000:,.1f} s",
         "taken over": f"{job.count('leases_lost'):,} batches from workers that went away",
         "unstable": f"{job.count('rows_unstable'):,} sequences without numbers",
@@ -95,6 +106,6 @@ def state_of(job: Progress) -> str:
 
 
 def mean_speed(job: Progress) -> str:
-    """Tokens per second of device time, over all devices together."""
+    """Tokens per second of device time: what one device does."""
     milliseconds = job.count("milliseconds")
     return f"{1000 * job.count('tokens_done') / milliseconds:,.0f}" if milliseconds else "-"

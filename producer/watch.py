@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from redis.exceptions import RedisError
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from common.errors import UserError
-from common.ledger import JobState, Ledger
+from common.ledger import JobState, Ledger, WorkerInfo
 from common.ledger import Progress as JobProgress
 from producer.jobs import LostWork
 
@@ -85,7 +85,7 @@ def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress:
     if progress.state is JobState.CANCELLED:
         raise UserError(f"Job {job} was cancelled.")
     tokens_per_second = speed.update(time.monotonic(), progress.count("tokens_done"))
-    workers = sum(progress.queue in worker.queues for worker in ledger.workers())
+    workers = [worker for worker in ledger.workers() if progress.queue in worker.queues]
     show(describe(progress, tokens_per_second, workers), progress)
     return progress
 
@@ -126,7 +126,7 @@ def lines(console: Console, job: str) -> Show:
     return show
 
 
-def describe(progress: JobProgress, speed: float | None, workers: int) -> str:
+def describe(progress: JobProgress, speed: float | None, workers: Sequence[WorkerInfo]) -> str:
     """One line: batches, sequences, speed and the time to go."""
     parts = [
         f"{progress.batches_done:,}/{progress.batches:,} batches",
@@ -138,13 +138,21 @@ def describe(progress: JobProgress, speed: float | None, workers: int) -> str:
             seconds = (progress.tokens - progress.count("tokens_done")) / speed
             parts.append(f"ETA {duration(seconds)}")
     elif not progress.finished:
-        parts.append("waiting for a worker" if workers == 0 else f"{workers} workers")
+        parts.append(describe_workers(workers))
     for name, label in (("rows_unstable", "unstable"), ("leases_lost", "taken over")):
         if progress.count(name):
             parts.append(f"{progress.count(name):,} {label}")
     if progress.count("batches_failed"):
         parts.append(f"{progress.count('batches_failed'):,} batches failed")
     return " · ".join(parts)
+
+
+def describe_workers(workers: Sequence[WorkerInfo]) -> str:
+    if not workers:
+        return "waiting for a worker"
+    if all(worker.weights is None for worker in workers):
+        return "loading the model"
+    return "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
 
 
 def duration(seconds: float) -> str:

@@ -38,6 +38,10 @@ SMALLEST_PACK_TOKENS = 1024
 DTYPES = {Rung.FP16: torch.float16, Rung.BF16: torch.bfloat16, Rung.FP32: torch.float32}
 
 
+class DeviceLostError(Exception):
+    """After a CUDA error every later call fails too, until a new process begins."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the engine made of a batch."""
@@ -92,6 +96,7 @@ class Engine:
         Raises:
             UserError: a layer that the model does not have.
             torch.OutOfMemoryError: not even the smallest pack fits the device.
+            DeviceLostError: the device is of no more use to this process.
         """
         work = Work(
             records=records,
@@ -116,10 +121,15 @@ class Engine:
                     parts.append(self._run_pack(work, pack))
                 return parts
             except torch.OutOfMemoryError:
-                if self.pack_tokens <= SMALLEST_PACK_TOKENS:
+                # A smaller pack is no help if one record alone is too large for the device.
+                if pack.segments == 1 or self.pack_tokens <= SMALLEST_PACK_TOKENS:
                     raise
-                self.pack_tokens //= 2
+                self.pack_tokens = max(self.pack_tokens // 2, SMALLEST_PACK_TOKENS)
                 log.warning("Out of device memory: packs are now %d tokens.", self.pack_tokens)
+            except RuntimeError as error:
+                if "CUDA error" in str(error):
+                    raise DeviceLostError(str(error).splitlines()[0]) from error
+                raise
             torch.cuda.empty_cache()
 
     @torch.inference_mode()

@@ -27,6 +27,11 @@ class Heartbeat:
     def start(self) -> None:
         self._thread.start()
 
+    def update(self, info: WorkerInfo) -> None:
+        """Say something new of this worker, at once."""
+        self.info = info
+        self.ledger.announce(info)
+
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
+from pydantic import ValidationError
 
 from common.broker import EMBED_TASK, connect, make_celery, queue_name
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
 from common.messages import Batch
 from common.modeltable import ModelSource
-from common.rungs import PrecisionChoice, model_precision, served_rungs
+from common.rungs import PrecisionChoice, Rung, model_precision, served_rungs
 from common.settings import Settings
 from common.store import open_store
 from workers.engine import DTYPES, Engine
@@ -46,38 +47,47 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     ledger = Ledger(connect(settings.broker_url))
     source = ModelSource.parse(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        # Not to be served by a CPU instead, which would hold large batches for hours.
+        raise RuntimeError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']} cannot be used by PyTorch.")
     precision = model_precision(choice, on_gpu=device == "cuda")
     queues = tuple(queue_name(source, rung) for rung in served_rungs(precision))
     name = f"{device}{os.environ.get('CUDA_VISIBLE_DEVICES', '')}-{os.getpid()}"
     log.info("Loading %s in %s on %s.", source.text, precision, device_name(device))
-    loaded = load_model(source, device=device, dtype=DTYPES[precision])
-    if source.is_random:
-        log.warning("%s: RANDOM WEIGHTS. The embeddings mean nothing.", source.text)
-    engine = Engine(loaded, precision)
-    engine.warm_up()
     info = WorkerInfo(
         name=f"{name}@{socket.gethostname()}",
         model=source.text,
-        weights=loaded.fingerprint,
+        weights=None,
         device=device_name(device),
         precision=precision,
         queues=queues,
     )
     heartbeat = Heartbeat(ledger, info)
-    runner = BatchRunner(
-        store=open_store(settings.required_store()),
-        ledger=ledger,
-        engine=engine,
-        heartbeat=heartbeat,
-        name=info.name,
-    )
     heartbeat.start()
-    if READY_FILE in os.environ:
-        Path(os.environ[READY_FILE]).touch()
     try:
+        engine = load_engine(source, device, precision)
+        heartbeat.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
+        runner = BatchRunner(
+            store=open_store(settings.required_store()),
+            ledger=ledger,
+            engine=engine,
+            heartbeat=heartbeat,
+            name=info.name,
+        )
+        if READY_FILE in os.environ:
+            Path(os.environ[READY_FILE]).touch()
         return consume(settings.broker_url, queues, runner, name)
     finally:
         heartbeat.stop()
+
+
+def load_engine(source: ModelSource, device: str, precision: Rung) -> Engine:
+    loaded = load_model(source, device=device, dtype=DTYPES[precision])
+    if source.is_random:
+        log.warning("%s: RANDOM WEIGHTS. The embeddings mean nothing.", source.text)
+    engine = Engine(loaded, precision)
+    engine.warm_up()
+    return engine
 
 
 def consume(broker_url: str, queues: tuple[str, ...], runner: BatchRunner, name: str) -> int:
@@ -86,7 +96,11 @@ def consume(broker_url: str, queues: tuple[str, ...], runner: BatchRunner, name:
 
     @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
     def embed(**message: Any) -> None:
-        batch = Batch.model_validate(message)
+        try:
+            batch = Batch.model_validate(message)
+        except ValidationError as error:
+            log.error("A message that is no batch is dropped: %s", error)
+            raise Reject("no batch", requeue=False) from None
         try:
             runner.run(batch)
         except GiveBackError as error:

@@ -1,7 +1,6 @@
 """The supervisor: one worker process per GPU, each with its GPU alone, restarted if it dies."""
 
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from common.processes import start_dependent, stop
+from common.processes import start_dependent, wait_or_kill
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,12 @@ class Slot:
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         # Set before the process imports torch: it never sees another GPU.
         gpu = "" if self.gpu is None else self.gpu
-        return {**base, "CUDA_VISIBLE_DEVICES": gpu, READY_FILE: str(self.ready_file)}
+        return {
+            **base,
+            "CUDA_VISIBLE_DEVICES": gpu,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers them
+            READY_FILE: str(self.ready_file),
+        }
 
 
 def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -68,7 +72,8 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
         0 after a signal, 2 if a process ended because only the user can help, 1 if none can.
     """
     folder = Path(tempfile.mkdtemp(prefix="virnucpro-"))
-    slots = [Slot(gpu, folder / gpu) for gpu in gpus] or [Slot(None, folder / "cpu")]
+    devices: list[str | None] = [*gpus] or [None]
+    slots = [Slot(gpu, folder / str(number)) for number, gpu in enumerate(devices)]
     asked_to_stop = False
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
@@ -83,6 +88,9 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
             now = time.monotonic()
             for slot in slots:
                 code = code or tend(slot, arguments, environment, now)
+            # One bad GPU, or a broker that is away for a while, is no reason to stop the others.
+            if any(slot.ready_file.exists() for slot in slots):
+                code = 0
             time.sleep(0.2)
     finally:
         end_all(slots)
@@ -106,7 +114,8 @@ def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], n
     if code is None:
         return 0
     slot.process = None
-    return EXIT_USER_ERROR if code == EXIT_USER_ERROR else plan_successor(slot, code, now)
+    verdict = plan_successor(slot, code, now)
+    return EXIT_USER_ERROR if code == EXIT_USER_ERROR else verdict
 
 
 def plan_successor(slot: Slot, code: int, now: float) -> int:
@@ -115,21 +124,23 @@ def plan_successor(slot: Slot, code: int, now: float) -> int:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     if now - slot.started > HEALTHY_SECONDS:
         slot.pause = FIRST_PAUSE
+    verdict = 0
     if not slot.ready_file.exists():
         slot.early_deaths += 1
-        if slot.early_deaths == HOPELESS:
-            log.error("The worker on %s died %d times (%s): giving up.", where, HOPELESS, how)
-            return EXIT_HOPELESS
-    log.error("The worker on %s died (%s); starting it again in %g s.", where, how, slot.pause)
+        if slot.early_deaths >= HOPELESS:
+            log.error("The worker on %s died %d times (%s).", where, slot.early_deaths, how)
+            verdict = EXIT_HOPELESS
+    log.error("The worker on %s ended (%s); the next start is in %g s.", where, how, slot.pause)
     slot.start_at = now + slot.pause
     slot.pause = min(2 * slot.pause, LONGEST_PAUSE)
-    return 0
+    return verdict
 
 
 def end_all(slots: Sequence[Slot]) -> None:
+    """Ask all to end at once; those that have not after the grace period are killed."""
     running = [slot.process for slot in slots if slot.process is not None]
     for process in running:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
     for process in running:
-        stop(process, GRACE_SECONDS)
+        wait_or_kill(process, max(0.0, deadline - time.monotonic()))

@@ -1,6 +1,7 @@
 """One batch through a worker: claim, fetch, embed, write, complete."""
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from redis.exceptions import RedisError
 
 from common import __version__, layout
 from common.batchfile import decode_batch
-from common.ledger import Claim, Ledger
+from common.errors import UserError
+from common.ledger import LEASE_SECONDS, Claim, Ledger
 from common.manifest import Manifest, read_manifest
 from common.messages import Batch, BatchResult, Status
 from common.modeltable import resolve_layers
 from common.shard import create_embedding_file
-from common.store import ObjectNotFoundError, Store, StoreError
-from workers.engine import Engine, Outcome
+from common.store import Store, StoreError
+from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ MAX_ATTEMPTS = 5
 
 #: Pause of a worker after it met a batch that it must not compute.
 LEAVE_SECONDS = 1.0
+
+EXIT_DEVICE_LOST = 70
 
 MEANINGLESS = "random weights: these embeddings mean nothing"
 
@@ -64,14 +68,19 @@ class BatchRunner:
         owner = f"{self.name}/{uuid.uuid4().hex[:8]}"
         try:
             outcome, attempt = self._claim(batch, owner)
-            if outcome is not Claim.TAKEN:
-                log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, outcome)
-                return
+        except RedisError as error:
+            raise GiveBackError(f"the ledger did not answer: {error}") from error
+        if outcome is not Claim.TAKEN:
+            log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, outcome)
+            return
+        try:
             with self.heartbeat.holding(batch, owner):
                 result = self._result(batch, owner, attempt)
-            self.ledger.complete(result)
+            self.ledger.complete(result, owner=owner)
             log.info("Batch %d of %s: %s.", batch.index, batch.job, summary(result))
         except RedisError as error:
+            # Given back while our own lease still stands, it would be dropped as held by another.
+            self.stopping.wait(LEASE_SECONDS)
             raise GiveBackError(f"the ledger did not answer: {error}") from error
 
     def _claim(self, batch: Batch, owner: str) -> tuple[Claim, int]:
@@ -99,9 +108,17 @@ class BatchRunner:
             self.ledger.release(batch, owner=owner)
             raise
         except StoreError as error:
-            if attempt < MAX_ATTEMPTS and not isinstance(error, ObjectNotFoundError):
+            if attempt < MAX_ATTEMPTS:
                 self.ledger.release(batch, owner=owner)
                 raise GiveBackError(f"attempt {attempt}: {error}") from error
+            return self._failure(batch, error)
+        except DeviceLostError as error:
+            if attempt < MAX_ATTEMPTS:
+                self.ledger.release(batch, owner=owner)
+            else:
+                self.ledger.complete(self._failure(batch, error), owner=owner)
+            self.end_process(error)
+        except UserError as error:
             return self._failure(batch, error)
         except Exception as error:
             log.exception("Batch %d of %s failed.", batch.index, batch.job)
@@ -118,6 +135,11 @@ class BatchRunner:
             seconds=outcome.seconds,
             unstable=outcome.unstable,
         )
+
+    def end_process(self, error: Exception) -> NoReturn:
+        """End at once: other threads would fail every batch that they take."""
+        log.critical("The device is lost (%s): this process ends, the next one begins.", error)
+        os._exit(EXIT_DEVICE_LOST)
 
     def _failure(self, batch: Batch, error: Exception) -> BatchResult:
         return BatchResult(
@@ -172,8 +194,6 @@ class BatchRunner:
         for pause in STORE_RETRY_SECONDS:
             try:
                 return action()
-            except ObjectNotFoundError:
-                raise
             except StoreError as error:
                 log.warning("%s Trying again in %g s.", error, pause)
                 self.stopping.wait(pause)

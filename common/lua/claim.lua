@@ -1,8 +1,10 @@
 -- Take a lease on a batch at a rung, unless it is done or somebody holds it.
 -- Returns what became of it, and how often this batch was taken so far.
 -- KEYS: job, done bitmap of the rung, leases, owners, attempts
--- ARGV: batch index, field, owner, weights fingerprint, lease seconds
+-- ARGV: batch index, field, owner, weights fingerprint, lease seconds, creation of the job
 if redis.call('EXISTS', KEYS[1]) == 0 then return { 'unknown', 0 } end
+-- A message of an earlier staging of the same job may describe a batch that is now another one.
+if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'created') ~= ARGV[6] then return { 'unknown', 0 } end
 if redis.call('HGET', KEYS[1], 'state') == 'cancelled' then return { 'cancelled', 0 } end
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return { 'done', 0 } end
 

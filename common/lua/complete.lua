@@ -1,8 +1,10 @@
 -- Count a batch's result at a rung: the first report changes the counters, later ones nothing.
 -- KEYS: job, done bitmap of the rung, leases, owners, results
 -- ARGV: batch index, field, status, precision, rows with numbers, rows without, tokens,
---       milliseconds, result as JSON
+--       milliseconds, result as JSON, owner (or nothing)
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local holder = redis.call('HGET', KEYS[4], ARGV[2])
+if ARGV[3] == 'failed' and holder and ARGV[10] ~= '' and holder ~= ARGV[10] then return 0 end
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('HDEL', KEYS[4], ARGV[2])
 if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,10 @@ from common.store.base import ObjectNotFoundError, StoreError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+
+#: S3 deletes at most this many objects in one request.
+DELETED_TOGETHER = 1000
 
 
 def split_s3_url(url: str) -> tuple[str, str]:
@@ -74,9 +79,16 @@ class S3Store:
                     yield item["Key"].removeprefix(self.prefix)
 
     def delete(self, prefix: str) -> None:
-        for key in list(self.keys(prefix)):
-            with self._errors(f"delete {key}"):
-                self.client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        keys = self.keys(prefix)
+        while together := list(islice(keys, DELETED_TOGETHER)):
+            with self._errors(f"delete {prefix}"):
+                self.client.delete_objects(
+                    Bucket=self.bucket,
+                    Delete={
+                        "Objects": [{"Key": self.prefix + key} for key in together],
+                        "Quiet": True,
+                    },
+                )
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:

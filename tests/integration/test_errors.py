@@ -183,3 +183,22 @@ def test_a_worker_without_a_broker_says_what_to_start(tmp_path):
     )
     done = run("workers.cli", "start", "--model", "esm2_t6_8M_UR50D", environment=environment)
     assert "No Redis answers at redis://127.0.0.1:1/0" in refused(done)
+
+
+@pytest.mark.parametrize("options", [["--include"], ["--layers"], ["--layers", "-1", "-1"]])
+def test_a_form_that_names_nothing_or_something_twice_is_refused(fleet, tmp_path, options):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    text = refused(fleet.producer("submit", tmp_path / "p.fasta", *options))
+    assert options[0].removeprefix("--") in text
+    assert untouched(fleet)
+
+
+def test_a_job_that_somebody_else_stages_is_left_to_them(fleet, tiny, examples):
+    first = fleet.producer("submit", examples, "--model", tiny).stdout.strip()
+    fleet.ledger.forget(first)
+    store = Path(fleet.store_url.removeprefix("file://"))
+    (store / first / "manifest.json").unlink()
+    fleet.ledger.hold_staging(first, "another producer")
+    text = refused(fleet.producer("submit", examples, "--model", tiny))
+    assert "is being submitted by another producer" in text
+    assert any((store / first / "input").iterdir())

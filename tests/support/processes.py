@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 
-from common.ledger import Ledger
+from common.ledger import Ledger, WorkerInfo
 from common.processes import start_dependent, stop
 from producer.local import redis_server
 
 START_SECONDS = 90
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,12 @@ class Fleet:
             logs = [folder / f"worker-{number}.log" for number in range(count)]
             for log in logs:
                 stack.enter_context(running_worker(model, log, self.environment))
-            wait_until(lambda: len(self.ledger.workers()) >= count, START_SECONDS)
+            wait_until(lambda: sum(map(is_ready, self.ledger.workers())) >= count, START_SECONDS)
             yield logs
+
+
+def is_ready(worker: WorkerInfo) -> bool:
+    return worker.weights is not None
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -98,8 +104,10 @@ def running_fleet(folder: Path, store_url: str, **more: str) -> Iterator[Fleet]:
         yield Fleet(url, store_url, clean_environment(**variables))
 
 
-def wait_until(condition: Callable[[], object], seconds: float) -> None:
+def wait_until(condition: Callable[[], T], seconds: float) -> T:
+    """The first value that is true."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"{condition} did not come true in {seconds} s"
         time.sleep(0.1)
+    return value

@@ -139,7 +139,8 @@ def test_a_job_that_was_staged_anew_starts_anew(ledger):
     assert ledger.results(staged_again.job) == []
     progress = progress_of(ledger, staged_again)
     assert (progress.batches, progress.batches_done, progress.leased) == (3, 0, 0)
-    assert attempt(ledger, "b") == 1
+    outcome, attempts = ledger.claim(staged_again.batch(0), owner="b", weights=WEIGHTS)
+    assert (outcome, attempts) == (Claim.TAKEN, 1)
     assert ledger.jobs() == [MANIFEST.job]
 
 
@@ -561,3 +562,32 @@ def test_counts_are_right_whatever_happens_in_whatever_order(ledger):
     run_state_machine_as_test(
         lambda: Fleet(ledger), settings=settings(max_examples=100, stateful_step_count=50)
     )
+
+
+def test_a_late_owners_failure_does_not_beat_the_one_who_took_over(ledger):
+    claim(ledger, owner="a")
+    lapse(ledger)
+    assert claim(ledger, owner="b") is Claim.TAKEN
+    assert not ledger.complete(failed(), owner="a")
+    assert ledger.complete(ok(), owner="b")
+    progress = ledger.progress(BATCH.job)
+    assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
+
+
+def test_a_message_of_an_earlier_staging_is_not_taken(ledger):
+    stale = BATCH.model_copy(update={"created": BATCH.created - 60})
+    assert claim(ledger, stale) is Claim.UNKNOWN
+    assert claim(ledger) is Claim.TAKEN
+
+
+def test_weights_that_a_restored_job_began_with_are_kept(ledger):
+    ledger.pin_weights(BATCH.job, "others")
+    assert claim(ledger) is Claim.OTHER_WEIGHTS
+
+
+def test_a_job_is_staged_by_one_producer_at_a_time(ledger):
+    assert ledger.hold_staging("new", "a")
+    assert ledger.hold_staging("new", "a")
+    assert not ledger.hold_staging("new", "b")
+    ledger.release_staging("new")
+    assert ledger.hold_staging("new", "b")

@@ -1,5 +1,7 @@
 """Shards: every number and every text comes back from HDF5 as it went in."""
 
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from common.batchfile import Record
 from common.manifest import OutputForm
 from common.rungs import Rung
 from common.shard import Embeddings, open_embedding_file, read_embeddings
+from tests.conftest import ROOT
 from tests.support.shards import embeddings_of, write_shard
 
 DIM = 4
@@ -137,5 +140,33 @@ def test_a_cut_file_is_an_error(tmp_path, keep):
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="nable to"):
+    with pytest.raises(OSError, match="No such file"):
         write_shard(tmp_path / "none" / "shard.h5", MEAN, DIM)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tests.support.shards import write_shard
+from tests.unit.test_shard import DIM, MEAN
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    write_shard(Path(sys.argv[1]), MEAN, DIM)
+except OSError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+@pytest.mark.parametrize("room", [0, 500, 1000, 2000])
+def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(tmp_path, room):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "shard.h5"), str(room)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert done.stderr.startswith("refused: ")
+    assert "Traceback" not in done.stderr

@@ -87,3 +87,20 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+GPU_0_IS_WELL = WRITE_GPU + (
+    "if os.environ['CUDA_VISIBLE_DEVICES'] == '0':\n"
+    "    pathlib.Path(os.environ['VIRNUCPRO_READY_FILE']).touch()\n"
+    "    time.sleep(60)\n"
+    "raise SystemExit(2)\n"
+)
+
+
+def test_one_bad_gpu_does_not_stop_the_others(tmp_path):
+    process = supervisor(GPU_0_IS_WELL, "0 1", tmp_path)
+    wait_until(lambda: len(list(tmp_path.glob("gpu1-*"))) >= 3, 30)
+    assert process.poll() is None
+    assert len(list(tmp_path.glob("gpu0-*"))) == 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.ledger import JobState, Progress
+from common.ledger import JobState, Progress, WorkerInfo
+from common.rungs import Rung
 from producer.watch import Speed, describe, duration
 
 
@@ -87,33 +88,49 @@ def progress(state: JobState = JobState.OPEN, **counts: int) -> Progress:
     )
 
 
+READY = WorkerInfo(
+    name="cuda0-1@host",
+    model="esm2_t6_8M_UR50D",
+    weights="0123456789abcdef",
+    device="GPU",
+    precision=Rung.FP16,
+    queues=("esm2_t6_8M_UR50D.fp16",),
+)
+LOADING = READY.model_copy(update={"weights": None})
+
+
 def test_a_job_that_runs_has_batches_sequences_speed_and_time_to_go():
     running = progress(batches_done=300, rows_fp16=12_000, rows_fp32=345, tokens_done=250_000)
-    assert describe(running, 1500.0, 2) == (
+    assert describe(running, 1500.0, [READY, READY]) == (
         "300/1,200 batches · 12,345/50,000 sequences · 1,500 tokens/s · ETA 8 min 20 s"
     )
 
 
 def test_a_job_without_a_worker_waits_for_one():
-    assert describe(progress(), None, 0) == (
+    assert describe(progress(), None, []) == (
         "0/1,200 batches · 0/50,000 sequences · waiting for a worker"
     )
 
 
 def test_a_job_that_has_not_begun_says_how_many_workers_there_are():
-    assert describe(progress(), None, 3).endswith(" · 3 workers")
+    assert describe(progress(), None, [READY] * 3).endswith(" · 3 workers")
+
+
+def test_a_job_whose_workers_all_load_their_model_says_so():
+    assert describe(progress(), None, [LOADING, LOADING]).endswith(" · loading the model")
+    assert describe(progress(), None, [LOADING, READY]).endswith(" · 2 workers")
 
 
 @pytest.mark.parametrize("speed", [None, 500.0])
 def test_a_finished_job_has_no_time_to_go_and_waits_for_nobody(speed):
     done = progress(JobState.FINISHED, batches_done=1200, tokens_done=1_000_000)
-    line = describe(done, speed, 0)
+    line = describe(done, speed, [])
     assert "ETA" not in line
     assert "worker" not in line
 
 
 def test_what_went_wrong_is_counted():
     troubled = progress(rows_unstable=1234, leases_lost=2, batches_failed=1)
-    assert describe(troubled, None, 1).endswith(
+    assert describe(troubled, None, [READY]).endswith(
         " · 1,234 unstable · 2 taken over · 1 batches failed"
     )

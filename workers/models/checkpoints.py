@@ -111,6 +111,8 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
             heads=config.encoder_attention_heads,
         )
         weights = data["model"]
+        if not config.token_dropout:
+            raise ValueError("token_dropout is off, unlike in any ESM-2")
     except Exception as error:
         raise UserError(
             f"{path}: not a fair-esm ESM-2 checkpoint that can be opened safely "
