@@ -215,8 +215,11 @@ class Ledger:
         self.redis.expire(key, STAGING_SECONDS)
         return True
 
-    def release_staging(self, job: str) -> None:
-        self.redis.delete(f"{job_key(job)}:staging")
+    def release_staging(self, job: str, owner: str) -> None:
+        """Let others stage a job, if it is still ``owner`` who does."""
+        key = f"{job_key(job)}:staging"
+        if self.redis.get(key) == owner:
+            self.redis.delete(key)
 
     def pin_weights(self, job: str, weights: str) -> None:
         """Note the weights that a job's numbers come from, if none are noted yet."""

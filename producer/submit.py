@@ -112,6 +112,9 @@ def stage_alone(
 ) -> Manifest:
     """Stage the input, with a line that says how far it is, unless somebody else does already.
 
+    Returns:
+        The manifest; of another producer, if one has just finished staging this very job.
+
     Raises:
         UserError: somebody else stages this very job.
     """
@@ -135,9 +138,13 @@ def stage_alone(
             hold()
 
         try:
+            # It may have come since the caller looked: to stage again would delete it.
+            there = find_job(store, job)
+            if there is not None:
+                return there
             return stage(store, request, fingerprint, budget=budget, dim=spec.dim, on_batch=show)
         finally:
-            ledger.release_staging(job)
+            ledger.release_staging(job, owner)
 
 
 def report_input(manifest: Manifest) -> None:

@@ -589,5 +589,7 @@ def test_a_job_is_staged_by_one_producer_at_a_time(ledger):
     assert ledger.hold_staging("new", "a")
     assert ledger.hold_staging("new", "a")
     assert not ledger.hold_staging("new", "b")
-    ledger.release_staging("new")
+    ledger.release_staging("new", "b")
+    assert not ledger.hold_staging("new", "b")
+    ledger.release_staging("new", "a")
     assert ledger.hold_staging("new", "b")
