@@ -1,11 +1,12 @@
-"""One packed batch on one GPU: our ESM-2 in FP16 beside fair-esm, and its numbers beside FP32's.
+"""One packed batch on one GPU: our models in FP16, ESM-2 beside fair-esm, and the numbers beside
+FP32's.
 
     python -m benchmarks.gpu [--models NAME ...] [--tokens N] [--repeats N] [--profile]
 
 Random weights, made on the GPU; lengths as proteins have them (lognormal, median 290 residues, 30
-to 1022). Each figure is a median of whole batches between CUDA events, after a warm-up. Needs
-torch and numpy; fair-esm takes part if it is installed. A part that fails says so, and the next
-one runs.
+to 1022), for DNABERT-S in tokens. Each figure is a median of whole batches between CUDA events,
+after a warm-up. Needs torch and numpy; fair-esm takes part if it is installed. A part that fails
+says so, and the next one runs.
 """
 
 import argparse
@@ -21,11 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.modeltable import MODELS, ModelSpec
-from workers.models.attention import VARLEN_KERNEL, has_varlen_kernel
-from workers.models.esm2 import ESM2, compile_blocks
+from common.modeltable import ESM2, MODELS, ModelSpec
+from common.rungs import Rung
+from workers.engine import compile_blocks, exact_products
+from workers.models.attention import VARLEN_KERNEL
+from workers.models.encoder import Encoder
+from workers.models.esm2_tokens import tokenize_esm2
+from workers.models.loading import model_class
 from workers.models.random_weights import random_scale
-from workers.packing import Pack, make_pack
+from workers.packing import Tokens
 
 #: Gives proteins' token-weighted mean length, 487, with the median of 290.
 LENGTH_SIGMA = 0.64
@@ -63,10 +68,11 @@ def measure_model(spec: ModelSpec, options: argparse.Namespace) -> None:
     proteins = random_proteins(options.tokens)
     print(f"\n{spec.name}: {len(proteins)} segments, {options.tokens:,} tokens", flush=True)
     bench = Bench(options)
-    pack = PackOnDevice(make_pack(0, proteins), options.device)
+    pack = PackOnDevice(tokens_for(spec, proteins), options.device)
     model = random_model(spec, options.device)
-    weights = fair_esm_weights(model)
-    exact = attempt("ours, FP32", lambda: pack.means(model))
+    weights = fair_esm_weights(model) if spec.family is ESM2 else {}
+    with exact_products(Rung.FP32):
+        exact = attempt("ours, FP32", lambda: pack.means(model))
     half = torch.float16 if options.device == "cuda" else torch.bfloat16
     model.to(half)
     plain = attempt("ours", lambda: bench.packed("ours, not compiled", model, pack))
@@ -77,7 +83,8 @@ def measure_model(spec: ModelSpec, options: argparse.Namespace) -> None:
     print_cosine(f"ours in {half} against FP32", plain, exact)
     print_cosine(f"ours in {half}, compiled, against FP32", compiled, exact)
     release(model)
-    attempt("fair-esm", lambda: compare_fair_esm(spec, weights, proteins, exact, bench))
+    if spec.family is ESM2:
+        attempt("fair-esm", lambda: compare_fair_esm(spec, weights, proteins, exact, bench))
 
 
 # --- what is measured -------------------------------------------------------------------------
@@ -86,19 +93,19 @@ def measure_model(spec: ModelSpec, options: argparse.Namespace) -> None:
 class PackOnDevice:
     """A pack's tensors where the model is."""
 
-    def __init__(self, pack: Pack, device: str) -> None:
-        self.input_ids = torch.from_numpy(pack.input_ids).to(device)
-        self.cu_seqlens = torch.from_numpy(pack.cu_seqlens).to(device)
-        self.max_seqlen = pack.max_seqlen
+    def __init__(self, tokens: Tokens, device: str) -> None:
+        self.input_ids = torch.from_numpy(tokens.ids).to(device)
+        self.cu_seqlens = torch.from_numpy(tokens.cu_seqlens).to(device)
+        self.max_seqlen = int(tokens.lengths.max())
 
     @torch.inference_mode()
-    def run(self, model: ESM2) -> Tensor:
+    def run(self, model: Encoder) -> Tensor:
         """The last representation, ``[T, D]``."""
         last = model.spec.layers
         found = model.forward_packed(self.input_ids, self.cu_seqlens, self.max_seqlen, [last])
         return found[last]
 
-    def means(self, model: ESM2) -> Tensor:
+    def means(self, model: Encoder) -> Tensor:
         """FP32 means over each segment's residues, ``[N, D]``."""
         hidden = self.run(model).float()
         bounds = self.cu_seqlens.tolist()
@@ -111,15 +118,12 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.device, self.repeats, self.tokens = options.device, options.repeats, options.tokens
 
-    def packed(self, label: str, model: ESM2, pack: PackOnDevice) -> Tensor:
-        if pack.input_ids.is_cuda and not has_varlen_kernel(model.embed_tokens.weight):
-            print("  no kernel for packs here: attention goes segment by segment", flush=True)
-        self.line(
-            f"{label}, {model.embed_tokens.weight.dtype}", lambda: pack.run(model), self.repeats
-        )
+    def packed(self, label: str, model: Encoder, pack: PackOnDevice) -> Tensor:
+        dtype = next(model.parameters()).dtype
+        self.line(f"{label}, {dtype}", lambda: pack.run(model), self.repeats)
         return pack.means(model)
 
-    def compile(self, model: ESM2, pack: PackOnDevice) -> None:
+    def compile(self, model: Encoder, pack: PackOnDevice) -> None:
         """Compile the blocks; then see that a pack of another size compiles nothing more."""
         compile_blocks(model)
         try:
@@ -129,7 +133,8 @@ class Bench:
             raise
         usual, graphs = self.clock(lambda: pack.run(model)), compiled_graphs()
         print(f"  compiled in {first - usual:.1f} s, {graphs} graphs", flush=True)
-        other = PackOnDevice(make_pack(0, random_proteins(self.tokens // 3, seed=1)), self.device)
+        fewer = random_proteins(self.tokens // 3, seed=1)
+        other = PackOnDevice(tokens_for(model.spec, fewer), self.device)
         again = self.clock(lambda: other.run(model))
         more = compiled_graphs() - graphs
         print(f"  first run of another size: {again:.3f} s, {more} more graphs", flush=True)
@@ -226,11 +231,20 @@ def random_proteins(tokens: int, seed: int = 0) -> list[str]:
     return proteins
 
 
-def random_model(spec: ModelSpec, device: str) -> ESM2:
+def tokens_for(spec: ModelSpec, proteins: list[str]) -> Tokens:
+    """The proteins' tokens; for DNA, random tokens of the same number for each."""
+    tokens = tokenize_esm2(proteins)
+    if spec.family is ESM2:
+        return tokens
+    return Tokens(np.random.default_rng(0).integers(5, 4096, len(tokens.ids)), tokens.cu_seqlens)
+
+
+@torch.no_grad()
+def random_model(spec: ModelSpec, device: str) -> Encoder:
     """FP32 weights as those of ``random:`` models, but drawn on the device."""
     torch.manual_seed(0)
     with torch.device(device):
-        model = ESM2(spec)
+        model = model_class(spec)(spec)
     for name, weight in model.named_parameters():
         weight.normal_(0.0, random_scale(name, weight.shape))
         if name.endswith("norm.weight"):
@@ -248,7 +262,7 @@ FAIR_ESM_PARTS = {
 }
 
 
-def fair_esm_weights(model: ESM2) -> dict[str, Tensor]:
+def fair_esm_weights(model: Any) -> dict[str, Tensor]:
     """Our weights under fair-esm's names, on the host: off the memory that is measured."""
     weights = {"embed_tokens.weight": model.embed_tokens.weight}
     for kind in ("weight", "bias"):

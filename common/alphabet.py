@@ -1,17 +1,47 @@
-"""The letters that a FASTA record may use, and the tokens that a model makes of them.
+"""The letters that a FASTA record may use, and the tokens that ESM-2 makes of them."""
 
-Source: ``Alphabet.from_architecture("ESM-1b")`` of fair-esm 2.0.0, which ESM-2 shares.
-"""
+from dataclasses import dataclass
+from typing import Literal
 
-#: ESM-2's vocabulary; a token's id is its place in this tuple.
+#: ESM-2's vocabulary; a token's id is its place in this tuple. Source:
+#: ``Alphabet.from_architecture("ESM-1b")`` of fair-esm 2.0.0, which ESM-2 shares.
 ESM2_TOKENS: tuple[str, ...] = (
     *("<cls>", "<pad>", "<eos>", "<unk>"),
     *"LAGVSERTIDPKQNFYMHWCXBUZO.-",
     *("<null_1>", "<mask>"),
 )
 
-#: The letters a protein record may use: amino acids, ambiguity codes and the two gap signs.
-ESM2_LETTERS: frozenset[str] = frozenset(token for token in ESM2_TOKENS if len(token) == 1)
-
-#: Tokens that every ESM-2 segment has besides its residues: ``<cls>`` and ``<eos>``.
+#: Tokens that every segment has besides its letters: ``<cls>`` and ``<eos>``, or ``[CLS]`` and
+#: ``[SEP]``.
 SPECIAL_TOKENS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alphabet:
+    """What a kind of sequence is written in."""
+
+    name: Literal["protein", "dna"]
+    letters: frozenset[str]  # upper case
+    unknown: str  # what ``--unknown x`` makes of any other letter
+    letter: str  # what one is called, in messages
+    plural: str
+
+
+PROTEIN = Alphabet(
+    name="protein",
+    # Amino acids, ambiguity codes and the two gap signs.
+    letters=frozenset(token for token in ESM2_TOKENS if len(token) == 1),
+    unknown="X",
+    letter="amino acid",
+    plural="residues",
+)
+
+DNA = Alphabet(
+    name="dna",
+    letters=frozenset("ACGTRYSWKMBDHVN"),  # bases, and IUPAC's codes for several
+    unknown="N",
+    letter="base",
+    plural="bases",
+)
+
+ALPHABETS = {alphabet.name: alphabet for alphabet in (PROTEIN, DNA)}

@@ -5,14 +5,18 @@ measured with celery and kombu 5.7 (``docs/formats.md`` names the queues).
 """
 
 import re
+from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 from kombu import Queue
+from kombu.exceptions import KombuError
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from common.errors import UserError
+from common.messages import Batch
 from common.modeltable import ModelSource
 from common.rungs import Rung
 
@@ -20,6 +24,9 @@ from common.rungs import Rung
 KEY_PREFIX = "virnucpro:"
 
 EMBED_TASK = "virnucpro.embed"
+
+#: Messages that go to Redis in one round trip.
+PUBLISH_TOGETHER = 1000
 
 #: Seconds after which an unacknowledged message is given out again. The ledger's leases recover
 #: a lost batch long before; this is the last resort.
@@ -82,6 +89,28 @@ def celery_url(url: str) -> str:
         return url
     database = parse_qs(parts.query).get("db", ["0"])[0]
     return f"redis+socket://{parts.path}?virtual_host={database}"
+
+
+def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
+    """Send batches of a model to their queues; returns how many.
+
+    Raises:
+        RedisError: Redis is away or full. Some may have been sent; to send them again is no harm.
+    """
+    count = 0
+    try:
+        with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
+            for batch in batches:
+                app.send_task(
+                    EMBED_TASK,
+                    kwargs=batch.model_dump(mode="json"),
+                    queue=queue_of(queue_name(model, batch.rung)),
+                    producer=producer,
+                )
+                count += 1
+    except KombuError as error:
+        raise RedisConnectionError(str(error)) from error
+    return count
 
 
 def connect(broker_url: str) -> Redis:

@@ -23,6 +23,14 @@ def shard_key(job: str, batch: int, rung: Rung) -> str:
     return f"{job}/output/{batch:07d}.{rung}.h5"
 
 
+def quarantine_prefix(job: str) -> str:
+    return f"{job}/quarantine/"
+
+
+def quarantine_key(job: str, batch: int) -> str:
+    return f"{job}/quarantine/{batch:07d}.json"
+
+
 def parse_shard_key(key: str) -> tuple[int, Rung]:
     """The batch and rung that ``shard_key`` made ``key`` of."""
     batch, rung, _ = key.rsplit("/", 1)[-1].split(".")

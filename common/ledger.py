@@ -9,13 +9,14 @@ Keys, each after ``virnucpro:``
     job:<job>:owners            hash of <batch>.<rung>: who holds the lease
     job:<job>:attempts          hash of <batch>.<rung>: claims so far
     job:<job>:staging           who writes its input now; expires
-    job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON
+    job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON; one with
+                                rows that go on stays until the next rung's result is there
     worker:<name>               what a live worker serves; expires
 
 The store is the truth: a ledger that is gone can be built again from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
@@ -27,7 +28,7 @@ from redis import Redis
 from common.broker import KEY_PREFIX
 from common.manifest import Manifest
 from common.messages import Batch, BatchResult
-from common.rungs import Rung
+from common.rungs import Rung, ladder
 
 #: Seconds that a claim lasts without renewal, and between renewals.
 LEASE_SECONDS = 30
@@ -59,6 +60,7 @@ class Claim(StrEnum):
 class JobState(StrEnum):
     OPEN = "open"
     CANCELLED = "cancelled"
+    STOPPED = "stopped"  # by the first instability, where the user asked for it
     FINISHED = "finished"
 
 
@@ -75,14 +77,17 @@ class Progress:
     records: int
     tokens: int
     leased: int
-    now: float  # Redis's clock
     counts: dict[str, int]
     weights: str | None
-    first_done: float | None
-    last_done: float | None
 
     def count(self, name: str) -> int:
         return self.counts.get(name, 0)
+
+    @property
+    def queues(self) -> dict[Rung, str]:
+        """The queues that the job's batches may be in, by rung."""
+        stem, _, first = self.queue.rpartition(".")
+        return {rung: f"{stem}.{rung}" for rung in ladder(Rung(first))}
 
     @property
     def batches_done(self) -> int:
@@ -160,11 +165,11 @@ class Ledger:
     def progress(self, job: str) -> Progress | None:
         """A job's counters, or None if there is no such job."""
         key = job_key(job)
-        flat, leased, now = self._scripts["progress"](keys=[key, f"{key}:leases"])
+        flat, leased = self._scripts["progress"](keys=[key, f"{key}:leases"])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
-        text = {"state", "model", "queue", "created", "weights", "first_done", "last_done"}
+        text = {"state", "model", "queue", "created", "weights"}
         return Progress(
             job=job,
             state=JobState(fields["state"]),
@@ -175,11 +180,8 @@ class Ledger:
             records=int(fields["records"]),
             tokens=int(fields["tokens"]),
             leased=int(leased),
-            now=float(now),
             counts={name: int(value) for name, value in fields.items() if name not in text},
             weights=fields.get("weights"),
-            first_done=float(fields["first_done"]) if "first_done" in fields else None,
-            last_done=float(fields["last_done"]) if "last_done" in fields else None,
         )
 
     def results(self, job: str) -> list[BatchResult]:
@@ -188,22 +190,36 @@ class Ledger:
         found = [BatchResult.model_validate_json(text) for text in texts]
         return sorted(found, key=lambda result: (result.index, result.rung))
 
-    def done(self, manifest: Manifest) -> set[int]:
-        """Batches of the job that have a result at its first rung."""
+    def result(self, job: str, index: int, rung: Rung) -> BatchResult | None:
+        """A batch's result at a rung, if it was not ok and is still of interest."""
+        text = cast(str | None, self.redis.hget(f"{job_key(job)}:results", field_of(index, rung)))
+        return None if text is None else BatchResult.model_validate_json(text)
+
+    def done(self, manifest: Manifest, rung: Rung) -> set[int]:
+        """Batches of the job that have a result at a rung."""
         bitmap: bytes | None = self.redis.execute_command(
-            "GET", f"{job_key(manifest.job)}:done:{manifest.rung}", NEVER_DECODE=True
+            "GET", f"{job_key(manifest.job)}:done:{rung}", NEVER_DECODE=True
         )
         return {index for index in range(manifest.batches) if is_set(bitmap or b"", index)}
 
-    def outstanding(self, manifest: Manifest) -> list[int]:
-        """Batches of the job that are neither done nor leased."""
+    def outstanding(self, manifest: Manifest) -> Iterator[Batch]:
+        """Batches of the job that have no result at a rung that is theirs, and no lease."""
         leased = set(self.redis.zrange(f"{job_key(manifest.job)}:leases", 0, -1))
-        done = self.done(manifest)
-        return [
-            index
-            for index in range(manifest.batches)
-            if index not in done and field_of(index, manifest.rung) not in leased
-        ]
+        done = self.done(manifest, manifest.rung)
+        for retry in self.retries(manifest).values():
+            if field_of(retry.index, retry.rung) not in leased:
+                yield retry
+        for index in range(manifest.batches):
+            if index not in done and field_of(index, manifest.rung) not in leased:
+                yield manifest.batch(index)
+
+    def retries(self, manifest: Manifest) -> dict[tuple[int, Rung], Batch]:
+        """What is to be done at the ladder's higher rungs, by batch and rung."""
+        results = self.results(manifest.job)
+        settled = {(result.index, result.rung) for result in results}
+        retries = [manifest.retry(result) for result in results if result.next is not None]
+        by_rung = {(retry.index, retry.rung): retry for retry in retries}
+        return {place: retry for place, retry in by_rung.items() if place not in settled}
 
     def hold_staging(self, job: str, owner: str) -> bool:
         """Be the only one who stages a job, for ``STAGING_SECONDS`` from each call."""
@@ -277,6 +293,10 @@ class Ledger:
             round(1000 * result.seconds),
             result.model_dump_json(),
             owner or "",
+            result.rung,
+            "" if result.after is None else field_of(result.index, result.after),
+            result.next or "",
+            int(result.stops_job),
         ]
         return bool(self._scripts["complete"](keys=keys, args=args))
 
@@ -284,13 +304,14 @@ class Ledger:
         """Take a failed result back, so that its batch can be tried again."""
         key, field = job_key(result.job), field_of(result.index, result.rung)
         keys = [key, done_key(result), f"{key}:results", f"{key}:attempts"]
-        return bool(self._scripts["reopen"](keys=keys, args=[result.index, field]))
+        args: list[Field] = [result.index, field, result.rung]
+        return bool(self._scripts["reopen"](keys=keys, args=args))
 
-    def expire_leases(self, job: str) -> list[int]:
-        """Take back the leases that ran out; the batches that were lost with them."""
+    def expire_leases(self, job: str) -> list[tuple[int, Rung]]:
+        """Take back the leases that ran out; the batches, at which rung, that were lost so."""
         key = job_key(job)
         fields = self._scripts["expire"](keys=[key, f"{key}:leases", f"{key}:owners"])
-        return sorted({int(field.split(".")[0]) for field in fields})
+        return sorted((int(index), Rung(rung)) for index, rung in (f.split(".") for f in fields))
 
     # --- queues and workers -------------------------------------------------------------------
 

@@ -1,17 +1,19 @@
 """The manifest: what a job is. Written last, so a job without one never started."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from common.alphabet import SPECIAL_TOKENS
 from common.layout import input_key, manifest_key
-from common.messages import Batch
+from common.messages import Batch, BatchResult
 from common.rungs import Rung
 from common.store import Store
 
 Include = Literal["mean", "per_residue", "bos"]
 ResidueDtype = Literal["float16", "float32"]
+OnInstability = Literal["retry", "fail"]
 
 
 class Frozen(BaseModel):
@@ -24,7 +26,8 @@ class OutputForm(Frozen):
     include: tuple[Include, ...] = ("mean",)
     layers: tuple[int, ...] = (-1,)  # negative: counted from the last, as in esm-extract
     residue_dtype: ResidueDtype = "float16"
-    max_residues: int  # longer records are cut to this
+    max_residues: int  # longer records are cut to this, or into windows of it
+    overlap: int | None = None  # letters that two windows share at least; None: no windows
 
     @field_validator("include", "layers")
     @classmethod
@@ -32,6 +35,24 @@ class OutputForm(Frozen):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{values} names nothing, or something twice")
         return values
+
+    @model_validator(mode="after")
+    def windows_can_be_pooled(self) -> Self:
+        if self.overlap is not None and self.per_residue:
+            raise ValueError(
+                "vectors of residues cannot be had from windows, where neighbours overlap: "
+                "give --long truncate or error"
+            )
+        if self.overlap is not None and not 0 <= self.overlap < self.max_residues:
+            raise ValueError(
+                f"windows of {self.max_residues:,} cannot overlap by {self.overlap:,}: give a "
+                "smaller --overlap"
+            )
+        return self
+
+    def embedded(self, letters: int) -> int:
+        """How many letters of a record's count."""
+        return min(letters, self.max_residues) if self.overlap is None else letters
 
     @property
     def pooled_names(self) -> tuple[Include, ...]:
@@ -48,10 +69,11 @@ class InputReport(Frozen):
 
     records: int
     residues: int  # that are embedded
-    truncated: int
+    long: int  # records beyond max_residues
     skipped: int
-    replaced: int  # records with a letter that became X
+    replaced: int  # records with a letter that became X, or N
     duplicate_ids: int
+    looks_like_dna: bool = False  # read as proteins
 
 
 class Manifest(Frozen):
@@ -62,7 +84,9 @@ class Manifest(Frozen):
     input: str
     fingerprint: str  # of the input's bytes and every option that changes the output
     model: str
+    alphabet: Literal["protein", "dna"]  # that the records were checked against
     rung: Rung
+    on_instability: OnInstability = "retry"
     form: OutputForm
     report: InputReport
     batch_records: list[int]
@@ -79,6 +103,17 @@ class Manifest(Frozen):
             tokens=self.batch_tokens[index],
             created=self.created.timestamp(),
         )
+
+    def retry(self, result: BatchResult) -> Batch:
+        """The unstable rows of a batch at the rung after the one that ``result`` is of."""
+        assert result.next is not None, result
+        update = {
+            "rung": result.next,
+            "after": result.rung,
+            "records": len(result.unstable),
+            "tokens": sum(bad.length + SPECIAL_TOKENS for bad in result.unstable),
+        }
+        return self.batch(result.index).model_copy(update=update)
 
     @property
     def batches(self) -> int:

@@ -12,19 +12,26 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from common.rungs import Rung
 
 
-class Message(BaseModel):
+class Frozen(BaseModel):
     # A newer producer may say more than an older worker understands.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+
+class Message(Frozen):
     version: Literal[1] = 1
 
 
 class Batch(Message):
-    """Work: consecutive records of one job, to be computed at one rung."""
+    """Work: consecutive records of one job, to be computed at one rung.
+
+    At a rung of the ladder above the first it is only those rows of the batch that were not
+    finite ``after`` the rung before; the ledger has that result, and with it the rows.
+    """
 
     job: str
     index: NonNegativeInt
     rung: Rung
+    after: Rung | None = None
     model: str  # ModelSource.text
     key: str  # of the input object in the store
     records: PositiveInt
@@ -38,14 +45,34 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-class Instability(Message):
-    """One record whose embedding is not finite, and what was seen of it."""
+class NonFinite(Frozen):
+    """What was seen of numbers that are not finite everywhere."""
 
-    row: NonNegativeInt
     nan: NonNegativeInt
     inf: NonNegativeInt
     finite_min: float | None  # None: nothing was finite
     finite_max: float | None
+
+    def __str__(self) -> str:
+        span = (
+            f"finite values from {self.finite_min:.4g} to {self.finite_max:.4g}"
+            if self.finite_min is not None
+            else "no finite value"
+        )
+        return f"{self.nan:,} NaN, {self.inf:,} Inf, {span}"
+
+
+class Instability(Frozen):
+    """One record whose embedding is not finite, and what each precision that tried saw of it."""
+
+    row: NonNegativeInt
+    id: str
+    length: NonNegativeInt  # letters that are embedded
+    seen: dict[Rung, NonFinite] = {}
+
+    def __str__(self) -> str:
+        history = "; ".join(f"{precision}: {seen}" for precision, seen in self.seen.items())
+        return f"row {self.row} {self.id!r} ({self.length:,} letters): {history or 'not finite'}"
 
 
 class BatchResult(Message):
@@ -54,11 +81,19 @@ class BatchResult(Message):
     job: str
     index: NonNegativeInt
     rung: Rung
+    after: Rung | None = None
     status: Status
     worker: str
     precision: Rung | None = None  # what the numbers were computed in; None if there are none
     records: NonNegativeInt = 0  # rows with numbers
-    tokens: NonNegativeInt = 0
+    tokens: NonNegativeInt = 0  # of rows with numbers
     seconds: float = 0.0  # of forward passes
     unstable: tuple[Instability, ...] = ()
+    next: Rung | None = None  # where the unstable rows go on; None: nowhere
     error: str | None = None
+    stops_job: bool = False
+
+    @property
+    def quarantined(self) -> tuple[Instability, ...]:
+        """Rows that no rung could embed."""
+        return self.unstable if self.next is None else ()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.alphabet import DNA, PROTEIN, SPECIAL_TOKENS, Alphabet
 from common.errors import UserError
 
 #: What tells ESM-2 from the older models of its family, whose vocabulary and file format are
@@ -20,10 +21,46 @@ ESM2_CONFIG = {
     "token_dropout": True,
 }
 
-#: ESM-2 was trained on crops of 1024 tokens: 1022 residues, ``<cls>`` and ``<eos>``.
-ESM2_MAX_RESIDUES = 1022
-
 RANDOM_PREFIX = "random:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What models of one kind have in common, whatever their size."""
+
+    name: str
+    alphabet: Alphabet
+    hub: str  # repository on the Hugging Face hub; {} is the model's name
+    max_residues: int  # letters that are embedded in one piece, if the user does not say
+    windows: bool  # whether longer records are embedded in windows, if the user does not say
+    letters_per_token: int  # about
+    block_weights: int  # in each block, in units of dim²
+    pooling: str
+
+
+ESM2 = Family(
+    name="ESM-2",
+    alphabet=PROTEIN,
+    hub="facebook/{}",
+    # Trained on crops of 1024 tokens, <cls> and <eos> among them.
+    max_residues=1022,
+    windows=False,
+    letters_per_token=1,
+    block_weights=12,
+    pooling="mean over residues, without <cls> and <eos>",
+)
+
+DNABERT_S = Family(
+    name="DNABERT-S",
+    alphabet=DNA,
+    hub="zhihan1996/DNABERT-S",
+    # Trained on pieces of 10,000 bases (Zhou et al. 2024).
+    max_residues=10_000,
+    windows=True,
+    letters_per_token=5,
+    block_weights=16,
+    pooling="mean over all tokens, [CLS] and [SEP] among them",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +71,16 @@ class ModelSpec:
     layers: int
     dim: int
     heads: int
-    max_residues: int = ESM2_MAX_RESIDUES
+    family: Family = ESM2
 
     @property
     def parameters(self) -> int:
-        """Weights in the blocks, which is where the time goes: 12 · layers · dim²."""
-        return 12 * self.layers * self.dim**2
+        """Weights in the blocks, which is where the time goes."""
+        return self.family.block_weights * self.layers * self.dim**2
+
+    def tokens(self, letters: int) -> int:
+        """Tokens of a record: exact for proteins, about for DNA, whose tokens differ in length."""
+        return -(-letters // self.family.letters_per_token) + SPECIAL_TOKENS
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -51,8 +92,12 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec(name="esm2_t33_650M_UR50D", layers=33, dim=1280, heads=20),
         ModelSpec(name="esm2_t36_3B_UR50D", layers=36, dim=2560, heads=40),
         ModelSpec(name="esm2_t48_15B_UR50D", layers=48, dim=5120, heads=40),
+        ModelSpec(name="dnabert_s", layers=12, dim=768, heads=12, family=DNABERT_S),
     )
 }
+
+#: Names in the table by their repositories on the hub.
+HUB_NAMES = {spec.family.hub.format(name): name for name, spec in MODELS.items()}
 
 
 @dataclass(frozen=True)
@@ -71,7 +116,8 @@ class ModelSource:
         Raises:
             UserError: a bare name that is not in the table.
         """
-        name = value.removeprefix(RANDOM_PREFIX).removeprefix("facebook/")
+        bare = value.removeprefix(RANDOM_PREFIX)
+        name = HUB_NAMES.get(bare, bare)
         if name in MODELS:
             return cls(RANDOM_PREFIX + name if value.startswith(RANDOM_PREFIX) else name)
         if looks_like_path(value) and not value.startswith((RANDOM_PREFIX, "facebook/")):
@@ -136,29 +182,37 @@ def looks_like_path(value: str) -> bool:
 
 
 def read_hugging_face_config(path: Path) -> ModelSpec:
-    """Read the shape of an ESM-2 from a Hugging Face ``config.json``.
+    """Read the shape of a model from a Hugging Face ``config.json``.
 
     Raises:
-        UserError: not an ESM-2, or not readable as JSON.
+        UserError: neither ESM-2 nor DNABERT-S, or not readable as JSON.
     """
     try:
         config = json.loads(path.read_text())
-        if config.get("model_type") != "esm":
-            raise UserError(
-                f"{path}: model_type is {config.get('model_type')!r}, but only ESM-2 ('esm') "
-                "can be served from a folder."
-            )
-        for setting, expected in ESM2_CONFIG.items():
-            if config.get(setting) != expected:
-                raise UserError(
-                    f"{path}: {setting} is {config.get(setting)!r}, but ESM-2 has {expected!r}: "
-                    "this is another model of the family."
-                )
+        # DNABERT-S calls itself a BERT; what it has instead of position embeddings tells it apart.
+        family = DNABERT_S if "alibi_starting_size" in config else ESM2
+        if family is ESM2:
+            check_is_esm2(config, path)
         return ModelSpec(
             name=path.parent.name,
             layers=config["num_hidden_layers"],
             dim=config["hidden_size"],
             heads=config["num_attention_heads"],
+            family=family,
         )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error
+
+
+def check_is_esm2(config: dict[str, object], path: Path) -> None:
+    if config.get("model_type") != "esm":
+        raise UserError(
+            f"{path}: model_type is {config.get('model_type')!r}, but only ESM-2 ('esm') and "
+            "DNABERT-S ('bert' with 'alibi_starting_size') can be served from a folder."
+        )
+    for setting, expected in ESM2_CONFIG.items():
+        if config.get(setting) != expected:
+            raise UserError(
+                f"{path}: {setting} is {config.get(setting)!r}, but ESM-2 has {expected!r}: "
+                "this is another model of the family."
+            )

@@ -26,7 +26,16 @@ class Rung(StrEnum):
 PRECISION_CODES: dict[str, int] = {"none": 0, "fp16": 1, "bf16": 2, "selective_fp32": 3, "fp32": 4}
 
 #: ``--precision`` of producer and worker.
-PrecisionChoice = Literal["auto", "bf16", "fp32"]
+PrecisionChoice = Literal["auto", "fp16", "bf16", "fp32"]
+
+#: Where rows go on that are not finite. BF16 reaches as far as FP32 does, so that only another
+#: arithmetic could help it; FP32 has nothing above it.
+NEXT_RUNG: dict[Rung, Rung | None] = {
+    Rung.FP16: Rung.SELECTIVE_FP32,
+    Rung.BF16: Rung.FP32,
+    Rung.SELECTIVE_FP32: Rung.FP32,
+    Rung.FP32: None,
+}
 
 
 def should_use_fp16() -> bool:
@@ -57,9 +66,18 @@ def model_precision(choice: PrecisionChoice, *, on_gpu: bool) -> Rung:
     faster.
     """
     rung = first_rung(choice)
-    return Rung.FP32 if rung is Rung.FP16 and not on_gpu else rung
+    return Rung.FP32 if choice == "auto" and not on_gpu else rung
+
+
+def ladder(first: Rung) -> tuple[Rung, ...]:
+    """The rungs from ``first`` to the last."""
+    after = NEXT_RUNG[first]
+    return (first,) if after is None else (first, *ladder(after))
 
 
 def served_rungs(precision: Rung) -> tuple[Rung, ...]:
-    """The rungs that a worker with weights in ``precision`` takes: FP32 is good for all."""
-    return tuple(Rung) if precision is Rung.FP32 else (precision,)
+    """The rungs that a worker with weights in ``precision`` takes, the last of the ladder first.
+
+    What is begun is to be ended before more is begun. FP32 weights are good for every rung.
+    """
+    return tuple(reversed(tuple(Rung) if precision is Rung.FP32 else ladder(precision)))

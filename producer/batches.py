@@ -1,7 +1,9 @@
 """Records to batches: how large a batch is, and where one ends. Pure."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
@@ -53,26 +55,37 @@ def batch_tokens(
     return int(min(max(tokens, SMALLEST_BATCH_TOKENS), LARGEST_BATCH_TOKENS))
 
 
+class BatchSize(NamedTuple):
+    """What is in a batch."""
+
+    records: int
+    residues: int  # letters that are embedded
+    tokens: int  # as ModelSpec.tokens counts them
+
+
 def cut_batches(
-    records: Iterable[Record], budget: Budget, form: OutputForm, dim: int
-) -> Iterator[tuple[list[Record], int]]:
-    """Cut consecutive records into batches of at most ``budget``; yields each with its tokens."""
-    bytes_per_record, bytes_per_residue = shard_bytes(form, dim)
-    longest = form.max_residues
+    records: Iterable[Record], budget: Budget, form: OutputForm, spec: ModelSpec
+) -> Iterator[tuple[list[Record], BatchSize]]:
+    """Cut consecutive records into batches of at most ``budget``; yields each with its size."""
+    bytes_per_record, bytes_per_residue = shard_bytes(form, spec.dim)
+    longest = form.max_residues if form.overlap is None else sys.maxsize
+    letters_per_token = spec.family.letters_per_token
     batch: list[Record] = []
-    tokens = stored = 0
+    total = tokens = stored = 0
     for record in records:
         _, header, residues = record
         length = min(len(residues), longest)
-        more = length + SPECIAL_TOKENS
+        # As ModelSpec.tokens has it; to call it for each record would take a tenth of the time.
+        more = -(-length // letters_per_token) + SPECIAL_TOKENS
         # A header is stored twice, with up to 4 bytes a letter.
         more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
         full = tokens + more > budget.tokens or stored + more_stored > budget.shard_bytes
         if batch and full:
-            yield batch, tokens
-            batch, tokens, stored = [], 0, 0
+            yield batch, BatchSize(len(batch), total, tokens)
+            batch, total, tokens, stored = [], 0, 0, 0
         batch.append(record)
+        total += length
         tokens += more
         stored += more_stored
     if batch:
-        yield batch, tokens
+        yield batch, BatchSize(len(batch), total, tokens)

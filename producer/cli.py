@@ -7,21 +7,22 @@ from typing import Annotated
 
 from celery import Celery
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.types import PositiveInt
+from cyclopts.types import NonNegativeInt, PositiveInt
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from redis.exceptions import RedisError
 
 from common import __version__
 from common.broker import connect, make_celery, queue_name
 from common.errors import UserError
 from common.ledger import Ledger, Progress
-from common.manifest import Include, Manifest, OutputForm, ResidueDtype
-from common.modeltable import ESM2_MAX_RESIDUES, ModelSource
+from common.manifest import Include, Manifest, OnInstability, OutputForm, ResidueDtype
+from common.modeltable import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
 from producer.console import console, print_line, say
-from producer.finish import check_output, report_problems, write_output
+from producer.finish import check_output, report_failures, report_quarantined, write_output
 from producer.jobs import LostWork
 from producer.local_job import EXIT_INTERRUPTED, run_local
 from producer.reader import Long, Unknown
@@ -68,8 +69,10 @@ def submit(
     precision: PrecisionChoice = "auto",
     residue_dtype: ResidueDtype = "float16",
     unknown: Unknown = "error",
-    long: Long = "truncate",
-    max_residues: PositiveInt = ESM2_MAX_RESIDUES,
+    long: Long | None = None,
+    max_residues: PositiveInt | None = None,
+    overlap: NonNegativeInt | None = None,
+    on_instability: OnInstability = "retry",
     batch_tokens: PositiveInt | None = None,
     gpus: str = "all",
     store: StoreUrl = None,
@@ -102,9 +105,16 @@ def submit(
     unknown
         What to do with a record that has a letter outside the alphabet.
     long
-        What to do with a record longer than --max-residues (window: not there yet).
+        What to do with a record longer than --max-residues: truncate it (default for proteins),
+        embed it in windows that overlap and pool them by their tokens (default for DNA), or error.
     max_residues
-        ESM-2 was trained on up to 1022.
+        Residues or bases that are embedded in one piece; default: 1022 for ESM-2, which was
+        trained on that many, 10000 for DNABERT-S.
+    overlap
+        Letters that neighbouring windows share at least; default: a tenth of a window.
+    on_instability
+        What to do with a sequence whose embedding is not finite: run it again in higher
+        precision (retry), or stop the job (fail).
     batch_tokens
         Tokens in a batch; default: about a second's work, less for small inputs.
     gpus
@@ -112,12 +122,27 @@ def submit(
     """
     source = Source(input_)
     source.check()
+    model_source = ModelSource.parse(model)
+    family = family_of(model_source)
+    if family is DNABERT_S and "per_residue" in include:
+        raise UserError(
+            "--include per_residue: tokens of DNABERT-S are several bases long, so that there is "
+            "no vector for each base. Give --include mean or bos."
+        )
+    long = long or default_long(family)
+    max_residues = max_residues or family.max_residues
     request = Request(
         source=source,
-        model=ModelSource.parse(model),
+        model=model_source,
+        alphabet=family.alphabet,
         rung=first_rung(precision),
+        on_instability=on_instability,
         form=OutputForm(
-            include=include, layers=layers, residue_dtype=residue_dtype, max_residues=max_residues
+            include=include,
+            layers=layers,
+            residue_dtype=residue_dtype,
+            max_residues=max_residues,
+            overlap=window_overlap(long, max_residues, overlap),
         ),
         unknown=unknown,
         long=long,
@@ -128,6 +153,29 @@ def submit(
     else:
         settings = Settings.read(broker=broker, store=store)
         submit_to_fleet(request, output, settings, tokens=batch_tokens)
+
+
+def family_of(model: ModelSource) -> Family:
+    """The model's family; ESM-2 for a folder that only its workers can see."""
+    spec = model.spec()
+    return ESM2 if spec is None else spec.family
+
+
+def default_long(family: Family) -> Long:
+    return "window" if family.windows else "truncate"
+
+
+def window_overlap(long: Long, max_residues: int, overlap: int | None) -> int | None:
+    """The windows' overlap; None if there are to be none.
+
+    Raises:
+        UserError: an overlap without windows.
+    """
+    if long != "window":
+        if overlap is not None:
+            raise UserError("--overlap is of windows: give --long window too.")
+        return None
+    return max_residues // 10 if overlap is None else overlap
 
 
 def submit_to_fleet(
@@ -170,7 +218,8 @@ def status(job: str | None = None, /, *, broker: Broker = None) -> None:
         print_jobs(out, filter(None, map(ledger.progress, ledger.jobs())))
         return
     progress = known_progress(ledger, job)
-    print_job(out, progress, ledger.queued(progress.queue), ledger.results(job))
+    queued = {rung: ledger.queued(queue) for rung, queue in progress.queues.items()}
+    print_job(out, progress, queued, ledger.results(job))
 
 
 @app.command
@@ -188,6 +237,7 @@ def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None
     known_progress(ledger, job)
     manifest = known_manifest(open_store(settings.required_store()), job)
     watch_job(ledger, make_celery(settings.broker_url, []), manifest)
+    report_quarantined(ledger, manifest)
 
 
 def watch_job(ledger: Ledger, celery: Celery, manifest: Manifest) -> None:
@@ -197,7 +247,7 @@ def watch_job(ledger: Ledger, celery: Celery, manifest: Manifest) -> None:
     except KeyboardInterrupt:
         say(f"Stopped watching; the job goes on. producer watch {manifest.job}")
         sys.exit(EXIT_INTERRUPTED)
-    report_problems(ledger, manifest)
+    report_failures(ledger, manifest)
 
 
 @app.command
@@ -233,6 +283,12 @@ def known_manifest(store: Store, job: str) -> Manifest:
     return manifest
 
 
+def problem(error: ErrorDetails) -> str:
+    """What pydantic found wrong with an option, or with several together."""
+    message = error["msg"].removeprefix("Value error, ")
+    return ": ".join([*map(str, error["loc"][:1]), message])
+
+
 def main() -> None:
     """Run a command; what the user can mend is one message and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -241,8 +297,7 @@ def main() -> None:
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)
     except ValidationError as error:
-        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        sys.stderr.write(f"producer: {problems}\n")
+        sys.stderr.write(f"producer: {'; '.join(map(problem, error.errors()))}\n")
         sys.exit(EXIT_USER_ERROR)
     except UserError as error:
         sys.stderr.write(f"producer: {error}\n")

@@ -1,7 +1,6 @@
 """Shards to one file: rows in input order, rungs merged, every row with its precision."""
 
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from common import __version__
 from common.ahead import map_ahead
 from common.batchfile import decode_batch
 from common.errors import UserError
-from common.layout import input_key, output_prefix, parse_shard_key
+from common.layout import input_key
 from common.manifest import Manifest
-from common.rungs import Rung
+from common.messages import Instability
+from common.quarantine import read_quarantine
 from common.shard import (
     Array,
     Embeddings,
@@ -26,12 +26,13 @@ from common.shard import (
     read_embeddings,
 )
 from common.store import Store
+from producer.shards import shards_of
 
 #: Shards that are read ahead of the one being written; one may be 256 MB.
 SHARDS_AHEAD = 2
 
-#: Rungs by rising precision: where a row is in two shards, the later one counts.
-LADDER = tuple(Rung)
+#: Attributes of a shard that are of that shard alone.
+OF_ONE_SHARD = ("precision", "tokens")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Fetched:
 
     path: Path
     rows: int
-    rows_without_numbers: int
+    quarantined: list[Instability]  # rows without numbers
     warning: str | None
 
 
@@ -61,10 +62,10 @@ def fetch(
     """
     keys = shards_by_batch(store, manifest)
     with opened_shard(store, keys[0][0]) as first:
-        attributes = dict(first.attrs)
-    without_numbers = 0
+        attributes = {k: v for k, v in first.attrs.items() if k not in OF_ONE_SHARD}
+    quarantined: list[Instability] = []
 
-    def load(index: int) -> Embeddings:
+    def load(index: int) -> tuple[Embeddings, tuple[Instability, ...]]:
         return merged(store, manifest, index, keys[index], attributes)
 
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
@@ -78,18 +79,18 @@ def fetch(
             dim=int(attributes["dim"]),
             attributes=attributes | {"input": manifest.input, "version": __version__},
         ) as writer:
-            for part in map_ahead(load, range(manifest.batches), SHARDS_AHEAD):
+            for part, without_numbers in map_ahead(load, range(manifest.batches), SHARDS_AHEAD):
                 writer.write(part)
-                without_numbers += int((part.precision == 0).sum())
+                quarantined += without_numbers
                 on_rows(len(part))
-            writer.file.attrs["rows_without_numbers"] = without_numbers
+            writer.file.attrs["rows_without_numbers"] = len(quarantined)
         partial.replace(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}.") from error
     finally:
         with suppress(OSError):
             partial.unlink()
-    return Fetched(output, manifest.report.records, without_numbers, attributes.get("warning"))
+    return Fetched(output, manifest.report.records, quarantined, attributes.get("warning"))
 
 
 def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
@@ -98,28 +99,47 @@ def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
     Raises:
         UserError: some batch has none.
     """
-    found: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for key in store.keys(output_prefix(manifest.job)):
-        batch, rung = parse_shard_key(key)
-        found[batch].append((LADDER.index(rung), key))
+    found = shards_of(store, manifest)
     missing = manifest.batches - len(found)
     if missing:
         raise UserError(
-            f"{missing} of {manifest.batches} batches of {manifest.job} have no output yet: see "
-            f"producer status {manifest.job}, wait with producer watch {manifest.job}, or submit "
-            "the same input again to retry what failed."
+            f"{missing} of {manifest.batches} batches of {manifest.job} have no output yet: "
+            f"{how_to_go_on(manifest)}."
         )
-    return {batch: [key for _, key in sorted(keys)] for batch, keys in found.items()}
+    return {batch: [key for _, key in shards] for batch, shards in found.items()}
+
+
+def how_to_go_on(manifest: Manifest) -> str:
+    job = manifest.job
+    return (
+        f"see producer status {job}, wait with producer watch {job}, or submit the same input "
+        "again to retry what failed"
+    )
 
 
 def merged(
     store: Store, manifest: Manifest, index: int, keys: list[str], attributes: dict[str, Any]
-) -> Embeddings:
-    """A batch's rows in input order, from the shards of all rungs; NaN where no rung had one."""
+) -> tuple[Embeddings, tuple[Instability, ...]]:
+    """A batch's rows in input order, from the shards of all rungs, and those that none could embed.
+
+    Raises:
+        UserError: rows that are neither in a shard nor quarantined: they wait for a retry.
+    """
     parts = [read_shard(store, manifest, key, attributes) for key in keys]
     if len(parts) == 1 and len(parts[0]) == manifest.batch_records[index]:
-        return parts[0]
-    return fill(store, manifest, index, parts, int(attributes["dim"]))
+        return parts[0], ()
+    whole = fill(store, manifest, index, parts, int(attributes["dim"]))
+    missing = set(whole.rows[whole.precision == 0].tolist())
+    quarantined = tuple(
+        bad for bad in read_quarantine(store, manifest.job, index) if bad.row in missing
+    )
+    waiting = missing - {bad.row for bad in quarantined}
+    if waiting:
+        raise UserError(
+            f"{len(waiting):,} rows of batch {index} of {manifest.job}, row {min(waiting)} first, "
+            f"were not finite and have not been retried yet: {how_to_go_on(manifest)}."
+        )
+    return whole, quarantined
 
 
 def read_shard(
@@ -155,7 +175,7 @@ def fill(
     records = decode_batch(store.get(input_key(manifest.job, index)))
     form = manifest.form
     place = {record.row: position for position, record in enumerate(records)}
-    lengths = np.array([min(len(r.residues), form.max_residues) for r in records], np.int64)
+    lengths = np.array([form.embedded(len(record.residues)) for record in records], np.int64)
     starts = np.concatenate(([0], np.cumsum(lengths)))
     width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
     precision = np.zeros(len(records), np.uint8)

@@ -5,13 +5,14 @@ import uuid
 from pathlib import Path
 
 from common.errors import UserError
+from common.layout import quarantine_prefix
 from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import Status
 from common.store import Store
 from producer.console import console, say
 from producer.fetch import fetch
-from producer.tables import problems
+from producer.tables import first_lines, problems
 
 EXIT_FAILED = 1
 
@@ -35,15 +36,25 @@ def check_output(output: Path) -> None:
         raise UserError(f"{output} cannot be written: {error}.") from error
 
 
-def report_problems(ledger: Ledger, manifest: Manifest) -> None:
-    """Say what went wrong with a finished job; exit with code 1 if batches failed."""
+def report_failures(ledger: Ledger, manifest: Manifest) -> None:
+    """Say which batches of a finished job failed; exit with code 1 if any did."""
     results = ledger.results(manifest.job)
+    failed = [result for result in results if result.status is Status.FAILED]
+    for line in problems(failed):
+        say(line)
+    if failed:
+        say(
+            f"{len(failed)} of {manifest.batches} batches failed. Submit the same input again to "
+            "retry."
+        )
+        sys.exit(EXIT_FAILED)
+
+
+def report_quarantined(ledger: Ledger, manifest: Manifest) -> None:
+    """Say which rows no rung could embed, as the ledger knows them."""
+    results = [result for result in ledger.results(manifest.job) if result.quarantined]
     for line in problems(results):
         say(line)
-    failed = sum(result.status is Status.FAILED for result in results)
-    if failed:
-        say(f"{failed} of {manifest.batches} batches failed. Submit the same input again to retry.")
-        sys.exit(EXIT_FAILED)
 
 
 def write_output(store: Store, manifest: Manifest, output: Path) -> None:
@@ -51,10 +62,13 @@ def write_output(store: Store, manifest: Manifest, output: Path) -> None:
     with console.status(f"Writing {output} …"):
         fetched = fetch(store, manifest, output)
     say(f"Wrote {fetched.rows:,} embeddings to {output}.")
-    if fetched.rows_without_numbers:
+    if fetched.quarantined:
         say(
-            f"{fetched.rows_without_numbers:,} of them have no numbers (NaN, precision none): "
-            "their forward pass was not finite."
+            f"{len(fetched.quarantined):,} of them have no numbers (NaN, precision none): their "
+            "forward pass was not finite at any rung. What each saw is in "
+            f"{store.url}/{quarantine_prefix(manifest.job)}"
         )
+        for line in first_lines(fetched.quarantined):
+            say(f"  {line}")
     if fetched.warning:
         say(f"Mind: {fetched.warning}.")

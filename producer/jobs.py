@@ -1,33 +1,32 @@
 """A job's way into the queue: opened in the ledger, its batches published, lost ones again."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from celery import Celery
-from kombu.exceptions import KombuError
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.batchfile import decode_batch
-from common.broker import EMBED_TASK, queue_name, queue_of
-from common.layout import input_key, output_prefix, parse_shard_key
-from common.ledger import Ledger
+from common.broker import publish, queue_name
+from common.layout import input_key
+from common.ledger import JobState, Ledger
 from common.manifest import Manifest
-from common.messages import Batch, BatchResult, Instability, Status
+from common.messages import BatchResult, Instability, Status
 from common.modeltable import ModelSource
-from common.rungs import PRECISION_CODES, Rung
+from common.quarantine import read_quarantine
+from common.rungs import NEXT_RUNG, Rung, ladder
 from common.shard import open_embedding_file
 from common.store import Store
+from producer.shards import shards_of
 
 log = logging.getLogger(__name__)
 
-#: Messages that go to Redis in one round trip.
-PUBLISH_TOGETHER = 1000
 
-RUNG_OF_CODE = {PRECISION_CODES[rung]: rung for rung in Rung}
+def model_of(manifest: Manifest) -> ModelSource:
+    return ModelSource.parse(manifest.model)
 
 
 def job_queue(manifest: Manifest) -> str:
-    return queue_name(ModelSource.parse(manifest.model), manifest.rung)
+    return queue_name(model_of(manifest), manifest.rung)
 
 
 def open_job(store: Store, ledger: Ledger, app: Celery, manifest: Manifest) -> int:
@@ -39,90 +38,98 @@ def open_job(store: Store, ledger: Ledger, app: Celery, manifest: Manifest) -> i
     Returns:
         Batches published.
     """
-    queue = job_queue(manifest)
     for result in ledger.results(manifest.job):
         if result.status is Status.FAILED:
             ledger.reopen(result)
-    done = ledger.done(manifest)
-    stored = {parse_shard_key(key)[0] for key in store.keys(output_prefix(manifest.job))}
-    if done - stored:
+    # In this order: a worker that is at it writes a shard before the ledger counts it.
+    counted = {(i, rung) for rung in ladder(manifest.rung) for i in ledger.done(manifest, rung)}
+    stored = shards_of(store, manifest)
+    if counted - {(index, rung) for index, shards in stored.items() for rung, _ in shards}:
         ledger.forget(manifest.job)
-    if ledger.create(manifest, queue):
-        restore_from_store(store, ledger, manifest)
-    return publish_outstanding(ledger, app, manifest)
+    if ledger.create(manifest, job_queue(manifest)):
+        for index, shards in stored.items():
+            restore_batch(store, ledger, manifest, index, shards)
+    return publish(app, model_of(manifest), ledger.outstanding(manifest))
 
 
-def publish_outstanding(ledger: Ledger, app: Celery, manifest: Manifest) -> int:
-    """Publish every batch that is neither done nor leased; one published twice runs once."""
-    indices = ledger.outstanding(manifest)
-    publish(app, job_queue(manifest), map(manifest.batch, indices))
-    return len(indices)
+def restore_batch(
+    store: Store,
+    ledger: Ledger,
+    manifest: Manifest,
+    index: int,
+    shards: Sequence[tuple[Rung, str]],
+) -> None:
+    """Report a batch's shards, in the ladder's order, to a ledger that does not know of them.
 
-
-def publish(app: Celery, queue: str, batches: Iterable[Batch]) -> None:
-    """Send batches to a queue.
-
-    Raises:
-        RedisError: Redis is away or full. Some may have been sent; to send them again is no harm.
+    Where a rung's shard is missing or damaged, that rung is what is to be done next, whatever was
+    made of its rows at a higher one.
     """
-    try:
-        send(app, queue, batches)
-    except KombuError as error:
-        raise RedisConnectionError(str(error)) from error
-
-
-def send(app: Celery, queue: str, batches: Iterable[Batch]) -> None:
-    with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
-        for batch in batches:
-            app.send_task(
-                EMBED_TASK,
-                kwargs=batch.model_dump(mode="json"),
-                queue=queue_of(queue),
-                producer=producer,
-            )
-
-
-def restore_from_store(store: Store, ledger: Ledger, manifest: Manifest) -> None:
-    """Report the shards that the store has to a ledger that does not know of them."""
-    for key in store.keys(output_prefix(manifest.job)):
-        index, rung = parse_shard_key(key)
+    before: BatchResult | None = None
+    for rung, key in shards:
+        if rung is not (manifest.rung if before is None else before.next):
+            continue
         try:
-            result, weights = result_of_shard(store, manifest, key, index, rung)
-            ledger.pin_weights(manifest.job, weights)
-            ledger.complete(result)
-        except (OSError, KeyError) as error:
+            result, weights = result_of_shard(store, manifest, index, rung, key, before)
+        except (OSError, KeyError, ValueError) as error:
             log.warning("%s/%s cannot be read (%s): it is computed anew.", store.url, key, error)
+            return
+        ledger.pin_weights(manifest.job, weights)
+        ledger.complete(result)
+        before = result
 
 
 def result_of_shard(
-    store: Store, manifest: Manifest, key: str, index: int, rung: Rung
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    rung: Rung,
+    key: str,
+    before: BatchResult | None,
 ) -> tuple[BatchResult, str]:
     """What the worker reported when it wrote this shard, as far as it can be told, and the
     fingerprint of its weights.
     """
     with store.open(key) as path, open_embedding_file(path) as file:
         rows = {int(row) for row in file["rows"][:]}
-        codes = file["precision"][:1]
+        tokens = int(file.attrs["tokens"])
+        precision = Rung(file.attrs["precision"])
         weights = str(file.attrs["weights"])
-    records = manifest.batch_records[index]
-    missing = []
-    if len(rows) < records:
-        batch = decode_batch(store.get(input_key(manifest.job, index)))
-        missing = [record.row for record in batch if record.row not in rows]
+    expected = manifest.batch_records[index] if before is None else len(before.unstable)
+    unstable: tuple[Instability, ...] = ()
+    if len(rows) < expected:
+        unstable = unstable_rows(store, manifest, index, rows, before)
     result = BatchResult(
         job=manifest.job,
         index=index,
         rung=rung,
-        status=Status.NUMERICAL_INSTABILITY if missing else Status.OK,
+        after=None if before is None else before.rung,
+        status=Status.NUMERICAL_INSTABILITY if unstable else Status.OK,
         worker="store",
-        precision=RUNG_OF_CODE[int(codes[0])] if len(codes) else None,
+        precision=precision,
         records=len(rows),
-        tokens=manifest.batch_tokens[index],
-        unstable=tuple(
-            Instability(row=row, nan=0, inf=0, finite_min=None, finite_max=None) for row in missing
-        ),
+        tokens=tokens,
+        unstable=unstable,
+        next=NEXT_RUNG[precision] if unstable else None,
     )
     return result, weights
+
+
+def unstable_rows(
+    store: Store, manifest: Manifest, index: int, rows: set[int], before: BatchResult | None
+) -> tuple[Instability, ...]:
+    """The rows that a rung tried and that its shard does not have."""
+    if before is not None:
+        return tuple(bad for bad in before.unstable if bad.row not in rows)
+    known = {bad.row: bad for bad in read_quarantine(store, manifest.job, index)}
+    records = decode_batch(store.get(input_key(manifest.job, index)))
+    return tuple(
+        known.get(record.row)
+        or Instability(
+            row=record.row, id=record.id, length=manifest.form.embedded(len(record.residues))
+        )
+        for record in records
+        if record.row not in rows
+    )
 
 
 class LostWork:
@@ -146,18 +153,25 @@ class LostWork:
         """Republish what is lost; returns how many batches that were."""
         expired = self.ledger.expire_leases(self.manifest.job)
         if expired:
-            queue = job_queue(self.manifest)
-            publish(self.app, queue, [self.manifest.batch(index) for index in expired])
-            return len(expired)
-        progress = self.ledger.progress(self.manifest.job)
-        stands_still = (
-            progress is not None
-            and not progress.finished
-            and progress.leased == 0
-            and self.ledger.queued(progress.queue) == 0
-        )
-        self._still = self._still + 1 if stands_still else 0
+            retries = self.ledger.retries(self.manifest)
+            first = self.manifest.rung
+            batches = [
+                self.manifest.batch(index) if rung is first else retries[index, rung]
+                for index, rung in expired
+                if rung is first or (index, rung) in retries
+            ]
+            return publish(self.app, model_of(self.manifest), batches)
+        self._still = self._still + 1 if self._stands_still() else 0
         if self._still < self.PATIENCE:
             return 0
         self._still = 0
-        return publish_outstanding(self.ledger, self.app, self.manifest)
+        return publish(self.app, model_of(self.manifest), self.ledger.outstanding(self.manifest))
+
+    def _stands_still(self) -> bool:
+        progress = self.ledger.progress(self.manifest.job)
+        return (
+            progress is not None
+            and progress.state is JobState.OPEN
+            and progress.leased == 0
+            and not any(map(self.ledger.queued, progress.queues.values()))
+        )

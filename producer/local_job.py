@@ -17,7 +17,7 @@ from common.modeltable import ModelSource
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
 from producer.console import console, say
-from producer.finish import check_output, report_problems, write_output
+from producer.finish import check_output, report_failures, write_output
 from producer.jobs import LostWork
 from producer.local import LocalFleet, local_fleet
 from producer.staging import Request
@@ -108,7 +108,7 @@ def run_job(
     manifest = submit(request, store, ledger, celery, hardware=hardware, tokens=tokens)
     lost_work = LostWork(ledger, celery, manifest)
     wait(ledger, manifest.job, console, lost_work=lost_work, check=fleet.check)
-    report_problems(ledger, manifest)
+    report_failures(ledger, manifest)
     return manifest
 
 

@@ -11,7 +11,7 @@ from typing import Literal, cast
 from botocore.exceptions import BotoCoreError
 from dnaio import FastaReader, FileFormatError
 
-from common.alphabet import ESM2_LETTERS
+from common.alphabet import DNA, PROTEIN, Alphabet
 from common.batchfile import Record, first_word
 from common.errors import UserError
 from producer.duplicates import DuplicateCounter
@@ -31,7 +31,8 @@ CHECKED_TOGETHER = 100
 
 HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
 
-KNOWN_BYTES = "".join(sorted(ESM2_LETTERS)).encode()
+#: Letters of amino acids that are no code in a nucleic acid: RNA's U and gaps are not among them.
+AMINO_ACIDS_ALONE = frozenset("EFILPQ")
 
 #: Characters of a header or a sequence that an error message shows.
 SHOWN = 60
@@ -40,21 +41,28 @@ SHOWN = 60
 class Reader:
     """Iterates over the records of a source, checking each.
 
-    Counts on the way how many were too long (``truncated``), left out (``skipped``), or had
-    letters ``replaced`` by X.
+    Counts on the way how many were longer than ``max_residues`` (``long_records``), left out
+    (``skipped``), or had letters ``replaced``; notes whether the first ones look like DNA where
+    proteins are expected.
     """
 
-    def __init__(self, source: Source, *, unknown: Unknown, long: Long, max_residues: int) -> None:
-        if long == "window":
-            raise UserError(
-                "--long window is not there yet for protein models: use truncate (embeds the "
-                f"first {max_residues} residues) or error."
-            )
+    def __init__(
+        self,
+        source: Source,
+        *,
+        alphabet: Alphabet,
+        unknown: Unknown,
+        long: Long,
+        max_residues: int,
+    ) -> None:
         self.source = source
+        self.alphabet = alphabet
         self.unknown = unknown
         self.long = long
         self.max_residues = max_residues
-        self.truncated = self.skipped = self.replaced = 0
+        self.long_records = self.skipped = self.replaced = 0
+        self.looks_like_dna = False
+        self._known = "".join(sorted(alphabet.letters)).encode()
         self._ids = DuplicateCounter()
 
     def __iter__(self) -> Iterator[Record]:
@@ -65,7 +73,13 @@ class Reader:
         """
         row = 0
         for chunk in self._chunks():
-            records = chunk if is_plain(chunk) else list(filter(None, map(self._normalised, chunk)))
+            if row == 0:
+                self.looks_like_dna = self.alphabet is PROTEIN and are_bases(chunk)
+            records = (
+                chunk
+                if is_plain(chunk, self._known)
+                else list(filter(None, map(self._normalised, chunk)))
+            )
             self._count_long(records)
             self._ids.add(map(first_word, map(HEADER, records)))
             yield from records
@@ -117,32 +131,41 @@ class Reader:
         residues = record.residues.encode().upper().decode().rstrip("*")
         if not residues:
             raise self._error(record, "has no sequence")
-        if not residues.encode(errors="replace").translate(None, KNOWN_BYTES):
+        if not residues.encode(errors="replace").translate(None, self._known):
             return record._replace(residues=residues)
         if self.unknown == "skip":
             self.skipped += 1
             return None
         if self.unknown == "x":
             self.replaced += 1
-            known = [letter if letter in ESM2_LETTERS else "X" for letter in residues]
+            letters, unknown = self.alphabet.letters, self.alphabet.unknown
+            known = [letter if letter in letters else unknown for letter in residues]
             return record._replace(residues="".join(known))
-        position = next(i for i, letter in enumerate(residues) if letter not in ESM2_LETTERS)
-        raise self._error(
-            record,
-            f"has {record.residues[position]!r} at position {position + 1}, which is no amino acid "
-            "that the model knows. Mend it, or give --unknown x (embed it as X) or --unknown "
-            "skip (leave such records out)",
+        raise self._error(record, self._what_is_unknown(record, residues))
+
+    def _what_is_unknown(self, record: Record, residues: str) -> str:
+        alphabet = self.alphabet
+        position = next(i for i, letter in enumerate(residues) if letter not in alphabet.letters)
+        letters = set(residues)
+        protein = alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ALONE
+        return (
+            f"has {record.residues[position]!r} at position {position + 1}, which is no "
+            f"{alphabet.letter} that the model knows. "
+            + ("It looks like a protein: give a protein model with --model. " if protein else "")
+            + f"Mend it, or give --unknown x (embed it as {alphabet.unknown}) or --unknown skip "
+            "(leave such records out)"
         )
 
     def _count_long(self, records: list[Record]) -> None:
         long = sum(map(self.max_residues.__lt__, map(len, map(RESIDUES, records))))
-        self.truncated += long
+        self.long_records += long
         if long and self.long == "error":
             record = next(r for r in records if len(r.residues) > self.max_residues)
             raise self._error(
                 record,
-                f"has {len(record.residues):,} residues, more than the limit of "
-                f"{self.max_residues:,} (change it with --max-residues, or give --long truncate)",
+                f"has {len(record.residues):,} {self.alphabet.plural}, more than the limit of "
+                f"{self.max_residues:,} (change it with --max-residues, or give --long truncate or "
+                "window)",
             )
 
     def _error(self, record: Record, what: str) -> UserError:
@@ -153,15 +176,20 @@ class Reader:
         return UserError(f"{place}: record {number} ({shown!r}) {what}.")
 
 
-def is_plain(records: list[Record]) -> bool:
+def is_plain(records: list[Record], known: bytes) -> bool:
     """Whether none of these headers and sequences needs a word or a change."""
     sequences = list(map(RESIDUES, records))
     letters = "".join(sequences).encode(errors="replace")
     return (
         all(sequences)
-        and not letters.translate(None, KNOWN_BYTES)
+        and not letters.translate(None, known)
         and "\0" not in "".join(map(HEADER, records))
     )
+
+
+def are_bases(records: list[Record]) -> bool:
+    """Whether proteins are so poor in letters that they must be DNA."""
+    return not set().union(*map(RESIDUES, records)) - set("ACGTNacgtn")
 
 
 def seen(reader: FastaReader | None) -> int:

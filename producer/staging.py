@@ -11,14 +11,21 @@ from datetime import UTC, datetime
 
 from common import __version__
 from common.ahead import map_ahead
-from common.alphabet import SPECIAL_TOKENS
+from common.alphabet import Alphabet
 from common.batchfile import encode_batch
 from common.layout import input_key, job_prefix
-from common.manifest import InputReport, Manifest, OutputForm, read_manifest, write_manifest
-from common.modeltable import ModelSource
+from common.manifest import (
+    InputReport,
+    Manifest,
+    OnInstability,
+    OutputForm,
+    read_manifest,
+    write_manifest,
+)
+from common.modeltable import ModelSource, ModelSpec
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
-from producer.batches import Budget, cut_batches
+from producer.batches import BatchSize, Budget, cut_batches
 from producer.reader import Long, Reader, Unknown
 from producer.source import Source
 
@@ -29,7 +36,9 @@ class Request:
 
     source: Source
     model: ModelSource
+    alphabet: Alphabet
     rung: Rung
+    on_instability: OnInstability
     form: OutputForm
     unknown: Unknown
     long: Long
@@ -39,7 +48,9 @@ class Request:
         options = {
             "input": self.source.fingerprint(),
             "model": self.model.text,
+            "alphabet": self.alphabet.name,
             "rung": self.rung,
+            "on_instability": self.on_instability,
             "form": self.form.model_dump(),
             "unknown": self.unknown,
             "long": self.long,
@@ -66,8 +77,8 @@ def stage(
     fingerprint: str,
     *,
     budget: Budget,
-    dim: int,
-    on_batch: Callable[[int, int], None] = lambda _records, _tokens: None,
+    spec: ModelSpec,
+    on_batch: Callable[[int], None] = lambda _records: None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
@@ -77,8 +88,8 @@ def stage(
     Args:
         fingerprint: of the request; names the job.
         budget: of a batch.
-        dim: the model's width, for the size of a shard.
-        on_batch: is told the records and tokens of each batch that was written.
+        spec: the model's shape, for the sizes of batches.
+        on_batch: is told the records of each batch that was written.
 
     Raises:
         UserError: a bad record, or a store that cannot be written.
@@ -86,30 +97,30 @@ def stage(
     job = job_name(request.source, fingerprint)
     reader = Reader(
         request.source,
+        alphabet=request.alphabet,
         unknown=request.unknown,
         long=request.long,
         max_residues=request.form.max_residues,
     )
     store.delete(job_prefix(job))
 
-    def encoded() -> Iterator[tuple[str, bytes, int, int]]:
+    def encoded() -> Iterator[tuple[str, bytes, BatchSize]]:
         # Here and not in the writing threads: the records are still in this core's cache.
-        for index, (records, tokens) in enumerate(batches):
-            yield input_key(job, index), encode_batch(records), len(records), tokens
+        for index, (records, size) in enumerate(batches):
+            yield input_key(job, index), encode_batch(records), size
 
-    def write(object_: tuple[str, bytes, int, int]) -> tuple[int, int]:
-        key, data, records, tokens = object_
+    def write(object_: tuple[str, bytes, BatchSize]) -> BatchSize:
+        key, data, size = object_
         store.put(key, data)
-        return records, tokens
+        return size
 
-    batches = cut_batches(reader, budget, request.form, dim)
+    batches = cut_batches(reader, budget, request.form, spec)
     sizes = []
     try:
         with cycles_left_alone():
             for size in map_ahead(write, encoded(), store.parallel_writes):
                 sizes.append(size)
-                on_batch(*size)
-        records = sum(records for records, _ in sizes)
+                on_batch(size.records)
         manifest = Manifest(
             package=__version__,
             job=job,
@@ -117,18 +128,21 @@ def stage(
             input=request.source.name.encode(errors="replace").decode(),
             fingerprint=fingerprint,
             model=request.model.text,
+            alphabet=request.alphabet.name,
             rung=request.rung,
+            on_instability=request.on_instability,
             form=request.form,
             report=InputReport(
-                records=records,
-                residues=sum(tokens for _, tokens in sizes) - SPECIAL_TOKENS * records,
-                truncated=reader.truncated,
+                records=sum(size.records for size in sizes),
+                residues=sum(size.residues for size in sizes),
+                long=reader.long_records,
                 skipped=reader.skipped,
                 replaced=reader.replaced,
                 duplicate_ids=reader.duplicate_ids(),
+                looks_like_dna=reader.looks_like_dna,
             ),
-            batch_records=[records for records, _ in sizes],
-            batch_tokens=[tokens for _, tokens in sizes],
+            batch_records=[size.records for size in sizes],
+            batch_tokens=[size.tokens for size in sizes],
         )
         write_manifest(store, manifest)
     except BaseException:

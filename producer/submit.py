@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from celery import Celery
 
+from common.alphabet import ALPHABETS
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
 from common.manifest import Manifest
@@ -131,7 +132,7 @@ def stage_alone(
     hold()
     with console.status("Reading the input …") as status:
 
-        def show(more: int, _tokens: int) -> None:
+        def show(more: int) -> None:
             nonlocal batches, records
             batches, records = batches + 1, records + more
             status.update(f"Reading the input: {records:,} records in {batches:,} batches …")
@@ -142,27 +143,42 @@ def stage_alone(
             there = find_job(store, job)
             if there is not None:
                 return there
-            return stage(store, request, fingerprint, budget=budget, dim=spec.dim, on_batch=show)
+            return stage(store, request, fingerprint, budget=budget, spec=spec, on_batch=show)
         finally:
             ledger.release_staging(job, owner)
 
 
 def report_input(manifest: Manifest) -> None:
     """Say what was read, and everything about it that the user may not expect."""
-    report, name = manifest.report, manifest.input
+    report, name, letters = manifest.report, manifest.input, ALPHABETS[manifest.alphabet]
     lines = [
-        f"{name}: {report.records:,} records, {report.residues:,} residues to embed, in "
+        f"{name}: {report.records:,} records, {report.residues:,} {letters.plural} to embed, in "
         f"{manifest.batches:,} batches for queue {job_queue(manifest)}."
     ]
     warnings = {
-        f"longer than {manifest.form.max_residues:,} residues: only that many were kept of each "
-        "(--long error refuses them)": report.truncated,
+        what_of_long(manifest): report.long,
         "with an id that an earlier record has too: all are kept, rows tell them apart": (
             report.duplicate_ids
         ),
-        "with unknown letters, embedded as X": report.replaced,
+        f"with unknown letters, embedded as {letters.unknown}": report.replaced,
         "with unknown letters, left out; rows keep their position in the input": report.skipped,
     }
     lines += [f"Note: {count:,} records {what}." for what, count in warnings.items() if count]
+    if report.looks_like_dna:
+        lines.append(
+            "Mind: the first records have no letters but A, C, G, T and N, and this model is for "
+            "proteins. For DNA give --model dnabert_s."
+        )
     for line in lines:
         say(line)
+
+
+def what_of_long(manifest: Manifest) -> str:
+    form, letters = manifest.form, ALPHABETS[manifest.alphabet].plural
+    longer = f"longer than {form.max_residues:,} {letters}"
+    if form.overlap is None:
+        return f"{longer}: only that many were kept of each (--long error refuses them)"
+    return (
+        f"{longer}: embedded in windows of {form.max_residues:,} that overlap by at least "
+        f"{form.overlap:,}, pooled by their tokens"
+    )

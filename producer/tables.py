@@ -1,6 +1,6 @@
 """What ``producer status`` and ``producer jobs`` show."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.table import Column, Table
 
 from common.ledger import Progress, WorkerInfo
 from common.messages import BatchResult, Status
+from common.rungs import NEXT_RUNG, Rung
 
 #: Rows and batches that are named one by one; the rest are counted.
 SHOWN = 20
@@ -39,50 +40,67 @@ def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
     console.print(table)
 
 
-def print_job(console: Console, job: Progress, queued: int, results: list[BatchResult]) -> None:
-    """One job in full: counters, rows by precision, and every result that was not ok."""
-    table = Table(show_header=False)
+def print_job(
+    console: Console, job: Progress, queued: Mapping[Rung, int], results: list[BatchResult]
+) -> None:
+    """One job in full: counters, the ladder rung by rung, and every result that was not ok."""
+    table, first = Table(show_header=False), next(iter(job.queues))
     rows = {
         "job": job.job,
         "state": state_of(job),
         "model": job.model,
         "weights": job.weights or "not known before a worker has started",
         "batches": f"{job.batches_done:,} of {job.batches:,} done, {job.leased:,} running",
-        "queue": f"{job.queue}: {queued:,} waiting",
+        "queue": f"{job.queue}: {queued[first]:,} waiting",
         "sequences": f"{job.rows_done:,} of {job.records:,}",
         "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
         "tokens": f"{job.count('tokens_done'):,} of {job.tokens:,}",
         "tokens/s a device": mean_speed(job),
         "device time": f"{job.count('milliseconds') / 1000:,.1f} s",
         "taken over": f"{job.count('leases_lost'):,} batches from workers that went away",
-        "unstable": f"{job.count('rows_unstable'):,} sequences without numbers",
+        "retried": f"{job.count('rows_retried'):,} sequences at a higher rung",
+        "quarantined": f"{job.count('rows_quarantined'):,} sequences without numbers",
         "failed": f"{job.count('batches_failed'):,} batches",
     }
     for name, value in rows.items():
         table.add_row(name, value or "-")
     console.print(table)
+    if job.count(f"unstable_at_{first}"):
+        console.print(ladder_table(job, queued))
     for line in problems(results):
         console.print(line, highlight=False, markup=False)
 
 
+def ladder_table(job: Progress, queued: Mapping[Rung, int]) -> Table:
+    """What every rung did: a row for each that the job's batches may be at."""
+    table = Table("rung", "queued", "batches", "sequences embedded", "not finite", "these go on to")
+    for rung in job.queues:
+        table.add_row(
+            rung,
+            f"{queued[rung]:,}",
+            f"{job.count(f'batches_at_{rung}'):,}",
+            f"{job.count(f'embedded_at_{rung}'):,}",
+            f"{job.count(f'unstable_at_{rung}'):,}",
+            NEXT_RUNG[rung] or "quarantine",
+        )
+    return table
+
+
 def problems(results: Iterable[BatchResult]) -> list[str]:
-    """What went wrong, a line for each batch that failed and each row that is not finite."""
+    """What went wrong, a line for each batch that failed and each row that no rung could embed."""
     lines = []
     for result in results:
         if result.status is Status.FAILED:
             lines.append(f"batch {result.index} ({result.rung}) failed: {result.error}")
-        for row in result.unstable:
-            span = (
-                f"finite values {row.finite_min:.4g} to {row.finite_max:.4g}"
-                if row.finite_min is not None
-                else "nothing finite"
-            )
-            lines.append(
-                f"row {row.row} (batch {result.index}, {result.precision}): {row.nan:,} NaN, "
-                f"{row.inf:,} Inf, {span}"
-            )
+        lines += [f"quarantined: {bad}" for bad in result.quarantined]
+    return first_lines(lines)
+
+
+def first_lines(lines: Sequence[object]) -> list[str]:
+    """The first few lines, and how many more there are."""
     more = len(lines) - SHOWN
-    return lines if more <= 0 else [*lines[:SHOWN], f"… and {more:,} more"]
+    first = [str(line) for line in lines[:SHOWN]]
+    return first if more <= 0 else [*first, f"… and {more:,} more"]
 
 
 def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:

@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.ledger import JobState, Ledger, WorkerInfo
 from common.ledger import Progress as JobProgress
 from producer.jobs import LostWork
+from producer.tables import problems
 
 POLL_SECONDS = 0.5
 
@@ -84,10 +85,21 @@ def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress:
         )
     if progress.state is JobState.CANCELLED:
         raise UserError(f"Job {job} was cancelled.")
+    if progress.state is JobState.STOPPED:
+        raise UserError(stopped(ledger, job))
     tokens_per_second = speed.update(time.monotonic(), progress.count("tokens_done"))
     workers = [worker for worker in ledger.workers() if progress.queue in worker.queues]
     show(describe(progress, tokens_per_second, workers), progress)
     return progress
+
+
+def stopped(ledger: Ledger, job: str) -> str:
+    """Why a job ended before its end."""
+    errors = "\n".join(problems(ledger.results(job)))
+    return (
+        f"Job {job} stopped, as --on-instability fail asks for:\n{errors}\n"
+        "With --on-instability retry such sequences run again in higher precision."
+    )
 
 
 #: Shows a line about a job, with its progress if that is known.
@@ -139,11 +151,13 @@ def describe(progress: JobProgress, speed: float | None, workers: Sequence[Worke
             parts.append(f"ETA {duration(seconds)}")
     elif not progress.finished:
         parts.append(describe_workers(workers))
-    for name, label in (("rows_unstable", "unstable"), ("leases_lost", "taken over")):
-        if progress.count(name):
-            parts.append(f"{progress.count(name):,} {label}")
-    if progress.count("batches_failed"):
-        parts.append(f"{progress.count('batches_failed'):,} batches failed")
+    labels = {
+        "rows_retried": "retried",
+        "rows_quarantined": "quarantined",
+        "leases_lost": "taken over",
+        "batches_failed": "batches failed",
+    }
+    parts += [f"{progress.count(n):,} {label}" for n, label in labels.items() if progress.count(n)]
     return " · ".join(parts)
 
 

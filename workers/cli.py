@@ -4,8 +4,11 @@ import logging
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from common import __version__
 from common.broker import connect
@@ -16,6 +19,8 @@ from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.store import open_store
 from workers.supervisor import supervise
+from workers.validation import DeviceChoice, HalfChoice, Request
+from workers.validation.sets import SEQUENCES_PER_SET
 
 app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
 
@@ -45,8 +50,7 @@ def start(
     store
         Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.
     """
-    if find_spec("torch") is None:
-        raise UserError("A worker needs PyTorch: pip install 'virnucpro-fleet[worker]'.")
+    require_torch()
     settings = Settings.read(broker=broker, store=store)
     source = ModelSource.parse(model)
     open_store(settings.required_store())
@@ -57,6 +61,64 @@ def start(
         "VIRNUCPRO_STORE": settings.required_store(),
     }
     sys.exit(supervise([source.text, precision], chosen_gpus(gpus), environment))
+
+
+@app.command
+def validate(
+    *,
+    model: str,
+    weights: Path | None = None,
+    precision: HalfChoice = "auto",
+    device: DeviceChoice = "auto",
+    sequences_per_set: Annotated[int, Parameter(validator=Number(gte=2))] = SEQUENCES_PER_SET,
+    picture: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    store: str | None = None,
+) -> None:
+    """Check on this machine that a model may be served in half precision.
+
+    Random sequences of all lengths are embedded in half precision and in FP32, packed and padded.
+    The result goes on record: a worker refuses to serve weights in a precision that failed.
+    Exit code 0: passed, 1: failed, 2: could not be done.
+
+    Parameters
+    ----------
+    model
+        As for worker start.
+    weights
+        Folder or fair-esm .pt file with the weights of the model that --model names.
+    precision
+        auto is FP16 on a GPU and BF16 on a CPU.
+    device
+        auto is the first GPU if there is one.
+    sequences_per_set
+        Sequences in each of the sets short, medium, long, very_long and mixed.
+    picture
+        PNG file to write: cosine similarity against length.
+    as_json
+        Print one JSON document instead of tables.
+    store
+        Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE. The record goes there too.
+    """
+    require_torch()
+    from workers.validation.run import run
+
+    request = Request(
+        model=model,
+        weights=weights,
+        precision=precision,
+        device=device,
+        sequences_per_set=sequences_per_set,
+        picture=picture,
+        as_json=as_json,
+        store=Settings.read(store=store).store,
+    )
+    sys.exit(run(request))
+
+
+def require_torch() -> None:
+    if find_spec("torch") is None:
+        raise UserError("A worker needs PyTorch: pip install 'virnucpro-fleet[worker]'.")
 
 
 def chosen_gpus(choice: str) -> list[str]:

@@ -7,35 +7,40 @@ copy to the host. What is not finite is left out of the rows and described besid
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
 from common.errors import UserError
 from common.manifest import OutputForm
-from common.messages import Instability
+from common.messages import Instability, NonFinite
 from common.modeltable import resolve_layers
-from common.rungs import PRECISION_CODES, Rung
+from common.rungs import PRECISION_CODES, Rung, ladder
 from common.shard import Array, Embeddings
-from workers.models.esm2 import compile_blocks
+from workers.models.encoder import Encoder
 from workers.models.loading import LoadedModel
-from workers.packing import Pack, make_packs
+from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
+from workers.packing import Pack, Tokens, make_packs
 from workers.pooling import Pooled, pool, residues_of
-from workers.stability import NumericalInstabilityError, check_numerical_stability
+from workers.stability import look_at, sum_up
+from workers.windows import cut_windows, join_windows
 
 log = logging.getLogger(__name__)
 
-#: Tokens in a pack. On a GPU, enough to fill it with any ESM-2; on a CPU, few enough that a
+#: Tokens in a pack. On a GPU, enough to fill it with any model; on a CPU, few enough that a
 #: layer's activations stay near the cache (measured: 4096 is best for 8M and 35M).
 PACK_TOKENS = {"cuda": 50_000, "cpu": 4096}
 SMALLEST_PACK_TOKENS = 1024
 
 DTYPES = {Rung.FP16: torch.float16, Rung.BF16: torch.bfloat16, Rung.FP32: torch.float32}
+
+#: What each rung makes of a model with half-precision weights.
+VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
 
 
 class DeviceLostError(Exception):
@@ -48,7 +53,8 @@ class Outcome:
 
     embeddings: Embeddings  # the finite rows
     unstable: tuple[Instability, ...]
-    tokens: int
+    precision: Rung  # that computed all of them
+    tokens: int  # of the finite rows, as the producer counts them
     seconds: float  # with the device
 
 
@@ -57,19 +63,23 @@ class Engine:
 
     def __init__(self, loaded: LoadedModel, precision: Rung) -> None:
         self.loaded = loaded
-        self.model = loaded.model
         self.precision = precision
-        self.device = next(self.model.parameters()).device
-        self.pack_tokens = PACK_TOKENS.get(self.device.type, PACK_TOKENS["cpu"])
+        self.models = {precision: loaded.model}
+        for rung in ladder(precision)[1:]:
+            self.models[rung] = VIEWS[rung](loaded.model)
+        self.device = next(loaded.model.parameters()).device
+        budget = PACK_TOKENS.get(self.device.type, PACK_TOKENS["cpu"])
+        self.pack_tokens = dict.fromkeys(self.models, budget)
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
         """Compile for the GPU, or say why not and go on without: same numbers, less speed."""
         if self.device.type != "cuda":
             return
-        probe = [Record(0, "", "MKTAYIAKQR"), Record(1, "", "GAVLIPFMW" * 7)]
-        form = OutputForm(max_residues=self.loaded.spec.max_residues)
-        compile_blocks(self.model)
+        letters = "".join(sorted(self.loaded.spec.family.alphabet.letters))
+        probe = [Record(0, "", letters), Record(1, "", letters[:5] * 13)]
+        form = OutputForm(max_residues=self.loaded.spec.family.max_residues)
+        compile_blocks(self.loaded.model)
         try:
             self.embed(probe, form)
         except Exception as error:
@@ -82,15 +92,16 @@ class Engine:
         records: Sequence[Record],
         form: OutputForm,
         *,
-        context: str = "batch",
+        rung: Rung | None = None,
         between_packs: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Embed records in the order given.
 
         Args:
             records: at least one; letters of the model's alphabet.
-            form: which vectors of which layers; longer records are cut to ``form.max_residues``.
-            context: names the batch in messages.
+            form: which vectors of which layers; longer records are cut to ``form.max_residues``,
+                or embedded in windows of that size.
+            rung: the arithmetic; the model's own if it has no such rung.
             between_packs: is called before every pack; what it raises ends the batch.
 
         Raises:
@@ -98,34 +109,49 @@ class Engine:
             torch.OutOfMemoryError: not even the smallest pack fits the device.
             DeviceLostError: the device is of no more use to this process.
         """
-        work = Work(
-            records=records,
-            sequences=[record.residues[: form.max_residues] for record in records],
-            layers=resolve_layers(form.layers, self.loaded.spec.layers),
-            form=form,
-            context=context,
-        )
-        with self._lock:
+        precision = rung if rung in self.models else self.precision
+        work = self._prepare(records, form, precision)
+        with self._lock, exact_products(precision):
             started = time.perf_counter()
             parts = self._run(work, between_packs)
             seconds = time.perf_counter() - started
         return self._assemble(work, parts, seconds)
 
+    def _prepare(self, records: Sequence[Record], form: OutputForm, precision: Rung) -> "Work":
+        sequences = [record.residues[: form.embedded(len(record.residues))] for record in records]
+        firsts: Sequence[int] = range(len(sequences))
+        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        if form.overlap is not None:
+            sequences, firsts = cut_windows(sequences, form.max_residues, form.overlap)
+        return Work(
+            records=records,
+            lengths=lengths,
+            firsts=firsts,
+            tokens=self.loaded.tokenize(sequences),
+            layers=resolve_layers(form.layers, self.loaded.spec.layers),
+            form=form,
+            precision=precision,
+        )
+
     def _run(self, work: "Work", between_packs: Callable[[], None]) -> list["PackResult"]:
         """Run all packs; if one does not fit the device, start again with smaller ones."""
         while True:
             parts = []
+            budget = self.pack_tokens[work.precision]
             try:
-                for pack in make_packs(work.sequences, self.pack_tokens):
+                for pack in make_packs(work.tokens, budget):
                     between_packs()
                     parts.append(self._run_pack(work, pack))
                 return parts
             except torch.OutOfMemoryError:
                 # A smaller pack is no help if one record alone is too large for the device.
-                if pack.segments == 1 or self.pack_tokens <= SMALLEST_PACK_TOKENS:
+                if pack.segments == 1 or budget <= SMALLEST_PACK_TOKENS:
                     raise
-                self.pack_tokens = max(self.pack_tokens // 2, SMALLEST_PACK_TOKENS)
-                log.warning("Out of device memory: packs are now %d tokens.", self.pack_tokens)
+                self.pack_tokens[work.precision] = max(budget // 2, SMALLEST_PACK_TOKENS)
+                log.warning(
+                    "Out of device memory: packs in %s are now %d tokens.",
+                    *(work.precision, self.pack_tokens[work.precision]),
+                )
             except RuntimeError as error:
                 if "CUDA error" in str(error):
                     raise DeviceLostError(str(error).splitlines()[0]) from error
@@ -135,15 +161,16 @@ class Engine:
     @torch.inference_mode()
     def _run_pack(self, work: "Work", pack: Pack) -> "PackResult":
         """One forward pass, pooled, checked and copied to the host."""
-        input_ids = torch.from_numpy(pack.input_ids).to(self.device, non_blocking=True)
+        ids = torch.from_numpy(pack.ids).to(self.device, non_blocking=True)
         cu_seqlens = torch.from_numpy(pack.cu_seqlens).to(self.device, non_blocking=True)
-        found = self.model.forward_packed(input_ids, cu_seqlens, pack.max_seqlen, work.layers)
+        model = self.models[work.precision]
+        found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, work.layers)
         hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
-        pooled = pool(hidden, cu_seqlens)
-        unstable = tuple(
-            describe(work, pack, int(segment), hidden, pooled.mean[segment])
-            for segment in np.flatnonzero(~pooled.finite)
-        )
+        pooled = pool(hidden, cu_seqlens, self.loaded.spec.family)
+        unstable = {
+            pack.first + segment: look_at_segment(hidden, pack, segment, pooled.mean[segment])
+            for segment in np.flatnonzero(~pooled.finite).tolist()
+        }
         residues = None
         if work.form.per_residue:
             dtype = getattr(torch, work.form.residue_dtype)
@@ -157,41 +184,63 @@ class Engine:
 
     def _assemble(self, work: "Work", parts: list["PackResult"], seconds: float) -> Outcome:
         """The batch's finite rows in order, and what became of the others."""
-        finite = np.concatenate([part.pooled.finite for part in parts])
+        unstable = work.describe({k: v for part in parts for k, v in part.unstable.items()})
+        rows_without = {bad.row for bad in unstable}
+        finite = np.array([record.row not in rows_without for record in work.records])
         kept = [record for record, good in zip(work.records, finite, strict=True) if good]
-        lengths = np.array([len(sequence) for sequence in work.sequences], dtype=np.int64)
         embeddings = Embeddings(
             rows=np.array([record.row for record in kept], dtype=np.int64),
             headers=[record.header for record in kept],
             ids=[record.id for record in kept],
-            lengths=lengths[finite],
+            lengths=work.lengths[finite],
             input_lengths=np.array([len(record.residues) for record in kept], dtype=np.int64),
-            precision=np.full(len(kept), PRECISION_CODES[self.precision], dtype=np.uint8),
+            precision=np.full(len(kept), PRECISION_CODES[work.precision], dtype=np.uint8),
             pooled={
-                name: joined([getattr(part.pooled, name) for part in parts])[finite]
+                name: work.join([getattr(part.pooled, name) for part in parts])[finite]
                 for name in work.form.pooled_names
             },
-            residues=joined([part.residues for part in parts if part.residues is not None])
+            residues=without_single_layer(
+                [part.residues for part in parts if part.residues is not None]
+            )
             if work.form.per_residue
             else None,
         )
-        return Outcome(
-            embeddings,
-            unstable=tuple(bad for part in parts for bad in part.unstable),
-            tokens=int(lengths.sum()) + SPECIAL_TOKENS * len(lengths),
-            seconds=seconds,
-        )
+        tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
+        return Outcome(embeddings, unstable, work.precision, tokens, seconds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
-    """A batch as the engine sees it."""
+    """A batch as the engine sees it: N records in S segments."""
 
-    records: Sequence[Record]
-    sequences: Sequence[str]  # as long as the model takes them
+    records: Sequence[Record]  # N
+    lengths: Array  # [N], letters that are embedded
+    firsts: Sequence[int]  # N: each record's first segment
+    tokens: Tokens  # of S segments
     layers: Sequence[int]  # resolved: from 0
     form: OutputForm
-    context: str
+    precision: Rung
+
+    def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
+        """What is not finite, by record, from what was seen of segments."""
+        by_record: dict[int, list[NonFinite]] = {}
+        for segment, seen in segments.items():
+            record = int(np.searchsorted(self.firsts, segment, side="right")) - 1
+            by_record.setdefault(record, []).append(seen)
+        return tuple(
+            Instability(
+                row=self.records[i].row,
+                id=self.records[i].id,
+                length=int(self.lengths[i]),
+                seen={self.precision: sum_up(seen)},
+            )
+            for i, seen in by_record.items()
+        )
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        """Pooled vectors of packs ``[s, K, D]`` to those of records, windows by their tokens."""
+        vectors = join_windows(np.concatenate(parts), self.tokens.lengths, self.firsts)
+        return without_single_layer([vectors])
 
 
 @dataclass(frozen=True)
@@ -200,25 +249,37 @@ class PackResult:
 
     pooled: Pooled
     residues: Array | None  # [sum(L), K, D] of the finite segments
-    unstable: tuple[Instability, ...]
+    unstable: dict[int, NonFinite]  # by segment of the batch
 
 
-def describe(work: Work, pack: Pack, segment: int, hidden: Tensor, mean: Array) -> Instability:
-    """What is not finite about a segment; logs the message that a user should see."""
-    record = work.records[pack.first + segment]
+def look_at_segment(hidden: Tensor, pack: Pack, segment: int, mean: Array) -> NonFinite:
+    """What is not finite about a segment; waits for the device."""
     start, end = pack.cu_seqlens[segment : segment + 2]
-    name = f"{work.context} row {record.row} {record.id}"
-    try:
-        check_numerical_stability(hidden[start:end], name)
-        # BF16 and FP32 reach so far that finite terms can have a sum that is not.
-        check_numerical_stability(torch.from_numpy(mean), f"{name}, its mean")
-    except NumericalInstabilityError as error:
-        log.warning("%s", error)
-        return Instability(row=record.row, **vars(error.seen))
-    raise AssertionError("a sum over the segment is not finite, but all its terms are")
+    # BF16 and FP32 reach so far that finite terms can have a sum that is not.
+    seen = look_at(hidden[start:end]) or look_at(torch.from_numpy(mean))
+    assert seen is not None, "a sum over the segment is not finite, but all its terms are"
+    return seen
 
 
-def joined(parts: Sequence[Array]) -> Array:
+def without_single_layer(parts: Sequence[Array]) -> Array:
     """Parts ``[n, K, D]`` one after another; a single layer has no axis of its own."""
     values = np.concatenate(parts)
     return values[:, 0] if values.shape[1] == 1 else values
+
+
+@contextmanager
+def exact_products(precision: Rung) -> Iterator[None]:
+    """Multiply FP32 matrices in FP32, not in TF32, whatever this process has set otherwise."""
+    before = torch.get_float32_matmul_precision()
+    if precision is Rung.FP32:
+        torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def compile_blocks(model: Encoder) -> None:
+    """Compile the block that all layers share, once, for any number of tokens."""
+    for block in model.block_list():
+        block.compile(dynamic=True)

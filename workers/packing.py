@@ -1,4 +1,4 @@
-"""Records to packs: tokens of whole segments, one after another, up to a budget."""
+"""Tokens to packs: whole segments, one after another, up to a budget."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.alphabet import ESM2_LETTERS, ESM2_TOKENS, SPECIAL_TOKENS
 
-CLS = ESM2_TOKENS.index("<cls>")
-EOS = ESM2_TOKENS.index("<eos>")
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of several sequences, one after another."""
 
-#: Token ids by byte; what the reader lets through is in the table, anything else is ``<unk>``.
-TOKEN_OF_BYTE = np.full(256, ESM2_TOKENS.index("<unk>"), dtype=np.int64)
-for _letter in ESM2_LETTERS:
-    TOKEN_OF_BYTE[ord(_letter)] = ESM2_TOKENS.index(_letter)
+    ids: NDArray[np.int64]  # [T]
+    cu_seqlens: NDArray[np.int32]  # [N + 1], where each starts; the last entry is T
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        return np.diff(self.cu_seqlens)
 
 
 @dataclass(frozen=True)
-class Pack:
-    """What one ``forward_packed`` call takes, and which records of the batch it holds."""
+class Pack(Tokens):
+    """What one ``forward_packed`` call takes, and which segments of the batch it holds."""
 
-    first: int  # position in the batch of the first record
-    input_ids: NDArray[np.int64]  # [T]
-    cu_seqlens: NDArray[np.int32]  # [N + 1]
+    first: int  # position in the batch of the first segment
 
     @property
     def segments(self) -> int:
@@ -31,7 +31,7 @@ class Pack:
 
     @property
     def max_seqlen(self) -> int:
-        return int(np.diff(self.cu_seqlens).max())
+        return int(self.lengths.max())
 
 
 def split_into_packs(token_counts: Sequence[int], budget: int) -> Iterator[slice]:
@@ -49,20 +49,8 @@ def split_into_packs(token_counts: Sequence[int], budget: int) -> Iterator[slice
         yield slice(start, len(token_counts))
 
 
-def make_packs(sequences: Sequence[str], budget: int) -> Iterator[Pack]:
-    """Tokenise ``sequences`` (upper case) into packs, in order."""
-    counts = [len(sequence) + SPECIAL_TOKENS for sequence in sequences]
-    for part in split_into_packs(counts, budget):
-        yield make_pack(part.start, sequences[part])
-
-
-def make_pack(first: int, sequences: Sequence[str]) -> Pack:
-    """Tokenise and concatenate: ``<cls> residues <eos>`` for each sequence."""
-    counts = np.array([len(sequence) + SPECIAL_TOKENS for sequence in sequences])
-    cu_seqlens = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    # One blank stands for <cls> and one for <eos>, so that a single look-up does all segments.
-    text = "".join([f" {sequence} " for sequence in sequences]).encode("ascii")
-    input_ids = TOKEN_OF_BYTE[np.frombuffer(text, dtype=np.uint8)]
-    input_ids[cu_seqlens[:-1]] = CLS
-    input_ids[cu_seqlens[1:] - 1] = EOS
-    return Pack(first, input_ids, cu_seqlens)
+def make_packs(tokens: Tokens, budget: int) -> Iterator[Pack]:
+    """Cut a batch's tokens into packs, in order; no token is copied."""
+    for part in split_into_packs(tokens.lengths.tolist(), budget):
+        bounds = tokens.cu_seqlens[part.start : part.stop + 1]
+        yield Pack(tokens.ids[bounds[0] : bounds[-1]], bounds - bounds[0], part.start)

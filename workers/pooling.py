@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.modeltable import ESM2, Family
 from common.shard import Array
 from workers.packing import Pack
 from workers.stability import finite_segments
@@ -15,20 +16,27 @@ from workers.stability import finite_segments
 class Pooled:
     """A pack's pooled vectors on the host, and which of them may be used."""
 
-    mean: Array  # [N, K, D] FP32, over residues
-    bos: Array  # [N, K, D] FP32, at <cls>
+    mean: Array  # [N, K, D] FP32, over what the family pools
+    bos: Array  # [N, K, D] FP32, at the first token
     finite: Array  # [N] bool, over all of a segment's tokens
 
 
-def pool(hidden: Tensor, cu_seqlens: Tensor) -> Pooled:
-    """Pool each segment of ``hidden`` ``[T, K, D]`` in FP32; the only wait for the device."""
+def pool(hidden: Tensor, cu_seqlens: Tensor, family: Family) -> Pooled:
+    """Pool each segment of ``hidden`` ``[T, K, D]`` in FP32; the only wait for the device.
+
+    ESM-2's mean is over residues, without ``<cls>`` and ``<eos>`` (fair-esm); DNABERT-S's over all
+    tokens (its authors, and VirNucPro).
+    """
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
-    # Every segment falls into <cls>, residues and <eos>; one reduction sums all three.
+    # Every segment falls into first token, letters and last token; one reduction sums all three.
     bounds = torch.stack((starts, starts + 1, ends - 1), dim=1).flatten()
     offsets = torch.cat((bounds, ends[-1:]))
     sums = torch.segment_reduce(hidden.float(), "sum", offsets=offsets, axis=0)
     sums = sums.view(-1, 3, *hidden.shape[1:])  # [N, 3, K, D]
-    mean = sums[:, 1] / (ends - starts - 2)[:, None, None]
+    if family is ESM2:
+        mean = sums[:, 1] / (ends - starts - 2)[:, None, None]
+    else:
+        mean = sums.sum(1) / (ends - starts)[:, None, None]
     flags = finite_segments(sums).float()[:, None]
     # What decides whether the vectors may be used comes in the same copy.
     host = torch.cat((mean.flatten(1), sums[:, 0].flatten(1), flags), dim=1).cpu().numpy()

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from celery import Celery
 from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
 from pydantic import ValidationError
 
-from common.broker import EMBED_TASK, connect, make_celery, queue_name
+from common.broker import EMBED_TASK, connect, make_celery, publish, queue_name
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
 from common.messages import Batch
@@ -29,6 +30,7 @@ from workers.heartbeat import Heartbeat
 from workers.models.loading import load_model
 from workers.supervisor import READY_FILE
 from workers.tasks import BatchRunner, GiveBackError
+from workers.validation.record import record_stores, refusal
 
 log = logging.getLogger("workers")
 
@@ -65,24 +67,35 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     heartbeat = Heartbeat(ledger, info)
     heartbeat.start()
     try:
-        engine = load_engine(source, device, precision)
+        engine = load_engine(source, device, precision, settings.store)
         heartbeat.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
+        app = make_celery(settings.broker_url, list(queues))
         runner = BatchRunner(
             store=open_store(settings.required_store()),
             ledger=ledger,
             engine=engine,
             heartbeat=heartbeat,
+            publish=lambda batch: publish(app, source, [batch]),
             name=info.name,
         )
         if READY_FILE in os.environ:
             Path(os.environ[READY_FILE]).touch()
-        return consume(settings.broker_url, queues, runner, name)
+        return consume(app, queues, runner, name)
     finally:
         heartbeat.stop()
 
 
-def load_engine(source: ModelSource, device: str, precision: Rung) -> Engine:
+def load_engine(source: ModelSource, device: str, precision: Rung, store_url: str | None) -> Engine:
+    """Load a model and get it ready.
+
+    Raises:
+        UserError: no weights, or weights that are on record as unfit for this precision.
+    """
     loaded = load_model(source, device=device, dtype=DTYPES[precision])
+    if precision is not Rung.FP32:
+        reason = refusal(loaded.fingerprint, precision, record_stores(store_url))
+        if reason is not None:
+            raise UserError(reason)
     if source.is_random:
         log.warning("%s: RANDOM WEIGHTS. The embeddings mean nothing.", source.text)
     engine = Engine(loaded, precision)
@@ -90,9 +103,8 @@ def load_engine(source: ModelSource, device: str, precision: Rung) -> Engine:
     return engine
 
 
-def consume(broker_url: str, queues: tuple[str, ...], runner: BatchRunner, name: str) -> int:
+def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str) -> int:
     """Run the Celery worker until it is told to stop."""
-    app = make_celery(broker_url, list(queues))
 
     @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
     def embed(**message: Any) -> None:

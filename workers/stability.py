@@ -1,61 +1,56 @@
 """The check that every embedding passes before it leaves the fleet."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from common.messages import Instability, NonFinite
+from common.rungs import Rung
 
-@dataclass(frozen=True)
-class NonFinite:
-    """What was seen of a tensor that is not finite everywhere."""
-
-    nan: int
-    inf: int
-    finite_min: float | None  # None: nothing was finite
-    finite_max: float | None
-
-    def __str__(self) -> str:
-        span = (
-            f"finite values from {self.finite_min:.4g} to {self.finite_max:.4g}"
-            if self.finite_min is not None
-            else "no finite value"
-        )
-        return f"{self.nan} NaN, {self.inf} Inf, {span}"
+#: Rows that a message names; the rest are counted.
+SHOWN = 3
 
 
 class NumericalInstabilityError(ArithmeticError):
-    """An embedding has NaN or Inf in it."""
+    """Embeddings have NaN or Inf in them."""
 
-    def __init__(self, context: str, seen: NonFinite, dtype: torch.dtype) -> None:
-        self.seen = seen
-        super().__init__(
-            f"Numerical instability in {context}: {seen} ({dtype}). To see whether FP16 is the "
-            "cause, compute in FP32: set VIRNUCPRO_DISABLE_FP16=1."
+    def __init__(self, context: str, unstable: Sequence[Instability], after: Rung | None) -> None:
+        named = ". ".join(map(str, unstable[:SHOWN]))
+        more = f". And {len(unstable) - SHOWN:,} more" if len(unstable) > SHOWN else ""
+        what_next = (
+            "FP32 is the last rung: look at these sequences and at the weights."
+            if after is None
+            else f"The next rung is {after}. To see whether half precision is the cause, compute "
+            "everything in FP32: set VIRNUCPRO_DISABLE_FP16=1."
         )
+        super().__init__(f"Numerical instability in {context}: {named}{more}. {what_next}")
 
 
-def check_numerical_stability(embeddings: Tensor, context: str) -> None:
-    """Check that a tensor is finite everywhere; waits for the device.
-
-    Args:
-        embeddings: any shape, any floating dtype.
-        context: what it is, for the message: batch, row, layer.
-
-    Raises:
-        NumericalInstabilityError: with counts of NaN and Inf and the range of what is finite.
-    """
-    finite = torch.isfinite(embeddings)
+def look_at(values: Tensor) -> NonFinite | None:
+    """What is not finite in a tensor of any shape; None if all is. Waits for the device."""
+    finite = torch.isfinite(values)
     if bool(finite.all()):
-        return
-    rest = embeddings[finite]
-    seen = NonFinite(
-        nan=int(torch.isnan(embeddings).sum()),
-        inf=int(torch.isinf(embeddings).sum()),
+        return None
+    rest = values[finite]
+    return NonFinite(
+        nan=int(torch.isnan(values).sum()),
+        inf=int(torch.isinf(values).sum()),
         finite_min=float(rest.min()) if rest.numel() else None,
         finite_max=float(rest.max()) if rest.numel() else None,
     )
-    raise NumericalInstabilityError(context, seen, embeddings.dtype)
+
+
+def sum_up(parts: Sequence[NonFinite]) -> NonFinite:
+    """What was seen of several tensors, as of one."""
+    lows = [part.finite_min for part in parts if part.finite_min is not None]
+    highs = [part.finite_max for part in parts if part.finite_max is not None]
+    return NonFinite(
+        nan=sum(part.nan for part in parts),
+        inf=sum(part.inf for part in parts),
+        finite_min=min(lows, default=None),
+        finite_max=max(highs, default=None),
+    )
 
 
 def finite_segments(sums: Tensor) -> Tensor:

@@ -4,23 +4,27 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
 from common import __version__, layout
-from common.batchfile import decode_batch
+from common.batchfile import Record, decode_batch
 from common.errors import UserError
 from common.ledger import LEASE_SECONDS, Claim, Ledger
-from common.manifest import Manifest, read_manifest
-from common.messages import Batch, BatchResult, Status
+from common.manifest import Manifest, OutputForm, read_manifest
+from common.messages import Batch, BatchResult, Instability, Status
 from common.modeltable import resolve_layers
+from common.quarantine import Quarantine, write_quarantine
+from common.rungs import NEXT_RUNG
 from common.shard import create_embedding_file
 from common.store import Store, StoreError
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
+from workers.stability import NumericalInstabilityError
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +52,20 @@ class BatchRunner:
     """Runs batches with one engine, one store and one ledger. Called from several threads."""
 
     def __init__(
-        self, *, store: Store, ledger: Ledger, engine: Engine, heartbeat: Heartbeat, name: str
+        self,
+        *,
+        store: Store,
+        ledger: Ledger,
+        engine: Engine,
+        heartbeat: Heartbeat,
+        publish: Callable[[Batch], object],
+        name: str,
     ) -> None:
         self.store = store
         self.ledger = ledger
         self.engine = engine
         self.heartbeat = heartbeat
+        self.publish = publish
         self.name = name
         self.stopping = threading.Event()
         # A job's manifest never changes once it is there.
@@ -68,20 +80,36 @@ class BatchRunner:
         owner = f"{self.name}/{uuid.uuid4().hex[:8]}"
         try:
             outcome, attempt = self._claim(batch, owner)
+            earlier = self._earlier(batch)
         except RedisError as error:
             raise GiveBackError(f"the ledger did not answer: {error}") from error
         if outcome is not Claim.TAKEN:
             log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, outcome)
             return
         try:
+            if earlier is None:
+                log.info("Batch %d of %s: nothing is left to retry.", batch.index, batch.job)
+                self.ledger.release(batch, owner=owner)
+                return
             with self.heartbeat.holding(batch, owner):
-                result = self._result(batch, owner, attempt)
-            self.ledger.complete(result, owner=owner)
-            log.info("Batch %d of %s: %s.", batch.index, batch.job, summary(result))
+                result = self._result(batch, owner, attempt, earlier)
+            counted = self.ledger.complete(result, owner=owner)
         except RedisError as error:
             # Given back while our own lease still stands, it would be dropped as held by another.
             self.stopping.wait(LEASE_SECONDS)
             raise GiveBackError(f"the ledger did not answer: {error}") from error
+        log.info("Batch %d of %s: %s.", batch.index, batch.job, summary(result))
+        if counted and result.next is not None:
+            self._pass_on(result)
+
+    def _pass_on(self, result: BatchResult) -> None:
+        """Queue the rows that were not finite at the next rung."""
+        retry = self._manifest(result.job).retry(result)
+        try:
+            self.publish(retry)
+        except RedisError as error:
+            # The ledger knows that they are to be done: whoever looks after lost work queues them.
+            log.warning("The retry of batch %d could not be queued: %s.", result.index, error)
 
     def _claim(self, batch: Batch, owner: str) -> tuple[Claim, int]:
         self._stop_if_asked()
@@ -96,14 +124,23 @@ class BatchRunner:
             )
         return outcome, attempt
 
+    def _earlier(self, batch: Batch) -> Mapping[int, Instability] | None:
+        """What was seen of the rows that a retry is about; None if its ledger knows of none."""
+        if batch.after is None:
+            return {}
+        result = self.ledger.result(batch.job, batch.index, batch.after)
+        return None if result is None else {bad.row: bad for bad in result.unstable}
+
     def _leave_to_others(self, reason: str) -> NoReturn:
         # Those who can do it should find it: do not take it again at once.
         self.stopping.wait(LEAVE_SECONDS)
         raise GiveBackError(reason)
 
-    def _result(self, batch: Batch, owner: str, attempt: int) -> BatchResult:
+    def _result(
+        self, batch: Batch, owner: str, attempt: int, earlier: Mapping[int, Instability]
+    ) -> BatchResult:
         try:
-            outcome = self._embed(batch)
+            outcome = self._embed(batch, earlier)
         except GiveBackError:
             self.ledger.release(batch, owner=owner)
             raise
@@ -118,6 +155,8 @@ class BatchRunner:
             else:
                 self.ledger.complete(self._failure(batch, error), owner=owner)
             self.end_process(error)
+        except NumericalInstabilityError as error:
+            return self._failure(batch, error).model_copy(update={"stops_job": True})
         except UserError as error:
             return self._failure(batch, error)
         except Exception as error:
@@ -127,13 +166,15 @@ class BatchRunner:
             job=batch.job,
             index=batch.index,
             rung=batch.rung,
+            after=batch.after,
             status=Status.NUMERICAL_INSTABILITY if outcome.unstable else Status.OK,
             worker=self.name,
-            precision=self.engine.precision,
+            precision=outcome.precision,
             records=len(outcome.embeddings),
             tokens=outcome.tokens,
             seconds=outcome.seconds,
             unstable=outcome.unstable,
+            next=NEXT_RUNG[outcome.precision] if outcome.unstable else None,
         )
 
     def end_process(self, error: Exception) -> NoReturn:
@@ -146,24 +187,55 @@ class BatchRunner:
             job=batch.job,
             index=batch.index,
             rung=batch.rung,
+            after=batch.after,
             status=Status.FAILED,
             worker=self.name,
             error=f"{type(error).__name__}: {error}",
         )
 
-    def _embed(self, batch: Batch) -> Outcome:
+    def _embed(self, batch: Batch, earlier: Mapping[int, Instability]) -> Outcome:
         manifest = self._retrying(lambda: self._manifest(batch.job))
-        records = decode_batch(self._retrying(lambda: self.store.get(batch.key)))
-        if len(records) != batch.records:
-            raise ValueError(f"{batch.key} has {len(records)} of {batch.records} records")
+        self._check_alphabet(manifest)
         outcome = self.engine.embed(
-            records,
+            self._records(batch, earlier),
             manifest.form,
-            context=f"job {batch.job} batch {batch.index} rung {batch.rung}",
+            rung=batch.rung,
             between_packs=self._stop_if_asked,
         )
+        outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
+        if outcome.unstable:
+            self._treat_instability(batch, manifest, outcome)
         self._retrying(lambda: self._write(batch, manifest, outcome))
         return outcome
+
+    def _check_alphabet(self, manifest: Manifest) -> None:
+        family = self.engine.loaded.spec.family
+        if manifest.alphabet != family.alphabet.name:
+            raise UserError(
+                f"The input was read as {manifest.alphabet}, but {manifest.model} is "
+                f"{family.name} and takes {family.alphabet.name}. Submit from a machine that sees "
+                "the model's folder, or by the model's name."
+            )
+
+    def _records(self, batch: Batch, earlier: Mapping[int, Instability]) -> list[Record]:
+        records = decode_batch(self._retrying(lambda: self.store.get(batch.key)))
+        if batch.after is not None:
+            records = [record for record in records if record.row in earlier]
+        if len(records) != batch.records:
+            raise ValueError(f"{batch.key} has {len(records)} of {batch.records} records")
+        return records
+
+    def _treat_instability(self, batch: Batch, manifest: Manifest, outcome: Outcome) -> None:
+        """Say what was seen; stop the job if that was asked for; note rows that nothing helps."""
+        where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
+        after = NEXT_RUNG[outcome.precision]
+        error = NumericalInstabilityError(where, outcome.unstable, after)
+        log.warning("%s", error)
+        if manifest.on_instability == "fail":
+            raise error
+        if after is None:
+            quarantine = Quarantine(job=batch.job, batch=batch.index, rows=outcome.unstable)
+            self._retrying(lambda: write_quarantine(self.store, quarantine))
 
     def _write(self, batch: Batch, manifest: Manifest, outcome: Outcome) -> None:
         embeddings, loaded = outcome.embeddings, self.engine.loaded
@@ -172,9 +244,12 @@ class BatchRunner:
             "weights": loaded.fingerprint,
             "layers": resolve_layers(manifest.form.layers, loaded.spec.layers),
             "dim": loaded.spec.dim,
-            "pooling": "mean over residues, without <cls> and <eos>",
+            "pooling": loaded.spec.family.pooling,
+            "precision": outcome.precision.value,
+            "tokens": outcome.tokens,
             "job": batch.job,
             "version": __version__,
+            **windows_of(manifest.form),
             **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
         }
         with (
@@ -208,8 +283,28 @@ class BatchRunner:
 def summary(result: BatchResult) -> str:
     if result.status is Status.FAILED:
         return f"failed, {result.error}"
-    unstable = f", {len(result.unstable):,} not finite" if result.unstable else ""
+    unstable = ""
+    if result.unstable:
+        where = "quarantined" if result.next is None else f"on to {result.next}"
+        unstable = f", {len(result.unstable):,} not finite: {where}"
     return (
-        f"{result.records:,} sequences{unstable}, {result.tokens:,} tokens in "
-        f"{result.seconds:.2f} s in {result.precision}"
+        f"{result.records:,} sequences in {result.precision}, {result.tokens:,} tokens in "
+        f"{result.seconds:.2f} s{unstable}"
+    )
+
+
+def windows_of(form: OutputForm) -> dict[str, int]:
+    """What a reader of the file must know of long records that were embedded in windows."""
+    return {} if form.overlap is None else {"window": form.max_residues, "overlap": form.overlap}
+
+
+def with_history(
+    unstable: Iterable[Instability], earlier: Mapping[int, Instability]
+) -> tuple[Instability, ...]:
+    """What was seen of each row, at earlier rungs too."""
+    return tuple(
+        bad.model_copy(update={"seen": earlier[bad.row].seen | bad.seen})
+        if bad.row in earlier
+        else bad
+        for bad in unstable
     )

@@ -1,4 +1,4 @@
--- A job at one moment: its counters, its live leases, Redis's time.
+-- A job at one moment: its counters and its live leases.
 -- KEYS: job, leases
 local now = redis.call('TIME')[1]
-return { redis.call('HGETALL', KEYS[1]), redis.call('ZCOUNT', KEYS[2], now, '+inf'), now }
+return { redis.call('HGETALL', KEYS[1]), redis.call('ZCOUNT', KEYS[2], now, '+inf') }

@@ -94,11 +94,11 @@ def test_memory_running_out_halves_the_pack_and_the_batch_completes(checkpoint, 
     torch.cuda.empty_cache()
     used = torch.cuda.memory_reserved()
     total = torch.cuda.get_device_properties(0).total_memory
-    before = engine.pack_tokens
+    before = engine.pack_tokens[Rung.FP16]
     try:
         torch.cuda.set_per_process_memory_fraction((used + 40 * 2**20) / total)
         capped = engine.embed(records, FORM).embeddings.pooled["mean"]
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert engine.pack_tokens < before
+    assert engine.pack_tokens[Rung.FP16] < before
     assert cosines(whole, capped).min() > 0.9999

@@ -1,13 +1,19 @@
-"""Manifests of small jobs."""
+"""Manifests of small jobs, and what workers report of their batches."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 from common.manifest import InputReport, Manifest, OutputForm
-from common.rungs import Rung
+from common.messages import Batch, BatchResult, Instability, NonFinite, Status
+from common.rungs import NEXT_RUNG, Rung
 
-#: Of every job that is not told otherwise.
+#: Of every record of a job that is not told otherwise.
 TOKENS_PER_RECORD = 12
+LETTERS_PER_RECORD = TOKENS_PER_RECORD - 2
+
+#: What is said to have been seen of every row that is not finite.
+SEEN = NonFinite(nan=3, inf=1, finite_min=-65504.0, finite_max=2.5)
 
 
 def manifest_of(
@@ -16,28 +22,77 @@ def manifest_of(
     job: str = "job-0123456789ab",
     form: OutputForm | None = None,
     rung: Rung = Rung.FP16,
+    model: str = "random:esm2_t6_8M_UR50D",
+    alphabet: Literal["protein", "dna"] = "protein",
     residues: int | None = None,
     created: datetime = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+    **report: int | bool,
 ) -> Manifest:
     """The manifest of a job whose batches have so many records."""
     records = sum(batch_records)
+    counts = {"long": 0, "skipped": 0, "replaced": 0, "duplicate_ids": 0} | report
     return Manifest(
         package="0",
         job=job,
         created=created,
         input="in.fa",
         fingerprint="0" * 64,
-        model="random:esm2_t6_8M_UR50D",
+        model=model,
+        alphabet=alphabet,
         rung=rung,
         form=form or OutputForm(max_residues=1022),
         report=InputReport(
             records=records,
-            residues=residues if residues is not None else (TOKENS_PER_RECORD - 2) * records,
-            truncated=0,
-            skipped=0,
-            replaced=0,
-            duplicate_ids=0,
+            residues=residues if residues is not None else LETTERS_PER_RECORD * records,
+            **counts,
         ),
         batch_records=list(batch_records),
         batch_tokens=[TOKENS_PER_RECORD * records for records in batch_records],
+    )
+
+
+def ok(batch: Batch, *, worker: str = "a", precision: Rung | None = None) -> BatchResult:
+    """All rows have numbers."""
+    return BatchResult(
+        job=batch.job,
+        index=batch.index,
+        rung=batch.rung,
+        after=batch.after,
+        status=Status.OK,
+        worker=worker,
+        precision=precision or batch.rung,
+        records=batch.records,
+        tokens=batch.tokens,
+        seconds=0.25,
+    )
+
+
+def unstable(batch: Batch, *rows: int, precision: Rung | None = None) -> BatchResult:
+    """These rows (0 if none are named) are not finite, the others are."""
+    precision = precision or batch.rung
+    rows = rows or (0,)
+    bad = [Instability(row=row, id=f"r{row}", length=LETTERS_PER_RECORD) for row in rows]
+    kept = batch.records - len(rows)
+    return ok(batch, precision=precision).model_copy(
+        update={
+            "status": Status.NUMERICAL_INSTABILITY,
+            "records": kept,
+            "tokens": TOKENS_PER_RECORD * kept,
+            "unstable": tuple(b.model_copy(update={"seen": {precision: SEEN}}) for b in bad),
+            "next": NEXT_RUNG[precision],
+        }
+    )
+
+
+def failed(batch: Batch, *, stops_job: bool = False) -> BatchResult:
+    """No row has numbers, and no rung is to be tried."""
+    return BatchResult(
+        job=batch.job,
+        index=batch.index,
+        rung=batch.rung,
+        after=batch.after,
+        status=Status.FAILED,
+        worker="a",
+        error="ValueError: no",
+        stops_job=stops_job,
     )

@@ -37,12 +37,14 @@ class Fleet:
         return run_producer(*arguments, environment=self.environment, **options)
 
     @contextmanager
-    def workers(self, model: object, folder: Path, count: int = 1) -> Iterator[list[Path]]:
+    def workers(
+        self, model: object, folder: Path, *options: str, count: int = 1
+    ) -> Iterator[list[Path]]:
         """Run workers on the CPU until the block ends; yields their logs once all are ready."""
         with ExitStack() as stack:
             logs = [folder / f"worker-{number}.log" for number in range(count)]
             for log in logs:
-                stack.enter_context(running_worker(model, log, self.environment))
+                stack.enter_context(running_worker(model, log, self.environment, *options))
             wait_until(lambda: sum(map(is_ready, self.ledger.workers())) >= count, START_SECONDS)
             yield logs
 
@@ -84,10 +86,12 @@ def run(
 
 
 @contextmanager
-def running_worker(model: object, log: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    command = [sys.executable, "-m", "workers.cli", "start", "--model", str(model)]
+def running_worker(
+    model: object, log: Path, environment: Mapping[str, str], *options: str
+) -> Iterator[None]:
+    command = [sys.executable, "-m", "workers.cli", "start", "--model", str(model), "--gpus=none"]
     with log.open("wb") as output:
-        process = start_dependent([*command, "--gpus=none"], env=environment, output=output)
+        process = start_dependent([*command, *options], env=environment, output=output)
     try:
         yield
     finally:

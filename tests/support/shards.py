@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.batchfile import Record
-from common.manifest import OutputForm
+from common.alphabet import SPECIAL_TOKENS
+from common.batchfile import Record, decode_batch, encode_batch
+from common.layout import input_key, shard_key
+from common.manifest import Manifest, OutputForm
 from common.rungs import PRECISION_CODES, Rung
 from common.shard import Embeddings, create_embedding_file
+from common.store import Store
 
 
 def embeddings_of(
@@ -16,7 +19,7 @@ def embeddings_of(
 ) -> Embeddings:
     """What an engine makes of records, but for the numbers: those are random, all different."""
     input_lengths = np.array([len(record.residues) for record in records], np.int64)
-    lengths = np.minimum(input_lengths, form.max_residues)
+    lengths = np.array([form.embedded(int(length)) for length in input_lengths], np.int64)
     width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
     random = np.random.default_rng()
 
@@ -50,3 +53,42 @@ def write_shard(
         for part in parts:
             writer.write(part)
     return path
+
+
+def store_inputs(store: Store, manifest: Manifest, records: Sequence[Record]) -> None:
+    """Write a job's records as its batches' input objects."""
+    assert len(records) == manifest.report.records
+    rest = iter(records)
+    for index, size in enumerate(manifest.batch_records):
+        batch = [next(rest) for _ in range(size)]
+        store.put(input_key(manifest.job, index), encode_batch(batch))
+
+
+def store_shard(
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    *,
+    dim: int = 4,
+    rung: Rung = Rung.FP16,
+    rows: Sequence[int] | None = None,
+    precision: Rung | None = None,
+    weights: str = "w",
+) -> Embeddings:
+    """Leave the shard of a batch at a rung as a worker does, with all of its rows or only some."""
+    precision = precision or rung
+    records = decode_batch(store.get(input_key(manifest.job, index)))
+    kept = [record for record in records if rows is None or record.row in rows]
+    part = embeddings_of(kept, manifest.form, dim, precision=precision)
+    attributes = {
+        "model": manifest.model,
+        "weights": weights,
+        "dim": dim,
+        "precision": precision.value,
+        "tokens": int(part.lengths.sum()) + SPECIAL_TOKENS * len(part),
+        "job": manifest.job,
+        "warning": "nothing",
+    }
+    with store.create(shard_key(manifest.job, index, rung)) as path:
+        write_shard(path, manifest.form, dim, part, **attributes)
+    return part

@@ -1,16 +1,18 @@
 """Batches: every record once and in order, as large as they may be and no larger."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
 from common.manifest import OutputForm
-from common.modeltable import MODELS
+from common.modeltable import DNABERT_S, ESM2, MODELS, ModelSpec
 from common.shard import shard_bytes
 from producer.batches import (
     BATCHES_PER_WORKER,
@@ -24,14 +26,20 @@ from tests.support.shards import embeddings_of, write_shard
 
 MAX_RESIDUES = 40
 DIM = 8
+PROTEIN_MODEL = ModelSpec(name="small", layers=3, dim=DIM, heads=2)
+DNA_MODEL = replace(PROTEIN_MODEL, name="small_dna", family=DNABERT_S)
 FORM = OutputForm(include=("mean",), max_residues=MAX_RESIDUES)
 WIDE_FORM = OutputForm(
     include=("mean", "bos", "per_residue"), layers=(-1, 3), max_residues=MAX_RESIDUES
 )
+WINDOWS = OutputForm(include=("mean", "bos"), max_residues=MAX_RESIDUES, overlap=4)
+
+EVERYTHING_FITS = Budget(tokens=10**9, shard_bytes=10**12)
 
 lengths = st.lists(st.integers(1, 2 * MAX_RESIDUES), max_size=60)
 budgets = st.builds(Budget, tokens=st.integers(1, 300), shard_bytes=st.integers(1, 20_000))
-forms = st.sampled_from([FORM, WIDE_FORM])
+forms = st.sampled_from([FORM, WIDE_FORM, WINDOWS])
+models = st.sampled_from([PROTEIN_MODEL, DNA_MODEL])
 input_sizes = st.none() | st.integers(0, 10**12)
 workers = st.integers(0, 1000)
 specs = st.sampled_from(list(MODELS.values()))
@@ -41,59 +49,131 @@ def records_of(lengths: Sequence[int], header: str = "r") -> list[Record]:
     return [Record(row, header, "M" * length) for row, length in enumerate(lengths)]
 
 
-def cut(records: list[Record], budget: Budget, form: OutputForm = FORM) -> list[list[Record]]:
-    return [batch for batch, _ in cut_batches(records, budget, form, DIM)]
+def cut(
+    records: list[Record],
+    budget: Budget,
+    form: OutputForm = FORM,
+    spec: ModelSpec = PROTEIN_MODEL,
+) -> list[list[Record]]:
+    return [batch for batch, _ in cut_batches(records, budget, form, spec)]
 
 
-def tokens_of(batch: list[Record]) -> int:
-    return sum(min(len(record.residues), MAX_RESIDUES) + SPECIAL_TOKENS for record in batch)
+def letters_of(batch: list[Record], form: OutputForm = FORM) -> int:
+    return sum(form.embedded(len(record.residues)) for record in batch)
 
 
-@given(lengths, budgets, forms)
-def test_batches_hold_every_record_once_and_in_order(lengths, budget, form):
+def tokens_of(batch: list[Record], form: OutputForm = FORM, spec: ModelSpec = PROTEIN_MODEL) -> int:
+    return sum(spec.tokens(form.embedded(len(record.residues))) for record in batch)
+
+
+@given(lengths, budgets, forms, models)
+def test_batches_hold_every_record_once_and_in_order(lengths, budget, form, spec):
     records = records_of(lengths)
-    batches = cut(records, budget, form)
+    batches = cut(records, budget, form, spec)
     assert [record for batch in batches for record in batch] == records
     assert all(batches)
 
 
-@given(lengths, budgets, forms)
-def test_a_batch_is_over_a_budget_only_if_it_is_a_single_record(lengths, budget, form):
+@given(lengths, budgets, forms, models)
+def test_a_batch_is_over_a_budget_only_if_it_is_a_single_record(lengths, budget, form, spec):
     per_record, per_residue = shard_bytes(form, DIM)
-    for batch in cut(records_of(lengths), budget, form):
-        residues = tokens_of(batch) - SPECIAL_TOKENS * len(batch)
+    for batch in cut(records_of(lengths), budget, form, spec):
+        letters = letters_of(batch, form)
         within = (
-            tokens_of(batch) <= budget.tokens
-            and per_record * len(batch) + per_residue * residues <= budget.shard_bytes
+            tokens_of(batch, form, spec) <= budget.tokens
+            and per_record * len(batch) + per_residue * letters <= budget.shard_bytes
         )
         assert within or len(batch) == 1
 
 
-@given(lengths, budgets, forms)
-def test_a_batch_ends_only_where_the_next_record_does_not_fit(lengths, budget, form):
-    for batch, following in pairwise(cut(records_of(lengths), budget, form)):
-        assert cut([*batch, following[0]], budget, form) == [batch, [following[0]]]
+@given(lengths, budgets, forms, models)
+def test_a_batch_ends_only_where_the_next_record_does_not_fit(lengths, budget, form, spec):
+    for batch, following in pairwise(cut(records_of(lengths), budget, form, spec)):
+        assert cut([*batch, following[0]], budget, form, spec) == [batch, [following[0]]]
 
 
-@given(lengths, st.integers(1, 300))
-def test_a_batch_has_as_many_tokens_as_its_budget_allows(lengths, tokens):
-    for batch, following in pairwise(cut(records_of(lengths), Budget(tokens=tokens))):
-        assert tokens_of([*batch, following[0]]) > tokens
+@given(lengths, st.integers(1, 300), forms, models)
+def test_a_batch_has_as_many_tokens_as_its_budget_allows(lengths, tokens, form, spec):
+    batches = cut(records_of(lengths), Budget(tokens=tokens), form, spec)
+    for batch, following in pairwise(batches):
+        assert tokens_of([*batch, following[0]], form, spec) > tokens
 
 
-@given(lengths, budgets)
-def test_the_tokens_of_a_batch_are_those_that_its_model_will_see(lengths, budget):
-    for batch, tokens in cut_batches(records_of(lengths), budget, FORM, DIM):
-        assert tokens == tokens_of(batch)
+@given(lengths, budgets, forms, models)
+def test_the_size_of_a_batch_is_what_its_model_will_see(lengths, budget, form, spec):
+    for batch, size in cut_batches(records_of(lengths), budget, form, spec):
+        expected = (len(batch), letters_of(batch, form), tokens_of(batch, form, spec))
+        assert (size.records, size.residues, size.tokens) == expected
+
+
+@given(st.lists(st.integers(1, 10**5), min_size=1, max_size=20), specs)
+def test_tokens_of_batches_are_those_that_the_model_s_shape_gives(lengths, spec):
+    form = OutputForm(max_residues=spec.family.max_residues)
+    records = records_of(lengths)
+    (size,) = [size for _, size in cut_batches(records, EVERYTHING_FITS, form, spec)]
+    assert size.tokens == sum(spec.tokens(form.embedded(length)) for length in lengths)
+
+
+def test_the_tokens_of_a_protein_are_its_residues_and_two_more():
+    assert [PROTEIN_MODEL.tokens(letters) for letters in (0, 1, 40)] == [2, 3, 42]
+    assert SPECIAL_TOKENS == 2
+    assert ESM2.letters_per_token == 1
+
+
+@given(st.integers(0, 10**6))
+def test_the_tokens_of_dna_are_about_a_fifth_of_its_bases_and_never_fewer(letters):
+    tokens = DNA_MODEL.tokens(letters) - SPECIAL_TOKENS
+    assert DNABERT_S.letters_per_token == 5
+    assert 0 <= 5 * tokens - letters < 5
 
 
 def test_records_are_taken_as_they_are_needed():
     records = iter(records_of([10] * 100))
-    next(cut_batches(records, Budget(tokens=24), FORM, DIM))
+    next(cut_batches(records, Budget(tokens=24), FORM, PROTEIN_MODEL))
     assert next(records).row == 3
 
 
-@pytest.mark.parametrize("form", [FORM, WIDE_FORM], ids=["mean", "everything"])
+# --- long records -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "letters"), [(FORM, MAX_RESIDUES), (WIDE_FORM, MAX_RESIDUES), (WINDOWS, 1000)]
+)
+def test_a_long_record_counts_as_far_as_it_is_kept_and_whole_in_windows(form, letters):
+    records = records_of([1000])
+    for spec in (PROTEIN_MODEL, DNA_MODEL):
+        ((batch, size),) = cut_batches(records, EVERYTHING_FITS, form, spec)
+        assert batch == records
+        assert (size.residues, size.tokens) == (letters, spec.tokens(letters))
+
+
+@pytest.mark.parametrize("length", [0, 1, 39, 40, 41, 10**6])
+def test_letters_that_are_embedded_are_cut_at_the_limit_unless_there_are_windows(length):
+    assert FORM.embedded(length) == min(length, 40)
+    assert WINDOWS.embedded(length) == length
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 39])
+def test_windows_may_overlap_by_less_than_their_size(overlap):
+    assert OutputForm(max_residues=40, overlap=overlap).overlap == overlap
+
+
+@pytest.mark.parametrize("overlap", [-1, 40, 41])
+def test_windows_that_would_not_move_on_are_refused(overlap):
+    message = f"windows of 40 cannot overlap by {overlap}: give a smaller --overlap"
+    with pytest.raises(ValidationError, match=message):
+        OutputForm(max_residues=40, overlap=overlap)
+
+
+def test_vectors_of_residues_cannot_be_had_from_windows():
+    with pytest.raises(ValidationError, match="give --long truncate or error"):
+        OutputForm(include=("mean", "per_residue"), max_residues=40, overlap=4)
+
+
+# --- shards -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [FORM, WIDE_FORM, WINDOWS], ids=["mean", "everything", "windows"])
 @pytest.mark.parametrize(
     "header", ["", "sp|P69905 Hemoglobin", "i" * 500, "i" * 2100, "é" * 200, "中" * 900]
 )

@@ -11,11 +11,13 @@ from torch import Tensor
 from common.batchfile import Record
 from common.errors import UserError
 from common.manifest import OutputForm
+from common.messages import NonFinite
 from common.modeltable import ModelSpec
 from common.rungs import PRECISION_CODES, Rung
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm, tokenize
 from workers.engine import DTYPES, SMALLEST_PACK_TOKENS, Engine, Outcome
 from workers.models.loading import load_model
+from workers.windows import windows
 
 SPEC = ModelSpec(name="esm2_small", layers=3, dim=64, heads=4)
 LAST = SPEC.layers
@@ -37,7 +39,7 @@ def checkpoint(tmp_path_factory):
 def make_engine(checkpoint):
     def make(precision: Rung = Rung.FP32, pack_tokens: int = 4096) -> Engine:
         engine = Engine(load_model(str(checkpoint), dtype=DTYPES[precision]), precision)
-        engine.pack_tokens = pack_tokens
+        engine.pack_tokens = dict.fromkeys(engine.models, pack_tokens)
         return engine
 
     return make
@@ -60,7 +62,8 @@ def records() -> list[Record]:
 
 def hidden(engine: Engine, record: Record, layer: int = LAST) -> Tensor:
     """One record by itself through the padded forward pass: ``[T, D]`` with <cls> and <eos>."""
-    return engine.model(tokenize([record.residues]), [layer])[layer][0]
+    tokens = tokenize([record.residues])
+    return engine.loaded.model(tokens, torch.ones_like(tokens, dtype=bool), [layer])[layer][0]
 
 
 def assert_close(found, expected) -> None:
@@ -169,7 +172,7 @@ def test_residues_are_stored_in_the_type_asked_for(engine, records):
 
 
 def spoil_rare_letter(engine: Engine) -> None:
-    engine.model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = torch.inf
+    engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = torch.inf
 
 
 def with_rare_letter(records: list[Record], positions: set[int]) -> list[Record]:
@@ -193,27 +196,21 @@ def test_only_unstable_records_are_left_out(make_engine, records, pack_tokens, p
 def test_an_unstable_record_is_described(engine, records):
     spoil_rare_letter(engine)
     (bad,) = engine.embed(with_rare_letter(records, {5}), EVERYTHING).unstable
+    assert (bad.row, bad.id, bad.length) == (105, "id5", 120)
     # The infinity makes its own LayerNorm NaN, and attention hands that to the whole segment.
-    assert bad.nan == (len(records[5].residues) + 2) * SPEC.dim
-    assert (bad.inf, bad.finite_min, bad.finite_max) == (0, None, None)
+    terms = (len(records[5].residues) + 2) * SPEC.dim
+    assert bad.seen == {Rung.FP32: NonFinite(nan=terms, inf=0, finite_min=None, finite_max=None)}
 
 
 def test_only_the_terms_that_are_not_finite_are_counted(engine, records):
     spoil_rare_letter(engine)
     form = OutputForm(layers=(0,), max_residues=1022)
     (bad,) = engine.embed(with_rare_letter(records, {5}), form).unstable
+    seen = bad.seen[Rung.FP32]
     rest = torch.cat((hidden(engine, records[5], 0)[:1], hidden(engine, records[5], 0)[2:]))
-    assert (bad.nan, bad.inf) == (0, SPEC.dim)
-    assert bad.finite_min == pytest.approx(float(rest.min()))
-    assert bad.finite_max == pytest.approx(float(rest.max()))
-
-
-def test_a_log_line_names_batch_row_and_id(engine, records, caplog):
-    spoil_rare_letter(engine)
-    engine.embed(with_rare_letter(records, {5}), EVERYTHING, context="job abc batch 7 rung fp16")
-    (line,) = caplog.messages
-    assert "job abc batch 7 rung fp16 row 105 id5" in line
-    assert "VIRNUCPRO_DISABLE_FP16=1" in line
+    assert (seen.nan, seen.inf) == (0, SPEC.dim)
+    assert seen.finite_min == pytest.approx(float(rest.min()))
+    assert seen.finite_max == pytest.approx(float(rest.max()))
 
 
 def test_a_batch_with_unstable_records_alone_has_no_rows(engine, records):
@@ -230,8 +227,8 @@ def test_an_overflow_of_float16_is_found_and_float32_has_none(make_engine, recor
     outcomes = {}
     for precision in (Rung.FP16, Rung.FP32):
         engine = make_engine(precision)
-        engine.model.embed_tokens.weight[ALPHABET.get_idx(RARE), 0] = 60_000
-        engine.model.blocks[0].out.bias[0] = 20_000
+        engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx(RARE), 0] = 60_000
+        engine.loaded.model.blocks[0].out.bias[0] = 20_000
         outcomes[precision] = engine.embed(spoiled, EVERYTHING)
     assert outcomes[Rung.FP32].unstable == ()
     assert [bad.row for bad in outcomes[Rung.FP16].unstable] == [101, 107]
@@ -241,7 +238,7 @@ def test_an_overflow_of_float16_is_found_and_float32_has_none(make_engine, recor
 
 
 def test_a_sum_that_overflows_though_its_terms_do_not_is_unstable_too(engine, records):
-    engine.model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = 3e38
+    engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = 3e38
     spoiled = [records[1], records[3]._replace(residues=RARE * 7)]
     found = engine.embed(spoiled, OutputForm(layers=(0,), max_residues=1022))
     assert [bad.row for bad in found.unstable] == [103]
@@ -250,7 +247,7 @@ def test_a_sum_that_overflows_though_its_terms_do_not_is_unstable_too(engine, re
 
 @pytest.mark.parametrize("positions", [set(), {9}])
 def test_residues_too_large_for_their_type_are_refused(engine, records, positions):
-    engine.model.final_norm.bias[0] = 1e5
+    engine.loaded.model.final_norm.bias[0] = 1e5
     spoil_rare_letter(engine)
     form = EVERYTHING.model_copy(update={"residue_dtype": "float16"})
     with pytest.raises(UserError, match="--residue-dtype float32"):
@@ -269,7 +266,7 @@ def out_of_memory_beyond(engine: Engine, tokens: int) -> list[int]:
         if given[-1] > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine.model.blocks[0].register_forward_pre_hook(check)
+    engine.loaded.model.blocks[0].register_forward_pre_hook(check)
     return given
 
 
@@ -278,7 +275,7 @@ def test_packs_are_halved_until_they_fit(make_engine, records):
     expected = engine.embed(records, EVERYTHING)
     given = out_of_memory_beyond(engine, 1500)
     assert_same_outcome(engine.embed(records, EVERYTHING), expected)
-    assert engine.pack_tokens == SMALLEST_PACK_TOKENS
+    assert engine.pack_tokens[Rung.FP32] == SMALLEST_PACK_TOKENS
     assert [tokens > 1500 for tokens in given[:2]] == [True, True]
     assert max(given[2:]) <= 1024
 
@@ -288,7 +285,7 @@ def test_a_device_that_takes_not_even_the_smallest_pack_is_reported(make_engine,
     out_of_memory_beyond(engine, 0)
     with pytest.raises(torch.OutOfMemoryError):
         engine.embed(records, EVERYTHING)
-    assert engine.pack_tokens == SMALLEST_PACK_TOKENS
+    assert engine.pack_tokens[Rung.FP32] == SMALLEST_PACK_TOKENS
 
 
 def test_what_is_raised_between_packs_ends_the_batch(make_engine, records):
@@ -322,3 +319,32 @@ def test_threads_that_share_an_engine_get_their_own_numbers(make_engine, records
         thread.join()
     for place, share in enumerate(shares):
         assert_same_outcome(found[place], engine.embed(share, EVERYTHING))
+
+
+# --- windows ----------------------------------------------------------------------------------
+
+WINDOWS = OutputForm(include=("mean", "bos"), max_residues=100, overlap=20)
+
+
+def test_a_long_record_is_the_mean_of_its_windows_by_their_tokens(engine, records):
+    found = engine.embed(records, WINDOWS).embeddings
+    assert found.lengths.tolist() == found.input_lengths.tolist()
+    for place, record in enumerate(records):
+        parts = [
+            hidden(engine, record._replace(residues=record.residues[start:end]))
+            for start, end in windows(len(record.residues), 100, 20)
+        ]
+        weights = torch.tensor([float(len(part)) for part in parts])[:, None]
+        means = torch.stack([part[1:-1].mean(0) for part in parts])
+        expected = (means * weights).sum(0) / weights.sum()
+        assert_close(found.pooled["mean"][place], expected)
+
+
+def test_a_record_with_one_bad_window_is_unstable_and_its_neighbours_are_kept(engine, records):
+    spoil_rare_letter(engine)
+    (bad,) = engine.embed(with_rare_letter(records, {6}), WINDOWS).unstable
+    assert (bad.row, bad.length) == (106, 1022)
+    # The letter is in one window of a hundred residues.
+    assert bad.seen[Rung.FP32].nan == 102 * SPEC.dim
+    kept = engine.embed(with_rare_letter(records, {6}), WINDOWS).embeddings
+    assert kept.rows.tolist() == [100 + place for place in range(10) if place != 6]

@@ -82,7 +82,7 @@ def run_packed(model: ESM2, tokens: Tensor, layers: list[int]) -> dict[int, Tens
 
 
 def run_padded(model: ESM2, tokens: Tensor, layers: list[int]) -> dict[int, Tensor]:
-    found = model(tokens, layers)
+    found = model(tokens, tokens != ALPHABET.padding_idx, layers)
     return {layer: values[tokens != ALPHABET.padding_idx] for layer, values in found.items()}
 
 

@@ -1,22 +1,25 @@
 """Fetch: shards of a real folder to one file, in input order, every row with its precision."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import h5py
 import numpy as np
 import pytest
 
-from common.batchfile import Record, encode_batch
+from common.batchfile import Record
 from common.errors import UserError
-from common.layout import input_key, shard_key
+from common.layout import output_prefix, shard_key
 from common.manifest import Manifest, OutputForm
+from common.messages import Instability
+from common.quarantine import Quarantine, write_quarantine
 from common.rungs import PRECISION_CODES, Rung
 from common.shard import Embeddings
 from common.store import FileStore
 from producer.fetch import fetch
-from tests.support.jobs import manifest_of
-from tests.support.shards import embeddings_of, write_shard
+from producer.finish import write_output
+from tests.support.jobs import SEEN, manifest_of
+from tests.support.shards import store_inputs, store_shard
 
 DIM = 4
 MAX_RESIDUES = 5
@@ -48,13 +51,11 @@ class Job:
 
     def __init__(self, store: FileStore, form: OutputForm) -> None:
         self.store = store
-        self.form = form
         rest = iter(RECORDS)
         self.batches = [list(islice(rest, size)) for size in BATCH_RECORDS]
-        residues = sum(min(len(record.residues), MAX_RESIDUES) for record in RECORDS)
+        residues = sum(form.embedded(len(record.residues)) for record in RECORDS)
         self.manifest: Manifest = manifest_of(BATCH_RECORDS, form=form, residues=residues)
-        for index, records in enumerate(self.batches):
-            store.put(input_key(self.manifest.job, index), encode_batch(records))
+        store_inputs(store, self.manifest, RECORDS)
 
     def compute(
         self,
@@ -62,18 +63,31 @@ class Job:
         *,
         rung: Rung = Rung.FP16,
         rows: Sequence[int] | None = None,
+        precision: Rung | None = None,
         weights: str = "w",
     ) -> Embeddings:
         """Write a batch's shard at a rung, with all of its rows or only some."""
-        records = [r for r in self.batches[index] if rows is None or r.row in rows]
-        part = embeddings_of(records, self.form, DIM, precision=rung)
-        attributes = {"weights": weights, "dim": DIM, "model": "random:x", "warning": "nothing"}
-        with self.store.create(shard_key(self.manifest.job, index, rung)) as path:
-            write_shard(path, self.form, DIM, part, **attributes)
-        return part
+        return store_shard(
+            self.store,
+            self.manifest,
+            index,
+            dim=DIM,
+            rung=rung,
+            rows=rows,
+            precision=precision,
+            weights=weights,
+        )
 
     def compute_all(self) -> list[Embeddings]:
         return [self.compute(index) for index in range(len(self.batches))]
+
+    def quarantine(self, index: int, rows: Iterable[int]) -> tuple[Instability, ...]:
+        """Note rows of a batch that no rung could embed."""
+        bad = tuple(
+            Instability(row=row, id=f"id{row}", length=3, seen={Rung.FP32: SEEN}) for row in rows
+        )
+        write_quarantine(self.store, Quarantine(job=self.manifest.job, batch=index, rows=bad))
+        return bad
 
 
 @pytest.fixture
@@ -122,7 +136,7 @@ def test_shards_follow_each_other_in_input_order(job_of, output, form):
     if form.per_residue:
         assert found["residues"].dtype == form.residue_dtype
         assert np.array_equal(found["residues"], np.concatenate([p.residues for p in parts]))
-    assert (fetched.path, fetched.rows, fetched.rows_without_numbers) == (output, len(RECORDS), 0)
+    assert (fetched.path, fetched.rows, fetched.quarantined) == (output, len(RECORDS), [])
 
 
 def test_a_file_says_what_its_numbers_come_from(job, output):
@@ -130,9 +144,16 @@ def test_a_file_says_what_its_numbers_come_from(job, output):
     fetched = fetch(job.store, job.manifest, output)
     with h5py.File(output) as file:
         attributes = dict(file.attrs)
-    assert (attributes["weights"], attributes["model"]) == ("w", "random:x")
+    assert (attributes["weights"], attributes["model"]) == ("w", job.manifest.model)
     assert (attributes["input"], attributes["rows_without_numbers"]) == ("in.fa", 0)
     assert fetched.warning == attributes["warning"] == "nothing"
+
+
+def test_what_is_true_of_one_shard_alone_is_not_said_of_the_file(job, output):
+    job.compute_all()
+    fetch(job.store, job.manifest, output)
+    with h5py.File(output) as file:
+        assert not {"precision", "tokens"} & set(file.attrs)
 
 
 def test_progress_is_told_batch_by_batch(job, output):
@@ -174,6 +195,51 @@ def test_rows_come_from_the_rung_that_had_numbers_for_them(job_of, output, form)
         assert np.array_equal(residues_of(found, 2), first.residues[3:])
 
 
+@every_form
+def test_rows_of_all_rungs_are_merged_in_input_order_each_with_its_precision(job_of, output, form):
+    job = job_of(form)
+    fp16 = job.compute(0, rung=Rung.FP16, rows=[3])
+    selective = job.compute(0, rung=Rung.SELECTIVE_FP32, rows=[0])
+    fp32 = job.compute(0, rung=Rung.FP32, rows=[1])
+    job.compute(1)
+    job.compute(2, rows=[])
+    job.compute(2, rung=Rung.SELECTIVE_FP32, rows=[6, 8])
+    job.compute(2, rung=Rung.FP32, rows=[7])
+    fetched = fetch(job.store, job.manifest, output)
+    found = contents(output)
+    by_row = ["selective_fp32", "fp32", "fp16", "fp16", "selective_fp32", "fp32", "selective_fp32"]
+    assert found["precision"].tolist() == [PRECISION_CODES[rung] for rung in by_row]
+    assert found["rows"].tolist() == [record.row for record in RECORDS]
+    assert fetched.quarantined == []
+    for position, part in enumerate([selective, fp32, fp16]):
+        for name in form.pooled_names:
+            assert np.array_equal(found[name][position], part.pooled[name][0])
+        if form.per_residue:
+            assert np.array_equal(residues_of(found, position), part.residues)
+
+
+def test_a_row_has_the_precision_that_it_was_computed_in_whatever_the_rung_was(job, output):
+    job.compute(0, precision=Rung.FP32)
+    job.compute(1)
+    job.compute(2)
+    fetch(job.store, job.manifest, output)
+    codes = [PRECISION_CODES[rung] for rung in ("fp32", "fp32", "fp32", "fp16")]
+    assert contents(output)["precision"][:4].tolist() == codes
+
+
+def test_windows_have_the_whole_length_of_their_record(job_of, output):
+    job = job_of(OutputForm(max_residues=MAX_RESIDUES, overlap=2))
+    job.compute(0, rows=[0, 1])
+    job.compute(0, rung=Rung.SELECTIVE_FP32, rows=[3])
+    job.compute(1, rows=[])
+    job.compute(1, rung=Rung.SELECTIVE_FP32)
+    job.compute(2)
+    fetch(job.store, job.manifest, output)
+    found = contents(output)
+    assert found["lengths"].tolist() == [len(record.residues) for record in RECORDS]
+    assert found["lengths"].tolist() == found["input_lengths"].tolist()
+
+
 def test_a_row_that_two_rungs_have_is_that_of_the_higher(job, output):
     fp32 = job.compute(0, rung=Rung.FP32, rows=[0, 1])
     selective = job.compute(0, rung=Rung.SELECTIVE_FP32, rows=[1, 3])
@@ -188,17 +254,23 @@ def test_a_row_that_two_rungs_have_is_that_of_the_higher(job, output):
     assert not np.array_equal(found["mean"][:3], fp16.pooled["mean"])
 
 
+# --- rows that no rung could embed --------------------------------------------------------------
+
+missing_rows = pytest.mark.parametrize("missing", [[0], [1], [3], [0, 3], [0, 1, 3]])
+
+
 @every_form
-@pytest.mark.parametrize("missing", [[0], [1], [3], [0, 3], [0, 1, 3]])
-def test_a_row_without_numbers_is_nan_and_its_precision_none(job_of, output, form, missing):
+@missing_rows
+def test_a_quarantined_row_is_nan_and_its_precision_none(job_of, output, form, missing):
     job = job_of(form)
     kept = [record.row for record in job.batches[0] if record.row not in missing]
     part = job.compute(0, rows=kept)
+    bad = job.quarantine(0, missing)
     job.compute(1)
     job.compute(2)
     fetched = fetch(job.store, job.manifest, output)
     found = contents(output)
-    assert fetched.rows_without_numbers == len(missing)
+    assert fetched.quarantined == list(bad)
     assert found["rows"].tolist() == [record.row for record in RECORDS]
     assert found["lengths"].tolist() == [min(len(r.residues), MAX_RESIDUES) for r in RECORDS]
     is_missing = np.isin(found["rows"], missing)
@@ -210,11 +282,12 @@ def test_a_row_without_numbers_is_nan_and_its_precision_none(job_of, output, for
 
 
 @pytest.mark.parametrize("form", [FORMS["per residue"], FORMS["layers"]], ids=["one", "several"])
-@pytest.mark.parametrize("missing", [[0], [1], [3], [0, 3], [0, 1, 3]])
+@missing_rows
 def test_offsets_are_right_where_rows_are_missing(job_of, output, form, missing):
     job = job_of(form)
     rows = [record.row for record in job.batches[0]]
     part = job.compute(0, rows=[row for row in rows if row not in missing])
+    job.quarantine(0, missing)
     after = job.compute(1)
     job.compute(2)
     fetch(job.store, job.manifest, output)
@@ -226,13 +299,51 @@ def test_offsets_are_right_where_rows_are_missing(job_of, output, form, missing)
     assert np.array_equal(residues_of(found, 3), after.residues)
 
 
-def test_the_file_says_how_many_rows_have_no_numbers(job, output):
+def test_the_file_says_how_many_rows_have_no_numbers_and_fetch_which(job, output):
     job.compute(0, rows=[1])
+    first = job.quarantine(0, [0, 3])
     job.compute(1)
     job.compute(2, rows=[])
-    fetch(job.store, job.manifest, output)
+    second = job.quarantine(2, [6, 7, 8])
+    fetched = fetch(job.store, job.manifest, output)
+    assert fetched.quarantined == [*first, *second]
+    assert fetched.quarantined[0].seen == {Rung.FP32: SEEN}
     with h5py.File(output) as file:
         assert file.attrs["rows_without_numbers"] == 5
+
+
+def test_a_row_that_was_embedded_after_all_is_not_counted_as_quarantined(job, output):
+    job.compute(0, rows=[1])
+    job.compute(0, rung=Rung.FP32, rows=[3])
+    first, _ = job.quarantine(0, [0, 3])
+    job.compute(1)
+    job.quarantine(1, [4])
+    job.compute(2)
+    assert fetch(job.store, job.manifest, output).quarantined == [first]
+    codes = [PRECISION_CODES[rung] for rung in ("none", "fp16", "fp32", "fp16")]
+    assert contents(output)["precision"][:4].tolist() == codes
+
+
+def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_why(
+    job, output, capsys
+):
+    job.compute(0, rows=[1])
+    job.quarantine(0, [0, 3])
+    job.compute(1)
+    job.compute(2)
+    write_output(job.store, job.manifest, output)
+    told = capsys.readouterr().err
+    assert f"Wrote 7 embeddings to {output}." in told
+    assert "2 of them have no numbers (NaN, precision none)" in told
+    assert f"{job.store.url}/{job.manifest.job}/quarantine/" in told
+    assert "  row 0 'id0' (3 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 to" in told
+    assert "  row 3 'id3'" in told
+
+
+def test_a_file_without_such_rows_needs_no_such_word(job, output, capsys):
+    job.compute_all()
+    write_output(job.store, job.manifest, output)
+    assert "no numbers" not in capsys.readouterr().err
 
 
 # --- what cannot be fetched ---------------------------------------------------------------------
@@ -259,6 +370,71 @@ def test_a_job_without_any_output_is_refused(job, output):
     assert refusal(job, output).startswith("3 of 3 batches")
 
 
+def test_rows_that_wait_for_a_retry_are_refused_with_what_to_do(job, output):
+    job.compute(0)
+    job.compute(1)
+    job.compute(2, rows=[7])
+    name = job.manifest.job
+    assert refusal(job, output) == (
+        f"2 rows of batch 2 of {name}, row 6 first, were not finite and have not been retried yet: "
+        f"see producer status {name}, wait with producer watch {name}, or submit the same input "
+        "again to retry what failed."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rungs", "quarantined", "waiting"),
+    [
+        ([Rung.SELECTIVE_FP32], [], "1 rows of batch 0 of .+, row 0 first"),
+        ([Rung.SELECTIVE_FP32, Rung.FP32], [], "1 rows of batch 0 of .+, row 0 first"),
+        ([], [0], "1 rows of batch 0 of .+, row 3 first"),
+    ],
+    ids=["after one retry", "after the last", "some are quarantined"],
+)
+def test_a_single_row_that_waits_is_enough_to_refuse(job, output, rungs, quarantined, waiting):
+    job.compute(0, rows=[1])
+    for rung in rungs:
+        job.compute(0, rung=rung, rows=[3])
+    job.quarantine(0, quarantined)
+    job.compute(1)
+    job.compute(2)
+    with pytest.raises(UserError, match=waiting):
+        fetch(job.store, job.manifest, output)
+    assert not output.exists()
+
+
+def test_a_quarantine_of_another_batch_is_no_excuse(job, output):
+    job.compute(0, rows=[1, 3])
+    job.quarantine(1, [0])
+    job.compute(1)
+    job.compute(2)
+    assert "row 0 first, were not finite" in refusal(job, output)
+
+
+def test_files_that_are_no_shards_of_the_job_are_warned_of_and_left_alone(job, output, caplog):
+    parts = job.compute_all()
+    strays = ["notes.txt", "0000000.fp8.h5", "0.fp16.h5", "0000003.fp16.h5", "0000000.fp16.h5.bak"]
+    for name in strays:
+        job.store.put(f"{output_prefix(job.manifest.job)}{name}", b"something")
+    fetch(job.store, job.manifest, output)
+    assert np.array_equal(
+        contents(output)["mean"], np.concatenate([part.pooled["mean"] for part in parts])
+    )
+    for name in strays:
+        assert f"/output/{name} is no shard of this job: left alone." in caplog.text
+        assert job.store.get(f"{output_prefix(job.manifest.job)}{name}") == b"something"
+
+
+def test_a_shard_of_a_batch_that_the_job_does_not_have_does_not_hide_one_that_is_missing(
+    job, output
+):
+    job.compute(0)
+    job.compute(2)
+    data = job.store.get(shard_key(job.manifest.job, 0, Rung.FP16))
+    job.store.put(shard_key(job.manifest.job, 3, Rung.FP16), data)
+    assert refusal(job, output).startswith("1 of 3 batches")
+
+
 def test_numbers_of_different_weights_do_not_come_into_one_file(job, output):
     job.compute(0, weights="these")
     job.compute(1, weights="those")
@@ -268,6 +444,27 @@ def test_numbers_of_different_weights_do_not_come_into_one_file(job, output):
         f"{job.store.url}/{key} was computed with weights those, others of this job with these: "
         "their numbers do not belong in one file."
     )
+
+
+def test_numbers_of_a_retry_come_from_the_same_weights_too(job, output):
+    job.compute(0, rows=[0, 1])
+    job.compute(0, rung=Rung.SELECTIVE_FP32, rows=[3], weights="others")
+    job.compute(1)
+    job.compute(2)
+    key = shard_key(job.manifest.job, 0, Rung.SELECTIVE_FP32)
+    assert f"{key} was computed with weights others" in refusal(job, output)
+
+
+def test_a_damaged_shard_of_a_retry_is_named_with_what_to_do(job, output):
+    job.compute(0, rows=[0, 1])
+    job.compute(0, rung=Rung.SELECTIVE_FP32, rows=[3])
+    job.compute(1)
+    job.compute(2)
+    key = shard_key(job.manifest.job, 0, Rung.SELECTIVE_FP32)
+    job.store.put(key, b"")
+    message = refusal(job, output)
+    assert message.startswith(f"{job.store.url}/{key} cannot be read (")
+    assert "delete it and submit the same input again" in message
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -284,8 +481,8 @@ def test_a_damaged_shard_is_named_with_what_to_do(job, output, index, keep):
 
 def test_a_shard_of_another_form_is_named(job, output):
     job.compute_all()
-    job.form = FORMS["bos"]
-    job.compute(1)
+    of_another_form = job.manifest.model_copy(update={"form": FORMS["bos"]})
+    store_shard(job.store, of_another_form, 1, dim=DIM)
     assert f"{shard_key(job.manifest.job, 1, Rung.FP16)} cannot be read" in refusal(job, output)
 
 

@@ -5,25 +5,44 @@ import re
 
 import pytest
 
+from common.alphabet import DNA, PROTEIN
 from common.errors import UserError
-from common.modeltable import MODELS, ModelSource, resolve_layers
+from common.modeltable import DNABERT_S, ESM2, HUB_NAMES, MODELS, ModelSource, resolve_layers
 from common.rungs import Rung
 
 NAME = "esm2_t6_8M_UR50D"
+DNA_NAME = "dnabert_s"
+DNA_HUB = "zhihan1996/DNABERT-S"
+ESM2_NAMES = [name for name in MODELS if name != DNA_NAME]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_name_of_the_table_is_a_model_with_and_without_its_hub_s_folder(name):
-    assert ModelSource.parse(name) == ModelSource.parse(f"facebook/{name}") == ModelSource(name)
+def test_a_name_of_the_table_is_a_model(name):
+    assert ModelSource.parse(name) == ModelSource(name)
     assert ModelSource.parse(name).spec() == MODELS[name]
 
 
-@pytest.mark.parametrize("text", [f"random:{NAME}", f"random:facebook/{NAME}"])
-def test_random_weights_have_the_shape_of_their_name(text):
-    source = ModelSource.parse(text)
-    assert source.text == f"random:{NAME}"
+@pytest.mark.parametrize(
+    ("hub", "name"), [*((f"facebook/{name}", name) for name in ESM2_NAMES), (DNA_HUB, DNA_NAME)]
+)
+def test_a_model_s_name_on_the_hub_means_the_same(hub, name):
+    assert ModelSource.parse(hub) == ModelSource(name)
+    assert ModelSource.parse(f"random:{hub}") == ModelSource(f"random:{name}")
+    assert HUB_NAMES[hub] == name
+
+
+@pytest.mark.parametrize("name", [f"facebook/{DNA_NAME}", "facebook/esm2", "random:DNABERT-S"])
+def test_a_name_that_the_hub_does_not_have_is_unknown(name):
+    with pytest.raises(UserError, match=re.escape(f"Unknown model {name!r}")):
+        ModelSource.parse(name)
+
+
+@pytest.mark.parametrize("name", [NAME, DNA_NAME])
+def test_random_weights_have_the_shape_of_their_name(name):
+    source = ModelSource.parse(f"random:{name}")
+    assert source.text == f"random:{name}"
     assert (source.is_random, source.is_path) == (True, False)
-    assert (source.name, source.spec()) == (NAME, MODELS[NAME])
+    assert (source.name, source.spec()) == (name, MODELS[name])
 
 
 @pytest.mark.parametrize(
@@ -110,6 +129,24 @@ def test_a_model_has_about_the_weights_that_its_name_says(name, millions):
     assert spec.dim % spec.heads == 0
 
 
+@pytest.mark.parametrize("name", ESM2_NAMES)
+def test_esm_2_is_for_proteins_and_cuts_at_what_it_was_trained_on(name):
+    family = MODELS[name].family
+    assert family is ESM2
+    assert family.alphabet is PROTEIN
+    assert (family.max_residues, family.windows) == (1022, False)
+
+
+def test_dnabert_s_is_for_dna_and_takes_long_records_in_windows():
+    spec = MODELS[DNA_NAME]
+    assert (spec.layers, spec.dim, spec.heads) == (12, 768, 12)
+    assert spec.family is DNABERT_S
+    assert spec.family.alphabet is DNA
+    assert (spec.family.max_residues, spec.family.windows) == (10_000, True)
+    # A BERT base of 12 layers has 85 million in its blocks; the gated MLP adds a third of that.
+    assert spec.parameters == pytest.approx(113e6, rel=0.01)
+
+
 def test_nothing_is_known_of_a_folder_that_only_workers_have():
     assert ModelSource.parse("/nowhere/model").spec() is None
 
@@ -129,6 +166,35 @@ def test_the_shape_of_a_folder_is_read_from_its_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     spec = ModelSource.parse(str(tmp_path)).spec()
     assert (spec.name, spec.layers, spec.dim, spec.heads) == (tmp_path.name, 4, 32, 2)
+    assert spec.family is ESM2
+
+
+DNA_CONFIG = {
+    "model_type": "bert",
+    "alibi_starting_size": 512,
+    "num_hidden_layers": 4,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+}
+
+
+@pytest.mark.parametrize("model_type", ["bert", None])
+def test_a_folder_whose_config_has_alibi_s_size_is_dnabert_s(tmp_path, model_type):
+    (tmp_path / "config.json").write_text(json.dumps(DNA_CONFIG | {"model_type": model_type}))
+    spec = ModelSource.parse(str(tmp_path)).spec()
+    assert (spec.name, spec.layers, spec.dim, spec.heads) == (tmp_path.name, 4, 32, 2)
+    assert spec.family is DNABERT_S
+
+
+def test_a_plain_bert_is_refused_with_what_would_be_served(tmp_path):
+    config = {key: value for key, value in DNA_CONFIG.items() if key != "alibi_starting_size"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as caught:
+        ModelSource.parse(str(tmp_path)).spec()
+    assert str(caught.value) == (
+        f"{tmp_path / 'config.json'}: model_type is 'bert', but only ESM-2 ('esm') and DNABERT-S "
+        "('bert' with 'alibi_starting_size') can be served from a folder."
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,6 +205,8 @@ def test_the_shape_of_a_folder_is_read_from_its_config(tmp_path):
         (json.dumps(CONFIG | {"emb_layer_norm_before": True}), "is True, but ESM-2 has False"),
         (json.dumps({"model_type": "esm"}), "is None, but ESM-2 has"),
         (json.dumps(CONFIG).replace("hidden_size", "size"), "not a readable model configuration"),
+        (json.dumps({"alibi_starting_size": 512}), "not a readable model configuration"),
+        ('"alibi_starting_size"', "not a readable model configuration"),
         ("{", "not a readable model configuration"),
         ("[]", "not a readable model configuration"),
     ],

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xopen import xopen
 
-from common.alphabet import ESM2_LETTERS
+from common.alphabet import ALPHABETS, DNA, PROTEIN, Alphabet
 from common.batchfile import Record
 from common.errors import UserError
 from producer.reader import Reader
@@ -36,7 +36,12 @@ COMPRESSORS = {"gz": gz, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
 
 
 def reader_of(source: str | Path, **options) -> Reader:
-    defaults = {"unknown": "error", "long": "truncate", "max_residues": 1022}
+    defaults = {
+        "alphabet": PROTEIN,
+        "unknown": "error",
+        "long": "truncate",
+        "max_residues": 1022,
+    }
     return Reader(Source(str(source)), **(defaults | options))
 
 
@@ -109,12 +114,17 @@ def test_stars_at_the_end_are_dropped(folder):
 
 
 def test_a_final_star_does_not_make_a_record_too_long(folder):
-    assert folder.reader(">a\nMKV*\n", max_residues=3).truncated == 0
+    assert folder.reader(">a\nMKV*\n", max_residues=3).long_records == 0
 
 
-@pytest.mark.parametrize("letter", sorted(ESM2_LETTERS))
-def test_every_letter_of_the_alphabet_is_accepted(folder, letter):
-    assert sequences(folder.read(f">a\nM{letter}\n")) == [f"M{letter}"]
+@pytest.mark.parametrize(
+    ("alphabet", "letter"),
+    [(alphabet, letter) for alphabet in (PROTEIN, DNA) for letter in sorted(alphabet.letters)],
+    ids=lambda value: value.name if isinstance(value, Alphabet) else value,
+)
+def test_every_letter_of_the_alphabet_is_accepted_in_either_case(folder, alphabet, letter):
+    records = folder.read(f">a\nA{letter}\n>b\na{letter.lower()}\n", alphabet=alphabet)
+    assert sequences(records) == [f"A{letter}"] * 2
 
 
 @pytest.mark.parametrize(
@@ -141,17 +151,26 @@ def test_headers_are_kept_as_they_are(folder, header):
 headers = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=30
 ).map(str.strip)
-proteins = st.text(st.sampled_from(sorted(ESM2_LETTERS)), min_size=1, max_size=30)
 
 
-@given(st.lists(st.tuples(headers, proteins), min_size=1, max_size=10), st.sampled_from([7, 60]))
-def test_what_was_written_is_what_is_read(tmp_path_factory, pairs, width):
+@st.composite
+def contents(draw: st.DrawFn) -> tuple[Alphabet, list[tuple[str, str]]]:
+    """An alphabet, and headers with sequences that are written in it."""
+    alphabet = draw(st.sampled_from([PROTEIN, DNA]))
+    sequence = st.text(st.sampled_from(sorted(alphabet.letters)), min_size=1, max_size=30)
+    return alphabet, draw(st.lists(st.tuples(headers, sequence), min_size=1, max_size=10))
+
+
+@given(contents(), st.sampled_from([7, 60]))
+def test_what_was_written_is_what_is_read(tmp_path_factory, contents, width):
+    alphabet, pairs = contents
     lines = []
-    for header, protein in pairs:
-        lines += [f">{header}", *(protein[i : i + width] for i in range(0, len(protein), width))]
+    for header, sequence in pairs:
+        lines += [f">{header}", *(sequence[i : i + width] for i in range(0, len(sequence), width))]
     path = tmp_path_factory.getbasetemp() / "written.fa"
     path.write_text("\n".join(lines), encoding="utf-8", newline="")
-    assert [(record.header, record.residues) for record in reader_of(path)] == pairs
+    reader = reader_of(path, alphabet=alphabet)
+    assert [(record.header, record.residues) for record in reader] == pairs
 
 
 # --- ids ----------------------------------------------------------------------------------------
@@ -303,20 +322,104 @@ def test_a_record_without_sequence_is_an_error_whatever_unknown_says(folder, unk
 def test_long_records_are_counted_and_left_whole_for_the_worker_to_cut(folder):
     reader = reader_of(folder.write(">a\nMKVL\n>b\nMKVLG\n>c\nMKVLGA\n"), max_residues=4)
     assert sequences(list(reader)) == ["MKVL", "MKVLG", "MKVLGA"]
-    assert reader.truncated == 2
+    assert reader.long_records == 2
+
+
+def test_long_records_for_windows_are_counted_and_left_whole_too(folder):
+    reader = reader_of(
+        folder.write(">a\nACGT\n>b\nACGTACGTAC\n"), alphabet=DNA, long="window", max_residues=4
+    )
+    assert sequences(list(reader)) == ["ACGT", "ACGTACGTAC"]
+    assert reader.long_records == 1
+
+
+def test_a_long_record_that_is_skipped_is_not_counted_as_long(folder):
+    reader = folder.reader(">a\nMKVLGA1\n>b\nMK\n", unknown="skip", max_residues=4)
+    assert (reader.long_records, reader.skipped) == (0, 1)
 
 
 def test_long_records_can_be_an_error(folder):
     data = f">a\nMK\n>b x\n{'MK' * 750}\n"
     assert folder.refusal(data, long="error") == (
         "in.fa, line 3: record 2 ('b x') has 1,500 residues, more than the limit of 1,022 "
-        "(change it with --max-residues, or give --long truncate)."
+        "(change it with --max-residues, or give --long truncate or window)."
     )
 
 
-def test_windows_are_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(UserError, match="--long window is not there yet"):
-        reader_of(tmp_path / "never-opened.fa", long="window")
+def test_a_long_record_of_dna_is_said_to_have_so_many_bases(folder):
+    message = folder.refusal(f">a\n{'ACGT' * 500}\n", alphabet=DNA, long="error")
+    assert "record 1 ('a') has 2,000 bases, more than the limit of 1,022 (" in message
+
+
+# --- DNA ----------------------------------------------------------------------------------------
+
+
+def test_alphabets_are_those_of_esm_2_and_of_iupac():
+    assert "".join(sorted(PROTEIN.letters)) == "-.ABCDEFGHIKLMNOPQRSTUVWXYZ"
+    assert "".join(sorted(DNA.letters)) == "ABCDGHKMNRSTVWY"
+    assert ALPHABETS == {"protein": PROTEIN, "dna": DNA}
+    assert all(alphabet.unknown in alphabet.letters for alphabet in ALPHABETS.values())
+
+
+def test_dna_may_be_in_lower_case_as_soft_masked_genomes_are(folder):
+    assert sequences(folder.read(">a\nACGTnnryacgt\n", alphabet=DNA)) == ["ACGTNNRYACGT"]
+
+
+def test_uracil_is_shown_with_its_place_and_not_taken_for_a_protein(folder):
+    assert folder.refusal(">a\nACGT\n>b some words\nACG\nuACG\n", alphabet=DNA) == (
+        "in.fa, line 3: record 2 ('b some words') has 'u' at position 4, which is no base that "
+        "the model knows. Mend it, or give --unknown x (embed it as N) or --unknown skip "
+        "(leave such records out)."
+    )
+
+
+@pytest.mark.parametrize("letter", ["-", ".", "X", "*A", "1", "é"])
+def test_what_is_no_base_is_an_error_without_talk_of_proteins(folder, letter):
+    message = folder.refusal(f">a\nACG{letter}ACGT\n", alphabet=DNA)
+    assert f"has {letter[0]!r} at position 4, which is no base that the model knows." in message
+    assert "protein" not in message
+
+
+@pytest.mark.parametrize("protein", ["MKTAYIAKQR", "mlsdedfkavf", "MVLSPADKTN*"])
+def test_a_protein_given_as_dna_is_said_to_look_like_one(folder, protein):
+    message = folder.refusal(f">a\n{protein}\n", alphabet=DNA)
+    assert "It looks like a protein: give a protein model with --model. Mend it" in message
+
+
+def test_words_given_as_dna_do_not_look_like_a_protein(folder):
+    assert "protein" not in folder.refusal(">a\nfile not found!\n", alphabet=DNA)
+
+
+def test_unknown_bases_can_become_n(folder):
+    reader = reader_of(folder.write(">a\nACGU\n>b\nac-gt\n>c\nACGT\n"), alphabet=DNA, unknown="x")
+    assert sequences(list(reader)) == ["ACGN", "ACNGT", "ACGT"]
+    assert (reader.replaced, reader.skipped) == (2, 0)
+
+
+def test_records_with_unknown_bases_can_be_left_out(folder):
+    reader = reader_of(folder.write(">a\nACGU\n>b\nACGT\n"), alphabet=DNA, unknown="skip")
+    assert list(reader) == [Record(1, "b", "ACGT")]
+    assert (reader.replaced, reader.skipped) == (0, 1)
+
+
+@pytest.mark.parametrize("data", [">a\nACGT\n", ">a\nacgtn\n>b\nNNNN\n", ">a\n" + "ACGT\n" * 1000])
+def test_dna_given_as_protein_is_noticed(folder, data):
+    assert folder.reader(data).looks_like_dna
+
+
+@pytest.mark.parametrize("data", [">a\nMKTAYIAKQR\n", ">a\nACGT\n>b\nMKTAYIAKQR\n", ">a\nACGR\n"])
+def test_proteins_are_not_taken_for_dna(folder, data):
+    assert not folder.reader(data).looks_like_dna
+
+
+def test_dna_given_as_dna_is_what_it_should_be(folder):
+    assert not folder.reader(">a\nACGT\n", alphabet=DNA).looks_like_dna
+
+
+def test_dna_is_noticed_by_the_first_records_alone(folder):
+    many = "".join(f">{row}\nACGT\n" for row in range(100))
+    assert folder.reader(many + ">last\nMKTAYIAKQR\n").looks_like_dna
+    assert not folder.reader(">first\nMKTAYIAKQR\n" + many).looks_like_dna
 
 
 # --- compressed files ---------------------------------------------------------------------------

@@ -4,9 +4,17 @@ import logging
 
 import pytest
 
-from common.rungs import Rung, first_rung, model_precision, served_rungs, should_use_fp16
+from common.rungs import (
+    NEXT_RUNG,
+    Rung,
+    first_rung,
+    ladder,
+    model_precision,
+    served_rungs,
+    should_use_fp16,
+)
 
-CHOICES = ["auto", "bf16", "fp32"]
+CHOICES = ["auto", "fp16", "bf16", "fp32"]
 
 disabling = pytest.mark.parametrize("value", ["1", "true", "yes", "TRUE", "Yes", " 1 "])
 
@@ -55,6 +63,8 @@ def test_a_job_starts_at_the_rung_that_was_asked_for(choice, rung):
     [
         ("auto", True, Rung.FP16),
         ("auto", False, Rung.FP32),
+        ("fp16", True, Rung.FP16),
+        ("fp16", False, Rung.FP16),
         ("bf16", True, Rung.BF16),
         ("bf16", False, Rung.BF16),
         ("fp32", True, Rung.FP32),
@@ -65,10 +75,38 @@ def test_weights_are_in_fp16_on_gpus_and_in_fp32_on_cpus_unless_asked(choice, on
     assert model_precision(choice, on_gpu=on_gpu) is precision
 
 
+@pytest.mark.parametrize(
+    ("precision", "after"),
+    [
+        (Rung.FP16, Rung.SELECTIVE_FP32),
+        (Rung.SELECTIVE_FP32, Rung.FP32),
+        (Rung.BF16, Rung.FP32),
+        (Rung.FP32, None),
+    ],
+)
+def test_what_is_not_finite_goes_on_to_the_next_rung_until_there_is_none(precision, after):
+    assert NEXT_RUNG[precision] is after
+
+
+@pytest.mark.parametrize("first", Rung)
+def test_every_ladder_ends_at_fp32_and_has_no_rung_twice(first):
+    rungs = ladder(first)
+    assert (rungs[0], rungs[-1]) == (first, Rung.FP32)
+    assert len(set(rungs)) == len(rungs)
+
+
 @pytest.mark.parametrize("precision", Rung)
-def test_a_worker_takes_its_own_rung_and_one_in_fp32_takes_all(precision):
-    expected = set(Rung) if precision is Rung.FP32 else {precision}
+def test_a_worker_takes_every_rung_that_its_own_rows_may_come_to(precision):
+    expected = set(Rung) if precision is Rung.FP32 else set(ladder(precision))
     assert set(served_rungs(precision)) == expected
+
+
+@pytest.mark.parametrize("precision", Rung)
+def test_a_worker_takes_retries_before_new_batches(precision):
+    served = served_rungs(precision)
+    for rung in served:
+        for later in ladder(rung)[1:]:
+            assert served.index(later) < served.index(rung)
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -1,13 +1,29 @@
 """Settings and the broker: who wins, and messages that keep a password to themselves."""
 
+import base64
+import json
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from common.broker import celery_url, connect, make_celery, without_password
+from common import broker
+from common.broker import (
+    EMBED_TASK,
+    KEY_PREFIX,
+    celery_url,
+    connect,
+    make_celery,
+    publish,
+    queue_name,
+    without_password,
+)
 from common.errors import UserError
+from common.messages import Batch
+from common.modeltable import ModelSource
+from common.rungs import Rung
 from common.settings import Settings
+from tests.support.jobs import manifest_of, unstable
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +164,41 @@ def test_messages_that_celery_sends_are_in_the_queue_that_the_ledger_counts(ledg
     with app.producer_or_acquire() as producer:
         app.send_task("some.task", queue="some.queue", producer=producer)
     assert ledger.queued("some.queue") == 1
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+MANIFEST = manifest_of([3, 5, 2])
+MODEL = ModelSource.parse(MANIFEST.model)
+RETRY = MANIFEST.retry(unstable(MANIFEST.batch(2)))
+
+
+def test_every_batch_goes_to_the_queue_of_its_rung(ledger, redis_url):
+    batches = [MANIFEST.batch(0), RETRY, MANIFEST.batch(1)]
+    assert publish(make_celery(redis_url, []), MODEL, iter(batches)) == 3
+    queued = {rung: ledger.queued(queue_name(MODEL, rung)) for rung in Rung}
+    assert queued == {"fp16": 2, "selective_fp32": 1, "bf16": 0, "fp32": 0}
+
+
+def test_a_message_is_the_batch_and_the_task_that_embeds_it(redis, redis_url):
+    publish(make_celery(redis_url, []), MODEL, [RETRY])
+    (text,) = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.selective_fp32", 0, -1)
+    message = json.loads(text)
+    assert message["headers"]["task"] == EMBED_TASK
+    _, arguments, _ = json.loads(base64.b64decode(message["body"]))
+    assert Batch(**arguments) == RETRY
+
+
+def test_batches_are_sent_in_their_order(redis, redis_url, monkeypatch):
+    monkeypatch.setattr(broker, "PUBLISH_TOGETHER", 4)
+    manifest = manifest_of([1] * 10)
+    publish(make_celery(redis_url, []), MODEL, map(manifest.batch, range(10)))
+    # Workers take from the right.
+    texts = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16", 0, -1)[::-1]
+    bodies = [json.loads(base64.b64decode(json.loads(text)["body"])) for text in texts]
+    assert [arguments["index"] for _, arguments, _ in bodies] == list(range(10))
+
+
+def test_nothing_to_publish_is_nothing_published(redis, redis_url):
+    assert publish(make_celery(redis_url, []), MODEL, []) == 0
+    assert redis.keys(f"{KEY_PREFIX}{MODEL.queue}*") == []

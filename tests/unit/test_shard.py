@@ -31,6 +31,11 @@ forms = st.builds(
     layers=st.sampled_from([(-1,), (0,), (-1, 0), (1, 2, 3)]),
     residue_dtype=st.sampled_from(["float16", "float32"]),
     max_residues=st.just(MAX_RESIDUES),
+) | st.builds(
+    OutputForm,
+    include=st.sampled_from([("mean",), ("mean", "bos")]),
+    max_residues=st.just(MAX_RESIDUES),
+    overlap=st.integers(0, MAX_RESIDUES - 1),
 )
 #: A FASTA header has no line end, and the reader lets no NUL pass.
 headers = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"))
@@ -84,6 +89,14 @@ def test_offsets_say_where_each_record_has_its_residues(tmp_path):
         assert file["input_lengths"][:].tolist() == [3, 50, 1]
 
 
+def test_the_length_of_a_record_in_windows_is_its_whole_length(tmp_path):
+    form = OutputForm(max_residues=MAX_RESIDUES, overlap=2)
+    embeddings = embeddings_of([Record(0, "a", "ACGT" * 10)], form, DIM)
+    path = write_shard(tmp_path / "shard.h5", form, DIM, embeddings)
+    found = read(path, form)
+    assert found.lengths.tolist() == found.input_lengths.tolist() == [40]
+
+
 @pytest.mark.parametrize("layers", [(-1,), (-1, 6)])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_file_has_the_datasets_that_the_form_asks_for(tmp_path, layers, dtype):
@@ -118,6 +131,14 @@ def test_ids_of_any_kind_are_utf8_strings(tmp_path, header):
         for name, text in (("headers", header), ("ids", record.id)):
             assert h5py.check_string_dtype(file[name].dtype).encoding == "utf-8"
             assert file[name][0] == text.encode()
+
+
+def test_a_shard_without_rows_can_be_read_too(tmp_path):
+    """As a rung leaves it at which no row of a batch was finite."""
+    path = write_shard(tmp_path / "shard.h5", EVERYTHING, DIM, embeddings_of([], EVERYTHING, DIM))
+    found = read(path, EVERYTHING)
+    assert len(found) == 0
+    assert (found.pooled["mean"].shape, found.residues.shape) == ((0, DIM), (0, DIM))
 
 
 def test_attributes_stand_in_the_file(tmp_path):

@@ -5,47 +5,68 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.stability import NumericalInstabilityError, check_numerical_stability, finite_segments
+from common.messages import Instability, NonFinite
+from common.rungs import Rung
+from workers.stability import NumericalInstabilityError, finite_segments, look_at, sum_up
 
 NAN, INF = float("nan"), float("inf")
-
-
-def seen_in(embeddings: torch.Tensor, context: str = "batch 3") -> NumericalInstabilityError:
-    with pytest.raises(NumericalInstabilityError) as caught:
-        check_numerical_stability(embeddings, context)
-    return caught.value
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_what_is_finite_passes(dtype):
     limits = torch.finfo(dtype)
-    check_numerical_stability(torch.tensor([limits.min, 0.0, limits.tiny, limits.max]), "batch 3")
+    assert look_at(torch.tensor([limits.min, 0.0, limits.tiny, limits.max])) is None
 
 
 def test_an_empty_tensor_passes():
-    check_numerical_stability(torch.empty(0, 320), "batch 3")
+    assert look_at(torch.empty(0, 320)) is None
 
 
 def test_nan_and_both_infinities_are_counted_beside_the_finite_range():
-    error = seen_in(torch.tensor([[1.5, NAN, -2.25], [INF, 7.0, -INF]]))
-    assert (error.seen.nan, error.seen.inf) == (1, 2)
-    assert (error.seen.finite_min, error.seen.finite_max) == (-2.25, 7.0)
-
-
-def test_the_message_says_where_what_and_how_to_find_the_cause():
-    values = torch.tensor([NAN, NAN, INF, -12.5, 65504.0], dtype=torch.float16)
-    message = str(seen_in(values, "job abc batch 3 row 17 sp|P69905"))
-    assert "job abc batch 3 row 17 sp|P69905" in message
-    assert "2 NaN, 1 Inf, finite values from -12.5 to 6.55e+04" in message
-    assert "float16" in message
-    assert "VIRNUCPRO_DISABLE_FP16=1" in message
+    seen = look_at(torch.tensor([[1.5, NAN, -2.25], [INF, 7.0, -INF]]))
+    assert seen == NonFinite(nan=1, inf=2, finite_min=-2.25, finite_max=7.0)
 
 
 def test_a_tensor_without_any_finite_value_has_no_range():
-    error = seen_in(torch.full((2, 3), NAN))
-    assert (error.seen.nan, error.seen.inf) == (6, 0)
-    assert error.seen.finite_min is error.seen.finite_max is None
-    assert "no finite value" in str(error)
+    seen = look_at(torch.full((2, 3), NAN))
+    assert seen == NonFinite(nan=6, inf=0, finite_min=None, finite_max=None)
+    assert "no finite value" in str(seen)
+
+
+def test_what_was_seen_of_parts_is_summed_up():
+    parts = [torch.tensor([1.0, NAN]), torch.tensor([INF, -3.0]), torch.tensor([NAN])]
+    whole = sum_up([seen for seen in map(look_at, parts) if seen])
+    assert whole == look_at(torch.cat(parts))
+
+
+def instability(row: int) -> Instability:
+    seen = NonFinite(nan=2, inf=1, finite_min=-12.5, finite_max=65504.0)
+    return Instability(row=row, id="sp|P69905", length=142, seen={Rung.FP16: seen})
+
+
+def test_the_message_says_where_what_and_how_to_find_the_cause():
+    message = str(
+        NumericalInstabilityError(
+            "job abc batch 3 rung fp16", [instability(17)], Rung.SELECTIVE_FP32
+        )
+    )
+    assert "job abc batch 3 rung fp16" in message
+    assert "row 17 'sp|P69905' (142 letters)" in message
+    assert "fp16: 2 NaN, 1 Inf, finite values from -12.5 to 6.55e+04" in message
+    assert "next rung is selective_fp32" in message
+    assert "VIRNUCPRO_DISABLE_FP16=1" in message
+
+
+def test_the_message_of_the_last_rung_does_not_point_to_fp32():
+    message = str(NumericalInstabilityError("batch 3", [instability(17)], None))
+    assert "last rung" in message
+    assert "VIRNUCPRO_DISABLE_FP16" not in message
+
+
+def test_a_message_names_a_few_rows_and_counts_the_rest():
+    message = str(NumericalInstabilityError("batch 3", [*map(instability, range(1000))], None))
+    assert "And 997 more" in message
+    assert len(message) < 600
 
 
 values = st.floats(width=16, allow_nan=True, allow_infinity=True)

@@ -1,31 +1,188 @@
-"""Submitting: what two producers at once do to each other, which is nothing."""
+"""Submitting: what two producers at once do to each other, and what the user is told."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.alphabet import DNA, PROTEIN
+from common.errors import UserError
 from common.manifest import OutputForm
-from common.modeltable import MODELS, ModelSource
+from common.modeltable import DNABERT_S, ESM2, MODELS, ModelSource
 from common.rungs import Rung
 from common.store import FileStore
 from producer.batches import Budget
+from producer.cli import default_long, family_of, window_overlap, worker_command
 from producer.source import Source
-from producer.staging import Request
-from producer.submit import stage_alone
+from producer.staging import Request, stage
+from producer.submit import UNKNOWN_MODEL, report_input, stage_alone
+from tests.support.jobs import manifest_of
 
 MODEL = "esm2_t6_8M_UR50D"
 
 
-def test_a_job_that_another_producer_has_just_staged_is_taken_as_it_is(ledger, tmp_path):
+def request_of(fasta: Path, **options: Any) -> Request:
+    defaults = {
+        "model": ModelSource.parse(MODEL),
+        "alphabet": PROTEIN,
+        "rung": Rung.FP16,
+        "on_instability": "retry",
+        "form": OutputForm(max_residues=1022),
+        "unknown": "error",
+        "long": "truncate",
+    }
+    return Request(source=Source(str(fasta)), **(defaults | options))
+
+
+@pytest.fixture
+def proteins(tmp_path) -> Path:
     fasta = tmp_path / "p.fasta"
     fasta.write_text(">a\nMKTAYIAK\n>b\nGAVL\n")
-    request = Request(
-        source=Source(str(fasta)),
-        model=ModelSource.parse(MODEL),
-        rung=Rung.FP16,
-        form=OutputForm(max_residues=1022),
-        unknown="error",
-        long="truncate",
-    )
-    store = FileStore(tmp_path / "store")
+    return fasta
+
+
+@pytest.fixture
+def store(tmp_path) -> FileStore:
+    return FileStore(tmp_path / "store")
+
+
+def test_a_job_that_another_producer_has_just_staged_is_taken_as_it_is(ledger, store, proteins):
+    request = request_of(proteins)
     arguments = (request, store, ledger, request.fingerprint(), Budget(tokens=10), MODELS[MODEL])
     first = stage_alone(*arguments)
     store.put(f"{first.job}/output/0000000.fp16.h5", b"a shard")
     assert stage_alone(*arguments) == first
     assert store.get(f"{first.job}/output/0000000.fp16.h5") == b"a shard"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alphabet": DNA},
+        {"rung": Rung.FP32},
+        {"on_instability": "fail"},
+        {"long": "error"},
+        {"unknown": "x"},
+        {"form": OutputForm(max_residues=1022, overlap=0)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_option_is_another_job(proteins, change):
+    request = request_of(proteins)
+    assert request.fingerprint() == request_of(proteins).fingerprint()
+    assert replace(request, **change).fingerprint() != request.fingerprint()
+
+
+def staged(store: FileStore, request: Request, model: str) -> Any:
+    budget = Budget(tokens=10**6)
+    return stage(store, request, request.fingerprint(), budget=budget, spec=MODELS[model])
+
+
+def test_the_manifest_of_proteins_says_what_was_read(store, tmp_path):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(f">a\nMKTAYIAK\n>b\n{'MK' * 1000}\n>a\nMJ\n")
+    manifest = staged(store, request_of(fasta, unknown="x", on_instability="fail"), MODEL)
+    report = manifest.report
+    assert (manifest.alphabet, manifest.on_instability) == ("protein", "fail")
+    assert (report.records, report.residues) == (3, 8 + 1022 + 2)
+    assert (report.long, report.replaced, report.skipped, report.duplicate_ids) == (1, 1, 0, 1)
+    assert not report.looks_like_dna
+    assert (manifest.batch_records, manifest.batch_tokens) == ([3], [report.residues + 6])
+
+
+def test_the_manifest_of_dna_counts_whole_records_in_windows_and_tokens_as_its_model_does(
+    store, tmp_path
+):
+    fasta = tmp_path / "contigs.fna"
+    fasta.write_text(f">a\nACGTN\n>b\n{'ACGTR' * 5000}\n")
+    request = request_of(
+        fasta,
+        model=ModelSource.parse("dnabert_s"),
+        alphabet=DNA,
+        form=OutputForm(max_residues=10_000, overlap=1000),
+        long="window",
+    )
+    manifest = staged(store, request, "dnabert_s")
+    assert manifest.alphabet == "dna"
+    assert (manifest.report.residues, manifest.report.long) == (5 + 25_000, 1)
+    assert manifest.batch_tokens == [1 + 2 + 5000 + 2]
+    assert not manifest.report.looks_like_dna
+
+
+# --- what the user is told ----------------------------------------------------------------------
+
+
+def told(capsys, **options: Any) -> str:
+    report_input(manifest_of([3, 5], **options))
+    return capsys.readouterr().err
+
+
+def test_an_input_of_which_there_is_nothing_to_say_is_one_line(capsys):
+    assert told(capsys) == (
+        "in.fa: 8 records, 80 residues to embed, in 2 batches for queue "
+        "random.esm2_t6_8M_UR50D.fp16.\n"
+    )
+
+
+def test_what_was_done_to_proteins_is_said(capsys):
+    text = told(capsys, long=1234, skipped=1, replaced=2, duplicate_ids=3)
+    assert (
+        "Note: 1,234 records longer than 1,022 residues: only that many were kept of each (--long "
+        "error refuses them)."
+    ) in text
+    assert "Note: 3 records with an id that an earlier record has too" in text
+    assert "Note: 2 records with unknown letters, embedded as X." in text
+    assert "Note: 1 records with unknown letters, left out" in text
+
+
+def test_dna_is_spoken_of_as_bases_and_windows(capsys):
+    form = OutputForm(max_residues=10_000, overlap=1000)
+    text = told(capsys, model="dnabert_s", alphabet="dna", form=form, long=7, replaced=2)
+    assert "8 records, 80 bases to embed, in 2 batches for queue dnabert_s.fp16." in text
+    assert (
+        "Note: 7 records longer than 10,000 bases: embedded in windows of 10,000 that overlap by "
+        "at least 1,000, pooled by their tokens."
+    ) in text
+    assert "Note: 2 records with unknown letters, embedded as N." in text
+
+
+def test_dna_for_a_protein_model_is_pointed_out(capsys):
+    assert "For DNA give --model dnabert_s." in told(capsys, looks_like_dna=True)
+    assert "--model dnabert_s" not in told(capsys)
+
+
+# --- what an option is if it is not given -------------------------------------------------------
+
+
+def test_long_records_are_cut_for_proteins_and_go_in_windows_for_dna():
+    assert default_long(ESM2) == "truncate"
+    assert default_long(DNABERT_S) == "window"
+
+
+def test_windows_overlap_by_a_tenth_unless_the_user_says_otherwise():
+    assert window_overlap("window", 10_000, None) == 1000
+    assert window_overlap("window", 9, None) == 0
+    assert window_overlap("window", 10_000, 0) == 0
+    assert window_overlap("window", 10_000, 17) == 17
+
+
+@pytest.mark.parametrize("long", ["truncate", "error"])
+def test_an_overlap_is_of_windows_alone(long):
+    assert window_overlap(long, 10_000, None) is None
+    with pytest.raises(UserError, match="--overlap is of windows: give --long window too"):
+        window_overlap(long, 10_000, 17)
+
+
+def test_a_model_that_only_workers_can_see_is_taken_for_a_protein_model(tmp_path):
+    assert family_of(ModelSource.parse("dnabert_s")) is DNABERT_S
+    assert family_of(ModelSource.parse(str(tmp_path / "none"))) is ESM2
+    assert UNKNOWN_MODEL.family is ESM2
+
+
+@pytest.mark.parametrize(
+    ("rung", "option"), [("fp16", ""), ("bf16", " --precision bf16"), ("fp32", " --precision fp32")]
+)
+def test_the_command_that_serves_a_request_is_said_in_full(proteins, rung, option):
+    command = worker_command(request_of(proteins, rung=Rung(rung)))
+    assert command == f"worker start --model {MODEL}{option}"

@@ -1,10 +1,12 @@
-"""Watching: what a line of progress says."""
+"""Watching: what a line of progress says, and how a job's end is told."""
 
 import pytest
 
-from common.ledger import JobState, Progress, WorkerInfo
+from common.errors import UserError
+from common.ledger import JobState, Progress, WorkerInfo, job_key
 from common.rungs import Rung
-from producer.watch import Speed, describe, duration
+from producer.watch import Speed, describe, duration, look
+from tests.support.jobs import failed, manifest_of, ok, unstable
 
 
 @pytest.mark.parametrize(
@@ -80,11 +82,8 @@ def progress(state: JobState = JobState.OPEN, **counts: int) -> Progress:
         records=50_000,
         tokens=1_000_000,
         leased=0,
-        now=0,
         counts=counts,
         weights=None,
-        first_done=None,
-        last_done=None,
     )
 
 
@@ -130,7 +129,72 @@ def test_a_finished_job_has_no_time_to_go_and_waits_for_nobody(speed):
 
 
 def test_what_went_wrong_is_counted():
-    troubled = progress(rows_unstable=1234, leases_lost=2, batches_failed=1)
-    assert describe(troubled, None, [READY]).endswith(
-        " · 1,234 unstable · 2 taken over · 1 batches failed"
+    troubled = progress(
+        rows_retried=1234,
+        rows_retried_again=99,
+        rows_quarantined=5,
+        leases_lost=2,
+        batches_failed=1,
     )
+    assert describe(troubled, None, [READY]).endswith(
+        " · 1,234 retried · 5 quarantined · 2 taken over · 1 batches failed"
+    )
+
+
+def test_what_did_not_go_wrong_is_not_spoken_of():
+    line = describe(progress(batches_done=300, rows_fp16=12_000), None, [READY])
+    assert line == "300/1,200 batches · 12,000/50,000 sequences · 1 worker"
+
+
+# --- a look -------------------------------------------------------------------------------------
+
+MANIFEST = manifest_of([3, 5])
+JOB = MANIFEST.job
+
+
+class Shown(list[str]):
+    """The lines that a look showed."""
+
+    def __call__(self, text: str, _progress: Progress | None) -> None:
+        self.append(text)
+
+
+@pytest.fixture
+def shown(ledger) -> Shown:
+    ledger.create(MANIFEST, "m.fp16")
+    return Shown()
+
+
+def test_a_job_with_rows_to_retry_goes_on_and_says_so(ledger, shown):
+    ledger.complete(ok(MANIFEST.batch(0)))
+    ledger.complete(unstable(MANIFEST.batch(1), 4, 6))
+    found = look(ledger, JOB, Speed(), shown)
+    assert not found.finished
+    (line,) = shown
+    assert line.startswith("1/2 batches · 6/8 sequences · ")
+    assert line.endswith(" · 2 retried")
+
+
+def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_reason(ledger, shown):
+    ledger.complete(unstable(MANIFEST.batch(0)))
+    why = failed(MANIFEST.batch(1), stops_job=True)
+    ledger.complete(why.model_copy(update={"error": "NumericalInstabilityError: row 4"}))
+    with pytest.raises(UserError) as caught:
+        look(ledger, JOB, Speed(), shown)
+    assert str(caught.value) == (
+        f"Job {JOB} stopped, as --on-instability fail asks for:\n"
+        "batch 1 (fp16) failed: NumericalInstabilityError: row 4\n"
+        "With --on-instability retry such sequences run again in higher precision."
+    )
+    assert shown == []
+
+
+def test_a_job_that_was_cancelled_ends_the_watch(ledger, shown):
+    ledger.redis.hset(job_key(JOB), "state", JobState.CANCELLED)
+    with pytest.raises(UserError, match=f"Job {JOB} was cancelled"):
+        look(ledger, JOB, Speed(), shown)
+
+
+def test_a_job_that_redis_lost_ends_the_watch_with_what_to_do(ledger):
+    with pytest.raises(UserError, match="submit the same input again, and it goes on"):
+        look(ledger, "none", Speed(), Shown())

@@ -1,4 +1,4 @@
-"""Attention behind one function: the fastest exact kernel that the machine has.
+"""Attention behind one module: the fastest exact kernel that the machine has.
 
 Packed tokens go to ``flash_attn`` where it is installed, else to PyTorch's own variable-length
 FlashAttention on CUDA; everywhere else, and for FP32, which FlashAttention does not know, to
@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Kernel = Callable[..., Tensor]
 
@@ -48,33 +48,38 @@ class Padded(NamedTuple):
     real: Tensor  # [B, T] bool, False at padding
 
 
-def lengths_for_attention(x: Tensor, lengths: Tensor) -> list[int] | None:
-    """The segments' lengths on the host, if the kernel for ``x`` needs them there.
+def lengths_for_attention(
+    device: torch.device, dtype: torch.dtype, lengths: Tensor
+) -> list[int] | None:
+    """The segments' lengths on the host, if the kernel for such queries needs them there.
 
     Reading them waits for the device, so it happens once a pack and only for that kernel.
     """
-    return None if has_varlen_kernel(x) else lengths.tolist()
+    return None if has_varlen_kernel(device, dtype) else lengths.tolist()
 
 
-def has_varlen_kernel(x: Tensor) -> bool:
-    return VARLEN_KERNEL is not None and x.is_cuda and x.dtype in HALF_DTYPES
+def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    return VARLEN_KERNEL is not None and device.type == "cuda" and dtype in HALF_DTYPES
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, layout: Segments | Padded) -> Tensor:
-    """Softmax attention, scaled by ``Dh ** -0.5``, within each segment or sequence.
+class Attention(nn.Module):
+    """Softmax attention, scaled by ``Dh ** -0.5``, within each segment or sequence."""
 
-    Args:
-        q, k, v: ``[T, H, Dh]`` for ``Segments``, ``[B, T, H, Dh]`` for ``Padded``.
-        layout: which tokens may see each other.
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, layout: Segments | Padded) -> Tensor:
+        """Attend.
 
-    Returns:
-        The attended values, shaped as ``q``.
-    """
-    if isinstance(layout, Padded):
-        return padded_attention(q, k, v, layout)
-    if layout.lengths is not None:
-        return segment_attention(q, k, v, layout.lengths)
-    return varlen_attention(q, k, v, layout.cu_seqlens, layout.max_seqlen)
+        Args:
+            q, k, v: ``[T, H, Dh]`` for ``Segments``, ``[B, T, H, Dh]`` for ``Padded``.
+            layout: which tokens may see each other.
+
+        Returns:
+            The attended values, shaped as ``q``.
+        """
+        if isinstance(layout, Padded):
+            return padded_attention(q, k, v, layout)
+        if layout.lengths is not None:
+            return segment_attention(q, k, v, layout.lengths)
+        return varlen_attention(q, k, v, layout.cu_seqlens, layout.max_seqlen)
 
 
 def padded_attention(q: Tensor, k: Tensor, v: Tensor, layout: Padded) -> Tensor:

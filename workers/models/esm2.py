@@ -5,7 +5,7 @@ projections fused into one and attention over variable-length segments.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from common.alphabet import ESM2_TOKENS
 from common.modeltable import ModelSpec
-from workers.models.attention import Padded, Segments, attention, lengths_for_attention
+from workers.models.attention import Attention, Padded, Segments, lengths_for_attention
+from workers.models.encoder import Encoder
 
-PAD = ESM2_TOKENS.index("<pad>")
 MASK = ESM2_TOKENS.index("<mask>")
 
 #: Training hid 15 % of the tokens and showed 80 % of those as ``<mask>``; embeddings are scaled
@@ -23,29 +23,24 @@ MASK = ESM2_TOKENS.index("<mask>")
 TRAINING_MASK_RATIO = 0.15 * 0.8
 
 
-class ESM2(nn.Module):
+class ESM2(Encoder):
     """ESM-2. Representation k is the residual stream after k layers; only the last is normed."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         self.embed_tokens = nn.Embedding(len(ESM2_TOKENS), spec.dim)
         self.rotary = RotaryEmbedding(spec.dim // spec.heads)
         self.blocks = nn.ModuleList(Block(spec.dim, spec.heads) for _ in range(spec.layers))
         self.final_norm = nn.LayerNorm(spec.dim)
 
-    def forward(self, tokens: Tensor, repr_layers: Sequence[int]) -> dict[int, Tensor]:
-        """Embed a padded batch; the reference that ``forward_packed`` is validated against.
-
-        Args:
-            tokens: ``[B, T]`` token ids, right-padded with ``<pad>``.
-            repr_layers: which representations to return, 0 to ``spec.layers``.
-
-        Returns:
-            ``{layer: [B, T, D]}``; what stands at padding has no meaning.
-        """
-        real = tokens != PAD  # [B, T]
-        masked = (tokens == MASK).sum(1, keepdim=True) / real.sum(1, keepdim=True)  # [B, 1]
+    def forward(
+        self, tokens: Tensor, real: Tensor, repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        # tokens [B, T], real [B, T]
+        assert tokens.shape == real.shape, (tokens.shape, real.shape)
+        masked = ((tokens == MASK) & real).sum(1, keepdim=True) / real.sum(
+            1, keepdim=True
+        )  # [B, 1]
         x = self._embed(tokens, masked) * real[..., None]
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         return self._run(x, positions, Padded(real), repr_layers)
@@ -53,17 +48,6 @@ class ESM2(nn.Module):
     def forward_packed(
         self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
     ) -> dict[int, Tensor]:
-        """Embed a pack: segments one after another, no padding, none sees another.
-
-        Args:
-            input_ids: ``[T]`` token ids of all segments.
-            cu_seqlens: ``[N + 1]`` int32, where each segment starts; the last entry is T.
-            max_seqlen: at least the longest segment's tokens.
-            repr_layers: which representations to return, 0 to ``spec.layers``.
-
-        Returns:
-            ``{layer: [T, D]}``.
-        """
         # input_ids [T], cu_seqlens [N + 1]
         assert (input_ids.ndim, cu_seqlens.ndim) == (1, 1), (input_ids.shape, cu_seqlens.shape)
         total = input_ids.shape[0]
@@ -73,7 +57,7 @@ class ESM2(nn.Module):
         masked.index_add_(0, segment, (input_ids == MASK).float())
         x = self._embed(input_ids, (masked / lengths)[segment])
         positions = torch.arange(total, device=input_ids.device) - starts[segment]
-        bounds = lengths_for_attention(x, lengths)
+        bounds = lengths_for_attention(x.device, self.attention_dtype or x.dtype, lengths)
         return self._run(x, positions, Segments(cu_seqlens, max_seqlen, bounds), repr_layers)
 
     def _embed(self, tokens: Tensor, masked_ratio: Tensor) -> Tensor:
@@ -106,6 +90,7 @@ class Block(nn.Module):
         self.heads = heads
         self.attention_norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
+        self.attention = Attention()
         self.out = nn.Linear(dim, dim)
         self.mlp_norm = nn.LayerNorm(dim)
         self.fc1 = nn.Linear(dim, 4 * dim)
@@ -117,7 +102,9 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [..., H, Dh]
-        attended = attention(rotate(q, cos, sin), rotate(k, cos, sin), v, layout)  # [..., H, Dh]
+        attended = self.attention(
+            rotate(q, cos, sin), rotate(k, cos, sin), v, layout
+        )  # [..., H, Dh]
         return self.out(attended.flatten(-2))
 
 
@@ -157,9 +144,3 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the two halves of every head ``[..., T, H, Dh]`` (NeoX style) in FP32."""
     a, b = x.float().chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
-
-
-def compile_blocks(model: Any) -> None:
-    """Compile the block that all layers share, once, for any number of tokens."""
-    for block in model.blocks:
-        block.compile(dynamic=True)

@@ -1,13 +1,20 @@
 """A ``--model`` value to a model ready to serve."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from common.errors import UserError
-from common.modeltable import MODELS, ModelSource, ModelSpec
+from common.modeltable import (
+    DNABERT_S,
+    MODELS,
+    ModelSource,
+    ModelSpec,
+    read_hugging_face_config,
+)
 from workers.models.checkpoints import (
     State,
     first_line,
@@ -15,19 +22,32 @@ from workers.models.checkpoints import (
     read_hugging_face,
     weight_files,
 )
+from workers.models.dna_tokens import DNATokenizer
+from workers.models.dnabert_checkpoint import read_dnabert_s
+from workers.models.dnabert_s import DNABERTS
+from workers.models.encoder import Encoder
 from workers.models.esm2 import ESM2
+from workers.models.esm2_tokens import tokenize_esm2
 from workers.models.random_weights import random_weights
+from workers.packing import Tokens
 
 #: Values of each tensor that go into the fingerprint: enough to tell any two trainings apart,
 #: few enough that 3 billion parameters are told apart in a second.
 FINGERPRINT_SAMPLE = 4096
 
 
+Tokenize = Callable[[Sequence[str]], Tokens]
+
+#: Buffers that are FP32 whatever the weights are.
+EXACT = ("rotary.inv_freq", "alibi.slopes")
+
+
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to serve, and what names its weights."""
+    """A model ready to serve, its tokenizer, and what names its weights."""
 
-    model: ESM2
+    model: Encoder
+    tokenize: Tokenize
     source: ModelSource
     fingerprint: str
 
@@ -42,63 +62,100 @@ def load_model(
     """Build a model with its weights on ``device`` in ``dtype``, in evaluation mode.
 
     Raises:
-        UserError: the weights cannot be had, are not an ESM-2's, or do not fit each other.
+        UserError: the weights cannot be had, are not the model's, do not fit each other, or are
+            too large for ``dtype``.
     """
     source = ModelSource.parse(source) if isinstance(source, str) else source
-    spec, state = read_weights(source)
+    spec, state, tokenize = read_weights(source)
     fingerprint = fingerprint_of(state)
     with torch.device("meta"):
-        model = ESM2(spec)
-    inv_freq = state["rotary.inv_freq"].float()
-    on_device = {name: tensor.to(device, dtype) for name, tensor in state.items()}
-    on_device["rotary.inv_freq"] = inv_freq.to(device)
+        model = model_class(spec)(spec)
+    on_device = {
+        name: tensor.to(device, torch.float32 if name in EXACT else dtype)
+        for name, tensor in state.items()
+    }
+    check_range(source, on_device, dtype)
     try:
         model.load_state_dict(on_device, assign=True)
     except RuntimeError as error:
         problems = "\n".join(str(error).splitlines()[1:4])
         raise UserError(
-            f"{source.text}: these weights do not make an ESM-2 of {spec.layers} layers and width "
-            f"{spec.dim}:\n{problems}"
+            f"{source.text}: these weights do not make {article(spec.family.name)} of "
+            f"{spec.layers} layers and width {spec.dim}:\n{problems}"
         ) from error
-    return LoadedModel(model.eval().requires_grad_(False), source, fingerprint)
+    return LoadedModel(model.eval().requires_grad_(False), tokenize, source, fingerprint)
 
 
-def read_weights(source: ModelSource) -> tuple[ModelSpec, State]:
-    """Read the shape and the weights that ``source`` names, under this project's names."""
+def model_class(spec: ModelSpec) -> type[Encoder]:
+    return DNABERTS if spec.family is DNABERT_S else ESM2
+
+
+def article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "AEIOU" else f"a {noun}"
+
+
+def check_range(source: ModelSource, state: State, dtype: torch.dtype) -> None:
+    """Refuse weights that are not finite in ``dtype``: no input could have a finite embedding."""
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"{source.text}: {name} is not finite in {dtype}, whose largest number is "
+                f"{torch.finfo(dtype).max:.4g}. Try --precision bf16 or fp32; if it is not finite "
+                "there either, the file is damaged."
+            )
+
+
+def read_weights(source: ModelSource) -> tuple[ModelSpec, State, Tokenize]:
+    """Read the shape, the weights (under this project's names) and the tokenizer of ``source``."""
     if source.is_random:
         spec = MODELS[source.name]
-        return spec, random_weights(spec)
+        own = DNATokenizer.own() if spec.family is DNABERT_S else tokenize_esm2
+        return spec, random_weights(model_class(spec), spec), own
     if not source.is_path:
-        return read_hugging_face(download(source.name))
+        return read_folder(download(MODELS[source.name]))
     path = Path(source.text)
     if path.is_dir():
-        return read_hugging_face(path)
+        return read_folder(path)
     if path.is_file():
-        return read_fair_esm(path)
+        return *read_fair_esm(path), tokenize_esm2
     raise UserError(f"{path}: no such folder or file with weights.")
 
 
-def download(name: str) -> Path:
-    """Fetch ``facebook/<name>`` from the Hugging Face hub, or find it in the local cache.
+def read_folder(folder: Path) -> tuple[ModelSpec, State, Tokenize]:
+    config = folder / "config.json"
+    if not config.is_file() or not weight_files(folder):
+        raise UserError(f"{folder}: needs config.json and *.safetensors or pytorch_model*.bin.")
+    if read_hugging_face_config(config).family is DNABERT_S:
+        return *read_dnabert_s(folder), DNATokenizer.from_file(folder / "tokenizer.json")
+    return *read_hugging_face(folder), tokenize_esm2
+
+
+def download(spec: ModelSpec) -> Path:
+    """Fetch a model from the Hugging Face hub, or find it in the local cache.
+
+    Only weights, configuration and tokenizer are fetched: no code.
 
     Raises:
         UserError: neither the hub nor the cache has it.
     """
     from huggingface_hub import snapshot_download
 
+    repository = spec.family.hub.format(spec.name)
+
     def fetch(*patterns: str) -> Path:
-        return Path(snapshot_download(f"facebook/{name}", allow_patterns=list(patterns)))
+        wanted = ["config.json", "tokenizer.json", *patterns]
+        return Path(snapshot_download(repository, allow_patterns=wanted))
 
     try:
-        folder = fetch("config.json", "*.safetensors")
-        # The largest models were never converted on the hub.
-        return folder if weight_files(folder) else fetch("config.json", "pytorch_model*.bin")
+        folder = fetch("*.safetensors")
+        # Some models were never converted on the hub.
+        return folder if weight_files(folder) else fetch("pytorch_model*.bin")
     except Exception as error:
         raise UserError(
-            f"Weights of facebook/{name} are not in the local cache and could not be fetched from "
+            f"Weights of {repository} are not in the local cache and could not be fetched from "
             f"the Hugging Face hub ({type(error).__name__}: {first_line(error)}).\n"
             "Check the connection (HF_ENDPOINT names a mirror, HF_HOME the cache), or give "
-            f"--model a folder with safetensors, or a fair-esm file such as ./{name}.pt."
+            f"--model a folder with safetensors, or a fair-esm file such as ./{spec.name}.pt."
         ) from error
 
 

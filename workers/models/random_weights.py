@@ -1,17 +1,18 @@
 """Weights that mean nothing: for trying the fleet without a download, and for measuring speed."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.modeltable import ModelSpec
-from workers.models.esm2 import ESM2, exact_inv_freq
+from workers.models.alibi import alibi_slopes
+from workers.models.esm2 import exact_inv_freq
 
 
-def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
+def random_weights(model: type[nn.Module], spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
     """Weights that mean nothing, the same on every machine, with activations of a usual size."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in ESM2(spec).state_dict().items()}
+        shapes = {name: tensor.shape for name, tensor in model(spec).state_dict().items()}
     state = {
         name: torch.randn(shape, generator=generator) * random_scale(name, shape)
         for name, shape in shapes.items()
@@ -19,8 +20,11 @@ def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
     for name in state:
         if name.endswith("norm.weight"):
             state[name] += 1.0
-    state["rotary.inv_freq"] = exact_inv_freq(spec.dim // spec.heads)
-    return state
+    exact = {
+        "rotary.inv_freq": exact_inv_freq(spec.dim // spec.heads),
+        "alibi.slopes": alibi_slopes(spec.heads),
+    }
+    return state | {name: exact[name] for name in state.keys() & exact.keys()}
 
 
 def random_scale(name: str, shape: torch.Size) -> float:

@@ -1,0 +1,658 @@
+"""Jobs: opened in a real Redis, rebuilt from a real folder, and what is lost queued again."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from common.alphabet import SPECIAL_TOKENS
+from common.batchfile import Record
+from common.broker import KEY_PREFIX, make_celery
+from common.errors import UserError
+from common.layout import input_key, output_prefix, quarantine_key, shard_key
+from common.ledger import Claim, JobState, Ledger, Progress, field_of, job_key
+from common.manifest import OutputForm
+from common.messages import Batch, BatchResult, Instability, NonFinite, Status
+from common.quarantine import Quarantine, read_quarantine, write_quarantine
+from common.rungs import Rung, ladder
+from common.store import FileStore
+from producer.jobs import LostWork, job_queue, open_job, result_of_shard
+from producer.shards import shards_of
+from tests.support.jobs import failed, manifest_of, ok, unstable
+from tests.support.shards import store_inputs, store_shard
+
+FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32
+
+MAX_RESIDUES = 5
+BATCH_RECORDS = [3, 1, 3]
+
+#: Rows 2 and 5 were skipped by the reader; row 4 is longer than the limit.
+RECORDS = [
+    Record(row, f"id{row} some words", "MKVLGAST"[:length])
+    for row, length in zip([0, 1, 3, 4, 6, 7, 8], [3, 1, 5, 8, 2, 4, 5], strict=True)
+]
+
+SAW = {
+    rung: NonFinite(nan=number, inf=0, finite_min=None, finite_max=None)
+    for number, rung in enumerate(Rung)
+}
+
+
+def bad(record: Record, *seen: Rung) -> Instability:
+    """What is known of a row that is not finite."""
+    length = min(len(record.residues), MAX_RESIDUES)
+    return Instability(row=record.row, id=record.id, length=length, seen={r: SAW[r] for r in seen})
+
+
+def tokens_of(records: Iterable[Record]) -> int:
+    return sum(min(len(record.residues), MAX_RESIDUES) + SPECIAL_TOKENS for record in records)
+
+
+class Job:
+    """A staged job on a store, in a ledger and before a queue."""
+
+    def __init__(
+        self, store: FileStore, ledger: Ledger, app: Celery, *, first: Rung = Rung.FP16
+    ) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.app = app
+        self.manifest = manifest_of(
+            BATCH_RECORDS, form=OutputForm(max_residues=MAX_RESIDUES), rung=first
+        )
+        store_inputs(store, self.manifest, RECORDS)
+        rest = iter(RECORDS)
+        self.batches = [list(islice(rest, size)) for size in BATCH_RECORDS]
+
+    @property
+    def name(self) -> str:
+        return self.manifest.job
+
+    @property
+    def progress(self) -> Progress:
+        progress = self.ledger.progress(self.name)
+        assert progress is not None
+        return progress
+
+    def open(self) -> int:
+        return open_job(self.store, self.ledger, self.app, self.manifest)
+
+    def queued(self) -> dict[str, int]:
+        """Messages in each queue of the job that has any."""
+        counts = {
+            str(rung): self.ledger.queued(queue) for rung, queue in self.progress.queues.items()
+        }
+        return {rung: count for rung, count in counts.items() if count}
+
+    def outstanding(self) -> list[tuple[int, Rung]]:
+        found = self.ledger.outstanding(self.manifest)
+        return [(batch.index, batch.rung) for batch in found]
+
+    def shard(
+        self, index: int, rung: Rung = Rung.FP16, rows: Sequence[int] | None = None, **options
+    ) -> str:
+        """Leave a batch's shard at a rung, with all of its rows or only some; returns its key."""
+        store_shard(self.store, self.manifest, index, rung=rung, rows=rows, **options)
+        return shard_key(self.name, index, rung)
+
+    def quarantine(self, index: int, rows: Iterable[Instability]) -> None:
+        quarantine = Quarantine(job=self.name, batch=index, rows=tuple(rows))
+        write_quarantine(self.store, quarantine)
+
+    def damage(self, key: str, keep: int = 1000) -> None:
+        path = self.store.root / key
+        path.write_bytes(path.read_bytes()[:keep])
+
+    def work(self, *rows: int) -> None:
+        """Do all that is outstanding as workers do; these rows are not finite at any rung."""
+        for batch in list(self.ledger.outstanding(self.manifest)):
+            self.compute(batch, rows)
+
+    def compute(self, batch: Batch, never_finite: Sequence[int] = ()) -> BatchResult:
+        """Embed what a message asks for, except for some rows."""
+        asked = [
+            record for record in self.batches[batch.index] if record.row in self.rows_of(batch)
+        ]
+        kept = [record for record in asked if record.row not in never_finite]
+        rows = [record.row for record in kept]
+        without = [bad(record, batch.rung) for record in asked if record.row in never_finite]
+        self.shard(batch.index, batch.rung, rows)
+        result = unstable(batch, *[row.row for row in without]) if without else ok(batch)
+        update = {"unstable": tuple(without), "tokens": tokens_of(kept)}
+        result = result.model_copy(update=update)
+        if result.quarantined:
+            self.quarantine(batch.index, result.quarantined)
+        assert self.ledger.complete(result)
+        return result
+
+    def rows_of(self, batch: Batch) -> list[int]:
+        if batch.after is None:
+            return [record.row for record in self.batches[batch.index]]
+        before = self.ledger.result(self.name, batch.index, batch.after)
+        assert before is not None
+        return [row.row for row in before.unstable]
+
+    def claim(self, batch: Batch, owner: str = "a") -> Claim:
+        outcome, _ = self.ledger.claim(batch, owner=owner, weights="w")
+        return outcome
+
+    def lapse(self, batch: Batch) -> None:
+        """Let a lease run out now."""
+        field = field_of(batch.index, batch.rung)
+        self.ledger.redis.zadd(f"{job_key(self.name)}:leases", {field: 1})
+
+
+@pytest.fixture
+def job_of(ledger, redis_url, tmp_path) -> Callable[..., Job]:
+    store, app = FileStore(tmp_path / "store"), make_celery(redis_url, [])
+    return lambda **options: Job(store, ledger, app, **options)
+
+
+@pytest.fixture
+def job(job_of) -> Job:
+    return job_of()
+
+
+def messages(redis: Redis, queue: str) -> list[Batch]:
+    """The batches in a queue, those that were sent first first."""
+    texts = redis.lrange(f"{KEY_PREFIX}{queue}", 0, -1)[::-1]
+    bodies = [json.loads(base64.b64decode(json.loads(text)["body"])) for text in texts]
+    return [Batch(**arguments) for _, arguments, _ in bodies]
+
+
+# --- a new job ----------------------------------------------------------------------------------
+
+
+def test_a_new_job_is_opened_and_all_of_its_batches_are_queued(job, redis):
+    assert job.open() == 3
+    assert job.progress.state is JobState.OPEN
+    assert job.queued() == {"fp16": 3}
+    expected = [job.manifest.batch(index) for index in range(3)]
+    assert messages(redis, job_queue(job.manifest)) == expected
+    assert job.progress.queue == job_queue(job.manifest) == "random.esm2_t6_8M_UR50D.fp16"
+
+
+@pytest.mark.parametrize("first", [Rung.BF16, Rung.FP32])
+def test_a_job_begins_at_the_rung_that_was_asked_for(job_of, first):
+    job = job_of(first=first)
+    assert job.open() == 3
+    assert job.queued() == {first: 3}
+
+
+def test_a_job_of_which_everything_is_done_queues_nothing(job):
+    job.open()
+    job.work()
+    assert job.progress.finished
+    assert job.open() == 0
+    assert job.progress.finished
+
+
+def test_a_job_that_goes_on_queues_what_is_neither_done_nor_under_way(job, redis):
+    job.open()
+    job.compute(job.manifest.batch(0))
+    assert job.claim(job.manifest.batch(1)) is Claim.TAKEN
+    redis.delete(f"{KEY_PREFIX}{job_queue(job.manifest)}")
+    assert job.open() == 1
+    assert messages(redis, job_queue(job.manifest)) == [job.manifest.batch(2)]
+    assert job.progress.batches_done == 1
+
+
+def test_a_job_that_goes_on_queues_its_retries_at_their_rungs(job, redis):
+    job.open()
+    first = job.compute(job.manifest.batch(0), [0, 3])
+    second = job.compute(job.manifest.batch(1), [4])
+    again = job.compute(job.manifest.retry(second), [4])
+    redis.delete(f"{KEY_PREFIX}{job_queue(job.manifest)}")
+    assert job.open() == 3
+    assert job.queued() == {"fp16": 1, "selective_fp32": 1, "fp32": 1}
+    queues = job.progress.queues
+    assert messages(redis, queues[SELECTIVE]) == [job.manifest.retry(first)]
+    assert messages(redis, queues[FP32]) == [job.manifest.retry(again)]
+
+
+def test_what_failed_is_tried_again_at_its_rung(job):
+    job.open()
+    retry = job.manifest.retry(job.compute(job.manifest.batch(0), [0]))
+    job.ledger.complete(failed(retry))
+    job.ledger.complete(failed(job.manifest.batch(1)))
+    job.compute(job.manifest.batch(2))
+    assert job.progress.finished
+    assert job.open() == 2
+    assert job.progress.state is JobState.OPEN
+    assert job.outstanding() == [(0, SELECTIVE), (1, FP16)]
+    job.work()
+    assert job.progress.finished
+    assert job.progress.rows_by_precision == {"fp16": 6, "selective_fp32": 1}
+
+
+def test_a_job_that_stopped_is_opened_again(job):
+    job.open()
+    job.ledger.complete(failed(job.manifest.batch(1), stops_job=True))
+    assert job.progress.state is JobState.STOPPED
+    job.open()
+    assert job.progress.state is JobState.OPEN
+    assert job.outstanding() == [(0, FP16), (1, FP16), (2, FP16)]
+
+
+# --- a ledger that is gone ----------------------------------------------------------------------
+
+
+def test_a_job_without_any_shard_begins_at_the_beginning(job):
+    job.open()
+    job.ledger.redis.flushall()
+    assert job.open() == 3
+    assert job.outstanding() == [(0, FP16), (1, FP16), (2, FP16)]
+
+
+def test_shards_with_all_rows_are_done(job):
+    job.shard(0)
+    job.shard(1)
+    job.shard(2, precision=FP32)
+    assert job.open() == 0
+    assert job.progress.finished
+    assert job.progress.rows_by_precision == {"fp16": 4, "fp32": 3}
+    assert job.progress.count("tokens_done") == tokens_of(RECORDS)
+    assert job.ledger.results(job.name) == []
+
+
+def test_rows_that_the_first_shard_lacks_are_to_be_retried(job, redis):
+    job.shard(0, FP16, [1])
+    job.shard(1)
+    job.shard(2)
+    assert job.open() == 1
+    assert job.progress.state is JobState.OPEN
+    assert job.progress.batches_done == 2
+    assert job.progress.count("rows_retried") == 2
+    assert job.queued() == {"selective_fp32": 1}
+    (retry,) = messages(redis, job.progress.queues[SELECTIVE])
+    assert (retry.index, retry.rung, retry.after, retry.records) == (0, SELECTIVE, FP16, 2)
+    (result,) = job.ledger.results(job.name)
+    assert result.unstable == (bad(RECORDS[0]), bad(RECORDS[2]))
+
+
+def test_a_batch_of_which_no_row_was_finite_is_to_be_retried_whole(job):
+    job.shard(0, FP16, [])
+    job.open()
+    (result,) = job.ledger.results(job.name)
+    assert [row.row for row in result.unstable] == [0, 1, 3]
+    assert (0, SELECTIVE) in job.outstanding()
+
+
+def test_rows_that_a_retry_repaired_are_done(job):
+    job.shard(0, FP16, [1])
+    job.shard(0, SELECTIVE, [0, 3])
+    job.shard(1)
+    job.shard(2)
+    assert job.open() == 0
+    assert job.progress.finished
+    assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 2}
+    assert job.progress.count("rows_retried") == 2
+    assert job.ledger.results(job.name) == []
+
+
+def test_rows_that_went_through_all_rungs_are_known_with_what_each_saw(job):
+    job.shard(0, FP16, [1])
+    job.shard(0, SELECTIVE, [0])
+    job.shard(0, FP32, [])
+    job.shard(1)
+    job.shard(2)
+    quarantined = bad(RECORDS[2], FP16, SELECTIVE, FP32)
+    job.quarantine(0, [quarantined])
+    assert job.open() == 0
+    assert job.progress.finished
+    assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 1}
+    counts = ("rows_retried", "rows_retried_again", "rows_quarantined")
+    assert [job.progress.count(name) for name in counts] == [2, 1, 1]
+    (result,) = job.ledger.results(job.name)
+    assert (result.rung, result.next, result.quarantined) == (FP32, None, (quarantined,))
+
+
+def test_what_a_worker_in_fp32_could_not_embed_is_quarantined_at_the_first_rung(job):
+    quarantined = bad(RECORDS[1], FP32)
+    job.shard(0, FP16, [0, 3], precision=FP32)
+    job.quarantine(0, [quarantined])
+    job.shard(1)
+    job.shard(2)
+    assert job.open() == 0
+    assert job.progress.finished
+    (result,) = job.ledger.results(job.name)
+    assert (result.rung, result.precision) == (FP16, FP32)
+    assert result.quarantined == (quarantined,)
+
+
+@pytest.mark.parametrize("keep", [0, 1000])
+def test_a_batch_whose_only_shard_is_damaged_is_computed_anew(job, caplog, keep):
+    job.damage(job.shard(0), keep)
+    job.shard(1)
+    job.shard(2)
+    assert job.open() == 1
+    assert job.outstanding() == [(0, FP16)]
+    assert f"{shard_key(job.name, 0, FP16)} cannot be read (" in caplog.text
+    assert "it is computed anew" in caplog.text
+
+
+def test_from_a_damaged_shard_on_the_ladder_is_climbed_anew(job, caplog):
+    job.shard(0, FP16, [1])
+    job.damage(job.shard(0, SELECTIVE, [0]))
+    job.shard(0, FP32, [3])
+    job.shard(1)
+    job.shard(2)
+    assert job.open() == 1
+    assert job.outstanding() == [(0, SELECTIVE)]
+    assert job.progress.batches_done == 2
+    assert job.progress.rows_by_precision == {"fp16": 5}
+    assert f"{shard_key(job.name, 0, SELECTIVE)} cannot be read (" in caplog.text
+    job.work(3)
+    assert job.outstanding() == [(0, FP32)]
+    job.work()
+    assert job.progress.finished
+    assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 1, "fp32": 1}
+
+
+@pytest.mark.parametrize("lost", [FP16, SELECTIVE, FP32])
+def test_from_a_shard_that_was_deleted_on_the_ladder_is_climbed_anew(job, lost):
+    rows = {FP16: [1], SELECTIVE: [0], FP32: [3]}
+    for rung in rows:
+        job.shard(0, rung, rows[rung])
+    job.store.delete(shard_key(job.name, 0, lost))
+    job.shard(1)
+    job.shard(2)
+    assert job.open() == 1
+    assert job.outstanding() == [(0, lost)]
+    assert job.progress.batches_done == 2
+    assert job.progress.count("rows_quarantined") == 0
+
+
+@pytest.mark.parametrize("lost", [FP16, SELECTIVE, FP32])
+def test_a_ledger_that_counts_what_the_store_has_no_more_is_made_anew(job, lost):
+    """As ``fetch`` tells its user: delete the damaged shard and submit the same input again."""
+    job.open()
+    job.work(3)
+    job.work(3)
+    job.work(3)
+    assert job.progress.finished
+    job.store.delete(shard_key(job.name, 0, lost))
+    assert job.open() == 1
+    assert job.outstanding() == [(0, lost)]
+    while job.outstanding():
+        job.work(3)
+    assert job.progress.finished
+    assert job.progress.rows_by_precision == {"fp16": 6}
+    assert job.progress.count("rows_quarantined") == 1
+
+
+def test_shards_that_come_while_a_job_is_opened_do_not_make_its_ledger_doubtful(job, monkeypatch):
+    """A worker writes a shard, and then has it counted."""
+    job.open()
+    job.claim(job.manifest.batch(1), "busy")
+    counted = Ledger.done
+
+    def done_and_another(ledger, manifest, rung) -> set[int]:
+        found = counted(ledger, manifest, rung)
+        if rung is FP16 and 0 not in found:
+            job.compute(manifest.batch(0))
+        return found
+
+    monkeypatch.setattr(Ledger, "done", done_and_another)
+    job.open()
+    assert job.progress.batches_done == 1
+    assert job.progress.leased == 1
+
+
+def test_a_batch_is_counted_once_even_if_a_later_shard_is_there_without_need(job):
+    """A worker in FP32 did the first rung again after one in FP16 had begun the ladder."""
+    job.shard(0, FP16, precision=FP32)
+    job.shard(0, SELECTIVE, [3])
+    job.shard(1)
+    assert job.open() == 1
+    assert job.progress.batches_done == 2
+    assert job.progress.state is JobState.OPEN
+    assert job.progress.rows_by_precision == {"fp16": 1, "fp32": 3}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", "0000000.fp8.h5", "0.fp16.h5", "0000003.fp16.h5", "-000001.fp16.h5", "x.fp16.h5"],
+)
+def test_a_stray_file_among_the_shards_is_warned_of_and_left_alone(job, caplog, name):
+    key = f"{output_prefix(job.name)}{name}"
+    job.store.put(key, b"something")
+    job.shard(1)
+    assert job.open() == 2
+    assert job.outstanding() == [(0, FP16), (2, FP16)]
+    assert f"{job.store.url}/{key} is no shard of this job: left alone." in caplog.text
+    assert job.store.get(key) == b"something"
+
+
+def test_a_shard_of_a_rung_that_the_job_does_not_use_says_nothing(job):
+    job.shard(0, FP16, [1])
+    job.shard(0, Rung.BF16, [1])
+    job.shard(0, SELECTIVE, [0, 3])
+    assert job.open() == 2
+    assert job.outstanding() == [(1, FP16), (2, FP16)]
+
+
+def test_a_job_that_is_restored_keeps_the_weights_of_its_shards(job):
+    job.shard(0, weights="others")
+    job.open()
+    assert job.progress.weights == "others"
+    assert job.claim(job.manifest.batch(1)) is Claim.OTHER_WEIGHTS
+
+
+def test_an_input_that_is_gone_is_said_to_be_gone(job):
+    job.shard(0, FP16, [1])
+    job.store.delete(input_key(job.name, 0))
+    with pytest.raises(UserError, match=input_key(job.name, 0)):
+        job.open()
+
+
+def test_a_ledger_that_is_wiped_at_any_moment_is_rebuilt_as_it_was(job):
+    """All rungs, one batch after another: counters and what is to be done are the same."""
+    job.open()
+    for _ in range(8):
+        before, to_do = job.progress, list(job.ledger.outstanding(job.manifest))
+        job.ledger.redis.flushall()
+        job.open()
+        assert list(job.ledger.outstanding(job.manifest)) == to_do
+        before.counts.pop("milliseconds", None)  # the store does not say how long it took
+        assert job.progress.counts == before.counts
+        assert job.progress.state is before.state
+        if to_do:
+            job.compute(to_do[0], [3, 4])
+    assert job.progress.finished
+    assert job.progress.count("rows_quarantined") == 2
+
+
+# --- a shard ------------------------------------------------------------------------------------
+
+
+def result_of(
+    job: Job, index: int, rung: Rung = FP16, before: BatchResult | None = None
+) -> BatchResult:
+    key = shard_key(job.name, index, rung)
+    result, weights = result_of_shard(job.store, job.manifest, index, rung, key, before)
+    assert weights == "w"
+    return result
+
+
+def test_a_whole_shard_says_what_its_worker_reported(job):
+    job.shard(0)
+    assert result_of(job, 0) == BatchResult(
+        job=job.name,
+        index=0,
+        rung=FP16,
+        status=Status.OK,
+        worker="store",
+        precision=FP16,
+        records=3,
+        tokens=tokens_of(job.batches[0]),
+    )
+
+
+def test_a_shard_that_lacks_rows_says_where_they_go_on(job):
+    job.shard(1, FP16, [])
+    first = result_of(job, 1)
+    assert (first.status, first.records, first.tokens) == (Status.NUMERICAL_INSTABILITY, 0, 0)
+    assert (first.unstable, first.next) == ((bad(RECORDS[3]),), SELECTIVE)
+    job.shard(1, SELECTIVE, [])
+    second = result_of(job, 1, SELECTIVE, first)
+    assert (second.after, second.unstable, second.next) == (FP16, first.unstable, FP32)
+    job.shard(1, FP32, [4])
+    third = result_of(job, 1, FP32, second)
+    assert (third.after, third.status, third.next) == (SELECTIVE, Status.OK, None)
+    assert (third.records, third.tokens) == (1, MAX_RESIDUES + 2)
+
+
+def test_what_was_seen_of_rows_comes_from_their_quarantine(job):
+    seen = bad(RECORDS[0], FP16, SELECTIVE, FP32)
+    job.quarantine(0, [seen])
+    job.shard(0, FP16, [1])
+    assert result_of(job, 0).unstable == (seen, bad(RECORDS[2]))
+
+
+def test_a_batch_without_quarantine_has_no_quarantined_rows(job):
+    assert read_quarantine(job.store, job.name, 0) == ()
+
+
+def test_a_quarantine_is_read_as_it_was_written(job):
+    rows = (bad(RECORDS[0], FP16, FP32), bad(RECORDS[2]))
+    job.quarantine(0, rows)
+    assert read_quarantine(job.store, job.name, 0) == rows
+    assert read_quarantine(job.store, job.name, 1) == ()
+    text = json.loads(job.store.get(quarantine_key(job.name, 0)))
+    assert (text["rows"][0]["id"], list(text["rows"][0]["seen"])) == ("id0", ["fp16", "fp32"])
+
+
+def test_shards_are_found_by_batch_in_the_ladder_s_order(job):
+    for rung in (FP32, SELECTIVE, Rung.BF16, FP16):
+        job.shard(2, rung, [])
+    job.shard(0)
+    found = shards_of(job.store, job.manifest)
+    assert {index: [rung for rung, _ in shards] for index, shards in found.items()} == {
+        0: [FP16],
+        2: [FP16, Rung.BF16, SELECTIVE, FP32],
+    }
+    assert all(shard_key(job.name, i, rung) == key for i, s in found.items() for rung, key in s)
+
+
+# --- lost work ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lost_work(job) -> LostWork:
+    return LostWork(job.ledger, job.app, job.manifest)
+
+
+def take_all_messages(job: Job) -> None:
+    for queue in job.progress.queues.values():
+        job.ledger.redis.delete(f"{KEY_PREFIX}{queue}")
+
+
+def test_a_batch_whose_lease_ran_out_is_queued_again(job, lost_work, redis):
+    job.open()
+    take_all_messages(job)
+    for index in (0, 1):
+        job.claim(job.manifest.batch(index))
+    job.lapse(job.manifest.batch(1))
+    assert lost_work.look() == 1
+    assert messages(redis, job_queue(job.manifest)) == [job.manifest.batch(1)]
+    assert lost_work.look() == 0
+
+
+@pytest.mark.parametrize("climbed", [1, 2])
+def test_a_retry_whose_lease_ran_out_is_queued_again_at_its_rung(job, lost_work, redis, climbed):
+    job.open()
+    take_all_messages(job)
+    retry = job.manifest.batch(0)
+    for _ in range(climbed):
+        retry = job.manifest.retry(job.compute(retry, [3]))
+    job.claim(retry)
+    job.lapse(retry)
+    assert lost_work.look() == 1
+    assert retry.rung is ladder(FP16)[climbed]
+    assert job.queued() == {retry.rung: 1}
+    assert messages(redis, job.progress.queues[retry.rung]) == [retry]
+    assert job.progress.count("leases_lost") == 1
+    assert job.claim(retry, "b") is Claim.TAKEN
+
+
+def test_leases_at_several_rungs_that_ran_out_are_each_queued_at_theirs(job, lost_work):
+    job.open()
+    take_all_messages(job)
+    retry = job.manifest.retry(job.compute(job.manifest.batch(2), [6]))
+    for batch in (job.manifest.batch(0), job.manifest.batch(1), retry):
+        job.claim(batch)
+        job.lapse(batch)
+    assert lost_work.look() == 3
+    assert job.queued() == {"fp16": 2, "selective_fp32": 1}
+
+
+def test_a_retry_whose_message_vanished_is_queued_again_when_patience_ends(job, lost_work, redis):
+    job.open()
+    take_all_messages(job)
+    for index in (1, 2):
+        job.compute(job.manifest.batch(index))
+    # Its worker was killed between the result and the retry's message.
+    retry = job.manifest.retry(job.compute(job.manifest.batch(0), [0, 3]))
+    assert [lost_work.look() for _ in range(LostWork.PATIENCE - 1)] == [0] * 19
+    assert job.queued() == {}
+    assert lost_work.look() == 1
+    assert job.queued() == {"selective_fp32": 1}
+    assert messages(redis, job.progress.queues[SELECTIVE]) == [retry]
+    assert [lost_work.look() for _ in range(LostWork.PATIENCE)] == [0] * 20
+
+
+def look_often(lost_work: LostWork) -> int:
+    return sum(lost_work.look() for _ in range(2 * LostWork.PATIENCE))
+
+
+@pytest.mark.parametrize("rung", [FP16, SELECTIVE, FP32])
+def test_a_job_with_messages_in_a_queue_of_any_rung_does_not_stand_still(job, lost_work, rung):
+    job.open()
+    take_all_messages(job)
+    job.ledger.redis.lpush(f"{KEY_PREFIX}{job.progress.queues[rung]}", "a message")
+    assert look_often(lost_work) == 0
+
+
+@pytest.mark.parametrize("climbed", [False, True])
+def test_a_job_of_which_somebody_holds_a_batch_does_not_stand_still(job, lost_work, climbed):
+    job.open()
+    take_all_messages(job)
+    batch = job.manifest.batch(0)
+    job.claim(job.manifest.retry(job.compute(batch, [0])) if climbed else batch)
+    assert look_often(lost_work) == 0
+
+
+def test_patience_begins_anew_with_every_movement(job, lost_work):
+    job.open()
+    take_all_messages(job)
+    for _ in range(LostWork.PATIENCE - 1):
+        assert lost_work.look() == 0
+    job.claim(job.manifest.batch(0))
+    assert lost_work.look() == 0
+    job.ledger.release(job.manifest.batch(0), owner="a")
+    for _ in range(LostWork.PATIENCE - 1):
+        assert lost_work.look() == 0
+    assert lost_work.look() == 3
+
+
+def test_a_finished_job_has_lost_nothing(job, lost_work):
+    job.open()
+    job.work()
+    take_all_messages(job)
+    assert look_often(lost_work) == 0
+
+
+def test_a_job_that_stopped_has_lost_nothing(job, lost_work):
+    job.open()
+    take_all_messages(job)
+    job.ledger.complete(failed(job.manifest.batch(0), stops_job=True))
+    assert look_often(lost_work) == 0
+
+
+def test_a_job_that_nobody_knows_has_lost_nothing(lost_work):
+    assert look_often(lost_work) == 0

@@ -1,0 +1,168 @@
+"""The rungs above FP16, as views of one loaded model: the same weights, other arithmetic.
+
+``apply_selective_fp32`` and ``apply_fp32`` give a second model whose tensors are the first one's.
+Neither changes a dtype of the first, and no forward pass of either changes anything: all rungs
+may be in use at once.
+
+Where FP16 overflows (beyond 65504), and which rung repairs it:
+
+- in the residual stream, or in what attention or the MLP adds to it: ``selective_fp32``;
+- inside a block, in a query, key, value or hidden unit of the MLP: ``fp32``;
+- attention scores never leave the kernels, which keep them in FP32: no rung is needed.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workers.models.attention import Attention, Padded, Segments
+from workers.models.encoder import Encoder
+
+M = TypeVar("M", bound=Encoder)
+
+
+class MixedPrecisionLayerNorm(nn.Module):
+    """LayerNorm in FP32, whatever goes in: ``[..., D]`` to ``[..., D]`` FP32."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        weight, bias = norm.weight.float(), norm.bias.float()
+        return F.layer_norm(x.float(), norm.normalized_shape, weight, bias, norm.eps)
+
+
+class MixedPrecisionSoftmax(nn.Module):
+    """Softmax over the last dimension in FP32, given in ``dtype``."""
+
+    def forward(self, scores: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.softmax(scores.float(), dim=-1).to(dtype)
+
+
+class MixedPrecisionAttention(nn.Module):
+    """Attention with an FP32 softmax by our own hand, where no kernel is known to have one.
+
+    FlashAttention's softmax is FP32 always; which kernel ``scaled_dot_product_attention`` takes,
+    and how that one computes, is nowhere promised.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+        self.softmax = MixedPrecisionSoftmax()
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, layout: Segments | Padded) -> Tensor:
+        if isinstance(layout, Padded):
+            return self._plain(q, k, v, layout.real[:, None, None, :])
+        if layout.lengths is None:
+            return self.attention(q, k, v, layout)
+        segments = zip(*(t.split(layout.lengths) for t in (q, k, v)), strict=True)
+        return torch.cat([self._plain(q1, k1, v1, None) for q1, k1, v1 in segments])
+
+    def _plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """``[..., L, H, Dh]`` to the same: FP32 scores and softmax, values in their own dtype."""
+        q, k, v = (t.transpose(-3, -2) for t in (q, k, v))  # [..., H, L, Dh]
+        scores = q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5  # [..., H, L, L]
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return (self.softmax(scores, v.dtype) @ v).transpose(-3, -2)
+
+
+class MixedPrecisionLinear(nn.Module):
+    """A matrix product in the weights' dtype, summed in FP32: ``[..., in]`` to ``[..., out]``.
+
+    With ``to_stream`` the sum is given in FP32 and cannot overflow; without, in the weights' dtype.
+    """
+
+    def __init__(self, linear: nn.Linear, *, to_stream: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.to_stream = to_stream
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.linear.weight.dtype)
+        return linear_in_fp32(x, self.linear) if self.to_stream else self.linear(x)
+
+
+def linear_in_fp32(x: Tensor, linear: nn.Linear) -> Tensor:
+    """``linear(x)`` for half-precision ``x`` and weights, with the FP32 sums as they are."""
+    weight, bias = linear.weight, linear.bias
+    if x.is_cuda:
+        product = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
+        product = product.unflatten(0, x.shape[:-1])
+    else:  # torch.mm has no out_dtype there; products of FP16 numbers are exact in FP32
+        product = F.linear(x.float(), weight.float())
+    return product if bias is None else product + bias.float()
+
+
+class UpcastLinear(nn.Module):
+    """A matrix product in FP32, weights upcast for as long as it takes."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.linear.bias
+        weight = self.linear.weight.float()
+        return F.linear(x.float(), weight, None if bias is None else bias.float())
+
+
+class UpcastEmbedding(nn.Module):
+    """A look-up whose result is FP32: ``[...]`` to ``[..., D]``."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.embedding(tokens).float()
+
+
+def apply_selective_fp32(model: M) -> M:
+    """A view of ``model`` with LayerNorm, softmax and the residual stream in FP32.
+
+    Matrix products and attention stay in the weights' dtype; what they add to the stream is
+    their FP32 sum.
+    """
+    view = view_of(model)
+    view.attention_dtype = next(model.parameters()).dtype
+    for block in view.block_list():
+        for name in ("qkv", "fc1"):
+            setattr(block, name, MixedPrecisionLinear(getattr(block, name), to_stream=False))
+        for name in ("out", "fc2"):
+            setattr(block, name, MixedPrecisionLinear(getattr(block, name), to_stream=True))
+    wrap(view, Attention, MixedPrecisionAttention)
+    wrap(view, nn.LayerNorm, MixedPrecisionLayerNorm)
+    wrap(view, nn.Embedding, UpcastEmbedding)
+    return view
+
+
+def apply_fp32(model: M) -> M:
+    """A view of ``model`` that computes all in FP32, weights upcast layer by layer."""
+    view = view_of(model)
+    wrap(view, nn.Linear, UpcastLinear)
+    wrap(view, nn.LayerNorm, MixedPrecisionLayerNorm)
+    wrap(view, nn.Embedding, UpcastEmbedding)
+    return view
+
+
+def wrap(model: nn.Module, kind: type[Any], wrapper: Callable[[Any], nn.Module]) -> None:
+    """Wrap every layer of a kind."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, kind):
+                setattr(parent, name, wrapper(child))
+
+
+def view_of(model: M) -> M:
+    """A second model of the same class on the same tensors."""
+    with torch.device("meta"):
+        view = type(model)(model.spec)
+    view.load_state_dict(model.state_dict(), assign=True)
+    return view.eval().requires_grad_(False)

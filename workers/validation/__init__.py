@@ -1,0 +1,22 @@
+"""``worker validate``: half precision against FP32, packed against padded, on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DeviceChoice = Literal["auto", "cuda", "cpu"]
+HalfChoice = Literal["auto", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for."""
+
+    model: str
+    weights: Path | None
+    precision: HalfChoice
+    device: DeviceChoice
+    sequences_per_set: int  # at least 2
+    picture: Path | None
+    as_json: bool
+    store: str | None

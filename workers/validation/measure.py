@@ -1,0 +1,126 @@
+"""Embeddings of the validation's sets by one model in one precision, packed and padded."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.modeltable import ModelSource, ModelSpec
+from common.rungs import Rung
+from common.shard import Array
+from workers.engine import DTYPES, Engine, exact_products
+from workers.models.loading import LoadedModel, load_model
+from workers.packing import Tokens, make_packs
+from workers.pooling import pool
+from workers.validation.sets import SequenceSet, make_sets
+
+log = logging.getLogger(__name__)
+
+#: Tokens in a forward pass, padding among them: the 3B model's FP32 weights (12 GB) and what it
+#: computes fit a GPU of 40 GB.
+PASS_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model in one precision made of the sets."""
+
+    spec: ModelSpec
+    fingerprint: str
+    precision: Rung
+    sets: list[SequenceSet]
+    packed: dict[str, Array]  # by set: [N, D] FP32, mean-pooled last layer
+    padded: dict[str, Array]
+
+
+def measure(source: ModelSource, precision: Rung, device: str, count: int) -> Measured:
+    """Load a model, embed ``count`` sequences of each set in both layouts, and free the model.
+
+    Raises:
+        UserError: weights that cannot be had.
+        torch.OutOfMemoryError: the model or a pass does not fit the device.
+    """
+    log.info("Loading %s in %s on %s.", source.text, precision, device)
+    loaded = load_model(source, device=device, dtype=DTYPES[precision])
+    sets = make_sets(loaded.spec.family, count)
+    tokens = {each.name: loaded.tokenize(each.sequences) for each in sets}
+    with torch.inference_mode(), exact_products(Rung.FP32):
+        padded = embed_sets(partial(embed_padded, loaded), tokens, f"{precision} padded")
+        # From here on the model is as a worker serves it: compiled, if the device is a GPU.
+        Engine(loaded, precision).warm_up()
+        packed = embed_sets(partial(embed_packed, loaded), tokens, f"{precision} packed")
+    return Measured(loaded.spec, loaded.fingerprint, precision, sets, packed, padded)
+
+
+def embed_sets(
+    embed: Callable[[Tokens], Array], tokens: dict[str, Tokens], way: str
+) -> dict[str, Array]:
+    """Embed set after set, and say so: a large model takes minutes."""
+    vectors = {}
+    for name, each in tokens.items():
+        log.info("Embedding %s, %s: %s tokens.", name, way, f"{len(each.ids):,}")
+        vectors[name] = embed(each)
+    return vectors
+
+
+def embed_packed(loaded: LoadedModel, tokens: Tokens) -> Array:
+    """Embed sequences as a worker does: ``[N, D]`` FP32."""
+    device, last = device_of(loaded), loaded.spec.layers
+    parts = []
+    for pack in make_packs(tokens, PASS_TOKENS):
+        input_ids = torch.from_numpy(pack.ids).to(device)
+        cu_seqlens = torch.from_numpy(pack.cu_seqlens).to(device)
+        hidden = loaded.model.forward_packed(input_ids, cu_seqlens, pack.max_seqlen, [last])[last]
+        parts.append(pool(hidden[:, None], cu_seqlens, loaded.spec.family).mean[:, 0])
+    return np.concatenate(parts)
+
+
+def embed_padded(loaded: LoadedModel, tokens: Tokens) -> Array:
+    """Embed sequences in rectangles of similar lengths, in plain attention: ``[N, D]`` FP32."""
+    device, last = device_of(loaded), loaded.spec.layers
+    vectors = np.empty((len(tokens.lengths), loaded.spec.dim), dtype=np.float32)
+    for rows in split_into_rectangles(tokens.lengths.tolist(), PASS_TOKENS):
+        ids, real = pad(tokens, rows)
+        is_real = torch.from_numpy(real).to(device)
+        hidden = loaded.model.forward(torch.from_numpy(ids).to(device), is_real, [last])[last]
+        cu_seqlens = torch.from_numpy(starts_of(tokens.lengths[rows])).to(device)
+        pooled = pool(hidden[is_real][:, None], cu_seqlens, loaded.spec.family)
+        vectors[rows] = pooled.mean[:, 0]
+    return vectors
+
+
+def split_into_rectangles(lengths: Sequence[int], budget: int) -> Iterator[NDArray[np.int64]]:
+    """Positions of sequences of similar lengths: at most ``budget`` tokens, padding among them.
+
+    A sequence longer than the budget is alone.
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for position in range(1, len(order) + 1):
+        is_end = position == len(order)
+        if is_end or (position + 1 - start) * lengths[order[position]] > budget:
+            yield order[start:position]
+            start = position
+
+
+def pad(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Token ids ``[B, T]`` of some sequences, right-padded, and which of them are real."""
+    lengths = tokens.lengths[rows]
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(real.shape, dtype=np.int64)  # whatever stands at padding is not looked at
+    sequences = np.split(tokens.ids, tokens.cu_seqlens[1:-1])
+    ids[real] = np.concatenate([sequences[row] for row in rows])
+    return ids, real
+
+
+def starts_of(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Where each of several segments starts, one after another, and where the last ends."""
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+
+
+def device_of(loaded: LoadedModel) -> torch.device:
+    return next(loaded.model.parameters()).device

@@ -1,0 +1,168 @@
+"""Validations on record, and what a worker reads from them.
+
+A validation is one JSON object, in the user's cache folder and in the fleet's store if there is
+one: ``validations/<fingerprint>.<precision>.json``. The newest of all copies counts.
+"""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from common.rungs import Rung
+from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
+from workers.validation.statistics import FLOOR, Comparison
+
+log = logging.getLogger(__name__)
+
+
+class Document(BaseModel):
+    # An older worker reads what a newer one wrote.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Verdict(Document):
+    """What a worker needs to know of a validation."""
+
+    model: str  # ModelSource.text
+    weights: str | None  # where they were read from, if the model's name does not say it
+    fingerprint: str
+    precision: Rung
+    device: str
+    date: AwareDatetime
+    passed: bool
+    cosine_min: float | None  # None: no sequence was finite
+    nan: int
+    inf: int
+
+    @property
+    def command(self) -> str:
+        """What validates again."""
+        weights = ["--weights", self.weights] if self.weights else []
+        options = ["--model", self.model, *weights, "--precision", self.precision]
+        return shlex.join(["worker", "validate", *options])
+
+    @property
+    def summary(self) -> str:
+        """The figures behind the verdict, in a few words."""
+        if self.cosine_min is None:
+            cosine = "no finite embedding"
+        else:
+            cosine = f"smallest cosine {self.cosine_min:.6f} (floor {FLOOR})"
+        return f"{cosine}, {self.nan:,} NaN, {self.inf:,} Inf"
+
+
+class ValidatedSet(Document):
+    """A set of sequences, by name and the letters of each sequence."""
+
+    name: str
+    lengths: tuple[int, ...]
+
+
+class Compared(Document):
+    """One set's embeddings, computed in one way and in another."""
+
+    set: str
+    measured: str  # such as "fp16 packed"
+    reference: str
+    decides: bool  # over the verdict
+    passed: bool
+    failures: tuple[str, ...]
+    figures: Comparison
+
+
+class Validation(Verdict):
+    """A validation in full: the record, and what ``--json`` prints."""
+
+    version: int = 1
+    random_weights: bool
+    unit: str  # of lengths: residues or bases
+    versions: dict[str, str]
+    thresholds: dict[str, float]
+    seed: int
+    sets: tuple[ValidatedSet, ...]
+    comparisons: tuple[Compared, ...]
+
+    @property
+    def json_text(self) -> str:
+        return self.model_dump_json(indent=2)
+
+
+def record_key(fingerprint: str, precision: Rung) -> str:
+    return f"validations/{fingerprint}.{precision}.json"
+
+
+def user_cache() -> FileStore:
+    """The user's own cache: ``$XDG_CACHE_HOME/virnucpro-fleet``, or in ``~/.cache``."""
+    # The specification has a relative path ignored.
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
+    return FileStore(cache / "virnucpro-fleet")
+
+
+def record_stores(store_url: str | None) -> list[Store]:
+    """Where validations are recorded: the user's cache, and the fleet's store if there is one."""
+    return [user_cache(), *([open_store(store_url)] if store_url else [])]
+
+
+def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
+    """Record a validation; returns where. A store that cannot be written is a warning."""
+    key = record_key(validation.fingerprint, validation.precision)
+    written = []
+    for store in stores:
+        try:
+            store.put(key, validation.json_text.encode())
+            written.append(f"{store.url}/{key}")
+        except StoreError as error:
+            log.warning("This validation is not recorded in %s: %s", store.url, error)
+    return written
+
+
+def refusal(fingerprint: str, precision: Rung, stores: Sequence[Store]) -> str | None:
+    """Why weights must not be served in ``precision``, for the user to read; None if they may.
+
+    They may where no validation is recorded. What cannot be read is a warning.
+    """
+    found = [
+        (verdict, store)
+        for store in stores
+        if (verdict := read_verdict(fingerprint, precision, store)) is not None
+    ]
+    if not found:
+        return None
+    newest, store = max(found, key=lambda pair: pair[0].date)
+    if newest.passed:
+        return None
+    others = "--precision fp32" if precision is Rung.BF16 else "--precision fp32 or bf16"
+    return (
+        f"These weights (fingerprint {fingerprint}) must not be served in {precision}: their "
+        f"validation of {newest.date:%Y-%m-%d %H:%M %Z} on {newest.device} failed, "
+        f"{newest.summary}.\n"
+        f"The record is {store.url}/{record_key(fingerprint, precision)}.\n"
+        f"Serve them with {others}, or validate again: {newest.command}"
+    )
+
+
+def read_verdict(fingerprint: str, precision: Rung, store: Store) -> Verdict | None:
+    """A recorded verdict; None, after a warning, if what is there cannot be read."""
+    key = record_key(fingerprint, precision)
+    try:
+        verdict = Verdict.model_validate_json(store.get(key))
+        if (verdict.fingerprint, verdict.precision) != (fingerprint, precision):
+            raise ValueError(f"it is of {verdict.fingerprint} in {verdict.precision}")
+        return verdict
+    except ObjectNotFoundError:
+        return None
+    except StoreError as error:
+        log.warning("No validation can be read: %s", error)
+    except ValueError as error:
+        log.warning(
+            "%s/%s is not a readable validation and is ignored (%s). Validate again to replace it.",
+            store.url,
+            key,
+            str(error).splitlines()[0],
+        )
+    return None

@@ -1,0 +1,125 @@
+"""A validation as a table that a person reads."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from workers.validation.record import Compared, Validation
+from workers.validation.statistics import (
+    EXPECTED,
+    FLOOR,
+    MEAN_BOUND,
+    NORM_BOUND,
+    OUTLIER_BOUND,
+    OUTLIER_Z,
+    STD_BOUND,
+)
+
+#: Columns where nobody looks at a screen; no table is wider.
+WIDTH = 100
+
+#: Title and number format of each figure, by its name in ``Comparison``.
+FIGURES = {
+    "cosine_min": ("min cosine", ".6f"),
+    "cosine_mean": ("mean cosine", ".6f"),
+    "mean_difference": ("Δ mean", ".5f"),
+    "std_difference": ("Δ std", ".2%"),
+    "norm_difference": ("Δ norm", ".2%"),
+    "outliers": (f"|z| > {OUTLIER_Z:g}", ".2%"),
+    "nan": ("NaN", ",d"),
+    "inf": ("Inf", ",d"),
+}
+
+BOUNDS = (
+    f"Bounds: min cosine at least {FLOOR} ({EXPECTED} is expected), Δ mean under {MEAN_BOUND}, "
+    f"Δ std under {STD_BOUND:.0%}, Δ norm under {NORM_BOUND:.0%}, |z| > {OUTLIER_Z:g} under "
+    f"{OUTLIER_BOUND:.0%}, no NaN, no Inf. '!' marks what is out of bounds, 'low' a "
+    "cosine below what is expected."
+)
+
+RANDOM_WEIGHTS = (
+    "Random weights: this proves the arithmetic on this machine, not the trained model."
+)
+
+
+def print_report(validation: Validation) -> None:
+    """Print to standard output; at most ``WIDTH`` columns where that is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    for line in heading(validation):
+        console.print(line, highlight=False, markup=False)
+    for (measured, reference), compared in groupby(
+        validation.comparisons, key=lambda each: (each.measured, each.reference)
+    ):
+        console.print()
+        console.print(comparison_table(f"{measured} against {reference}", list(compared)))
+    console.print()
+    console.print(BOUNDS, highlight=False, markup=False)
+    console.print(verdict_line(validation))
+
+
+def heading(validation: Validation) -> Iterator[str]:
+    weights = f" from {validation.weights}" if validation.weights else ""
+    versions = ", ".join(f"{name} {version}" for name, version in validation.versions.items())
+    lengths = [length for each in validation.sets for length in each.lengths]
+    yield f"Model      {validation.model}{weights}, fingerprint {validation.fingerprint}"
+    yield f"Precision  {validation.precision} against fp32, on {validation.device}"
+    yield (
+        f"Sequences  {len(lengths):,} random ones of {min(lengths):,} to {max(lengths):,} "
+        f"{validation.unit}"
+    )
+    yield f"Software   {versions}"
+    if validation.random_weights:
+        yield RANDOM_WEIGHTS
+
+
+def comparison_table(title: str, compared: list[Compared]) -> Table:
+    """A row for each set."""
+    decides = " (decides)" if compared[0].decides else ""
+    table = Table(
+        Column("set", min_width=9),
+        *(Column(name, justify="right", no_wrap=True) for name, _ in FIGURES.values()),
+        Column("result", min_width=6),
+        title=f"{title}{decides}",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    for each in compared:
+        figures = (figure_cell(each, name, form) for name, (_, form) in FIGURES.items())
+        table.add_row(each.set, *figures, result_cell(each))
+    return table
+
+
+def figure_cell(compared: Compared, name: str, form: str) -> Text:
+    value = getattr(compared.figures, name)
+    if value is None:
+        return Text("-")
+    text = format(value, form)
+    return Text(f"{text} !", style="bold red") if name in compared.failures else Text(text)
+
+
+def result_cell(compared: Compared) -> Text:
+    if not compared.passed:
+        return Text("FAIL", style="bold red")
+    if not compared.figures.as_expected:
+        return Text("low", style="yellow")
+    return Text("pass", style="green")
+
+
+def verdict_line(validation: Validation) -> Text:
+    if validation.passed:
+        text = f"PASS: these weights may be served in {validation.precision}: {validation.summary}."
+        return Text(text, style="bold green")
+    text = (
+        f"FAIL: these weights must not be served in {validation.precision}: {validation.summary}."
+    )
+    return Text(text, style="bold red")

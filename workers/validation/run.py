@@ -1,0 +1,133 @@
+"""The run behind ``worker validate``: measure, compare, report, record."""
+
+import gc
+import logging
+import os
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from common.modeltable import MODELS, ModelSource, ModelSpec
+from common.rungs import Rung, should_use_fp16
+from workers.validation import DeviceChoice, HalfChoice, Request
+from workers.validation.judge import judge
+from workers.validation.measure import Measured, measure
+from workers.validation.record import record_stores, write_record
+from workers.validation.report import print_report
+
+log = logging.getLogger(__name__)
+
+#: Exit codes; 2 is a user's error.
+EXIT_PASS, EXIT_FAIL = 0, 1
+
+
+def run(request: Request) -> int:
+    """Validate, report and record; returns the exit code.
+
+    Raises:
+        UserError: a model, device, picture or store that cannot be, or too little memory.
+    """
+    model = ModelSource.parse(request.model)
+    source = weights_of(model, request.weights)
+    device = choose_device(request.device)
+    precision = choose_precision(request.precision, device)
+    check_can_write(request.picture)
+    stores = record_stores(request.store)
+    reference = measure_or_explain(source, Rung.FP32, device, request.sequences_per_set)
+    check_shape(reference.spec, model, source)
+    half = measure_or_explain(source, precision, device, request.sequences_per_set)
+    validation = judge(model, source, device_name(device), reference, half)
+    if request.as_json:
+        sys.stdout.write(f"{validation.json_text}\n")
+    else:
+        print_report(validation)
+    if request.picture is not None:
+        # Not for everyone: importing Matplotlib takes a while.
+        from workers.validation.picture import save_picture
+
+        save_picture(validation, request.picture)
+        log.info("The picture is %s.", request.picture)
+    for place in write_record(validation, stores):
+        log.info("Recorded in %s.", place)
+    return EXIT_PASS if validation.passed else EXIT_FAIL
+
+
+def weights_of(model: ModelSource, weights: Path | None) -> ModelSource:
+    """Where to read the weights from: ``--weights`` if given."""
+    if weights is None:
+        return model
+    if model.is_path or model.is_random:
+        raise UserError(
+            f"--weights {weights}: --model {model.text} says already which weights to read. Give "
+            "--model one of the known names, or leave --weights out."
+        )
+    return ModelSource.parse(os.path.abspath(weights.expanduser()))
+
+
+def check_shape(found: ModelSpec, model: ModelSource, source: ModelSource) -> None:
+    """Raises UserError if ``--weights`` are of another model than ``--model`` names."""
+    named = MODELS.get(model.text)
+    if named is None or replace(found, name=named.name) == named:
+        return
+    raise UserError(
+        f"{source.text}: weights of {describe(found)}, but {named.name} is {describe(named)}. "
+        "Give --model the name that these weights have."
+    )
+
+
+def describe(spec: ModelSpec) -> str:
+    return f"{spec.family.name} with {spec.layers} layers, width {spec.dim} and {spec.heads} heads"
+
+
+def choose_device(choice: DeviceChoice) -> str:
+    """``cuda`` where there is a GPU, unless told otherwise."""
+    has_gpu = torch.cuda.is_available()
+    if choice == "cuda" and not has_gpu:
+        raise UserError(
+            "--device cuda: PyTorch finds no GPU here. Check nvidia-smi and CUDA_VISIBLE_DEVICES, "
+            "or validate with --device cpu."
+        )
+    return "cuda" if has_gpu and choice != "cpu" else "cpu"
+
+
+def choose_precision(choice: HalfChoice, device: str) -> Rung:
+    """What workers serve: FP16 on a GPU, BF16 on a CPU, unless told otherwise."""
+    if not should_use_fp16():
+        raise UserError(
+            "VIRNUCPRO_DISABLE_FP16 is set: nothing is served in half precision, so there is "
+            "nothing to validate. Unset it first."
+        )
+    if choice == "auto":
+        return Rung.FP16 if device == "cuda" else Rung.BF16
+    return Rung(choice)
+
+
+def check_can_write(picture: Path | None) -> None:
+    """Raises UserError now rather than after the work."""
+    if picture is None:
+        return
+    if picture.is_dir() or not picture.absolute().parent.is_dir():
+        raise UserError(f"--picture {picture}: name a file in a folder that exists.")
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})"
+
+
+def measure_or_explain(source: ModelSource, precision: Rung, device: str, count: int) -> Measured:
+    """Measure with the device to itself."""
+    try:
+        return measure(source, precision, device, count)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{source.text} in {precision} does not fit {device_name(device)} "
+            f"({str(error).splitlines()[0]}). Stop what else runs there, or validate with "
+            "--device cpu."
+        ) from error
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,0 +1,79 @@
+"""Random sequences to validate with: sets by length, the same on every machine."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.modeltable import Family
+
+SEED = 0
+
+#: Sequences in each set unless the user says otherwise.
+SEQUENCES_PER_SET = 32
+
+#: Shortest and longest sequence of each set, in tokens; None: the model's limit.
+RANGES: dict[str, tuple[int, int | None]] = {
+    "short": (1, 49),
+    "medium": (50, 200),
+    "long": (201, 500),
+    "very_long": (501, None),
+    "mixed": (1, None),
+}
+
+#: How often each letter occurs, in percent. Amino acids: ExPASy's "UniProtKB/Swiss-Prot protein
+#: knowledgebase release statistics", section "Amino acid composition", whose second decimals
+#: change from release to release. DNA: all bases alike.
+FREQUENCIES: dict[str, dict[str, float]] = {
+    "protein": {
+        **{"A": 8.25, "Q": 3.93, "L": 9.65, "S": 6.64, "R": 5.53, "E": 6.72, "K": 5.80, "T": 5.35},
+        **{"N": 4.06, "G": 7.07, "M": 2.41, "W": 1.10, "D": 5.46, "H": 2.27, "F": 3.86, "Y": 2.92},
+        **{"C": 1.38, "I": 5.91, "P": 4.74, "V": 6.86},
+    },
+    "dna": dict.fromkeys("ACGT", 25.0),
+}
+
+
+@dataclass(frozen=True)
+class SequenceSet:
+    """Sequences of one range of lengths."""
+
+    name: str
+    sequences: tuple[str, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Letters of each sequence."""
+        return tuple(map(len, self.sequences))
+
+
+def make_sets(family: Family, count: int, seed: int = SEED) -> list[SequenceSet]:
+    """Draw ``count`` sequences for each range, in random order, the ends of the range among them.
+
+    Args:
+        family: gives the alphabet, the longest sequence and how many letters a token has.
+        count: at least 2.
+        seed: the same seed gives the same sequences.
+    """
+    generator = np.random.default_rng(seed)
+    frequencies = FREQUENCIES[family.alphabet.name]
+    letters = np.array(list(frequencies))
+    shares = np.array(list(frequencies.values()))
+    sets = []
+    for name, (shortest, longest) in RANGES.items():
+        limits = letters_of(shortest, family), letters_of(longest, family)
+        lengths = generator.permutation(spread_lengths(*limits, count))
+        drawn = (generator.choice(letters, n, p=shares / shares.sum()) for n in lengths)
+        sets.append(SequenceSet(name, tuple("".join(sequence) for sequence in drawn)))
+    return sets
+
+
+def letters_of(tokens: int | None, family: Family) -> int:
+    """How many letters about make so many tokens; the model's limit for None."""
+    return family.max_residues if tokens is None else tokens * family.letters_per_token
+
+
+def spread_lengths(shortest: int, longest: int, count: int) -> NDArray[np.int64]:
+    """``count`` lengths from ``shortest`` to ``longest``, both included, even on a log scale."""
+    assert count >= 2, count
+    return np.geomspace(shortest, longest, count).round().astype(np.int64)

@@ -1,0 +1,120 @@
+"""How far embeddings are from their reference: pure functions of two arrays ``[N, D]``."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.shard import Array
+
+#: Smallest cosine similarity of a sequence's two embeddings: below the floor a model must not be
+#: served in half precision, below what is expected it is marked.
+FLOOR, EXPECTED = 0.99, 0.999
+
+#: Differences must be smaller: of the means of all values (absolute; embeddings have a mean near
+#: 0), of their standard deviations (relative), and of each sequence's L2 norm (relative).
+MEAN_BOUND, STD_BOUND, NORM_BOUND = 0.01, 0.05, 0.05
+
+#: The share of outliers must be smaller. No values have more than 1/9 (Chebyshev's inequality).
+OUTLIER_BOUND = 0.10
+
+#: An outlier is further from the mean than so many standard deviations.
+OUTLIER_Z = 3.0
+
+THRESHOLDS = {
+    "cosine_floor": FLOOR,
+    "cosine_expected": EXPECTED,
+    "mean_difference": MEAN_BOUND,
+    "std_difference": STD_BOUND,
+    "norm_difference": NORM_BOUND,
+    "outliers": OUTLIER_BOUND,
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Embeddings against their reference. None stands where no sequence is finite in both."""
+
+    cosines: tuple[float | None, ...]  # of each sequence; None: not finite
+    cosine_min: float | None
+    cosine_mean: float | None
+    mean_difference: float | None  # of all values, absolute
+    std_difference: float | None  # of all values, relative
+    norm_difference: float | None  # largest of a sequence, relative
+    outliers: float | None  # share of the measured values
+    nan: int  # values that are NaN in either
+    inf: int
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Names of the figures that are out of bounds."""
+        bounds = {
+            "mean_difference": MEAN_BOUND,
+            "std_difference": STD_BOUND,
+            "norm_difference": NORM_BOUND,
+            "outliers": OUTLIER_BOUND,
+        }
+        failed = [name for name in ("nan", "inf") if getattr(self, name)]
+        if self.cosine_min is None or self.cosine_min < FLOOR:
+            failed.append("cosine_min")
+        for name, bound in bounds.items():
+            figure = getattr(self, name)
+            if figure is None or figure >= bound:
+                failed.append(name)
+        return tuple(failed)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    @property
+    def as_expected(self) -> bool:
+        """Passed, with cosines as high as they usually are."""
+        return self.passed and self.cosine_min is not None and self.cosine_min >= EXPECTED
+
+
+def compare(measured: Array, reference: Array) -> Comparison:
+    """Compare embeddings ``[N, D]`` with their reference ``[N, D]``; both may have NaN and Inf.
+
+    Figures are of the sequences that are finite in both, computed in FP64.
+    """
+    assert measured.shape == reference.shape, (measured.shape, reference.shape)
+    finite = (np.isfinite(measured) & np.isfinite(reference)).all(axis=1)
+    a, b = measured[finite].astype(np.float64), reference[finite].astype(np.float64)
+    similar = cosines(a, b)
+    by_sequence = np.full(len(measured), np.nan)
+    by_sequence[finite] = similar
+    return Comparison(
+        cosines=tuple(None if np.isnan(cosine) else cosine for cosine in by_sequence.tolist()),
+        cosine_min=float(similar.min()) if similar.size else None,
+        cosine_mean=float(similar.mean()) if similar.size else None,
+        mean_difference=abs(float(a.mean() - b.mean())) if a.size else None,
+        std_difference=float(relative_difference(a.std(), b.std())) if a.size else None,
+        norm_difference=float(norm_differences(a, b).max()) if a.size else None,
+        outliers=outlier_share(a) if a.size else None,
+        nan=int((np.isnan(measured) | np.isnan(reference)).sum()),
+        inf=int((np.isinf(measured) | np.isinf(reference)).sum()),
+    )
+
+
+def cosines(a: Array, b: Array) -> Array:
+    """Cosine similarity of each row, ``[N]``; 0 where either is all zeros, which says nothing."""
+    products = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    dots = (a * b).sum(1)
+    return np.divide(dots, products, out=np.zeros_like(dots), where=products > 0)
+
+
+def norm_differences(a: Array, b: Array) -> Array:
+    """By how much of its reference each row's L2 norm is off, ``[N]``."""
+    return relative_difference(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+
+
+def relative_difference(a: Array, b: Array) -> Array:
+    """``|a - b| / b`` of non-negative numbers; from 0 anything but 0 is 100 % away."""
+    difference = np.abs(a - b)
+    safe = np.where(b > 0, b, 1.0)
+    return np.where(b > 0, difference / safe, np.sign(difference))
+
+
+def outlier_share(values: Array) -> float:
+    """Share of values with a z-score beyond ``OUTLIER_Z``."""
+    return float((np.abs(values - values.mean()) > OUTLIER_Z * values.std()).mean())
