@@ -131,7 +131,7 @@ def embed_ours(engine: Engine, proteins: list[str]) -> Tensor:
 
 
 def make_engine(path: Path, rung: Rung, pack_tokens: int | None) -> Engine:
-    engine = Engine(load_model(str(path), dtype=DTYPES[rung]), rung)
+    engine = Engine(load_model(str(path), dtype=DTYPES[rung]))
     engine.pack_tokens = pack_tokens or engine.pack_tokens
     return engine
 

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from common.modeltable import ESM2, MODELS, ModelSpec
-from common.rungs import Rung
-from workers.engine import compile_blocks, exact_products
+from workers.engine import compile_blocks, exact_sums
 from workers.models.attention import VARLEN_KERNEL
 from workers.models.encoder import Encoder
 from workers.models.esm2_tokens import tokenize_esm2
@@ -71,7 +70,7 @@ def measure_model(spec: ModelSpec, options: argparse.Namespace) -> None:
     pack = PackOnDevice(tokens_for(spec, proteins), options.device)
     model = random_model(spec, options.device)
     weights = fair_esm_weights(model) if spec.family is ESM2 else {}
-    with exact_products(Rung.FP32):
+    with exact_sums():
         exact = attempt("ours, FP32", lambda: pack.means(model))
     half = torch.float16 if options.device == "cuda" else torch.bfloat16
     model.to(half)

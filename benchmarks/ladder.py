@@ -51,9 +51,7 @@ def main() -> None:
 def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
     model = random_model(spec, "cuda").half()
     before = torch.cuda.memory_allocated()
-    engine = Engine(
-        LoadedModel(model, lambda _: None, ModelSource(f"random:{spec.name}"), ""), Rung.FP16
-    )
+    engine = Engine(LoadedModel(model, lambda _: None, ModelSource(f"random:{spec.name}"), ""))
     views = (torch.cuda.memory_allocated() - before) / 1e6
     work = work_of(spec, tokens, Rung.FP16)
     engine_module.compile_blocks(model)
@@ -87,7 +85,7 @@ def runner(engine: Engine, work: Work) -> Callable[[], object]:
     [pack] = make_packs(work.tokens, len(work.tokens.ids))
 
     def run() -> object:
-        with engine_module.exact_products(work.precision):
+        with engine_module.exact_sums():
             return engine._run_pack(work, pack)
 
     return run

@@ -7,13 +7,12 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from common.alphabet import SPECIAL_TOKENS
 from common.layout import input_key, manifest_key
-from common.messages import Batch, BatchResult
+from common.messages import Batch, BatchResult, OnInstability
 from common.rungs import Rung
 from common.store import Store
 
 Include = Literal["mean", "per_residue", "bos"]
 ResidueDtype = Literal["float16", "float32"]
-OnInstability = Literal["retry", "fail"]
 
 
 class Frozen(BaseModel):
@@ -101,6 +100,7 @@ class Manifest(Frozen):
             key=input_key(self.job, index),
             records=self.batch_records[index],
             tokens=self.batch_tokens[index],
+            on_instability=self.on_instability,
             created=self.created.timestamp(),
         )
 

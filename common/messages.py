@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from common.rungs import Rung
 
+#: What is to be done with a row that is not finite: run it again at the next rung, or stop the job.
+OnInstability = Literal["retry", "fail"]
+
 
 class Frozen(BaseModel):
     # A newer producer may say more than an older worker understands.
@@ -36,6 +39,7 @@ class Batch(Message):
     key: str  # of the input object in the store
     records: PositiveInt
     tokens: PositiveInt
+    on_instability: OnInstability = "retry"
     created: float | None = None  # when the job was staged; an earlier staging's batches are stale
 
 

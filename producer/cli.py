@@ -16,7 +16,8 @@ from common import __version__
 from common.broker import connect, make_celery, queue_name
 from common.errors import UserError
 from common.ledger import Ledger, Progress
-from common.manifest import Include, Manifest, OnInstability, OutputForm, ResidueDtype
+from common.manifest import Include, Manifest, OutputForm, ResidueDtype
+from common.messages import OnInstability
 from common.modeltable import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings

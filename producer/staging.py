@@ -17,11 +17,11 @@ from common.layout import input_key, job_prefix
 from common.manifest import (
     InputReport,
     Manifest,
-    OnInstability,
     OutputForm,
     read_manifest,
     write_manifest,
 )
+from common.messages import OnInstability
 from common.modeltable import ModelSource, ModelSpec
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
@@ -50,7 +50,6 @@ class Request:
             "model": self.model.text,
             "alphabet": self.alphabet.name,
             "rung": self.rung,
-            "on_instability": self.on_instability,
             "form": self.form.model_dump(),
             "unknown": self.unknown,
             "long": self.long,

@@ -8,7 +8,7 @@ from celery import Celery
 from common.alphabet import ALPHABETS
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
-from common.manifest import Manifest
+from common.manifest import Manifest, write_manifest
 from common.modeltable import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
 from producer.batches import Budget, batch_tokens
@@ -83,6 +83,9 @@ def submit(
         manifest = stage_alone(request, store, ledger, fingerprint, budget, spec)
         published = open_job(store, ledger, app, manifest)
     else:
+        if manifest.on_instability != request.on_instability:
+            manifest = manifest.model_copy(update={"on_instability": request.on_instability})
+            write_manifest(store, manifest)
         published = open_job(store, ledger, app, manifest)
         say(
             f"This input was submitted before: going on with job {manifest.job}, "

@@ -98,7 +98,7 @@ def stopped(ledger: Ledger, job: str) -> str:
     errors = "\n".join(problems(ledger.results(job)))
     return (
         f"Job {job} stopped, as --on-instability fail asks for:\n{errors}\n"
-        "With --on-instability retry such sequences run again in higher precision."
+        "Submit the same input with --on-instability retry, and they run again in higher precision."
     )
 
 

@@ -7,6 +7,7 @@ copy to the host. What is not finite is left out of the rows and described besid
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ PACK_TOKENS = {"cuda": 50_000, "cpu": 4096}
 SMALLEST_PACK_TOKENS = 1024
 
 DTYPES = {Rung.FP16: torch.float16, Rung.BF16: torch.bfloat16, Rung.FP32: torch.float32}
+PRECISIONS = {dtype: rung for rung, dtype in DTYPES.items()}
 
 #: What each rung makes of a model with half-precision weights.
 VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
@@ -61,13 +63,15 @@ class Outcome:
 class Engine:
     """Serves one model on one device. Safe to call from several threads; one computes at a time."""
 
-    def __init__(self, loaded: LoadedModel, precision: Rung) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
+        weight = next(loaded.model.parameters())
         self.loaded = loaded
-        self.precision = precision
-        self.models = {precision: loaded.model}
-        for rung in ladder(precision)[1:]:
+        self.device = weight.device
+        #: What the weights are in, which is the rung of a batch that asks for none.
+        self.precision = PRECISIONS[weight.dtype]
+        self.models = {self.precision: loaded.model}
+        for rung in ladder(self.precision)[1:]:
             self.models[rung] = VIEWS[rung](loaded.model)
-        self.device = next(loaded.model.parameters()).device
         budget = PACK_TOKENS.get(self.device.type, PACK_TOKENS["cpu"])
         self.pack_tokens = dict.fromkeys(self.models, budget)
         self._lock = threading.Lock()
@@ -111,7 +115,7 @@ class Engine:
         """
         precision = rung if rung in self.models else self.precision
         work = self._prepare(records, form, precision)
-        with self._lock, exact_products(precision):
+        with self._lock, exact_sums():
             started = time.perf_counter()
             parts = self._run(work, between_packs)
             seconds = time.perf_counter() - started
@@ -268,15 +272,29 @@ def without_single_layer(parts: Sequence[Array]) -> Array:
 
 
 @contextmanager
-def exact_products(precision: Rung) -> Iterator[None]:
-    """Multiply FP32 matrices in FP32, not in TF32, whatever this process has set otherwise."""
+def exact_sums() -> Iterator[None]:
+    """Sum matrix products in FP32, and multiply FP32 in FP32 and not in TF32, whatever this
+    process has set otherwise.
+
+    By default PyTorch lets cuBLAS add up parts of FP16 and BF16 sums in those types, where they
+    may overflow. On an H200 that is no faster.
+    """
+    matmul = torch.backends.cuda.matmul
     before = torch.get_float32_matmul_precision()
-    if precision is Rung.FP32:
-        torch.set_float32_matmul_precision("highest")
+    fp16 = matmul.allow_fp16_reduced_precision_reduction
+    bf16 = matmul.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    matmul.allow_fp16_reduced_precision_reduction = False
+    matmul.allow_bf16_reduced_precision_reduction = False
     try:
-        yield
+        with warnings.catch_warnings():
+            # It recommends TF32 where FP32 was asked for.
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
+        matmul.allow_fp16_reduced_precision_reduction = fp16
+        matmul.allow_bf16_reduced_precision_reduction = bf16
 
 
 def compile_blocks(model: Encoder) -> None:

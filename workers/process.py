@@ -98,7 +98,7 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
             raise UserError(reason)
     if source.is_random:
         log.warning("%s: RANDOM WEIGHTS. The embeddings mean nothing.", source.text)
-    engine = Engine(loaded, precision)
+    engine = Engine(loaded)
     engine.warm_up()
     return engine
 

@@ -44,6 +44,10 @@ MEANINGLESS = "random weights: these embeddings mean nothing"
 T = TypeVar("T")
 
 
+class NotOursError(Exception):
+    """The batch was taken over while it was computed: whoever has it now writes it."""
+
+
 class GiveBackError(Exception):
     """The batch was not done, through no fault of its own: its message goes back to the queue."""
 
@@ -94,6 +98,9 @@ class BatchRunner:
             with self.heartbeat.holding(batch, owner):
                 result = self._result(batch, owner, attempt, earlier)
             counted = self.ledger.complete(result, owner=owner)
+        except NotOursError:
+            log.warning("Batch %d of %s was taken over: dropped here.", batch.index, batch.job)
+            return
         except RedisError as error:
             # Given back while our own lease still stands, it would be dropped as held by another.
             self.stopping.wait(LEASE_SECONDS)
@@ -140,7 +147,7 @@ class BatchRunner:
         self, batch: Batch, owner: str, attempt: int, earlier: Mapping[int, Instability]
     ) -> BatchResult:
         try:
-            outcome = self._embed(batch, earlier)
+            outcome = self._embed(batch, owner, earlier)
         except GiveBackError:
             self.ledger.release(batch, owner=owner)
             raise
@@ -155,6 +162,8 @@ class BatchRunner:
             else:
                 self.ledger.complete(self._failure(batch, error), owner=owner)
             self.end_process(error)
+        except (NotOursError, RedisError):
+            raise
         except NumericalInstabilityError as error:
             return self._failure(batch, error).model_copy(update={"stops_job": True})
         except UserError as error:
@@ -193,7 +202,7 @@ class BatchRunner:
             error=f"{type(error).__name__}: {error}",
         )
 
-    def _embed(self, batch: Batch, earlier: Mapping[int, Instability]) -> Outcome:
+    def _embed(self, batch: Batch, owner: str, earlier: Mapping[int, Instability]) -> Outcome:
         manifest = self._retrying(lambda: self._manifest(batch.job))
         self._check_alphabet(manifest)
         outcome = self.engine.embed(
@@ -202,9 +211,12 @@ class BatchRunner:
             rung=batch.rung,
             between_packs=self._stop_if_asked,
         )
+        # A shard of other rows must not replace the one that was counted.
+        if not self.ledger.renew(batch, owner=owner):
+            raise NotOursError
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
         if outcome.unstable:
-            self._treat_instability(batch, manifest, outcome)
+            self._treat_instability(batch, outcome)
         self._retrying(lambda: self._write(batch, manifest, outcome))
         return outcome
 
@@ -225,13 +237,13 @@ class BatchRunner:
             raise ValueError(f"{batch.key} has {len(records)} of {batch.records} records")
         return records
 
-    def _treat_instability(self, batch: Batch, manifest: Manifest, outcome: Outcome) -> None:
+    def _treat_instability(self, batch: Batch, outcome: Outcome) -> None:
         """Say what was seen; stop the job if that was asked for; note rows that nothing helps."""
         where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
         after = NEXT_RUNG[outcome.precision]
         error = NumericalInstabilityError(where, outcome.unstable, after)
         log.warning("%s", error)
-        if manifest.on_instability == "fail":
+        if batch.on_instability == "fail":
             raise error
         if after is None:
             quarantine = Quarantine(job=batch.job, batch=batch.index, rows=outcome.unstable)

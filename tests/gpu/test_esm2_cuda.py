@@ -49,7 +49,7 @@ def expected(oracle, proteins):
 
 
 def embedded(checkpoint, precision: Rung, proteins: list[str]) -> np.ndarray:
-    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=DTYPES[precision]), precision)
+    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=DTYPES[precision]))
     engine.warm_up()
     records = [Record(row, f"p{row}", protein) for row, protein in enumerate(proteins)]
     outcome = engine.embed(records, FORM)
@@ -80,7 +80,7 @@ def test_a_segment_does_not_depend_on_what_it_is_packed_with(checkpoint, protein
 
 
 def each(checkpoint, proteins: list[str]) -> list[np.ndarray]:
-    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=torch.float16), Rung.FP16)
+    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=torch.float16))
     return [
         engine.embed([Record(0, "p", protein)], FORM).embeddings.pooled["mean"]
         for protein in proteins
@@ -88,7 +88,7 @@ def each(checkpoint, proteins: list[str]) -> list[np.ndarray]:
 
 
 def test_memory_running_out_halves_the_pack_and_the_batch_completes(checkpoint, proteins):
-    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=torch.float16), Rung.FP16)
+    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=torch.float16))
     records = [Record(row, "p", protein) for row, protein in enumerate(proteins * 4)]
     whole = engine.embed(records, FORM).embeddings.pooled["mean"]
     torch.cuda.empty_cache()

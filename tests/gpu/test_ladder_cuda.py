@@ -37,7 +37,7 @@ def overflowing(overflow, folder) -> Engine:
     model = random_fair_esm(SPEC)
     overflow(model)
     path = save_fair_esm(model, folder / "overflow.pt")
-    engine = Engine(load_model(str(path), device="cuda", dtype=torch.float16), Rung.FP16)
+    engine = Engine(load_model(str(path), device="cuda", dtype=torch.float16))
     engine.warm_up()
     return engine
 
@@ -88,7 +88,7 @@ def test_both_views_of_3b_take_less_than_a_megabyte():
 @pytest.mark.parametrize("rung", [Rung.FP16, Rung.SELECTIVE_FP32])
 def test_a_pack_waits_for_the_device_once(rung, tmp_path):
     path = save_fair_esm(random_fair_esm(SPEC), tmp_path / "small.pt")
-    engine = Engine(load_model(str(path), device="cuda", dtype=torch.float16), Rung.FP16)
+    engine = Engine(load_model(str(path), device="cuda", dtype=torch.float16))
     engine.warm_up()
     engine.embed(records("MKV"), FORM, rung=rung)
     torch.cuda.set_sync_debug_mode("warn")

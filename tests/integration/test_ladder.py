@@ -182,6 +182,11 @@ def test_a_job_may_ask_to_stop_at_the_first_instability(fleet, fasta, tmp_path):
         stopped = fleet.ledger.progress(job)
         assert stopped.state == "stopped"
         assert stopped.batches_done < stopped.batches
+        kept = fleet.ledger.progress(job).count("embedded_at_fp16")
+        assert kept > 0
         retried = fleet.producer(*submit)
     assert retried.returncode == 0, retried.stderr
+    # The same job goes on: what was finite is not computed again.
+    assert fleet.ledger.jobs() == [job]
+    assert fleet.ledger.progress(job).count("embedded_at_fp16") == 493
     assert load(tmp_path / "e.h5")["precision"].tolist() == expected_precision(SELECTIVE_FP32)

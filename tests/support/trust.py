@@ -61,7 +61,7 @@ def assert_stable(seeds: Seeds) -> None:
 
 def alone_and_in_company(source, precision: Rung, device: str) -> list[tuple[Array, Array]]:
     """Embeddings of some records by themselves, and of each in packs with all sorts of others."""
-    engine = Engine(load_model(source, device=device, dtype=DTYPES[precision]), precision)
+    engine = Engine(load_model(source, device=device, dtype=DTYPES[precision]))
     family = engine.loaded.spec.family
     form = OutputForm(max_residues=family.max_residues)
     others = [s for each in make_sets(family, 4, seed=1) for s in each.sequences]

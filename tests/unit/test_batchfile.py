@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.alphabet import ESM2_LETTERS
+from common.alphabet import DNA, PROTEIN
 from common.batchfile import Record, decode_batch, encode_batch, first_word
 
 #: A reader of text sees a new line at \n, \r and \r\n alone, so anything else may be in a header.
 headers = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"))
-proteins = st.text(st.sampled_from(sorted(ESM2_LETTERS)), min_size=1)
-records = st.builds(Record, st.integers(0, 2**63 - 1), headers, proteins)
+sequences = st.text(st.sampled_from(sorted(PROTEIN.letters | DNA.letters)), min_size=1)
+records = st.builds(Record, st.integers(0, 2**63 - 1), headers, sequences)
 
 
 @given(st.lists(records))

@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.modeltable import MODELS, ModelSource, ModelSpec
 from tests.support.fair_esm import checkpoint_name, random_fair_esm, save_fair_esm, tokenize
 from tests.support.hugging_face import published_name, to_hugging_face
+from workers.models.esm2 import ESM2
 from workers.models.loading import LoadedModel, fingerprint_of, load_model, read_weights
 from workers.models.random_weights import random_weights
 
@@ -109,7 +110,7 @@ def test_outputs_equal_transformers(hugging_face, folder):
     tokens = tokenize(["MKTAYIAK<mask>RQ", "GAV", "WYFC" * 30])
     real = tokens != 1
     theirs = hugging_face.esm(tokens, attention_mask=real.long(), output_hidden_states=True)
-    ours = load(folder).model(tokens, range(SPEC.layers + 1))
+    ours = load(folder).model(tokens, real, range(SPEC.layers + 1))
     for layer, hidden in enumerate(theirs.hidden_states):
         assert (ours[layer] - hidden)[real].abs().max() <= 2e-5
 
@@ -121,7 +122,7 @@ def test_different_weights_have_different_fingerprints(fair_esm_file, tmp_path):
 
 @pytest.mark.parametrize("name", ["rotary.inv_freq", "blocks.2.qkv.bias", "embed_tokens.weight"])
 def test_one_changed_tensor_changes_the_fingerprint(fair_esm_file, name):
-    _, state = read_weights(ModelSource(str(fair_esm_file)))
+    _, state, _ = read_weights(ModelSource(str(fair_esm_file)))
     changed = state | {name: state[name] * 1.01}
     assert fingerprint_of(changed) != fingerprint_of(state)
 
@@ -136,12 +137,14 @@ def test_random_weights_are_the_same_every_time_and_give_finite_embeddings():
     one, other = (load_model(f"random:{name}", dtype=torch.float32) for _ in range(2))
     assert_same_weights(one, other)
     assert one.spec == MODELS[name]
-    found = one.model(tokenize(["MKTAYIAKQR"]), range(one.spec.layers + 1))
+    tokens = tokenize(["MKTAYIAKQR"])
+    found = one.model(tokens, tokens != 1, range(one.spec.layers + 1))
     assert all(representation.isfinite().all() for representation in found.values())
 
 
 def test_random_weights_of_another_seed_are_others():
-    assert fingerprint_of(random_weights(SPEC, 0)) != fingerprint_of(random_weights(SPEC, 1))
+    one, other = (random_weights(ESM2, SPEC, seed) for seed in (0, 1))
+    assert fingerprint_of(one) != fingerprint_of(other)
 
 
 # --- what is refused --------------------------------------------------------------------------

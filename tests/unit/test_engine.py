@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def make_engine(checkpoint):
     def make(precision: Rung = Rung.FP32, pack_tokens: int = 4096) -> Engine:
-        engine = Engine(load_model(str(checkpoint), dtype=DTYPES[precision]), precision)
+        engine = Engine(load_model(str(checkpoint), dtype=DTYPES[precision]))
         engine.pack_tokens = dict.fromkeys(engine.models, pack_tokens)
         return engine
 
@@ -348,3 +348,22 @@ def test_a_record_with_one_bad_window_is_unstable_and_its_neighbours_are_kept(en
     assert bad.seen[Rung.FP32].nan == 102 * SPEC.dim
     kept = engine.embed(with_rare_letter(records, {6}), WINDOWS).embeddings
     assert kept.rows.tolist() == [100 + place for place in range(10) if place != 6]
+
+
+# --- the variable that wins over all ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_variable_makes_a_notebook_compute_in_fp32_to_the_bit(
+    checkpoint, records, monkeypatch, dtype
+):
+    exact = Engine(load_model(str(checkpoint), dtype=torch.float32)).embed(records, EVERYTHING)
+    monkeypatch.setenv("VIRNUCPRO_DISABLE_FP16", "yes")
+    found = Engine(load_model(str(checkpoint), dtype=dtype)).embed(
+        records, EVERYTHING, rung=Rung.FP16
+    )
+    assert found.precision is Rung.FP32
+    assert found.embeddings.pooled["mean"].tobytes() == exact.embeddings.pooled["mean"].tobytes()
+    monkeypatch.delenv("VIRNUCPRO_DISABLE_FP16")
+    half = Engine(load_model(str(checkpoint), dtype=dtype)).embed(records, EVERYTHING)
+    assert (half.embeddings.pooled["mean"] != exact.embeddings.pooled["mean"]).mean() > 0.5

@@ -389,17 +389,16 @@ def test_shards_that_come_while_a_job_is_opened_do_not_make_its_ledger_doubtful(
     """A worker writes a shard, and then has it counted."""
     job.open()
     job.claim(job.manifest.batch(1), "busy")
-    counted = Ledger.done
+    done, rest = Ledger.done, [job.manifest.batch(0), job.manifest.batch(2)]
 
-    def done_and_another(ledger, manifest, rung) -> set[int]:
-        found = counted(ledger, manifest, rung)
-        if rung is FP16 and 0 not in found:
-            job.compute(manifest.batch(0))
-        return found
+    def done_after_one_more(*arguments) -> set[int]:
+        if rest:
+            job.compute(rest.pop())
+        return done(*arguments)
 
-    monkeypatch.setattr(Ledger, "done", done_and_another)
+    monkeypatch.setattr(Ledger, "done", done_after_one_more)
     job.open()
-    assert job.progress.batches_done == 1
+    assert job.progress.batches_done == 2
     assert job.progress.leased == 1
 
 
@@ -552,6 +551,11 @@ def take_all_messages(job: Job) -> None:
         job.ledger.redis.delete(f"{KEY_PREFIX}{queue}")
 
 
+def look_often(lost_work: LostWork, times: int = 2 * LostWork.PATIENCE) -> int:
+    """Look so many times; how many batches were queued again."""
+    return sum(lost_work.look() for _ in range(times))
+
+
 def test_a_batch_whose_lease_ran_out_is_queued_again(job, lost_work, redis):
     job.open()
     take_all_messages(job)
@@ -598,16 +602,12 @@ def test_a_retry_whose_message_vanished_is_queued_again_when_patience_ends(job, 
         job.compute(job.manifest.batch(index))
     # Its worker was killed between the result and the retry's message.
     retry = job.manifest.retry(job.compute(job.manifest.batch(0), [0, 3]))
-    assert [lost_work.look() for _ in range(LostWork.PATIENCE - 1)] == [0] * 19
+    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
     assert job.queued() == {}
     assert lost_work.look() == 1
     assert job.queued() == {"selective_fp32": 1}
     assert messages(redis, job.progress.queues[SELECTIVE]) == [retry]
-    assert [lost_work.look() for _ in range(LostWork.PATIENCE)] == [0] * 20
-
-
-def look_often(lost_work: LostWork) -> int:
-    return sum(lost_work.look() for _ in range(2 * LostWork.PATIENCE))
+    assert look_often(lost_work) == 0
 
 
 @pytest.mark.parametrize("rung", [FP16, SELECTIVE, FP32])
@@ -630,13 +630,11 @@ def test_a_job_of_which_somebody_holds_a_batch_does_not_stand_still(job, lost_wo
 def test_patience_begins_anew_with_every_movement(job, lost_work):
     job.open()
     take_all_messages(job)
-    for _ in range(LostWork.PATIENCE - 1):
-        assert lost_work.look() == 0
+    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
     job.claim(job.manifest.batch(0))
     assert lost_work.look() == 0
     job.ledger.release(job.manifest.batch(0), owner="a")
-    for _ in range(LostWork.PATIENCE - 1):
-        assert lost_work.look() == 0
+    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
     assert lost_work.look() == 3
 
 

@@ -103,7 +103,7 @@ def checkpoint(tmp_path_factory):
 
 def make_engine(path, precision: Rung) -> Engine:
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-    return Engine(load_model(str(path), dtype=dtype), precision)
+    return Engine(load_model(str(path), dtype=dtype))
 
 
 VIEWS = [apply_selective_fp32, apply_fp32]
@@ -259,17 +259,23 @@ def test_an_fp32_model_computes_every_rung_in_fp32(checkpoint):
         assert engine.embed(records(BAD), FORM, rung=rung).precision is Rung.FP32
 
 
-def test_tf32_is_off_in_fp32_whatever_the_process_has_set(checkpoint):
+def test_sums_are_fp32_and_tf32_is_off_whatever_the_process_has_set(checkpoint):
     engine, seen = make_engine(checkpoint, Rung.FP16), []
+    matmul = torch.backends.cuda.matmul
+
+    def settings() -> tuple[str, bool, bool]:
+        return (
+            torch.get_float32_matmul_precision(),
+            matmul.allow_fp16_reduced_precision_reduction,
+            matmul.allow_bf16_reduced_precision_reduction,
+        )
+
+    before = settings()
     torch.set_float32_matmul_precision("medium")
     try:
-        engine.embed(
-            records(BAD),
-            FORM,
-            rung=Rung.FP32,
-            between_packs=lambda: seen.append(torch.get_float32_matmul_precision()),
-        )
-        assert torch.get_float32_matmul_precision() == "medium"
+        between = lambda: seen.append(settings())  # noqa: E731
+        engine.embed(records(BAD), FORM, rung=Rung.FP32, between_packs=between)
+        assert settings() == ("medium", *before[1:])
     finally:
-        torch.set_float32_matmul_precision("highest")
-    assert set(seen) == {"highest"}
+        torch.set_float32_matmul_precision(before[0])
+    assert set(seen) == {("highest", False, False)}

@@ -61,7 +61,6 @@ def test_a_job_that_another_producer_has_just_staged_is_taken_as_it_is(ledger, s
     [
         {"alphabet": DNA},
         {"rung": Rung.FP32},
-        {"on_instability": "fail"},
         {"long": "error"},
         {"unknown": "x"},
         {"form": OutputForm(max_residues=1022, overlap=0)},
@@ -72,6 +71,11 @@ def test_another_option_is_another_job(proteins, change):
     request = request_of(proteins)
     assert request.fingerprint() == request_of(proteins).fingerprint()
     assert replace(request, **change).fingerprint() != request.fingerprint()
+
+
+def test_what_to_do_about_instability_changes_no_output_and_makes_no_other_job(proteins):
+    request = request_of(proteins)
+    assert replace(request, on_instability="fail").fingerprint() == request.fingerprint()
 
 
 def staged(store: FileStore, request: Request, model: str) -> Any:

@@ -184,7 +184,7 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
     assert str(caught.value) == (
         f"Job {JOB} stopped, as --on-instability fail asks for:\n"
         "batch 1 (fp16) failed: NumericalInstabilityError: row 4\n"
-        "With --on-instability retry such sequences run again in higher precision."
+        "Submit the same input with --on-instability retry, and they run again in higher precision."
     )
     assert shown == []
 

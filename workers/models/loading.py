@@ -15,6 +15,7 @@ from common.modeltable import (
     ModelSpec,
     read_hugging_face_config,
 )
+from common.rungs import should_use_fp16
 from workers.models.checkpoints import (
     State,
     first_line,
@@ -61,11 +62,14 @@ def load_model(
 ) -> LoadedModel:
     """Build a model with its weights on ``device`` in ``dtype``, in evaluation mode.
 
+    ``VIRNUCPRO_DISABLE_FP16`` makes it FP32, whatever ``dtype`` says.
+
     Raises:
         UserError: the weights cannot be had, are not the model's, do not fit each other, or are
             too large for ``dtype``.
     """
     source = ModelSource.parse(source) if isinstance(source, str) else source
+    dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
     spec, state, tokenize = read_weights(source)
     fingerprint = fingerprint_of(state)
     with torch.device("meta"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common.modeltable import ModelSource, ModelSpec
 from common.rungs import Rung
 from common.shard import Array
-from workers.engine import DTYPES, Engine, exact_products
+from workers.engine import DTYPES, Engine, exact_sums
 from workers.models.loading import LoadedModel, load_model
 from workers.packing import Tokens, make_packs
 from workers.pooling import pool
@@ -48,10 +48,10 @@ def measure(source: ModelSource, precision: Rung, device: str, count: int) -> Me
     loaded = load_model(source, device=device, dtype=DTYPES[precision])
     sets = make_sets(loaded.spec.family, count)
     tokens = {each.name: loaded.tokenize(each.sequences) for each in sets}
-    with torch.inference_mode(), exact_products(Rung.FP32):
+    with torch.inference_mode(), exact_sums():
         padded = embed_sets(partial(embed_padded, loaded), tokens, f"{precision} padded")
         # From here on the model is as a worker serves it: compiled, if the device is a GPU.
-        Engine(loaded, precision).warm_up()
+        Engine(loaded).warm_up()
         packed = embed_sets(partial(embed_packed, loaded), tokens, f"{precision} packed")
     return Measured(loaded.spec, loaded.fingerprint, precision, sets, packed, padded)
 

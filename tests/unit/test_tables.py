@@ -1,0 +1,217 @@
+"""Tables: a job's counters, its ladder where there was need of one, and what went wrong."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from rich.console import Console
+
+from common.ledger import JobState, Ledger, Progress
+from common.manifest import Manifest
+from common.messages import BatchResult
+from common.rungs import Rung
+from producer.finish import report_failures, report_quarantined
+from producer.tables import SHOWN, first_lines, print_job, problems, state_of
+from tests.support.jobs import failed, manifest_of, ok, unstable
+
+MANIFEST = manifest_of([3, 5])
+QUEUE = "random.esm2_t6_8M_UR50D.fp16"
+
+
+def progress(state: JobState = JobState.OPEN, queue: str = "m.fp16", **counts: int) -> Progress:
+    return Progress(
+        job="in-0123",
+        state=state,
+        model="m",
+        queue=queue,
+        created=0,
+        batches=1200,
+        records=50_000,
+        tokens=1_000_000,
+        leased=0,
+        counts=counts,
+        weights=None,
+    )
+
+
+def printed(
+    job: Progress,
+    queued: Mapping[Rung, int] | None = None,
+    results: Sequence[BatchResult] = (),
+) -> str:
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_job(console, job, {**dict.fromkeys(job.queues, 0), **(queued or {})}, list(results))
+    return capture.get()
+
+
+def cells(text: str) -> list[list[str]]:
+    """The words of a table, row by row."""
+    rows = [line.replace("┃", "│").strip("│ ").split("│") for line in text.splitlines()]
+    return [[cell.strip() for cell in row] for row in rows if len(row) > 1]
+
+
+# --- one job ------------------------------------------------------------------------------------
+
+
+def test_a_job_is_shown_with_its_counters():
+    job = progress(
+        batches_done=300,
+        rows_fp16=12_000,
+        rows_fp32=345,
+        rows_retried=350,
+        rows_quarantined=5,
+        batches_failed=1,
+    )
+    shown = dict(cells(printed(job, {Rung.FP16: 7})))
+    assert shown["batches"] == "300 of 1,200 done, 0 running"
+    assert shown["queue"] == "m.fp16: 7 waiting"
+    assert shown["sequences"] == "12,345 of 50,000"
+    assert shown["by precision"] == "12,000 fp16, 345 fp32"
+    assert shown["retried"] == "350 sequences at a higher rung"
+    assert shown["quarantined"] == "5 sequences without numbers"
+    assert shown["failed"] == "1 batches"
+
+
+@pytest.mark.parametrize("counts", [{}, {"embedded_at_fp16": 12_000, "batches_at_fp16": 300}])
+def test_a_job_in_which_everything_was_finite_has_no_ladder_to_show(counts):
+    assert "not finite" not in printed(progress(**counts))
+
+
+def test_a_job_in_which_something_was_not_finite_shows_its_ladder_rung_by_rung():
+    job = progress(
+        batches_at_fp16=300,
+        embedded_at_fp16=12_000,
+        unstable_at_fp16=1_050,
+        batches_at_selective_fp32=40,
+        embedded_at_selective_fp32=1_000,
+        unstable_at_selective_fp32=50,
+        batches_at_fp32=3,
+        embedded_at_fp32=30,
+        unstable_at_fp32=20,
+    )
+    table = cells(printed(job, {Rung.FP16: 1_234, Rung.SELECTIVE_FP32: 2}))
+    header = ["rung", "queued", "batches", "sequences embedded", "not finite", "these go on to"]
+    assert table[table.index(header) :] == [
+        header,
+        ["fp16", "1,234", "300", "12,000", "1,050", "selective_fp32"],
+        ["selective_fp32", "2", "40", "1,000", "50", "fp32"],
+        ["fp32", "0", "3", "30", "20", "quarantine"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "rungs"),
+    [
+        (Rung.BF16, [["bf16", "fp32"], ["fp32", "quarantine"]]),
+        (Rung.FP32, [["fp32", "quarantine"]]),
+    ],
+)
+def test_a_ladder_has_the_rungs_of_its_job_alone(first, rungs):
+    job = progress(queue=f"m.{first}", **{f"unstable_at_{first}": 1})
+    table = cells(printed(job))
+    assert [[row[0], row[-1]] for row in table if len(row) == 6][1:] == rungs
+
+
+def test_the_ladder_of_a_real_ledger_adds_up(ledger):
+    ledger.create(MANIFEST, QUEUE)
+    ledger.complete(ok(MANIFEST.batch(0)))
+    first = unstable(MANIFEST.batch(1), 4, 5, 6)
+    second = unstable(MANIFEST.retry(first), 6)
+    last = unstable(MANIFEST.retry(second), 6)
+    for result in (first, second, last):
+        ledger.complete(result)
+    job = ledger.progress(MANIFEST.job)
+    text = printed(job, results=ledger.results(MANIFEST.job))
+    assert [row for row in cells(text) if len(row) == 6][1:] == [
+        ["fp16", "0", "2", "5", "3", "selective_fp32"],
+        ["selective_fp32", "0", "1", "2", "1", "fp32"],
+        ["fp32", "0", "1", "0", "1", "quarantine"],
+    ]
+    assert text.splitlines()[-1] == f"quarantined: {last.unstable[0]}"
+
+
+# --- what went wrong ----------------------------------------------------------------------------
+
+
+def test_failed_batches_and_quarantined_rows_have_a_line_each():
+    batch = MANIFEST.batch(0)
+    quarantined = unstable(batch, 1, 2, precision=Rung.FP32)
+    assert problems([quarantined, failed(MANIFEST.batch(1))]) == [
+        "quarantined: row 1 'r1' (10 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 "
+        "to 2.5",
+        "quarantined: row 2 'r2' (10 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 "
+        "to 2.5",
+        "batch 1 (fp16) failed: ValueError: no",
+    ]
+
+
+def test_a_retry_that_failed_is_named_with_its_rung():
+    retry = MANIFEST.retry(unstable(MANIFEST.batch(1)))
+    assert problems([failed(retry)]) == ["batch 1 (selective_fp32) failed: ValueError: no"]
+
+
+def test_rows_that_will_be_retried_are_no_problem():
+    assert problems([unstable(MANIFEST.batch(0), 0, 1)]) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, SHOWN - 1, SHOWN])
+def test_a_few_lines_are_all_shown(count):
+    assert first_lines(list(range(count))) == [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize(("count", "more"), [(SHOWN + 1, "1"), (SHOWN + 1234, "1,234")])
+def test_of_many_lines_the_first_are_shown_and_the_rest_counted(count, more):
+    *first, last = first_lines(list(range(count)))
+    assert first == [str(number) for number in range(SHOWN)]
+    assert last == f"… and {more} more"
+
+
+def test_of_many_problems_the_first_are_shown():
+    manifest = manifest_of([1] * (SHOWN + 5))
+    lines = problems(map(failed, map(manifest.batch, range(SHOWN + 5))))
+    assert len(lines) == SHOWN + 1
+    assert lines[-1] == "… and 5 more"
+
+
+def test_a_finished_job_says_whether_batches_failed():
+    assert state_of(progress(JobState.FINISHED)) == "finished"
+    assert state_of(progress(JobState.FINISHED, batches_failed=1)) == "finished with failures"
+    assert state_of(progress(JobState.STOPPED, batches_failed=1)) == "stopped"
+
+
+# --- the end of a job ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(ledger) -> Manifest:
+    """A job with a failed retry and a quarantined row."""
+    ledger.create(MANIFEST, QUEUE)
+    first = unstable(MANIFEST.batch(0), 1)
+    ledger.complete(first)
+    ledger.complete(failed(MANIFEST.retry(first)))
+    ledger.complete(unstable(MANIFEST.batch(1), 6, precision=Rung.FP32))
+    return MANIFEST
+
+
+def test_failures_are_named_and_end_with_code_1(ledger: Ledger, finished, capsys):
+    with pytest.raises(SystemExit) as caught:
+        report_failures(ledger, finished)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "batch 0 (selective_fp32) failed: ValueError: no",
+        "1 of 2 batches failed. Submit the same input again to retry.",
+    ]
+
+
+def test_quarantined_rows_are_named_and_are_no_failure(ledger: Ledger, finished, capsys):
+    report_quarantined(ledger, finished)
+    assert capsys.readouterr().err.startswith("quarantined: row 6 'r6' (10 letters): fp32: ")
+
+
+def test_a_job_in_which_nothing_went_wrong_ends_without_a_word(ledger: Ledger, capsys):
+    ledger.create(MANIFEST, QUEUE)
+    for index in range(2):
+        ledger.complete(ok(MANIFEST.batch(index)))
+    report_failures(ledger, MANIFEST)
+    report_quarantined(ledger, MANIFEST)
+    assert capsys.readouterr().err == ""
