@@ -54,7 +54,7 @@ DNABERT_S = Family(
     name="DNABERT-S",
     alphabet=DNA,
     hub="zhihan1996/DNABERT-S",
-    # Trained on pieces of 10,000 bases (Zhou et al. 2024).
+    # Its authors' sequences have up to 10,000 bases (Zhou et al. 2024).
     max_residues=10_000,
     windows=True,
     letters_per_token=5,

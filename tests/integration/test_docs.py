@@ -13,7 +13,7 @@ from cyclopts import App
 
 from producer.cli import app as producer_app
 from tests.conftest import ROOT
-from tests.support.processes import clean_environment, run_producer
+from tests.support.processes import clean_environment, run, run_producer
 from workers.cli import app as worker_app
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,7 +93,10 @@ def test_links_lead_somewhere():
 
 
 def test_options_that_the_pages_name_exist():
-    known = run_producer("submit", "--help", environment=clean_environment()).stdout
+    environment = clean_environment()
+    known = run_producer("submit", "--help", environment=environment).stdout
+    for command in ("start", "validate"):
+        known += run("workers.cli", command, "--help", environment=environment).stdout
     for page in PAGES:
         for option in re.findall(r"`(--[a-z-]+)[ `]", page.read_text()):
             assert option in known or option in {"--repr_layers"}, f"{page.name}: {option}"
