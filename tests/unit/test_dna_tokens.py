@@ -1,6 +1,7 @@
 """DNA to tokens: our own encoding, and files as checkpoints have them."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,18 @@ def test_a_letter_outside_acgt_is_one_unknown_token(sequence):
     assert "".join(found[1:-1]).replace("[UNK]", "N") == sequence
 
 
-def test_tokens_have_one_two_four_or_six_bases():
+def test_tokens_are_all_of_up_to_five_bases_and_some_of_six():
     vocabulary = OWN.tokenizer.get_vocab()
     lengths = [len(token) for token in vocabulary if token.isalpha()]
-    assert [lengths.count(n) for n in (1, 2, 4)] == [4, 16, 256]
-    assert set(lengths) == {1, 2, 4, 6}
+    assert [lengths.count(n) for n in (1, 2, 3, 4, 5)] == [4, 16, 64, 256, 1024]
+    assert set(lengths) == {1, 2, 3, 4, 5, 6}
     assert sorted(vocabulary.values()) == list(range(VOCABULARY))
+
+
+def test_a_token_has_about_as_many_bases_as_batches_are_cut_for():
+    draw = random.Random(0)
+    tokens = OWN(["".join(draw.choices("ACGT", k=20_000))])
+    assert 4.0 < 20_000 / len(tokens.ids) < 5.5
 
 
 def test_long_tokens_are_used():
