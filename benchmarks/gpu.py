@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from common.modeltable import ESM2, MODELS, ModelSpec
-from workers.engine import compile_blocks, exact_sums
+from workers.backend import compile_blocks, exact_sums
 from workers.models.attention import VARLEN_KERNEL
 from workers.models.encoder import Encoder
 from workers.models.esm2_tokens import tokenize_esm2

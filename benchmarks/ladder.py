@@ -28,6 +28,7 @@ from common.manifest import OutputForm
 from common.modeltable import MODELS, ModelSource, ModelSpec
 from common.rungs import Rung
 from workers import engine as engine_module
+from workers.backend import compile_blocks, exact_sums
 from workers.engine import Engine, Work
 from workers.models.loading import LoadedModel
 from workers.packing import make_packs
@@ -54,7 +55,7 @@ def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
     engine = Engine(LoadedModel(model, lambda _: None, ModelSource(f"random:{spec.name}"), ""))
     views = (torch.cuda.memory_allocated() - before) / 1e6
     work = work_of(spec, tokens, Rung.FP16)
-    engine_module.compile_blocks(model)
+    compile_blocks(model)
     run = runner(engine, work)
     run()
     print(f"\n{spec.name}: {tokens:,} tokens, both views together {views:.3f} MB", flush=True)
@@ -85,7 +86,7 @@ def runner(engine: Engine, work: Work) -> Callable[[], object]:
     [pack] = make_packs(work.tokens, len(work.tokens.ids))
 
     def run() -> object:
-        with engine_module.exact_sums():
+        with exact_sums():
             return engine._run_pack(work, pack)
 
     return run

@@ -49,9 +49,12 @@ TRANSPORT_OPTIONS = {
 }
 
 
-def queue_name(model: ModelSource, rung: Rung) -> str:
-    """The queue of a model's batches at a rung, such as ``esm2_t33_650M_UR50D.fp16``."""
-    return f"{model.queue}.{rung}"
+def queue_name(model: ModelSource, first: Rung, rung: Rung) -> str:
+    """The queue of a model's batches at a rung of the ladder that begins at ``first``.
+
+    Such as ``esm2_t33_650M_UR50D.fp16``, and ``esm2_t33_650M_UR50D.fp16.fp32`` for retries.
+    """
+    return f"{model.queue}.{first}" if rung is first else f"{model.queue}.{first}.{rung}"
 
 
 def queue_of(name: str) -> Queue:
@@ -104,7 +107,7 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
                 app.send_task(
                     EMBED_TASK,
                     kwargs=batch.model_dump(mode="json"),
-                    queue=queue_of(queue_name(model, batch.rung)),
+                    queue=queue_of(queue_name(model, batch.first, batch.rung)),
                     producer=producer,
                 )
                 count += 1

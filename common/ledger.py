@@ -20,14 +20,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
 from common.broker import KEY_PREFIX
 from common.manifest import Manifest
-from common.messages import Batch, BatchResult
+from common.messages import Batch, BatchResult, retry_of
 from common.rungs import Rung, ladder
 
 #: Seconds that a claim lasts without renewal, and between renewals.
@@ -43,6 +43,11 @@ STAGING_SECONDS = 60
 JOB_PARTS = ("leases", "owners", "attempts", "results", *(f"done:{rung}" for rung in Rung))
 
 
+SCRIPTS = ("claim", "renew", "release", "complete", "reopen", "resume", "expire", "progress")
+
+#: What is to be done about a row that is not finite: run it again at the next rung, or stop.
+OnInstability = Literal["retry", "fail"]
+
 Field = str | int | float
 
 
@@ -53,6 +58,7 @@ class Claim(StrEnum):
     DONE = "done"
     HELD = "held"
     CANCELLED = "cancelled"
+    STOPPED = "stopped"
     OTHER_WEIGHTS = "other_weights"
     UNKNOWN = "unknown"
 
@@ -86,8 +92,8 @@ class Progress:
     @property
     def queues(self) -> dict[Rung, str]:
         """The queues that the job's batches may be in, by rung."""
-        stem, _, first = self.queue.rpartition(".")
-        return {rung: f"{stem}.{rung}" for rung in ladder(Rung(first))}
+        first, *higher = ladder(Rung(self.queue.rpartition(".")[2]))
+        return {first: self.queue} | {rung: f"{self.queue}.{rung}" for rung in higher}
 
     @property
     def batches_done(self) -> int:
@@ -127,8 +133,7 @@ class Ledger:
         self.redis = redis
         scripts = files("common") / "lua"
         self._scripts = {
-            name: redis.register_script((scripts / f"{name}.lua").read_text())
-            for name in ("claim", "renew", "release", "complete", "reopen", "expire", "progress")
+            name: redis.register_script((scripts / f"{name}.lua").read_text()) for name in SCRIPTS
         }
 
     # --- jobs ---------------------------------------------------------------------------------
@@ -158,6 +163,13 @@ class Ledger:
             together.execute()
         return True
 
+    def resume(self, job: str, on_instability: OnInstability) -> None:
+        """Say what is to be done about instability from now on, and take back a stop."""
+        self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
+
+    def stops_at_instability(self, job: str) -> bool:
+        return self.redis.hget(job_key(job), "on_instability") == "fail"
+
     def jobs(self) -> list[str]:
         """All jobs, newest first."""
         return cast(list[str], self.redis.zrevrange(f"{KEY_PREFIX}jobs", 0, -1))
@@ -169,7 +181,7 @@ class Ledger:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
-        text = {"state", "model", "queue", "created", "weights"}
+        text = {"state", "model", "queue", "created", "weights", "on_instability"}
         return Progress(
             job=job,
             state=JobState(fields["state"]),
@@ -217,7 +229,9 @@ class Ledger:
         """What is to be done at the ladder's higher rungs, by batch and rung."""
         results = self.results(manifest.job)
         settled = {(result.index, result.rung) for result in results}
-        retries = [manifest.retry(result) for result in results if result.next is not None]
+        retries = [
+            retry_of(manifest.batch(result.index), result) for result in results if result.next
+        ]
         by_rung = {(retry.index, retry.rung): retry for retry in retries}
         return {place: retry for place, retry in by_rung.items() if place not in settled}
 
@@ -278,7 +292,7 @@ class Ledger:
     def complete(self, result: BatchResult, *, owner: str | None = None) -> bool:
         """Count a result; True for the first report of this batch at this rung.
 
-        A failure counts only if ``owner`` still holds the batch: whoever took it over may succeed.
+        A failure counts only if ``owner`` still holds the batch: who took it over may succeed.
         """
         key, field = job_key(result.job), field_of(result.index, result.rung)
         keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]

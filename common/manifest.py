@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
-from common.alphabet import SPECIAL_TOKENS
+from common.errors import UserError
 from common.layout import input_key, manifest_key
-from common.messages import Batch, BatchResult, OnInstability
+from common.messages import Batch
 from common.rungs import Rung
 from common.store import Store
 
@@ -85,7 +85,6 @@ class Manifest(Frozen):
     model: str
     alphabet: Literal["protein", "dna"]  # that the records were checked against
     rung: Rung
-    on_instability: OnInstability = "retry"
     form: OutputForm
     report: InputReport
     batch_records: list[int]
@@ -95,25 +94,13 @@ class Manifest(Frozen):
         return Batch(
             job=self.job,
             index=index,
+            first=self.rung,
             rung=self.rung,
             model=self.model,
             key=input_key(self.job, index),
             records=self.batch_records[index],
-            tokens=self.batch_tokens[index],
-            on_instability=self.on_instability,
             created=self.created.timestamp(),
         )
-
-    def retry(self, result: BatchResult) -> Batch:
-        """The unstable rows of a batch at the rung after the one that ``result`` is of."""
-        assert result.next is not None, result
-        update = {
-            "rung": result.next,
-            "after": result.rung,
-            "records": len(result.unstable),
-            "tokens": sum(bad.length + SPECIAL_TOKENS for bad in result.unstable),
-        }
-        return self.batch(result.index).model_copy(update=update)
 
     @property
     def batches(self) -> int:
@@ -136,5 +123,13 @@ def read_manifest(store: Store, job: str) -> Manifest:
 
     Raises:
         ObjectNotFoundError: the store has no such job.
+        UserError: what is there is no manifest of this version.
     """
-    return Manifest.model_validate_json(store.get(manifest_key(job)))
+    text = store.get(manifest_key(job))
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"{store.url}/{manifest_key(job)} is damaged, or of another version of this program: "
+            f"delete {store.url}/{job} to begin the job anew."
+        ) from error

@@ -11,9 +11,6 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from common.rungs import Rung
 
-#: What is to be done with a row that is not finite: run it again at the next rung, or stop the job.
-OnInstability = Literal["retry", "fail"]
-
 
 class Frozen(BaseModel):
     # A newer producer may say more than an older worker understands.
@@ -33,13 +30,12 @@ class Batch(Message):
 
     job: str
     index: NonNegativeInt
+    first: Rung  # where the job's ladder begins
     rung: Rung
     after: Rung | None = None
     model: str  # ModelSource.text
     key: str  # of the input object in the store
-    records: PositiveInt
-    tokens: PositiveInt
-    on_instability: OnInstability = "retry"
+    records: PositiveInt  # to be computed
     created: float | None = None  # when the job was staged; an earlier staging's batches are stale
 
 
@@ -101,3 +97,10 @@ class BatchResult(Message):
     def quarantined(self) -> tuple[Instability, ...]:
         """Rows that no rung could embed."""
         return self.unstable if self.next is None else ()
+
+
+def retry_of(batch: Batch, result: BatchResult) -> Batch:
+    """A batch's unstable rows at the rung after the one that ``result`` is of."""
+    assert result.next is not None, result
+    update = {"rung": result.next, "after": result.rung, "records": len(result.unstable)}
+    return batch.model_copy(update=update)

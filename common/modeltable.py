@@ -35,7 +35,8 @@ class Family:
     windows: bool  # whether longer records are embedded in windows, if the user does not say
     letters_per_token: int  # about
     block_weights: int  # in each block, in units of dim²
-    pooling: str
+    pools_special_tokens: bool  # whether a mean is over the first and the last token too
+    pooling: str  # the same in words
 
 
 ESM2 = Family(
@@ -47,6 +48,7 @@ ESM2 = Family(
     windows=False,
     letters_per_token=1,
     block_weights=12,
+    pools_special_tokens=False,
     pooling="mean over residues, without <cls> and <eos>",
 )
 
@@ -59,6 +61,7 @@ DNABERT_S = Family(
     windows=True,
     letters_per_token=5,
     block_weights=16,
+    pools_special_tokens=True,
     pooling="mean over all tokens, [CLS] and [SEP] among them",
 )
 

@@ -1,6 +1,9 @@
 """The rows of a batch that no rung could embed, beside its shards in the store."""
 
-from common.layout import quarantine_key
+from pydantic import ValidationError
+
+from common.errors import UserError
+from common.layout import output_prefix, quarantine_key
 from common.messages import Instability, Message
 from common.store import ObjectNotFoundError, Store
 
@@ -24,4 +27,11 @@ def read_quarantine(store: Store, job: str, batch: int) -> tuple[Instability, ..
         text = store.get(quarantine_key(job, batch))
     except ObjectNotFoundError:
         return ()
-    return Quarantine.model_validate_json(text).rows
+    try:
+        return Quarantine.model_validate_json(text).rows
+    except ValidationError as error:
+        shard = f"{store.url}/{output_prefix(job)}{batch:07d}.*"
+        raise UserError(
+            f"{store.url}/{quarantine_key(job, batch)} is damaged: delete it and the batch's last "
+            f"shard, {shard}, and submit the same input again."
+        ) from error

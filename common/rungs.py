@@ -28,6 +28,9 @@ PRECISION_CODES: dict[str, int] = {"none": 0, "fp16": 1, "bf16": 2, "selective_f
 #: ``--precision`` of producer and worker.
 PrecisionChoice = Literal["auto", "fp16", "bf16", "fp32"]
 
+#: Where a job may start.
+FIRST_RUNGS = (Rung.FP16, Rung.BF16, Rung.FP32)
+
 #: Where rows go on that are not finite. BF16 reaches as far as FP32 does, so that only another
 #: arithmetic could help it; FP32 has nothing above it.
 NEXT_RUNG: dict[Rung, Rung | None] = {
@@ -43,7 +46,10 @@ def should_use_fp16() -> bool:
 
     The variable wins over every other setting.
     """
-    disabled = os.environ.get("VIRNUCPRO_DISABLE_FP16", "").strip().lower() in {"1", "true", "yes"}
+    value = os.environ.get("VIRNUCPRO_DISABLE_FP16", "").strip().lower()
+    disabled = value in {"1", "true", "yes"}
+    if value not in {"1", "true", "yes", "0", "false", "no", "off", ""}:
+        log.warning("VIRNUCPRO_DISABLE_FP16=%s is not understood: set it to 1 or leave it.", value)
     if disabled:
         log.warning(
             "VIRNUCPRO_DISABLE_FP16 is set: everything is computed in FP32. This is a diagnostic "
@@ -75,9 +81,13 @@ def ladder(first: Rung) -> tuple[Rung, ...]:
     return (first,) if after is None else (first, *ladder(after))
 
 
-def served_rungs(precision: Rung) -> tuple[Rung, ...]:
-    """The rungs that a worker with weights in ``precision`` takes, the last of the ladder first.
+def served_steps(precision: Rung) -> list[tuple[Rung, Rung]]:
+    """What a worker with weights in ``precision`` takes: first rung of a job, and rung.
 
-    What is begun is to be ended before more is begun. FP32 weights are good for every rung.
+    Rounded weights are good for the jobs of their own ladder alone: a job that starts in FP32 is
+    to be computed with weights in FP32, which are good for everything. Retries come before new
+    batches, as what is begun is to be ended before more is begun.
     """
-    return tuple(reversed(tuple(Rung) if precision is Rung.FP32 else ladder(precision)))
+    firsts = FIRST_RUNGS if precision is Rung.FP32 else (precision,)
+    steps = [(first, rung) for first in firsts for rung in ladder(first)]
+    return sorted(steps, key=lambda step: ladder(step[0]).index(step[1]), reverse=True)

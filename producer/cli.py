@@ -15,9 +15,8 @@ from redis.exceptions import RedisError
 from common import __version__
 from common.broker import connect, make_celery, queue_name
 from common.errors import UserError
-from common.ledger import Ledger, Progress
+from common.ledger import Ledger, OnInstability, Progress, WorkerInfo
 from common.manifest import Include, Manifest, OutputForm, ResidueDtype
-from common.messages import OnInstability
 from common.modeltable import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
@@ -32,7 +31,7 @@ from producer.staging import Request, find_job
 from producer.submit import Hardware
 from producer.submit import submit as submit_job
 from producer.tables import output_console, print_job, print_jobs, print_workers
-from producer.watch import wait
+from producer.watch import have_other_weights, wait
 
 app = App(
     name="producer",
@@ -68,7 +67,7 @@ def submit(
     include: Annotated[tuple[Include, ...], Several] = ("mean",),
     layers: Annotated[tuple[int, ...], Several] = (-1,),
     precision: PrecisionChoice = "auto",
-    residue_dtype: ResidueDtype = "float16",
+    residue_dtype: ResidueDtype | None = None,
     unknown: Unknown = "error",
     long: Long | None = None,
     max_residues: PositiveInt | None = None,
@@ -102,7 +101,8 @@ def submit(
     precision
         auto is FP16 on GPUs and FP32 on CPUs.
     residue_dtype
-        Number type of per-residue vectors; pooled ones are always float32.
+        Number type of per-residue vectors; default: float16 for the last layer, which is normed,
+        float32 where another one is asked for. Pooled vectors are always float32.
     unknown
         What to do with a record that has a letter outside the alphabet.
     long
@@ -141,7 +141,7 @@ def submit(
         form=OutputForm(
             include=include,
             layers=layers,
-            residue_dtype=residue_dtype,
+            residue_dtype=residue_dtype or ("float16" if layers == (-1,) else "float32"),
             max_residues=max_residues,
             overlap=window_overlap(long, max_residues, overlap),
         ),
@@ -188,12 +188,17 @@ def submit_to_fleet(
     store = open_store(settings.required_store())
     ledger = Ledger(connect(settings.broker_url))
     celery = make_celery(settings.broker_url, [])
-    queue = queue_name(request.model, request.rung)
-    serving = [worker for worker in ledger.workers() if queue in worker.queues]
+    queue = queue_name(request.model, request.rung, request.rung)
+    workers = ledger.workers()
+    serving = [worker for worker in workers if queue in worker.queues]
     hardware = Hardware.of_fleet(serving)
     manifest = submit_job(request, store, ledger, celery, hardware=hardware, tokens=tokens)
     if not serving:
+        others = {worker.precision for worker in workers if worker.model == request.model.text}
         say(f"No worker serves {queue} yet: {worker_command(request)}")
+        if others:
+            say(f"Workers of this model are up in {', '.join(sorted(others))}: see --precision.")
+    warn_of_other_weights(ledger, manifest.job, serving)
     if output is None:
         say(f"Queued. To wait: producer watch {manifest.job}")
         say(f"Then: producer fetch {manifest.job} -o FILE.h5")
@@ -201,6 +206,15 @@ def submit_to_fleet(
         return
     watch_job(ledger, celery, manifest)
     write_output(store, manifest, output)
+
+
+def warn_of_other_weights(ledger: Ledger, job: str, serving: list[WorkerInfo]) -> None:
+    progress = ledger.progress(job)
+    if progress is not None and have_other_weights(progress, serving):
+        say(
+            f"Mind: this job was begun with weights {progress.weights}, and its workers have "
+            "others now, which compute nothing of it. To embed with those, rename their file."
+        )
 
 
 def worker_command(request: Request) -> str:
@@ -266,6 +280,7 @@ def fetch(
     output
         HDF5 file; replaced if it is there.
     """
+    check_output(output)
     where = open_store(Settings.read(store=store).required_store())
     write_output(where, known_manifest(where, job), output)
 

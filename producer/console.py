@@ -17,3 +17,8 @@ def say(text: str) -> None:
 def print_line(text: str) -> None:
     """One line that a script may read: a job's name."""
     sys.stdout.write(f"{text}\n")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 record``, ``2,000 records``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -14,10 +14,11 @@ from common import __version__
 from common.ahead import map_ahead
 from common.batchfile import decode_batch
 from common.errors import UserError
-from common.layout import input_key
+from common.layout import input_key, output_prefix
 from common.manifest import Manifest
 from common.messages import Instability
 from common.quarantine import read_quarantine
+from common.rungs import PRECISION_CODES
 from common.shard import (
     Array,
     Embeddings,
@@ -41,6 +42,7 @@ class Fetched:
 
     path: Path
     rows: int
+    precisions: dict[str, int]  # rows with numbers, by what computed them
     quarantined: list[Instability]  # rows without numbers
     warning: str | None
 
@@ -64,6 +66,7 @@ def fetch(
     with opened_shard(store, keys[0][0]) as first:
         attributes = {k: v for k, v in first.attrs.items() if k not in OF_ONE_SHARD}
     quarantined: list[Instability] = []
+    codes = np.zeros(len(PRECISION_CODES), np.int64)
 
     def load(index: int) -> tuple[Embeddings, tuple[Instability, ...]]:
         return merged(store, manifest, index, keys[index], attributes)
@@ -82,6 +85,7 @@ def fetch(
             for part, without_numbers in map_ahead(load, range(manifest.batches), SHARDS_AHEAD):
                 writer.write(part)
                 quarantined += without_numbers
+                codes += np.bincount(part.precision, minlength=len(codes))
                 on_rows(len(part))
             writer.file.attrs["rows_without_numbers"] = len(quarantined)
         partial.replace(output)
@@ -90,7 +94,12 @@ def fetch(
     finally:
         with suppress(OSError):
             partial.unlink()
-    return Fetched(output, manifest.report.records, quarantined, attributes.get("warning"))
+    precisions = {
+        name: int(codes[code]) for name, code in PRECISION_CODES.items() if code and codes[code]
+    }
+    return Fetched(
+        output, manifest.report.records, precisions, quarantined, attributes.get("warning")
+    )
 
 
 def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
@@ -137,7 +146,8 @@ def merged(
     if waiting:
         raise UserError(
             f"{len(waiting):,} rows of batch {index} of {manifest.job}, row {min(waiting)} first, "
-            f"were not finite and have not been retried yet: {how_to_go_on(manifest)}."
+            f"have no numbers yet: {how_to_go_on(manifest)}. If the job is finished, delete "
+            f"{store.url}/{keys[-1]} and submit again to have its rows computed anew."
         )
     return whole, quarantined
 
@@ -184,6 +194,11 @@ def fill(
     }
     residues = nan((starts[-1], *width), form.residue_dtype) if form.per_residue else None
     for part in parts:
+        if not place.keys() >= set(part.rows.tolist()):
+            raise UserError(
+                f"A shard of batch {index} of {manifest.job} has rows of another batch: delete "
+                f"{store.url}/{output_prefix(manifest.job)}{index:07d}.* and submit again."
+            )
         places = [place[int(row)] for row in part.rows]
         precision[places] = part.precision
         for name, values in part.pooled.items():

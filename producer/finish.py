@@ -10,7 +10,7 @@ from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import Status
 from common.store import Store
-from producer.console import console, say
+from producer.console import console, counted, say
 from producer.fetch import fetch
 from producer.tables import first_lines, problems
 
@@ -61,11 +61,14 @@ def write_output(store: Store, manifest: Manifest, output: Path) -> None:
     """Fetch a job whose batches are all done, and say what the file holds."""
     with console.status(f"Writing {output} …"):
         fetched = fetch(store, manifest, output)
-    say(f"Wrote {fetched.rows:,} embeddings to {output}.")
+    say(f"Wrote {counted(fetched.rows, 'embedding')} to {output}.")
+    if len(fetched.precisions) > 1:
+        parts = (f"{count:,} in {name}" for name, count in fetched.precisions.items())
+        say(f"Computed {', '.join(parts)}: see the dataset precision.")
     if fetched.quarantined:
         say(
-            f"{len(fetched.quarantined):,} of them have no numbers (NaN, precision none): their "
-            "forward pass was not finite at any rung. What each saw is in "
+            f"Without numbers (NaN, precision none): {counted(len(fetched.quarantined), 'row')} "
+            "whose forward pass was not finite at any rung. What each saw is in "
             f"{store.url}/{quarantine_prefix(manifest.job)}"
         )
         for line in first_lines(fetched.quarantined):

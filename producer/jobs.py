@@ -1,6 +1,7 @@
 """A job's way into the queue: opened in the ledger, its batches published, lost ones again."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from celery import Celery
@@ -8,7 +9,7 @@ from celery import Celery
 from common.batchfile import decode_batch
 from common.broker import publish, queue_name
 from common.layout import input_key
-from common.ledger import JobState, Ledger
+from common.ledger import JobState, Ledger, OnInstability
 from common.manifest import Manifest
 from common.messages import BatchResult, Instability, Status
 from common.modeltable import ModelSource
@@ -26,10 +27,16 @@ def model_of(manifest: Manifest) -> ModelSource:
 
 
 def job_queue(manifest: Manifest) -> str:
-    return queue_name(model_of(manifest), manifest.rung)
+    return queue_name(model_of(manifest), manifest.rung, manifest.rung)
 
 
-def open_job(store: Store, ledger: Ledger, app: Celery, manifest: Manifest) -> int:
+def open_job(
+    store: Store,
+    ledger: Ledger,
+    app: Celery,
+    manifest: Manifest,
+    on_instability: OnInstability = "retry",
+) -> int:
     """Open a staged job, or go on with one: publish what is neither done nor under way.
 
     The store is the truth: a ledger that does not know the job, or counts as done what the store
@@ -49,6 +56,7 @@ def open_job(store: Store, ledger: Ledger, app: Celery, manifest: Manifest) -> i
     if ledger.create(manifest, job_queue(manifest)):
         for index, shards in stored.items():
             restore_batch(store, ledger, manifest, index, shards)
+    ledger.resume(manifest.job, on_instability)
     return publish(app, model_of(manifest), ledger.outstanding(manifest))
 
 
@@ -136,18 +144,18 @@ class LostWork:
     """Publishes again what was lost: leases that ran out, and messages that vanished.
 
     Redis gives a message out before it notes that it did: a worker that is killed between the two
-    takes the message with it. Then the queue is empty, nobody holds a lease, and the job is not
-    done; if that stays so, everything outstanding is published again.
+    takes the message with it. Then its queue is empty, nobody holds a lease on the batch, and it
+    is not done; if that stays so, what is outstanding in this queue is published again.
     """
 
-    #: Looks in a row at a job that stands still before its messages count as lost.
+    #: Looks in a row at an empty queue before its messages count as lost.
     PATIENCE = 20
 
     def __init__(self, ledger: Ledger, app: Celery, manifest: Manifest) -> None:
         self.ledger = ledger
         self.app = app
         self.manifest = manifest
-        self._still = 0
+        self._empty: Counter[Rung] = Counter()
 
     def look(self) -> int:
         """Republish what is lost; returns how many batches that were."""
@@ -161,17 +169,21 @@ class LostWork:
                 if rung is first or (index, rung) in retries
             ]
             return publish(self.app, model_of(self.manifest), batches)
-        self._still = self._still + 1 if self._stands_still() else 0
-        if self._still < self.PATIENCE:
+        empty = self._empty_for_long()
+        if not empty:
             return 0
-        self._still = 0
-        return publish(self.app, model_of(self.manifest), self.ledger.outstanding(self.manifest))
+        outstanding = self.ledger.outstanding(self.manifest)
+        lost = (batch for batch in outstanding if batch.rung in empty)
+        return publish(self.app, model_of(self.manifest), lost)
 
-    def _stands_still(self) -> bool:
+    def _empty_for_long(self) -> set[Rung]:
+        """Rungs of the open job whose queue was empty at the last ``PATIENCE`` looks."""
         progress = self.ledger.progress(self.manifest.job)
-        return (
-            progress is not None
-            and progress.state is JobState.OPEN
-            and progress.leased == 0
-            and not any(map(self.ledger.queued, progress.queues.values()))
-        )
+        if progress is None or progress.state is not JobState.OPEN:
+            return set()
+        for rung, queue in progress.queues.items():
+            self._empty[rung] = 0 if self.ledger.queued(queue) else self._empty[rung] + 1
+        found = {rung for rung, looks in self._empty.items() if looks >= self.PATIENCE}
+        for rung in found:
+            self._empty[rung] = 0
+        return found

@@ -130,7 +130,7 @@ class Reader:
         # Bytes know ASCII alone: str.upper() would make SS of a German sharp s.
         residues = record.residues.encode().upper().decode().rstrip("*")
         if not residues:
-            raise self._error(record, "has no sequence")
+            raise self._error(record, "has no sequence: take it out of the file")
         if not residues.encode(errors="replace").translate(None, self._known):
             return record._replace(residues=residues)
         if self.unknown == "skip":
@@ -147,13 +147,15 @@ class Reader:
         alphabet = self.alphabet
         position = next(i for i, letter in enumerate(residues) if letter not in alphabet.letters)
         letters = set(residues)
-        protein = alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ALONE
+        hint = ""
+        if alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ALONE:
+            hint = "It looks like a protein: give a protein model with --model. "
+        elif alphabet is DNA and residues[position] == "U":
+            hint = "It looks like RNA: write T for U. "
         return (
             f"has {record.residues[position]!r} at position {position + 1}, which is no "
-            f"{alphabet.letter} that the model knows. "
-            + ("It looks like a protein: give a protein model with --model. " if protein else "")
-            + f"Mend it, or give --unknown x (embed it as {alphabet.unknown}) or --unknown skip "
-            "(leave such records out)"
+            f"{alphabet.letter} that the model knows. {hint}Mend it, or give --unknown x (embed it "
+            f"as {alphabet.unknown}) or --unknown skip (leave such records out)"
         )
 
     def _count_long(self, records: list[Record]) -> None:
@@ -189,7 +191,7 @@ def is_plain(records: list[Record], known: bytes) -> bool:
 
 def are_bases(records: list[Record]) -> bool:
     """Whether proteins are so poor in letters that they must be DNA."""
-    return not set().union(*map(RESIDUES, records)) - set("ACGTNacgtn")
+    return not set().union(*map(RESIDUES, records)) - set("ACGTUNacgtun")
 
 
 def seen(reader: FastaReader | None) -> int:

@@ -14,14 +14,8 @@ from common.ahead import map_ahead
 from common.alphabet import Alphabet
 from common.batchfile import encode_batch
 from common.layout import input_key, job_prefix
-from common.manifest import (
-    InputReport,
-    Manifest,
-    OutputForm,
-    read_manifest,
-    write_manifest,
-)
-from common.messages import OnInstability
+from common.ledger import OnInstability
+from common.manifest import InputReport, Manifest, OutputForm, read_manifest, write_manifest
 from common.modeltable import ModelSource, ModelSpec
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
@@ -129,7 +123,6 @@ def stage(
             model=request.model.text,
             alphabet=request.alphabet.name,
             rung=request.rung,
-            on_instability=request.on_instability,
             form=request.form,
             report=InputReport(
                 records=sum(size.records for size in sizes),

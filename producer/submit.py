@@ -8,11 +8,11 @@ from celery import Celery
 from common.alphabet import ALPHABETS
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
-from common.manifest import Manifest, write_manifest
+from common.manifest import Manifest
 from common.modeltable import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
 from producer.batches import Budget, batch_tokens
-from producer.console import console, say
+from producer.console import console, counted, say
 from producer.jobs import job_queue, open_job
 from producer.staging import Request, find_job, job_name, stage
 
@@ -81,18 +81,27 @@ def submit(
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
         manifest = stage_alone(request, store, ledger, fingerprint, budget, spec)
-        published = open_job(store, ledger, app, manifest)
+        published = open_job(store, ledger, app, manifest, request.on_instability)
     else:
-        if manifest.on_instability != request.on_instability:
-            manifest = manifest.model_copy(update={"on_instability": request.on_instability})
-            write_manifest(store, manifest)
-        published = open_job(store, ledger, app, manifest)
+        published = open_job(store, ledger, app, manifest, request.on_instability)
         say(
             f"This input was submitted before: going on with job {manifest.job}, "
             f"{published:,} of {manifest.batches:,} batches to do."
         )
+        warn_of_retries(ledger, manifest.job, request)
     report_input(manifest)
     return manifest
+
+
+def warn_of_retries(ledger: Ledger, job: str, request: Request) -> None:
+    progress = ledger.progress(job)
+    if request.on_instability == "fail" and progress is not None and progress.finished:
+        unstable = progress.count(f"unstable_at_{request.rung}")
+        if unstable:
+            say(
+                f"Mind: {counted(unstable, 'sequence')} of this finished job were not finite at "
+                "their first rung; --on-instability fail comes too late for them."
+            )
 
 
 def budget_for(request: Request, spec: ModelSpec, hardware: Hardware, tokens: int | None) -> Budget:
@@ -155,8 +164,8 @@ def report_input(manifest: Manifest) -> None:
     """Say what was read, and everything about it that the user may not expect."""
     report, name, letters = manifest.report, manifest.input, ALPHABETS[manifest.alphabet]
     lines = [
-        f"{name}: {report.records:,} records, {report.residues:,} {letters.plural} to embed, in "
-        f"{manifest.batches:,} batches for queue {job_queue(manifest)}."
+        f"{name}: {counted(report.records, 'record')}, {report.residues:,} {letters.plural} to "
+        f"embed, in {manifest.batches:,} batches for queue {job_queue(manifest)}."
     ]
     warnings = {
         what_of_long(manifest): report.long,
@@ -166,11 +175,13 @@ def report_input(manifest: Manifest) -> None:
         f"with unknown letters, embedded as {letters.unknown}": report.replaced,
         "with unknown letters, left out; rows keep their position in the input": report.skipped,
     }
-    lines += [f"Note: {count:,} records {what}." for what, count in warnings.items() if count]
+    lines += [
+        f"Note: {counted(count, 'record')} {what}." for what, count in warnings.items() if count
+    ]
     if report.looks_like_dna:
         lines.append(
-            "Mind: the first records have no letters but A, C, G, T and N, and this model is for "
-            "proteins. For DNA give --model dnabert_s."
+            "Mind: the first records have no letters but A, C, G, T, U and N, and this model is "
+            "for proteins. For DNA give --model dnabert_s."
         )
     for line in lines:
         say(line)

@@ -8,6 +8,7 @@ from rich.table import Column, Table
 
 from common.ledger import Progress, WorkerInfo
 from common.messages import BatchResult, Status
+from common.modeltable import ModelSource
 from common.rungs import NEXT_RUNG, Rung
 
 #: Rows and batches that are named one by one; the rest are counted.
@@ -87,12 +88,15 @@ def ladder_table(job: Progress, queued: Mapping[Rung, int]) -> Table:
 
 
 def problems(results: Iterable[BatchResult]) -> list[str]:
-    """What went wrong, a line for each batch that failed and each row that no rung could embed."""
+    """What went wrong: a line for each batch that failed, for each row that no rung could embed,
+    and for each that stopped its job.
+    """
     lines = []
     for result in results:
         if result.status is Status.FAILED:
             lines.append(f"batch {result.index} ({result.rung}) failed: {result.error}")
         lines += [f"quarantined: {bad}" for bad in result.quarantined]
+        lines += [f"not finite: {bad}" for bad in result.unstable if result.stops_job]
     return first_lines(lines)
 
 
@@ -112,9 +116,13 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             worker.model,
             worker.weights or "loading",
             worker.precision,
-            " ".join(queue.rpartition(".")[2] for queue in worker.queues),
+            " ".join(queue.removeprefix(f"{stem_of(worker)}.") for queue in worker.queues),
         )
     console.print(table)
+
+
+def stem_of(worker: WorkerInfo) -> str:
+    return ModelSource.parse(worker.model).queue
 
 
 def state_of(job: Progress) -> str:

@@ -151,6 +151,8 @@ def describe(progress: JobProgress, speed: float | None, workers: Sequence[Worke
             parts.append(f"ETA {duration(seconds)}")
     elif not progress.finished:
         parts.append(describe_workers(workers))
+    if have_other_weights(progress, workers):
+        parts.append("its workers have other weights than it began with")
     labels = {
         "rows_retried": "retried",
         "rows_quarantined": "quarantined",
@@ -159,6 +161,12 @@ def describe(progress: JobProgress, speed: float | None, workers: Sequence[Worke
     }
     parts += [f"{progress.count(n):,} {label}" for n, label in labels.items() if progress.count(n)]
     return " · ".join(parts)
+
+
+def have_other_weights(progress: JobProgress, workers: Sequence[WorkerInfo]) -> bool:
+    """Whether nobody can go on with a job, as all its workers have other weights by now."""
+    present = {worker.weights for worker in workers} - {None}
+    return progress.weights is not None and bool(present) and progress.weights not in present
 
 
 def describe_workers(workers: Sequence[WorkerInfo]) -> str:

@@ -78,7 +78,8 @@ def validate(
     """Check on this machine that a model may be served in half precision.
 
     Random sequences of all lengths are embedded in half precision and in FP32, packed and padded.
-    The result goes on record: a worker refuses to serve weights in a precision that failed.
+    The result goes on record: on a device of this name, a worker refuses to serve weights in a
+    precision that failed.
     Exit code 0: passed, 1: failed, 2: could not be done.
 
     Parameters

@@ -7,29 +7,26 @@ copy to the host. What is not finite is left out of the rows and described besid
 import logging
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.batchfile import Record
 from common.errors import UserError
 from common.manifest import OutputForm
-from common.messages import Instability, NonFinite
+from common.messages import Instability
 from common.modeltable import resolve_layers
 from common.rungs import PRECISION_CODES, Rung, ladder
-from common.shard import Array, Embeddings
-from workers.models.encoder import Encoder
+from common.shard import Embeddings
+from workers.backend import compile_blocks, exact_sums
 from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
-from workers.packing import Pack, Tokens, make_packs
-from workers.pooling import Pooled, pool, residues_of
-from workers.stability import look_at, sum_up
-from workers.windows import cut_windows, join_windows
+from workers.packing import Pack, make_packs
+from workers.pooling import pool, residues_of
+from workers.windows import cut_windows
+from workers.work import PackResult, Work, concatenate, look_at_segment
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +118,7 @@ class Engine:
             seconds = time.perf_counter() - started
         return self._assemble(work, parts, seconds)
 
-    def _prepare(self, records: Sequence[Record], form: OutputForm, precision: Rung) -> "Work":
+    def _prepare(self, records: Sequence[Record], form: OutputForm, precision: Rung) -> Work:
         sequences = [record.residues[: form.embedded(len(record.residues))] for record in records]
         firsts: Sequence[int] = range(len(sequences))
         lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
@@ -137,7 +134,7 @@ class Engine:
             precision=precision,
         )
 
-    def _run(self, work: "Work", between_packs: Callable[[], None]) -> list["PackResult"]:
+    def _run(self, work: Work, between_packs: Callable[[], None]) -> list[PackResult]:
         """Run all packs; if one does not fit the device, start again with smaller ones."""
         while True:
             parts = []
@@ -163,7 +160,7 @@ class Engine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _run_pack(self, work: "Work", pack: Pack) -> "PackResult":
+    def _run_pack(self, work: Work, pack: Pack) -> PackResult:
         """One forward pass, pooled, checked and copied to the host."""
         ids = torch.from_numpy(pack.ids).to(self.device, non_blocking=True)
         cu_seqlens = torch.from_numpy(pack.cu_seqlens).to(self.device, non_blocking=True)
@@ -186,7 +183,7 @@ class Engine:
                 )
         return PackResult(pooled, residues, unstable)
 
-    def _assemble(self, work: "Work", parts: list["PackResult"], seconds: float) -> Outcome:
+    def _assemble(self, work: Work, parts: list[PackResult], seconds: float) -> Outcome:
         """The batch's finite rows in order, and what became of the others."""
         unstable = work.describe({k: v for part in parts for k, v in part.unstable.items()})
         rows_without = {bad.row for bad in unstable}
@@ -203,101 +200,9 @@ class Engine:
                 name: work.join([getattr(part.pooled, name) for part in parts])[finite]
                 for name in work.form.pooled_names
             },
-            residues=without_single_layer(
-                [part.residues for part in parts if part.residues is not None]
-            )
+            residues=concatenate([part.residues for part in parts if part.residues is not None])
             if work.form.per_residue
             else None,
         )
         tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
         return Outcome(embeddings, unstable, work.precision, tokens, seconds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """A batch as the engine sees it: N records in S segments."""
-
-    records: Sequence[Record]  # N
-    lengths: Array  # [N], letters that are embedded
-    firsts: Sequence[int]  # N: each record's first segment
-    tokens: Tokens  # of S segments
-    layers: Sequence[int]  # resolved: from 0
-    form: OutputForm
-    precision: Rung
-
-    def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
-        """What is not finite, by record, from what was seen of segments."""
-        by_record: dict[int, list[NonFinite]] = {}
-        for segment, seen in segments.items():
-            record = int(np.searchsorted(self.firsts, segment, side="right")) - 1
-            by_record.setdefault(record, []).append(seen)
-        return tuple(
-            Instability(
-                row=self.records[i].row,
-                id=self.records[i].id,
-                length=int(self.lengths[i]),
-                seen={self.precision: sum_up(seen)},
-            )
-            for i, seen in by_record.items()
-        )
-
-    def join(self, parts: Sequence[Array]) -> Array:
-        """Pooled vectors of packs ``[s, K, D]`` to those of records, windows by their tokens."""
-        vectors = join_windows(np.concatenate(parts), self.tokens.lengths, self.firsts)
-        return without_single_layer([vectors])
-
-
-@dataclass(frozen=True)
-class PackResult:
-    """What one forward pass gave."""
-
-    pooled: Pooled
-    residues: Array | None  # [sum(L), K, D] of the finite segments
-    unstable: dict[int, NonFinite]  # by segment of the batch
-
-
-def look_at_segment(hidden: Tensor, pack: Pack, segment: int, mean: Array) -> NonFinite:
-    """What is not finite about a segment; waits for the device."""
-    start, end = pack.cu_seqlens[segment : segment + 2]
-    # BF16 and FP32 reach so far that finite terms can have a sum that is not.
-    seen = look_at(hidden[start:end]) or look_at(torch.from_numpy(mean))
-    assert seen is not None, "a sum over the segment is not finite, but all its terms are"
-    return seen
-
-
-def without_single_layer(parts: Sequence[Array]) -> Array:
-    """Parts ``[n, K, D]`` one after another; a single layer has no axis of its own."""
-    values = np.concatenate(parts)
-    return values[:, 0] if values.shape[1] == 1 else values
-
-
-@contextmanager
-def exact_sums() -> Iterator[None]:
-    """Sum matrix products in FP32, and multiply FP32 in FP32 and not in TF32, whatever this
-    process has set otherwise.
-
-    By default PyTorch lets cuBLAS add up parts of FP16 and BF16 sums in those types, where they
-    may overflow. On an H200 that is no faster.
-    """
-    matmul = torch.backends.cuda.matmul
-    before = torch.get_float32_matmul_precision()
-    fp16 = matmul.allow_fp16_reduced_precision_reduction
-    bf16 = matmul.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    matmul.allow_fp16_reduced_precision_reduction = False
-    matmul.allow_bf16_reduced_precision_reduction = False
-    try:
-        with warnings.catch_warnings():
-            # It recommends TF32 where FP32 was asked for.
-            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-        matmul.allow_fp16_reduced_precision_reduction = fp16
-        matmul.allow_bf16_reduced_precision_reduction = bf16
-
-
-def compile_blocks(model: Encoder) -> None:
-    """Compile the block that all layers share, once, for any number of tokens."""
-    for block in model.block_list():
-        block.compile(dynamic=True)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.modeltable import ESM2, Family
+from common.alphabet import SPECIAL_TOKENS
+from common.modeltable import Family
 from common.shard import Array
 from workers.packing import Pack
 from workers.stability import finite_segments
@@ -22,7 +23,7 @@ class Pooled:
 
 
 def pool(hidden: Tensor, cu_seqlens: Tensor, family: Family) -> Pooled:
-    """Pool each segment of ``hidden`` ``[T, K, D]`` in FP32; the only wait for the device.
+    """Pool each segment of ``hidden`` ``[T, K, D]`` in FP32; waits for the device once.
 
     ESM-2's mean is over residues, without ``<cls>`` and ``<eos>`` (fair-esm); DNABERT-S's over all
     tokens (its authors, and VirNucPro).
@@ -33,11 +34,12 @@ def pool(hidden: Tensor, cu_seqlens: Tensor, family: Family) -> Pooled:
     offsets = torch.cat((bounds, ends[-1:]))
     sums = torch.segment_reduce(hidden.float(), "sum", offsets=offsets, axis=0)
     sums = sums.view(-1, 3, *hidden.shape[1:])  # [N, 3, K, D]
-    if family is ESM2:
-        mean = sums[:, 1] / (ends - starts - 2)[:, None, None]
-    else:
+    if family.pools_special_tokens:
         mean = sums.sum(1) / (ends - starts)[:, None, None]
-    flags = finite_segments(sums).float()[:, None]
+    else:
+        mean = sums[:, 1] / (ends - starts - SPECIAL_TOKENS)[:, None, None]
+    # The mean too: three sums that are in range may have one that is not.
+    flags = finite_segments(torch.cat((sums, mean[:, None]), dim=1)).float()[:, None]
     # What decides whether the vectors may be used comes in the same copy.
     host = torch.cat((mean.flatten(1), sums[:, 0].flatten(1), flags), dim=1).cpu().numpy()
     vectors = host[:, :-1].reshape(-1, 2, *hidden.shape[1:])

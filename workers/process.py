@@ -22,9 +22,10 @@ from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
 from common.messages import Batch
 from common.modeltable import ModelSource
-from common.rungs import PrecisionChoice, Rung, model_precision, served_rungs
+from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
+from workers.devices import device_name
 from workers.engine import DTYPES, Engine
 from workers.heartbeat import Heartbeat
 from workers.models.loading import load_model
@@ -53,7 +54,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         # Not to be served by a CPU instead, which would hold large batches for hours.
         raise RuntimeError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']} cannot be used by PyTorch.")
     precision = model_precision(choice, on_gpu=device == "cuda")
-    queues = tuple(queue_name(source, rung) for rung in served_rungs(precision))
+    queues = tuple(queue_name(source, *step) for step in served_steps(precision))
     name = f"{device}{os.environ.get('CUDA_VISIBLE_DEVICES', '')}-{os.getpid()}"
     log.info("Loading %s in %s on %s.", source.text, precision, device_name(device))
     info = WorkerInfo(
@@ -89,11 +90,14 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
     """Load a model and get it ready.
 
     Raises:
-        UserError: no weights, or weights that are on record as unfit for this precision.
+        UserError: no weights, or weights that are on record as unfit for this precision on this
+            kind of device.
     """
     loaded = load_model(source, device=device, dtype=DTYPES[precision])
     if precision is not Rung.FP32:
-        reason = refusal(loaded.fingerprint, precision, record_stores(store_url))
+        reason = refusal(
+            loaded.fingerprint, precision, device_name(device), record_stores(store_url)
+        )
         if reason is not None:
             raise UserError(reason)
     if source.is_random:
@@ -137,10 +141,6 @@ def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str
 def is_no_reject(record: logging.LogRecord) -> bool:
     """Whether Celery's log has more to say than that a batch went back, with a traceback."""
     return not (record.exc_info and isinstance(record.exc_info[1], Reject))
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
 
 
 def main() -> None:

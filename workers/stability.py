@@ -12,19 +12,17 @@ from common.rungs import Rung
 SHOWN = 3
 
 
-class NumericalInstabilityError(ArithmeticError):
-    """Embeddings have NaN or Inf in them."""
-
-    def __init__(self, context: str, unstable: Sequence[Instability], after: Rung | None) -> None:
-        named = ". ".join(map(str, unstable[:SHOWN]))
-        more = f". And {len(unstable) - SHOWN:,} more" if len(unstable) > SHOWN else ""
-        what_next = (
-            "FP32 is the last rung: look at these sequences and at the weights."
-            if after is None
-            else f"The next rung is {after}. To see whether half precision is the cause, compute "
-            "everything in FP32: set VIRNUCPRO_DISABLE_FP16=1."
-        )
-        super().__init__(f"Numerical instability in {context}: {named}{more}. {what_next}")
+def describe_instability(where: str, unstable: Sequence[Instability], after: Rung | None) -> str:
+    """What a user should know of rows that are not finite; ``after`` is the rung they go on to."""
+    named = ". ".join(map(str, unstable[:SHOWN]))
+    more = f". And {len(unstable) - SHOWN:,} more" if len(unstable) > SHOWN else ""
+    what_next = (
+        "FP32 is the last rung: look at these sequences and at the weights."
+        if after is None
+        else f"The next rung is {after}. To see whether half precision is the cause, compute "
+        "everything in FP32: set VIRNUCPRO_DISABLE_FP16=1."
+    )
+    return f"Numerical instability in {where}: {named}{more}. {what_next}"
 
 
 def look_at(values: Tensor) -> NonFinite | None:

@@ -130,7 +130,9 @@ def plan_successor(slot: Slot, code: int, now: float) -> int:
         if slot.early_deaths >= HOPELESS:
             log.error("The worker on %s died %d times (%s).", where, slot.early_deaths, how)
             verdict = EXIT_HOPELESS
-    log.error("The worker on %s ended (%s); the next start is in %g s.", where, how, slot.pause)
+    # What only the user can mend ends the supervisor too, unless other workers are at work.
+    successor = "" if code == EXIT_USER_ERROR else f"; the next start is in {slot.pause:g} s"
+    log.error("The worker on %s ended (%s)%s.", where, how, successor)
     slot.start_at = now + slot.pause
     slot.pause = min(2 * slot.pause, LONGEST_PAUSE)
     return verdict

@@ -16,7 +16,7 @@ from common.batchfile import Record, decode_batch
 from common.errors import UserError
 from common.ledger import LEASE_SECONDS, Claim, Ledger
 from common.manifest import Manifest, OutputForm, read_manifest
-from common.messages import Batch, BatchResult, Instability, Status
+from common.messages import Batch, BatchResult, Instability, Status, retry_of
 from common.modeltable import resolve_layers
 from common.quarantine import Quarantine, write_quarantine
 from common.rungs import NEXT_RUNG
@@ -24,7 +24,7 @@ from common.shard import create_embedding_file
 from common.store import Store, StoreError
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
-from workers.stability import NumericalInstabilityError
+from workers.stability import describe_instability
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class BatchRunner:
         self.publish = publish
         self.name = name
         self.stopping = threading.Event()
-        # A job's manifest never changes once it is there.
+        # What is used of a job's manifest never changes: the job's name is made of it.
         self._manifest = lru_cache(maxsize=16)(lambda job: read_manifest(store, job))
 
     def run(self, batch: Batch) -> None:
@@ -84,20 +84,20 @@ class BatchRunner:
         owner = f"{self.name}/{uuid.uuid4().hex[:8]}"
         try:
             outcome, attempt = self._claim(batch, owner)
-            earlier = self._earlier(batch)
         except RedisError as error:
             raise GiveBackError(f"the ledger did not answer: {error}") from error
         if outcome is not Claim.TAKEN:
             log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, outcome)
             return
         try:
+            earlier = self._earlier(batch)
             if earlier is None:
                 log.info("Batch %d of %s: nothing is left to retry.", batch.index, batch.job)
                 self.ledger.release(batch, owner=owner)
                 return
             with self.heartbeat.holding(batch, owner):
                 result = self._result(batch, owner, attempt, earlier)
-            counted = self.ledger.complete(result, owner=owner)
+            self.ledger.complete(result, owner=owner)
         except NotOursError:
             log.warning("Batch %d of %s was taken over: dropped here.", batch.index, batch.job)
             return
@@ -106,14 +106,13 @@ class BatchRunner:
             self.stopping.wait(LEASE_SECONDS)
             raise GiveBackError(f"the ledger did not answer: {error}") from error
         log.info("Batch %d of %s: %s.", batch.index, batch.job, summary(result))
-        if counted and result.next is not None:
-            self._pass_on(result)
+        if result.next is not None and not result.stops_job:
+            self._pass_on(batch, result)
 
-    def _pass_on(self, result: BatchResult) -> None:
-        """Queue the rows that were not finite at the next rung."""
-        retry = self._manifest(result.job).retry(result)
+    def _pass_on(self, batch: Batch, result: BatchResult) -> None:
+        """Queue the rows that were not finite at the next rung; one message too many is no harm."""
         try:
-            self.publish(retry)
+            self.publish(retry_of(batch, result))
         except RedisError as error:
             # The ledger knows that they are to be done: whoever looks after lost work queues them.
             log.warning("The retry of batch %d could not be queued: %s.", result.index, error)
@@ -136,7 +135,9 @@ class BatchRunner:
         if batch.after is None:
             return {}
         result = self.ledger.result(batch.job, batch.index, batch.after)
-        return None if result is None else {bad.row: bad for bad in result.unstable}
+        if result is None or result.next is not batch.rung:
+            return None
+        return {bad.row: bad for bad in result.unstable}
 
     def _leave_to_others(self, reason: str) -> NoReturn:
         # Those who can do it should find it: do not take it again at once.
@@ -164,8 +165,6 @@ class BatchRunner:
             self.end_process(error)
         except (NotOursError, RedisError):
             raise
-        except NumericalInstabilityError as error:
-            return self._failure(batch, error).model_copy(update={"stops_job": True})
         except UserError as error:
             return self._failure(batch, error)
         except Exception as error:
@@ -184,6 +183,7 @@ class BatchRunner:
             seconds=outcome.seconds,
             unstable=outcome.unstable,
             next=NEXT_RUNG[outcome.precision] if outcome.unstable else None,
+            stops_job=bool(outcome.unstable) and self.ledger.stops_at_instability(batch.job),
         )
 
     def end_process(self, error: Exception) -> NoReturn:
@@ -199,7 +199,10 @@ class BatchRunner:
             after=batch.after,
             status=Status.FAILED,
             worker=self.name,
-            error=f"{type(error).__name__}: {error}",
+            # What was written for the user speaks for itself.
+            error=str(error)
+            if isinstance(error, (UserError, StoreError))
+            else f"{type(error).__name__}: {error}",
         )
 
     def _embed(self, batch: Batch, owner: str, earlier: Mapping[int, Instability]) -> Outcome:
@@ -216,7 +219,7 @@ class BatchRunner:
             raise NotOursError
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
         if outcome.unstable:
-            self._treat_instability(batch, outcome)
+            self._note_instability(batch, outcome)
         self._retrying(lambda: self._write(batch, manifest, outcome))
         return outcome
 
@@ -233,18 +236,16 @@ class BatchRunner:
         records = decode_batch(self._retrying(lambda: self.store.get(batch.key)))
         if batch.after is not None:
             records = [record for record in records if record.row in earlier]
-        if len(records) != batch.records:
-            raise ValueError(f"{batch.key} has {len(records)} of {batch.records} records")
+        expected = batch.records if batch.after is None else len(earlier)
+        if len(records) != expected:
+            raise ValueError(f"{batch.key} has {len(records)} of {expected} records")
         return records
 
-    def _treat_instability(self, batch: Batch, outcome: Outcome) -> None:
-        """Say what was seen; stop the job if that was asked for; note rows that nothing helps."""
+    def _note_instability(self, batch: Batch, outcome: Outcome) -> None:
+        """Say what was seen, and put on record the rows that no rung could embed."""
         where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
         after = NEXT_RUNG[outcome.precision]
-        error = NumericalInstabilityError(where, outcome.unstable, after)
-        log.warning("%s", error)
-        if batch.on_instability == "fail":
-            raise error
+        log.warning("%s", describe_instability(where, outcome.unstable, after))
         if after is None:
             quarantine = Quarantine(job=batch.job, batch=batch.index, rows=outcome.unstable)
             self._retrying(lambda: write_quarantine(self.store, quarantine))

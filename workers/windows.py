@@ -40,7 +40,7 @@ def join_windows(vectors: Array, weights: Array, firsts: Sequence[int]) -> Array
     """Mean of each record's windows ``[S, ...]``, weighted by ``weights`` ``[S]``: ``[N, ...]``."""
     if len(firsts) == len(vectors):
         return vectors
-    columns = weights.astype(np.float32).reshape(-1, *[1] * (vectors.ndim - 1))
-    # Summed in FP64: an Inf would be seen, an overflow of our own would not.
-    sums = np.add.reduceat(vectors * columns, firsts, axis=0, dtype=np.float64)
+    # In FP64 nothing overflows on the way; and a mean is no larger than what it is of.
+    columns = weights.astype(np.float64).reshape(-1, *[1] * (vectors.ndim - 1))
+    sums = np.add.reduceat(vectors * columns, firsts, axis=0)
     return (sums / np.add.reduceat(columns, firsts, axis=0)).astype(np.float32)

@@ -6,7 +6,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return { 'unknown', 0 } end
 -- A message of an earlier staging of the same job may describe a batch that is now another one.
 if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'created') ~= ARGV[6] then return { 'unknown', 0 } end
 local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'cancelled' or state == 'stopped' then return { 'cancelled', 0 } end
+if state == 'cancelled' or state == 'stopped' then return { state, 0 } end
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return { 'done', 0 } end
 
 local now = tonumber(redis.call('TIME')[1])

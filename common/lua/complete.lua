@@ -5,11 +5,14 @@
 --       these are (or nothing), rung where rows go on (or nothing), 1 to stop the job
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local holder = redis.call('HGET', KEYS[4], ARGV[2])
-if ARGV[3] == 'failed' and holder and ARGV[10] ~= '' and holder ~= ARGV[10] then return 0 end
+if ARGV[3] == 'failed' and ARGV[10] ~= '' and holder ~= ARGV[10] then return 0 end
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('HDEL', KEYS[4], ARGV[2])
 -- Of rows that this ledger sent nowhere: it was made anew, and begins with the rung before.
-if ARGV[12] ~= '' and redis.call('HEXISTS', KEYS[5], ARGV[12]) == 0 then return 0 end
+if ARGV[12] ~= '' then
+  local before = redis.call('HGET', KEYS[5], ARGV[12])
+  if not before or cjson.decode(before).next ~= ARGV[11] then return 0 end
+end
 if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end
 
 local function count(name, by)

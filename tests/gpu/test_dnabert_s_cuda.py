@@ -18,8 +18,8 @@ from tests.support.dnabert import (
     save_checkpoint,
     small_spec,
 )
-from workers.models.dnabert_checkpoint import read_dnabert_s
 from workers.models.dnabert_s import DNABERTS
+from workers.models.loading import load_model
 from workers.models.varlen_kernel import STAGES, takes, tiles_of, varlen_attention
 
 #: From one token to twice the window, around the edges of tiles, in no order.
@@ -76,6 +76,26 @@ def test_a_segment_that_is_not_finite_leaves_its_neighbours_exactly_as_they_are(
     assert all(torch.equal(found[n], expected[n]) for n in whole)
 
 
+@pytest.mark.parametrize("slopes", [None, SLOPES[HEADS]], ids=["plain", "alibi"])
+@pytest.mark.parametrize("amount", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("broken", ["q", "k"])
+def test_a_token_whose_query_or_key_is_not_finite_is_nan(broken, dtype, amount, slopes):
+    """All other products are above 0: a score of -Inf would be a weight of 0."""
+    shape = sum(LENGTHS), HEADS, 64
+    given = {name: torch.rand(shape, device="cuda").to(dtype) for name in ("q", "k", "v")}
+    expected = attend(**given, slopes=slopes)
+    places = bounds(LENGTHS)[:-1] + torch.tensor(LENGTHS) // 2
+    odd = places[::2]  # in every other segment
+    given[broken][odd, 1, 3] = amount
+    found = attend(**given, slopes=slopes)
+    assert found[odd, 1].isnan().all()
+    whole = [head for head in range(HEADS) if head != 1]
+    assert torch.equal(found[:, whole], expected[:, whole])
+    neighbours = zip(found.split(LENGTHS)[1::2], expected.split(LENGTHS)[1::2], strict=True)
+    assert all(torch.equal(one, other) for one, other in neighbours)
+
+
 def test_large_scores_do_not_overflow():
     q, k, v = random_qkv(64, torch.float16)
     found = attend(q * 200, k * 200, v, SLOPES[HEADS])  # scores of several 100,000
@@ -99,7 +119,7 @@ def test_a_pack_may_hold_more_values_than_32_bits_can_count():
 def exact(tmp_path_factory) -> DNABERTS:
     """The model in FP32."""
     folder = save_checkpoint(SPEC, random_checkpoint(SPEC), tmp_path_factory.mktemp("weights"))
-    return load(folder).cuda()
+    return load_model(str(folder), device="cuda", dtype=torch.float32).model
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +129,6 @@ def half(exact) -> DNABERTS:
     for block in model.blocks:
         block.compile(dynamic=True)
     return model
-
-
-def load(folder) -> DNABERTS:
-    spec, state = read_dnabert_s(folder)
-    with torch.device("meta"):
-        model = DNABERTS(spec)
-    model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
 
 
 def cast(model: DNABERTS, dtype: torch.dtype) -> DNABERTS:

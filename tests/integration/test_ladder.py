@@ -5,21 +5,27 @@ An FP16 worker on a CPU is slow, but what overflows on a GPU overflows there too
 
 import json
 import random
+import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.broker import KEY_PREFIX
+from common.ledger import Progress
 from common.rungs import PRECISION_CODES, Rung
 from tests.integration.conftest import TINY
-from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
 from tests.support.overflow import (
     RARE,
     add_too_much_at_once,
     overflow_a_hidden_unit,
 )
-from tests.support.processes import wait_until
+from tests.support.processes import run_producer
 from tests.support.results import load, oracle_means
 
 FP16 = PRECISION_CODES[Rung.FP16]
@@ -60,6 +66,40 @@ def expected_precision(of_bad: int) -> list[int]:
     return [of_bad if row in BAD_ROWS else FP16 for row in range(500)]
 
 
+#: What a worker says of a batch that it has embedded.
+EMBEDDED = re.compile(r"Batch \d+ of \S+: (\d+) sequences in (\w+), .* s(?:, (\d+) not finite)?")
+
+
+def embedded(logs: Iterable[Path]) -> tuple[dict[str, int], dict[str, int]]:
+    """Sequences that workers have embedded in each precision: finite ones, and others."""
+    finite: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    for number, precision, unstable in EMBEDDED.findall("".join(log.read_text() for log in logs)):
+        finite[precision] += int(number)
+        others[precision] += int(unstable or 0)
+    return dict(finite), dict(others)
+
+
+def assert_that_none_was_computed_twice(
+    progress: Progress, logs: Iterable[Path], repaired_by: int
+) -> None:
+    """Each of the 500 once in FP16, and the seven once at each rung up to the one that helped."""
+    if repaired_by == FP32:
+        expected = {"fp16": 493, "selective_fp32": 0, "fp32": 7}
+        not_finite = {"fp16": 7, "selective_fp32": 7, "fp32": 0}
+    else:
+        expected = {"fp16": 493, "selective_fp32": 7}
+        not_finite = {"fp16": 7, "selective_fp32": 0}
+    assert embedded(logs) == (expected, not_finite)
+    for rung in progress.queues:
+        assert progress.count(f"embedded_at_{rung}") == expected.get(rung, 0)
+        assert progress.count(f"unstable_at_{rung}") == not_finite.get(rung, 0)
+    assert progress.batches_done == progress.batches
+    assert progress.count("tokens_done") == progress.tokens
+    assert progress.count("rows_retried") == 7
+    assert progress.count("rows_quarantined") == 0
+
+
 def assert_close_to_fair_esm(found: dict, model, proteins: list[str]) -> None:
     expected = oracle_means(model, proteins, TINY.layers)
     norms = np.linalg.norm(found["mean"], axis=1) * np.linalg.norm(expected, axis=1)
@@ -86,13 +126,7 @@ def test_only_the_rows_that_overflowed_are_computed_again_until_they_are_finite(
 
     progress = fleet.ledger.progress(fleet.ledger.jobs()[0])
     assert progress.batches > 10
-    assert progress.batches_done == progress.batches
-    assert progress.count("rows_retried") == 7
-    assert progress.count("rows_quarantined") == 0
-    assert progress.count("embedded_at_fp16") == 493  # none of them twice
-    assert progress.count("embedded_at_selective_fp32") == (repaired_by == SELECTIVE_FP32) * 7
-    assert progress.count("embedded_at_fp32") == (repaired_by == FP32) * 7
-    assert progress.count("tokens_done") == progress.tokens
+    assert_that_none_was_computed_twice(progress, logs, repaired_by)
     status = fleet.producer("status", progress.job).stdout
     assert "7 sequences at a higher rung" in status
     assert "selective_fp32" in status
@@ -111,7 +145,7 @@ def test_a_worker_killed_between_result_and_retry_loses_no_row(fleet, fasta, pro
     assert before.count("rows_retried") == 3  # those of the first batch
     assert before.count("embedded_at_selective_fp32") == 0
     assert fleet.ledger.queued(before.queues[Rung.SELECTIVE_FP32]) == 0  # nobody knows of it
-    with fleet.workers(path, tmp_path, "--precision=fp16"):
+    with fleet.workers(path, tmp_path, "--precision=fp16") as logs:
         watched = fleet.producer("watch", job)
     assert watched.returncode == 0, watched.stderr
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
@@ -120,19 +154,19 @@ def test_a_worker_killed_between_result_and_retry_loses_no_row(fleet, fasta, pro
     assert found["precision"].tolist() == expected_precision(SELECTIVE_FP32)
     assert_close_to_fair_esm(found, model, proteins)
     after = fleet.ledger.progress(job)
-    assert after.count("rows_retried") == 7
-    assert after.count("embedded_at_fp16") == 493
-    assert after.rows_done == 500
+    assert_that_none_was_computed_twice(after, [tmp_path / "dying.log", *logs], SELECTIVE_FP32)
 
 
-@pytest.mark.parametrize(("precision", "rungs"), [("bf16", ["bf16", "fp32"]), ("fp32", ["fp32"])])
+@pytest.mark.parametrize(
+    ("precision", "rungs"),
+    [("fp16", ["fp16", "selective_fp32", "fp32"]), ("bf16", ["bf16", "fp32"]), ("fp32", ["fp32"])],
+)
 def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     fleet, tmp_path, precision, rungs
 ):
-    """BF16 reaches as far as FP32 does: neither can hold a sum of such numbers."""
+    """A weight is not finite itself."""
     model = random_fair_esm(TINY)
-    letter = model.embed_tokens.weight[28]
-    letter.fill_(3e38)
+    model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = float("inf")
     path = save_fair_esm(model, tmp_path / "hopeless.pt")
     fasta = tmp_path / "p.fasta"
     fasta.write_text(f">good\nMKTAYIAK\n>bad one\nMK{RARE}AY\n>fine\nGAVLIPF\n")
@@ -140,7 +174,7 @@ def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     with fleet.workers(path, tmp_path, f"--precision={precision}"):
         done = fleet.producer(*submit)
     assert done.returncode == 0, done.stderr
-    assert "1 of them have no numbers" in done.stderr
+    assert "Without numbers (NaN, precision none): 1 row whose" in done.stderr
     assert f"row 1 'bad' (5 letters): {precision}: " in done.stderr
     found = load(tmp_path / "e.h5")
     assert found["precision"].tolist() == [
@@ -167,26 +201,85 @@ def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     assert fleet.ledger.progress(job).count("rows_quarantined") == 1
 
 
-def test_a_job_may_ask_to_stop_at_the_first_instability(fleet, fasta, tmp_path):
-    _, path = overflowing(add_too_much_at_once, tmp_path)
-    submit = ("submit", fasta, "--model", path, BATCHES, "-o", tmp_path / "e.h5")
-    with fleet.workers(path, tmp_path, "--precision=fp16"):
-        done = fleet.producer(*submit, "--on-instability=fail")
-        assert done.returncode == 2
-        assert "as --on-instability fail asks for" in done.stderr
-        assert "row 0 'p0'" in done.stderr
-        assert not (tmp_path / "e.h5").exists()
-        [job] = fleet.ledger.jobs()
-        queue = fleet.ledger.progress(job).queue
-        wait_until(lambda: not fleet.ledger.queued(queue), 30)
-        stopped = fleet.ledger.progress(job)
-        assert stopped.state == "stopped"
-        assert stopped.batches_done < stopped.batches
-        kept = fleet.ledger.progress(job).count("embedded_at_fp16")
-        assert kept > 0
-        retried = fleet.producer(*submit)
+def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopped(
+    fleet, fasta, proteins, tmp_path
+):
+    """Also while messages of before the stop are still queued, and through two more rungs."""
+    model, path = overflowing(overflow_a_hidden_unit, tmp_path)
+    submit = ("submit", fasta, "--model", path, BATCHES)
+    to_file = (*submit, "-o", tmp_path / "e.h5")
+    first, second = (tmp_path / name for name in ("first", "second"))
+    first.mkdir()
+    second.mkdir()
+    job = fleet.producer(*submit, "--on-instability=fail").stdout.strip()
+    batches, queue = fleet.ledger.progress(job).batches, fleet.ledger.progress(job).queue
+    # They reach no worker before the job has stopped.
+    fleet.ledger.redis.rename(f"{KEY_PREFIX}{queue}", "aside")
+
+    with fleet.workers(path, first, "--precision=fp16") as logs:
+        done = fleet.producer(*to_file, "--on-instability=fail")
+    assert done.returncode == 2
+    assert "as --on-instability fail asks for" in done.stderr
+    assert "not finite: row 0 'p0'" in done.stderr
+    assert not (tmp_path / "e.h5").exists()
+    stopped = fleet.ledger.progress(job)
+    assert stopped.state == "stopped"
+    assert stopped.leased == 0
+    assert embedded(logs)[0] == {"fp16": stopped.count("embedded_at_fp16")}
+    assert 0 < stopped.count("embedded_at_fp16") < 493
+    assert stopped.count("unstable_at_fp16") > 0
+
+    fleet.ledger.redis.rename("aside", f"{KEY_PREFIX}{queue}")
+    again = fleet.producer(*submit)
+    assert again.returncode == 0, again.stderr
+    begun = stopped.count("batches_at_fp16")
+    assert fleet.ledger.queued(queue) == batches + (batches - begun)
+    waiting = [fleet.ledger.queued(name) for name in stopped.queues.values()]
+    assert waiting[1:] == [len(fleet.ledger.results(job)), 0]
+    with fleet.workers(path, second, "--precision=fp16") as more_logs:
+        retried = fleet.producer(*to_file)
     assert retried.returncode == 0, retried.stderr
-    # The same job goes on: what was finite is not computed again.
     assert fleet.ledger.jobs() == [job]
-    assert fleet.ledger.progress(job).count("embedded_at_fp16") == 493
-    assert load(tmp_path / "e.h5")["precision"].tolist() == expected_precision(SELECTIVE_FP32)
+    after = fleet.ledger.progress(job)
+    assert_that_none_was_computed_twice(after, [*logs, *more_logs], FP32)
+    found = load(tmp_path / "e.h5")
+    assert found["precision"].tolist() == expected_precision(FP32)
+    assert_close_to_fair_esm(found, model, proteins)
+
+
+def test_a_job_that_begins_in_fp32_is_left_to_workers_with_weights_in_fp32(
+    fleet, tiny, oracle, fasta, proteins, tmp_path
+):
+    """Half precision is disabled for the producer alone: it is to be FP32 all the same."""
+    half, full = (tmp_path / name for name in ("half", "full"))
+    half.mkdir()
+    full.mkdir()
+    submit = ("submit", fasta, "--model", tiny, BATCHES)
+    disabled = {**fleet.environment, "VIRNUCPRO_DISABLE_FP16": "1"}
+    with fleet.workers(tiny, half, "--precision=fp16") as half_logs:
+        queued = run_producer(*submit, environment=disabled)
+        assert queued.returncode == 0, queued.stderr
+        job = queued.stdout.strip()
+        waiting = fleet.ledger.progress(job)
+        assert f"No worker serves {waiting.queue} yet" in queued.stderr
+        assert f"worker start --model {tiny} --precision fp32\n" in queued.stderr
+        # Meanwhile, the worker does all of a job in half precision.
+        other = fleet.producer(*submit, "-o", tmp_path / "fp16.h5")
+        assert other.returncode == 0, other.stderr
+        waiting = fleet.ledger.progress(job)
+        assert fleet.ledger.queued(waiting.queue) == waiting.batches
+        assert (waiting.leased, waiting.rows_done, waiting.weights) == (0, 0, None)
+        with fleet.workers(tiny, full, "--precision=fp32") as full_logs:
+            done = run_producer(*submit, "-o", tmp_path / "fp32.h5", environment=disabled)
+    assert done.returncode == 0, done.stderr
+    assert job in full_logs[0].read_text()
+    assert job not in half_logs[0].read_text()
+    assert embedded(half_logs)[0] == {"fp16": 500}
+    assert embedded(full_logs)[0] == {"fp32": 500}
+    found, in_half = load(tmp_path / "fp32.h5"), load(tmp_path / "fp16.h5")
+    assert set(found["precision"]) == {FP32}
+    assert set(in_half["precision"]) == {FP16}
+    expected = oracle_means(oracle, proteins, TINY.layers)
+    assert np.abs(found["mean"] - expected).max() <= 2e-5
+    # Numbers in half precision cannot be as close: it shows in them which it was.
+    assert np.abs(in_half["mean"] - expected).max() > 2e-5

@@ -1,10 +1,12 @@
-"""``worker validate`` as a user runs it, on the CPU: tables, JSON, picture, record, exit code."""
+"""``worker validate`` as a user runs it, on the CPU: tables, JSON, picture, record, exit code, and
+what workers make of the record.
+"""
 
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from common.rungs import Rung
 from common.store import FileStore
 from tests.integration.conftest import TINY
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
-from tests.support.processes import clean_environment, run
+from tests.support.processes import Fleet, clean_environment, run, run_producer
 from workers.validation.record import refusal
 
 Validate = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -54,10 +56,6 @@ def records(folder: Path) -> list[Path]:
     return sorted(folder.rglob("validations/*.json"))
 
 
-def deciding(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each for each in document["comparisons"] if each["decides"]]
-
-
 # --- a model that may be served -----------------------------------------------------------------
 
 
@@ -66,16 +64,18 @@ def test_a_sound_model_passes_and_the_tables_fit_a_page(validate, tiny):
     assert done.returncode == 0, done.stderr
     for part in (
         *SETS,
-        "bf16 packed against fp32 padded (decides)",
+        "bf16 packed against fp32 padded",
         "bf16 padded against fp32 padded",
         "bf16 packed against bf16 padded",
         "fp32 packed against fp32 padded",
-        "PASS: these weights may be served in bf16",
+        "PASS: these weights may be served in bf16 on CPU",
     ):
         assert part in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "Random weights" not in done.stdout
+    assert "centred" in done.stdout
     assert "Embedding very_long, bf16 packed" in done.stderr
+    assert "Warning" not in done.stderr
 
 
 def test_json_is_one_document_with_everything_and_so_is_the_record(validate, tiny, cache, tmp_path):
@@ -90,8 +90,8 @@ def test_json_is_one_document_with_everything_and_so_is_the_record(validate, tin
     assert [each["name"] for each in document["sets"]] == SETS
     assert [min(each["lengths"]) for each in document["sets"]] == [1, 50, 201, 501, 1]
     assert len(document["comparisons"]) == 4 * len(SETS)
-    assert [each["set"] for each in deciding(document)] == SETS
-    name = f"virnucpro-fleet/validations/{document['fingerprint']}.bf16.json"
+    assert all(each["figures"]["centred_cosine_min"] > 0.9 for each in document["comparisons"])
+    name = f"virnucpro-fleet/validations/{document['fingerprint']}.bf16.cpu.json"
     in_store = tmp_path / "store" / name.partition("/")[2]
     assert (records(cache), records(tmp_path / "store")) == ([cache / name], [in_store])
     assert json.loads(in_store.read_text()) == json.loads((cache / name).read_text()) == document
@@ -150,12 +150,13 @@ def test_a_model_that_overflows_fails_and_workers_are_told(validate, overflowing
     assert done.returncode == 1, done.stderr
     document = json.loads(done.stdout)
     assert document["passed"] is False
-    assert document["nan"] == 20 * TINY.dim
-    assert all("nan" in each["failures"] for each in deciding(document))
+    assert document["nan"] == 2 * 20 * TINY.dim  # packed and padded
+    failed = {each["measured"] for each in document["comparisons"] if "nan" in each["failures"]}
+    assert failed == {"fp16 packed", "fp16 padded"}
     assert (tmp_path / "c.png").is_file()
     stores = [FileStore(cache / "virnucpro-fleet")]
-    assert "no finite embedding" in str(refusal(document["fingerprint"], Rung.FP16, stores))
-    assert refusal(document["fingerprint"], Rung.BF16, stores) is None
+    assert "no finite embedding" in str(refusal(document["fingerprint"], Rung.FP16, "CPU", stores))
+    assert refusal(document["fingerprint"], Rung.BF16, "CPU", stores) is None
 
 
 def test_what_overflows_in_fp16_does_not_in_bf16(validate, overflowing):
@@ -167,9 +168,75 @@ def test_what_overflows_in_fp16_does_not_in_bf16(validate, overflowing):
 def test_a_failure_is_marked_in_the_tables(validate, overflowing):
     done = validate("--model", overflowing, "--precision", "fp16")
     assert done.returncode == 1
-    assert f"{4 * TINY.dim} !" in done.stdout
-    assert "FAIL: these weights must not be served in fp16: no finite embedding" in done.stdout
+    assert f"{4 * TINY.dim}!" in done.stdout
+    assert "FAIL: these weights must not be served in fp16 on CPU: no finite" in done.stdout
+    assert "out of bounds: nan, cosine_min." in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+# --- what workers make of it --------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached_fleet(fleet, cache) -> Fleet:
+    """A fleet on a machine where ``validate`` ran."""
+    return replace(fleet, environment={**fleet.environment, "XDG_CACHE_HOME": str(cache)})
+
+
+def start(model: Path, fleet: Fleet) -> "subprocess.CompletedProcess[str]":
+    """Start a worker in FP16 that is expected to end by itself."""
+    options = ["--model", model, "--precision", "fp16", "--gpus", "none"]
+    return run("workers.cli", "start", *options, environment=fleet.environment)
+
+
+def assert_refused(done: "subprocess.CompletedProcess[str]", folder: Path) -> None:
+    (record,) = records(folder)
+    assert done.returncode == 2, done.stderr
+    assert "must not be served in fp16 on CPU: their validation there of 2" in done.stderr
+    assert f"The record is file://{record}." in done.stderr
+    assert "worker validate --model " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failure_in_the_store_is_refused_on_every_machine(validate, overflowing, fleet, tmp_path):
+    validate("--model", overflowing, "--precision", "fp16", "--store", fleet.store_url)
+    elsewhere = replace(fleet, environment={**fleet.environment, "XDG_CACHE_HOME": str(tmp_path)})
+    assert_refused(start(overflowing, elsewhere), tmp_path / "store")
+    assert not fleet.ledger.workers()
+
+
+def test_a_failure_in_the_cache_is_refused_and_another_precision_is_served(
+    validate, overflowing, cached_fleet, cache, tmp_path
+):
+    validate("--model", overflowing, "--precision", "fp16")
+    assert_refused(start(overflowing, cached_fleet), cache)
+    with cached_fleet.workers(overflowing, tmp_path, "--precision=fp32"):
+        (worker,) = cached_fleet.ledger.workers()
+        assert worker.precision == "fp32"
+
+
+def test_who_passes_after_a_failure_is_served(validate, tiny, cached_fleet, cache, tmp_path):
+    command = ("--model", tiny, "--precision", "fp16")
+    assert validate(*command).returncode == 0
+    (record,) = records(cache)
+    record.write_text(record.read_text().replace('"passed": true', '"passed": false'))
+    assert_refused(start(tiny, cached_fleet), cache)
+    assert validate(*command).returncode == 0
+    with cached_fleet.workers(tiny, tmp_path, "--precision=fp16"):
+        (worker,) = cached_fleet.ledger.workers()
+        assert worker.precision == "fp16"
+
+
+def test_a_local_run_ends_with_the_refusal(validate, overflowing, examples, cache, tmp_path):
+    validate("--model", overflowing, "--precision", "fp16")
+    done = run_producer(
+        *("submit", examples, "--local", "--model", overflowing, "--precision", "fp16"),
+        *("-o", "e.h5"),
+        environment=clean_environment(XDG_CACHE_HOME=str(cache)),
+        cwd=tmp_path,
+    )
+    assert_refused(done, cache)
+    assert not list(tmp_path.glob("e.h5*"))
 
 
 # --- what cannot be done ------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from common.manifest import InputReport, Manifest, OutputForm
-from common.messages import Batch, BatchResult, Instability, NonFinite, Status
+from common.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
 from common.rungs import NEXT_RUNG, Rung
 
 #: Of every record of a job that is not told otherwise.
@@ -62,12 +62,14 @@ def ok(batch: Batch, *, worker: str = "a", precision: Rung | None = None) -> Bat
         worker=worker,
         precision=precision or batch.rung,
         records=batch.records,
-        tokens=batch.tokens,
+        tokens=batch.records * TOKENS_PER_RECORD,
         seconds=0.25,
     )
 
 
-def unstable(batch: Batch, *rows: int, precision: Rung | None = None) -> BatchResult:
+def unstable(
+    batch: Batch, *rows: int, precision: Rung | None = None, stops_job: bool = False
+) -> BatchResult:
     """These rows (0 if none are named) are not finite, the others are."""
     precision = precision or batch.rung
     rows = rows or (0,)
@@ -80,11 +82,12 @@ def unstable(batch: Batch, *rows: int, precision: Rung | None = None) -> BatchRe
             "tokens": TOKENS_PER_RECORD * kept,
             "unstable": tuple(b.model_copy(update={"seen": {precision: SEEN}}) for b in bad),
             "next": NEXT_RUNG[precision],
+            "stops_job": stops_job,
         }
     )
 
 
-def failed(batch: Batch, *, stops_job: bool = False) -> BatchResult:
+def failed(batch: Batch) -> BatchResult:
     """No row has numbers, and no rung is to be tried."""
     return BatchResult(
         job=batch.job,
@@ -94,5 +97,9 @@ def failed(batch: Batch, *, stops_job: bool = False) -> BatchResult:
         status=Status.FAILED,
         worker="a",
         error="ValueError: no",
-        stops_job=stops_job,
     )
+
+
+def retry_after(manifest: Manifest, result: BatchResult) -> Batch:
+    """The retry that follows a result."""
+    return retry_of(manifest.batch(result.index), result)

@@ -124,7 +124,20 @@ def test_different_weights_have_different_fingerprints(fair_esm_file, tmp_path):
 def test_one_changed_tensor_changes_the_fingerprint(fair_esm_file, name):
     _, state, _ = read_weights(ModelSource(str(fair_esm_file)))
     changed = state | {name: state[name] * 1.01}
-    assert fingerprint_of(changed) != fingerprint_of(state)
+    assert fingerprint_of(changed, {}) != fingerprint_of(state, {})
+
+
+def test_another_vocabulary_changes_the_fingerprint():
+    state = {"weight": torch.arange(6.0)}
+    others = [{}, {"A": 0, "C": 1}, {"A": 1, "C": 0}, {"A": 0, "G": 1}]
+    assert len({fingerprint_of(state, vocabulary) for vocabulary in others}) == 4
+    assert fingerprint_of(state, {"C": 1, "A": 0}) == fingerprint_of(state, others[1])
+
+
+def test_a_fingerprint_is_the_same_in_every_version_of_the_fleet():
+    """Shards and validation records name weights by it."""
+    state = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.linspace(0, 1, 9000)}
+    assert fingerprint_of(state, {}) == "5d3e038efa273493"
 
 
 def test_the_precision_of_serving_does_not_change_the_fingerprint(fair_esm_file):
@@ -144,7 +157,7 @@ def test_random_weights_are_the_same_every_time_and_give_finite_embeddings():
 
 def test_random_weights_of_another_seed_are_others():
     one, other = (random_weights(ESM2, SPEC, seed) for seed in (0, 1))
-    assert fingerprint_of(one) != fingerprint_of(other)
+    assert fingerprint_of(one, {}) != fingerprint_of(other, {})
 
 
 # --- what is refused --------------------------------------------------------------------------
@@ -168,7 +181,7 @@ def edit_weights(folder: Path, edit) -> None:
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
-        ("esm.encoder.layer.1.attention.self.key.weight", "blocks.1.key.weight"),
+        ("esm.encoder.layer.1.attention.self.key.weight", "blocks.1.k.weight"),
         ("esm.encoder.layer.2.output.dense.bias", "blocks.2.fc2.bias"),
         ("esm.embeddings.word_embeddings.weight", "embed_tokens.weight"),
         ("esm.encoder.emb_layer_norm_after.weight", "final_norm.weight"),

@@ -124,6 +124,13 @@ def test_template_truncation_and_padding_of_a_file_change_nothing(file):
     assert words(DNATokenizer.from_file(file), sequences) == words(OWN, sequences)
 
 
+def test_the_vocabulary_is_every_token_and_its_id(file):
+    edit(file, lambda content: content["model"]["vocab"].update({"NNNN": 4095}))
+    assert OWN.vocabulary["[UNK]"] == 0
+    assert len(OWN.vocabulary) == VOCABULARY
+    assert DNATokenizer.from_file(file).vocabulary == OWN.vocabulary | {"NNNN": 4095}
+
+
 def refusal(file: Path) -> str:
     """The error's text, which must name the file."""
     with pytest.raises(UserError) as caught:

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.errors import UserError
-from common.modeltable import DNABERT_S, MODELS
+from common.modeltable import DNABERT_S, MODELS, ModelSource, ModelSpec
 from tests.support.dnabert import (
     EXPONENTS,
+    bounds,
     packed,
     padded,
     random_checkpoint,
@@ -22,9 +23,21 @@ from tests.support.dnabert import (
     save_checkpoint,
     small_spec,
 )
-from workers.models.alibi import QUERIES, Alibi, alibi_slopes, bias_table, biases_of
-from workers.models.dnabert_checkpoint import read_dnabert_s
+from workers.models import alibi
+from workers.models.alibi import (
+    QUERIES,
+    Alibi,
+    BiasedSegments,
+    FlashSegments,
+    alibi_attention,
+    alibi_slopes,
+    bias_table,
+    biases_of,
+    padded_layout,
+)
 from workers.models.dnabert_s import DNABERTS, VOCABULARY
+from workers.models.loading import load_model, read_weights
+from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 
 #: The bound of every comparison in FP32.
 CLOSE = 1e-5
@@ -36,13 +49,9 @@ SPEC = SPECS[0]
 LENGTHS = [57, 2, QUERIES, 3, QUERIES + 41, 1]
 
 
-def load(folder: Path) -> DNABERTS:
-    """As workers do: built without memory, then filled."""
-    spec, state = read_dnabert_s(folder)
-    with torch.device("meta"):
-        model = DNABERTS(spec)
-    model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
+def read(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
+    spec, state, _ = read_weights(ModelSource(str(folder)))
+    return spec, state
 
 
 @pytest.fixture(scope="module", params=SPECS, ids=lambda spec: spec.name)
@@ -57,7 +66,8 @@ def weights(spec) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def model(spec, weights, tmp_path_factory) -> DNABERTS:
-    return load(save_checkpoint(spec, weights, tmp_path_factory.mktemp("weights")))
+    folder = save_checkpoint(spec, weights, tmp_path_factory.mktemp("weights"))
+    return load_model(str(folder), dtype=torch.float32).model
 
 
 @pytest.fixture(scope="module")
@@ -147,31 +157,14 @@ def test_half_precision_is_close_to_the_published_equations(
 
 
 @pytest.mark.parametrize("run", [run_padded, run_packed])
-def test_a_stream_in_fp32_with_products_in_fp16_keeps_its_dtype(model, sequences, expected, run):
-    """What the selective precision rung makes of a model."""
-    mixed = copy.deepcopy(model)
-    mixed.attention_dtype = torch.float16
-    for block in mixed.blocks:
-        block.qkv, block.fc1 = (FP16Linear(linear) for linear in (block.qkv, block.fc1))
-        block.out, block.fc2 = (FP32Linear(linear) for linear in (block.out, block.fc2))
+@pytest.mark.parametrize("apply", [apply_selective_fp32, apply_fp32])
+def test_the_rungs_above_fp16_are_close_to_the_published_equations(
+    model, sequences, expected, run, apply
+):
     last = model.spec.layers
-    found = run(mixed, sequences, [last])[last]
+    found = run(apply(copy.deepcopy(model).half()), sequences, [last])[last]
     assert found.dtype == torch.float32
     assert F.cosine_similarity(found.double(), expected[last], dim=-1).min() > 0.99999
-
-
-class FP16Linear(torch.nn.Module):
-    def __init__(self, linear: torch.nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear.half()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.half())
-
-
-class FP32Linear(FP16Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.float(), self.linear.weight.float(), self.linear.bias.float())
 
 
 def test_a_compiled_block_serves_packs_of_any_number_of_segments(model, sequences):
@@ -228,6 +221,63 @@ def test_biases_cut_from_the_table_are_those_of_the_distances(first):
     assert torch.equal(biases[0], -slopes[:, None, None] * distance)
 
 
+# --- attention of what is not finite ----------------------------------------------------------
+
+
+def infinite(broken: str, length: int) -> tuple[dict[str, Tensor], Tensor, int]:
+    """Queries and keys ``[T, H, Dh]`` of two segments, all above 0 but one in the last, ``broken``:
+    there a product with it is -Inf.
+    """
+    given = {name: torch.rand(10 + length, 4, 16).half() for name in ("q", "k", "v")}
+    given[broken][10 + length // 2, 1, 3] = -torch.inf
+    return given, bounds([10, length]), length
+
+
+def assert_last_segment_is_nan(found: Tensor, broken: str, length: int) -> None:
+    """Of the head that has it: at that query, or wherever that key is seen."""
+    assert found[:10].isfinite().all()
+    assert found[:, [0, 2, 3]].isfinite().all()
+    seen = slice(10, None) if broken == "k" else 10 + length // 2
+    assert found[seen, 1].isnan().all()
+    assert broken == "k" or int(found.isnan().sum()) == 16
+
+
+@pytest.mark.parametrize("broken", ["q", "k"])
+@pytest.mark.parametrize("length", [5, 2 * QUERIES + 7])
+def test_a_segment_with_an_infinite_query_or_key_is_nan(broken, length):
+    """An infinite key would have a weight of 0, and be missing in a result that is finite."""
+    given, cu_seqlens, longest = infinite(broken, length)
+    layout = BiasedSegments(cu_seqlens.diff(), bias_table(alibi_slopes(4), max(longest, 10)))
+    assert_last_segment_is_nan(alibi_attention(**given, layout=layout), broken, length)
+
+
+@pytest.mark.parametrize("broken", ["q", "k"])
+def test_a_padded_sequence_with_an_infinite_query_or_key_is_nan(broken):
+    given, _, _ = infinite(broken, 10)
+    given = {name: tensor.unflatten(0, (2, 10)) for name, tensor in given.items()}
+    layout = padded_layout(alibi_slopes(4), torch.ones(2, 10, dtype=torch.bool))
+    found = alibi_attention(**given, layout=layout).flatten(0, 1)
+    assert_last_segment_is_nan(found, broken, 10)
+
+
+@pytest.mark.parametrize("broken", ["q", "k"])
+def test_flash_attn_is_given_nan_for_infinite_queries_and_keys(broken, monkeypatch):
+    """It would give a key whose scores are -Inf a weight of 0."""
+    seen = {}
+
+    def kernel(q, k, v, *_, alibi_slopes):
+        seen.update(q=q, k=k, v=v)
+        return q
+
+    monkeypatch.setattr(alibi, "FLASH_ATTN", kernel)
+    given, cu_seqlens, longest = infinite(broken, 5)
+    alibi_attention(**given, layout=FlashSegments(cu_seqlens, longest, alibi_slopes(4)))
+    for name, tensor in given.items():
+        assert seen[name].dtype == torch.float16
+        assert torch.equal(seen[name].isnan(), tensor.isinf())
+        assert torch.equal(seen[name].nan_to_num(0), tensor.nan_to_num(0, 0, 0))
+
+
 # --- checkpoints ------------------------------------------------------------------------------
 
 
@@ -242,7 +292,7 @@ def edit_weights(folder: Path, edit) -> None:
 
 
 def assert_same_weights(one: Path, other: dict[str, Tensor]) -> None:
-    _, state = read_dnabert_s(one)
+    _, state = read(one)
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
@@ -253,20 +303,20 @@ def with_prefix_and_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_shape_and_names_are_those_of_the_model(folder):
-    spec, state = read_dnabert_s(folder)
+    spec, state = read(folder)
     assert spec == SPEC
     assert spec.family is DNABERT_S
     assert state.keys() == DNABERTS(SPEC).state_dict().keys()
 
 
 def test_a_prefix_and_a_head_change_nothing(folder):
-    _, state = read_dnabert_s(folder)
+    _, state = read(folder)
     edit_weights(folder, with_prefix_and_head)
     assert_same_weights(folder, state)
 
 
 def test_pickled_weights_load_to_the_same(folder):
-    _, state = read_dnabert_s(folder)
+    _, state = read(folder)
     weights = with_prefix_and_head(load_file(folder / "model.safetensors"))
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -278,14 +328,27 @@ def test_the_first_token_type_is_part_of_every_word_in_fp32(folder):
     weights = load_file(folder / "model.safetensors")
     words = weights["embeddings.word_embeddings.weight"]
     types = weights["embeddings.token_type_embeddings.weight"]
-    _, state = read_dnabert_s(folder)
+    _, state = read(folder)
     assert torch.equal(state["embed_tokens.weight"], words.float() + types[0].float())
+
+
+def test_the_same_weights_with_another_vocabulary_have_another_fingerprint(folder):
+    def fingerprint() -> str:
+        return load_model(str(folder), dtype=torch.float32).fingerprint
+
+    before, file = fingerprint(), folder / "tokenizer.json"
+    assert fingerprint() == before
+    content = json.loads(file.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["AC"], vocabulary["GT"] = vocabulary["GT"], vocabulary["AC"]
+    file.write_text(json.dumps(content))
+    assert fingerprint() != before
 
 
 def refusal(folder: Path) -> str:
     """The error's text, which must name the folder."""
     with pytest.raises(UserError) as caught:
-        read_dnabert_s(folder)
+        read(folder)
     assert str(folder) in str(caught.value)
     return str(caught.value)
 

@@ -16,7 +16,7 @@ from tests.support.fair_esm import (
     save_fair_esm,
     tokenize,
 )
-from workers.models.esm2 import ESM2, exact_inv_freq
+from workers.models.esm2 import ESM2, exact_inv_freq, rotate
 from workers.models.loading import load_model
 
 #: The bound of every comparison in FP32.
@@ -157,6 +157,24 @@ def test_one_representation_alone_equals_the_same_from_a_full_run(model, tokens)
     full = run_packed(model, tokens, every_layer(model))
     for layer in every_layer(model):
         assert torch.equal(run_packed(model, tokens, [layer])[layer], full[layer])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_query_or_key_that_is_not_finite_is_nan_where_it_is_rotated(dtype):
+    """As an infinite one it could be a weight of 0 in a result that is finite."""
+    x = torch.ones(5, 1, 4, dtype=dtype)
+    x[1, 0, 0], x[2, 0, 3], x[3, 0, 1] = torch.inf, -torch.inf, torch.nan
+    x[4] = torch.finfo(dtype).max  # turned by 45 degrees a component grows by the root of 2
+    half = torch.full((5, 1, 2), 0.5**0.5)
+    found = rotate(x, half, half)
+    assert found.dtype == dtype
+    assert not found.isinf().any()
+    assert found.isnan().any(-1).flatten().tolist() == [False, True, True, True, True]
+
+
+def test_the_largest_queries_and_keys_stay_as_they_are():
+    x = torch.tensor([[[65504.0, -65504.0, 1.0, 0.0]]]).half()
+    assert torch.equal(rotate(x, torch.ones(1, 1, 2), torch.zeros(1, 1, 2)), x)
 
 
 @pytest.mark.parametrize("cast", [torch.nn.Module.half, torch.nn.Module.bfloat16])

@@ -9,7 +9,7 @@ import pytest
 
 from common.batchfile import Record
 from common.errors import UserError
-from common.layout import output_prefix, shard_key
+from common.layout import output_prefix, quarantine_key, shard_key
 from common.manifest import Manifest, OutputForm
 from common.messages import Instability
 from common.quarantine import Quarantine, write_quarantine
@@ -334,7 +334,7 @@ def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_
     write_output(job.store, job.manifest, output)
     told = capsys.readouterr().err
     assert f"Wrote 7 embeddings to {output}." in told
-    assert "2 of them have no numbers (NaN, precision none)" in told
+    assert "Without numbers (NaN, precision none): 2 rows whose forward pass was not" in told
     assert f"{job.store.url}/{job.manifest.job}/quarantine/" in told
     assert "  row 0 'id0' (3 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 to" in told
     assert "  row 3 'id3'" in told
@@ -343,7 +343,23 @@ def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_
 def test_a_file_without_such_rows_needs_no_such_word(job, output, capsys):
     job.compute_all()
     write_output(job.store, job.manifest, output)
-    assert "no numbers" not in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Without numbers" not in told
+    assert "Computed" not in told
+
+
+def test_the_user_is_told_how_many_rows_each_precision_computed_if_there_are_several(
+    job, output, capsys
+):
+    job.compute(0, rows=[1])
+    job.compute(0, rung=Rung.SELECTIVE_FP32, rows=[3])
+    job.quarantine(0, [0])
+    job.compute(1)
+    job.compute(2, precision=Rung.FP32)
+    write_output(job.store, job.manifest, output)
+    told = capsys.readouterr().err
+    assert "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see the dataset precision." in told
+    assert "Without numbers (NaN, precision none): 1 row whose" in told
 
 
 # --- what cannot be fetched ---------------------------------------------------------------------
@@ -353,8 +369,7 @@ def refusal(job: Job, output) -> str:
     """The message that a fetch ends with, which leaves no file."""
     with pytest.raises(UserError) as caught:
         fetch(job.store, job.manifest, output)
-    assert not output.is_file()
-    assert not output.with_name("out.h5.partial").is_file()
+    assert [path for path in output.parent.glob("*") if path.is_file()] == []
     return str(caught.value)
 
 
@@ -376,9 +391,10 @@ def test_rows_that_wait_for_a_retry_are_refused_with_what_to_do(job, output):
     job.compute(2, rows=[7])
     name = job.manifest.job
     assert refusal(job, output) == (
-        f"2 rows of batch 2 of {name}, row 6 first, were not finite and have not been retried yet: "
-        f"see producer status {name}, wait with producer watch {name}, or submit the same input "
-        "again to retry what failed."
+        f"2 rows of batch 2 of {name}, row 6 first, have no numbers yet: see producer status "
+        f"{name}, wait with producer watch {name}, or submit the same input again to retry what "
+        f"failed. If the job is finished, delete {job.store.url}/{shard_key(name, 2, Rung.FP16)} "
+        "and submit again to have its rows computed anew."
     )
 
 
@@ -408,7 +424,33 @@ def test_a_quarantine_of_another_batch_is_no_excuse(job, output):
     job.quarantine(1, [0])
     job.compute(1)
     job.compute(2)
-    assert "row 0 first, were not finite" in refusal(job, output)
+    assert "row 0 first, have no numbers yet" in refusal(job, output)
+
+
+def test_rows_of_another_batch_are_refused_with_what_to_delete(job, output):
+    job.compute(0)
+    job.compute(1)
+    job.compute(2)
+    name = job.manifest.job
+    other = job.store.get(shard_key(name, 1, Rung.FP16))
+    job.store.put(shard_key(name, 0, Rung.FP16), other)
+    assert refusal(job, output) == (
+        f"A shard of batch 0 of {name} has rows of another batch: delete "
+        f"{job.store.url}/{name}/output/0000000.* and submit again."
+    )
+
+
+def test_a_damaged_quarantine_is_refused_with_what_to_delete(job, output):
+    job.compute(0, rows=[1])
+    job.quarantine(0, [0, 3])
+    job.compute(1)
+    job.compute(2)
+    name = job.manifest.job
+    job.store.put(quarantine_key(name, 0), b"{")
+    assert refusal(job, output) == (
+        f"{job.store.url}/{name}/quarantine/0000000.json is damaged: delete it and the batch's "
+        f"last shard, {job.store.url}/{name}/output/0000000.*, and submit the same input again."
+    )
 
 
 def test_files_that_are_no_shards_of_the_job_are_warned_of_and_left_alone(job, output, caplog):

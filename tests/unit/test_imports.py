@@ -75,6 +75,6 @@ def test_the_producer_starts_without_torch_and_without_a_worker():
 
 
 def test_the_models_can_be_used_without_the_fleet():
-    loaded = modules_after("import workers.models.esm2, workers.models.checkpoints")
+    loaded = modules_after("import workers.models.esm2, workers.models.loading")
     strangers = ("celery", "kombu", "redis", "boto3", "common.store", "common.ledger", "producer")
     assert [m for m in loaded if any(is_within(m, stranger) for stranger in strangers)] == []

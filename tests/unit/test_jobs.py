@@ -11,18 +11,26 @@ from redis import Redis
 
 from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
-from common.broker import KEY_PREFIX, make_celery
+from common.broker import KEY_PREFIX, make_celery, publish
 from common.errors import UserError
 from common.layout import input_key, output_prefix, quarantine_key, shard_key
-from common.ledger import Claim, JobState, Ledger, Progress, field_of, job_key
+from common.ledger import (
+    Claim,
+    JobState,
+    Ledger,
+    OnInstability,
+    Progress,
+    field_of,
+    job_key,
+)
 from common.manifest import OutputForm
 from common.messages import Batch, BatchResult, Instability, NonFinite, Status
 from common.quarantine import Quarantine, read_quarantine, write_quarantine
 from common.rungs import Rung, ladder
 from common.store import FileStore
-from producer.jobs import LostWork, job_queue, open_job, result_of_shard
+from producer.jobs import LostWork, job_queue, model_of, open_job, result_of_shard
 from producer.shards import shards_of
-from tests.support.jobs import failed, manifest_of, ok, unstable
+from tests.support.jobs import failed, manifest_of, ok, retry_after, unstable
 from tests.support.shards import store_inputs, store_shard
 
 FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32
@@ -78,8 +86,8 @@ class Job:
         assert progress is not None
         return progress
 
-    def open(self) -> int:
-        return open_job(self.store, self.ledger, self.app, self.manifest)
+    def open(self, on_instability: OnInstability = "retry") -> int:
+        return open_job(self.store, self.ledger, self.app, self.manifest, on_instability)
 
     def queued(self) -> dict[str, int]:
         """Messages in each queue of the job that has any."""
@@ -205,18 +213,18 @@ def test_a_job_that_goes_on_queues_its_retries_at_their_rungs(job, redis):
     job.open()
     first = job.compute(job.manifest.batch(0), [0, 3])
     second = job.compute(job.manifest.batch(1), [4])
-    again = job.compute(job.manifest.retry(second), [4])
+    again = job.compute(retry_after(job.manifest, second), [4])
     redis.delete(f"{KEY_PREFIX}{job_queue(job.manifest)}")
     assert job.open() == 3
     assert job.queued() == {"fp16": 1, "selective_fp32": 1, "fp32": 1}
     queues = job.progress.queues
-    assert messages(redis, queues[SELECTIVE]) == [job.manifest.retry(first)]
-    assert messages(redis, queues[FP32]) == [job.manifest.retry(again)]
+    assert messages(redis, queues[SELECTIVE]) == [retry_after(job.manifest, first)]
+    assert messages(redis, queues[FP32]) == [retry_after(job.manifest, again)]
 
 
 def test_what_failed_is_tried_again_at_its_rung(job):
     job.open()
-    retry = job.manifest.retry(job.compute(job.manifest.batch(0), [0]))
+    retry = retry_after(job.manifest, job.compute(job.manifest.batch(0), [0]))
     job.ledger.complete(failed(retry))
     job.ledger.complete(failed(job.manifest.batch(1)))
     job.compute(job.manifest.batch(2))
@@ -229,13 +237,36 @@ def test_what_failed_is_tried_again_at_its_rung(job):
     assert job.progress.rows_by_precision == {"fp16": 6, "selective_fp32": 1}
 
 
-def test_a_job_that_stopped_is_opened_again(job):
-    job.open()
-    job.ledger.complete(failed(job.manifest.batch(1), stops_job=True))
+def test_a_job_that_stopped_goes_on_with_the_retry_and_what_was_not_begun(job, redis):
+    job.open("fail")
+    stopping = unstable(job.manifest.batch(0), 0, 3, stops_job=True)
+    job.shard(0, FP16, [1])
+    job.ledger.complete(stopping)
     assert job.progress.state is JobState.STOPPED
-    job.open()
+    take_all_messages(job)
+    assert job.open() == 3
     assert job.progress.state is JobState.OPEN
-    assert job.outstanding() == [(0, FP16), (1, FP16), (2, FP16)]
+    assert job.outstanding() == [(0, SELECTIVE), (1, FP16), (2, FP16)]
+    assert job.queued() == {"fp16": 2, "selective_fp32": 1}
+    assert messages(redis, job.progress.queues[SELECTIVE]) == [retry_after(job.manifest, stopping)]
+    job.work()
+    assert job.progress.finished
+    assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 2}
+
+
+def test_a_job_stops_at_instability_if_the_last_who_opened_it_asked_for_that(job):
+    for policy in ("retry", "fail", "retry"):
+        job.open(policy)
+        assert job.ledger.stops_at_instability(job.name) == (policy == "fail")
+
+
+def test_a_job_that_is_opened_on_a_wiped_ledger_stops_as_it_is_asked_to(job):
+    job.open("fail")
+    job.shard(0, FP16, [1])
+    job.ledger.redis.flushall()
+    assert job.open("fail") == 3
+    assert job.ledger.stops_at_instability(job.name)
+    assert job.outstanding() == [(0, SELECTIVE), (1, FP16), (2, FP16)]
 
 
 # --- a ledger that is gone ----------------------------------------------------------------------
@@ -383,6 +414,20 @@ def test_a_ledger_that_counts_what_the_store_has_no_more_is_made_anew(job, lost)
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 6}
     assert job.progress.count("rows_quarantined") == 1
+
+
+def test_a_quarantine_that_is_damaged_is_made_anew_with_the_last_shard(job):
+    """As ``fetch`` tells its user: delete both and submit the same input again."""
+    job.open()
+    for _ in range(3):
+        job.work(3)
+    job.store.delete(quarantine_key(job.name, 0))
+    job.store.delete(shard_key(job.name, 0, FP32))
+    assert job.open() == 1
+    assert job.outstanding() == [(0, FP32)]
+    job.work(3)
+    assert job.progress.finished
+    assert [row.row for row in read_quarantine(job.store, job.name, 0)] == [3]
 
 
 def test_shards_that_come_while_a_job_is_opened_do_not_make_its_ledger_doubtful(job, monkeypatch):
@@ -573,7 +618,7 @@ def test_a_retry_whose_lease_ran_out_is_queued_again_at_its_rung(job, lost_work,
     take_all_messages(job)
     retry = job.manifest.batch(0)
     for _ in range(climbed):
-        retry = job.manifest.retry(job.compute(retry, [3]))
+        retry = retry_after(job.manifest, job.compute(retry, [3]))
     job.claim(retry)
     job.lapse(retry)
     assert lost_work.look() == 1
@@ -587,7 +632,7 @@ def test_a_retry_whose_lease_ran_out_is_queued_again_at_its_rung(job, lost_work,
 def test_leases_at_several_rungs_that_ran_out_are_each_queued_at_theirs(job, lost_work):
     job.open()
     take_all_messages(job)
-    retry = job.manifest.retry(job.compute(job.manifest.batch(2), [6]))
+    retry = retry_after(job.manifest, job.compute(job.manifest.batch(2), [6]))
     for batch in (job.manifest.batch(0), job.manifest.batch(1), retry):
         job.claim(batch)
         job.lapse(batch)
@@ -601,7 +646,7 @@ def test_a_retry_whose_message_vanished_is_queued_again_when_patience_ends(job, 
     for index in (1, 2):
         job.compute(job.manifest.batch(index))
     # Its worker was killed between the result and the retry's message.
-    retry = job.manifest.retry(job.compute(job.manifest.batch(0), [0, 3]))
+    retry = retry_after(job.manifest, job.compute(job.manifest.batch(0), [0, 3]))
     assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
     assert job.queued() == {}
     assert lost_work.look() == 1
@@ -611,46 +656,89 @@ def test_a_retry_whose_message_vanished_is_queued_again_when_patience_ends(job, 
 
 
 @pytest.mark.parametrize("rung", [FP16, SELECTIVE, FP32])
-def test_a_job_with_messages_in_a_queue_of_any_rung_does_not_stand_still(job, lost_work, rung):
+def test_nothing_is_lost_at_a_rung_whose_queue_has_messages(job, lost_work, rung):
+    """Of this job or another: only what is behind them could tell. Of the others all is lost."""
     job.open()
     take_all_messages(job)
-    job.ledger.redis.lpush(f"{KEY_PREFIX}{job.progress.queues[rung]}", "a message")
-    assert look_often(lost_work) == 0
+    job.compute(job.manifest.batch(0), [0])
+    second = job.compute(job.manifest.batch(1), [4])
+    job.compute(retry_after(job.manifest, second), [4])
+    assert job.outstanding() == [(0, SELECTIVE), (1, FP32), (2, FP16)]
+    queue = job.progress.queues[rung]
+    job.ledger.redis.lpush(f"{KEY_PREFIX}{queue}", "a message")
+    assert look_often(lost_work) == 2
+    assert job.ledger.redis.lrange(f"{KEY_PREFIX}{queue}", 0, -1) == ["a message"]
+    assert job.queued() == {"fp16": 1, "selective_fp32": 1, "fp32": 1}
 
 
 @pytest.mark.parametrize("climbed", [False, True])
-def test_a_job_of_which_somebody_holds_a_batch_does_not_stand_still(job, lost_work, climbed):
+def test_what_somebody_holds_is_not_lost(job, lost_work, climbed):
     job.open()
     take_all_messages(job)
+    for index in (1, 2):
+        job.compute(job.manifest.batch(index))
     batch = job.manifest.batch(0)
-    job.claim(job.manifest.retry(job.compute(batch, [0])) if climbed else batch)
+    job.claim(retry_after(job.manifest, job.compute(batch, [0])) if climbed else batch)
     assert look_often(lost_work) == 0
 
 
-def test_patience_begins_anew_with_every_movement(job, lost_work):
+def test_a_lost_retry_is_found_while_other_batches_are_under_way(job, lost_work):
     job.open()
     take_all_messages(job)
-    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
-    job.claim(job.manifest.batch(0))
-    assert lost_work.look() == 0
-    job.ledger.release(job.manifest.batch(0), owner="a")
-    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
-    assert lost_work.look() == 3
+    job.compute(job.manifest.batch(0), [0])
+    job.claim(job.manifest.batch(1))
+    job.claim(job.manifest.batch(2))
+    assert look_often(lost_work, LostWork.PATIENCE) == 1
+    assert job.queued() == {"selective_fp32": 1}
 
 
-def test_a_finished_job_has_lost_nothing(job, lost_work):
+def test_a_lost_batch_is_found_while_retries_wait_for_a_worker(job, lost_work):
     job.open()
-    job.work()
     take_all_messages(job)
+    retry = retry_after(job.manifest, job.compute(job.manifest.batch(0), [0]))
+    publish(job.app, model_of(job.manifest), [retry])
+    assert look_often(lost_work, LostWork.PATIENCE) == 2
+    assert job.queued() == {"fp16": 2, "selective_fp32": 1}
+
+
+@pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.OPEN])
+def test_a_job_that_is_not_open_has_lost_nothing(job, lost_work, state):
+    job.open()
+    take_all_messages(job)
+    job.ledger.redis.hset(job_key(job.name), "state", state)
     assert look_often(lost_work) == 0
 
 
-def test_a_job_that_stopped_has_lost_nothing(job, lost_work):
+def test_a_job_that_stopped_has_lost_nothing_until_it_goes_on(job, lost_work):
     job.open()
     take_all_messages(job)
-    job.ledger.complete(failed(job.manifest.batch(0), stops_job=True))
+    job.ledger.complete(unstable(job.manifest.batch(0), 0, stops_job=True))
     assert look_often(lost_work) == 0
+    job.ledger.resume(job.name, "retry")
+    assert look_often(lost_work, LostWork.PATIENCE) == 3
 
 
 def test_a_job_that_nobody_knows_has_lost_nothing(lost_work):
     assert look_often(lost_work) == 0
+
+
+def test_patience_begins_anew_with_every_message_in_the_queue(job, lost_work):
+    job.open()
+    take_all_messages(job)
+    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
+    queue = f"{KEY_PREFIX}{job_queue(job.manifest)}"
+    job.ledger.redis.lpush(queue, "a message")
+    assert lost_work.look() == 0
+    job.ledger.redis.delete(queue)
+    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
+    assert lost_work.look() == 3
+
+
+def test_patience_begins_anew_with_what_was_queued_again(job, lost_work):
+    """However fast a worker takes it, and is then slow to claim it."""
+    job.open()
+    take_all_messages(job)
+    assert look_often(lost_work, LostWork.PATIENCE) == 3
+    take_all_messages(job)
+    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
+    assert lost_work.look() == 3

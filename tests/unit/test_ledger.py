@@ -15,12 +15,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from common.broker import queue_name
 from common.ledger import (
     LEASE_SECONDS,
     WORKER_TTL_SECONDS,
     Claim,
     JobState,
     Ledger,
+    OnInstability,
     Progress,
     WorkerInfo,
     field_of,
@@ -28,8 +30,9 @@ from common.ledger import (
 )
 from common.manifest import Manifest
 from common.messages import Batch, BatchResult, Status
-from common.rungs import Rung
-from tests.support.jobs import TOKENS_PER_RECORD, failed, manifest_of, ok, unstable
+from common.modeltable import ModelSource
+from common.rungs import Rung, ladder
+from tests.support.jobs import TOKENS_PER_RECORD, failed, manifest_of, ok, retry_after, unstable
 
 MANIFEST = manifest_of([3, 5])
 BATCH, OTHER = MANIFEST.batch(0), MANIFEST.batch(1)
@@ -73,7 +76,7 @@ def climb(ledger: Ledger, batch: Batch = BATCH) -> Batch:
     """Report a row of a batch as not finite; returns the message that retries it."""
     result = unstable(batch)
     assert ledger.complete(result)
-    return MANIFEST.retry(result)
+    return retry_after(MANIFEST, result)
 
 
 def everything(ledger: Ledger) -> dict[str, bytes]:
@@ -103,8 +106,18 @@ def test_a_job_may_be_in_the_queues_of_every_rung_from_its_first(ledger, first, 
     manifest = manifest_of([1], job=f"from-{first}", rung=Rung(first))
     ledger.create(manifest, f"path-1.2.{first}")
     queues = progress_of(ledger, manifest).queues
-    assert queues == {rung: f"path-1.2.{rung}" for rung in rungs}
+    retries = {rung: f"path-1.2.{first}.{rung}" for rung in rungs[1:]}
+    assert queues == {first: f"path-1.2.{first}"} | retries
     assert list(queues) == rungs
+
+
+@pytest.mark.parametrize("first", [Rung.FP16, Rung.BF16, Rung.FP32])
+def test_the_queues_of_a_job_are_those_that_its_batches_are_sent_to(ledger, first):
+    manifest = manifest_of([1], job=f"from-{first}", rung=first)
+    model = ModelSource.parse(manifest.model)
+    ledger.create(manifest, queue_name(model, first, first))
+    expected = {rung: queue_name(model, first, rung) for rung in ladder(first)}
+    assert progress_of(ledger, manifest).queues == expected
 
 
 def test_a_job_that_is_created_twice_stays_as_it_is(ledger):
@@ -121,7 +134,7 @@ def test_a_job_that_was_staged_anew_starts_anew(ledger):
     claim(ledger)
     ledger.complete(failed(BATCH))
     ledger.complete(unstable(OTHER))
-    claim(ledger, MANIFEST.retry(unstable(OTHER)))
+    claim(ledger, retry_after(MANIFEST, unstable(OTHER)))
     staged_again = manifest_of([2, 2, 4], created=datetime(2026, 2, 3, tzinfo=UTC))
     assert ledger.create(staged_again, QUEUE)
     assert list(ledger.outstanding(staged_again)) == list(map(staged_again.batch, range(3)))
@@ -350,6 +363,50 @@ def test_the_first_report_counts_even_if_the_lease_is_another_s(ledger):
     assert progress_of(ledger).batches_done == 1
 
 
+def test_a_failure_counts_while_its_owner_still_has_the_batch_even_if_the_lease_ran_out(ledger):
+    claim(ledger, owner="a")
+    lapse(ledger)
+    assert ledger.complete(failed(BATCH), owner="a")
+    assert progress_of(ledger).count("batches_failed") == 1
+
+
+def test_a_failure_does_not_beat_the_one_who_took_over(ledger):
+    claim(ledger, owner="late")
+    lapse(ledger)
+    assert claim(ledger, owner="quick") is Claim.TAKEN
+    assert not ledger.complete(failed(BATCH), owner="late")
+    assert ledger.renew(BATCH, owner="quick")
+    assert ledger.complete(ok(BATCH), owner="quick")
+    progress = progress_of(ledger)
+    assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
+
+
+def test_a_failure_does_not_count_once_the_batch_was_taken_back_to_be_queued_again(ledger):
+    claim(ledger, owner="late")
+    lapse(ledger)
+    ledger.expire_leases(BATCH.job)
+    before = everything(ledger)
+    assert not ledger.complete(failed(BATCH), owner="late")
+    assert everything(ledger) == before
+    assert attempt(ledger, "next") == 2
+
+
+def test_a_failure_of_somebody_who_gave_the_batch_back_does_not_count(ledger):
+    claim(ledger, owner="a")
+    ledger.release(BATCH, owner="a")
+    assert not ledger.complete(failed(BATCH), owner="a")
+    assert list(ledger.outstanding(MANIFEST)) == [BATCH, OTHER]
+
+
+@pytest.mark.parametrize("report", [ok, unstable])
+def test_a_result_with_numbers_counts_whoever_has_the_batch(ledger, report):
+    claim(ledger, owner="late")
+    lapse(ledger)
+    ledger.expire_leases(BATCH.job)
+    assert ledger.complete(report(BATCH), owner="late")
+    assert claim(ledger, owner="next") is Claim.DONE
+
+
 def test_rows_are_counted_by_the_precision_of_their_numbers_and_by_the_rung_they_were_at(ledger):
     ledger.complete(ok(BATCH, precision=Rung.FP16))
     ledger.complete(ok(OTHER, precision=Rung.FP32))
@@ -467,7 +524,7 @@ def test_an_unstable_result_with_a_next_rung_leaves_its_batch_to_do_at_that_rung
     assert progress.state is JobState.OPEN
     assert progress.batches_done == 1
     (retry,) = ledger.outstanding(MANIFEST)
-    assert retry == MANIFEST.retry(result)
+    assert retry == retry_after(MANIFEST, result)
     assert (retry.rung, retry.after, retry.records) == (Rung.SELECTIVE_FP32, Rung.FP16, 2)
     assert ledger.retries(MANIFEST) == {(0, Rung.SELECTIVE_FP32): retry}
 
@@ -500,7 +557,7 @@ def test_a_retry_s_result_settles_its_batch_and_takes_the_place_of_the_one_befor
 def test_rows_that_a_retry_does_not_help_go_on_and_are_counted_apart(ledger):
     first = unstable(BATCH, 0, 1)
     ledger.complete(first)
-    second = unstable(MANIFEST.retry(first), 1)
+    second = unstable(retry_after(MANIFEST, first), 1)
     ledger.complete(second)
     progress = progress_of(ledger)
     assert progress.count("rows_retried") == 2
@@ -508,7 +565,7 @@ def test_rows_that_a_retry_does_not_help_go_on_and_are_counted_apart(ledger):
     assert progress.count("unstable_at_selective_fp32") == 1
     assert progress.batches_done == 0
     assert ledger.results(BATCH.job) == [second]
-    third = MANIFEST.retry(second)
+    third = retry_after(MANIFEST, second)
     assert (third.rung, third.after, third.records) == (Rung.FP32, Rung.SELECTIVE_FP32, 1)
     assert list(ledger.outstanding(MANIFEST)) == [third, OTHER]
 
@@ -602,7 +659,7 @@ def test_a_failed_retry_that_is_reopened_is_to_do_again_at_its_rung(ledger):
 
 def test_a_retry_that_this_ledger_never_asked_for_is_not_counted(ledger):
     """One that was under way when the ledger was made anew without the result that it retries."""
-    retry = MANIFEST.retry(unstable(BATCH))
+    retry = retry_after(MANIFEST, unstable(BATCH))
     before = everything(ledger)
     assert not ledger.complete(ok(retry))
     assert not ledger.complete(failed(retry))
@@ -612,55 +669,129 @@ def test_a_retry_that_this_ledger_never_asked_for_is_not_counted(ledger):
     assert progress_of(ledger).batches_done == 1
 
 
+@pytest.mark.parametrize("report", [ok, unstable, failed])
+@pytest.mark.parametrize(
+    "first", [failed(BATCH), unstable(BATCH, precision=Rung.FP32)], ids=["failed", "quarantined"]
+)
+def test_a_retry_of_what_this_ledger_sent_nowhere_is_not_counted(ledger, first, report):
+    """Made anew, it has another result of the batch than the one that is retried."""
+    retry = retry_after(MANIFEST, unstable(BATCH))
+    ledger.complete(first)
+    before = everything(ledger)
+    assert not ledger.complete(report(retry))
+    assert everything(ledger) == before
+
+
 # --- a job that stops at the first instability --------------------------------------------------
 
 
-def test_a_job_that_is_to_stop_gives_out_nothing_more(ledger):
+def test_a_job_stops_at_an_instability_if_that_was_asked_for_last(ledger):
+    assert not ledger.stops_at_instability(BATCH.job)
+    for policy in ("fail", "retry", "fail"):
+        ledger.resume(BATCH.job, policy)
+        assert ledger.stops_at_instability(BATCH.job) == (policy == "fail")
+    assert progress_of(ledger).state is JobState.OPEN
+
+
+def test_what_was_asked_for_is_forgotten_with_the_job(ledger):
+    ledger.resume(BATCH.job, "fail")
+    ledger.create(manifest_of([3, 5], created=datetime(2026, 2, 3, tzinfo=UTC)), QUEUE)
+    assert not ledger.stops_at_instability(BATCH.job)
+
+
+def test_a_job_that_nobody_knows_cannot_be_resumed_and_stops_at_nothing(ledger):
+    ledger.redis.flushall()
+    ledger.resume(BATCH.job, "fail")
+    assert not ledger.stops_at_instability(BATCH.job)
+    assert everything(ledger) == {}
+
+
+def test_a_job_that_stopped_gives_out_nothing_more_at_any_rung(ledger):
     claim(ledger, BATCH, owner="a")
-    assert ledger.complete(failed(BATCH, stops_job=True), owner="a")
+    assert ledger.complete(unstable(BATCH, stops_job=True), owner="a")
     assert progress_of(ledger).state is JobState.STOPPED
-    assert claim(ledger, OTHER) is Claim.CANCELLED
-    assert claim(ledger, BATCH) is Claim.CANCELLED
+    assert claim(ledger, OTHER) is Claim.STOPPED
+    assert claim(ledger, BATCH) is Claim.STOPPED
+    assert claim(ledger, retry_after(MANIFEST, unstable(BATCH))) is Claim.STOPPED
     assert progress_of(ledger).leased == 0
+
+
+def test_finite_rows_of_what_stopped_a_job_are_counted_and_the_others_are_to_be_retried(ledger):
+    result = unstable(BATCH, 1, stops_job=True)
+    ledger.complete(result)
+    progress = progress_of(ledger)
+    assert progress.rows_by_precision == {"fp16": 2}
+    assert progress.count("rows_retried") == 1
+    assert progress.count("batches_failed") == progress.batches_done == 0
+    assert ledger.results(BATCH.job) == [result]
+    assert list(ledger.outstanding(MANIFEST)) == [retry_after(MANIFEST, result), OTHER]
 
 
 def test_what_was_under_way_in_a_job_that_stopped_is_counted_and_it_stays_stopped(ledger):
     claim(ledger, OTHER, owner="b")
-    ledger.complete(failed(BATCH, stops_job=True))
+    ledger.complete(unstable(BATCH, stops_job=True))
     assert ledger.renew(OTHER, owner="b")
     assert ledger.complete(ok(OTHER), owner="b")
     progress = progress_of(ledger)
-    assert progress.batches_done == 2
+    assert progress.batches_done == 1
     assert progress.state is JobState.STOPPED
 
 
-def test_a_job_stops_even_if_it_was_its_last_batch(ledger):
+def test_a_job_stops_even_if_it_was_its_last_batch_and_no_rung_is_left(ledger):
     ledger.complete(ok(OTHER))
-    ledger.complete(failed(BATCH, stops_job=True))
-    assert progress_of(ledger).state is JobState.STOPPED
-
-
-def test_a_job_that_was_cancelled_stays_so_when_it_would_stop(ledger):
-    ledger.redis.hset(job_key(BATCH.job), "state", JobState.CANCELLED)
-    ledger.complete(failed(BATCH, stops_job=True))
-    assert progress_of(ledger).state is JobState.CANCELLED
-
-
-def test_reopening_what_stopped_a_job_opens_it(ledger):
-    ledger.complete(ok(OTHER))
-    ledger.complete(failed(BATCH, stops_job=True))
-    assert ledger.reopen(failed(BATCH))
-    assert progress_of(ledger).state is JobState.OPEN
-    assert claim(ledger, BATCH) is Claim.TAKEN
-    ledger.complete(ok(BATCH))
+    ledger.complete(unstable(BATCH, precision=Rung.FP32, stops_job=True))
+    progress = progress_of(ledger)
+    assert (progress.state, progress.batches_done) == (JobState.STOPPED, 2)
+    ledger.resume(BATCH.job, "retry")
     assert progress_of(ledger).finished
 
 
-def test_a_late_owner_s_failure_does_not_stop_the_job_of_the_one_who_took_over(ledger):
-    claim(ledger, owner="a")
-    lapse(ledger)
-    claim(ledger, owner="b")
-    assert not ledger.complete(failed(BATCH, stops_job=True), owner="a")
+def test_a_job_that_was_cancelled_stays_so_when_it_would_stop_and_when_it_is_resumed(ledger):
+    ledger.redis.hset(job_key(BATCH.job), "state", JobState.CANCELLED)
+    ledger.complete(unstable(BATCH, stops_job=True))
+    assert progress_of(ledger).state is JobState.CANCELLED
+    ledger.resume(BATCH.job, "retry")
+    assert progress_of(ledger).state is JobState.CANCELLED
+
+
+def test_a_job_that_finished_stays_so_when_it_is_resumed(ledger):
+    ledger.complete(ok(BATCH))
+    ledger.complete(ok(OTHER))
+    ledger.resume(BATCH.job, "fail")
+    assert progress_of(ledger).finished
+
+
+@pytest.mark.parametrize("policy", ["retry", "fail"])
+def test_a_job_that_is_resumed_goes_on_where_it_stopped(ledger, policy):
+    ledger.complete(ok(OTHER))
+    result = unstable(BATCH, 1, 2, stops_job=True)
+    ledger.complete(result)
+    before = progress_of(ledger).counts
+    ledger.resume(BATCH.job, policy)
+    progress = progress_of(ledger)
+    assert (progress.state, progress.counts) == (JobState.OPEN, before)
+    (retry,) = ledger.outstanding(MANIFEST)
+    assert retry == retry_after(MANIFEST, result)
+    assert claim(ledger, BATCH) is Claim.DONE
+    assert claim(ledger, retry) is Claim.TAKEN
+    assert ledger.complete(ok(retry), owner="a")
+    assert progress_of(ledger).finished
+    assert progress_of(ledger).rows_by_precision == {"fp16": 6, "selective_fp32": 2}
+
+
+def test_a_job_stops_again_at_the_next_instability_if_it_is_to(ledger):
+    result = unstable(BATCH, stops_job=True)
+    ledger.complete(result)
+    ledger.resume(BATCH.job, "fail")
+    ledger.complete(unstable(retry_after(MANIFEST, result), stops_job=True))
+    assert progress_of(ledger).state is JobState.STOPPED
+    assert outstanding_places(ledger) == [(0, Rung.FP32), (1, Rung.FP16)]
+
+
+def test_a_duplicate_of_what_stopped_a_job_does_not_stop_it_again(ledger):
+    ledger.complete(unstable(BATCH, stops_job=True))
+    ledger.resume(BATCH.job, "retry")
+    assert not ledger.complete(unstable(BATCH, stops_job=True))
     assert progress_of(ledger).state is JobState.OPEN
 
 
@@ -715,10 +846,10 @@ def reports(draw: st.DrawFn, batch: Batch) -> BatchResult:
     kind = draw(st.sampled_from(["ok", "unstable", "unstable", "failed", "stops"]))
     if kind == "ok":
         return ok(batch, precision=precision)
-    if kind == "unstable":
-        rows = range(draw(st.integers(1, batch.records)))
-        return unstable(batch, *rows, precision=precision)
-    return failed(batch, stops_job=kind == "stops")
+    if kind == "failed":
+        return failed(batch)
+    rows = range(draw(st.integers(1, batch.records)))
+    return unstable(batch, *rows, precision=precision, stops_job=kind == "stops")
 
 
 class Fleet(RuleBasedStateMachine):
@@ -729,10 +860,16 @@ class Fleet(RuleBasedStateMachine):
         self.ledger = ledger
         self.manifest = manifest_of(BATCH_SIZES, job=f"fleet-{next(numbers)}")
         ledger.create(self.manifest, QUEUE)
-        self.state = JobState.OPEN
         first = map(self.manifest.batch, range(BATCHES))
         self.messages: dict[Place, Batch] = {(batch.index, batch.rung): batch for batch in first}
-        self.reports: list[BatchResult] = []  # all that were ever sent
+        self.wiped = False
+        self.begin()
+
+    def begin(self) -> None:
+        """What is known of a job that has just been opened."""
+        self.state = JobState.OPEN
+        self.policy = "retry"
+        self.reports: list[BatchResult] = []  # that were sent
         self.done: dict[Place, BatchResult] = {}
         self.owner: dict[Place, str] = {}  # of a lease, run out or not
         self.lapsed: set[Place] = set()
@@ -754,20 +891,25 @@ class Fleet(RuleBasedStateMachine):
     def counts(self, report: BatchResult, owner: str | None) -> bool:
         """Take note of a report; whether it is the first of its batch at its rung."""
         place = report.index, report.rung
-        if report.status is Status.FAILED and owner and self.owner.get(place, owner) != owner:
+        if report.status is Status.FAILED and owner and self.owner.get(place) != owner:
             return False
         self.drop_lease(place)
-        if place in self.done:
+        if place in self.done or not self.asked_for(report):
             return False
         self.done[place] = report
         if report.next is not None:
-            self.messages[report.index, report.next] = self.manifest.retry(report)
+            self.messages[report.index, report.next] = retry_after(self.manifest, report)
         if self.state is JobState.OPEN:
             if report.stops_job:
                 self.state = JobState.STOPPED
             elif self.batches_done() == BATCHES:
                 self.state = JobState.FINISHED
         return True
+
+    def asked_for(self, report: BatchResult) -> bool:
+        """Not of rows that were to be retried before all was wiped."""
+        place = report.index, report.rung
+        return report.after is None or place in self.done or place in self.retries()
 
     def reopens(self, result: BatchResult) -> bool:
         """Take note that a batch is to be reopened; whether it can be."""
@@ -794,7 +936,7 @@ class Fleet(RuleBasedStateMachine):
 
     def retries(self) -> dict[Place, Batch]:
         return {
-            (result.index, result.next): self.manifest.retry(result)
+            (result.index, result.next): retry_after(self.manifest, result)
             for result in self.results()
             if result.next is not None and self.follower(result) is None
         }
@@ -815,7 +957,7 @@ class Fleet(RuleBasedStateMachine):
     def try_to_take(self, place: Place, owner: str) -> None:
         found = self.ledger.claim(self.messages[place], owner=owner, weights=WEIGHTS)
         if self.state is JobState.STOPPED:
-            assert found == (Claim.CANCELLED, 0)
+            assert found == (Claim.STOPPED, 0)
         elif place in self.done:
             assert found == (Claim.DONE, 0)
         elif self.held(place) and self.owner[place] != owner:
@@ -858,7 +1000,8 @@ class Fleet(RuleBasedStateMachine):
         self.report(report, owner)
 
     def report(self, report: BatchResult, owner: str | None) -> None:
-        self.reports.append(report)
+        if self.asked_for(report):
+            self.reports.append(report)
         assert self.ledger.complete(report, owner=owner) == self.counts(report, owner)
 
     @precondition(lambda self: self.owner)
@@ -882,6 +1025,23 @@ class Fleet(RuleBasedStateMachine):
         result = data.draw(st.sampled_from(self.reports))
         assert self.ledger.reopen(result) == self.reopens(result)
 
+    @rule(policy=st.sampled_from(["retry", "fail"]))
+    def resume(self, policy: OnInstability) -> None:
+        self.ledger.resume(self.manifest.job, policy)
+        self.policy = policy
+        if self.state is JobState.STOPPED:
+            finished = self.batches_done() == BATCHES
+            self.state = JobState.FINISHED if finished else JobState.OPEN
+
+    @precondition(lambda self: len(self.done) > 3 and not self.wiped)
+    @rule()
+    def wipe(self) -> None:
+        """All is forgotten, in the store too; but messages are still queued, of retries too."""
+        self.ledger.forget(self.manifest.job)
+        assert self.ledger.create(self.manifest, QUEUE)
+        self.begin()
+        self.wiped = True
+
     # --- what must be so at any time ---
 
     @invariant()
@@ -901,6 +1061,7 @@ class Fleet(RuleBasedStateMachine):
             expected["milliseconds"] += 250 * (result.status is not Status.FAILED)
         progress = progress_of(self.ledger, self.manifest)
         assert progress.state is self.state
+        assert self.ledger.stops_at_instability(self.manifest.job) == (self.policy == "fail")
         assert progress.leased == sum(map(self.held, self.messages))
         totals = {"batches": BATCHES, "records": sum(BATCH_SIZES), "tokens": self.manifest.tokens}
         assert Counter(progress.counts) == expected + Counter(totals)
@@ -928,16 +1089,6 @@ def test_counts_are_right_whatever_happens_in_whatever_order(ledger):
     run_state_machine_as_test(
         lambda: Fleet(ledger), settings=settings(max_examples=100, stateful_step_count=50)
     )
-
-
-def test_a_late_owners_failure_does_not_beat_the_one_who_took_over(ledger):
-    claim(ledger, owner="a")
-    lapse(ledger)
-    assert claim(ledger, owner="b") is Claim.TAKEN
-    assert not ledger.complete(failed(BATCH), owner="a")
-    assert ledger.complete(ok(BATCH), owner="b")
-    progress = ledger.progress(BATCH.job)
-    assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
 
 
 def test_a_message_of_an_earlier_staging_is_not_taken(ledger):

@@ -4,19 +4,19 @@ import pytest
 from pydantic import ValidationError
 
 from common.layout import input_key
-from common.messages import Batch, BatchResult, Instability, NonFinite, Status
+from common.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
 from common.modeltable import MODELS, RANDOM_PREFIX
 from common.rungs import Rung
-from tests.support.jobs import TOKENS_PER_RECORD, failed, manifest_of, unstable
+from tests.support.jobs import failed, manifest_of, retry_after, unstable
 
 BATCH = Batch(
     job="in-0123456789ab",
     index=3,
+    first=Rung.FP16,
     rung=Rung.FP16,
     model="esm2_t6_8M_UR50D",
     key="in-0123456789ab/input/0000003.fasta",
     records=17,
-    tokens=4321,
 )
 NOTHING_FINITE = NonFinite(nan=3, inf=1, finite_min=None, finite_max=None)
 SOME_FINITE = NonFinite(nan=1234, inf=0, finite_min=-1e-300, finite_max=65504.0)
@@ -73,7 +73,7 @@ def test_another_version_is_refused(message):
 
 
 @pytest.mark.parametrize(
-    "change", [{"index": -1}, {"records": 0}, {"tokens": 0}, {"rung": "fp8"}, {"model": None}]
+    "change", [{"index": -1}, {"records": 0}, {"first": None}, {"rung": "fp8"}, {"model": None}]
 )
 def test_a_batch_that_cannot_be_is_refused(change):
     with pytest.raises(ValidationError, match=next(iter(change))):
@@ -98,12 +98,13 @@ def test_the_message_of_the_largest_batch_of_the_longest_name_is_small(name):
     batch = Batch(
         job=job,
         index=9_999_999,
+        first=Rung.SELECTIVE_FP32,
         rung=Rung.SELECTIVE_FP32,
         after=Rung.SELECTIVE_FP32,
         model=RANDOM_PREFIX + name,
         key=input_key(job, 9_999_999),
         records=3_000_000,
-        tokens=3_000_000,
+        created=1767323045.678901,
     )
     assert len(batch.model_dump_json()) < 400
 
@@ -146,25 +147,34 @@ MANIFEST = manifest_of([3, 5])
 
 def test_a_retry_is_the_batch_again_with_its_unstable_rows_alone():
     result = unstable(MANIFEST.batch(1), 4, 6)
-    retry = MANIFEST.retry(result)
+    retry = retry_after(MANIFEST, result)
     assert (retry.rung, retry.after) == (Rung.SELECTIVE_FP32, Rung.FP16)
-    assert (retry.records, retry.tokens) == (2, 2 * TOKENS_PER_RECORD)
-    same = ("job", "index", "model", "key", "created")
+    assert retry.records == 2
+    same = ("job", "index", "first", "model", "key", "created")
     assert all(getattr(retry, name) == getattr(MANIFEST.batch(1), name) for name in same)
     assert Batch.model_validate_json(retry.model_dump_json()) == retry
 
 
 def test_a_retry_of_a_retry_is_after_that():
     first = unstable(MANIFEST.batch(0), 0, 1, 2)
-    second = unstable(MANIFEST.retry(first), 2)
-    last = MANIFEST.retry(second)
+    second = unstable(retry_after(MANIFEST, first), 2)
+    last = retry_after(MANIFEST, second)
     assert (last.rung, last.after, last.records) == (Rung.FP32, Rung.SELECTIVE_FP32, 1)
+
+
+def test_a_retry_made_from_a_retry_is_the_one_made_from_its_batch():
+    """As a worker, which has the message alone, makes it, and as the ledger does."""
+    first = unstable(MANIFEST.batch(0), 0, 1, 2)
+    retry = retry_of(MANIFEST.batch(0), first)
+    second = unstable(retry, 2)
+    assert retry_of(retry, second) == retry_after(MANIFEST, second)
+    assert retry_of(retry, second).first is Rung.FP16
 
 
 def test_a_retry_of_bf16_is_in_fp32():
     manifest = manifest_of([3], rung=Rung.BF16)
-    retry = manifest.retry(unstable(manifest.batch(0)))
-    assert (retry.rung, retry.after) == (Rung.FP32, Rung.BF16)
+    retry = retry_after(manifest, unstable(manifest.batch(0)))
+    assert (retry.first, retry.rung, retry.after) == (Rung.BF16, Rung.FP32, Rung.BF16)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +184,4 @@ def test_a_retry_of_bf16_is_in_fp32():
 )
 def test_what_has_no_next_rung_cannot_be_retried(result):
     with pytest.raises(AssertionError):
-        MANIFEST.retry(result)
+        retry_after(MANIFEST, result)

@@ -4,22 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from common.batchfile import Record
-from common.manifest import OutputForm
-from common.modeltable import ModelSpec
 from common.rungs import Rung
-from tests.support.fair_esm import random_fair_esm, save_fair_esm
-from tests.support.overflow import (
-    RARE,
-    add_to_the_stream,
-    add_too_much_at_once,
-    overflow_a_hidden_unit,
-    overflow_a_query,
-    overflow_the_scores,
-)
-from workers.engine import Engine, Outcome
+from tests.support.overflow import DNA, PROTEIN, REPAIRED_BY, nowhere, overflow_the_scores
+from workers.engine import DTYPES, Engine, Outcome
+from workers.models.attention import Attention, Padded, Segments
 from workers.models.loading import load_model
 from workers.models.mixed_precision import (
+    MixedPrecisionAttention,
     MixedPrecisionLayerNorm,
     MixedPrecisionLinear,
     MixedPrecisionSoftmax,
@@ -28,9 +19,6 @@ from workers.models.mixed_precision import (
     apply_fp32,
     apply_selective_fp32,
 )
-
-SPEC = ModelSpec(name="small", layers=2, dim=64, heads=4)
-FORM = OutputForm(include=("mean", "bos", "per_residue"), residue_dtype="float32", max_residues=99)
 
 HALF_DTYPES = [torch.float16, torch.bfloat16]
 
@@ -52,6 +40,15 @@ def test_layer_norm_takes_what_fp16_cannot_hold():
     x = torch.tensor([[1e6, -1e6, 2e6, 0.0]])
     found = MixedPrecisionLayerNorm(nn.LayerNorm(4).half())(x)
     torch.testing.assert_close(found, nn.LayerNorm(4)(x))
+
+
+@pytest.mark.parametrize("amount", [torch.inf, -torch.inf, torch.nan])
+def test_layer_norm_of_what_is_not_finite_is_nan(amount):
+    x = torch.ones(2, 8)
+    x[1, 3] = amount
+    found = MixedPrecisionLayerNorm(nn.LayerNorm(8))(x)
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
 
 
 @pytest.mark.parametrize("dtype", HALF_DTYPES)
@@ -93,20 +90,46 @@ def test_upcast_layers_compute_in_fp32_with_the_half_precision_weights(dtype):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("broken", ["q", "k"])
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_attention_with_an_infinite_query_or_key_is_nan(broken, layout):
+    """All scores are then -Inf: as an infinite key's they would have a weight of 0."""
+    given = {name: torch.rand(6, 2, 8).half() for name in ("q", "k", "v")}
+    given[broken][4, 1, 3] = -torch.inf
+    if layout == "packed":
+        how = Segments(torch.tensor([0, 3, 6], dtype=torch.int32), 3, [3, 3])
+        found = MixedPrecisionAttention(Attention())(**given, layout=how)
+    else:
+        how = Padded(torch.ones(2, 3, dtype=torch.bool))
+        given = {name: tensor.unflatten(0, (2, 3)) for name, tensor in given.items()}
+        found = MixedPrecisionAttention(Attention())(**given, layout=how).flatten(0, 1)
+    assert found[:3].isfinite().all()
+    assert found[:, 0].isfinite().all()
+    assert found[4, 1].isnan().all()
+    assert found[3:, 1].isnan().all() == (broken == "k")
+
+
 # --- views of a model ---------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", params=[PROTEIN, DNA], ids=["ESM-2", "DNABERT-S"])
+def checkpoint(request, tmp_path_factory):
+    return request.param.save(nowhere, tmp_path_factory.mktemp("weights"))
+
+
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_fair_esm(random_fair_esm(SPEC), tmp_path_factory.mktemp("weights") / "small.pt")
+def protein_checkpoint(tmp_path_factory):
+    return PROTEIN.save(nowhere, tmp_path_factory.mktemp("weights"))
 
 
 def make_engine(path, precision: Rung) -> Engine:
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-    return Engine(load_model(str(path), dtype=dtype))
+    return Engine(load_model(str(path), dtype=DTYPES[precision]))
 
 
 VIEWS = [apply_selective_fp32, apply_fp32]
+
+#: Ids of both vocabularies, as the arguments of ``forward_packed``.
+PACK = torch.tensor([0, 20, 15, 11, 2]), torch.tensor([0, 5], dtype=torch.int32), 5
 
 
 @pytest.mark.parametrize("apply", VIEWS)
@@ -120,15 +143,13 @@ def test_a_view_has_no_tensor_of_its_own(checkpoint, apply):
 def test_a_view_leaves_the_model_as_it_is(checkpoint, apply):
     model = load_model(str(checkpoint), dtype=torch.float16).model
     before = str(model)
-    tokens = torch.tensor([0, 20, 15, 11, 2])
-    expected = model.forward_packed(tokens, torch.tensor([0, 5], dtype=torch.int32), 5, [2])[2]
+    expected = model.forward_packed(*PACK, [2])[2]
     view = apply(model)
-    found = view.forward_packed(tokens, torch.tensor([0, 5], dtype=torch.int32), 5, [0, 1, 2])
+    found = view.forward_packed(*PACK, [0, 1, 2])
     assert {representation.dtype for representation in found.values()} == {torch.float32}
     assert str(model) == before
     assert {tensor.dtype for tensor in view.parameters()} == {torch.float16}
-    again = model.forward_packed(tokens, torch.tensor([0, 5], dtype=torch.int32), 5, [2])[2]
-    assert torch.equal(again, expected)
+    assert torch.equal(model.forward_packed(*PACK, [2])[2], expected)
 
 
 def stream_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
@@ -139,16 +160,17 @@ def stream_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
         module.register_forward_hook(
             lambda _m, _i, out, name=name: seen.__setitem__(name, out.dtype)
         )
-    tokens = torch.tensor([0, 20, 15, 11, 2])
-    model.forward_packed(tokens, torch.tensor([0, 5], dtype=torch.int32), 5, [1])
+    model.forward_packed(*PACK, [1])
     return seen
 
 
 @pytest.mark.parametrize("dtype", HALF_DTYPES)
 def test_selective_fp32_keeps_norms_and_stream_in_fp32_and_products_in_half(checkpoint, dtype):
     view = apply_selective_fp32(load_model(str(checkpoint), dtype=dtype).model)
+    seen = stream_dtypes(view)
+    seen.setdefault("attention", dtype)  # in DNABERT-S it is no layer
     full = torch.float32
-    assert stream_dtypes(view) == {
+    assert seen == {
         "attention_norm": full,
         "qkv": dtype,
         "attention": dtype,
@@ -167,100 +189,109 @@ def test_fp32_computes_everything_in_fp32(checkpoint):
 
 # --- what each rung repairs ---------------------------------------------------------------------
 
-GOOD = ["MKTAYIAKQRQISFVKSHFSRQ", "GAVLIPFMW", "MDEEKLLSNQWERTYCCH", "M"]
-BAD = "MKTAYIAKQRQISF" + RARE + "KSHFS"
+RUNGS = [Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32]
+
+each_overflow = pytest.mark.parametrize(
+    ("model", "overflow", "repaired_by"), REPAIRED_BY, ids=[f.__name__ for _, f, _ in REPAIRED_BY]
+)
 
 
-def records(third: str) -> list[Record]:
-    return [Record(row, f"p{row}", residues) for row, residues in enumerate([*GOOD, third, *GOOD])]
+def overflowing(model, overflow, tmp_path) -> Engine:
+    return make_engine(model.save(overflow, tmp_path), Rung.FP16)
 
 
-def overflowing(overflow, tmp_path) -> Engine:
-    model = random_fair_esm(SPEC)
-    overflow(model)
-    return make_engine(save_fair_esm(model, tmp_path / "overflow.pt"), Rung.FP16)
+def means(outcome: Outcome) -> torch.Tensor:
+    return torch.from_numpy(outcome.embeddings.pooled["mean"])
 
 
-REPAIRED_BY = [
-    (add_to_the_stream, Rung.SELECTIVE_FP32),
-    (add_too_much_at_once, Rung.SELECTIVE_FP32),
-    (overflow_a_hidden_unit, Rung.FP32),
-    (overflow_a_query, Rung.FP32),
-]
-
-
-@pytest.mark.parametrize(("overflow", "repaired_by"), REPAIRED_BY)
-def test_an_overflow_is_repaired_by_the_rung_that_reaches_so_far(overflow, repaired_by, tmp_path):
-    engine = overflowing(overflow, tmp_path)
-    rungs = [Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32]
-    for rung in rungs:
-        outcome = engine.embed(records(BAD), FORM, rung=rung)
-        expected = [] if rungs.index(rung) >= rungs.index(repaired_by) else [4]
+@each_overflow
+def test_an_overflow_is_repaired_by_the_rung_that_reaches_so_far(
+    model, overflow, repaired_by, tmp_path
+):
+    engine = overflowing(model, overflow, tmp_path)
+    for rung in RUNGS:
+        outcome = engine.embed(model.records(model.bad), model.form, rung=rung)
+        expected = [] if RUNGS.index(rung) >= RUNGS.index(repaired_by) else [4]
         assert [bad.row for bad in outcome.unstable] == expected, rung
         assert outcome.precision is rung
 
 
-@pytest.mark.parametrize(("overflow", "repaired_by"), REPAIRED_BY)
-def test_a_repaired_row_is_what_fp32_gives(overflow, repaired_by, tmp_path):
-    engine = overflowing(overflow, tmp_path)
-    repaired = engine.embed(records(BAD), FORM, rung=repaired_by).embeddings.pooled["mean"]
-    exact = engine.embed(records(BAD), FORM, rung=Rung.FP32).embeddings.pooled["mean"]
-    cosine = torch.cosine_similarity(torch.from_numpy(repaired), torch.from_numpy(exact))
-    assert cosine.min() > 0.9999
+@each_overflow
+def test_what_is_finite_is_what_fp32_gives(model, overflow, repaired_by, tmp_path):
+    engine = overflowing(model, overflow, tmp_path)
+    records, form = model.records(model.bad), model.form
+    exact = means(engine.embed(records, form, rung=Rung.FP32))
+    for rung in RUNGS:
+        outcome = engine.embed(records, form, rung=rung)
+        cosine = torch.cosine_similarity(means(outcome), exact[outcome.embeddings.rows])
+        assert cosine.min() > 0.9999, rung
 
 
-def rows_of(outcome: Outcome, row: int) -> list:
-    """All numbers of a row, as bytes."""
+def rows_of(outcome: Outcome, row: int) -> list[bytes]:
+    """All numbers of a row."""
     found = outcome.embeddings
     place = found.rows.tolist().index(row)
-    end = int(found.lengths[: place + 1].sum())
-    residues = found.residues[end - int(found.lengths[place]) : end]
-    return [values[place].tobytes() for values in found.pooled.values()] + [residues.tobytes()]
+    numbers = [values[place] for values in found.pooled.values()]
+    if found.residues is not None:
+        end = int(found.lengths[: place + 1].sum())
+        numbers.append(found.residues[end - int(found.lengths[place]) : end])
+    return [values.tobytes() for values in numbers]
 
 
-@pytest.mark.parametrize(("overflow", "_repaired_by"), REPAIRED_BY)
+@each_overflow
 def test_the_neighbours_of_an_unstable_row_are_bit_for_bit_what_they_are_without_it(
-    overflow, _repaired_by, tmp_path
+    model, overflow, repaired_by, tmp_path
 ):
     """Without it: with a harmless record of the same length in its place."""
-    engine = overflowing(overflow, tmp_path)
-    beside_bad = engine.embed(records(BAD), FORM)
-    beside_good = engine.embed(records(BAD.replace(RARE, "V")), FORM)
+    engine = overflowing(model, overflow, tmp_path)
+    beside_bad = engine.embed(model.records(model.bad), model.form)
+    beside_good = engine.embed(model.records(model.harmless), model.form)
     assert [bad.row for bad in beside_bad.unstable] == [4]
     assert beside_good.unstable == ()
     for row in (0, 1, 2, 3, 5, 6, 7, 8):
         assert rows_of(beside_bad, row) == rows_of(beside_good, row), row
 
 
+@pytest.mark.parametrize("model", [PROTEIN, DNA], ids=["ESM-2", "DNABERT-S"])
+def test_the_harmless_record_has_as_many_tokens(model, tmp_path):
+    engine = overflowing(model, nowhere, tmp_path)
+    bad, harmless = engine.loaded.tokenize([model.bad, model.harmless]).lengths
+    assert bad == harmless
+
+
 def test_scores_beyond_fp16_need_no_rung(tmp_path):
     """Kernels keep scores in FP32; a plain FP16 product would not have."""
-    engine = overflowing(overflow_the_scores, tmp_path)
+    engine = overflowing(PROTEIN, overflow_the_scores, tmp_path)
     block, seen = engine.loaded.model.blocks[0], []
     block.attention.register_forward_hook(lambda _m, given, _out: seen.append(given[:2]))
-    fp16 = engine.embed(records(BAD), FORM)
+    records, form = PROTEIN.records(PROTEIN.bad), PROTEIN.form
+    fp16 = engine.embed(records, form)
     q, k = (t.transpose(0, 1) for t in seen[0])
     assert torch.isfinite(q).all()
     assert torch.isfinite(k).all()
     assert not torch.isfinite(q @ k.transpose(1, 2)).all()
     assert fp16.unstable == ()
-    assert engine.embed(records(BAD), FORM, rung=Rung.SELECTIVE_FP32).unstable == ()
+    assert engine.embed(records, form, rung=Rung.SELECTIVE_FP32).unstable == ()
 
 
-def test_what_no_rung_repairs_is_unstable_at_every_rung(checkpoint):
-    engine = make_engine(checkpoint, Rung.FP16)
+def test_what_no_rung_repairs_is_unstable_at_every_rung(protein_checkpoint):
+    engine = make_engine(protein_checkpoint, Rung.FP16)
     engine.loaded.model.final_norm.bias[3] = torch.inf
     for rung in engine.models:
-        assert len(engine.embed(records(BAD), FORM, rung=rung).unstable) == 9
+        outcome = engine.embed(PROTEIN.records(PROTEIN.bad), PROTEIN.form, rung=rung)
+        assert len(outcome.unstable) == 9
 
 
-def test_an_fp32_model_computes_every_rung_in_fp32(checkpoint):
-    engine = make_engine(checkpoint, Rung.FP32)
+def test_an_fp32_model_computes_every_rung_in_fp32(protein_checkpoint):
+    engine = make_engine(protein_checkpoint, Rung.FP32)
     for rung in Rung:
-        assert engine.embed(records(BAD), FORM, rung=rung).precision is Rung.FP32
+        outcome = engine.embed(PROTEIN.records(PROTEIN.bad), PROTEIN.form, rung=rung)
+        assert outcome.precision is Rung.FP32
 
 
-def test_sums_are_fp32_and_tf32_is_off_whatever_the_process_has_set(checkpoint):
-    engine, seen = make_engine(checkpoint, Rung.FP16), []
+def test_sums_are_fp32_and_tf32_is_off_whatever_the_process_has_set(protein_checkpoint):
+    engine, seen = make_engine(protein_checkpoint, Rung.FP16), []
+    records, form = PROTEIN.records(PROTEIN.bad), PROTEIN.form
     matmul = torch.backends.cuda.matmul
 
     def settings() -> tuple[str, bool, bool]:
@@ -274,7 +305,7 @@ def test_sums_are_fp32_and_tf32_is_off_whatever_the_process_has_set(checkpoint):
     torch.set_float32_matmul_precision("medium")
     try:
         between = lambda: seen.append(settings())  # noqa: E731
-        engine.embed(records(BAD), FORM, rung=Rung.FP32, between_packs=between)
+        engine.embed(records, form, rung=Rung.FP32, between_packs=between)
         assert settings() == ("medium", *before[1:])
     finally:
         torch.set_float32_matmul_precision(before[0])

@@ -257,8 +257,8 @@ def test_the_line_of_a_header_in_another_encoding_is_named(folder):
     ids=["first", "middle", "last", "last without newline", "indented", "only a star"],
 )
 def test_a_record_without_sequence_is_named(folder, data, line, record, header):
-    expected = f"in.fa, line {line}: record {record} ({header!r}) has no sequence."
-    assert folder.refusal(data) == expected
+    expected = f"in.fa, line {line}: record {record} ({header!r}) has no sequence: "
+    assert folder.refusal(data) == expected + "take it out of the file."
 
 
 def test_a_long_id_is_shortened_in_messages(folder):
@@ -368,8 +368,8 @@ def test_dna_may_be_in_lower_case_as_soft_masked_genomes_are(folder):
 def test_uracil_is_shown_with_its_place_and_not_taken_for_a_protein(folder):
     assert folder.refusal(">a\nACGT\n>b some words\nACG\nuACG\n", alphabet=DNA) == (
         "in.fa, line 3: record 2 ('b some words') has 'u' at position 4, which is no base that "
-        "the model knows. Mend it, or give --unknown x (embed it as N) or --unknown skip "
-        "(leave such records out)."
+        "the model knows. It looks like RNA: write T for U. Mend it, or give --unknown x (embed "
+        "it as N) or --unknown skip (leave such records out)."
     )
 
 

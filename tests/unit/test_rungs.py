@@ -10,7 +10,7 @@ from common.rungs import (
     first_rung,
     ladder,
     model_precision,
-    served_rungs,
+    served_steps,
     should_use_fp16,
 )
 
@@ -95,21 +95,35 @@ def test_every_ladder_ends_at_fp32_and_has_no_rung_twice(first):
     assert len(set(rungs)) == len(rungs)
 
 
-@pytest.mark.parametrize("precision", Rung)
+PRECISIONS = [Rung.FP16, Rung.BF16, Rung.FP32]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_worker_takes_every_rung_that_its_own_rows_may_come_to(precision):
-    expected = set(Rung) if precision is Rung.FP32 else set(ladder(precision))
-    assert set(served_rungs(precision)) == expected
+    steps = served_steps(precision)
+    assert {(precision, rung) for rung in ladder(precision)} <= set(steps)
+    assert len(steps) == len(set(steps))
 
 
-@pytest.mark.parametrize("precision", Rung)
+@pytest.mark.parametrize("precision", [Rung.FP16, Rung.BF16])
+def test_a_worker_with_rounded_weights_takes_no_job_of_another_ladder(precision):
+    """A job that starts in FP32 is to be computed with weights in FP32."""
+    assert {first for first, _ in served_steps(precision)} == {precision}
+
+
+def test_a_worker_with_fp32_weights_takes_everything():
+    every = {(first, rung) for first in PRECISIONS for rung in ladder(first)}
+    assert set(served_steps(Rung.FP32)) == every
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_worker_takes_retries_before_new_batches(precision):
-    served = served_rungs(precision)
-    for rung in served:
-        for later in ladder(rung)[1:]:
-            assert served.index(later) < served.index(rung)
+    heights = [ladder(first).index(rung) for first, rung in served_steps(precision)]
+    assert heights == sorted(heights, reverse=True)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("on_gpu", [True, False])
 def test_a_worker_takes_the_jobs_of_a_producer_with_the_same_choice(choice, on_gpu):
-    assert first_rung(choice) in served_rungs(model_precision(choice, on_gpu=on_gpu))
+    first = first_rung(choice)
+    assert (first, first) in served_steps(model_precision(choice, on_gpu=on_gpu))

@@ -21,9 +21,9 @@ from common.broker import (
 from common.errors import UserError
 from common.messages import Batch
 from common.modeltable import ModelSource
-from common.rungs import Rung
+from common.rungs import FIRST_RUNGS, Rung, ladder
 from common.settings import Settings
-from tests.support.jobs import manifest_of, unstable
+from tests.support.jobs import manifest_of, retry_after, unstable
 
 
 @pytest.fixture(autouse=True)
@@ -170,19 +170,38 @@ def test_messages_that_celery_sends_are_in_the_queue_that_the_ledger_counts(ledg
 
 MANIFEST = manifest_of([3, 5, 2])
 MODEL = ModelSource.parse(MANIFEST.model)
-RETRY = MANIFEST.retry(unstable(MANIFEST.batch(2)))
+RETRY = retry_after(MANIFEST, unstable(MANIFEST.batch(2)))
 
 
-def test_every_batch_goes_to_the_queue_of_its_rung(ledger, redis_url):
-    batches = [MANIFEST.batch(0), RETRY, MANIFEST.batch(1)]
-    assert publish(make_celery(redis_url, []), MODEL, iter(batches)) == 3
-    queued = {rung: ledger.queued(queue_name(MODEL, rung)) for rung in Rung}
-    assert queued == {"fp16": 2, "selective_fp32": 1, "bf16": 0, "fp32": 0}
+def test_a_ladder_s_first_queue_is_named_after_it_and_its_retries_queues_after_that():
+    names = {rung: queue_name(MODEL, Rung.FP16, rung) for rung in ladder(Rung.FP16)}
+    assert names == {
+        "fp16": "random.esm2_t6_8M_UR50D.fp16",
+        "selective_fp32": "random.esm2_t6_8M_UR50D.fp16.selective_fp32",
+        "fp32": "random.esm2_t6_8M_UR50D.fp16.fp32",
+    }
+
+
+def test_no_queue_is_of_two_ladders():
+    steps = [(first, rung) for first in FIRST_RUNGS for rung in ladder(first)]
+    assert len({queue_name(MODEL, *step) for step in steps}) == len(steps) == 6
+
+
+def test_every_batch_goes_to_the_queue_of_its_ladder_and_its_rung(ledger, redis_url):
+    other = manifest_of([4], rung=Rung.BF16)
+    last = retry_after(other, unstable(other.batch(0)))
+    plain = manifest_of([4], rung=Rung.FP32).batch(0)
+    batches = [MANIFEST.batch(0), RETRY, MANIFEST.batch(1), last, plain]
+    assert publish(make_celery(redis_url, []), MODEL, iter(batches)) == 5
+    keys = ledger.redis.keys(f"{KEY_PREFIX}{MODEL.queue}*")
+    stem = f"{KEY_PREFIX}{MODEL.queue}."
+    queued = {key.removeprefix(stem): ledger.redis.llen(key) for key in keys}
+    assert queued == {"fp16": 2, "fp16.selective_fp32": 1, "bf16.fp32": 1, "fp32": 1}
 
 
 def test_a_message_is_the_batch_and_the_task_that_embeds_it(redis, redis_url):
     publish(make_celery(redis_url, []), MODEL, [RETRY])
-    (text,) = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.selective_fp32", 0, -1)
+    (text,) = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16.selective_fp32", 0, -1)
     message = json.loads(text)
     assert message["headers"]["task"] == EMBED_TASK
     _, arguments, _ = json.loads(base64.b64decode(message["body"]))

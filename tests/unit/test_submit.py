@@ -7,17 +7,26 @@ from typing import Any
 import pytest
 
 from common.alphabet import DNA, PROTEIN
+from common.broker import make_celery
 from common.errors import UserError
-from common.manifest import OutputForm
+from common.ledger import WorkerInfo
+from common.manifest import Manifest, OutputForm
 from common.modeltable import DNABERT_S, ESM2, MODELS, ModelSource
 from common.rungs import Rung
 from common.store import FileStore
 from producer.batches import Budget
-from producer.cli import default_long, family_of, window_overlap, worker_command
+from producer.cli import (
+    default_long,
+    family_of,
+    warn_of_other_weights,
+    window_overlap,
+    worker_command,
+)
 from producer.source import Source
 from producer.staging import Request, stage
-from producer.submit import UNKNOWN_MODEL, report_input, stage_alone
+from producer.submit import UNKNOWN_MODEL, Hardware, report_input, stage_alone, submit
 from tests.support.jobs import manifest_of
+from tests.support.shards import store_shard
 
 MODEL = "esm2_t6_8M_UR50D"
 
@@ -78,6 +87,63 @@ def test_what_to_do_about_instability_changes_no_output_and_makes_no_other_job(p
     assert replace(request, on_instability="fail").fingerprint() == request.fingerprint()
 
 
+def test_what_to_do_about_instability_is_what_was_asked_for_last(
+    ledger, redis_url, store, proteins, capsys
+):
+    app, hardware = make_celery(redis_url, []), Hardware(on_gpu=True, workers=1)
+    names = set()
+    for policy in ("fail", "retry", "fail"):
+        request = request_of(proteins, on_instability=policy)
+        manifest = submit(request, store, ledger, app, hardware=hardware, tokens=None)
+        names.add(manifest.job)
+        assert ledger.stops_at_instability(manifest.job) == (policy == "fail")
+    assert len(names) == 1
+    assert capsys.readouterr().err.count(f"going on with job {manifest.job}, 1 of 1 batches") == 2
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
+    ledger, redis_url, store, proteins, capsys, policy
+):
+    def submit_once(on_instability: str) -> Manifest:
+        request = request_of(proteins, on_instability=on_instability)
+        app, hardware = make_celery(redis_url, []), Hardware(on_gpu=True, workers=1)
+        return submit(request, store, ledger, app, hardware=hardware, tokens=None)
+
+    manifest = submit_once("retry")
+    for index, rung, rows in (
+        (0, Rung.FP16, [1]),
+        (0, Rung.SELECTIVE_FP32, []),
+        (0, Rung.FP32, []),
+    ):
+        store_shard(store, manifest, index, rung=rung, rows=rows)
+    ledger.forget(manifest.job)  # it learns from the store that row 0 was finite nowhere
+    submit_once(policy)
+    assert ledger.progress(manifest.job).finished
+    warned = "1 sequence of this finished job were not finite" in capsys.readouterr().err
+    assert warned == (policy == "fail")
+
+
+def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(
+    ledger, store, proteins, capsys
+):
+    request = request_of(proteins)
+    manifest = staged(store, request, MODEL)
+    ledger.create(manifest, "m.fp16")
+    worker = WorkerInfo(
+        name="w", model=MODEL, weights="new", device="GPU", precision=Rung.FP16, queues=("m.fp16",)
+    )
+    warn_of_other_weights(ledger, manifest.job, [worker])
+    ledger.pin_weights(manifest.job, "old")
+    warn_of_other_weights(ledger, manifest.job, [])
+    warn_of_other_weights(ledger, manifest.job, [worker.model_copy(update={"weights": None})])
+    same = worker.model_copy(update={"weights": "old"})
+    warn_of_other_weights(ledger, manifest.job, [worker, same])
+    assert capsys.readouterr().err == ""
+    warn_of_other_weights(ledger, manifest.job, [worker])
+    assert "this job was begun with weights old, and its workers have" in capsys.readouterr().err
+
+
 def staged(store: FileStore, request: Request, model: str) -> Any:
     budget = Budget(tokens=10**6)
     return stage(store, request, request.fingerprint(), budget=budget, spec=MODELS[model])
@@ -86,9 +152,9 @@ def staged(store: FileStore, request: Request, model: str) -> Any:
 def test_the_manifest_of_proteins_says_what_was_read(store, tmp_path):
     fasta = tmp_path / "p.fasta"
     fasta.write_text(f">a\nMKTAYIAK\n>b\n{'MK' * 1000}\n>a\nMJ\n")
-    manifest = staged(store, request_of(fasta, unknown="x", on_instability="fail"), MODEL)
+    manifest = staged(store, request_of(fasta, unknown="x"), MODEL)
     report = manifest.report
-    assert (manifest.alphabet, manifest.on_instability) == ("protein", "fail")
+    assert manifest.alphabet == "protein"
     assert (report.records, report.residues) == (3, 8 + 1022 + 2)
     assert (report.long, report.replaced, report.skipped, report.duplicate_ids) == (1, 1, 0, 1)
     assert not report.looks_like_dna
@@ -137,7 +203,7 @@ def test_what_was_done_to_proteins_is_said(capsys):
     ) in text
     assert "Note: 3 records with an id that an earlier record has too" in text
     assert "Note: 2 records with unknown letters, embedded as X." in text
-    assert "Note: 1 records with unknown letters, left out" in text
+    assert "Note: 1 record with unknown letters, left out" in text
 
 
 def test_dna_is_spoken_of_as_bases_and_windows(capsys):

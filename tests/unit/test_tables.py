@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 import pytest
 from rich.console import Console
 
-from common.ledger import JobState, Ledger, Progress
+from common.broker import queue_name
+from common.ledger import JobState, Ledger, Progress, WorkerInfo
 from common.manifest import Manifest
 from common.messages import BatchResult
-from common.rungs import Rung
+from common.modeltable import ModelSource
+from common.rungs import Rung, served_steps
 from producer.finish import report_failures, report_quarantined
-from producer.tables import SHOWN, first_lines, print_job, problems, state_of
-from tests.support.jobs import failed, manifest_of, ok, unstable
+from producer.tables import SHOWN, first_lines, print_job, print_workers, problems, state_of
+from tests.support.jobs import SEEN, failed, manifest_of, ok, retry_after, unstable
 
 MANIFEST = manifest_of([3, 5])
 QUEUE = "random.esm2_t6_8M_UR50D.fp16"
@@ -116,8 +118,8 @@ def test_the_ladder_of_a_real_ledger_adds_up(ledger):
     ledger.create(MANIFEST, QUEUE)
     ledger.complete(ok(MANIFEST.batch(0)))
     first = unstable(MANIFEST.batch(1), 4, 5, 6)
-    second = unstable(MANIFEST.retry(first), 6)
-    last = unstable(MANIFEST.retry(second), 6)
+    second = unstable(retry_after(MANIFEST, first), 6)
+    last = unstable(retry_after(MANIFEST, second), 6)
     for result in (first, second, last):
         ledger.complete(result)
     job = ledger.progress(MANIFEST.job)
@@ -128,6 +130,35 @@ def test_the_ladder_of_a_real_ledger_adds_up(ledger):
         ["fp32", "0", "1", "0", "1", "quarantine"],
     ]
     assert text.splitlines()[-1] == f"quarantined: {last.unstable[0]}"
+
+
+# --- workers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "takes"),
+    [
+        (Rung.FP16, "fp16.fp32 fp16.selective_fp32 fp16"),
+        (Rung.BF16, "bf16.fp32 bf16"),
+        (Rung.FP32, "fp16.fp32 fp16.selective_fp32 bf16.fp32 fp16 bf16 fp32"),
+    ],
+)
+@pytest.mark.parametrize("model", ["esm2_t6_8M_UR50D", "random:esm2_t6_8M_UR50D", "/a.b/c.fp16"])
+def test_a_worker_is_shown_with_the_ladders_and_rungs_that_it_takes(model, precision, takes):
+    source = ModelSource.parse(model)
+    worker = WorkerInfo(
+        name="cuda0-1@host",
+        model=model,
+        weights=None,
+        device="NVIDIA H200",
+        precision=precision,
+        queues=tuple(queue_name(source, *step) for step in served_steps(precision)),
+    )
+    console = Console(width=250)
+    with console.capture() as capture:
+        print_workers(console, [worker])
+    _, shown = cells(capture.get())
+    assert shown == ["cuda0-1@host", "NVIDIA H200", model, "loading", precision, takes]
 
 
 # --- what went wrong ----------------------------------------------------------------------------
@@ -146,12 +177,20 @@ def test_failed_batches_and_quarantined_rows_have_a_line_each():
 
 
 def test_a_retry_that_failed_is_named_with_its_rung():
-    retry = MANIFEST.retry(unstable(MANIFEST.batch(1)))
+    retry = retry_after(MANIFEST, unstable(MANIFEST.batch(1)))
     assert problems([failed(retry)]) == ["batch 1 (selective_fp32) failed: ValueError: no"]
 
 
 def test_rows_that_will_be_retried_are_no_problem():
     assert problems([unstable(MANIFEST.batch(0), 0, 1)]) == []
+
+
+def test_rows_that_stopped_their_job_are_named_once():
+    stopping = unstable(MANIFEST.batch(1), 4, 6, stops_job=True)
+    assert problems([unstable(MANIFEST.batch(0), 0), stopping]) == [
+        f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}",
+        f"not finite: row 6 'r6' (10 letters): fp16: {SEEN}",
+    ]
 
 
 @pytest.mark.parametrize("count", [0, 1, SHOWN - 1, SHOWN])
@@ -188,7 +227,7 @@ def finished(ledger) -> Manifest:
     ledger.create(MANIFEST, QUEUE)
     first = unstable(MANIFEST.batch(0), 1)
     ledger.complete(first)
-    ledger.complete(failed(MANIFEST.retry(first)))
+    ledger.complete(failed(retry_after(MANIFEST, first)))
     ledger.complete(unstable(MANIFEST.batch(1), 6, precision=Rung.FP32))
     return MANIFEST
 

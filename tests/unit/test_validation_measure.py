@@ -89,6 +89,7 @@ def test_what_is_the_same_everywhere_passes():
     reference = made_up()
     found = judge(SOURCE, SOURCE, "GPU", reference, replace(reference, precision=Rung.FP16))
     assert found.passed
+    assert found.failures == ()
     assert found.random_weights
     assert (found.unit, found.weights, found.precision) == ("residues", None, "fp16")
     assert all(each.passed for each in found.comparisons)
@@ -98,30 +99,33 @@ def spoiled(vectors, name):
     return {**vectors, name: -vectors[name]}
 
 
-@pytest.mark.parametrize(
-    ("precision", "layout", "passes"),
-    [
-        ("half", "packed", False),
-        ("half", "padded", True),
-        ("fp32", "packed", True),
-        ("fp32", "padded", False),
-    ],
-)
+@pytest.mark.parametrize("precision", ["half", "fp32"])
+@pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("name", ["short", "mixed"])
-def test_what_a_worker_does_against_fp32_padded_decides_in_every_set(
-    precision, layout, passes, name
-):
+def test_one_set_in_one_way_of_computing_is_enough_to_fail(precision, layout, name):
     good = made_up()
     bad = replace(good, **{layout: spoiled(getattr(good, layout), name)})
     half = replace(bad if precision == "half" else good, precision=Rung.FP16)
     reference = bad if precision == "fp32" else good
     found = judge(SOURCE, SOURCE, "GPU", reference, half)
-    assert found.passed is passes
+    assert not found.passed
+    assert "cosine_min" in found.failures
     failed = {(each.measured, each.reference) for each in found.comparisons if not each.passed}
     rung = "fp16" if precision == "half" else "fp32"
+    assert failed
     assert all(f"{rung} {layout}" in pair for pair in failed)
     assert {each.set for each in found.comparisons if not each.passed} == {name}
-    assert found.cosine_min == pytest.approx(1 if passes else -1)
+    assert found.cosine_min == pytest.approx(-1)
+    assert found.worst in {f"{name}, {a} against {b}" for a, b in failed}
+
+
+def test_where_nothing_is_finite_is_the_worst_and_values_are_counted_once():
+    good = made_up()
+    bad = {**good.packed, "long": np.full((3, 64), np.nan, dtype=np.float32)}
+    found = judge(SOURCE, SOURCE, "GPU", good, replace(good, precision=Rung.FP16, packed=bad))
+    assert not found.passed
+    assert (found.cosine_min, found.nan, found.inf) == (None, 3 * 64, 0)
+    assert found.worst == "long, fp16 packed against fp32 padded"
 
 
 def test_dna_is_counted_in_bases_and_other_weights_are_named():

@@ -23,7 +23,9 @@ from workers.validation.record import (
 from workers.validation.statistics import THRESHOLDS, Comparison
 
 FINGERPRINT = "0123456789abcdef"
-KEY = f"validations/{FINGERPRINT}.fp16.json"
+H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-40GB"
+KEY = f"validations/{FINGERPRINT}.fp16.nvidia-h200.json"
+WORST = "short, fp16 packed against fp32 padded"
 DAY = datetime(2026, 3, 14, 15, 9, tzinfo=UTC)
 
 
@@ -43,6 +45,7 @@ def validation(**changes: object) -> Validation:
         cosines=(0.5, None),
         cosine_min=0.5,
         cosine_mean=0.5,
+        centred_cosine_min=None,
         mean_difference=0.0,
         std_difference=0.0,
         norm_difference=0.0,
@@ -54,7 +57,6 @@ def validation(**changes: object) -> Validation:
         set="short",
         measured="fp16 packed",
         reference="fp32 padded",
-        decides=True,
         passed=figures.passed,
         failures=figures.failures,
         figures=figures,
@@ -65,9 +67,11 @@ def validation(**changes: object) -> Validation:
         "random_weights": False,
         "fingerprint": FINGERPRINT,
         "precision": Rung.FP16,
-        "device": "NVIDIA H200",
+        "device": H200,
         "date": DAY,
         "passed": False,
+        "failures": figures.failures,
+        "worst": WORST,
         "cosine_min": 0.5,
         "nan": 12,
         "inf": 1,
@@ -81,7 +85,7 @@ def validation(**changes: object) -> Validation:
     return Validation(**{**fields, **changes})
 
 
-PASSED = {"passed": True, "cosine_min": 0.99999, "nan": 0, "inf": 0}
+PASSED = {"passed": True, "failures": (), "cosine_min": 0.99999, "nan": 0, "inf": 0}
 
 
 # --- where --------------------------------------------------------------------------------------
@@ -109,9 +113,25 @@ def test_without_a_cache_folder_that_can_be_it_is_the_one_in_the_home_folder(
     assert user_cache().root == tmp_path / ".cache" / "virnucpro-fleet"
 
 
-def test_precisions_have_records_of_their_own():
-    assert record_key(FINGERPRINT, Rung.FP16) == KEY
-    assert record_key(FINGERPRINT, Rung.BF16) != KEY
+def test_precisions_and_devices_have_records_of_their_own():
+    assert record_key(FINGERPRINT, Rung.FP16, H200) == KEY
+    assert record_key(FINGERPRINT, Rung.BF16, H200) != KEY
+    assert record_key(FINGERPRINT, Rung.FP16, A100) != KEY
+
+
+@pytest.mark.parametrize(
+    ("device", "slug"),
+    [
+        ("CPU", "cpu"),
+        (A100, "nvidia-a100-sxm4-40gb"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "nvidia-h100-80gb-hbm3-mig-1g-10gb"),
+        ("../AMD / Radeon (TM)", "amd-radeon-tm"),
+    ],
+)
+def test_a_devices_name_becomes_a_part_of_a_files_name(device, slug):
+    assert record_key(FINGERPRINT, Rung.BF16, device) == (
+        f"validations/{FINGERPRINT}.bf16.{slug}.json"
+    )
 
 
 def test_a_store_that_cannot_be_written_is_a_warning_and_the_others_are(tmp_path, store, caplog):
@@ -136,13 +156,13 @@ def test_a_record_has_everything_and_reads_back_the_same(store):
 
 def test_a_failure_on_record_refuses_and_says_which_when_why_and_what_to_do(store):
     write_record(validation(), [store])
-    text = refusal(FINGERPRINT, Rung.FP16, [store])
+    text = refusal(FINGERPRINT, Rung.FP16, H200, [store])
     assert text is not None
     for part in (
         f"fingerprint {FINGERPRINT}",
-        "must not be served in fp16",
-        "2026-03-14 15:09 UTC on NVIDIA H200",
-        "smallest cosine 0.500000 (floor 0.99), 12 NaN, 1 Inf",
+        "must not be served in fp16 on NVIDIA H200: their validation there of 2026-03-14 15:09 UTC",
+        f"smallest cosine 0.500000 (floor 0.99) in {WORST}; 12 NaN, 1 Inf",
+        "out of bounds: nan, inf, cosine_min.",
         f"{store.url}/{KEY}",
         "--precision fp32 or bf16",
         "worker validate --model esm2_t33_650M_UR50D --precision fp16",
@@ -152,7 +172,7 @@ def test_a_failure_on_record_refuses_and_says_which_when_why_and_what_to_do(stor
 
 def test_who_failed_in_bf16_is_not_sent_there(store):
     write_record(validation(precision=Rung.BF16), [store])
-    text = refusal(FINGERPRINT, Rung.BF16, [store])
+    text = refusal(FINGERPRINT, Rung.BF16, H200, [store])
     assert text is not None
     assert "--precision fp32, or validate again" in text
 
@@ -165,16 +185,37 @@ def test_the_command_that_validates_again_names_the_same_weights():
     )
 
 
+def test_a_validation_of_the_cpu_is_repeated_on_the_cpu():
+    assert validation(device="CPU").command.endswith("--precision fp16 --device cpu")
+
+
+def test_a_failure_by_another_figure_than_the_cosine_is_named():
+    only = {**PASSED, "passed": False, "failures": ("norm_difference",)}
+    assert validation(**only).summary == (
+        f"smallest cosine 0.999990 (floor 0.99) in {WORST}; 0 NaN, 0 Inf; "
+        "out of bounds: norm_difference"
+    )
+
+
 def test_a_pass_on_record_refuses_nothing(store):
     write_record(validation(**PASSED), [store])
-    assert refusal(FINGERPRINT, Rung.FP16, [store]) is None
+    assert refusal(FINGERPRINT, Rung.FP16, H200, [store]) is None
 
 
 def test_what_was_never_validated_may_be_served(store):
     write_record(validation(), [store])
-    assert refusal("f" * 16, Rung.FP16, [store]) is None
-    assert refusal(FINGERPRINT, Rung.BF16, [store]) is None
-    assert refusal(FINGERPRINT, Rung.FP16, []) is None
+    assert refusal("f" * 16, Rung.FP16, H200, [store]) is None
+    assert refusal(FINGERPRINT, Rung.BF16, H200, [store]) is None
+    assert refusal(FINGERPRINT, Rung.FP16, A100, [store]) is None
+    assert refusal(FINGERPRINT, Rung.FP16, H200, []) is None
+
+
+def test_a_newer_pass_on_another_device_does_not_lift_a_failure(tmp_path, store):
+    cache = FileStore(tmp_path / "own")
+    write_record(validation(), [store])
+    write_record(validation(**PASSED, device="CPU", date=DAY + timedelta(days=1)), [cache, store])
+    assert refusal(FINGERPRINT, Rung.FP16, H200, [cache, store]) is not None
+    assert refusal(FINGERPRINT, Rung.FP16, "CPU", [cache, store]) is None
 
 
 @pytest.mark.parametrize("newest_passes", [True, False])
@@ -186,7 +227,7 @@ def test_the_newest_of_several_records_counts(tmp_path, newest_passes, newest_fi
         old, new = (validation(**PASSED), validation(date=DAY + timedelta(days=1)))
     for each, store in zip((new, old) if newest_first else (old, new), stores, strict=True):
         write_record(each, [store])
-    assert (refusal(FINGERPRINT, Rung.FP16, stores) is None) is newest_passes
+    assert (refusal(FINGERPRINT, Rung.FP16, H200, stores) is None) is newest_passes
 
 
 # --- what cannot be read ------------------------------------------------------------------------
@@ -203,17 +244,21 @@ def test_the_newest_of_several_records_counts(tmp_path, newest_passes, newest_fi
         b'{"passed": false}',
         validation().json_text.replace("2026-03-14T15:09:00Z", "2026-03-14T15:09:00").encode(),
         validation(fingerprint="f" * 16).json_text.encode(),
+        validation(device=A100).json_text.encode(),
     ],
-    ids=["empty", "binary", "list", "null", "cut", "bare", "no_time_zone", "of_other_weights"],
+    ids=[
+        *("empty", "binary", "list", "null", "cut", "bare", "no_time_zone"),
+        *("of_other_weights", "of_another_device"),
+    ],
 )
 def test_a_damaged_record_is_a_warning_and_the_others_count(store, tmp_path, caplog, damage):
     store.put(KEY, damage)
     with caplog.at_level(logging.WARNING):
-        assert refusal(FINGERPRINT, Rung.FP16, [store]) is None
+        assert refusal(FINGERPRINT, Rung.FP16, H200, [store]) is None
     assert f"{store.url}/{KEY} is not a readable validation" in caplog.text
     other = FileStore(tmp_path / "other")
     write_record(validation(), [other])
-    assert other.url in str(refusal(FINGERPRINT, Rung.FP16, [store, other]))
+    assert other.url in str(refusal(FINGERPRINT, Rung.FP16, H200, [store, other]))
 
 
 def test_a_store_that_does_not_answer_is_a_warning(store, monkeypatch, caplog):
@@ -221,20 +266,20 @@ def test_a_store_that_does_not_answer_is_a_warning(store, monkeypatch, caplog):
     (store.root / KEY).unlink()
     (store.root / KEY).mkdir()
     monkeypatch.setattr(Path, "is_file", lambda _: True)
-    assert refusal(FINGERPRINT, Rung.FP16, [store]) is None
+    assert refusal(FINGERPRINT, Rung.FP16, H200, [store]) is None
     assert "No validation can be read" in caplog.text
 
 
 def test_a_newer_record_with_more_in_it_can_be_read(store):
     document = json.loads(validation().json_text)
     store.put(KEY, json.dumps({**document, "version": 2, "weather": "fine"}).encode())
-    assert refusal(FINGERPRINT, Rung.FP16, [store]) is not None
+    assert refusal(FINGERPRINT, Rung.FP16, H200, [store]) is not None
 
 
 def test_a_worker_reads_only_what_it_needs(store):
     needed = {name: json.loads(validation().json_text)[name] for name in Verdict.model_fields}
     store.put(KEY, json.dumps(needed).encode())
-    assert refusal(FINGERPRINT, Rung.FP16, [store]) is not None
+    assert refusal(FINGERPRINT, Rung.FP16, H200, [store]) is not None
 
 
 def test_records_lie_in_any_store(tmp_path):

@@ -14,6 +14,7 @@ from workers.validation.statistics import (
     OUTLIER_BOUND,
     STD_BOUND,
     THRESHOLDS,
+    centred_cosines,
     compare,
     cosines,
     outlier_share,
@@ -73,6 +74,63 @@ def test_cosines_are_those_of_numpy_and_do_not_depend_on_the_order(array, data):
     plain = [x @ y / (np.linalg.norm(x) * np.linalg.norm(y)) for x, y in zip(a, b, strict=True)]
     assert compare(array, other).cosines == pytest.approx(plain)
     assert compare(other, array).cosines == pytest.approx(plain)
+
+
+# --- centred ------------------------------------------------------------------------------------
+
+#: Embeddings that are alike: the cosine of any two is above 0.99.
+ALIKE = 20.0 + REFERENCE[:4]
+
+
+def test_centring_shows_what_a_large_common_part_hides():
+    mixed_up = compare(ALIKE[::-1], ALIKE)
+    assert mixed_up.cosine_min is not None
+    assert mixed_up.cosine_min > FLOOR
+    assert mixed_up.centred_cosine_min is not None
+    assert mixed_up.centred_cosine_min < 0
+    assert mixed_up.passed  # it is shown and does not decide
+
+
+def test_beside_itself_the_centred_cosine_is_1_whatever_the_common_part():
+    assert centred_cosines(ALIKE, ALIKE) == pytest.approx([1] * 4)
+
+
+def test_centred_cosines_are_cosines_of_what_differs_from_the_references_mean():
+    a, b = turned(0.5)[:4], REFERENCE[:4].astype(np.float64)
+    expected = cosines(a - b.mean(axis=0), b - b.mean(axis=0))
+    assert centred_cosines(a, b) == pytest.approx(expected)
+    assert centred_cosines(3 * a + 20, 3 * b + 20) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_embeddings_that_are_all_the_same_have_no_centred_cosine(count):
+    same = np.repeat(REFERENCE[:1], count, axis=0)
+    assert centred_cosines(same.astype(np.float64), same.astype(np.float64)).size == 0
+    assert compare(same * 2, same).centred_cosine_min is None
+
+
+def test_what_differs_from_the_mean_by_rounding_alone_has_no_direction():
+    rounded = np.repeat(REFERENCE[:1], 3, axis=0).astype(np.float64)
+    rounded[0] *= 1 + 1e-8
+    assert centred_cosines(rounded, rounded).size == 0
+
+
+def test_a_reference_at_the_mean_is_left_out_and_the_others_count():
+    reference = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 0.0]])
+    measured = np.array([[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]])
+    assert centred_cosines(measured, reference) == pytest.approx([1, 1])
+
+
+def test_an_embedding_at_the_mean_of_others_is_like_nothing():
+    reference = np.array([[1.0, 0.0], [3.0, 0.0]])
+    assert centred_cosines(np.array([[2.0, 0.0], [3.0, 0.0]]), reference).tolist() == [0, 1]
+
+
+def test_what_is_not_finite_is_no_part_of_the_mean():
+    measured = ALIKE.copy()
+    measured[0, 0] = NAN
+    assert compare(measured, ALIKE).centred_cosine_min == pytest.approx(1)
+    assert compare(measured * NAN, ALIKE).centred_cosine_min is None
 
 
 # --- on both sides of each bound ----------------------------------------------------------------
@@ -179,7 +237,7 @@ def test_a_reference_that_is_not_finite_fails_too():
 
 def test_where_nothing_is_finite_there_are_no_figures_and_no_pass():
     found = compare(np.full((2, 3), NAN), np.ones((2, 3)))
-    assert not found.passed
+    assert found.failures == ("nan", "cosine_min")
     assert not found.as_expected
     assert (found.nan, found.cosines, found.cosine_min, found.outliers) == (
         6,

@@ -27,7 +27,7 @@ from tests.support.dnabert import (
     small_spec,
 )
 from workers.models import varlen_kernel
-from workers.models.dnabert_checkpoint import to_our_names
+from workers.models.dnabert_checkpoint import from_hugging_face
 from workers.models.dnabert_s import DNABERTS
 from workers.models.varlen_kernel import BLOCK_M, STAGES, takes, tiles_of, varlen_attention
 
@@ -123,6 +123,39 @@ def test_a_segment_that_is_not_finite_leaves_its_neighbours_exactly_as_they_are(
 
 
 @interpreted
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on NaN
+@pytest.mark.parametrize("slopes", [None, SLOPES[HEADS]], ids=["plain", "alibi"])
+@pytest.mark.parametrize("amount", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("place", [0, 63, 64, 69], ids=lambda place: f"token {place}")
+@pytest.mark.parametrize("broken", ["q", "k"])
+def test_a_token_whose_query_or_key_is_not_finite_is_nan(broken, place, amount, slopes):
+    """In a block of keys that is whole, or in the last; all other products are above 0.
+
+    A score of -Inf would be a weight of 0, and the result finite without that key.
+    """
+    lengths = [70, 30]
+    given = {name: torch.rand(100, HEADS, 16).half() for name in ("q", "k", "v")}
+    tiles, slopes = tiles_of(bounds(lengths), 100), slopes and torch.tensor(slopes)
+    expected = varlen_attention(**given, tiles=tiles, slopes=slopes)
+    given[broken][place, 1, 3] = amount
+    found = varlen_attention(**given, tiles=tiles, slopes=slopes)
+    assert found[place, 1].isnan().all()
+    assert torch.equal(found[70:], expected[70:])
+    assert torch.equal(found[:, [0, 2, 3]], expected[:, [0, 2, 3]])
+
+
+@interpreted
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on NaN
+def test_an_infinite_value_that_weighs_nothing_is_nan():
+    """0 times Inf: the weight is too small for FP16, and would be more than 0 in FP32."""
+    q, k, v = (torch.rand(100, HEADS, 16).half() for _ in range(3))
+    k[5] = -100.0 * k[5]
+    v[5, 1, 3] = torch.inf
+    found = varlen_attention(q, k, v, tiles_of(bounds([70, 30]), 100), None)
+    assert not found[:70, 1, 3].isfinite().any()
+
+
+@interpreted
 def test_torch_finds_the_operator_well_formed():
     q, k, v = random_qkv([5, 70], 16)
     arguments = (q, k, v, tiles_of(bounds([5, 70]), len(q)), torch.tensor(SLOPES[HEADS]))
@@ -137,7 +170,7 @@ def test_a_model_compiles_with_it_into_one_graph_for_any_pack(monkeypatch):
     spec = small_spec(heads=HEADS, dim=64)
     weights = random_checkpoint(spec)
     model = DNABERTS(spec)
-    model.load_state_dict(to_our_names(weights, spec, Path("none")))
+    model.load_state_dict(from_hugging_face(weights, spec, Path("none")))
     model.half().eval().requires_grad_(False)
     for block in model.blocks:
         block.compile(backend="aot_eager", fullgraph=True, dynamic=True)

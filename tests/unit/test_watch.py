@@ -1,12 +1,14 @@
 """Watching: what a line of progress says, and how a job's end is told."""
 
+import dataclasses
+
 import pytest
 
 from common.errors import UserError
 from common.ledger import JobState, Progress, WorkerInfo, job_key
 from common.rungs import Rung
 from producer.watch import Speed, describe, duration, look
-from tests.support.jobs import failed, manifest_of, ok, unstable
+from tests.support.jobs import SEEN, manifest_of, ok, unstable
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,17 @@ def test_a_job_whose_workers_all_load_their_model_says_so():
     assert describe(progress(), None, [LOADING, READY]).endswith(" · 2 workers")
 
 
+def test_a_job_whose_workers_all_have_other_weights_says_so():
+    begun = dataclasses.replace(progress(batches_done=300), weights="another")
+    words = " · its workers have other weights than it began with"
+    assert describe(begun, None, [READY, LOADING]).endswith(words)
+    assert words not in describe(begun, None, [LOADING])
+    assert words not in describe(begun, None, [])
+    mine = READY.model_copy(update={"weights": "another"})
+    assert words not in describe(begun, None, [READY, mine])
+    assert words not in describe(progress(), None, [READY])
+
+
 @pytest.mark.parametrize("speed", [None, 500.0])
 def test_a_finished_job_has_no_time_to_go_and_waits_for_nobody(speed):
     done = progress(JobState.FINISHED, batches_done=1200, tokens_done=1_000_000)
@@ -177,13 +190,13 @@ def test_a_job_with_rows_to_retry_goes_on_and_says_so(ledger, shown):
 
 def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_reason(ledger, shown):
     ledger.complete(unstable(MANIFEST.batch(0)))
-    why = failed(MANIFEST.batch(1), stops_job=True)
-    ledger.complete(why.model_copy(update={"error": "NumericalInstabilityError: row 4"}))
+    ledger.complete(unstable(MANIFEST.batch(1), 4, 6, stops_job=True))
     with pytest.raises(UserError) as caught:
         look(ledger, JOB, Speed(), shown)
     assert str(caught.value) == (
         f"Job {JOB} stopped, as --on-instability fail asks for:\n"
-        "batch 1 (fp16) failed: NumericalInstabilityError: row 4\n"
+        f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}\n"
+        f"not finite: row 6 'r6' (10 letters): fp16: {SEEN}\n"
         "Submit the same input with --on-instability retry, and they run again in higher precision."
     )
     assert shown == []

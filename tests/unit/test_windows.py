@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,3 +66,12 @@ def test_a_window_that_is_not_finite_makes_its_record_alone_so():
     found = join_windows(vectors, np.ones(4, np.int64), [0, 2])
     assert np.isnan(found[0]).all()
     assert found[1] == 2.5
+
+
+@pytest.mark.parametrize("amount", [1e36, float(np.finfo(np.float32).max)])
+def test_windows_that_are_finite_have_a_finite_mean(amount):
+    vectors = np.array([[amount], [amount], [-amount], [1.0]], np.float32)
+    found = join_windows(vectors, np.array([1000, 977, 1000, 10]), [0, 3])
+    np.testing.assert_allclose(found, [[amount * 977 / 2977], [1.0]], rtol=1e-6)
+    found = join_windows(np.full((9, 1), amount, np.float32), np.arange(991, 1000), [0])
+    assert found == np.float32(amount)

@@ -1,40 +1,26 @@
 """Attention with linear biases (ALiBi), by the fastest exact kernel that the machine has.
 
 On CUDA in FP16 and BF16 that is our Triton kernel, or ``flash_attn`` where Triton is not to be
-had; everywhere else ``scaled_dot_product_attention`` in FP32. All have an FP32 softmax.
+had (the FlashAttention inside PyTorch knows no ALiBi); everywhere else
+``scaled_dot_product_attention`` in FP32. All have an FP32 softmax.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from workers.models import varlen_kernel
-from workers.models.attention import HALF_DTYPES
-
-Kernel = Callable[..., Tensor]
-
-
-def find_flash_attn() -> Kernel | None:
-    """``flash_attn``'s kernel; the one inside PyTorch knows no ALiBi."""
-    with suppress(ImportError):
-        from flash_attn import flash_attn_varlen_func
-
-        return cast(Kernel, flash_attn_varlen_func)
-    return None
-
-
-FLASH_ATTN = find_flash_attn()
+from workers.models.attention import FLASH_ATTN, can_run, nan_beyond
+from workers.models.encoder import ExactBuffers
 
 #: Queries that ``scaled_dot_product_attention`` takes at once: what it needs for its biases then
 #: grows with a segment's length and not with the length's square.
 QUERIES = 256
 
 
-class Alibi(nn.Module):
+class Alibi(ExactBuffers):
     """The slopes ``[H]``, in FP32 whatever the model's dtype."""
 
     slopes: Tensor
@@ -42,14 +28,6 @@ class Alibi(nn.Module):
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.register_buffer("slopes", alibi_slopes(heads))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # .half() and .to(dtype) go through here: follow them to the device, not to the dtype.
-        exact = self.slopes
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.slopes.dtype != exact.dtype:
-            self.slopes = exact.to(self.slopes.device)
-        return self
 
 
 def alibi_slopes(heads: int) -> Tensor:
@@ -120,7 +98,7 @@ def packed_layout(
     device = cu_seqlens.device
     if varlen_kernel.takes(device, dtype, head_dim):
         return TiledSegments(varlen_kernel.tiles_of(cu_seqlens, total), slopes)
-    if FLASH_ATTN is not None and device.type == "cuda" and dtype in HALF_DTYPES:
+    if can_run(FLASH_ATTN, device, dtype):
         return FlashSegments(cu_seqlens, max_seqlen, slopes)
     # The only layout that waits for the device.
     return BiasedSegments(cu_seqlens.diff().cpu(), bias_table(slopes, max_seqlen))
@@ -158,7 +136,7 @@ def alibi_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         layout: which tokens may see each other; of ``packed_layout`` or ``padded_layout``.
 
     Returns:
-        The attended values, shaped as ``q``.
+        The attended values, shaped as ``q``: NaN where a query or key is not finite.
     """
     if isinstance(layout, TiledSegments):
         return varlen_kernel.varlen_attention(q, k, v, *layout)
@@ -171,6 +149,7 @@ def alibi_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, layout: FlashSegments) -> Tensor:
     assert FLASH_ATTN is not None
+    q, k = (nan_beyond(t, t.dtype) for t in (q, k))
     bounds = (layout.cu_seqlens,) * 2 + (layout.max_seqlen,) * 2
     return FLASH_ATTN(q, k, v, *bounds, alibi_slopes=layout.slopes)
 
@@ -202,5 +181,6 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     A bias near -10 would be off by up to 0.004 in FP16 and by 0.03 in BF16.
     """
     q32, k32, v32 = (t.transpose(1, 2).float() for t in (q, k, v))  # [B, H, L, Dh]
+    q32, k32 = nan_beyond(q32, q.dtype), nan_beyond(k32, k.dtype)
     attended = F.scaled_dot_product_attention(q32, k32, v32, attn_mask=bias)
     return attended.transpose(1, 2).to(q.dtype)

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 Kernel = Callable[..., Tensor]
 
 
-def find_varlen_kernel() -> Kernel | None:
-    """``flash_attn``'s kernel, else PyTorch's; both take the same first seven arguments."""
+def find_flash_attn() -> Kernel | None:
     with suppress(ImportError):
         from flash_attn import flash_attn_varlen_func
 
         return cast(Kernel, flash_attn_varlen_func)
+    return None
+
+
+def find_torch_varlen() -> Kernel | None:
     with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
 
@@ -29,9 +32,26 @@ def find_varlen_kernel() -> Kernel | None:
     return None
 
 
-VARLEN_KERNEL = find_varlen_kernel()
+FLASH_ATTN = find_flash_attn()
+
+#: Both take the same first seven arguments.
+VARLEN_KERNEL = FLASH_ATTN or find_torch_varlen()
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
+
+
+def can_run(kernel: Kernel | None, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is such a FlashAttention, and it takes queries like these."""
+    return kernel is not None and device.type == "cuda" and dtype in HALF_DTYPES
+
+
+def nan_beyond(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Queries or keys ``x``, with NaN for what is not finite in ``dtype``.
+
+    An infinite key passes for one that nobody looks for: where its scores are -Inf its weights are
+    0, and the result is finite without it. NaN survives every softmax.
+    """
+    return torch.where(x.abs() <= torch.finfo(dtype).max, x, torch.nan)
 
 
 class Segments(NamedTuple):
@@ -55,11 +75,7 @@ def lengths_for_attention(
 
     Reading them waits for the device, so it happens once a pack and only for that kernel.
     """
-    return None if has_varlen_kernel(device, dtype) else lengths.tolist()
-
-
-def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    return VARLEN_KERNEL is not None and device.type == "cuda" and dtype in HALF_DTYPES
+    return None if can_run(VARLEN_KERNEL, device, dtype) else lengths.tolist()
 
 
 class Attention(nn.Module):
@@ -69,7 +85,8 @@ class Attention(nn.Module):
         """Attend.
 
         Args:
-            q, k, v: ``[T, H, Dh]`` for ``Segments``, ``[B, T, H, Dh]`` for ``Padded``.
+            q, k, v: ``[T, H, Dh]`` for ``Segments``, ``[B, T, H, Dh]`` for ``Padded``; no Inf in
+                queries and keys, but NaN (``nan_beyond``).
             layout: which tokens may see each other.
 
         Returns:

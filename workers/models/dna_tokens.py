@@ -59,6 +59,11 @@ class DNATokenizer:
         """The tokenizer of random weights, which needs no file."""
         return cls(own_tokenizer(), "our own tokenizer")
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its id."""
+        return self.tokenizer.get_vocab()
+
     def __call__(self, sequences: Sequence[str]) -> Tokens:
         """Tokenise ``sequences`` (upper case), on as many cores as there are."""
         encodings = self.tokenizer.encode_batch_fast(sequences, add_special_tokens=False)

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.modeltable import ModelSpec, read_hugging_face_config
+from common.modeltable import ModelSpec
 from workers.models.alibi import alibi_slopes
-from workers.models.checkpoints import State, modern_name, read_tensors, taker, weight_files
 from workers.models.dnabert_s import DNABERTS, VOCABULARY
+from workers.models.weight_files import State, rename, taker
 
-#: Names in the checkpoint, after ``bert.`` was taken off, and ours.
+#: Names in the checkpoint, and ours.
+PREFIX = r"(?:bert\.)?"
 NAMES = {
     r"embeddings\.word_embeddings\.": "embed_tokens.",
     r"embeddings\.token_type_embeddings\.": "token_type.",
@@ -29,45 +30,14 @@ NAMES = {
 PLAIN_BERT = re.compile(r"position_embeddings\.weight$|attention\.self\.(query|key|value)\.")
 
 
-def read_dnabert_s(folder: Path) -> tuple[ModelSpec, State]:
-    """Read a folder with ``config.json`` and weights in one or more files.
+def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
+    """The tensors of ``read_hugging_face`` under our names; ``folder`` is for errors.
 
     Raises:
-        UserError: something is missing or unreadable, or this is another model.
+        UserError: something is missing, or this is another model.
     """
-    files = weight_files(folder)
-    if not files or not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: needs config.json and *.safetensors or pytorch_model*.bin.")
-    spec = read_hugging_face_config(folder / "config.json")
-    raw = {
-        modern_name(name.removeprefix("bert.")): tensor
-        for file in files
-        for name, tensor in read_tensors(file)
-    }
     refuse_plain_bert(raw, folder)
-    return spec, to_our_names(raw, spec, folder)
-
-
-def refuse_plain_bert(raw: State, folder: Path) -> None:
-    foreign = next(filter(PLAIN_BERT.search, raw), None)
-    if foreign is not None:
-        raise UserError(
-            f"{folder}: {foreign} is a plain BERT's, not DNABERT-S's, which has ALiBi in place of "
-            "position embeddings and one projection, Wqkv. Take the weights as they were published."
-        )
-
-
-def to_our_names(raw: State, spec: ModelSpec, folder: Path) -> State:
-    """Rename, and make one embedding of words and token types.
-
-    What no rule names (pooler, language-model head) is not needed for embeddings.
-    """
-    state = {
-        re.sub(pattern, ours, name, count=1): tensor
-        for name, tensor in raw.items()
-        for pattern, ours in NAMES.items()
-        if re.match(pattern, name)
-    }
+    state = rename(raw, PREFIX, NAMES)
     take = taker(state, folder)
     words, types = take("embed_tokens.weight"), take("token_type.weight")
     if len(words) != VOCABULARY:
@@ -79,6 +49,15 @@ def to_our_names(raw: State, spec: ModelSpec, folder: Path) -> State:
     state["alibi.slopes"] = alibi_slopes(spec.heads)  # a formula; no checkpoint has them
     check_complete(state, spec, folder)
     return state
+
+
+def refuse_plain_bert(raw: State, folder: Path) -> None:
+    foreign = next(filter(PLAIN_BERT.search, raw), None)
+    if foreign is not None:
+        raise UserError(
+            f"{folder}: {foreign} is a plain BERT's, not DNABERT-S's, which has ALiBi in place of "
+            "position embeddings and one projection, Wqkv. Take the weights as they were published."
+        )
 
 
 def check_complete(state: State, spec: ModelSpec, folder: Path) -> None:

@@ -35,7 +35,7 @@ class DNABERTS(Encoder):
         # tokens [B, T], real [B, T]
         assert tokens.shape == real.shape, (tokens.shape, real.shape)
         x = self.embed_norm(self.embed_tokens(tokens))
-        return self._run(x, padded_layout(self.alibi.slopes, real), repr_layers)
+        return self.run_blocks(x, repr_layers, padded_layout(self.alibi.slopes, real))
 
     def forward_packed(
         self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
@@ -48,18 +48,7 @@ class DNABERTS(Encoder):
             dtype=self.attention_dtype or x.dtype,
             head_dim=self.spec.dim // self.spec.heads,
         )
-        return self._run(x, layout, repr_layers)
-
-    def _run(self, x: Tensor, layout: Layout, repr_layers: Sequence[int]) -> dict[int, Tensor]:
-        wanted = set(repr_layers)
-        assert wanted <= set(range(self.spec.layers + 1)), repr_layers
-        found = {0: x} if 0 in wanted else {}
-        # Layers above the highest one wanted would be thrown away.
-        for k, block in enumerate(self.blocks[: max(wanted)], start=1):
-            x = block(x, layout)
-            if k in wanted:
-                found[k] = x
-        return found
+        return self.run_blocks(x, repr_layers, layout)
 
 
 class Block(nn.Module):

@@ -1,8 +1,8 @@
 """What all models here have in common."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,24 @@ from torch import Tensor, nn
 from common.modeltable import ModelSpec
 
 
+class ExactBuffers(nn.Module):
+    """A layer whose buffers are FP32 whatever the model's dtype."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # .half() and .to(dtype) go through here: follow them to the device, not to the dtype.
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(moved.device))
+        return self
+
+
 class Encoder(nn.Module):
     """Token embeddings, then blocks on a residual stream; padded for validation, packed for work.
 
+    All its buffers are in ``ExactBuffers``.
     Blocks have the linear layers ``qkv`` and ``fc1``, which read the stream, and ``out`` and
     ``fc2``, which write to it: ``mixed_precision`` wraps them by these names.
     """
@@ -57,6 +72,24 @@ class Encoder(nn.Module):
         Returns:
             ``{layer: [T, D]}``.
         """
+
+    def run_blocks(self, x: Tensor, repr_layers: Sequence[int], *given: Any) -> dict[int, Tensor]:
+        """The stream ``x`` before the first block and after each, of the layers wanted.
+
+        Args:
+            x: ``[..., D]``.
+            repr_layers: which representations to return, 0 to ``spec.layers``.
+            given: what every block takes beside the stream.
+        """
+        wanted = set(repr_layers)
+        assert wanted <= set(range(self.spec.layers + 1)), repr_layers
+        found = {0: x} if 0 in wanted else {}
+        # Layers above the highest one wanted would be thrown away.
+        for k, block in enumerate(self.blocks[: max(wanted)], start=1):
+            x = block(x, *given)
+            if k in wanted:
+                found[k] = x
+        return found
 
     def block_list(self) -> list[Any]:
         """The blocks, to be looked into."""

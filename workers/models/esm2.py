@@ -4,8 +4,7 @@ The published model (Lin et al. 2023, fair-esm 2.0.0 ``esm.model.esm2.ESM2``) wi
 projections fused into one and attention over variable-length segments.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,14 @@ from torch import Tensor, nn
 
 from common.alphabet import ESM2_TOKENS
 from common.modeltable import ModelSpec
-from workers.models.attention import Attention, Padded, Segments, lengths_for_attention
-from workers.models.encoder import Encoder
+from workers.models.attention import (
+    Attention,
+    Padded,
+    Segments,
+    lengths_for_attention,
+    nan_beyond,
+)
+from workers.models.encoder import Encoder, ExactBuffers
 
 MASK = ESM2_TOKENS.index("<mask>")
 
@@ -68,18 +73,9 @@ class ESM2(Encoder):
     def _run(
         self, x: Tensor, positions: Tensor, layout: Segments | Padded, repr_layers: Sequence[int]
     ) -> dict[int, Tensor]:
-        wanted = set(repr_layers)
-        assert wanted <= set(range(self.spec.layers + 1)), repr_layers
-        cos, sin = self.rotary(positions)
-        found = {0: x} if 0 in wanted else {}
-        # Layers above the highest one wanted would be thrown away.
-        for k, block in enumerate(self.blocks[: max(wanted)], start=1):
-            x = block(x, cos, sin, layout)
-            if k in wanted:
-                found[k] = x
-        if self.spec.layers in wanted:
-            found[self.spec.layers] = self.final_norm(x)
-        return found
+        found = self.run_blocks(x, repr_layers, *self.rotary(positions), layout)
+        last = self.spec.layers
+        return found | {last: self.final_norm(found[last])} if last in found else found
 
 
 class Block(nn.Module):
@@ -108,7 +104,7 @@ class Block(nn.Module):
         return self.out(attended.flatten(-2))
 
 
-class RotaryEmbedding(nn.Module):
+class RotaryEmbedding(ExactBuffers):
     """Angles of rotary position embedding (Su et al. 2021), in FP32 whatever the model's dtype.
 
     The checkpoints' frequencies were rounded in training: they are part of the weights, and
@@ -126,14 +122,6 @@ class RotaryEmbedding(nn.Module):
         angles = torch.outer(positions.float(), self.inv_freq)[:, None, :]
         return angles.cos(), angles.sin()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # .half() and .to(dtype) go through here: follow them to the device, not to the dtype.
-        exact = self.inv_freq
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.inv_freq.dtype != exact.dtype:
-            self.inv_freq = exact.to(self.inv_freq.device)
-        return self
-
 
 def exact_inv_freq(head_dim: int) -> Tensor:
     """The frequencies by their formula, ``10000^(-2i / head_dim)``: ``[head_dim / 2]``."""
@@ -141,6 +129,11 @@ def exact_inv_freq(head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the two halves of every head ``[..., T, H, Dh]`` (NeoX style) in FP32."""
+    """Rotate the two halves of every head ``[..., T, H, Dh]`` (NeoX style) in FP32.
+
+    What ``x.dtype`` cannot hold is NaN.
+    """
     a, b = x.float().chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    # Not after the rounding, which a compiler may leave out.
+    return nan_beyond(rotated, x.dtype).to(x.dtype)

@@ -8,39 +8,23 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.modeltable import (
-    DNABERT_S,
-    MODELS,
-    ModelSource,
-    ModelSpec,
-    read_hugging_face_config,
-)
+from common.modeltable import DNABERT_S, MODELS, ModelSource, ModelSpec
 from common.rungs import should_use_fp16
-from workers.models.checkpoints import (
-    State,
-    first_line,
-    read_fair_esm,
-    read_hugging_face,
-    weight_files,
-)
+from workers.models import dnabert_checkpoint, esm2_checkpoint
 from workers.models.dna_tokens import DNATokenizer
-from workers.models.dnabert_checkpoint import read_dnabert_s
 from workers.models.dnabert_s import DNABERTS
 from workers.models.encoder import Encoder
 from workers.models.esm2 import ESM2
 from workers.models.esm2_tokens import tokenize_esm2
 from workers.models.random_weights import random_weights
+from workers.models.weight_files import State, first_line, read_hugging_face, weight_files
 from workers.packing import Tokens
 
 #: Values of each tensor that go into the fingerprint: enough to tell any two trainings apart,
 #: few enough that 3 billion parameters are told apart in a second.
 FINGERPRINT_SAMPLE = 4096
 
-
 Tokenize = Callable[[Sequence[str]], Tokens]
-
-#: Buffers that are FP32 whatever the weights are.
-EXACT = ("rotary.inv_freq", "alibi.slopes")
 
 
 @dataclass(frozen=True)
@@ -71,11 +55,12 @@ def load_model(
     source = ModelSource.parse(source) if isinstance(source, str) else source
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
     spec, state, tokenize = read_weights(source)
-    fingerprint = fingerprint_of(state)
+    fingerprint = fingerprint_of(state, vocabulary_of(tokenize))
     with torch.device("meta"):
         model = model_class(spec)(spec)
+    exact = dict(model.named_buffers())
     on_device = {
-        name: tensor.to(device, torch.float32 if name in EXACT else dtype)
+        name: tensor.to(device, torch.float32 if name in exact else dtype)
         for name, tensor in state.items()
     }
     check_range(source, on_device, dtype)
@@ -121,17 +106,16 @@ def read_weights(source: ModelSource) -> tuple[ModelSpec, State, Tokenize]:
     if path.is_dir():
         return read_folder(path)
     if path.is_file():
-        return *read_fair_esm(path), tokenize_esm2
+        return *esm2_checkpoint.read_fair_esm(path), tokenize_esm2
     raise UserError(f"{path}: no such folder or file with weights.")
 
 
 def read_folder(folder: Path) -> tuple[ModelSpec, State, Tokenize]:
-    config = folder / "config.json"
-    if not config.is_file() or not weight_files(folder):
-        raise UserError(f"{folder}: needs config.json and *.safetensors or pytorch_model*.bin.")
-    if read_hugging_face_config(config).family is DNABERT_S:
-        return *read_dnabert_s(folder), DNATokenizer.from_file(folder / "tokenizer.json")
-    return *read_hugging_face(folder), tokenize_esm2
+    spec, raw = read_hugging_face(folder)
+    if spec.family is DNABERT_S:
+        state = dnabert_checkpoint.from_hugging_face(raw, spec, folder)
+        return spec, state, DNATokenizer.from_file(folder / "tokenizer.json")
+    return spec, esm2_checkpoint.from_hugging_face(raw, spec, folder), tokenize_esm2
 
 
 def download(spec: ModelSpec) -> Path:
@@ -163,10 +147,16 @@ def download(spec: ModelSpec) -> Path:
         ) from error
 
 
-def fingerprint_of(state: State) -> str:
+def vocabulary_of(tokenize: Tokenize) -> dict[str, int]:
+    """The tokens that came with the weights; none where they are the same for all weights."""
+    return tokenize.vocabulary if isinstance(tokenize, DNATokenizer) else {}
+
+
+def fingerprint_of(state: State, vocabulary: dict[str, int]) -> str:
     """Name the weights by content: 16 hex digits, the same for both checkpoint formats.
 
-    Hashes each tensor's name, shape and up to ``FINGERPRINT_SAMPLE`` evenly spaced values.
+    Hashes each tensor's name, shape and up to ``FINGERPRINT_SAMPLE`` evenly spaced values, and
+    each token with its id: with another vocabulary the same weights give other embeddings.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -174,4 +164,6 @@ def fingerprint_of(state: State) -> str:
         sample = flat[:: max(1, flat.numel() // FINGERPRINT_SAMPLE)].float().contiguous()
         digest.update(f"{name}{tuple(state[name].shape)}".encode())
         digest.update(sample.numpy().tobytes())
+    for token, number in sorted(vocabulary.items()):
+        digest.update(f"{token}\0{number}\0".encode())
     return digest.hexdigest()[:16]

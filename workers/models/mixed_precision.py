@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.models.attention import Attention, Padded, Segments
+from workers.models.attention import Attention, Padded, Segments, nan_beyond
 from workers.models.encoder import Encoder
 
 M = TypeVar("M", bound=Encoder)
@@ -67,6 +67,7 @@ class MixedPrecisionAttention(nn.Module):
     def _plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """``[..., L, H, Dh]`` to the same: FP32 scores and softmax, values in their own dtype."""
         q, k, v = (t.transpose(-3, -2) for t in (q, k, v))  # [..., H, L, Dh]
+        q, k = nan_beyond(q, q.dtype), nan_beyond(k, k.dtype)
         scores = q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5  # [..., H, L, L]
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))

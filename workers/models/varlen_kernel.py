@@ -86,7 +86,7 @@ def varlen_attention(
         slopes: ``[H]`` FP32: ``slope * |i - j|`` is taken from each score (ALiBi); or None.
 
     Returns:
-        ``[T, H, Dh]``, contiguous.
+        ``[T, H, Dh]``, contiguous; NaN at least at tokens whose query or key is not finite.
     """
     _, heads, head_dim = q.shape
     assert q.stride(2) == k.stride(2) == v.stride(2) == 1, (q.stride(), k.stride(), v.stride())
@@ -147,16 +147,21 @@ if triton is not None:
         column = tl.arange(0, block_n)
         lane = tl.arange(0, head_dim)[None, :]
         q_at = q + (start + first) * q_token + head * q_head + row[:, None] * q_token + lane
+        own_at = k + (start + first) * k_token + head * k_head + row[:, None] * k_token + lane
         k_at = k + start * k_token + head * k_head + column[:, None] * k_token + lane
         v_at = v + start * v_token + head * v_head + column[:, None] * v_token + lane
         queries_here = (first + row < length)[:, None]
         queries = tl.load(q_at, mask=queries_here, other=0.0)
+        own_keys = tl.load(own_at, mask=queries_here, other=0.0)
 
         scale = LOG2_E * head_dim**-0.5
         slope = tl.load(slopes + head) * LOG2_E if has_alibi else 0.0
         i = (first + row).to(tl.float32)  # exact to 2^24
         values = tl.zeros([block_m, head_dim], tl.float32)
-        total = tl.zeros([block_m], tl.float32)
+        # A key whose scores are -Inf has weights of 0, and would be missing from a result that is
+        # finite. So every token's own query and key are tested, which costs less than a test of all
+        # scores: times 0, what is not finite is NaN, and with it the token's total.
+        total = tl.sum(queries.to(tl.float32) * 0.0 + own_keys.to(tl.float32) * 0.0, 1)
         peak = tl.full([block_m], float("-inf"), tl.float32)
 
         last = (length - 1) // block_n * block_n  # every block of keys before this one is whole

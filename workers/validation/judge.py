@@ -1,7 +1,7 @@
-"""From embeddings to a verdict: what is compared with what, and what decides."""
+"""From embeddings to a verdict: what is compared with what. All comparisons must pass."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,15 +15,14 @@ from workers.validation.record import Compared, ValidatedSet, Validation
 from workers.validation.sets import SEED
 from workers.validation.statistics import THRESHOLDS, compare
 
-#: What is compared with what: precision and layout. The first pair decides: what a worker does
-#: against the plainest way of computing the same.
+#: What is compared with what: precision and layout. The first is what a worker does against the
+#: plainest way of computing the same; the others say where a difference comes from.
 PAIRS = (
     (("half", "packed"), ("fp32", "padded")),
     (("half", "padded"), ("fp32", "padded")),
     (("half", "packed"), ("half", "padded")),
     (("fp32", "packed"), ("fp32", "padded")),
 )
-DECIDES = PAIRS[0]
 
 
 def judge(
@@ -39,8 +38,7 @@ def judge(
         half: the same sets, computed in half precision.
     """
     comparisons = tuple(compare_sets(reference, half))
-    deciding = [each.figures for each in comparisons if each.decides]
-    lowest = [figures.cosine_min for figures in deciding if figures.cosine_min is not None]
+    worst = min(comparisons, key=lowest_cosine)
     return Validation(
         model=model.text,
         weights=source.text if source != model else None,
@@ -49,10 +47,12 @@ def judge(
         precision=half.precision,
         device=device,
         date=datetime.now(UTC),
-        passed=all(figures.passed for figures in deciding),
-        cosine_min=min(lowest, default=None),
-        nan=sum(figures.nan for figures in deciding),
-        inf=sum(figures.inf for figures in deciding),
+        passed=all(each.passed for each in comparisons),
+        failures=tuple(dict.fromkeys(name for each in comparisons for name in each.failures)),
+        cosine_min=worst.figures.cosine_min,
+        worst=f"{worst.set}, {worst.title}",
+        nan=count(np.isnan, reference, half),
+        inf=count(np.isinf, reference, half),
         unit=half.spec.family.alphabet.plural,
         versions=versions(),
         thresholds=THRESHOLDS,
@@ -82,11 +82,22 @@ def compare_sets(reference: Measured, half: Measured) -> Iterator[Compared]:
                 set=each.name,
                 measured=title(measured),
                 reference=title(expected),
-                decides=(measured, expected) == DECIDES,
                 passed=figures.passed,
                 failures=figures.failures,
                 figures=figures,
             )
+
+
+def lowest_cosine(compared: Compared) -> float:
+    """Where no embedding is finite, it is lower than anywhere else."""
+    lowest = compared.figures.cosine_min
+    return -np.inf if lowest is None else lowest
+
+
+def count(is_bad: Callable[[Array], Array], *models: Measured) -> int:
+    """How many values are bad in all embeddings, of both layouts."""
+    layouts = [layout for model in models for layout in (model.packed, model.padded)]
+    return sum(int(is_bad(vectors).sum()) for layout in layouts for vectors in layout.values())
 
 
 def versions() -> dict[str, str]:

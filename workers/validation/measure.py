@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from common.modeltable import ModelSource, ModelSpec
 from common.rungs import Rung
 from common.shard import Array
-from workers.engine import DTYPES, Engine, exact_sums
+from workers.backend import exact_sums
+from workers.engine import DTYPES, Engine
 from workers.models.loading import LoadedModel, load_model
 from workers.packing import Tokens, make_packs
 from workers.pooling import pool

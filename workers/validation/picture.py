@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,22 +26,26 @@ CLOSEST = 1e-9
 #: The axis ends a little below a cosine of -1.
 FURTHEST = 2.5
 
+#: Letters of a line, and its height in points, in the text above the axes.
+LINE_LETTERS, LINE_HEIGHT = 100, 12
+
 #: Where a sequence without a cosine is drawn: it shares nothing with its reference.
 NOTHING_SHARED = 1.0
 
 
 def save_picture(validation: Validation, path: Path) -> None:
-    """Write a PNG of the comparison that decides, a point for each sequence."""
+    """Write a PNG of the first comparison, a point for each sequence."""
     figure = Figure(figsize=(8, 5.2), dpi=160, layout="constrained")
     axes = figure.add_subplot()
-    deciding = [each for each in validation.comparisons if each.decides]
+    title = validation.comparisons[0].title
+    shown = [each for each in validation.comparisons if each.title == title]
     lengths = {each.name: each.lengths for each in validation.sets}
-    for compared, colour, marker in zip(deciding, COLOURS, MARKERS, strict=True):
+    for compared, colour, marker in zip(shown, COLOURS, MARKERS, strict=True):
         draw_set(axes, compared, lengths[compared.set], colour, marker)
-    draw_missing(axes, deciding, lengths)
+    draw_missing(axes, shown, lengths)
     scale_axes(axes, validation)
     draw_bounds(axes)
-    draw_text(axes, validation, deciding[0])
+    draw_text(axes, validation, title)
     figure.savefig(path, format="png")
 
 
@@ -62,11 +67,11 @@ def draw_set(
     )
 
 
-def draw_missing(axes: Axes, deciding: list[Compared], lengths: dict[str, tuple[int, ...]]) -> None:
+def draw_missing(axes: Axes, shown: list[Compared], lengths: dict[str, tuple[int, ...]]) -> None:
     """Crosses at the bottom for sequences that are not finite."""
     missing = [
         length
-        for compared in deciding
+        for compared in shown
         for length, cosine in zip(lengths[compared.set], compared.figures.cosines, strict=True)
         if cosine is None
     ]
@@ -124,20 +129,21 @@ def draw_bounds(axes: Axes) -> None:
         )
 
 
-def draw_text(axes: Axes, validation: Validation, deciding: Compared) -> None:
+def draw_text(axes: Axes, validation: Validation, shown: str) -> None:
     name = ModelSource(validation.model).name
     random = "random weights, " if validation.random_weights else ""
     verdict = "PASS" if validation.passed else "FAIL"
+    text = fill(f"{random}{shown}. All comparisons: {validation.summary}", LINE_LETTERS)
     axes.set_title(
         f"{name} in {validation.precision.upper()} on {validation.device}: {verdict}",
         loc="left",
-        pad=26,
+        pad=16 + LINE_HEIGHT * len(text.splitlines()),
         color=DARK,
         fontweight="bold",
         fontsize=11,
     )
     axes.annotate(
-        f"{random}{deciding.measured} against {deciding.reference}, {validation.summary}",
+        text,
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 10),

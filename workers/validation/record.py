@@ -1,11 +1,13 @@
 """Validations on record, and what a worker reads from them.
 
 A validation is one JSON object, in the user's cache folder and in the fleet's store if there is
-one: ``validations/<fingerprint>.<precision>.json``. The newest of all copies counts.
+one: ``validations/<fingerprint>.<precision>.<device>.json``. The newest of all copies counts.
+What one kind of device computes says nothing of another.
 """
 
 import logging
 import os
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from common.rungs import Rung
 from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
+from workers.devices import CPU
 from workers.validation.statistics import FLOOR, Comparison
 
 log = logging.getLogger(__name__)
@@ -34,15 +37,23 @@ class Verdict(Document):
     device: str
     date: AwareDatetime
     passed: bool
-    cosine_min: float | None  # None: no sequence was finite
-    nan: int
+    failures: tuple[str, ...]  # figures that are out of bounds in any comparison
+    cosine_min: float | None  # of all comparisons; None: one has no finite sequence
+    worst: str  # the set and the comparison that it comes from
+    nan: int  # values, in all embeddings
     inf: int
+
+    @property
+    def key(self) -> str:
+        """Where it is recorded."""
+        return record_key(self.fingerprint, self.precision, self.device)
 
     @property
     def command(self) -> str:
         """What validates again."""
         weights = ["--weights", self.weights] if self.weights else []
-        options = ["--model", self.model, *weights, "--precision", self.precision]
+        device = ["--device", "cpu"] if self.device == CPU else []
+        options = ["--model", self.model, *weights, "--precision", self.precision, *device]
         return shlex.join(["worker", "validate", *options])
 
     @property
@@ -52,7 +63,8 @@ class Verdict(Document):
             cosine = "no finite embedding"
         else:
             cosine = f"smallest cosine {self.cosine_min:.6f} (floor {FLOOR})"
-        return f"{cosine}, {self.nan:,} NaN, {self.inf:,} Inf"
+        found = f"{cosine} in {self.worst}; {self.nan:,} NaN, {self.inf:,} Inf"
+        return f"{found}; out of bounds: {', '.join(self.failures)}" if self.failures else found
 
 
 class ValidatedSet(Document):
@@ -68,10 +80,13 @@ class Compared(Document):
     set: str
     measured: str  # such as "fp16 packed"
     reference: str
-    decides: bool  # over the verdict
     passed: bool
     failures: tuple[str, ...]
     figures: Comparison
+
+    @property
+    def title(self) -> str:
+        return f"{self.measured} against {self.reference}"
 
 
 class Validation(Verdict):
@@ -91,8 +106,10 @@ class Validation(Verdict):
         return self.model_dump_json(indent=2)
 
 
-def record_key(fingerprint: str, precision: Rung) -> str:
-    return f"validations/{fingerprint}.{precision}.json"
+def record_key(fingerprint: str, precision: Rung, device: str) -> str:
+    """Where a validation is recorded; ``device`` is a name for people, such as NVIDIA H200."""
+    slug = re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")
+    return f"validations/{fingerprint}.{precision}.{slug}.json"
 
 
 def user_cache() -> FileStore:
@@ -110,26 +127,25 @@ def record_stores(store_url: str | None) -> list[Store]:
 
 def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
     """Record a validation; returns where. A store that cannot be written is a warning."""
-    key = record_key(validation.fingerprint, validation.precision)
     written = []
     for store in stores:
         try:
-            store.put(key, validation.json_text.encode())
-            written.append(f"{store.url}/{key}")
+            store.put(validation.key, validation.json_text.encode())
+            written.append(f"{store.url}/{validation.key}")
         except StoreError as error:
             log.warning("This validation is not recorded in %s: %s", store.url, error)
     return written
 
 
-def refusal(fingerprint: str, precision: Rung, stores: Sequence[Store]) -> str | None:
-    """Why weights must not be served in ``precision``, for the user to read; None if they may.
+def refusal(fingerprint: str, precision: Rung, device: str, stores: Sequence[Store]) -> str | None:
+    """Why weights must not be served in ``precision`` on ``device``, for the user to read; None
+    if they may.
 
     They may where no validation is recorded. What cannot be read is a warning.
     """
+    key = record_key(fingerprint, precision, device)
     found = [
-        (verdict, store)
-        for store in stores
-        if (verdict := read_verdict(fingerprint, precision, store)) is not None
+        (verdict, store) for store in stores if (verdict := read_verdict(key, store)) is not None
     ]
     if not found:
         return None
@@ -138,21 +154,19 @@ def refusal(fingerprint: str, precision: Rung, stores: Sequence[Store]) -> str |
         return None
     others = "--precision fp32" if precision is Rung.BF16 else "--precision fp32 or bf16"
     return (
-        f"These weights (fingerprint {fingerprint}) must not be served in {precision}: their "
-        f"validation of {newest.date:%Y-%m-%d %H:%M %Z} on {newest.device} failed, "
-        f"{newest.summary}.\n"
-        f"The record is {store.url}/{record_key(fingerprint, precision)}.\n"
+        f"These weights (fingerprint {fingerprint}) must not be served in {precision} on {device}: "
+        f"their validation there of {newest.date:%Y-%m-%d %H:%M %Z} failed, {newest.summary}.\n"
+        f"The record is {store.url}/{key}.\n"
         f"Serve them with {others}, or validate again: {newest.command}"
     )
 
 
-def read_verdict(fingerprint: str, precision: Rung, store: Store) -> Verdict | None:
+def read_verdict(key: str, store: Store) -> Verdict | None:
     """A recorded verdict; None, after a warning, if what is there cannot be read."""
-    key = record_key(fingerprint, precision)
     try:
         verdict = Verdict.model_validate_json(store.get(key))
-        if (verdict.fingerprint, verdict.precision) != (fingerprint, precision):
-            raise ValueError(f"it is of {verdict.fingerprint} in {verdict.precision}")
+        if verdict.key != key:
+            raise ValueError(f"its place is {verdict.key}")
         return verdict
     except ObjectNotFoundError:
         return None

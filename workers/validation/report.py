@@ -1,6 +1,6 @@
 """A validation as a table that a person reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
@@ -24,8 +24,9 @@ WIDTH = 100
 
 #: Title and number format of each figure, by its name in ``Comparison``.
 FIGURES = {
-    "cosine_min": ("min cosine", ".6f"),
-    "cosine_mean": ("mean cosine", ".6f"),
+    "cosine_min": ("min\ncosine", ".6f"),
+    "cosine_mean": ("mean\ncosine", ".6f"),
+    "centred_cosine_min": ("centred\nmin", ".6f"),
     "mean_difference": ("Δ mean", ".5f"),
     "std_difference": ("Δ std", ".2%"),
     "norm_difference": ("Δ norm", ".2%"),
@@ -41,24 +42,25 @@ BOUNDS = (
     "cosine below what is expected."
 )
 
+CENTRED = (
+    "Centred min: cosine after the mean of the set's references is subtracted; it does not decide."
+)
+
 RANDOM_WEIGHTS = (
     "Random weights: this proves the arithmetic on this machine, not the trained model."
 )
 
 
 def print_report(validation: Validation) -> None:
-    """Print to standard output; at most ``WIDTH`` columns where that is no terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    """Print to standard output: tables as wide as they are, however narrow the terminal is."""
+    console = Console(width=WIDTH)
     for line in heading(validation):
         console.print(line, highlight=False, markup=False)
-    for (measured, reference), compared in groupby(
-        validation.comparisons, key=lambda each: (each.measured, each.reference)
-    ):
+    for title, compared in groupby(validation.comparisons, key=lambda each: each.title):
         console.print()
-        console.print(comparison_table(f"{measured} against {reference}", list(compared)))
+        console.print(comparison_table(title, compared))
     console.print()
+    console.print(CENTRED, highlight=False, markup=False)
     console.print(BOUNDS, highlight=False, markup=False)
     console.print(verdict_line(validation))
 
@@ -78,20 +80,18 @@ def heading(validation: Validation) -> Iterator[str]:
         yield RANDOM_WEIGHTS
 
 
-def comparison_table(title: str, compared: list[Compared]) -> Table:
+def comparison_table(title: str, compared: Iterable[Compared]) -> Table:
     """A row for each set."""
-    decides = " (decides)" if compared[0].decides else ""
     table = Table(
         Column("set", min_width=9),
         *(Column(name, justify="right", no_wrap=True) for name, _ in FIGURES.values()),
         Column("result", min_width=6),
-        title=f"{title}{decides}",
+        title=title,
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
         show_edge=False,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
+        padding=0,  # there is a space between columns without it
     )
     for each in compared:
         figures = (figure_cell(each, name, form) for name, (_, form) in FIGURES.items())
@@ -104,7 +104,7 @@ def figure_cell(compared: Compared, name: str, form: str) -> Text:
     if value is None:
         return Text("-")
     text = format(value, form)
-    return Text(f"{text} !", style="bold red") if name in compared.failures else Text(text)
+    return Text(f"{text}!", style="bold red") if name in compared.failures else Text(text)
 
 
 def result_cell(compared: Compared) -> Text:
@@ -116,10 +116,7 @@ def result_cell(compared: Compared) -> Text:
 
 
 def verdict_line(validation: Validation) -> Text:
-    if validation.passed:
-        text = f"PASS: these weights may be served in {validation.precision}: {validation.summary}."
-        return Text(text, style="bold green")
-    text = (
-        f"FAIL: these weights must not be served in {validation.precision}: {validation.summary}."
-    )
-    return Text(text, style="bold red")
+    word, may = ("PASS", "may") if validation.passed else ("FAIL", "must not")
+    served = f"these weights {may} be served in {validation.precision} on {validation.device}"
+    style = "bold green" if validation.passed else "bold red"
+    return Text(f"{word}: {served}: {validation.summary}.", style=style)

@@ -1,10 +1,10 @@
-"""The run behind ``worker validate``: measure, compare, report, record."""
+"""The run behind ``worker validate``: measure, compare, record, report."""
 
 import gc
 import logging
 import os
-import platform
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from common.errors import UserError
 from common.modeltable import MODELS, ModelSource, ModelSpec
 from common.rungs import Rung, should_use_fp16
+from workers.devices import device_name
 from workers.validation import DeviceChoice, HalfChoice, Request
 from workers.validation.judge import judge
 from workers.validation.measure import Measured, measure
@@ -26,7 +27,7 @@ EXIT_PASS, EXIT_FAIL = 0, 1
 
 
 def run(request: Request) -> int:
-    """Validate, report and record; returns the exit code.
+    """Validate, record and report; returns the exit code.
 
     Raises:
         UserError: a model, device, picture or store that cannot be, or too little memory.
@@ -41,6 +42,9 @@ def run(request: Request) -> int:
     check_shape(reference.spec, model, source)
     half = measure_or_explain(source, precision, device, request.sequences_per_set)
     validation = judge(model, source, device_name(device), reference, half)
+    # First of all: whoever reads standard output may not read it to its end.
+    for place in write_record(validation, stores):
+        log.info("Recorded in %s.", place)
     if request.as_json:
         sys.stdout.write(f"{validation.json_text}\n")
     else:
@@ -49,10 +53,14 @@ def run(request: Request) -> int:
         # Not for everyone: importing Matplotlib takes a while.
         from workers.validation.picture import save_picture
 
-        save_picture(validation, request.picture)
+        try:
+            save_picture(validation, request.picture)
+        except OSError as error:
+            raise UserError(
+                f"--picture {request.picture} cannot be written ({error}). The validation itself "
+                f"{'passed' if validation.passed else 'FAILED'}."
+            ) from error
         log.info("The picture is %s.", request.picture)
-    for place in write_record(validation, stores):
-        log.info("Recorded in %s.", place)
     return EXIT_PASS if validation.passed else EXIT_FAIL
 
 
@@ -112,16 +120,17 @@ def check_can_write(picture: Path | None) -> None:
         return
     if picture.is_dir() or not picture.absolute().parent.is_dir():
         raise UserError(f"--picture {picture}: name a file in a folder that exists.")
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})"
+    if picture.suffix.lower() != ".png":
+        raise UserError(f"--picture {picture}: the picture is a PNG, so name it FILE.png.")
 
 
 def measure_or_explain(source: ModelSource, precision: Rung, device: str, count: int) -> Measured:
     """Measure with the device to itself."""
     try:
-        return measure(source, precision, device, count)
+        with warnings.catch_warnings():
+            # PyTorch's advice on speed helps nobody here.
+            warnings.simplefilter("ignore")
+            return measure(source, precision, device, count)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{source.text} in {precision} does not fit {device_name(device)} "

@@ -23,14 +23,16 @@ RANGES: dict[str, tuple[int, int | None]] = {
 
 #: How often each letter occurs, in percent. Amino acids: ExPASy's "UniProtKB/Swiss-Prot protein
 #: knowledgebase release statistics", section "Amino acid composition", whose second decimals
-#: change from release to release. DNA: all bases alike.
+#: change from release to release. DNA: all bases alike. Besides, a few of the letters that stand
+#: for several or are rare: weights may overflow for them alone.
 FREQUENCIES: dict[str, dict[str, float]] = {
     "protein": {
         **{"A": 8.25, "Q": 3.93, "L": 9.65, "S": 6.64, "R": 5.53, "E": 6.72, "K": 5.80, "T": 5.35},
         **{"N": 4.06, "G": 7.07, "M": 2.41, "W": 1.10, "D": 5.46, "H": 2.27, "F": 3.86, "Y": 2.92},
         **{"C": 1.38, "I": 5.91, "P": 4.74, "V": 6.86},
+        **dict.fromkeys("XBZUO", 0.1),
     },
-    "dna": dict.fromkeys("ACGT", 25.0),
+    "dna": {**dict.fromkeys("ACGT", 25.0), "N": 0.1},
 }
 
 

@@ -20,6 +20,9 @@ OUTLIER_BOUND = 0.10
 #: An outlier is further from the mean than so many standard deviations.
 OUTLIER_Z = 3.0
 
+#: By how much of itself a number in FP32 may be rounded.
+FP32_EPSILON = float(np.finfo(np.float32).eps)
+
 THRESHOLDS = {
     "cosine_floor": FLOOR,
     "cosine_expected": EXPECTED,
@@ -37,6 +40,8 @@ class Comparison:
     cosines: tuple[float | None, ...]  # of each sequence; None: not finite
     cosine_min: float | None
     cosine_mean: float | None
+    #: The smallest after centring; None also where no sequence differs from the mean.
+    centred_cosine_min: float | None
     mean_difference: float | None  # of all values, absolute
     std_difference: float | None  # of all values, relative
     norm_difference: float | None  # largest of a sequence, relative
@@ -58,7 +63,7 @@ class Comparison:
             failed.append("cosine_min")
         for name, bound in bounds.items():
             figure = getattr(self, name)
-            if figure is None or figure >= bound:
+            if figure is not None and figure >= bound:
                 failed.append(name)
         return tuple(failed)
 
@@ -80,13 +85,14 @@ def compare(measured: Array, reference: Array) -> Comparison:
     assert measured.shape == reference.shape, (measured.shape, reference.shape)
     finite = (np.isfinite(measured) & np.isfinite(reference)).all(axis=1)
     a, b = measured[finite].astype(np.float64), reference[finite].astype(np.float64)
-    similar = cosines(a, b)
+    similar, centred = cosines(a, b), centred_cosines(a, b)
     by_sequence = np.full(len(measured), np.nan)
     by_sequence[finite] = similar
     return Comparison(
         cosines=tuple(None if np.isnan(cosine) else cosine for cosine in by_sequence.tolist()),
         cosine_min=float(similar.min()) if similar.size else None,
         cosine_mean=float(similar.mean()) if similar.size else None,
+        centred_cosine_min=float(centred.min()) if centred.size else None,
         mean_difference=abs(float(a.mean() - b.mean())) if a.size else None,
         std_difference=float(relative_difference(a.std(), b.std())) if a.size else None,
         norm_difference=float(norm_differences(a, b).max()) if a.size else None,
@@ -101,6 +107,19 @@ def cosines(a: Array, b: Array) -> Array:
     products = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     dots = (a * b).sum(1)
     return np.divide(dots, products, out=np.zeros_like(dots), where=products > 0)
+
+
+def centred_cosines(a: Array, b: Array) -> Array:
+    """Cosine similarity of each row of ``a`` to its reference, the mean of all references
+    subtracted from both.
+
+    Embeddings of one model may have so much in common that any two are alike: this is the
+    similarity of what is left. References that equal their mean, as far as FP32 can tell, have no
+    direction left: their rows are left out.
+    """
+    mean = b.mean(axis=0) if len(b) else 0.0
+    away = np.linalg.norm(b - mean, axis=1) > FP32_EPSILON * np.linalg.norm(b, axis=1)
+    return cosines((a - mean)[away], (b - mean)[away])
 
 
 def norm_differences(a: Array, b: Array) -> Array:
