@@ -111,7 +111,9 @@ def test_a_bucket_that_is_not_there_is_named(sockets, s3: S3Server, tmp_path):
     [
         (["--model", "esm3"], "Unknown model 'esm3'"),
         (["--layers", "34"], "Layer 34: this model has layers 0 to 33"),
-        (["--long", "window"], "--long window is not there yet"),
+        (["--overlap", "5"], "--overlap is of windows: give --long window too"),
+        (["--on-instability", "ignore"], "--on-instability"),
+        (["--precision", "selective_fp32"], "--precision"),
         (["--include", "median"], "median"),
         (["--batch-tokens", "0"], "--batch-tokens"),
         (["--max-residues", "0"], "--max-residues"),
