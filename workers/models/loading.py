@@ -63,7 +63,7 @@ def load_model(
         name: tensor.to(device, torch.float32 if name in exact else dtype)
         for name, tensor in state.items()
     }
-    check_range(source, on_device, dtype)
+    check_range(source, state, on_device)
     try:
         model.load_state_dict(on_device, assign=True)
     except RuntimeError as error:
@@ -83,15 +83,19 @@ def article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "AEIOU" else f"a {noun}"
 
 
-def check_range(source: ModelSource, state: State, dtype: torch.dtype) -> None:
-    """Refuse weights that are not finite in ``dtype``: no input could have a finite embedding."""
-    for name, tensor in state.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError(
-                f"{source.text}: {name} is not finite in {dtype}, whose largest number is "
-                f"{torch.finfo(dtype).max:.4g}. Try --precision bf16 or fp32; if it is not finite "
-                "there either, the file is damaged."
-            )
+def check_range(source: ModelSource, state: State, cast: State) -> None:
+    """Refuse weights that are not finite, or not in the dtype that they are to be served in: no
+    input could have a finite embedding.
+    """
+    for name, tensor in cast.items():
+        if bool(torch.isfinite(tensor).all()):
+            continue
+        if not bool(torch.isfinite(state[name]).all()):
+            raise UserError(f"{source.text}: {name} has NaN or Inf in it: the file is damaged.")
+        raise UserError(
+            f"{source.text}: {name} has weights beyond {torch.finfo(tensor.dtype).max:.4g}, where "
+            f"{tensor.dtype} ends. Try --precision bf16 or fp32."
+        )
 
 
 def read_weights(source: ModelSource) -> tuple[ModelSpec, State, Tokenize]:

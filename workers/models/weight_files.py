@@ -1,6 +1,7 @@
 """Files with weights of any model: how they are found, opened safely, and their tensors renamed."""
 
 import argparse
+import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -92,4 +93,7 @@ def taker(state: State, path: Path) -> Callable[[str], Tensor]:
 
 def first_line(error: Exception) -> str:
     """What an error of a library says, short enough for one of ours."""
+    if isinstance(error, pickle.UnpicklingError):
+        # PyTorch's own text recommends to open it unsafely.
+        return "it is damaged, or holds more than weights"
     return (str(error).splitlines() or [""])[0][:200]
