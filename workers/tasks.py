@@ -11,19 +11,17 @@ from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
-from common import __version__, layout
 from common.batchfile import Record, decode_batch
 from common.errors import UserError
 from common.ledger import LEASE_SECONDS, Claim, Ledger
-from common.manifest import Manifest, OutputForm, read_manifest
+from common.manifest import Manifest, read_manifest
 from common.messages import Batch, BatchResult, Instability, Status, retry_of
-from common.modeltable import resolve_layers
 from common.quarantine import Quarantine, write_quarantine
 from common.rungs import NEXT_RUNG
-from common.shard import create_embedding_file
 from common.store import Store, StoreError
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
+from workers.shards import write_shard
 from workers.stability import describe_instability
 
 log = logging.getLogger(__name__)
@@ -38,8 +36,6 @@ MAX_ATTEMPTS = 5
 LEAVE_SECONDS = 1.0
 
 EXIT_DEVICE_LOST = 70
-
-MEANINGLESS = "random weights: these embeddings mean nothing"
 
 T = TypeVar("T")
 
@@ -201,7 +197,7 @@ class BatchRunner:
             worker=self.name,
             # What was written for the user speaks for itself.
             error=str(error)
-            if isinstance(error, (UserError, StoreError))
+            if isinstance(error, UserError)
             else f"{type(error).__name__}: {error}",
         )
 
@@ -220,7 +216,8 @@ class BatchRunner:
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
         if outcome.unstable:
             self._note_instability(batch, outcome)
-        self._retrying(lambda: self._write(batch, manifest, outcome))
+        loaded = self.engine.loaded
+        self._retrying(lambda: write_shard(self.store, batch, manifest.form, loaded, outcome))
         return outcome
 
     def _check_alphabet(self, manifest: Manifest) -> None:
@@ -250,34 +247,6 @@ class BatchRunner:
             quarantine = Quarantine(job=batch.job, batch=batch.index, rows=outcome.unstable)
             self._retrying(lambda: write_quarantine(self.store, quarantine))
 
-    def _write(self, batch: Batch, manifest: Manifest, outcome: Outcome) -> None:
-        embeddings, loaded = outcome.embeddings, self.engine.loaded
-        attributes = {
-            "model": loaded.source.text,
-            "weights": loaded.fingerprint,
-            "layers": resolve_layers(manifest.form.layers, loaded.spec.layers),
-            "dim": loaded.spec.dim,
-            "pooling": loaded.spec.family.pooling,
-            "precision": outcome.precision.value,
-            "tokens": outcome.tokens,
-            "job": batch.job,
-            "version": __version__,
-            **windows_of(manifest.form),
-            **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
-        }
-        with (
-            self.store.create(layout.shard_key(batch.job, batch.index, batch.rung)) as path,
-            create_embedding_file(
-                path,
-                form=manifest.form,
-                records=len(embeddings),
-                residues=int(embeddings.lengths.sum()),
-                dim=loaded.spec.dim,
-                attributes=attributes,
-            ) as writer,
-        ):
-            writer.write(embeddings)
-
     def _retrying(self, action: Callable[[], T]) -> T:
         for pause in STORE_RETRY_SECONDS:
             try:
@@ -304,11 +273,6 @@ def summary(result: BatchResult) -> str:
         f"{result.records:,} sequences in {result.precision}, {result.tokens:,} tokens in "
         f"{result.seconds:.2f} s{unstable}"
     )
-
-
-def windows_of(form: OutputForm) -> dict[str, int]:
-    """What a reader of the file must know of long records that were embedded in windows."""
-    return {} if form.overlap is None else {"window": form.max_residues, "overlap": form.overlap}
 
 
 def with_history(
