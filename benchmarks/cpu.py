@@ -25,14 +25,14 @@ from torch import Tensor
 
 from common.batchfile import Record
 from common.manifest import OutputForm
-from common.modeltable import ESM2_MAX_RESIDUES, MODELS
+from common.modeltable import ESM2, MODELS
 from common.rungs import Rung
 from tests.support.fair_esm import ALPHABET, load_fair_esm, random_fair_esm, save_fair_esm
 from workers.engine import DTYPES, Engine
 from workers.models.loading import load_model
 
 FASTA = Path(__file__).parents[2] / "shared" / "data" / "disprot_proteins.fasta"
-FORM = OutputForm(max_residues=ESM2_MAX_RESIDUES)
+FORM = OutputForm(max_residues=ESM2.max_residues)
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def parse_options() -> argparse.Namespace:
 def sample(fasta: Path, count: int) -> list[str]:
     """The same ``count`` proteins of at most 1022 residues every time."""
     proteins = FastaBatchedDataset.from_file(fasta).sequence_strs
-    short = [protein for protein in proteins if len(protein) <= ESM2_MAX_RESIDUES]
+    short = [protein for protein in proteins if len(protein) <= ESM2.max_residues]
     return random.Random(0).sample(short, min(count, len(short)))
 
 
@@ -132,7 +132,8 @@ def embed_ours(engine: Engine, proteins: list[str]) -> Tensor:
 
 def make_engine(path: Path, rung: Rung, pack_tokens: int | None) -> Engine:
     engine = Engine(load_model(str(path), dtype=DTYPES[rung]))
-    engine.pack_tokens = pack_tokens or engine.pack_tokens
+    if pack_tokens is not None:
+        engine.pack_tokens = dict.fromkeys(engine.models, pack_tokens)
     return engine
 
 

@@ -90,17 +90,19 @@ def measure(what: str, folder: Path, model: str) -> dict[str, float]:
 
 
 def stage_file(fasta: Path, store: Path, model: str) -> None:
+    spec = MODELS[model]
     request = Request(
         source=Source(str(fasta)),
         model=ModelSource.parse(model),
+        alphabet=spec.family.alphabet,
         rung=Rung.FP16,
+        on_instability="retry",
         form=OutputForm(max_residues=1022),
         unknown="error",
         long="truncate",
     )
-    spec = MODELS[model]
     budget = budget_for(request, spec, Hardware(on_gpu=True, workers=1), None)
-    stage(open_store(str(store)), request, request.fingerprint(), budget=budget, dim=spec.dim)
+    stage(open_store(str(store)), request, request.fingerprint(), budget=budget, spec=spec)
 
 
 if __name__ == "__main__":
