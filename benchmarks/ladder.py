@@ -29,10 +29,12 @@ from common.modeltable import MODELS, ModelSource, ModelSpec
 from common.rungs import Rung
 from workers import engine as engine_module
 from workers.backend import compile_blocks, exact_sums
-from workers.engine import Engine, Work
+from workers.engine import Engine
+from workers.models.esm2_tokens import tokenize_esm2
 from workers.models.loading import LoadedModel
 from workers.packing import make_packs
 from workers.pooling import Pooled
+from workers.work import Work
 
 FORM = OutputForm(max_residues=1022)
 
@@ -52,7 +54,7 @@ def main() -> None:
 def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
     model = random_model(spec, "cuda").half()
     before = torch.cuda.memory_allocated()
-    engine = Engine(LoadedModel(model, lambda _: None, ModelSource(f"random:{spec.name}"), ""))
+    engine = Engine(LoadedModel(model, tokenize_esm2, ModelSource(f"random:{spec.name}"), ""))
     views = (torch.cuda.memory_allocated() - before) / 1e6
     work = work_of(spec, tokens, Rung.FP16)
     compile_blocks(model)
