@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from common.rungs import Rung
 
 
-class Frozen(BaseModel):
-    # A newer producer may say more than an older worker understands.
+class Document(BaseModel):
+    """Never changed once it is made; a newer program may say more than an older one understands."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Message(Frozen):
+class Message(Document):
     version: Literal[1] = 1
 
 
@@ -45,7 +46,7 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-class NonFinite(Frozen):
+class NonFinite(Document):
     """What was seen of numbers that are not finite everywhere."""
 
     nan: NonNegativeInt
@@ -62,7 +63,7 @@ class NonFinite(Frozen):
         return f"{self.nan:,} NaN, {self.inf:,} Inf, {span}"
 
 
-class Instability(Frozen):
+class Instability(Document):
     """One record whose embedding is not finite, and what each precision that tried saw of it."""
 
     row: NonNegativeInt

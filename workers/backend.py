@@ -1,6 +1,5 @@
 """What is asked of PyTorch as a whole: sums that can be trusted, and blocks compiled once."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,10 +24,7 @@ def exact_sums() -> Iterator[None]:
     matmul.allow_fp16_reduced_precision_reduction = False
     matmul.allow_bf16_reduced_precision_reduction = False
     try:
-        with warnings.catch_warnings():
-            # It recommends TF32 where FP32 was asked for.
-            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
         matmul.allow_fp16_reduced_precision_reduction = fp16

@@ -7,6 +7,7 @@ copy to the host. What is not finite is left out of the rows and described besid
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,10 @@ class Engine:
         form = OutputForm(max_residues=self.loaded.spec.family.max_residues)
         compile_blocks(self.loaded.model)
         try:
-            self.embed(probe, form)
+            with warnings.catch_warnings():
+                # The compiler recommends TF32 where FP32 was asked for.
+                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+                self.embed(probe, form)
         except Exception as error:
             log.warning("torch.compile does not work here (%s): running without it.", error)
             torch.compiler.set_stance("force_eager")

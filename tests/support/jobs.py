@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
+from common.ledger import JobState, Progress
 from common.manifest import InputReport, Manifest, OutputForm
 from common.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
 from common.rungs import NEXT_RUNG, Rung
@@ -103,3 +104,20 @@ def failed(batch: Batch) -> BatchResult:
 def retry_after(manifest: Manifest, result: BatchResult) -> Batch:
     """The retry that follows a result."""
     return retry_of(manifest.batch(result.index), result)
+
+
+def progress(state: JobState = JobState.OPEN, queue: str = "m.fp16", **counts: int) -> Progress:
+    """A job's counters, of a thousand batches and more."""
+    return Progress(
+        job="in-0123",
+        state=state,
+        model="m",
+        queue=queue,
+        created=0,
+        batches=1200,
+        records=50_000,
+        tokens=1_000_000,
+        leased=0,
+        counts=counts,
+        weights=None,
+    )

@@ -13,26 +13,10 @@ from common.modeltable import ModelSource
 from common.rungs import Rung, served_steps
 from producer.finish import report_failures, report_quarantined
 from producer.tables import SHOWN, first_lines, print_job, print_workers, problems, state_of
-from tests.support.jobs import SEEN, failed, manifest_of, ok, retry_after, unstable
+from tests.support.jobs import SEEN, failed, manifest_of, ok, progress, retry_after, unstable
 
 MANIFEST = manifest_of([3, 5])
 QUEUE = "random.esm2_t6_8M_UR50D.fp16"
-
-
-def progress(state: JobState = JobState.OPEN, queue: str = "m.fp16", **counts: int) -> Progress:
-    return Progress(
-        job="in-0123",
-        state=state,
-        model="m",
-        queue=queue,
-        created=0,
-        batches=1200,
-        records=50_000,
-        tokens=1_000_000,
-        leased=0,
-        counts=counts,
-        weights=None,
-    )
 
 
 def printed(

@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.ledger import JobState, Progress, WorkerInfo, job_key
 from common.rungs import Rung
 from producer.watch import Speed, describe, duration, look
-from tests.support.jobs import SEEN, manifest_of, ok, unstable
+from tests.support.jobs import SEEN, manifest_of, ok, progress, unstable
 
 
 @pytest.mark.parametrize(
@@ -71,22 +71,6 @@ def test_a_speed_is_unknown_at_a_clock_that_stands_still_or_after_a_retry():
 
 
 # --- a line -------------------------------------------------------------------------------------
-
-
-def progress(state: JobState = JobState.OPEN, **counts: int) -> Progress:
-    return Progress(
-        job="in-0123",
-        state=state,
-        model="m",
-        queue="m.fp16",
-        created=0,
-        batches=1200,
-        records=50_000,
-        tokens=1_000_000,
-        leased=0,
-        counts=counts,
-        weights=None,
-    )
 
 
 READY = WorkerInfo(

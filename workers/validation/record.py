@@ -12,19 +12,15 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
+from common.messages import Document
 from common.rungs import Rung
 from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
 from workers.devices import CPU
 from workers.validation.statistics import FLOOR, Comparison
 
 log = logging.getLogger(__name__)
-
-
-class Document(BaseModel):
-    # An older worker reads what a newer one wrote.
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Verdict(Document):
