@@ -1,28 +1,45 @@
-"""Settings from the environment: ``VIRNUCPRO_BROKER_URL`` and ``VIRNUCPRO_STORE``.
+"""Settings from the environment: ``VIRNUCPRO_BROKER_URL``, ``…_STORE`` and ``…_GPU_MEMORY``.
 
 S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE`` and so on. ``VIRNUCPRO_DISABLE_FP16`` is read in
 ``common.rungs`` alone.
 """
 
+from typing import Any
+
+from pydantic import PositiveFloat, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
 
 
 class Settings(BaseSettings):
-    """Where the fleet meets: one Redis and one store. Command-line options go before these."""
+    """Where the fleet meets, and what a worker may take. Command-line options go before these."""
 
     model_config = SettingsConfigDict(env_prefix="VIRNUCPRO_", frozen=True)
 
     broker_url: str = "redis://localhost:6379/0"
     store: str | None = None
+    gpu_memory: PositiveFloat | None = None  # gigabytes of a GPU that a worker may take
 
     @classmethod
-    def read(cls, *, broker: str | None = None, store: str | None = None) -> "Settings":
+    def read(
+        cls,
+        *,
+        broker: str | None = None,
+        store: str | None = None,
+        gpu_memory: float | None = None,
+    ) -> "Settings":
         """Settings of the environment, with what was given on the command line before them."""
-        given = {"broker_url": broker, "store": store}
-        return cls(**{name: value for name, value in given.items() if value is not None})
+        given: dict[str, Any] = {"broker_url": broker, "store": store, "gpu_memory": gpu_memory}
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            # The only setting that is not a text.
+            raise UserError(
+                f"VIRNUCPRO_GPU_MEMORY or --gpu-memory: {error.errors()[0]['input']} is no number "
+                "of gigabytes above 0."
+            ) from None
 
     def required_store(self) -> str:
         if not self.store:

@@ -5,6 +5,7 @@ slow beyond 10^5 of them. ``docs/formats.md`` is the user's description.
 """
 
 import io
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from common.manifest import OutputForm
 from common.rungs import PRECISION_CODES
+
+#: Bytes that the system is given at once: some refuse 2 GiB.
+LARGEST_WRITE = 1 << 30
 
 PRECISION_TYPE = h5py.enum_dtype(PRECISION_CODES, basetype="u1")
 
@@ -43,8 +47,9 @@ class Embeddings:
 class EmbeddingWriter:
     """Writes embeddings, in order, into a file of a known number of rows."""
 
-    def __init__(self, file: h5py.File, form: OutputForm) -> None:
+    def __init__(self, file: h5py.File, sink: "Sink", form: OutputForm) -> None:
         self.file = file
+        self.sink = sink
         self.form = form
         self.rows_written = 0
         self.residues_written = 0
@@ -66,10 +71,21 @@ class EmbeddingWriter:
         if part.residues is not None:
             ends = self.residues_written + np.cumsum(part.lengths)
             self.file["offsets"][here.start + 1 : here.stop + 1] = ends
-            total = self.residues_written + len(part.residues)
-            self.file["residues"][self.residues_written : total] = part.residues
-            self.residues_written = total
+            self._write_residues(part.residues)
         self.rows_written = here.stop
+
+    def _write_residues(self, values: Array) -> None:
+        """Put the residues to their place in the file, past HDF5.
+
+        They are nearly all of the bytes. HDF5 would write them under a lock that all threads of
+        the process share.
+        """
+        dataset = self.file["residues"]
+        values = np.ascontiguousarray(values, dataset.dtype)
+        if values.size:
+            row_bytes = values.nbytes // len(values)
+            self.sink.write_at(dataset.id.get_offset() + self.residues_written * row_bytes, values)
+        self.residues_written += len(values)
 
 
 class Sink(io.FileIO):
@@ -89,6 +105,13 @@ class Sink(io.FileIO):
         except OSError as error:
             self.error = error
         return size
+
+    def write_at(self, offset: int, values: Array) -> None:
+        """Write contiguous numbers at a place in the file; other threads run meanwhile."""
+        view = values.data.cast("B")
+        while view:
+            written = os.pwrite(self.fileno(), view[:LARGEST_WRITE], offset)
+            view, offset = view[written:], offset + written
 
     def truncate(self, size: int | None = None) -> int:
         try:
@@ -128,12 +151,24 @@ def create_embedding_file(
         for name in form.pooled_names:
             file.create_dataset(name, (records, *width), np.float32)
         if form.per_residue:
-            file.create_dataset("residues", (residues, *width), np.dtype(form.residue_dtype))
+            create_in_place(file, "residues", (residues, *width), np.dtype(form.residue_dtype))
             file.create_dataset("offsets", (records + 1,), np.int64)
-        yield EmbeddingWriter(file, form)
+        yield EmbeddingWriter(file, sink, form)
         file.close()
         if sink.error:
             raise sink.error
+
+
+def create_in_place(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """Create a dataset whose place in the file is known at once, and which HDF5 does not fill."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, plan)
 
 
 @contextmanager

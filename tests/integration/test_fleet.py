@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 
+from common.embedded_redis import redis_server
 from common.ledger import Progress
 from common.store import S3Store
-from producer.local import redis_server
 from tests.integration.conftest import TINY
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.processes import run_producer, wait_until

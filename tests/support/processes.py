@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from redis import Redis
 
+from common.embedded_redis import redis_server
 from common.ledger import Ledger, WorkerInfo
 from common.processes import start_dependent, stop
-from producer.local import redis_server
 
 START_SECONDS = 90
 

@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from common.broker import connect
+from common.embedded_redis import redis_server
 from common.ledger import Ledger
-from producer.local import redis_server
 
 hypothesis.settings.register_profile("unit", deadline=None)
 hypothesis.settings.load_profile("unit")

@@ -97,7 +97,7 @@ def test_attention_with_an_infinite_query_or_key_is_nan(broken, layout):
     given = {name: torch.rand(6, 2, 8).half() for name in ("q", "k", "v")}
     given[broken][4, 1, 3] = -torch.inf
     if layout == "packed":
-        how = Segments(torch.tensor([0, 3, 6], dtype=torch.int32), 3, [3, 3])
+        how = Segments(torch.tensor([0, 3, 6], dtype=torch.int32), 3, lengths=[3, 3])
         found = MixedPrecisionAttention(Attention())(**given, layout=how)
     else:
         how = Padded(torch.ones(2, 3, dtype=torch.bool))
@@ -304,8 +304,9 @@ def test_sums_are_fp32_and_tf32_is_off_whatever_the_process_has_set(protein_chec
     before = settings()
     torch.set_float32_matmul_precision("medium")
     try:
-        between = lambda: seen.append(settings())  # noqa: E731
-        engine.embed(records, form, rung=Rung.FP32, between_packs=between)
+        block = engine.models[Rung.FP32].blocks[0]
+        block.register_forward_pre_hook(lambda *_: seen.append(settings()))
+        engine.embed(records, form, rung=Rung.FP32)
         assert settings() == ("medium", *before[1:])
     finally:
         torch.set_float32_matmul_precision(before[0])

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from common.modeltable import DNABERT_S, ESM2
-from workers.packing import Pack
-from workers.pooling import Pooled, pool, residues_of
+from workers.pooling import Pooled, pool, residue_positions
 
 LENGTHS = [5, 3, 7]
 BOUNDS = np.array([0, 5, 8, 15], dtype=np.int32)
@@ -21,7 +20,7 @@ def hidden(dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def pooled(values: torch.Tensor, family) -> Pooled:
-    return pool(values, torch.from_numpy(BOUNDS), family)
+    return Pooled.read(pool(values, torch.from_numpy(BOUNDS), family), layers=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -62,9 +61,5 @@ def test_a_mean_that_is_not_finite_flags_its_segment_though_all_its_tokens_are(f
     assert found.finite.tolist() == [True, not family.pools_special_tokens, True]
 
 
-def test_residues_are_those_of_finite_segments_without_special_tokens():
-    values = hidden()
-    pack = Pack(np.zeros(15, np.int64), BOUNDS, 0)
-    found = residues_of(values, pack, np.array([True, False, True]), torch.float16)
-    expected = torch.cat((values[1:4], values[9:14])).half()
-    np.testing.assert_array_equal(found, expected)
+def test_residues_are_all_but_the_first_and_last_token_of_each_segment():
+    assert residue_positions(BOUNDS).tolist() == [1, 2, 3, 6, 9, 10, 11, 12, 13]

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.models import varlen_kernel
 from workers.models.attention import FLASH_ATTN, can_run, nan_beyond
 from workers.models.encoder import ExactBuffers
+from workers.models.kernels import attention as own_kernel
 
 #: Queries that ``scaled_dot_product_attention`` takes at once: what it needs for its biases then
 #: grows with a segment's length and not with the length's square.
@@ -48,7 +48,7 @@ def alibi_slopes(heads: int) -> Tensor:
 class TiledSegments(NamedTuple):
     """A pack, for our Triton kernel."""
 
-    tiles: Tensor  # varlen_kernel.tiles_of
+    tiles: Tensor  # own_kernel.tiles_of
     slopes: Tensor  # [H] FP32
 
 
@@ -96,8 +96,8 @@ def packed_layout(
         head_dim: their width.
     """
     device = cu_seqlens.device
-    if varlen_kernel.takes(device, dtype, head_dim):
-        return TiledSegments(varlen_kernel.tiles_of(cu_seqlens, total), slopes)
+    if own_kernel.takes(device, dtype, head_dim):
+        return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
     if can_run(FLASH_ATTN, device, dtype):
         return FlashSegments(cu_seqlens, max_seqlen, slopes)
     # The only layout that waits for the device.
@@ -139,7 +139,7 @@ def alibi_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         The attended values, shaped as ``q``: NaN where a query or key is not finite.
     """
     if isinstance(layout, TiledSegments):
-        return varlen_kernel.varlen_attention(q, k, v, *layout)
+        return own_kernel.varlen_attention(q, k, v, *layout)
     if isinstance(layout, FlashSegments):
         return flash_attention(q, k, v, layout)
     if isinstance(layout, BiasedSegments):

@@ -1,8 +1,8 @@
 """Attention behind one module: the fastest exact kernel that the machine has.
 
-Packed tokens go to ``flash_attn`` where it is installed, else to PyTorch's own variable-length
-FlashAttention on CUDA; everywhere else, and for FP32, which FlashAttention does not know, to
-``scaled_dot_product_attention`` segment by segment.
+Packed tokens in half precision on CUDA go to our own kernel; where Triton is not to be had, to
+``flash_attn`` or PyTorch's own variable-length FlashAttention; everywhere else, and for FP32, which
+none of these knows, to ``scaled_dot_product_attention`` segment by segment.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,9 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from workers.models.kernels import HALF_DTYPES
+from workers.models.kernels import attention as own_kernel
 
 Kernel = Callable[..., Tensor]
 
@@ -37,8 +40,6 @@ FLASH_ATTN = find_flash_attn()
 #: Both take the same first seven arguments.
 VARLEN_KERNEL = FLASH_ATTN or find_torch_varlen()
 
-HALF_DTYPES = (torch.float16, torch.bfloat16)
-
 
 def can_run(kernel: Kernel | None, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether there is such a FlashAttention, and it takes queries like these."""
@@ -59,7 +60,8 @@ class Segments(NamedTuple):
 
     cu_seqlens: Tensor  # [N + 1] int32, on the tokens' device
     max_seqlen: int
-    lengths: list[int] | None  # for the kernel that goes segment by segment; None for the others
+    tiles: Tensor | None = None  # for our own kernel
+    lengths: list[int] | None = None  # for the kernel that goes segment by segment
 
 
 class Padded(NamedTuple):
@@ -68,14 +70,26 @@ class Padded(NamedTuple):
     real: Tensor  # [B, T] bool, False at padding
 
 
-def lengths_for_attention(
-    device: torch.device, dtype: torch.dtype, lengths: Tensor
-) -> list[int] | None:
-    """The segments' lengths on the host, if the kernel for such queries needs them there.
+def segments_of(
+    cu_seqlens: Tensor, max_seqlen: int, total: int, *, dtype: torch.dtype, head_dim: int
+) -> Segments:
+    """The layout of a pack for the fastest kernel there is; made once and used in every block.
 
-    Reading them waits for the device, so it happens once a pack and only for that kernel.
+    Args:
+        cu_seqlens: ``[N + 1]`` int32, where each segment starts; the last entry is ``total``.
+        max_seqlen: at least the longest segment's tokens.
+        total: tokens of all segments.
+        dtype: of queries, keys and values.
+        head_dim: their width.
     """
-    return None if can_run(VARLEN_KERNEL, device, dtype) else lengths.tolist()
+    device = cu_seqlens.device
+    if own_kernel.takes(device, dtype, head_dim):
+        tiles = own_kernel.tiles_of(cu_seqlens, total)
+        return Segments(cu_seqlens, max_seqlen, tiles=tiles)
+    if can_run(VARLEN_KERNEL, device, dtype):
+        return Segments(cu_seqlens, max_seqlen)
+    # The only layout that waits for the device.
+    return Segments(cu_seqlens, max_seqlen, lengths=cu_seqlens.diff().tolist())
 
 
 class Attention(nn.Module):
@@ -96,6 +110,8 @@ class Attention(nn.Module):
             return padded_attention(q, k, v, layout)
         if layout.lengths is not None:
             return segment_attention(q, k, v, layout.lengths)
+        if layout.tiles is not None:
+            return own_kernel.varlen_attention(q, k, v, layout.tiles, None)
         return varlen_attention(q, k, v, layout.cu_seqlens, layout.max_seqlen)
 
 

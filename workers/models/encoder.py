@@ -2,12 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from common.modeltable import ModelSpec
+
+M = TypeVar("M", bound="Encoder")
 
 
 class ExactBuffers(nn.Module):
@@ -74,7 +76,7 @@ class Encoder(nn.Module):
         """
 
     def run_blocks(self, x: Tensor, repr_layers: Sequence[int], *given: Any) -> dict[int, Tensor]:
-        """The stream ``x`` before the first block and after each, of the layers wanted.
+        """Representations of the stream ``x`` before the first block and after each.
 
         Args:
             x: ``[..., D]``.
@@ -83,14 +85,26 @@ class Encoder(nn.Module):
         """
         wanted = set(repr_layers)
         assert wanted <= set(range(self.spec.layers + 1)), repr_layers
-        found = {0: x} if 0 in wanted else {}
+        found = {0: self.representation(x, 0)} if 0 in wanted else {}
         # Layers above the highest one wanted would be thrown away.
         for k, block in enumerate(self.blocks[: max(wanted)], start=1):
             x = block(x, *given)
             if k in wanted:
-                found[k] = x
+                found[k] = self.representation(x, k)
         return found
+
+    def representation(self, x: Tensor, k: int) -> Tensor:
+        """What the model gives for the stream ``x`` ``[..., D]`` after k blocks."""
+        return x
 
     def block_list(self) -> list[Any]:
         """The blocks, to be looked into."""
         return list(self.blocks)
+
+
+def view_of(model: Encoder, kind: type[M]) -> M:
+    """A second model, of a class of the same layers, on the same tensors."""
+    with torch.device("meta"):
+        view = kind(model.spec)
+    view.load_state_dict(model.state_dict(), assign=True)
+    return view.eval().requires_grad_(False)

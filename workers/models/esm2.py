@@ -16,8 +16,8 @@ from workers.models.attention import (
     Attention,
     Padded,
     Segments,
-    lengths_for_attention,
     nan_beyond,
+    segments_of,
 )
 from workers.models.encoder import Encoder, ExactBuffers
 
@@ -62,20 +62,26 @@ class ESM2(Encoder):
         masked.index_add_(0, segment, (input_ids == MASK).float())
         x = self._embed(input_ids, (masked / lengths)[segment])
         positions = torch.arange(total, device=input_ids.device) - starts[segment]
-        bounds = lengths_for_attention(x.device, self.attention_dtype or x.dtype, lengths)
-        return self._run(x, positions, Segments(cu_seqlens, max_seqlen, bounds), repr_layers)
+        layout = segments_of(
+            *(cu_seqlens, max_seqlen, total),
+            dtype=self.attention_dtype or x.dtype,
+            head_dim=self.spec.dim // self.spec.heads,
+        )
+        return self._run(x, positions, layout, repr_layers)
 
     def _embed(self, tokens: Tensor, masked_ratio: Tensor) -> Tensor:
-        x = self.embed_tokens(tokens).masked_fill((tokens == MASK)[..., None], 0.0)
         scale = (1 - TRAINING_MASK_RATIO) / (1 - masked_ratio)
-        return (x * scale[..., None]).to(x.dtype)
+        scale = torch.where(tokens == MASK, 0.0, scale)  # [...] FP32
+        # In place the product is rounded once, and no FP32 copy is made.
+        return self.embed_tokens(tokens).mul_(scale[..., None])
 
     def _run(
         self, x: Tensor, positions: Tensor, layout: Segments | Padded, repr_layers: Sequence[int]
     ) -> dict[int, Tensor]:
-        found = self.run_blocks(x, repr_layers, *self.rotary(positions), layout)
-        last = self.spec.layers
-        return found | {last: self.final_norm(found[last])} if last in found else found
+        return self.run_blocks(x, repr_layers, *self.rotary(positions), layout)
+
+    def representation(self, x: Tensor, k: int) -> Tensor:
+        return self.final_norm(x) if k == self.spec.layers else x
 
 
 class Block(nn.Module):

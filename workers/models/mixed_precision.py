@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workers.models.attention import Attention, Padded, Segments, nan_beyond
-from workers.models.encoder import Encoder
+from workers.models.encoder import Encoder, view_of
 
 M = TypeVar("M", bound=Encoder)
 
@@ -131,7 +131,7 @@ def apply_selective_fp32(model: M) -> M:
     Matrix products and attention stay in the weights' dtype; what they add to the stream is
     their FP32 sum.
     """
-    view = view_of(model)
+    view = view_of(model, type(model))
     view.attention_dtype = next(model.parameters()).dtype
     for block in view.block_list():
         for name in ("qkv", "fc1"):
@@ -146,7 +146,7 @@ def apply_selective_fp32(model: M) -> M:
 
 def apply_fp32(model: M) -> M:
     """A view of ``model`` that computes all in FP32, weights upcast layer by layer."""
-    view = view_of(model)
+    view = view_of(model, type(model))
     wrap(view, nn.Linear, UpcastLinear)
     wrap(view, nn.LayerNorm, MixedPrecisionLayerNorm)
     wrap(view, nn.Embedding, UpcastEmbedding)
@@ -159,11 +159,3 @@ def wrap(model: nn.Module, kind: type[Any], wrapper: Callable[[Any], nn.Module])
         for name, child in list(parent.named_children()):
             if isinstance(child, kind):
                 setattr(parent, name, wrapper(child))
-
-
-def view_of(model: M) -> M:
-    """A second model of the same class on the same tensors."""
-    with torch.device("meta"):
-        view = type(model)(model.spec)
-    view.load_state_dict(model.state_dict(), assign=True)
-    return view.eval().requires_grad_(False)

@@ -7,24 +7,41 @@ from common.modeltable import ModelSpec
 from workers.models.alibi import alibi_slopes
 from workers.models.esm2 import exact_inv_freq
 
+#: Numbers that are drawn; larger models have them several times. A prime, so that no two rows of a
+#: matrix begin with the same.
+DRAWN = 16_777_213
+
 
 def random_weights(model: type[nn.Module], spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
     """Weights that mean nothing, the same on every machine, with activations of a usual size."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in model(spec).state_dict().items()}
-    state = {
-        name: torch.randn(shape, generator=generator) * random_scale(name, shape)
-        for name, shape in shapes.items()
-    }
-    for name in state:
+    total = sum(shape.numel() for shape in shapes.values())
+    # To draw 3 billion would take minutes.
+    drawn = torch.randn(min(total, DRAWN), generator=generator)
+    state, start = {}, 0
+    for name, shape in shapes.items():
+        values = torch.empty(shape)
+        start = fill_from(drawn, start, values.view(-1))
+        state[name] = values.mul_(random_scale(name, shape))
         if name.endswith("norm.weight"):
-            state[name] += 1.0
+            values += 1.0
     exact = {
         "rotary.inv_freq": exact_inv_freq(spec.dim // spec.heads),
         "alibi.slopes": alibi_slopes(spec.heads),
     }
     return state | {name: exact[name] for name in state.keys() & exact.keys()}
+
+
+def fill_from(drawn: Tensor, start: int, values: Tensor) -> int:
+    """Fill ``values`` ``[n]`` from ``drawn``, over and over; returns where the next ones start."""
+    filled = 0
+    while filled < len(values):
+        part = drawn[start : start + len(values) - filled]
+        values[filled : filled + len(part)] = part
+        filled, start = filled + len(part), (start + len(part)) % len(drawn)
+    return start
 
 
 def random_scale(name: str, shape: torch.Size) -> float:

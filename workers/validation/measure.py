@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.modeltable import ModelSource, ModelSpec
 from common.rungs import Rung
@@ -16,7 +17,7 @@ from workers.backend import exact_sums
 from workers.engine import DTYPES, Engine
 from workers.models.loading import LoadedModel, load_model
 from workers.packing import Tokens, make_packs
-from workers.pooling import pool
+from workers.pooling import Pooled, pool
 from workers.validation.sets import SequenceSet, make_sets
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ def measure(source: ModelSource, precision: Rung, device: str, count: int) -> Me
     tokens = {each.name: loaded.tokenize(each.sequences) for each in sets}
     with torch.inference_mode(), exact_sums():
         padded = embed_sets(partial(embed_padded, loaded), tokens, f"{precision} padded")
-        # From here on the model is as a worker serves it: compiled, if the device is a GPU.
-        Engine(loaded).warm_up()
-        packed = embed_sets(partial(embed_packed, loaded), tokens, f"{precision} packed")
+        # As a worker serves it: on a GPU that is not the model that was loaded, but a view of it.
+        served = replace(loaded, model=Engine(loaded).models[precision])
+        packed = embed_sets(partial(embed_packed, served), tokens, f"{precision} packed")
     return Measured(loaded.spec, loaded.fingerprint, precision, sets, packed, padded)
 
 
@@ -76,7 +77,7 @@ def embed_packed(loaded: LoadedModel, tokens: Tokens) -> Array:
         input_ids = torch.from_numpy(pack.ids).to(device)
         cu_seqlens = torch.from_numpy(pack.cu_seqlens).to(device)
         hidden = loaded.model.forward_packed(input_ids, cu_seqlens, pack.max_seqlen, [last])[last]
-        parts.append(pool(hidden[:, None], cu_seqlens, loaded.spec.family).mean[:, 0])
+        parts.append(means_of(hidden, cu_seqlens, loaded))
     return np.concatenate(parts)
 
 
@@ -89,9 +90,14 @@ def embed_padded(loaded: LoadedModel, tokens: Tokens) -> Array:
         is_real = torch.from_numpy(real).to(device)
         hidden = loaded.model.forward(torch.from_numpy(ids).to(device), is_real, [last])[last]
         cu_seqlens = torch.from_numpy(starts_of(tokens.lengths[rows])).to(device)
-        pooled = pool(hidden[is_real][:, None], cu_seqlens, loaded.spec.family)
-        vectors[rows] = pooled.mean[:, 0]
+        vectors[rows] = means_of(hidden[is_real], cu_seqlens, loaded)
     return vectors
+
+
+def means_of(hidden: Tensor, cu_seqlens: Tensor, loaded: LoadedModel) -> Array:
+    """Pool ``[T, D]``, as a worker does: ``[N, D]`` FP32."""
+    rows = pool(hidden[:, None], cu_seqlens, loaded.spec.family)
+    return Pooled.read(rows.cpu(), layers=1).mean[:, 0]
 
 
 def split_into_rectangles(lengths: Sequence[int], budget: int) -> Iterator[NDArray[np.int64]]:

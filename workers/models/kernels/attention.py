@@ -4,8 +4,6 @@ The online softmax of FlashAttention (Dao 2023), forward only, no causal mask, w
 ALiBi. What it does better than the libraries for our inputs, hundreds of short segments in a
 pack, is small tiles, handed out longest segment first, and no work on keys that are not there
 except in the last block of a segment.
-
-Triton comes with PyTorch on Linux; where it is not installed, ``takes`` says no.
 """
 
 import math
@@ -13,34 +11,32 @@ import math
 import torch
 from torch import Tensor
 
-from workers.models.attention import HALF_DTYPES
+from workers.models.kernels import can_run, triton
 
-try:
-    import triton
+if triton is not None:
     import triton.language as tl
-except ImportError:
-    triton = None
 
-#: Queries and keys that one step multiplies. Short segments waste large tiles: a prototype with
-#: these took 0.64 ms on an H200 for 65,536 tokens, in segments of 30 to 1022, and 20 heads of 64;
-#: FlashAttention-2 took 0.91 ms.
+#: Queries of a tile. Short segments waste large ones.
 BLOCK_M = 64
-BLOCK_N = 64
 
 #: Hopper's matrix instruction of 64 rows is issued by four warps.
 WARPS = 4
 
-#: Blocks of keys and values under way at once, by head dimension (64: of the same prototype); at
-#: 128, as many as fit GPUs with 100 KiB of shared memory.
-STAGES = {16: 3, 32: 3, 64: 3, 128: 2}
+#: By head dimension, rounded up to a power of 2: keys that one step multiplies, and steps whose
+#: keys and values are under way at once. Measured on an H200, 65,536 tokens in segments of 30 to
+#: 1022, 20 heads: 0.55 ms (64), 0.38 ms (32), 0.30 ms (16), where FlashAttention-2 takes 0.91, 0.72
+#: and 0.77. At 128, what fits GPUs with 100 KiB of shared memory.
+STEPS = {16: (64, 3), 32: (64, 3), 64: (32, 4), 128: (32, 3)}
 
 
 def takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether the kernel can run for such queries."""
-    if triton is None or device.type != "cuda" or dtype not in HALF_DTYPES:
-        return False
-    # On GPUs before Ampere Triton multiplies without matrix units.
-    return head_dim in STAGES and torch.cuda.get_device_capability(device) >= (8, 0)
+    return can_run(device, dtype) and padded_dim(head_dim) in STEPS
+
+
+def padded_dim(head_dim: int) -> int:
+    """The next power of 2, from what matrix units take on."""
+    return max(16, 1 << (head_dim - 1).bit_length())
 
 
 def tiles_of(cu_seqlens: Tensor, total: int) -> Tensor:
@@ -71,16 +67,15 @@ def tiles_of(cu_seqlens: Tensor, total: int) -> Tensor:
     return torch.where(used[:, None], table, 0).int()
 
 
-@torch.library.custom_op("virnucpro::varlen_attention", mutates_args=())
 def varlen_attention(
     q: Tensor, k: Tensor, v: Tensor, tiles: Tensor, slopes: Tensor | None
 ) -> Tensor:
     """Softmax attention, scaled by ``Dh ** -0.5``, within each segment.
 
-    A custom operator, which ``torch.compile`` leaves as it is. Scores, softmax and sums are FP32.
+    Scores, softmax and sums are FP32.
 
     Args:
-        q, k, v: ``[T, H, Dh]`` FP16 or BF16, Dh a key of ``STAGES``; views of a fused tensor are
+        q, k, v: ``[T, H, Dh]`` FP16 or BF16, Dh up to 128; views of a fused tensor are
             welcome, as long as a head's values lie side by side.
         tiles: the pack's ``tiles_of``.
         slopes: ``[H]`` FP32: ``slope * |i - j|`` is taken from each score (ALiBi); or None.
@@ -91,23 +86,20 @@ def varlen_attention(
     _, heads, head_dim = q.shape
     assert q.stride(2) == k.stride(2) == v.stride(2) == 1, (q.stride(), k.stride(), v.stride())
     out = q.new_empty(q.shape)
+    block_n, stages = STEPS[padded_dim(head_dim)]
     # One dimension: the others of a grid end at 65,535.
     attend_tile[(len(tiles) * heads,)](
         *(q, k, v, out, tiles, slopes, heads),
         *(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
         head_dim=head_dim,
+        lanes=padded_dim(head_dim),
         block_m=BLOCK_M,
-        block_n=BLOCK_N,
+        block_n=block_n,
         has_alibi=slopes is not None,
         num_warps=WARPS,
-        num_stages=STAGES[head_dim],
+        num_stages=stages,
     )
     return out
-
-
-@varlen_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, tiles: Tensor, slopes: Tensor | None) -> Tensor:
-    return q.new_empty(q.shape)
 
 
 if triton is not None:
@@ -130,6 +122,7 @@ if triton is not None:
         v_token: tl.tensor,
         v_head: tl.tensor,
         head_dim: tl.constexpr,
+        lanes: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         has_alibi: tl.constexpr,
@@ -145,19 +138,20 @@ if triton is not None:
 
         row = tl.arange(0, block_m)
         column = tl.arange(0, block_n)
-        lane = tl.arange(0, head_dim)[None, :]
+        lane = tl.arange(0, lanes)[None, :]
+        in_head = lane < head_dim  # always, where the dimension is a power of 2
         q_at = q + (start + first) * q_token + head * q_head + row[:, None] * q_token + lane
         own_at = k + (start + first) * k_token + head * k_head + row[:, None] * k_token + lane
         k_at = k + start * k_token + head * k_head + column[:, None] * k_token + lane
         v_at = v + start * v_token + head * v_head + column[:, None] * v_token + lane
-        queries_here = (first + row < length)[:, None]
+        queries_here = (first + row < length)[:, None] & in_head
         queries = tl.load(q_at, mask=queries_here, other=0.0)
         own_keys = tl.load(own_at, mask=queries_here, other=0.0)
 
-        scale = LOG2_E * head_dim**-0.5
-        slope = tl.load(slopes + head) * LOG2_E if has_alibi else 0.0
+        scale: tl.constexpr = LOG2_E * head_dim**-0.5
+        slope = tl.load(slopes + head) * LOG2_E / scale if has_alibi else 0.0
         i = (first + row).to(tl.float32)  # exact to 2^24
-        values = tl.zeros([block_m, head_dim], tl.float32)
+        values = tl.zeros([block_m, lanes], tl.float32)
         # A key whose scores are -Inf has weights of 0, and would be missing from a result that is
         # finite. So every token's own query and key are tested, which costs less than a test of all
         # scores: times 0, what is not finite is NaN, and with it the token's total.
@@ -166,17 +160,19 @@ if triton is not None:
 
         last = (length - 1) // block_n * block_n  # every block of keys before this one is whole
         for j in range(0, last, block_n):
-            scores = score(queries, tl.load(k_at), i, j + column, scale, slope, has_alibi)
-            values, total, peak = fold(values, total, peak, scores, tl.load(v_at))
+            keys = load_block(k_at, in_head, head_dim == lanes)
+            scores = score(queries, keys, i, j + column, slope, has_alibi)
+            block = load_block(v_at, in_head, head_dim == lanes)
+            values, total, peak = fold(values, total, peak, scores, block, scale)
             k_at += block_n * k_token
             v_at += block_n * v_token
         keys_here = last + column < length
-        keys = tl.load(k_at, mask=keys_here[:, None], other=0.0)
-        scores = score(queries, keys, i, last + column, scale, slope, has_alibi)
+        keys = tl.load(k_at, mask=keys_here[:, None] & in_head, other=0.0)
+        scores = score(queries, keys, i, last + column, slope, has_alibi)
         scores = tl.where(keys_here[None, :], scores, float("-inf"))
         # A value outside the segment may be NaN, which a weight of 0 does not remove.
-        last_values = tl.load(v_at, mask=keys_here[:, None], other=0.0)
-        values, total, _ = fold(values, total, peak, scores, last_values)
+        block = tl.load(v_at, mask=keys_here[:, None] & in_head, other=0.0)
+        values, total, _ = fold(values, total, peak, scores, block, scale)
 
         out_token = heads * head_dim
         out_at = (
@@ -186,28 +182,40 @@ if triton is not None:
         tl.store(out_at, attended, mask=queries_here)
 
     @triton.jit  # type: ignore[untyped-decorator]
+    def load_block(at: tl.tensor, in_head: tl.tensor, whole: tl.constexpr) -> tl.tensor:
+        """A block of keys or values, all of whose tokens are there."""
+        if whole:
+            return tl.load(at)
+        return tl.load(at, mask=in_head, other=0.0)
+
+    @triton.jit  # type: ignore[untyped-decorator]
     def score(
         queries: tl.tensor,
         keys: tl.tensor,
         i: tl.tensor,
         j: tl.tensor,
-        scale: tl.tensor,
         slope: tl.tensor,
         has_alibi: tl.constexpr,
     ) -> tl.tensor:
-        """Scores ``[M, N]`` of queries at ``i`` and keys at ``j``, in units of log2."""
-        scores = tl.dot(queries, tl.trans(keys)) * scale
+        """Scores ``[M, N]`` of queries at ``i`` and keys at ``j``, not yet scaled."""
+        scores = tl.dot(queries, tl.trans(keys))
         if has_alibi:
             scores -= slope * tl.abs(i[:, None] - j.to(tl.float32)[None, :])
         return scores
 
     @triton.jit  # type: ignore[untyped-decorator]
     def fold(
-        values: tl.tensor, total: tl.tensor, peak: tl.tensor, scores: tl.tensor, block: tl.tensor
+        values: tl.tensor,
+        total: tl.tensor,
+        peak: tl.tensor,
+        scores: tl.tensor,
+        block: tl.tensor,
+        scale: tl.constexpr,
     ) -> tl.tensor:
         """Add one block of keys' values to the running sums of the softmax."""
-        higher = tl.maximum(peak, tl.max(scores, 1))
-        weights = tl.exp2(scores - higher[:, None])
+        higher = tl.maximum(peak, tl.max(scores, 1) * scale)
+        # Scaled here, scores cost nothing more: the exponent is one multiply-add.
+        weights = tl.exp2(scores * scale - higher[:, None])
         decay = tl.exp2(peak - higher)
         total = total * decay + tl.sum(weights, 1)
         values = tl.dot(weights.to(block.dtype), block, values * decay[:, None])

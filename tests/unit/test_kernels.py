@@ -1,4 +1,4 @@
-"""The Triton kernel: its tiles anywhere, its numbers where Triton runs.
+"""The Triton kernels: attention's tiles anywhere, all numbers where Triton runs.
 
 Without a GPU Triton can interpret its kernels: set ``TRITON_INTERPRET=1`` with ``triton``
 installed. Its interpreter multiplies BF16 wrongly (3.6 takes the bits for integers), so BF16 is
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from common.modeltable import ModelSpec
 from tests.support.dnabert import (
     SLOPES,
     attention,
@@ -23,15 +24,21 @@ from tests.support.dnabert import (
     packed,
     random_checkpoint,
     random_tokens,
-    reference,
     small_spec,
 )
-from workers.models import varlen_kernel
+from workers.models import kernels
 from workers.models.dnabert_checkpoint import from_hugging_face
 from workers.models.dnabert_s import DNABERTS
-from workers.models.varlen_kernel import BLOCK_M, STAGES, takes, tiles_of, varlen_attention
+from workers.models.encoder import Encoder
+from workers.models.esm2 import ESM2, rotate
+from workers.models.fused import apply_fused
+from workers.models.kernels.attention import BLOCK_M, takes, tiles_of, varlen_attention
+from workers.models.kernels.gate import gelu_gate
+from workers.models.kernels.norm import layer_norm
+from workers.models.kernels.rotary import rotate_in_place
+from workers.models.random_weights import random_weights
 
-IS_INTERPRETED = varlen_kernel.triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
+IS_INTERPRETED = kernels.triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
 
 interpreted = pytest.mark.skipif(
     not IS_INTERPRETED, reason="needs triton and TRITON_INTERPRET=1, or tests/gpu and a GPU"
@@ -41,6 +48,9 @@ interpreted = pytest.mark.skipif(
 LENGTHS = [5, 64, 1, 200, 63, 128, 65, 17, 129, 127]
 
 HEADS = 4
+
+#: Of all models, and 24, which is no power of 2 (35M).
+HEAD_DIMS = [16, 24, 32, 64, 128]
 
 
 # --- tiles ------------------------------------------------------------------------------------
@@ -73,7 +83,7 @@ def test_how_many_tiles_there_are_follows_from_the_counts_alone(lengths):
     assert table.dtype == torch.int32
 
 
-# --- the operator -----------------------------------------------------------------------------
+# --- attention ---------------------------------------------------------------------------------
 
 
 def random_qkv(lengths: list[int], head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,19 +93,12 @@ def random_qkv(lengths: list[int], head_dim: int) -> tuple[Tensor, Tensor, Tenso
     return fused.unbind(1)
 
 
-def test_the_shape_of_its_result_is_known_without_running_it():
-    q, k, v = (t.to("meta") for t in random_qkv(LENGTHS, 64))
-    found = varlen_attention(q, k, v, torch.empty(9, 3, device="meta"), None)
-    assert (found.shape, found.dtype) == (q.shape, q.dtype)
-    assert found.is_contiguous()
-
-
 def test_it_is_not_taken_on_a_cpu():
     assert not takes(torch.device("cpu"), torch.float16, 64)
 
 
 @interpreted
-@pytest.mark.parametrize("head_dim", STAGES)
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
 @pytest.mark.parametrize("slopes", [None, SLOPES[HEADS]], ids=["plain", "alibi"])
 def test_it_equals_attention_in_fp64(head_dim, slopes):
     q, k, v = random_qkv(LENGTHS, head_dim)
@@ -155,32 +158,94 @@ def test_an_infinite_value_that_weighs_nothing_is_nan():
     assert not found[:70, 1, 3].isfinite().any()
 
 
-@interpreted
-def test_torch_finds_the_operator_well_formed():
-    q, k, v = random_qkv([5, 70], 16)
-    arguments = (q, k, v, tiles_of(bounds([5, 70]), len(q)), torch.tensor(SLOPES[HEADS]))
-    torch.library.opcheck(
-        varlen_attention, arguments, test_utils=("test_schema", "test_faketensor")
-    )
+# --- the other kernels ------------------------------------------------------------------------
 
 
 @interpreted
-def test_a_model_compiles_with_it_into_one_graph_for_any_pack(monkeypatch):
-    monkeypatch.setattr(varlen_kernel, "takes", lambda *_: True)
+@pytest.mark.parametrize("dim", [20, 320, 768, 1280])
+def test_the_norm_is_that_of_the_stream_with_what_it_lacks(dim):
+    x = 3 * torch.randn(9, dim).half() + 1
+    plus = torch.randn(dim)
+    norm = torch.nn.LayerNorm(dim, eps=1e-5).half().requires_grad_(False)
+    norm.weight.normal_()
+    norm.bias.normal_()
+    expected = F.layer_norm(x + plus, (dim,), norm.weight.float(), norm.bias.float(), norm.eps)
+    assert (layer_norm(x, norm, plus) - expected).abs().max() < 8e-3
+
+
+@interpreted
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on NaN
+@pytest.mark.parametrize("amount", [torch.inf, -torch.inf, torch.nan])
+def test_the_norm_of_a_row_that_is_not_finite_is_nan_and_of_its_neighbours_what_it_was(amount):
+    x, plus = torch.randn(9, 320).half(), torch.zeros(320)
+    norm = torch.nn.LayerNorm(320).half().requires_grad_(False)
+    expected = layer_norm(x, norm, plus)
+    x[4, 100] = amount
+    found = layer_norm(x, norm, plus)
+    assert found[4].isnan().all()
+    rest = [row for row in range(9) if row != 4]
+    assert torch.equal(found[rest], expected[rest])
+
+
+@interpreted
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+def test_queries_and_keys_are_rotated_as_the_plain_block_does_it_and_values_are_not(head_dim):
+    qkv = torch.randn(37, 3 * HEADS * head_dim).half()
+    angles = 100 * torch.rand(37, 1, head_dim // 2)
+    q, k, v = qkv.clone().unflatten(-1, (3, HEADS, head_dim)).unbind(1)
+    rotate_in_place(qkv, HEADS, angles.cos(), angles.sin())
+    found = qkv.unflatten(-1, (3, HEADS, head_dim)).unbind(1)
+    for one, other in zip(found[:2], (q, k), strict=True):
+        assert (one - rotate(other, angles.cos(), angles.sin())).abs().max() < 4e-3
+    assert torch.equal(found[2], v)
+
+
+@interpreted
+@pytest.mark.parametrize("dim", [96, 1024, 3072])
+def test_the_gate_is_exact_gelu_times_the_values(dim):
+    hidden = 2 * torch.randn(5, 2 * dim).half()
+    gate, values = hidden.float().chunk(2, dim=-1)
+    assert (gelu_gate(hidden) - F.gelu(gate) * values).abs().max() < 1e-2
+
+
+# --- the fast path ----------------------------------------------------------------------------
+
+
+def protein_model() -> Encoder:
+    spec = ModelSpec(name="small", layers=3, dim=96, heads=HEADS)
+    model = ESM2(spec)
+    model.load_state_dict(random_weights(ESM2, spec))
+    return model.half().eval().requires_grad_(False)
+
+
+def dna_model() -> Encoder:
     spec = small_spec(heads=HEADS, dim=64)
-    weights = random_checkpoint(spec)
     model = DNABERTS(spec)
-    model.load_state_dict(from_hugging_face(weights, spec, Path("none")))
-    model.half().eval().requires_grad_(False)
-    for block in model.blocks:
-        block.compile(backend="aot_eager", fullgraph=True, dynamic=True)
+    model.load_state_dict(from_hugging_face(random_checkpoint(spec), spec, Path("none")))
+    return model.half().eval().requires_grad_(False)
 
-    def cosine(lengths: list[int]) -> float:
-        sequences = random_tokens(lengths)
-        found = model.forward_packed(*packed(sequences), [2])[2]
-        expected = [reference(weights, one, HEADS)[2] for one in sequences]
-        return float(F.cosine_similarity(found.double(), torch.cat(expected), dim=-1).min())
 
-    assert cosine([70, 5, 9]) > 0.9999  # sizes that are not alike by chance
-    with torch.compiler.set_stance("fail_on_recompile"):
-        assert cosine([3, 64, 20, 130]) > 0.9999
+@interpreted
+@pytest.mark.parametrize("make", [protein_model, dna_model])
+def test_the_fast_path_gives_every_layer_as_the_plain_one_does(make, monkeypatch):
+    model = make()
+    sequences = random_tokens([70, 5, 9, 64])
+    if isinstance(model, ESM2):
+        sequences = [one % 20 + 4 for one in sequences]
+    layers = range(model.spec.layers + 1)
+    expected = model.forward_packed(*packed(sequences), layers)
+    monkeypatch.setattr(kernels.attention, "takes", lambda *_: True)
+    fused = apply_fused(model)
+    found = fused.forward_packed(*packed(sequences), layers)
+    for layer in layers:
+        assert found[layer].dtype == torch.float16
+        cosine = F.cosine_similarity(found[layer].float(), expected[layer].float(), dim=-1)
+        assert cosine.min() > 0.9999, layer
+    again = fused.forward_packed(*packed(sequences), [1])[1]
+    assert torch.equal(again, found[1])
+
+
+def test_the_fast_path_has_the_models_own_weights():
+    model = protein_model()
+    own = {weight.data_ptr() for weight in model.parameters()}
+    assert {weight.data_ptr() for weight in apply_fused(model).parameters()} == own

@@ -1,0 +1,288 @@
+"""One forward pass on one GPU: our models in FP16 at several pack sizes, beside other ESM-2s.
+
+    python -m benchmarks.forward [--models NAME ...] [--packs TOKENS ...] [--repeats N]
+                                 [--no-peers] [--peer-tokens N] [--profile]
+
+Random weights, made on the GPU; lengths as proteins have them (lognormal, median 290 residues, 30
+to 1022), for DNABERT-S in tokens. All run the same proteins, each as many of the first ones as it
+takes. A speed is the median of whole passes between CUDA events; padding does not count. Peers take
+part if they are installed. What fails is a line that says why, and the next one runs.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+from torch.autograd import DeviceType
+
+from benchmarks.inputs import (
+    first_proteins,
+    random_model,
+    random_proteins,
+    token_count,
+    tokens_for,
+)
+from benchmarks.machine import (
+    Run,
+    Timing,
+    attempt,
+    describe_machine,
+    reason,
+    release,
+    time_runs,
+)
+from benchmarks.peers import PACKAGES, fair_esm_means, peers
+from common.modeltable import ESM2, MODELS, ModelSpec
+from workers.backend import exact_sums
+from workers.models.encoder import Encoder
+from workers.models.fused import apply_fused, can_fuse
+from workers.pooling import Pooled, pool
+
+DEFAULT_MODELS = ("esm2_t6_8M_UR50D", "esm2_t33_650M_UR50D", "esm2_t36_3B_UR50D")
+
+#: Tokens of our packs, by model.
+PACKS = {
+    "esm2_t6_8M_UR50D": (65_536, 262_144, 1_048_576),
+    "esm2_t33_650M_UR50D": (16_384, 32_768, 65_536, 131_072),
+    "esm2_t36_3B_UR50D": (16_384, 32_768, 65_536),
+}
+OTHER_PACKS = (65_536, 262_144)
+
+#: What peers run, in batches that are far smaller. The more there is to sort, the less is padding:
+#: of batches of 16,384 tokens, 12 % here, and 6 % of twice as many.
+PEER_TOKENS = 131_072
+
+#: A peer is run this often, unless that takes longer.
+PEER_REPEATS, PEER_SECONDS = 3, 8.0
+
+#: Tokens on which numbers are compared.
+COMPARED_TOKENS = 32_768
+
+#: Kernels that a profile names.
+SHOWN = 12
+
+
+def main() -> None:
+    options = parse_options()
+    device = torch.device(options.device)
+    packs = {name: options.packs or PACKS.get(name, OTHER_PACKS) for name in options.models}
+    proteins = random_proteins(max(options.peer_tokens, *map(max, packs.values())))
+    print(describe_machine(device, PACKAGES), flush=True)
+    for name in options.models:
+        bench = Bench(MODELS[name], device, proteins, options)
+        attempt(name, lambda bench=bench: bench.run(packs[bench.spec.name]))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=DEFAULT_MODELS, choices=MODELS)
+    parser.add_argument("--packs", nargs="+", type=int, help="tokens; by default, by the model")
+    parser.add_argument("--repeats", type=int, default=10, help="of ours")
+    parser.add_argument("--device", default="cuda", help="cpu: to try this script, in BF16")
+    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--peer-tokens", type=int, default=PEER_TOKENS)
+    parser.add_argument("--profile", action="store_true", help="print where our time goes")
+    return parser.parse_args()
+
+
+# --- what is measured -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one way to do the pass."""
+
+    name: str
+    batch_tokens: int  # at most
+    tokens: int  # of a pass, without padding
+    timing: Timing | None
+    why: str = ""  # there is no timing
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.timing.median if self.timing else 0.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One model on the same proteins in all ways."""
+
+    spec: ModelSpec
+    device: torch.device
+    proteins: list[str]
+    options: argparse.Namespace
+
+    def run(self, packs: list[int]) -> None:
+        """Measure and print all there is about the model."""
+        ours, means, profile = self.ours(packs)
+        theirs: list[Row] = []
+        if self.options.peers and self.spec.family is ESM2:
+            theirs = self.peers()
+            found = attempt("fair-esm's means", self.fair_esm_means)
+            means |= {} if found is None else {"fair-esm FP32": found}
+        print_table(self.spec.name, ours, theirs)
+        print_cosines(means)
+        print("\n".join(profile), flush=True)
+
+    def ours(self, packs: list[int]) -> tuple[list[Row], dict[str, Tensor], list[str]]:
+        """Rows; means ``[N, D]`` of the proteins compared, by name; the profile's lines."""
+        release()
+        name = "ours FP16" if self.device.type == "cuda" else "ours BF16"
+        model = random_model(self.spec, self.device)
+        compared = self.pack(COMPARED_TOKENS)
+        with exact_sums():
+            exact = compared.means(model)
+            served = served_in_half(model)
+            means = {name: compared.means(served), "ours FP32": exact}
+            rows = [self.our_row(name, served, tokens) for tokens in packs]
+            best = max(rows, key=lambda row: row.speed)
+            profile = []
+            if self.options.profile and best.timing:
+                pack = self.pack(best.batch_tokens)
+                profile = profile_of(partial(pack.run, served), best.timing.median)
+        return rows, means, profile
+
+    def our_row(self, name: str, model: Encoder, tokens: int) -> Row:
+        def load() -> Run:
+            return partial(self.pack(tokens).run, model)
+
+        return self.row(name, tokens, tokens, load, self.options.repeats)
+
+    def peers(self) -> list[Row]:
+        tokens = self.options.peer_tokens
+        given = first_proteins(self.proteins, tokens)
+        limits = min(PEER_REPEATS, self.options.repeats), PEER_SECONDS
+        rows = []
+        for peer in peers():
+            load = partial(peer.load, self.spec, given, peer.batch_tokens, self.device)
+            rows.append(self.row(peer.name, peer.batch_tokens, tokens, load, *limits))
+        return rows
+
+    def row(
+        self,
+        name: str,
+        batch_tokens: int,
+        tokens: int,
+        load: Callable[[], Run],
+        repeats: int,
+        most_seconds: float = math.inf,
+    ) -> Row:
+        """Load something and time its run over the first ``tokens``."""
+        given = token_count(map(len, first_proteins(self.proteins, tokens)))
+        release()
+        try:
+            run = load()
+            with torch.inference_mode():
+                timing = time_runs(run, self.device, repeats, most_seconds)
+            return Row(name, batch_tokens, given, timing)
+        except Exception as error:
+            return Row(name, batch_tokens, given, None, reason(error))
+
+    def fair_esm_means(self) -> Tensor:
+        release()
+        compared = first_proteins(self.proteins, COMPARED_TOKENS)
+        return fair_esm_means(self.spec, compared, self.device).cpu()
+
+    def pack(self, tokens: int) -> "PackOnDevice":
+        return PackOnDevice(self.spec, first_proteins(self.proteins, tokens), self.device)
+
+
+class PackOnDevice:
+    """A pack's tensors where the model is."""
+
+    def __init__(self, spec: ModelSpec, proteins: list[str], device: torch.device) -> None:
+        tokens = tokens_for(spec, proteins)
+        self.spec = spec
+        self.input_ids = torch.from_numpy(tokens.ids).to(device)
+        self.cu_seqlens = torch.from_numpy(tokens.cu_seqlens).to(device)
+        self.max_seqlen = int(tokens.lengths.max())
+
+    @torch.inference_mode()
+    def run(self, model: Encoder) -> Tensor:
+        """The last representation, ``[T, D]``."""
+        last = self.spec.layers
+        found = model.forward_packed(self.input_ids, self.cu_seqlens, self.max_seqlen, [last])
+        return found[last]
+
+    def means(self, model: Encoder) -> Tensor:
+        """FP32 means of the segments, as they are served: ``[N, D]`` on the host."""
+        rows = pool(self.run(model)[:, None], self.cu_seqlens, self.spec.family)
+        return torch.from_numpy(Pooled.read(rows.cpu(), 1).mean[:, 0])
+
+
+def served_in_half(model: Encoder) -> Encoder:
+    """What the engine serves of a model in half precision, which this makes it."""
+    on_gpu = next(model.parameters()).is_cuda
+    model.to(torch.float16 if on_gpu else torch.bfloat16)
+    return apply_fused(model) if can_fuse(model) else model
+
+
+# --- what is printed --------------------------------------------------------------------------
+
+
+def print_table(title: str, ours: list[Row], theirs: list[Row]) -> None:
+    best = max(row.speed for row in ours)
+    table = Table("", title=title, title_justify="left")
+    for column in ("batch", "tokens/s", "min", "max", "peak GiB", "our best is"):
+        table.add_column(column, justify="right")
+    for row in ours:
+        table.add_row(*cells(row))
+    table.add_section()
+    for row in theirs:
+        table.add_row(*cells(row), f"{best / row.speed:.2f} times" if row.speed else "")
+    console = Console()
+    console.width = max(console.width, 130)  # a pipe's 80 columns would cut the names
+    console.print()
+    console.print(table)
+
+
+def cells(row: Row) -> list[str]:
+    if row.timing is None:
+        return [escape(f"{row.name}: {row.why}"), f"{row.batch_tokens:,}", *[""] * 4]
+    speeds = (row.speed, *(row.tokens / end(row.timing.seconds) for end in (max, min)))
+    return [
+        row.name,
+        f"{row.batch_tokens:,}",
+        *(f"{speed:,.0f}" for speed in speeds),
+        f"{row.timing.peak / 2**30:.1f}",
+    ]
+
+
+def print_cosines(means: dict[str, Tensor]) -> None:
+    """Print how far ours are from each other and from the peer, by the worst of the segments."""
+    names = list(means)
+    for k, name in enumerate(names[:2]):
+        for other in names[k + 1 :]:
+            cosines = torch.cosine_similarity(means[name].double(), means[other].double())
+            print(f"{name} to {other}: cosine of {len(cosines)} means ≥ {cosines.min():.7f}")
+
+
+def profile_of(run: Run, seconds: float) -> list[str]:
+    """Where the time of a run goes that takes ``seconds`` while nobody looks."""
+    with torch.profiler.profile() as profile:
+        run()
+    device = DeviceType.CUDA if torch.cuda.is_available() else DeviceType.CPU
+    clock = f"self_{'device' if device == DeviceType.CUDA else 'cpu'}_time_total"
+    kernels = [
+        (getattr(event, clock) / 1e6, event.count, event.key)
+        for event in profile.key_averages()
+        if event.device_type == device
+    ]
+    kernels.sort(reverse=True)
+    busy = sum(kernel[0] for kernel in kernels)
+    lines = [f"A kernel runs in {busy / seconds:.1%} of a pass of {1000 * seconds:.2f} ms:"]
+    for time, count, name in kernels[:SHOWN]:
+        lines.append(f"  {1000 * time:9.3f} ms {time / seconds:6.1%} {count:5} x {name[:80]}")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What the benchmarks run: proteins as long as real ones, and models whose weights mean nothing."""
+
+from collections.abc import Iterable
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from common.alphabet import SPECIAL_TOKENS
+from common.modeltable import ESM2, ModelSpec
+from workers.models.encoder import Encoder
+from workers.models.esm2_tokens import tokenize_esm2
+from workers.models.loading import model_class
+from workers.models.random_weights import random_scale
+from workers.packing import Tokens
+
+#: Residues: the median, and a spread that gives proteins' token-weighted mean length, 487.
+LENGTH_MEDIAN, LENGTH_SIGMA = 290, 0.64
+
+SHORTEST, LONGEST = 30, ESM2.max_residues
+
+LETTERS = np.array(list("LAGVSERTIDPKQNFYMHWC"))
+
+
+def random_proteins(tokens: int, seed: int = 0) -> list[str]:
+    """Proteins that fill exactly ``tokens`` with ``<cls>`` and ``<eos>`` each."""
+    generator = np.random.default_rng(seed)
+    proteins: list[str] = []
+    while tokens > 0:
+        drawn = generator.lognormal(np.log(LENGTH_MEDIAN), LENGTH_SIGMA)
+        length = int(min(max(drawn, SHORTEST), LONGEST, tokens - SPECIAL_TOKENS))
+        if tokens - token_count([length]) < token_count([SHORTEST]):  # the last takes the rest
+            length = tokens - SPECIAL_TOKENS
+        proteins.append("".join(generator.choice(LETTERS, length)))
+        tokens -= token_count([length])
+    return proteins
+
+
+def token_count(lengths: Iterable[int]) -> int:
+    """Tokens of proteins of so many residues."""
+    return sum(length + SPECIAL_TOKENS for length in lengths)
+
+
+def first_proteins(proteins: list[str], tokens: int) -> list[str]:
+    """The first ones, as many as ``tokens`` has room for; at least one."""
+    ends = accumulate(token_count([len(protein)]) for protein in proteins)
+    return proteins[: max(1, sum(end <= tokens for end in ends))]
+
+
+def tokens_for(spec: ModelSpec, proteins: list[str]) -> Tokens:
+    """The proteins' tokens; for DNA, random tokens of the same number for each."""
+    tokens = tokenize_esm2(proteins)
+    if spec.family is ESM2:
+        return tokens
+    return Tokens(np.random.default_rng(0).integers(5, 4096, len(tokens.ids)), tokens.cu_seqlens)
+
+
+@torch.no_grad()
+def random_model(spec: ModelSpec, device: torch.device) -> Encoder:
+    """FP32 weights of the usual size, drawn on the device; there, the same every time."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = model_class(spec)(spec)
+    for name, weight in model.named_parameters():
+        weight.normal_(0.0, random_scale(name, weight.shape))
+        if name.endswith("norm.weight"):
+            weight.add_(1.0)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,191 @@
+"""Our Triton kernels and the fused products we use, each beside PyTorch's own way to the same.
+
+    python -m benchmarks.kernels [--tokens N]
+
+Both on the same random FP16 tensors in the same run: medians of many runs with the GPU's cache
+emptied before each, and the largest error of either against FP64. Segments are as long as proteins
+(``benchmarks.inputs``).
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.inputs import random_proteins
+from benchmarks.machine import attempt, describe_machine, release, time_runs
+from workers.backend import exact_sums
+from workers.models import kernels
+from workers.models.attention import segment_attention
+from workers.models.esm2 import RotaryEmbedding, rotate
+from workers.models.esm2_tokens import tokenize_esm2
+from workers.models.kernels.attention import tiles_of, varlen_attention
+from workers.models.kernels.gate import gelu_gate
+from workers.models.kernels.norm import layer_norm
+from workers.models.kernels.rotary import rotate_in_place
+
+HEADS = 20
+
+HEAD_DIMS = (16, 32, 64)  # of 8M, 150M, and 650M and larger
+
+DIMS = (320, 1280, 2560)  # of 8M, 650M and 3B
+
+GATE_DIM = 4 * 768  # of DNABERT-S
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to compute in three ways.
+
+    What works in place has a tensor of its own, and is right the first time that it is called.
+    """
+
+    ours: Callable[[], Tensor]
+    library: Callable[[], Tensor]
+    exact: Callable[[], Tensor]  # FP64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=65_536)
+    parser.add_argument("--device", default="cuda", help="cpu: to try it, with TRITON_INTERPRET=1")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    print(describe_machine(device), flush=True)
+    table = Table("", title=f"{options.tokens:,} tokens, FP16", title_justify="left")
+    for column in ("ours, ms", "PyTorch, ms", "ratio", "our error", "PyTorch's error"):
+        table.add_column(column, justify="right")
+    torch.manual_seed(0)
+    with exact_sums(), torch.device(device), torch.inference_mode():
+        for name, make in cases(options.tokens).items():
+            release()
+            figures = attempt(name, lambda make=make: measure(make(), device))
+            table.add_row(name, *figures or ["failed"])
+    console = Console()
+    console.width = max(console.width, 110)  # a pipe's 80 columns would cut the names
+    console.print(table)
+
+
+def measure(case: Case, device: torch.device) -> list[str]:
+    """A table row, without its name."""
+    exact = case.exact()
+    errors = [(way().double() - exact).abs().max().item() for way in (case.ours, case.library)]
+    del exact
+    ours, library = (milliseconds(way, device) for way in (case.ours, case.library))
+    figures = [f"{ours:.3f}", f"{library:.3f}", f"{library / ours:.2f}"]
+    return figures + [f"{error:.1e}" for error in errors]
+
+
+def milliseconds(run: Callable[[], Tensor], device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(kernels.triton.testing.do_bench(run, return_mode="median"))
+    return 1000 * time_runs(run, device, 1).median
+
+
+# --- cases ------------------------------------------------------------------------------------
+
+
+def cases(tokens: int) -> dict[str, Callable[[], Case]]:
+    """What makes each, by name; one at a time, for together they would fill the GPU."""
+    return {
+        **{f"attention, head dim {d}": partial(attention_case, tokens, d) for d in HEAD_DIMS},
+        **{f"layer_norm, D {d}": partial(norm_case, tokens, d) for d in DIMS},
+        **{f"rotate_in_place, head dim {d}": partial(rotary_case, tokens, d) for d in HEAD_DIMS},
+        f"gelu_gate, D {GATE_DIM}": partial(gate_case, tokens, GATE_DIM),
+        **{f"_addmm_activation, D {d} to 4 D": partial(gelu_case, tokens, d) for d in DIMS},
+        **{f"addmm_, 4 D to D {d}": partial(sum_case, tokens, d) for d in DIMS},
+    }
+
+
+def attention_case(tokens: int, head_dim: int) -> Case:
+    from torch.nn.attention.varlen import varlen_attn
+
+    packed = tokenize_esm2(random_proteins(tokens))
+    longest, lengths = int(packed.lengths.max()), packed.lengths.tolist()
+    cu_seqlens = torch.tensor(packed.cu_seqlens)
+    tiles = tiles_of(cu_seqlens, tokens)
+    q, k, v = half(tokens, 3, HEADS, head_dim).unbind(1)  # as a model's projection gives them
+    return Case(
+        ours=lambda: varlen_attention(q, k, v, tiles, None),
+        library=lambda: varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest),
+        exact=lambda: segment_attention(q.double(), k.double(), v.double(), lengths),
+    )
+
+
+def norm_case(tokens: int, dim: int) -> Case:
+    x, nothing = half(tokens, dim), torch.zeros(dim)
+    norm = nn.LayerNorm(dim, dtype=torch.float16)
+    norm.weight.normal_(1.0, 0.1)
+    norm.bias.normal_(0.0, 0.1)
+    affine = norm.weight.double(), norm.bias.double()
+    return Case(
+        ours=lambda: layer_norm(x, norm, nothing),
+        library=lambda: norm(x),
+        exact=lambda: F.layer_norm(x.double(), (dim,), *affine, norm.eps),
+    )
+
+
+def rotary_case(tokens: int, head_dim: int) -> Case:
+    qkv = half(tokens, 3 * HEADS * head_dim)
+    own = qkv.clone()
+    cos, sin = RotaryEmbedding(head_dim)(torch.arange(tokens) % 1024)
+
+    def rows(of: Tensor) -> Tensor:
+        """Queries and keys, ``[T, 2 H, Dh]``."""
+        return of.view(tokens, 3 * HEADS, head_dim)[:, : 2 * HEADS]
+
+    def ours() -> Tensor:
+        rotate_in_place(own, HEADS, cos, sin)
+        return rows(own)
+
+    def exact() -> Tensor:
+        a, b = rows(qkv).double().chunk(2, dim=-1)
+        return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+    return Case(ours=ours, library=lambda: rotate(rows(qkv), cos, sin), exact=exact)
+
+
+def gate_case(tokens: int, dim: int) -> Case:
+    hidden = half(tokens, 2 * dim)
+    gate, values = hidden.chunk(2, dim=-1)
+    return Case(
+        ours=lambda: gelu_gate(hidden),
+        library=lambda: F.gelu(gate) * values,
+        exact=lambda: F.gelu(gate.double()) * values.double(),
+    )
+
+
+def gelu_case(tokens: int, dim: int) -> Case:
+    x, fc1 = half(tokens, dim), nn.Linear(dim, 4 * dim, dtype=torch.float16)
+    weight, bias = fc1.weight, fc1.bias
+    return Case(
+        ours=lambda: torch._addmm_activation(bias, x, weight.t(), use_gelu=True),
+        library=lambda: F.gelu(fc1(x)),
+        exact=lambda: F.gelu(F.linear(x.double(), weight.double(), bias.double())),
+    )
+
+
+def sum_case(tokens: int, dim: int) -> Case:
+    x, hidden = half(tokens, dim), half(tokens, 4 * dim)
+    own, fc2 = x.clone(), nn.Linear(4 * dim, dim, dtype=torch.float16)
+    fc2.bias.zero_()  # ours leaves it to the next LayerNorm
+    return Case(
+        ours=lambda: own.addmm_(hidden, fc2.weight.t()),
+        library=lambda: x + fc2(hidden),
+        exact=lambda: x.double() + F.linear(hidden.double(), fc2.weight.double()),
+    )
+
+
+def half(*shape: int) -> Tensor:
+    """Normal numbers."""
+    return torch.randn(shape, dtype=torch.float16)
+
+
+if __name__ == "__main__":
+    main()

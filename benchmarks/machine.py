@@ -1,0 +1,122 @@
+"""Where a benchmark runs and how runs are timed there."""
+
+import gc
+import math
+import statistics
+import subprocess
+import textwrap
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+
+from workers.backend import Moment
+
+T = TypeVar("T")
+
+Run = Callable[[], object]
+
+
+# --- time and memory --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Runs of one thing."""
+
+    seconds: list[float]  # of each run
+    peak: int  # bytes of the GPU that were in use at once, all that this process holds; CPU: 0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def time_runs(
+    run: Run, device: torch.device, repeats: int, most_seconds: float = math.inf
+) -> Timing:
+    """Time runs that are queued one behind another, as at work, behind one that warms up.
+
+    Args:
+        run: what is timed.
+        device: where.
+        repeats: runs, if there is time for them.
+        most_seconds: no run begins later, but for the first.
+    """
+    run()
+    reset_peak(device)
+    moments = [Moment(device)]
+    end = time.perf_counter() + most_seconds
+    while len(moments) == 1 or (len(moments) <= repeats and time.perf_counter() < end):
+        run()
+        moments.append(Moment(device))
+    moments[-1].wait()
+    seconds = [later.seconds_since(earlier) for earlier, later in pairwise(moments)]
+    return Timing(seconds, peak_bytes(device))
+
+
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def release() -> None:
+    """Give back the memory of what nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# --- failures ---------------------------------------------------------------------------------
+
+
+def attempt(label: str, part: Callable[[], T]) -> T | None:
+    """Run one part; if it fails, say where and go on."""
+    try:
+        return part()
+    except Exception:
+        print(f"  {label} FAILED:\n{traceback.format_exc(limit=-4)}", flush=True)
+        return None
+
+
+def reason(error: Exception) -> str:
+    """An error in a few words."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" …")
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def describe_machine(device: torch.device, packages: Iterable[str] = ()) -> str:
+    """One line: the device and its driver, the versions of PyTorch and of other packages."""
+    where = "CPU"
+    if device.type == "cuda":
+        where = f"{torch.cuda.get_device_name(device)}, driver {driver_version()}"
+    versions = [describe_package(name) for name in ("triton", *packages)]
+    return f"{where}; " + ", ".join(
+        [f"torch {torch.__version__}", f"CUDA {torch.version.cuda}", *versions]
+    )
+
+
+def driver_version() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"
+
+
+def describe_package(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return f"no {name}"

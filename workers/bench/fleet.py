@@ -1,0 +1,184 @@
+"""A real worker between a full queue and a store, from its start to its last shard."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count, islice
+from pathlib import Path
+from subprocess import Popen
+
+from common import __version__
+from common.batchfile import Record, encode_batch
+from common.broker import connect, make_celery, publish, queue_name
+from common.embedded_redis import redis_server
+from common.errors import UserError
+from common.layout import input_key
+from common.ledger import Ledger, Progress
+from common.manifest import InputReport, Manifest, OutputForm, write_manifest
+from common.modeltable import ModelSource, ModelSpec
+from common.processes import start_dependent, stop
+from common.rungs import Rung
+from common.store import Store, open_store
+from workers.bench.proteins import random_sequences
+from workers.process import TRACE_FILE
+
+JOB = "bench"
+
+#: A worker that has not taken a batch by then never will.
+START_SECONDS = 600.0
+
+POLL_SECONDS = 0.02
+STOP_SECONDS = 60.0
+
+LOG_TAIL = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the worker gets to do."""
+
+    source: ModelSource
+    spec: ModelSpec
+    rung: Rung
+    form: OutputForm
+    batches: int
+    batch_tokens: int
+    gpus: str
+    gpu_memory: float | None
+
+
+@dataclass(frozen=True)
+class FleetSpeed:
+    """What became of it."""
+
+    start_seconds: float  # from the process's start to its first batch
+    tokens: int  # of the batches after the first
+    seconds: float  # from the end of the first batch to that of the last
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+
+def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> FleetSpeed:
+    """Fill a store and a queue, start a worker, and watch until all is done.
+
+    Raises:
+        UserError: the worker ended before its work did, or batches failed.
+    """
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
+        store = open_store(stack.enter_context(tempfile.TemporaryDirectory(dir=store_folder)))
+        stack.enter_context(redis_server(sockets / "redis.sock"))
+        broker_url = f"unix://{sockets}/redis.sock?db=0"
+        ledger = Ledger(connect(broker_url))
+        fill_queue(plan, store, ledger, broker_url)
+        log = stack.enter_context((sockets / "worker.log").open("wb+"))
+        environment = os.environ | {
+            "VIRNUCPRO_BROKER_URL": broker_url,
+            "VIRNUCPRO_STORE": store.url,
+        }
+        if trace_file is not None:
+            environment[TRACE_FILE] = str(trace_file.absolute())
+        started = time.perf_counter()
+        worker = start_dependent(command_of(plan), env=environment, output=log)
+        stack.callback(stop, worker, STOP_SECONDS)
+        try:
+            return watch(ledger, worker, started)
+        except WorkerEndedError:
+            log.seek(0)
+            lines = log.read().decode(errors="replace").splitlines()[-LOG_TAIL:]
+            raise UserError(
+                "The worker ended:\n" + "\n".join(f"  {line}" for line in lines)
+            ) from None
+
+
+class WorkerEndedError(Exception):
+    """Its log says why."""
+
+
+def command_of(plan: Plan) -> list[str]:
+    command = [sys.executable, "-m", "workers.cli", "start", f"--model={plan.source.text}"]
+    command += [f"--precision={plan.rung}", f"--gpus={plan.gpus}"]
+    return command + ([] if plan.gpu_memory is None else [f"--gpu-memory={plan.gpu_memory}"])
+
+
+def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> None:
+    """Make up a job, and publish all of it."""
+    records = made_up_records(plan.spec)
+    sizes = []
+    for index in range(plan.batches):
+        batch = list(take_tokens(records, plan.spec, plan.batch_tokens))
+        store.put(input_key(JOB, index), encode_batch(batch))
+        sizes.append((len(batch), sum(plan.spec.tokens(len(record.residues)) for record in batch)))
+    manifest = Manifest(
+        package=__version__,
+        job=JOB,
+        created=datetime.now(UTC),
+        input="made up",
+        fingerprint="",
+        model=plan.source.text,
+        alphabet=plan.spec.family.alphabet.name,
+        rung=plan.rung,
+        form=plan.form,
+        report=InputReport(
+            records=sum(records for records, _ in sizes),
+            residues=0,
+            long=0,
+            skipped=0,
+            replaced=0,
+            duplicate_ids=0,
+        ),
+        batch_records=[records for records, _ in sizes],
+        batch_tokens=[tokens for _, tokens in sizes],
+    )
+    write_manifest(store, manifest)
+    queue = queue_name(plan.source, plan.rung, plan.rung)
+    ledger.create(manifest, queue)
+    publish(make_celery(broker_url, [queue]), plan.source, ledger.outstanding(manifest))
+
+
+def made_up_records(spec: ModelSpec) -> Iterator[Record]:
+    sequences = random_sequences(spec.family.alphabet, spec.family.max_residues)
+    return (Record(row, f"s{row}", residues) for row, residues in zip(count(), sequences))
+
+
+def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iterator[Record]:
+    """Records up to a number of tokens, and the one that goes beyond it."""
+    while tokens > 0:
+        (record,) = islice(records, 1)
+        tokens -= spec.tokens(len(record.residues))
+        yield record
+
+
+def watch(ledger: Ledger, worker: "Popen[bytes]", started: float) -> FleetSpeed:
+    """Look at the ledger until the job is done."""
+    first_taken: float | None = None
+    first_done: tuple[float, int] | None = None
+    while True:
+        progress, now = ledger.progress(JOB), time.perf_counter()
+        assert progress is not None
+        if worker.poll() is not None or (first_taken is None and now - started > START_SECONDS):
+            raise WorkerEndedError
+        if first_taken is None and (progress.leased or progress.batches_done):
+            first_taken = now
+        if first_done is None and progress.batches_done:
+            first_done = now, progress.count("tokens_done")
+        if progress.finished and first_taken is not None and first_done is not None:
+            check_all_done(progress)
+            seconds = now - first_done[0]
+            return FleetSpeed(
+                first_taken - started, progress.count("tokens_done") - first_done[1], seconds
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def check_all_done(progress: Progress) -> None:
+    if progress.rows_done < progress.records:
+        lost = progress.records - progress.rows_done
+        raise UserError(f"{lost:,} of {progress.records:,} sequences have no embedding.")

@@ -1,0 +1,49 @@
+"""The model alone: packs of several sizes, one after another, on the device that it is on."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from workers.bench.proteins import segment_lengths
+from workers.engine import Engine
+from workers.work import made_up_work
+
+#: Parts of the engine's own pack that are tried.
+SHARES = (0.25, 0.5, 1.0)
+
+RUNS, SECONDS = 5, 3.0
+
+
+@dataclass(frozen=True)
+class PackSpeed:
+    """Packs of one size."""
+
+    tokens: int
+    seconds: float  # of a pack, median
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+
+def measure_forward(engine: Engine) -> list[PackSpeed]:
+    """Time packs of each size: forward pass, pooling, check and copy to the host."""
+    budget = engine.pack_tokens[engine.precision]
+    return [
+        PackSpeed(int(budget * share), run_packs(engine, int(budget * share))) for share in SHARES
+    ]
+
+
+def run_packs(engine: Engine, tokens: int) -> float:
+    """Median seconds of a pack."""
+    spec = engine.loaded.spec
+    longest = spec.tokens(spec.family.max_residues)
+    work = made_up_work(spec, segment_lengths(tokens, longest), engine.precision)
+    engine.run_pack(work)
+    seconds: list[float] = []
+    until = time.perf_counter() + SECONDS
+    while len(seconds) < RUNS or time.perf_counter() < until:
+        started = time.perf_counter()
+        engine.run_pack(work)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)

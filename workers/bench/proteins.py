@@ -1,0 +1,41 @@
+"""Sequences with lengths as proteins have them."""
+
+import math
+import random
+from collections.abc import Iterator
+
+from common.alphabet import Alphabet
+
+#: Lengths are lognormal about a median of 290 residues, from 30 up: a token's sequence then has 487
+#: on average.
+MEDIAN_LENGTH, LENGTH_SIGMA, SHORTEST = 290, 0.64, 30
+
+#: Letters that sequences are cut from.
+POOL_LETTERS = 1_000_000
+
+
+def random_lengths(longest: int, seed: int = 0) -> Iterator[int]:
+    """Lengths without end, in letters."""
+    draw = random.Random(seed)  # noqa: S311
+    while True:
+        length = draw.lognormvariate(math.log(MEDIAN_LENGTH), LENGTH_SIGMA)
+        yield int(min(max(length, SHORTEST), longest))
+
+
+def segment_lengths(tokens: int, longest: int) -> list[int]:
+    """Segments that fill ``tokens`` exactly, each as long as a protein with its special tokens."""
+    lengths: list[int] = []
+    for length in random_lengths(longest - 2):
+        if sum(lengths) + length + 2 > tokens - SHORTEST:
+            return [*lengths, tokens - sum(lengths)]
+        lengths.append(length + 2)
+    raise AssertionError("lengths have no end")
+
+
+def random_sequences(alphabet: Alphabet, longest: int, seed: int = 0) -> Iterator[str]:
+    """Sequences without end."""
+    draw = random.Random(seed)  # noqa: S311
+    pool = "".join(draw.choices(sorted(alphabet.letters), k=POOL_LETTERS))
+    for length in random_lengths(longest, seed):
+        start = draw.randrange(POOL_LETTERS - length)
+        yield pool[start : start + length]

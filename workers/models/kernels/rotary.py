@@ -1,0 +1,62 @@
+"""Rotary position embedding of queries and keys, in place: one pass at the memory's speed."""
+
+from torch import Tensor
+
+from workers.models.kernels import triton
+
+if triton is not None:
+    import triton.language as tl
+
+#: Numbers that one program rotates.
+PROGRAM_SIZE = 4096
+
+
+def rotate_in_place(qkv: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
+    """Rotate the two halves of every head of queries and keys (NeoX style), in FP32.
+
+    Args:
+        qkv: ``[T, 3 * H * Dh]`` FP16 or BF16, contiguous: queries, keys and values of all heads.
+            What its type cannot hold once it is rotated becomes Inf.
+        heads: H.
+        cos, sin: ``[T, 1, Dh / 2]`` FP32, contiguous.
+    """
+    assert qkv.is_contiguous()
+    assert cos.is_contiguous()
+    assert sin.is_contiguous()
+    total, half = cos.shape[0], cos.shape[-1]
+    lanes = triton.next_power_of_2(half)
+    rows = PROGRAM_SIZE // (2 * lanes)
+    rotate_rows[(triton.cdiv(2 * heads * total, rows),)](
+        *(qkv, cos, sin, total),
+        heads=heads,
+        half=half,
+        lanes=lanes,
+        rows=rows,
+    )
+
+
+if triton is not None:
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def rotate_rows(
+        qkv: tl.tensor,
+        cos: tl.tensor,
+        sin: tl.tensor,
+        total: tl.tensor,
+        heads: tl.constexpr,
+        half: tl.constexpr,
+        lanes: tl.constexpr,
+        rows: tl.constexpr,
+    ) -> None:
+        """Some rows, each a query or key of one head of one token."""
+        row = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)[:, None]
+        token, head = row // (2 * heads), row % (2 * heads)
+        lane = tl.arange(0, lanes)[None, :]
+        here = (token < total) & (lane < half)
+        c = tl.load(cos + token * half + lane, mask=here, other=0.0)
+        s = tl.load(sin + token * half + lane, mask=here, other=0.0)
+        at = qkv + (token * 3 * heads + head) * 2 * half + lane
+        a = tl.load(at, mask=here, other=0.0).to(tl.float32)
+        b = tl.load(at + half, mask=here, other=0.0).to(tl.float32)
+        tl.store(at, (a * c - b * s).to(qkv.dtype.element_ty), mask=here)
+        tl.store(at + half, (b * c + a * s).to(qkv.dtype.element_ty), mask=here)
