@@ -1,5 +1,7 @@
 """``producer submit``: from a request to a job in the queue."""
 
+import math
+import time
 import uuid
 from dataclasses import dataclass
 
@@ -7,7 +9,7 @@ from celery import Celery
 
 from common.alphabet import ALPHABETS
 from common.errors import UserError
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import STAGING_SECONDS, Ledger, WorkerInfo
 from common.manifest import Manifest
 from common.modeltable import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
@@ -133,8 +135,13 @@ def stage_alone(
     """
     job, owner = job_name(request.source, fingerprint), uuid.uuid4().hex
     batches = records = 0
+    held = -math.inf
 
     def hold() -> None:
+        nonlocal held
+        if time.monotonic() - held < STAGING_SECONDS / 12:
+            return
+        held = time.monotonic()
         if not ledger.hold_staging(job, owner):
             raise UserError(
                 f"Job {job} is being submitted by another producer at this moment. Wait for it: "

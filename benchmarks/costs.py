@@ -1,0 +1,374 @@
+"""What is around the GPUs, and what it costs for each batch: measured on this machine.
+
+    python -m benchmarks.costs [--batches 600]
+
+Takes a job through producer, Redis, Celery and worker; only the model is missing: a stub in its
+place answers at once. ``benchmarks.scaling`` simulates what the costs mean for many GPUs.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import re
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any
+
+from redis import Redis
+
+from benchmarks.producer import write_proteins
+from common.alphabet import PROTEIN
+from common.batchfile import Record
+from common.broker import KEY_PREFIX, connect, make_celery, publish
+from common.embedded_redis import redis_server
+from common.ledger import Ledger, WorkerInfo
+from common.manifest import Manifest, OutputForm
+from common.modeltable import MODELS, ModelSource
+from common.rungs import Rung
+from common.store import FileStore
+from producer.batches import batch_tokens
+from producer.fetch import fetch
+from producer.jobs import LostWork, job_queue
+from producer.source import Source
+from producer.staging import Request
+from producer.submit import Hardware, submit
+from producer.watch import Speed, look
+from workers.process import THREADS
+
+
+@dataclass(frozen=True)
+class Load:
+    """What Redis does for one of something: a batch, a second, a look."""
+
+    cpu: float  # microseconds of its one thread, sockets included
+    #: Calls and microseconds of each command; those inside a script are in ``evalsha``'s too.
+    commands: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What the parts around the model cost."""
+
+    date: str
+    machine: str
+    submit: Load  # a batch staged and published
+    publish: Load  # a batch published: a part of that
+    run: Load  # a batch through a worker
+    idle: Load  # a second with one worker and no work
+    alone: Load  # a second without anybody
+    heartbeat: Load  # one beat of a worker whose threads all have a batch
+    watch: Load  # one look of ``producer watch`` at ``WATCHED_WORKERS`` workers
+    publish_rate: float  # batches/s
+    fetch_rate: float  # bytes/s of shards
+    stage_writes: float  # requests to the store for a batch, by the producer
+    reads: float  # and by the worker
+    writes: float
+    read_bytes: float  # of a batch, by the worker
+    written_bytes: float
+    queued_bytes: float  # of Redis's memory, for a batch that waits
+    kept_bytes: float  # and for one that is done
+    connections: float  # of a worker to Redis
+    worker_seconds: float  # of a batch through a worker whose model takes no time
+
+
+#: What ``measure`` printed: of three runs the dearest of each, ``idle`` and ``alone`` those of one.
+#: The commands of the loads are in ``docs/scaling.md``.
+MEASURED = Costs(
+    date="2026-11-20",
+    machine="2 cores AMD EPYC, Valkey 9.1.2",
+    submit=Load(124.2),
+    publish=Load(5.8),
+    run=Load(740.6),
+    idle=Load(1772.2),
+    alone=Load(1024.0),
+    heartbeat=Load(123.3),
+    watch=Load(305.6),
+    publish_rate=3640,
+    fetch_rate=176e6,
+    stage_writes=1.0,
+    reads=1.0,
+    writes=1.0,
+    read_bytes=342_500,
+    written_bytes=4_628_000,
+    queued_bytes=1539,
+    kept_bytes=41.9,
+    connections=10,
+    worker_seconds=0.026,
+)
+
+#: Staged FASTA, bytes/s: ``python -m benchmarks.producer`` on the same machine.
+STAGING_RATE = 100e6
+
+# --- measuring it ---------------------------------------------------------------------------------
+
+MODEL = ModelSource.parse("random:esm2_t33_650M_UR50D")
+FORM = OutputForm(max_residues=1022)
+WORKER = WorkerInfo(
+    name="cuda0-12345@host.example.org",
+    model=MODEL.text,
+    weights="0" * 16,
+    device="NVIDIA H200",
+    precision=Rung.FP16,
+    queues=tuple(f"{MODEL.queue}.fp16{rung}" for rung in ("", ".selective_fp32", ".fp32")),
+)
+
+#: Workers that ``producer watch`` finds; looks and beats; messages published.
+WATCHED_WORKERS, TIMES, MESSAGES = 64, 200, 10_000
+
+#: For which a worker without work, and Redis without a worker, are watched.
+IDLE_SECONDS = 20.0
+
+
+class Meter:
+    """Reads what Redis did since the meter was made."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.before = self.read()
+
+    def read(self) -> tuple[float, dict[str, tuple[int, int]]]:
+        """Microseconds of Redis's thread, and for each command its calls and microseconds."""
+        cpu = self.redis.info("cpu")
+        seconds = cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"]
+        commands = self.redis.info("commandstats").items()
+        counts = {k.removeprefix("cmdstat_"): (v["calls"], v["usec"]) for k, v in commands}
+        return 1e6 * seconds, counts
+
+    def load(self, times: float) -> Load:
+        """What it did for each of so many."""
+        (cpu, earlier), (now, later) = self.before, self.read()
+        found = {}
+        for name, (calls, usec) in sorted(later.items()):
+            calls_before, usec_before = earlier.get(name, (0, 0))
+            if calls > calls_before and name != "info":
+                found[name] = ((calls - calls_before) / times, (usec - usec_before) / times)
+        return Load((now - cpu) / times, found)
+
+
+class CountingStore(FileStore):
+    """A folder that notes the bytes of each request."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.read: list[int] = []
+        self.written: list[int] = []
+
+    def get(self, key: str) -> bytes:
+        data = super().get(key)
+        self.read.append(len(data))
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        super().put(key, data)
+        self.written.append(len(data))
+
+    @contextmanager
+    def create(self, key: str) -> Iterator[Path]:
+        with super().create(key) as path:
+            yield path
+            self.written.append(path.stat().st_size)
+
+
+class StubEngine:
+    """Answers at once, with made-up vectors."""
+
+    def __init__(self) -> None:
+        self.loaded = SimpleNamespace(
+            source=MODEL, fingerprint=WORKER.weights, spec=MODELS[MODEL.name]
+        )
+        self.records: list[int] = []  # of each batch
+
+    def embed(self, records: Sequence[Record], form: OutputForm, **_: Any) -> Any:
+        from tests.support.shards import embeddings_of
+        from workers.engine import Outcome
+
+        self.records.append(len(records))
+        embeddings = embeddings_of(records, form, self.loaded.spec.dim)
+        tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
+        return Outcome(embeddings, (), Rung.FP16, tokens, 0.0)
+
+
+def measure(batches: int) -> Costs:
+    """Take a job of about so many batches through the parts, one after another."""
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
+        socket, url = Path(folder, "redis.sock"), f"unix://{folder}/redis.sock?db=0"
+        with redis_server(socket), connect(url) as redis:
+            store = CountingStore(Path(folder, "store"))
+            alone = idle_load(redis)
+            manifest, found = measure_producer(redis, url, store, Path(folder), batches)
+            found |= measure_ledger(redis, url, manifest)
+            found |= measure_worker(redis, url, store, manifest)
+            started = time.perf_counter()
+            fetch(store, manifest, Path(folder, "embeddings.h5"))
+            fetch_rate = sum(store.written) / (time.perf_counter() - started)
+            today = f"{datetime.now(UTC):%Y-%m-%d}"
+            return Costs(
+                date=today, machine=machine(redis), alone=alone, fetch_rate=fetch_rate, **found
+            )
+
+
+def idle_load(redis: Redis) -> Load:
+    meter = Meter(redis)
+    time.sleep(IDLE_SECONDS)
+    return meter.load(IDLE_SECONDS)
+
+
+def measure_producer(
+    redis: Redis, url: str, store: CountingStore, folder: Path, batches: int
+) -> tuple[Manifest, dict[str, Any]]:
+    """A job staged and published, while nobody takes its batches."""
+    budget = batch_tokens(MODELS[MODEL.name], on_gpu=True, workers=1)
+    fasta = folder / "proteins.fasta"
+    write_proteins(fasta, batches * budget)
+    request = Request(
+        source=Source(str(fasta)),
+        model=MODEL,
+        alphabet=PROTEIN,
+        rung=Rung.FP16,
+        on_instability="retry",
+        form=FORM,
+        unknown="error",
+        long="truncate",
+    )
+    app = make_celery(url, [])
+    meter = Meter(redis)
+    hardware = Hardware(on_gpu=True, workers=1)
+    manifest = submit(request, store, Ledger(redis), app, hardware=hardware, tokens=budget)
+    found = {
+        "submit": meter.load(manifest.batches),
+        "stage_writes": len(store.written) / manifest.batches,
+        "queued_bytes": memory(redis, job_queue(manifest)) / manifest.batches,
+    }
+    # Under another model's name, where the worker does not look.
+    other = ModelSource.parse("random:esm2_t6_8M_UR50D")
+    messages = [manifest.batch(number % manifest.batches) for number in range(MESSAGES)]
+    meter, started = Meter(redis), time.perf_counter()
+    publish(app, other, messages)
+    found["publish_rate"] = MESSAGES / (time.perf_counter() - started)
+    found["publish"] = meter.load(MESSAGES)
+    return manifest, found
+
+
+def measure_ledger(redis: Redis, url: str, manifest: Manifest) -> dict[str, Any]:
+    """A worker's beats, and looks at the job while many workers are there."""
+    ledger = Ledger(redis)
+    lost_work = LostWork(ledger, make_celery(url, []), manifest)
+    held = [(manifest.batch(index), f"owner/{index}") for index in range(THREADS)]
+    for index in range(WATCHED_WORKERS):
+        ledger.announce(WORKER.model_copy(update={"name": f"{WORKER.name}{index}"}))
+    for batch, owner in held:
+        ledger.claim(batch, owner=owner, weights=WORKER.weights or "")
+    meter = Meter(redis)
+    for _ in range(TIMES):
+        ledger.announce(WORKER)
+        for batch, owner in held:
+            ledger.renew(batch, owner=owner)
+    heartbeat, meter = meter.load(TIMES), Meter(redis)
+    for _ in range(TIMES):
+        look(ledger, manifest.job, Speed(), lambda *_: None)
+        lost_work.look()
+    watch = meter.load(TIMES)
+    for batch, owner in held:
+        ledger.release(batch, owner=owner)
+    return {"heartbeat": heartbeat, "watch": watch}
+
+
+def measure_worker(
+    redis: Redis, url: str, store: CountingStore, manifest: Manifest
+) -> dict[str, Any]:
+    """The job through one worker, and the worker when there is nothing left to do."""
+    from workers.heartbeat import Heartbeat
+    from workers.process import consume
+    from workers.tasks import BatchRunner
+
+    ledger, engine = Ledger(connect(url)), StubEngine()
+    runner = BatchRunner(
+        store=store,
+        ledger=ledger,
+        engine=engine,
+        heartbeat=Heartbeat(ledger, WORKER),  # whose beats are measured by themselves
+        publish=lambda batch: None,
+        name=WORKER.name,
+    )
+    found: dict[str, Any] = {}
+    others = redis.info("clients")["connected_clients"] - 1  # the worker has the ledger's too
+
+    def watch() -> None:
+        try:
+            wait_until(lambda: len(engine.records) >= 2 * THREADS)
+            first, meter, started = len(engine.records), Meter(redis), time.perf_counter()
+            reads, writes = len(store.read), len(store.written)
+            wait_until(lambda: len(engine.records) == manifest.batches)
+            count = manifest.batches - first
+            found["worker_seconds"] = (time.perf_counter() - started) / count
+            time.sleep(1)  # for the last ones to be written
+            found["run"] = meter.load(count)
+            found["reads"] = (len(store.read) - reads) / count
+            found["writes"] = (len(store.written) - writes) / count
+            found["read_bytes"] = fmean(store.read[reads:])
+            found["written_bytes"] = fmean(store.written[writes:])
+            found["kept_bytes"] = memory(redis, f"job:{manifest.job}*") / manifest.batches
+            found["idle"] = idle_load(redis)
+            found["connections"] = redis.info("clients")["connected_clients"] - others
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    app = make_celery(url, list(WORKER.queues))
+    app.conf.worker_redirect_stdouts = False  # they would stay with Celery's log
+    consume(app, WORKER.queues, runner, "benchmark")
+    thread.join()
+    return found
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the worker does not do its batches")
+        time.sleep(0.005)
+
+
+def memory(redis: Redis, pattern: str) -> int:
+    """Bytes of Redis's memory in the keys of a pattern."""
+    keys = redis.scan_iter(f"{KEY_PREFIX}{pattern}", count=1000)
+    return sum(redis.memory_usage(key, samples=0) or 0 for key in keys)
+
+
+def machine(redis: Redis) -> str:
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    name = cpu[1] if cpu else platform.processor()
+    return f"{os.cpu_count()} cores {name}, Valkey {redis.info('server')['valkey_version']}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, default=600)
+    report(measure(parser.parse_args().batches))
+
+
+def report(costs: Costs) -> None:
+    """The costs, and the commands that make up each load."""
+    for name, value in asdict(costs).items():
+        if not isinstance(value, dict):
+            print(f"{name:16} {value if isinstance(value, str) else f'{value:,.4g}'}")
+            continue
+        print(f"{name:16} {value['cpu']:,.1f} us of Redis")
+        for command, (calls, usec) in value["commands"].items():
+            print(f"{'':16} {calls:9.3f} {command:16} {usec:9.2f} us")
+
+
+if __name__ == "__main__":
+    main()
