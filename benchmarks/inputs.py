@@ -8,16 +8,12 @@ import torch
 
 from common.alphabet import SPECIAL_TOKENS
 from common.modeltable import ESM2, ModelSpec
+from workers.bench.proteins import segment_lengths
 from workers.models.encoder import Encoder
 from workers.models.esm2_tokens import tokenize_esm2
 from workers.models.loading import model_class
 from workers.models.random_weights import random_scale
 from workers.packing import Tokens
-
-#: Residues: the median, and a spread that gives proteins' token-weighted mean length, 487.
-LENGTH_MEDIAN, LENGTH_SIGMA = 290, 0.64
-
-SHORTEST, LONGEST = 30, ESM2.max_residues
 
 LETTERS = np.array(list("LAGVSERTIDPKQNFYMHWC"))
 
@@ -25,15 +21,8 @@ LETTERS = np.array(list("LAGVSERTIDPKQNFYMHWC"))
 def random_proteins(tokens: int, seed: int = 0) -> list[str]:
     """Proteins that fill exactly ``tokens`` with ``<cls>`` and ``<eos>`` each."""
     generator = np.random.default_rng(seed)
-    proteins: list[str] = []
-    while tokens > 0:
-        drawn = generator.lognormal(np.log(LENGTH_MEDIAN), LENGTH_SIGMA)
-        length = int(min(max(drawn, SHORTEST), LONGEST, tokens - SPECIAL_TOKENS))
-        if tokens - token_count([length]) < token_count([SHORTEST]):  # the last takes the rest
-            length = tokens - SPECIAL_TOKENS
-        proteins.append("".join(generator.choice(LETTERS, length)))
-        tokens -= token_count([length])
-    return proteins
+    lengths = segment_lengths(tokens, ESM2.max_residues + SPECIAL_TOKENS)
+    return ["".join(generator.choice(LETTERS, length - SPECIAL_TOKENS)) for length in lengths]
 
 
 def token_count(lengths: Iterable[int]) -> int:

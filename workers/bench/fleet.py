@@ -57,8 +57,8 @@ class FleetSpeed:
     """What became of it."""
 
     start_seconds: float  # from the process's start to its first batch
-    tokens: int  # of the batches after the first
-    seconds: float  # from the end of the first batch to that of the last
+    tokens: int  # of the batches that were done in ``seconds``
+    seconds: float  # from the end of the first batch to that of the last but one
 
     @property
     def tokens_per_second(self) -> float:
@@ -159,22 +159,22 @@ def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iter
 def watch(ledger: Ledger, worker: "Popen[bytes]", started: float) -> FleetSpeed:
     """Look at the ledger until the job is done."""
     first_taken: float | None = None
-    first_done: tuple[float, int] | None = None
+    seen: list[tuple[float, int]] = []  # tokens done, each time that they were more
     while True:
         progress, now = ledger.progress(JOB), time.perf_counter()
         assert progress is not None
         if worker.poll() is not None or (first_taken is None and now - started > START_SECONDS):
             raise WorkerEndedError
         if first_taken is None and (progress.leased or progress.batches_done):
-            first_taken = now
-        if first_done is None and progress.batches_done:
-            first_done = now, progress.count("tokens_done")
-        if progress.finished and first_taken is not None and first_done is not None:
+            first_taken = now - started
+        tokens = progress.count("tokens_done")
+        if tokens > (seen[-1][1] if seen else 0):
+            seen.append((now, tokens))
+        if progress.finished and first_taken is not None:
             check_all_done(progress)
-            seconds = now - first_done[0]
-            return FleetSpeed(
-                first_taken - started, progress.count("tokens_done") - first_done[1], seconds
-            )
+            # When the last batch ends no other is under way, as one was when the first ended.
+            (start, before), (end, after) = seen[0], seen[-2]
+            return FleetSpeed(first_taken, after - before, end - start)
         time.sleep(POLL_SECONDS)
 
 

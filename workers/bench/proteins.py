@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from common.alphabet import Alphabet
+from common.alphabet import SPECIAL_TOKENS, Alphabet
 
 #: Lengths are lognormal about a median of 290 residues, from 30 up: a token's sequence then has 487
 #: on average.
@@ -23,13 +23,17 @@ def random_lengths(longest: int, seed: int = 0) -> Iterator[int]:
 
 
 def segment_lengths(tokens: int, longest: int) -> list[int]:
-    """Segments that fill ``tokens`` exactly, each as long as a protein with its special tokens."""
+    """Segments of at most ``longest`` tokens that fill ``tokens`` exactly, specials included."""
     lengths: list[int] = []
-    for length in random_lengths(longest - 2):
-        if sum(lengths) + length + 2 > tokens - SHORTEST:
-            return [*lengths, tokens - sum(lengths)]
-        lengths.append(length + 2)
-    raise AssertionError("lengths have no end")
+    shortest = SHORTEST + SPECIAL_TOKENS
+    for letters in random_lengths(longest - SPECIAL_TOKENS):
+        length = letters + SPECIAL_TOKENS
+        if tokens <= longest:
+            break
+        # What is left is enough for one more.
+        lengths.append(min(length, tokens - shortest))
+        tokens -= lengths[-1]
+    return [*lengths, tokens]
 
 
 def random_sequences(alphabet: Alphabet, longest: int, seed: int = 0) -> Iterator[str]:

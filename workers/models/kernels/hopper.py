@@ -1,0 +1,251 @@
+"""Attention for Hopper, in Gluon: what ``attention`` does, for heads of 64 that share a tensor.
+
+Triton waits for one matrix product before it starts on the next. Here the product with one block's
+values runs while the softmax of the next block's scores is computed, and Hopper's copy engine (TMA)
+brings in the keys and values, which takes neither registers nor instructions of the threads.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from workers.models.kernels import can_run
+
+try:
+    from triton.experimental import gluon
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.language.nvidia.hopper import (
+        fence_async_shared,
+        mbarrier,
+        tma,
+        warpgroup_mma,
+        warpgroup_mma_wait,
+    )
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+except (ImportError, AttributeError):  # no Triton, or one whose Gluon is another
+    gluon = None
+
+HEAD_DIM = 64
+
+#: Queries of a tile (``attention.BLOCK_M``), and keys or values of a block. As wide as a head, so
+#: that scores and results are laid out alike.
+BLOCK = 64
+
+#: Blocks of keys, and as many of values, that are in shared memory or under way.
+RING = 2
+
+#: The matrix instruction of 64 rows is issued by four warps.
+WARPS = 4
+
+
+def takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether the kernel can run for such queries."""
+    if gluon is None or not can_run(device, dtype) or head_dim != HEAD_DIM:
+        return False
+    return torch.cuda.get_device_capability(device)[0] == 9
+
+
+def rotary_attention(
+    qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, tiles: Tensor
+) -> Tensor:
+    """Softmax attention, scaled by ``Dh ** -0.5``, within each segment.
+
+    Scores, softmax and sums are FP32.
+
+    Args:
+        qkv: ``[T, 3 * H * 64]`` FP16 or BF16, contiguous: queries, keys and values of all heads.
+            Keys have been rotated, queries have not.
+        heads: H.
+        cos, sin: ``[T, 1, 32]`` FP32, contiguous: of the queries' rotation (NeoX style); None if
+            queries need none.
+        tiles: the pack's ``attention.tiles_of``.
+
+    Returns:
+        ``[T, H, 64]``, contiguous; NaN at least at tokens whose query or key is not finite.
+    """
+    assert qkv.is_contiguous()
+    assert qkv.shape[1] == 3 * heads * HEAD_DIM, (qkv.shape, heads)
+    assert cos is None or cos.is_contiguous()
+    assert sin is None or sin.is_contiguous()
+    out = qkv.new_empty(len(qkv), heads, HEAD_DIM)
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16)
+    blocks = TensorDescriptor.from_tensor(qkv, [BLOCK, HEAD_DIM], layout)
+    attend_tile[(len(tiles) * heads,)](
+        *(qkv, blocks, out, cos, sin, tiles, heads),
+        num_warps=WARPS,
+    )
+    return out
+
+
+if gluon is not None:
+    M = gl.constexpr(BLOCK)
+    DIM = gl.constexpr(HEAD_DIM)
+    SLOTS = gl.constexpr(RING)
+
+    #: The kernel takes powers of 2, which are one instruction, where softmax has powers of e.
+    SCALE = gl.constexpr(math.log2(math.e) * HEAD_DIM**-0.5)
+
+    #: What lies in which thread: scores and results, as the matrix instruction leaves them; the
+    #: left side of a product; one number for each of their rows; rows of memory, and of halves.
+    RESULT = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [WARPS, 1], [16, BLOCK, 16]))
+    LEFT = gl.constexpr(gl.DotOperandLayout(0, RESULT.value, 2))
+    PER_ROW = gl.constexpr(gl.SliceLayout(1, RESULT.value))
+    ROWS = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [WARPS, 1], [1, 0]))
+    HALVES = gl.constexpr(gl.BlockedLayout([1, 8], [8, 4], [WARPS, 1], [1, 0]))
+
+    @gluon.jit  # type: ignore[untyped-decorator]
+    def attend_tile(
+        qkv: gl.tensor,
+        blocks: tma.tensor_descriptor,  # of qkv
+        out: gl.tensor,
+        cos: gl.tensor,
+        sin: gl.tensor,
+        tiles: gl.tensor,
+        heads: gl.tensor,
+    ) -> None:
+        """One head of one tile: its queries against all keys of its segment."""
+        tile = gl.program_id(0) // heads
+        head = gl.program_id(0) % heads
+        start = gl.load(tiles + 3 * tile)
+        length = gl.load(tiles + 3 * tile + 1)
+        first = gl.load(tiles + 3 * tile + 2)
+        if length == 0:
+            return
+
+        keys = gl.allocate_shared_memory(blocks.dtype, [SLOTS, M, DIM], blocks.layout)
+        values = gl.allocate_shared_memory(blocks.dtype, [SLOTS, M, DIM], blocks.layout)
+        keys_here = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+        values_here = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+        for slot in gl.static_range(SLOTS):
+            mbarrier.init(keys_here.index(slot), count=1)
+            mbarrier.init(values_here.index(slot), count=1)
+        fence_async_shared()
+        key_at = (heads + head) * DIM  # columns
+        value_at = (2 * heads + head) * DIM
+        for j in gl.static_range(SLOTS):
+            fetch(blocks, keys, keys_here, j, start, length, key_at)
+            fetch(blocks, values, values_here, j, start, length, value_at)
+
+        queries, total = load_queries(qkv, cos, sin, start, length, first, heads, head)
+        peak = gl.full([M], float("-inf"), gl.float32, PER_ROW)
+        zeros = gl.zeros([M, DIM], gl.float32, RESULT)
+        attended = zeros
+
+        await_block(keys_here, 0)
+        scores = warpgroup_mma(queries, keys.index(0).permute((1, 0)), zeros, use_acc=False)
+        fetch(blocks, keys, keys_here, SLOTS, start, length, key_at)
+        weights, total, peak, _ = weigh(scores, total, peak, length, blocks.dtype)
+        count = gl.cdiv(length, M)
+        for j in range(1, count):
+            await_block(keys_here, j)
+            block = keys.index(j % SLOTS).permute((1, 0))
+            coming = warpgroup_mma(queries, block, zeros, use_acc=False, is_async=True)
+            await_block(values_here, j - 1)
+            block = values.index((j - 1) % SLOTS)
+            adding = warpgroup_mma(weights, block, attended, is_async=True)
+            scores = warpgroup_mma_wait(1, deps=(coming,))
+            fetch(blocks, keys, keys_here, j + SLOTS, start, length, key_at)
+            weights, total, peak, decay = weigh(scores, total, peak, length - j * M, blocks.dtype)
+            attended = warpgroup_mma_wait(0, deps=(adding,)) * decay[:, None]
+            fetch(blocks, values, values_here, j - 1 + SLOTS, start, length, value_at)
+        await_block(values_here, count - 1)
+        block = values.index((count - 1) % SLOTS)
+        clear_beyond(block, length - (count - 1) * M)
+        attended = warpgroup_mma(weights, block, attended)
+
+        attended = gl.convert_layout((attended / total[:, None]).to(blocks.dtype), ROWS)
+        row = first + gl.arange(0, M, gl.SliceLayout(1, ROWS))
+        lane = gl.arange(0, DIM, gl.SliceLayout(0, ROWS))
+        at = ((start + row).to(gl.int64) * heads + head) * DIM  # a pack may have over 2^31 values
+        gl.store(out + at[:, None] + lane[None, :], attended, mask=(row < length)[:, None])
+
+    @gluon.jit  # type: ignore[untyped-decorator]
+    def fetch(
+        blocks: tma.tensor_descriptor,
+        ring: gl.shared_memory_descriptor,
+        here: gl.shared_memory_descriptor,
+        j: gl.tensor,
+        start: gl.tensor,
+        length: gl.tensor,
+        column: gl.tensor,
+    ) -> None:
+        """Start to copy block ``j`` of a segment to its slot, if there is such a block."""
+        slot = j % SLOTS
+        exists = j * M < length
+        mbarrier.expect(here.index(slot), blocks.block_type.nbytes, pred=exists)
+        tma.async_copy_global_to_shared(
+            blocks, [start + j * M, column], here.index(slot), ring.index(slot), pred=exists
+        )
+
+    @gluon.jit  # type: ignore[untyped-decorator]
+    def await_block(here: gl.shared_memory_descriptor, j: gl.tensor) -> None:
+        mbarrier.wait(here.index(j % SLOTS), (j // SLOTS) & 1)
+
+    @gluon.jit  # type: ignore[untyped-decorator]
+    def load_queries(
+        qkv: gl.tensor,
+        cos: gl.tensor,
+        sin: gl.tensor,
+        start: gl.tensor,
+        length: gl.tensor,
+        first: gl.tensor,
+        heads: gl.tensor,
+        head: gl.tensor,
+    ) -> gl.tensor:
+        """A tile's rotated queries ``[M, DIM]``, and totals ``[M]``: 0, or NaN to be NaN.
+
+        A key whose scores are -Inf has weights of 0, and would be missing from a result that is
+        finite: so every token's own query and key are tested (``attention.attend_tile``).
+        """
+        half: gl.constexpr = DIM // 2
+        row = first + gl.arange(0, M, gl.SliceLayout(1, HALVES))
+        lane = gl.arange(0, half, gl.SliceLayout(0, HALVES))[None, :]
+        token = (start + row).to(gl.int64)[:, None]
+        here = (row < length)[:, None]
+        at = qkv + (token * 3 * heads + head) * DIM + lane
+        a = gl.load(at, mask=here, other=0.0)
+        b = gl.load(at + half, mask=here, other=0.0)
+        own_a = gl.load(at + heads * DIM, mask=here, other=0.0)
+        own_b = gl.load(at + heads * DIM + half, mask=here, other=0.0)
+        if cos is not None:
+            c = gl.load(cos + token * half + lane, mask=here, other=0.0)
+            s = gl.load(sin + token * half + lane, mask=here, other=0.0)
+            x, y = a.to(gl.float32), b.to(gl.float32)
+            a, b = (x * c - y * s).to(a.dtype), (y * c + x * s).to(b.dtype)
+        flaws = nan_unless_finite(a) + nan_unless_finite(b)
+        flaws += nan_unless_finite(own_a) + nan_unless_finite(own_b)
+        queries = gl.join(a, b).permute((0, 2, 1)).reshape((M, DIM))
+        return gl.convert_layout(queries, LEFT), gl.convert_layout(gl.sum(flaws, 1), PER_ROW)
+
+    @gluon.jit  # type: ignore[untyped-decorator]
+    def nan_unless_finite(x: gl.tensor) -> gl.tensor:
+        return x.to(gl.float32) * 0.0
+
+    @gluon.jit  # type: ignore[untyped-decorator]
+    def weigh(
+        scores: gl.tensor,
+        total: gl.tensor,
+        peak: gl.tensor,
+        left: gl.tensor,
+        dtype: gl.constexpr,
+    ) -> gl.tensor:
+        """Weights of a block whose first ``left`` keys are there; what they make of the sums."""
+        if left < M:
+            column = gl.arange(0, M, gl.SliceLayout(0, RESULT))
+            scores = gl.where((column < left)[None, :], scores, float("-inf"))
+        higher = gl.maximum(peak, gl.max(scores, 1) * SCALE)
+        # Scaled here, scores cost nothing more: the exponent is one multiply-add.
+        weights = gl.exp2(scores * SCALE - higher[:, None])
+        decay = gl.exp2(peak - higher)
+        total = total * decay + gl.sum(weights, 1)
+        return gl.convert_layout(weights.to(dtype), LEFT), total, higher, decay
+
+    @gluon.jit  # type: ignore[untyped-decorator]
+    def clear_beyond(block: gl.shared_memory_descriptor, left: gl.tensor) -> None:
+        """Zero what a block holds of the next segment: NaN there would outlast a weight of 0."""
+        if left < M:
+            row = gl.arange(0, M, gl.SliceLayout(1, ROWS))
+            found = block.load(ROWS)
+            block.store(gl.where((row < left)[:, None], found, 0.0))
+            fence_async_shared()  # matrix products read through the copy engine's door
