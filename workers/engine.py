@@ -85,8 +85,11 @@ class Engine:
             return
 
         def run(tokens: int) -> None:
-            lengths = [TRIAL_LENGTH] * (tokens // TRIAL_LENGTH)
-            self.run_pack(made_up_work(self.loaded.spec, lengths, self.precision))
+            # As many as are under way at once.
+            lengths = [TRIAL_LENGTH] * ((1 + PACKS_AHEAD) * tokens // TRIAL_LENGTH)
+            work = made_up_work(self.loaded.spec, lengths, self.precision)
+            with device_errors():
+                self._run_packs(work, tokens, lambda: None)
 
         tokens = pack_tokens_that_fit(run, self.pack_tokens[self.precision])
         self.pack_tokens = dict.fromkeys(self.models, tokens)

@@ -13,6 +13,7 @@ from common.rungs import Rung
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.results import oracle_means
 from workers.engine import DTYPES, Engine
+from workers.memory import SMALLEST_PACK_TOKENS, limit_memory
 from workers.models.loading import load_model
 
 SHAPES = [
@@ -102,3 +103,21 @@ def test_memory_running_out_halves_the_pack_and_the_batch_completes(checkpoint, 
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert engine.pack_tokens[Rung.FP16] < before
     assert cosines(whole, capped).min() > 0.9999
+
+
+def test_a_gpu_with_little_memory_gets_packs_that_fit_it(checkpoint, proteins, caplog):
+    engine = Engine(load_model(str(checkpoint), device="cuda", dtype=torch.float16))
+    engine.warm_up()
+    most = engine.pack_tokens[Rung.FP16]
+    torch.cuda.empty_cache()
+    limit_memory((torch.cuda.memory_reserved() + 300 * 2**20) / 1e9)
+    try:
+        engine.warm_up()
+        fewer = engine.pack_tokens[Rung.FP16]
+        records = [Record(row, "p", protein) for row, protein in enumerate(proteins * 20)]
+        outcome = engine.embed(records, FORM)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert SMALLEST_PACK_TOKENS < fewer < most
+    assert len(outcome.embeddings) == len(records)
+    assert "Out of device memory" not in caplog.text

