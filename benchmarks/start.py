@@ -23,7 +23,7 @@ from common.rungs import Rung
 from tests.support.hugging_face import published_name
 from workers.bench.fleet import Plan, measure_fleet
 
-BATCHES, BATCH_TOKENS = 3, 20_000
+BATCHES, BATCH_TOKENS = 12, 20_000
 
 
 def main() -> None:

@@ -51,14 +51,18 @@ class Plan:
     gpus: str
     gpu_memory: float | None
 
+    @property
+    def workers(self) -> int:
+        return len(self.gpus.split(","))
+
 
 @dataclass(frozen=True)
 class FleetSpeed:
-    """What became of it."""
+    """What became of it, while there was work for all."""
 
-    start_seconds: float  # from the process's start to its first batch
+    start_seconds: float  # from the first process's start to its first batch
     tokens: int  # of the batches that were done in ``seconds``
-    seconds: float  # from the end of the first batch to that of the last but one
+    seconds: float  # from when all workers were at work to when the queue was empty
 
     @property
     def tokens_per_second(self) -> float:
@@ -89,7 +93,7 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         worker = start_dependent(command_of(plan), env=environment, output=log)
         stack.callback(stop, worker, STOP_SECONDS)
         try:
-            return watch(ledger, worker, started)
+            return watch(ledger, worker, started, plan.workers)
         except WorkerEndedError:
             log.seek(0)
             lines = log.read().decode(errors="replace").splitlines()[-LOG_TAIL:]
@@ -156,10 +160,10 @@ def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iter
         yield record
 
 
-def watch(ledger: Ledger, worker: "Popen[bytes]", started: float) -> FleetSpeed:
+def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) -> FleetSpeed:
     """Look at the ledger until the job is done."""
     first_taken: float | None = None
-    seen: list[tuple[float, int]] = []  # tokens done, each time that they were more
+    at_work = AtWork(workers)
     while True:
         progress, now = ledger.progress(JOB), time.perf_counter()
         assert progress is not None
@@ -167,15 +171,39 @@ def watch(ledger: Ledger, worker: "Popen[bytes]", started: float) -> FleetSpeed:
             raise WorkerEndedError
         if first_taken is None and (progress.leased or progress.batches_done):
             first_taken = now - started
-        tokens = progress.count("tokens_done")
-        if tokens > (seen[-1][1] if seen else 0):
-            seen.append((now, tokens))
+        at_work.add(now, progress, ledger)
         if progress.finished and first_taken is not None:
             check_all_done(progress)
-            # When the last batch ends no other is under way, as one was when the first ended.
-            (start, before), (end, after) = seen[0], seen[-2]
-            return FleetSpeed(first_taken, after - before, end - start)
+            return FleetSpeed(first_taken, *at_work.tokens_and_seconds())
         time.sleep(POLL_SECONDS)
+
+
+class AtWork:
+    """What the ledger said while all workers were at work and there was more in the queue."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.done_when_ready: int | None = None
+        self.seen: list[tuple[float, int]] = []  # tokens done, each time that they were more
+
+    def add(self, now: float, progress: Progress, ledger: Ledger) -> None:
+        if self.done_when_ready is None:
+            ready = sum(worker.weights is not None for worker in ledger.workers())
+            if ready < self.workers:
+                return
+            self.done_when_ready = progress.batches_done
+        # Each has ended a batch since the last of them was ready.
+        all_at_work = progress.batches_done > self.done_when_ready + self.workers
+        waiting = progress.batches - progress.batches_done - progress.leased
+        tokens = progress.count("tokens_done")
+        if all_at_work and waiting > 0 and (not self.seen or tokens > self.seen[-1][1]):
+            self.seen.append((now, tokens))
+
+    def tokens_and_seconds(self) -> tuple[int, float]:
+        if len(self.seen) < 2:
+            raise UserError("The job was done before its speed could be seen: give more --seconds.")
+        (start, before), (end, after) = self.seen[0], self.seen[-1]
+        return after - before, end - start
 
 
 def check_all_done(progress: Progress) -> None:

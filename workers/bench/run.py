@@ -32,7 +32,8 @@ from workers.trace import DEVICE
 #: Of a batch, as the producer cuts them: a second's work, and no more than this.
 BATCH_SECONDS, LARGEST_BATCH_TOKENS, LARGEST_SHARD_BYTES = 1.0, 3_000_000, 256e6
 
-FEWEST_BATCHES = 8
+#: For each worker: it has four under way when it begins to be watched, and when it ends.
+FEWEST_BATCHES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
