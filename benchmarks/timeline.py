@@ -60,7 +60,7 @@ def draw(events: list[dict[str, Any]], start: float, seconds: float, picture: Pa
     for (tid, colour), spans in sorted(bars.items(), key=lambda bar: -max(s for _, s in bar[1])):
         axes.broken_barh(spans, (tid - 0.4, 0.8), facecolors=colour)
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
-    axes.legend(handles, COLOURS, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=9)
+    figure.legend(handles, COLOURS, loc="outside lower center", ncols=len(COLOURS), fontsize=9)
     axes.set(xlim=(0, seconds), xlabel="seconds", yticks=list(names), yticklabels=labels)
     axes.invert_yaxis()
     figure.savefig(picture, dpi=110)

@@ -188,16 +188,20 @@ def test_the_norm_of_a_row_that_is_not_finite_is_nan_and_of_its_neighbours_what_
 
 
 @interpreted
+@pytest.mark.parametrize("keys_only", [False, True])
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
-def test_queries_and_keys_are_rotated_as_the_plain_block_does_it_and_values_are_not(head_dim):
+def test_what_is_to_be_rotated_is_as_the_plain_block_does_it_and_the_rest_is_left(
+    head_dim, keys_only
+):
     qkv = torch.randn(37, 3 * HEADS * head_dim).half()
     angles = 100 * torch.rand(37, 1, head_dim // 2)
     q, k, v = qkv.clone().unflatten(-1, (3, HEADS, head_dim)).unbind(1)
-    rotate_in_place(qkv, HEADS, angles.cos(), angles.sin())
-    found = qkv.unflatten(-1, (3, HEADS, head_dim)).unbind(1)
-    for one, other in zip(found[:2], (q, k), strict=True):
-        assert (one - rotate(other, angles.cos(), angles.sin())).abs().max() < 4e-3
-    assert torch.equal(found[2], v)
+    rotate_in_place(qkv, HEADS, angles.cos(), angles.sin(), keys_only=keys_only)
+    found_q, found_k, found_v = qkv.unflatten(-1, (3, HEADS, head_dim)).unbind(1)
+    expected_q = q if keys_only else rotate(q, angles.cos(), angles.sin())
+    assert (found_q - expected_q).abs().max() < 4e-3
+    assert (found_k - rotate(k, angles.cos(), angles.sin())).abs().max() < 4e-3
+    assert torch.equal(found_v, v)
 
 
 @interpreted

@@ -19,7 +19,7 @@ from workers.models import dnabert_s, esm2
 from workers.models.alibi import Layout, alibi_attention
 from workers.models.attention import Segments
 from workers.models.encoder import Encoder, view_of
-from workers.models.kernels import attention
+from workers.models.kernels import attention, hopper
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm
 from workers.models.kernels.rotary import rotate_in_place
@@ -78,18 +78,28 @@ class FusedPreNorm(nn.Module):
         self.before_attention = lacking  # [D] FP32, as the others
         self.before_mlp = lacking + block.out.bias.float()
         self.lacking = self.before_mlp + block.fc2.bias.float()
+        weight = block.qkv.weight
+        self.on_hopper = hopper.takes(weight.device, weight.dtype, block.head_dim)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments) -> Tensor:
         block = self.block
         qkv = block.qkv(layer_norm(x, block.attention_norm, self.before_attention))
-        rotate_in_place(qkv, block.heads, cos, sin)
-        q, k, v = qkv.unflatten(-1, (3, block.heads, -1)).unbind(-3)  # [T, H, Dh]
-        x.addmm_(block.attention(q, k, v, layout).flatten(-2), block.out.weight.t())
+        x.addmm_(self._attend(qkv, cos, sin, layout).flatten(-2), block.out.weight.t())
         normed = layer_norm(x, block.mlp_norm, self.before_mlp)
         hidden = torch._addmm_activation(
             block.fc1.bias, normed, block.fc1.weight.t(), use_gelu=True
         )
         return x.addmm_(hidden, block.fc2.weight.t())
+
+    def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, layout: Segments) -> Tensor:
+        heads = self.block.heads
+        if self.on_hopper:
+            assert layout.tiles is not None
+            rotate_in_place(qkv, heads, cos, sin, keys_only=True)
+            return hopper.rotary_attention(qkv, heads, cos, sin, layout.tiles)
+        rotate_in_place(qkv, heads, cos, sin)
+        q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T, H, Dh]
+        return self.block.attention(q, k, v, layout)
 
 
 class FusedPostNorm(nn.Module):

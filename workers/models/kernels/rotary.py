@@ -11,7 +11,9 @@ if triton is not None:
 PROGRAM_SIZE = 4096
 
 
-def rotate_in_place(qkv: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
+def rotate_in_place(
+    qkv: Tensor, heads: int, cos: Tensor, sin: Tensor, *, keys_only: bool = False
+) -> None:
     """Rotate the two halves of every head of queries and keys (NeoX style), in FP32.
 
     Args:
@@ -19,6 +21,7 @@ def rotate_in_place(qkv: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
             What its type cannot hold once it is rotated becomes Inf.
         heads: H.
         cos, sin: ``[T, 1, Dh / 2]`` FP32, contiguous.
+        keys_only: leave the queries as they are.
     """
     assert qkv.is_contiguous()
     assert cos.is_contiguous()
@@ -26,9 +29,12 @@ def rotate_in_place(qkv: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
     total, half = cos.shape[0], cos.shape[-1]
     lanes = triton.next_power_of_2(half)
     rows = PROGRAM_SIZE // (2 * lanes)
-    rotate_rows[(triton.cdiv(2 * heads * total, rows),)](
+    first, rotated = (heads, heads) if keys_only else (0, 2 * heads)
+    rotate_rows[(triton.cdiv(rotated * total, rows),)](
         *(qkv, cos, sin, total),
         heads=heads,
+        first=first,
+        rotated=rotated,
         half=half,
         lanes=lanes,
         rows=rows,
@@ -44,13 +50,15 @@ if triton is not None:
         sin: tl.tensor,
         total: tl.tensor,
         heads: tl.constexpr,
+        first: tl.constexpr,
+        rotated: tl.constexpr,
         half: tl.constexpr,
         lanes: tl.constexpr,
         rows: tl.constexpr,
     ) -> None:
-        """Some rows, each a query or key of one head of one token."""
+        """Some rows, each a query or key of one head of one token: heads ``first`` and on."""
         row = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)[:, None]
-        token, head = row // (2 * heads), row % (2 * heads)
+        token, head = row // rotated, first + row % rotated
         lane = tl.arange(0, lanes)[None, :]
         here = (token < total) & (lane < half)
         c = tl.load(cos + token * half + lane, mask=here, other=0.0)
