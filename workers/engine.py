@@ -40,8 +40,8 @@ PRECISIONS = {dtype: rung for rung, dtype in DTYPES.items()}
 #: What each rung makes of a model with half-precision weights.
 VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
 
-#: Tokens of a segment in packs that are only tried.
-TRIAL_LENGTH = 512
+#: Tokens of a segment in packs that are only tried: short, to fill them nearly whole.
+TRIAL_LENGTH = 64
 
 #: Packs of a batch that are queued while another is computed.
 PACKS_AHEAD = 1
@@ -85,8 +85,9 @@ class Engine:
             return
 
         def run(tokens: int) -> None:
-            # As many as are under way at once.
-            lengths = [TRIAL_LENGTH] * ((1 + PACKS_AHEAD) * tokens // TRIAL_LENGTH)
+            # As many packs as are under way at once, and another, of what is left.
+            segments, rest = divmod((1 + PACKS_AHEAD) * tokens, TRIAL_LENGTH)
+            lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
             work = made_up_work(self.loaded.spec, lengths, self.precision)
             with device_errors():
                 self._run_packs(work, tokens, lambda: None)

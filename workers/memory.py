@@ -16,8 +16,9 @@ SMALLEST_PACK_TOKENS = 1024
 #: (measured: 650M and 3B are as fast as ever at 32,768; 8M wants 262,144).
 GPU_PACK_TOKENS, GPU_PACK_OPERATIONS = 65_536, 4e12
 
-#: Sizes of the packs that are tried at the start, to see what a token takes.
-TRIAL_TOKENS = (4096, 8192)
+#: Sizes of the packs that are tried at the start, to see what a token takes. One is a multiple of
+#: 16, one is not: Triton compiles a kernel for either.
+TRIAL_TOKENS = (4096, 8191)
 
 #: Share of the free memory to plan with: packs of other sizes leave gaps between them.
 USABLE = 0.8
@@ -34,19 +35,29 @@ def pack_tokens_that_fit(run: Callable[[int], object], most: int) -> int:
     """Tokens of a pack for the memory that is free on the GPU, at most ``most``.
 
     Args:
-        run: runs a pack of so many tokens on the GPU and waits for it.
+        run: runs packs of up to so many tokens on the GPU and waits for them.
+
+    Raises:
+        torch.OutOfMemoryError: not even the smallest pack fits.
     """
-    peaks = []
-    for tokens in TRIAL_TOKENS:
+    try:
+        small, large = (peak_bytes(run, tokens) for tokens in TRIAL_TOKENS)
+    except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        run(tokens)
-        peaks.append(torch.cuda.max_memory_allocated())
+        run(SMALLEST_PACK_TOKENS)
+        return SMALLEST_PACK_TOKENS
     torch.cuda.empty_cache()
-    small, large = TRIAL_TOKENS
-    bytes_per_token = max(1.0, (peaks[1] - peaks[0]) / (large - small))
+    bytes_per_token = max(1.0, (large - small) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0]))
     tokens = int(USABLE * free_bytes() / bytes_per_token)
     return max(SMALLEST_PACK_TOKENS, min(most, tokens))
+
+
+def peak_bytes(run: Callable[[int], object], tokens: int) -> int:
+    """The most that was allocated at once."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    run(tokens)
+    return int(torch.cuda.max_memory_allocated())
 
 
 def free_bytes() -> int:
