@@ -25,6 +25,7 @@ from workers.models import kernels
 from workers.models.attention import segment_attention
 from workers.models.esm2 import RotaryEmbedding, rotate
 from workers.models.esm2_tokens import tokenize_esm2
+from workers.models.kernels import hopper
 from workers.models.kernels.attention import tiles_of, varlen_attention
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm
@@ -95,6 +96,7 @@ def cases(tokens: int) -> dict[str, Callable[[], Case]]:
     """What makes each, by name; one at a time, for together they would fill the GPU."""
     return {
         **{f"attention, head dim {d}": partial(attention_case, tokens, d) for d in HEAD_DIMS},
+        "rotary_attention (Hopper), head dim 64": partial(hopper_case, tokens),
         **{f"layer_norm, D {d}": partial(norm_case, tokens, d) for d in DIMS},
         **{f"rotate_in_place, head dim {d}": partial(rotary_case, tokens, d) for d in HEAD_DIMS},
         f"gelu_gate, D {GATE_DIM}": partial(gate_case, tokens, GATE_DIM),
@@ -104,17 +106,36 @@ def cases(tokens: int) -> dict[str, Callable[[], Case]]:
 
 
 def attention_case(tokens: int, head_dim: int) -> Case:
+    qkv, tiles, library, exact = attention_inputs(tokens, head_dim)
+    q, k, v = qkv.unbind(1)
+    return Case(lambda: varlen_attention(q, k, v, tiles, None), library, exact)
+
+
+def hopper_case(tokens: int) -> Case:
+    """Ours rotates the queries too, here by nothing."""
+    qkv, tiles, library, exact = attention_inputs(tokens, hopper.HEAD_DIM)
+    cos, sin = torch.ones(tokens, 1, 32), torch.zeros(tokens, 1, 32)
+    return Case(
+        lambda: hopper.rotary_attention(qkv.flatten(1), HEADS, cos, sin, tiles), library, exact
+    )
+
+
+def attention_inputs(
+    tokens: int, head_dim: int
+) -> tuple[Tensor, Tensor, Callable[[], Tensor], Callable[[], Tensor]]:
+    """``[T, 3, H, Dh]``, as a model's projection gives them, tiles, and two ways to attend."""
     from torch.nn.attention.varlen import varlen_attn
 
     packed = tokenize_esm2(random_proteins(tokens))
     longest, lengths = int(packed.lengths.max()), packed.lengths.tolist()
     cu_seqlens = torch.tensor(packed.cu_seqlens)
-    tiles = tiles_of(cu_seqlens, tokens)
-    q, k, v = half(tokens, 3, HEADS, head_dim).unbind(1)  # as a model's projection gives them
-    return Case(
-        ours=lambda: varlen_attention(q, k, v, tiles, None),
-        library=lambda: varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest),
-        exact=lambda: segment_attention(q.double(), k.double(), v.double(), lengths),
+    qkv = half(tokens, 3, HEADS, head_dim)
+    q, k, v = qkv.unbind(1)
+    return (
+        qkv,
+        tiles_of(cu_seqlens, tokens),
+        lambda: varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest),
+        lambda: segment_attention(q.double(), k.double(), v.double(), lengths),
     )
 
 
