@@ -82,6 +82,10 @@ class EmbeddingWriter:
         """
         dataset = self.file["residues"]
         values = np.ascontiguousarray(values, dataset.dtype)
+        room = len(dataset) - self.residues_written
+        if values.shape[1:] != dataset.shape[1:] or len(values) > room:
+            # HDF5 would refuse this; past it, the next dataset would be written over.
+            raise ValueError(f"residues {values.shape} do not fit {room} of {dataset.shape}")
         if values.size:
             row_bytes = values.nbytes // len(values)
             self.sink.write_at(dataset.id.get_offset() + self.residues_written * row_bytes, values)

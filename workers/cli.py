@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -127,7 +128,7 @@ def validate(
 def bench(
     *,
     model: str,
-    gpus: str = "0",
+    gpus: str | None = None,
     precision: PrecisionChoice = "auto",
     seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 20.0,
     per_residue: Annotated[bool, Parameter(negative="")] = False,
@@ -136,7 +137,7 @@ def bench(
     gpu_memory: float | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Measure how fast this machine is, with nothing to set up: it takes about a minute.
+    """Measure how fast this machine is, with nothing to set up: on a GPU it takes about a minute.
 
     First the model alone, then a worker between a queue and a store of its own.
 
@@ -145,7 +146,7 @@ def bench(
     model
         Name such as esm2_t33_650M_UR50D, served with made-up weights; or as for worker start.
     gpus
-        Numbers such as 0,1, all, or none for the CPU; a machine without a GPU uses the CPU.
+        Numbers such as 0,1, all, or none for the CPU; default: the first, if there is any.
     precision
         auto is FP16 on a GPU and FP32 on a CPU.
     seconds
@@ -164,11 +165,13 @@ def bench(
     require_torch()
     from workers.bench.run import Request, run
 
+    # A scheduler's stop is as good as Ctrl-C: what was started and written is cleared away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.read(gpu_memory=gpu_memory)
     request = Request(
         model=model,
         precision=precision,
-        gpus=chosen_gpus(gpus if visible_gpus() else "none"),
+        gpus=visible_gpus()[:1] if gpus is None else chosen_gpus(gpus),
         seconds=seconds,
         per_residue=per_residue,
         store=store,

@@ -6,6 +6,7 @@ finite is left out of the rows and described beside them.
 """
 
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from workers.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_token
 from workers.models.fused import apply_fused, can_fuse
 from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
-from workers.packing import make_packs
+from workers.packing import Pack, make_packs
 from workers.running import PackResult, RunningPack
 from workers.windows import cut_windows
 from workers.work import Work, made_up_work
@@ -63,7 +64,7 @@ class Outcome:
 
 
 class Engine:
-    """Serves one model on one device. Safe to call from several threads; one computes at a time."""
+    """Serves one model on one device. Safe to call from several threads, which take turns."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         weight = next(loaded.model.parameters())
@@ -78,6 +79,8 @@ class Engine:
         tokens = fastest_pack_tokens(loaded.spec, self.device)
         self.pack_tokens = dict.fromkeys(self.models, tokens)
         self._lock = threading.Lock()
+        #: Packs whose memory is in use, of all threads.
+        self._slots = threading.Semaphore(1 + PACKS_AHEAD)
 
     def warm_up(self) -> None:
         """On a GPU: have all kernels compiled, and see how large packs may be."""
@@ -125,7 +128,7 @@ class Engine:
             DeviceLostError: the device is of no more use to this process.
         """
         precision = rung if rung in self.models else self.precision
-        with trace.span("tokenise"):
+        with trace.span("tokenise"), device_errors():
             work = self._prepare(records, form, precision)
         parts = self._run(work, between_packs)
         with trace.span("assemble"):
@@ -172,29 +175,49 @@ class Engine:
                         "Out of device memory: packs in %s are now %d tokens.",
                         *(work.precision, smaller),
                     )
-            torch.cuda.empty_cache()
+            with device_errors():
+                torch.cuda.empty_cache()
 
     def _run_packs(
         self, work: Work, budget: int, between_packs: Callable[[], None]
     ) -> list[PackResult]:
-        model = self.models[work.precision]
         running: deque[RunningPack] = deque()
         results = []
-        with trace.span("wait for others"):
-            self._lock.acquire()
         try:
-            for pack in make_packs(work.tokens, budget):
-                between_packs()
-                with trace.span("launch"), exact_sums():
-                    running.append(RunningPack(model, work, pack))
-                if len(running) > PACKS_AHEAD:
-                    with trace.span("wait for device"):
-                        results.append(running.popleft().result())
+            with trace.span("wait for others"):
+                self._lock.acquire()
+            try:
+                for pack in make_packs(work.tokens, budget):
+                    between_packs()
+                    running.append(self._queue(work, pack))
+                    if len(running) > PACKS_AHEAD:
+                        results.append(self._finish(running))
+            finally:
+                self._lock.release()
+            # Meanwhile the next batch is queued behind this one's last packs.
+            while running:
+                results.append(self._finish(running))
+            return results
         finally:
-            self._lock.release()
-        # Meanwhile the next batch is queued behind this one's last packs.
+            for _ in running:
+                self._slots.release()
+
+    def _queue(self, work: Work, pack: Pack) -> RunningPack:
+        self._slots.acquire()
+        try:
+            with trace.span("launch"), exact_sums():
+                return RunningPack(self.models[work.precision], work, pack)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def _finish(self, running: deque[RunningPack]) -> PackResult:
+        """Wait for the first of ``running``, and take it out."""
         with trace.span("wait for device"):
-            return results + [pack.result() for pack in running]
+            result = running[0].result()
+        running.popleft()
+        self._slots.release()
+        return result
 
     def _assemble(self, work: Work, parts: list[PackResult]) -> Outcome:
         """The batch's finite rows in order, and what became of the others."""
@@ -220,14 +243,26 @@ class Engine:
         return Outcome(embeddings, unstable, work.precision, tokens, seconds)
 
 
+#: How errors of the device begin, PyTorch's and Triton's.
+DEVICE_ERROR = re.compile(r"CUDA error|Triton Error \[CUDA\]")
+
+
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Tell errors after which the device is of no more use from all others."""
+    """Tell errors after which the device is of no more use from all others.
+
+    Raises:
+        torch.OutOfMemoryError: whoever ran out of memory.
+        DeviceLostError: any other error of the device.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        if "CUDA error" in str(error):
-            raise DeviceLostError(str(error).splitlines()[0]) from error
-        raise
+        if DEVICE_ERROR.search(str(error)) is None:
+            raise
+        first_line = str(error).splitlines()[0]
+        if "out of memory" in first_line:
+            raise torch.OutOfMemoryError(first_line) from error
+        raise DeviceLostError(first_line) from error

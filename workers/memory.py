@@ -1,6 +1,7 @@
 """How many tokens a pack may have: what is fastest, or what the GPU's memory has room for."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -40,14 +41,14 @@ def pack_tokens_that_fit(run: Callable[[int], object], most: int) -> int:
     Raises:
         torch.OutOfMemoryError: not even the smallest pack fits.
     """
-    try:
-        small, large = (peak_bytes(run, tokens) for tokens in TRIAL_TOKENS)
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
+    peaks = []
+    with suppress(torch.OutOfMemoryError):
+        peaks += [peak_bytes(run, tokens) for tokens in TRIAL_TOKENS]
+    torch.cuda.empty_cache()
+    if not peaks:
         run(SMALLEST_PACK_TOKENS)
         return SMALLEST_PACK_TOKENS
-    torch.cuda.empty_cache()
-    bytes_per_token = max(1.0, (large - small) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0]))
+    bytes_per_token = max(1.0, (peaks[1] - peaks[0]) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0]))
     tokens = int(USABLE * free_bytes() / bytes_per_token)
     return max(SMALLEST_PACK_TOKENS, min(most, tokens))
 
@@ -68,6 +69,6 @@ def free_bytes() -> int:
 
 
 def limit_memory(gigabytes: float) -> None:
-    """Let this process take so much of its GPU and no more."""
+    """Let this process take so much of its GPU for tensors, beside its code, and no more."""
     _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total))

@@ -48,7 +48,8 @@ class RunningPack:
         """Copy the pack's residues to their place in the batch's.
 
         Returns:
-            Whether any is finite and too large for the type that was asked for: one bool.
+            Which of them are finite and too large for the type that was asked for: ``[R]`` bool,
+            or None if none can be.
         """
         assert self.work.residues is not None
         positions = send(torch.from_numpy(residue_positions(self.pack.cu_seqlens)), self.device)
@@ -59,7 +60,7 @@ class RunningPack:
         place.copy_(stored, non_blocking=True)
         if stored.dtype == residues.dtype:
             return None
-        return fetch((residues.isfinite() & ~stored.isfinite()).any())
+        return fetch((residues.isfinite() & ~stored.isfinite()).flatten(1).any(1))
 
     @property
     def device(self) -> torch.device:
@@ -75,17 +76,27 @@ class RunningPack:
         self._done.wait()
         seconds = self._done.seconds_since(self._began)
         trace.add_device_span(f"{len(self.pack.ids):,} tokens", self._done, seconds)
-        if self._overflows is not None and bool(self._overflows):
-            raise UserError(
-                f"Residues of layers {self.work.form.layers} are too large for "
-                f"{self.work.form.residue_dtype}: submit with --residue-dtype float32."
-            )
         pooled = Pooled.read(self._rows, len(self.work.layers))
+        self._check_range(pooled.finite)
         unstable = {
             self.pack.first + segment: self._look_at(segment, pooled.mean[segment])
             for segment in np.flatnonzero(~pooled.finite).tolist()
         }
         return PackResult(pooled, unstable, seconds)
+
+    def _check_range(self, finite: Array) -> None:
+        """Raises UserError for residues that would be infinite as they are to be stored.
+
+        Those of segments that are not finite anyway are not stored at all.
+        """
+        if self._overflows is None:
+            return
+        letters = np.diff(self.pack.cu_seqlens) - SPECIAL_TOKENS
+        if (self._overflows.numpy() & np.repeat(finite, letters)).any():
+            raise UserError(
+                f"Residues of layers {self.work.form.layers} are too large for "
+                f"{self.work.form.residue_dtype}: submit with --residue-dtype float32."
+            )
 
     def _look_at(self, segment: int, mean: Array) -> NonFinite:
         """What is not finite about a segment; waits for the device."""

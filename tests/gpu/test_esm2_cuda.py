@@ -1,4 +1,4 @@
-"""The packed path as workers run it on a GPU: FP16, compiled, against fair-esm in FP32."""
+"""The packed path as workers run it on a GPU: FP16, against fair-esm in FP32."""
 
 import random
 

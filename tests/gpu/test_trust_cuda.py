@@ -1,4 +1,4 @@
-"""The seeds of trust on a GPU: FP16, compiled and packed, against FP32, in the models users run."""
+"""The seeds of trust on a GPU: FP16, packed, against FP32, in the models users run."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """The engine: the numbers of each record, whatever shares a pack, a batch or a fault with it."""
 
 import random
+import re
 import threading
 
 import numpy as np
@@ -15,7 +16,14 @@ from common.messages import NonFinite
 from common.modeltable import ModelSpec
 from common.rungs import PRECISION_CODES, Rung
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm, tokenize
-from workers.engine import DTYPES, SMALLEST_PACK_TOKENS, Engine, Outcome
+from workers.engine import (
+    DTYPES,
+    SMALLEST_PACK_TOKENS,
+    DeviceLostError,
+    Engine,
+    Outcome,
+    device_errors,
+)
 from workers.models.loading import load_model
 from workers.windows import windows
 
@@ -254,6 +262,18 @@ def test_residues_too_large_for_their_type_are_refused(engine, records, position
         engine.embed(with_rare_letter(records, positions), form)
 
 
+def test_a_row_that_is_not_stored_may_be_too_large_for_its_type(engine, records):
+    """It is not finite elsewhere: its neighbours are kept, and it goes on to the next rung."""
+    engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = 1e5
+    engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx("U"), 0] = torch.nan
+    spoiled = [record._replace(residues=record.residues) for record in records]
+    spoiled[3] = records[3]._replace(residues=RARE + "U" + records[3].residues[2:])
+    form = OutputForm(include=("per_residue",), layers=(0,), max_residues=1022)
+    found = engine.embed(spoiled, form)
+    assert [bad.row for bad in found.unstable] == [103]
+    assert np.isfinite(found.embeddings.residues).all()
+
+
 # --- memory and threads -----------------------------------------------------------------------
 
 
@@ -278,6 +298,25 @@ def test_packs_are_halved_until_they_fit(make_engine, records):
     assert engine.pack_tokens[Rung.FP32] == SMALLEST_PACK_TOKENS
     assert [tokens > 1500 for tokens in given[:2]] == [True, True]
     assert max(given[2:]) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("CUDA error: an illegal memory access was encountered\nmore", DeviceLostError),
+        ("Triton Error [CUDA]: an illegal memory access was encountered", DeviceLostError),
+        ("CUDA error: out of memory", torch.OutOfMemoryError),
+        ("Triton Error [CUDA]: out of memory", torch.OutOfMemoryError),
+        ("The size of tensor a must match", RuntimeError),
+    ],
+)
+def test_an_error_of_the_device_is_told_from_one_of_memory_and_from_all_others(message, expected):
+    with (
+        pytest.raises(expected, match=re.escape(message.splitlines()[0])) as caught,
+        device_errors(),
+    ):
+        raise RuntimeError(message)
+    assert caught.type is expected
 
 
 def test_a_device_that_takes_not_even_the_smallest_pack_is_reported(make_engine, records):

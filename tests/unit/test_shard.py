@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import h5py
@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from common.batchfile import Record
 from common.manifest import OutputForm
 from common.rungs import Rung
-from common.shard import Embeddings, open_embedding_file, read_embeddings
+from common.shard import (
+    Embeddings,
+    create_embedding_file,
+    open_embedding_file,
+    read_embeddings,
+)
 from tests.conftest import ROOT
 from tests.support.shards import embeddings_of, write_shard
 
@@ -158,6 +163,25 @@ def test_a_cut_file_is_an_error(tmp_path, keep):
     path.write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(OSError, match="file"):
         read(path, EVERYTHING)
+
+
+@pytest.mark.parametrize("change", [lambda r: r[:, :2], lambda r: np.concatenate((r, r[:1]))])
+def test_residues_that_do_not_fit_their_place_are_refused(tmp_path, change):
+    """They go into the file past HDF5, which would have refused them."""
+    part = embeddings_of([Record(0, "a", "MKV")], EVERYTHING, DIM)
+    wrong = replace(part, residues=change(part.residues))
+    with (
+        pytest.raises(ValueError, match="do not fit"),
+        create_embedding_file(
+            tmp_path / "shard.h5",
+            form=EVERYTHING,
+            records=1,
+            residues=3,
+            dim=DIM,
+            attributes={},
+        ) as writer,
+    ):
+        writer.write(wrong)
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path):

@@ -29,8 +29,8 @@ from workers.process import TRACE_FILE
 
 JOB = "bench"
 
-#: A worker that has not taken a batch by then never will.
-START_SECONDS = 600.0
+#: A worker that has not taken a batch by then, or ended one for so long, never will.
+START_SECONDS, STALL_SECONDS = 600.0, 180.0
 
 POLL_SECONDS = 0.02
 STOP_SECONDS = 60.0
@@ -87,6 +87,8 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
             "VIRNUCPRO_BROKER_URL": broker_url,
             "VIRNUCPRO_STORE": store.url,
         }
+        if plan.gpus != "none":
+            environment["CUDA_VISIBLE_DEVICES"] = plan.gpus
         if trace_file is not None:
             environment[TRACE_FILE] = str(trace_file.absolute())
         started = time.perf_counter()
@@ -94,16 +96,14 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         stack.callback(stop, worker, STOP_SECONDS)
         try:
             return watch(ledger, worker, started, plan.workers)
-        except WorkerEndedError:
+        except WorkerFailedError as error:
             log.seek(0)
             lines = log.read().decode(errors="replace").splitlines()[-LOG_TAIL:]
-            raise UserError(
-                "The worker ended:\n" + "\n".join(f"  {line}" for line in lines)
-            ) from None
+            raise UserError(f"{error}:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
-class WorkerEndedError(Exception):
-    """Its log says why."""
+class WorkerFailedError(Exception):
+    """What it did; its log says why."""
 
 
 def command_of(plan: Plan) -> list[str]:
@@ -164,11 +164,13 @@ def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) 
     """Look at the ledger until the job is done."""
     first_taken: float | None = None
     at_work = AtWork(workers)
+    done, done_at = 0, started
     while True:
         progress, now = ledger.progress(JOB), time.perf_counter()
         assert progress is not None
-        if worker.poll() is not None or (first_taken is None and now - started > START_SECONDS):
-            raise WorkerEndedError
+        if progress.batches_done > done:
+            done, done_at = progress.batches_done, now
+        check_alive(worker, now - done_at, START_SECONDS if done == 0 else STALL_SECONDS)
         if first_taken is None and (progress.leased or progress.batches_done):
             first_taken = now - started
         at_work.add(now, progress, ledger)
@@ -176,6 +178,13 @@ def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) 
             check_all_done(progress)
             return FleetSpeed(first_taken, *at_work.tokens_and_seconds())
         time.sleep(POLL_SECONDS)
+
+
+def check_alive(worker: "Popen[bytes]", idle: float, limit: float) -> None:
+    if worker.poll() is not None:
+        raise WorkerFailedError("The worker ended")
+    if idle > limit:
+        raise WorkerFailedError(f"No batch was done for {limit:.0f} seconds")
 
 
 class AtWork:
@@ -201,7 +210,9 @@ class AtWork:
 
     def tokens_and_seconds(self) -> tuple[int, float]:
         if len(self.seen) < 2:
-            raise UserError("The job was done before its speed could be seen: give more --seconds.")
+            raise UserError(
+                "The job was done before all workers were at work: give more --seconds."
+            )
         (start, before), (end, after) = self.seen[0], self.seen[-1]
         return after - before, end - start
 

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import logging
+import os
 import platform
 import sys
 import tempfile
@@ -28,6 +30,8 @@ from workers.memory import limit_memory
 from workers.models import kernels
 from workers.models.loading import load_model
 from workers.trace import DEVICE
+
+log = logging.getLogger(__name__)
 
 #: Of a batch, as the producer cuts them: a second's work, and no more than this.
 BATCH_SECONDS, LARGEST_BATCH_TOKENS, LARGEST_SHARD_BYTES = 1.0, 3_000_000, 256e6
@@ -83,11 +87,15 @@ def run(request: Request) -> None:
 def measure(request: Request) -> Measured:
     source = weights_for(request.model)
     device = "cuda" if request.gpus else "cpu"
+    # Before CUDA starts: the model alone is to run where the worker will.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(request.gpus[:1])
     precision = model_precision(request.precision, on_gpu=device == "cuda")
     if device == "cuda" and request.gpu_memory is not None:
         limit_memory(request.gpu_memory)
     engine = Engine(load_model(source, device=device, dtype=DTYPES[precision]))
     engine.warm_up()
+    log.info("Timing the model alone, in packs of several sizes.")
     packs, spec = measure_forward(engine), engine.loaded.spec
     # The worker needs the memory.
     del engine
@@ -98,6 +106,7 @@ def measure(request: Request) -> Measured:
         alone = len(request.gpus) < 2
         trace = request.trace or Path(folder, "trace.json") if alone else None
         store = request.store or Path(folder)
+        log.info("Timing a worker between a queue and a store, for %g seconds.", request.seconds)
         fleet = measure_fleet(plan_of(request, source, spec, precision, packs), store, trace)
         return Measured(spec, precision, packs, fleet, busy_share(trace) if trace else None)
 
@@ -106,7 +115,9 @@ def check_folders(request: Request) -> None:
     """Raises UserError now rather than after the work."""
     if request.store is not None and not request.store.is_dir():
         raise UserError(f"--store {request.store}: name a folder that exists.")
-    if request.trace is not None and not request.trace.absolute().parent.is_dir():
+    if request.trace is not None and (
+        request.trace.is_dir() or not request.trace.absolute().parent.is_dir()
+    ):
         raise UserError(f"--trace {request.trace}: name a file in a folder that exists.")
     if request.trace is not None and len(request.gpus) > 1:
         raise UserError("--trace shows one worker: give --gpus one number.")
@@ -125,7 +136,8 @@ def plan_of(
     include: tuple[Include, ...] = ("mean", "per_residue") if request.per_residue else ("mean",)
     form = OutputForm(include=include, max_residues=spec.family.max_residues)
     _, bytes_per_residue = shard_bytes(form, spec.dim)
-    tokens = min(BATCH_SECONDS * speed, LARGEST_BATCH_TOKENS)
+    seconds = min(BATCH_SECONDS, request.seconds / FEWEST_BATCHES)
+    tokens = min(seconds * speed, LARGEST_BATCH_TOKENS)
     if request.per_residue:
         tokens = min(tokens, LARGEST_SHARD_BYTES / bytes_per_residue)
     workers = max(1, len(request.gpus))

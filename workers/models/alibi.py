@@ -63,7 +63,7 @@ class FlashSegments(NamedTuple):
 class BiasedSegments(NamedTuple):
     """A pack, for ``scaled_dot_product_attention``."""
 
-    lengths: Tensor  # [N], on the host; no list, for whose lengths blocks would be compiled anew
+    lengths: list[int]  # [N]
     biases: Tensor  # bias_table
 
 
@@ -98,10 +98,10 @@ def packed_layout(
     device = cu_seqlens.device
     if own_kernel.takes(device, dtype, head_dim):
         return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
-    if can_run(FLASH_ATTN, device, dtype):
+    if can_run(FLASH_ATTN, device, dtype, head_dim):
         return FlashSegments(cu_seqlens, max_seqlen, slopes)
     # The only layout that waits for the device.
-    return BiasedSegments(cu_seqlens.diff().cpu(), bias_table(slopes, max_seqlen))
+    return BiasedSegments(cu_seqlens.diff().tolist(), bias_table(slopes, max_seqlen))
 
 
 def padded_layout(slopes: Tensor, real: Tensor) -> Layout:
@@ -154,12 +154,11 @@ def flash_attention(q: Tensor, k: Tensor, v: Tensor, layout: FlashSegments) -> T
     return FLASH_ATTN(q, k, v, *bounds, alibi_slopes=layout.slopes)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: BiasedSegments) -> Tensor:
     q, k, v = (t[None] for t in (q, k, v))  # [1, T, H, Dh]
     out = torch.empty_like(q)
     start = 0
-    for length in layout.lengths.tolist():
+    for length in layout.lengths:
         keys, values = (t[:, start : start + length] for t in (k, v))
         for first in range(0, length, QUERIES):
             part = slice(start + first, start + min(first + QUERIES, length))

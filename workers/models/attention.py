@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from workers.models.kernels import HALF_DTYPES
 from workers.models.kernels import attention as own_kernel
 
+#: FlashAttention-2 has no wider heads.
+LARGEST_HEAD = 256
+
 Kernel = Callable[..., Tensor]
 
 
@@ -41,9 +44,12 @@ FLASH_ATTN = find_flash_attn()
 VARLEN_KERNEL = FLASH_ATTN or find_torch_varlen()
 
 
-def can_run(kernel: Kernel | None, device: torch.device, dtype: torch.dtype) -> bool:
+def can_run(kernel: Kernel | None, device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether there is such a FlashAttention, and it takes queries like these."""
-    return kernel is not None and device.type == "cuda" and dtype in HALF_DTYPES
+    if kernel is None or device.type != "cuda" or dtype not in HALF_DTYPES:
+        return False
+    is_ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+    return is_ampere and head_dim % 8 == 0 and head_dim <= LARGEST_HEAD
 
 
 def nan_beyond(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -86,7 +92,7 @@ def segments_of(
     if own_kernel.takes(device, dtype, head_dim):
         tiles = own_kernel.tiles_of(cu_seqlens, total)
         return Segments(cu_seqlens, max_seqlen, tiles=tiles)
-    if can_run(VARLEN_KERNEL, device, dtype):
+    if can_run(VARLEN_KERNEL, device, dtype, head_dim):
         return Segments(cu_seqlens, max_seqlen)
     # The only layout that waits for the device.
     return Segments(cu_seqlens, max_seqlen, lengths=cu_seqlens.diff().tolist())

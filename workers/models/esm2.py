@@ -141,5 +141,4 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     a, b = x.float().chunk(2, dim=-1)
     rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-    # Not after the rounding, which a compiler may leave out.
     return nan_beyond(rotated, x.dtype).to(x.dtype)

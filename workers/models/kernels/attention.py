@@ -23,9 +23,8 @@ BLOCK_M = 64
 WARPS = 4
 
 #: By head dimension, rounded up to a power of 2: keys that one step multiplies, and steps whose
-#: keys and values are under way at once. Measured on an H200, 65,536 tokens in segments of 30 to
-#: 1022, 20 heads: 0.55 ms (64), 0.38 ms (32), 0.30 ms (16), where FlashAttention-2 takes 0.91, 0.72
-#: and 0.77. At 128, what fits GPUs with 100 KiB of shared memory.
+#: keys and values are under way at once. The fastest on an H200 for segments of 30 to 1022
+#: (``docs/performance.md``); at 128, what fits GPUs with 100 KiB of shared memory.
 STEPS = {16: (64, 3), 32: (64, 3), 64: (32, 4), 128: (32, 3)}
 
 

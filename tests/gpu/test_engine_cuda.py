@@ -1,0 +1,108 @@
+"""The engine where copies and kernels run by themselves: nothing is read before it is there."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from common.batchfile import Record
+from common.manifest import OutputForm
+from common.modeltable import ModelSpec
+from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
+from workers.engine import Engine, Outcome
+from workers.models.loading import load_model
+
+SPEC = ModelSpec(name="small", layers=4, dim=256, heads=4)
+FORM = OutputForm(include=("mean", "bos", "per_residue"), layers=(0, 2, -1), max_residues=1022)
+BATCHES, THREADS = 12, 4
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory) -> Engine:
+    path = save_fair_esm(random_fair_esm(SPEC), tmp_path_factory.mktemp("weights") / "small.pt")
+    engine = Engine(load_model(str(path), device="cuda", dtype=torch.float16))
+    engine.warm_up()
+    engine.pack_tokens = dict.fromkeys(engine.models, 2000)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[list[Record]]:
+    draw = random.Random(0)
+    return [
+        [
+            Record(row, f"p{row}", "".join(draw.choices("LAGVSERTIDPK", k=draw.randint(1, 1022))))
+            for row in range(40)
+        ]
+        for _ in range(BATCHES)
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(engine, batches) -> list[Outcome]:
+    """One batch after another, by one thread."""
+    return [engine.embed(batch, FORM) for batch in batches]
+
+
+def assert_same(found: Outcome, other: Outcome) -> None:
+    assert found.embeddings.residues.tobytes() == other.embeddings.residues.tobytes()
+    for name, values in other.embeddings.pooled.items():
+        assert found.embeddings.pooled[name].tobytes() == values.tobytes()
+
+
+def test_batches_of_several_threads_are_bit_for_bit_those_of_one(engine, batches, expected):
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda batch: engine.embed(batch, FORM), batches))
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+
+
+def test_batches_that_are_given_up_leave_the_others_as_they_are(engine, batches, expected):
+    class StopError(Exception):
+        pass
+
+    def run(index: int) -> Outcome | None:
+        calls = iter(range(100))
+
+        def stop_at_third() -> None:
+            if index % 3 == 0 and next(calls) == 2:
+                raise StopError
+
+        try:
+            return engine.embed(batches[index], FORM, between_packs=stop_at_third)
+        except StopError:
+            return None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(run, range(BATCHES)))
+    assert [outcome is None for outcome in found] == [index % 3 == 0 for index in range(BATCHES)]
+    for one, other in zip(found, expected, strict=True):
+        if one is not None:
+            assert_same(one, other)
+
+
+def test_pooled_vectors_are_those_of_the_residues_beside_them(expected):
+    for outcome in expected:
+        embeddings = outcome.embeddings
+        parts = np.split(embeddings.residues.astype(np.float64), np.cumsum(embeddings.lengths)[:-1])
+        means = np.stack([part.mean(0) for part in parts])
+        np.testing.assert_allclose(embeddings.pooled["mean"], means, atol=2e-2)
+
+
+def test_a_row_that_is_not_finite_is_left_out_of_the_residues_too(engine, batches, expected):
+    weight = engine.loaded.model.embed_tokens.weight
+    rare = ALPHABET.get_idx("O")
+    before = weight[rare].clone()
+    spoiled = list(batches[0])
+    spoiled[7] = spoiled[7]._replace(residues="O" * len(spoiled[7].residues))
+    try:
+        weight[rare] = torch.inf
+        found = engine.embed(spoiled, FORM)
+    finally:
+        weight[rare] = before
+    assert [bad.row for bad in found.unstable] == [7]
+    lengths = expected[0].embeddings.lengths
+    kept = np.repeat(np.arange(len(lengths)) != 7, lengths)
+    assert found.embeddings.residues.tobytes() == expected[0].embeddings.residues[kept].tobytes()
