@@ -6,6 +6,7 @@ slow beyond 10^5 of them. ``docs/formats.md`` is the user's description.
 
 import io
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from common.rungs import PRECISION_CODES
 
 #: Bytes that the system is given at once: some refuse 2 GiB.
 LARGEST_WRITE = 1 << 30
+
+#: Attribute of every dataset of numbers or texts.
+CHECKSUM = "crc32"
 
 PRECISION_TYPE = h5py.enum_dtype(PRECISION_CODES, basetype="u1")
 
@@ -43,6 +47,31 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What has one entry for each row, by the name of its dataset."""
+        return {
+            "rows": self.rows,
+            "ids": self.ids,
+            "headers": self.headers,
+            "lengths": self.lengths,
+            "input_lengths": self.input_lengths,
+            "precision": self.precision,
+            **self.pooled,
+        }
+
+
+def checksums(part: Embeddings, before: Mapping[str, int] | None = None) -> dict[str, int]:
+    """CRC-32 of each dataset, after those of the parts before this one."""
+    values = part.columns | ({} if part.residues is None else {"residues": part.residues})
+    return {name: checksum(values[name], (before or {}).get(name, 0)) for name in values}
+
+
+def checksum(values: Array | list[str], before: int) -> int:
+    if isinstance(values, list):
+        return zlib.crc32("".join(f"{value}\n" for value in values).encode(), before)
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, before)
+
 
 class EmbeddingWriter:
     """Writes embeddings, in order, into a file of a known number of rows."""
@@ -53,21 +82,15 @@ class EmbeddingWriter:
         self.form = form
         self.rows_written = 0
         self.residues_written = 0
+        #: Of each dataset so far.
+        self.checksums: dict[str, int] = {}
 
     def write(self, part: Embeddings) -> None:
         """Append rows, residues included."""
         here = slice(self.rows_written, self.rows_written + len(part))
-        columns: dict[str, Any] = {
-            "rows": part.rows,
-            "ids": part.ids,
-            "headers": part.headers,
-            "lengths": part.lengths,
-            "input_lengths": part.input_lengths,
-            "precision": part.precision,
-            **part.pooled,
-        }
-        for name, values in columns.items():
+        for name, values in part.columns.items():
             self.file[name][here] = values
+        self.checksums = checksums(part, self.checksums)
         if part.residues is not None:
             ends = self.residues_written + np.cumsum(part.lengths)
             self.file["offsets"][here.start + 1 : here.stop + 1] = ends
@@ -157,7 +180,10 @@ def create_embedding_file(
         if form.per_residue:
             create_in_place(file, "residues", (residues, *width), np.dtype(form.residue_dtype))
             file.create_dataset("offsets", (records + 1,), np.int64)
-        yield EmbeddingWriter(file, sink, form)
+        writer = EmbeddingWriter(file, sink, form)
+        yield writer
+        for name, crc in writer.checksums.items():
+            file[name].attrs[CHECKSUM] = np.uint32(crc)
         file.close()
         if sink.error:
             raise sink.error
@@ -186,9 +212,18 @@ def open_embedding_file(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+class DamagedError(Exception):
+    """What a file holds is not what was written to it."""
+
+
 def read_embeddings(file: h5py.File, form: OutputForm) -> Embeddings:
-    """Read a whole shard."""
-    return Embeddings(
+    """Read a whole shard.
+
+    Raises:
+        KeyError: something is missing, a checksum perhaps.
+        DamagedError: something has another checksum than when it was written.
+    """
+    part = Embeddings(
         rows=file["rows"][:],
         ids=list(file["ids"].asstr()[:]),
         headers=list(file["headers"].asstr()[:]),
@@ -198,6 +233,10 @@ def read_embeddings(file: h5py.File, form: OutputForm) -> Embeddings:
         pooled={name: file[name][:] for name in form.pooled_names},
         residues=file["residues"][:] if form.per_residue else None,
     )
+    for name, crc in checksums(part).items():
+        if crc != file[name].attrs[CHECKSUM]:
+            raise DamagedError(f"{name} has another checksum than when it was written")
+    return part
 
 
 def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:

@@ -22,7 +22,13 @@ from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
 from producer.console import console, print_line, say
-from producer.finish import check_output, report_failures, report_quarantined, write_output
+from producer.finish import (
+    check_output,
+    report_damage,
+    report_failures,
+    report_quarantined,
+    write_output,
+)
 from producer.jobs import LostWork
 from producer.local_job import EXIT_INTERRUPTED, run_local
 from producer.reader import Long, Unknown
@@ -283,6 +289,16 @@ def fetch(
     check_output(output)
     where = open_store(Settings.read(store=store).required_store())
     write_output(where, known_manifest(where, job), output)
+
+
+@app.command
+def verify(job: str, /, *, store: StoreUrl = None) -> None:
+    """Read all shards of a finished job, and say which are missing or damaged.
+
+    Needs the store alone, no Redis. Exit code 0: fetch would write every row, 1: it would not.
+    """
+    where = open_store(Settings.read(store=store).required_store())
+    report_damage(where, known_manifest(where, job))
 
 
 def known_progress(ledger: Ledger, job: str) -> Progress:

@@ -1,7 +1,7 @@
 """Shards to one file: rows in input order, rungs merged, every row with its precision."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from common.quarantine import read_quarantine
 from common.rungs import PRECISION_CODES
 from common.shard import (
     Array,
+    DamagedError,
     Embeddings,
     create_embedding_file,
     open_embedding_file,
@@ -33,7 +34,7 @@ from producer.shards import shards_of
 SHARDS_AHEAD = 2
 
 #: Attributes of a shard that are of that shard alone.
-OF_ONE_SHARD = ("precision", "tokens")
+OF_ONE_SHARD = ("precision", "tokens", "batch")
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ def fetch(
             written.
     """
     keys = shards_by_batch(store, manifest)
-    with opened_shard(store, keys[0][0]) as first:
-        attributes = {k: v for k, v in first.attrs.items() if k not in OF_ONE_SHARD}
+    attributes = attributes_of_job(store, keys)
     quarantined: list[Instability] = []
     codes = np.zeros(len(PRECISION_CODES), np.int64)
 
@@ -102,6 +102,23 @@ def fetch(
     )
 
 
+def attributes_of_job(store: Store, keys: Mapping[int, list[str]]) -> dict[str, Any]:
+    """What the first shard that can be read says of all of them.
+
+    Raises:
+        UserError: none can be read; what is wrong with the first.
+    """
+    problem: UserError | None = None
+    for batch in sorted(keys):
+        try:
+            with opened_shard(store, keys[batch][0]) as file:
+                return {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
+        except UserError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
 def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
     """Every batch's shards in the order in which they count.
 
@@ -134,7 +151,7 @@ def merged(
     Raises:
         UserError: rows that are neither in a shard nor quarantined: they wait for a retry.
     """
-    parts = [read_shard(store, manifest, key, attributes) for key in keys]
+    parts = [read_shard(store, manifest, index, key, attributes) for key in keys]
     if len(parts) == 1 and len(parts[0]) == manifest.batch_records[index]:
         return parts[0], ()
     whole = fill(store, manifest, index, parts, int(attributes["dim"]))
@@ -153,11 +170,17 @@ def merged(
 
 
 def read_shard(
-    store: Store, manifest: Manifest, key: str, attributes: dict[str, Any]
+    store: Store, manifest: Manifest, index: int, key: str, attributes: dict[str, Any]
 ) -> Embeddings:
     with opened_shard(store, key) as file:
         weights = file.attrs["weights"]
+        place = file.attrs["job"], int(file.attrs["batch"])
         embeddings = read_embeddings(file, manifest.form)
+    if place != (manifest.job, index):
+        raise UserError(
+            f"{store.url}/{key} is of batch {place[1]} of {place[0]}: delete it and submit the "
+            "same input again to have the right one computed."
+        )
     if weights != attributes["weights"]:
         raise UserError(
             f"{store.url}/{key} was computed with weights {weights}, others of this job with "
@@ -171,7 +194,7 @@ def opened_shard(store: Store, key: str) -> Iterator[h5py.File]:
     try:
         with store.open(key) as path, open_embedding_file(path) as file:
             yield file
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, DamagedError) as error:
         raise UserError(
             f"{store.url}/{key} cannot be read ({error}): delete it and submit the same input "
             "again to have it computed anew."

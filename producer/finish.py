@@ -13,6 +13,7 @@ from common.store import Store
 from producer.console import console, counted, say
 from producer.fetch import fetch
 from producer.tables import first_lines, problems
+from producer.verify import verify
 
 EXIT_FAILED = 1
 
@@ -75,3 +76,15 @@ def write_output(store: Store, manifest: Manifest, output: Path) -> None:
             say(f"  {line}")
     if fetched.warning:
         say(f"Mind: {fetched.warning}.")
+
+
+def report_damage(store: Store, manifest: Manifest) -> None:
+    """Read a job's shards and say what is wrong with them; exit with code 1 if anything is."""
+    with console.status(f"Reading the shards of {manifest.job} …"):
+        problems_found = verify(store, manifest)
+    for problem in problems_found:
+        say(problem)
+    whole = manifest.batches - len(problems_found)
+    say(f"{whole:,} of {manifest.batches:,} batches are there and as they were written.")
+    if problems_found:
+        sys.exit(EXIT_FAILED)

@@ -51,6 +51,7 @@ def attributes_of(
         "precision": outcome.precision.value,
         "tokens": outcome.tokens,
         "job": batch.job,
+        "batch": batch.index,
         "version": __version__,
         **windows,
         **({"warning": MEANINGLESS} if loaded.source.is_random else {}),

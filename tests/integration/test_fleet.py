@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 
 from common.embedded_redis import redis_server
@@ -61,6 +62,27 @@ def test_a_job_is_submitted_watched_and_fetched_by_its_name(fleet, tiny, example
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
     assert fetched.returncode == 0, fetched.stderr
     assert len(load(tmp_path / "e.h5")["rows"]) == 25
+
+
+def test_verify_finds_a_damaged_shard_and_submitting_again_repairs_it(
+    fleet, tiny, examples, tmp_path
+):
+    submit = ["submit", examples, "--model", tiny, MANY]
+    job = fleet.producer(*submit).stdout.strip()
+    with fleet.workers(tiny, tmp_path):
+        assert fleet.producer("watch", job).returncode == 0
+        whole = fleet.producer("verify", job)
+        assert whole.returncode == 0, whole.stderr
+        shard = sorted((tmp_path / "store" / job / "output").iterdir())[1]
+        with h5py.File(shard, "r+") as file:
+            file["mean"][0, 0] += 1
+        damaged = fleet.producer("verify", job)
+        assert damaged.returncode == 1
+        assert f"{shard.name} cannot be read (mean has another checksum" in damaged.stderr
+        shard.unlink()
+        assert fleet.producer(*submit).returncode == 0
+        assert fleet.producer("watch", job).returncode == 0
+    assert fleet.producer("verify", job).returncode == 0
 
 
 def test_an_input_in_the_bucket_is_read_from_there(s3_fleet, tiny, examples, tmp_path, monkeypatch):

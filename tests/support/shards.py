@@ -87,6 +87,7 @@ def store_shard(
         "precision": precision.value,
         "tokens": int(part.lengths.sum()) + SPECIAL_TOKENS * len(part),
         "job": manifest.job,
+        "batch": index,
         "warning": "nothing",
     }
     with store.create(shard_key(manifest.job, index, rung)) as path:

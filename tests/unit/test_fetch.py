@@ -18,6 +18,7 @@ from common.shard import Embeddings
 from common.store import FileStore
 from producer.fetch import fetch
 from producer.finish import write_output
+from producer.verify import verify
 from tests.support.jobs import SEEN, manifest_of
 from tests.support.shards import store_inputs, store_shard
 
@@ -427,7 +428,7 @@ def test_a_quarantine_of_another_batch_is_no_excuse(job, output):
     assert "row 0 first, have no numbers yet" in refusal(job, output)
 
 
-def test_rows_of_another_batch_are_refused_with_what_to_delete(job, output):
+def test_the_shard_of_another_batch_is_refused_with_what_to_delete(job, output):
     job.compute(0)
     job.compute(1)
     job.compute(2)
@@ -435,9 +436,45 @@ def test_rows_of_another_batch_are_refused_with_what_to_delete(job, output):
     other = job.store.get(shard_key(name, 1, Rung.FP16))
     job.store.put(shard_key(name, 0, Rung.FP16), other)
     assert refusal(job, output) == (
-        f"A shard of batch 0 of {name} has rows of another batch: delete "
-        f"{job.store.url}/{name}/output/0000000.* and submit again."
+        f"{job.store.url}/{name}/output/0000000.fp16.h5 is of batch 1 of {name}: delete it and "
+        "submit the same input again to have the right one computed."
     )
+
+
+def damage(job, index: int, dataset: str) -> None:
+    """Change one number of a shard, where it lies in the file."""
+    with (
+        job.store.open(shard_key(job.manifest.job, index, Rung.FP16)) as path,
+        h5py.File(path) as file,
+    ):
+        offset = file[dataset].id.get_offset()
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("dataset", ["mean", "residues", "rows", "lengths", "precision"])
+def test_a_shard_in_which_one_bit_has_changed_is_refused(job_of, output, dataset):
+    job = job_of(OutputForm(include=("mean", "per_residue"), max_residues=1022))
+    for index in range(3):
+        job.compute(index)
+    damage(job, 1, dataset)
+    message = refusal(job, output)
+    assert f"0000001.fp16.h5 cannot be read ({dataset} has another checksum" in message
+    assert not output.exists()
+
+
+def test_verify_names_every_batch_that_could_not_be_fetched(job):
+    for index in range(3):
+        job.compute(index)
+    assert verify(job.store, job.manifest) == []
+    damage(job, 0, "mean")
+    damage(job, 2, "lengths")
+    first, second = verify(job.store, job.manifest)
+    assert "0000000.fp16.h5 cannot be read (mean has another checksum" in first
+    assert "0000002.fp16.h5 cannot be read (lengths has another checksum" in second
 
 
 def test_a_damaged_quarantine_is_refused_with_what_to_delete(job, output):

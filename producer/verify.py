@@ -1,0 +1,36 @@
+"""All shards of a job read once: is every row there, and as it was written?"""
+
+from collections.abc import Callable
+
+from common.ahead import map_ahead
+from common.errors import UserError
+from common.manifest import Manifest
+from common.store import Store
+from producer.fetch import SHARDS_AHEAD, attributes_of_job, merged, shards_by_batch
+
+
+def verify(
+    store: Store, manifest: Manifest, on_rows: Callable[[int], None] = lambda _rows: None
+) -> list[str]:
+    """Read a finished job as ``fetch`` does, without writing.
+
+    Returns:
+        What is wrong, in words: one text for each batch that could not be fetched.
+
+    Raises:
+        UserError: batches have no shard at all.
+    """
+    keys = shards_by_batch(store, manifest)
+    attributes = attributes_of_job(store, keys)
+
+    def check(index: int) -> str | None:
+        try:
+            part, _ = merged(store, manifest, index, keys[index], attributes)
+        except UserError as error:
+            return str(error)
+        on_rows(len(part))
+        return None
+
+    return [
+        problem for problem in map_ahead(check, range(manifest.batches), SHARDS_AHEAD) if problem
+    ]
