@@ -43,7 +43,17 @@ STAGING_SECONDS = 60
 JOB_PARTS = ("leases", "owners", "attempts", "results", *(f"done:{rung}" for rung in Rung))
 
 
-SCRIPTS = ("claim", "renew", "release", "complete", "reopen", "resume", "expire", "progress")
+SCRIPTS = (
+    "claim",
+    "renew",
+    "release",
+    "complete",
+    "reopen",
+    "resume",
+    "cancel",
+    "expire",
+    "progress",
+)
 
 #: What is to be done about a row that is not finite: run it again at the next rung, or stop.
 OnInstability = Literal["retry", "fail"]
@@ -164,8 +174,21 @@ class Ledger:
         return True
 
     def resume(self, job: str, on_instability: OnInstability) -> None:
-        """Say what is to be done about instability from now on, and take back a stop."""
+        """Say what is to be done about instability from now on; a job that was stopped or cancelled
+        goes on.
+        """
         self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
+
+    def cancel(self, job: str) -> JobState | None:
+        """Give out no more of a job's batches, until it is resumed.
+
+        What is being computed is dropped at the next renewal of its claim; what is done stays.
+
+        Returns:
+            The job's state from now on: one that was finished stays so. None if it is not known.
+        """
+        state = self._scripts["cancel"](keys=[job_key(job)])
+        return None if state is None else JobState(state)
 
     def stops_at_instability(self, job: str) -> bool:
         return self.redis.hget(job_key(job), "on_instability") == "fail"
@@ -277,9 +300,9 @@ class Ledger:
         return Claim(outcome), int(attempt)
 
     def renew(self, batch: Batch, *, owner: str) -> bool:
-        """Prolong a claim; False if it is no longer this owner's."""
+        """Prolong a claim; False if it is no longer this owner's, or its job was cancelled."""
         key, field = job_key(batch.job), field_of(batch.index, batch.rung)
-        keys = [f"{key}:leases", f"{key}:owners"]
+        keys = [f"{key}:leases", f"{key}:owners", key]
         return bool(self._scripts["renew"](keys=keys, args=[field, owner, LEASE_SECONDS]))
 
     def release(self, batch: Batch, *, owner: str) -> bool:
@@ -342,7 +365,8 @@ class Ledger:
         self.redis.delete(f"{KEY_PREFIX}worker:{worker.name}")
 
     def workers(self) -> list[WorkerInfo]:
-        keys = sorted(self.redis.scan_iter(f"{KEY_PREFIX}worker:*"))
+        # Of all keys there are, a few for each job: by default Redis looks at ten in a round trip.
+        keys = sorted(self.redis.scan_iter(f"{KEY_PREFIX}worker:*", count=1000))
         texts = self.redis.mget(keys) if keys else []
         return [WorkerInfo.model_validate_json(text) for text in texts if text]
 

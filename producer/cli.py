@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from common import __version__
 from common.broker import connect, make_celery, queue_name
 from common.errors import UserError
-from common.ledger import Ledger, OnInstability, Progress, WorkerInfo
+from common.ledger import JobState, Ledger, OnInstability, Progress, WorkerInfo
 from common.manifest import Include, Manifest, OutputForm, ResidueDtype
 from common.modeltable import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
@@ -248,6 +248,19 @@ def jobs(*, broker: Broker = None) -> None:
     """List the jobs that Redis knows, newest first."""
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
     print_jobs(output_console(), filter(None, map(ledger.progress, ledger.jobs())))
+
+
+@app.command
+def cancel(job: str, /, *, broker: Broker = None) -> None:
+    """Stop a job: no more of its batches are given out, and what workers have of it is dropped.
+
+    What is done stays in the store; to submit the same input again goes on from there.
+    """
+    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
+    known_progress(ledger, job)
+    if ledger.cancel(job) is JobState.FINISHED:
+        raise UserError(f"Job {job} is finished: there is nothing to cancel.")
+    say(f"Job {job} is cancelled. To go on with it, submit the same input again.")
 
 
 @app.command

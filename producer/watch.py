@@ -84,7 +84,7 @@ def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress:
             "again, and it goes on from there."
         )
     if progress.state is JobState.CANCELLED:
-        raise UserError(f"Job {job} was cancelled.")
+        raise UserError(f"Job {job} was cancelled. To go on with it, submit the same input again.")
     if progress.state is JobState.STOPPED:
         raise UserError(stopped(ledger, job))
     tokens_per_second = speed.update(time.monotonic(), progress.count("tokens_done"))

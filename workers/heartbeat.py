@@ -20,6 +20,7 @@ class Heartbeat:
         self.ledger = ledger
         self.info = info
         self._held: dict[str, Batch] = {}  # by owner
+        self._lost: set[str] = set()  # owners whose batches are no longer theirs
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -47,6 +48,11 @@ class Heartbeat:
         finally:
             with self._lock:
                 del self._held[owner]
+                self._lost.discard(owner)
+
+    def is_lost(self, owner: str) -> bool:
+        """Whether a claim that is held could not be renewed: taken over, or its job cancelled."""
+        return owner in self._lost
 
     def _beat(self) -> None:
         while True:
@@ -56,8 +62,15 @@ class Heartbeat:
                     held = dict(self._held)
                 for owner, batch in held.items():
                     if not self.ledger.renew(batch, owner=owner):
-                        log.warning("Batch %d of %s is no longer ours.", batch.index, batch.job)
+                        self._give_up(owner, batch)
             except RedisError as error:
                 log.warning("The ledger did not answer (%s); trying again.", error)
             if self._stop.wait(RENEW_SECONDS):
                 return
+
+    def _give_up(self, owner: str, batch: Batch) -> None:
+        log.warning("Batch %d of %s is no longer ours.", batch.index, batch.job)
+        with self._lock:
+            # It may have been completed meanwhile.
+            if owner in self._held:
+                self._lost.add(owner)

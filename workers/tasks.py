@@ -42,7 +42,9 @@ T = TypeVar("T")
 
 
 class NotOursError(Exception):
-    """The batch was taken over while it was computed: whoever has it now writes it."""
+    """The batch was taken over while it was computed: whoever has it now writes it. Or its job was
+    cancelled.
+    """
 
 
 class GiveBackError(Exception):
@@ -98,7 +100,11 @@ class BatchRunner:
             with trace.span("complete"):
                 self.ledger.complete(result, owner=owner)
         except NotOursError:
-            log.warning("Batch %d of %s was taken over: dropped here.", batch.index, batch.job)
+            log.warning(
+                "Batch %d of %s is dropped: taken over, or cancelled.", batch.index, batch.job
+            )
+            # If it is ours still, it need not wait for the lease to run out should it be resumed.
+            self.ledger.release(batch, owner=owner)
             return
         except RedisError as error:
             # Given back while our own lease still stands, it would be dropped as held by another.
@@ -213,7 +219,7 @@ class BatchRunner:
             records,
             manifest.form,
             rung=batch.rung,
-            between_packs=self._stop_if_asked,
+            between_packs=lambda: self._stop_if_not_ours(owner),
         )
         # A shard of other rows must not replace the one that was counted.
         if not self.ledger.renew(batch, owner=owner):
@@ -262,6 +268,11 @@ class BatchRunner:
                 self.stopping.wait(pause)
                 self._stop_if_asked()
         return action()
+
+    def _stop_if_not_ours(self, owner: str) -> None:
+        self._stop_if_asked()
+        if self.heartbeat.is_lost(owner):
+            raise NotOursError
 
     def _stop_if_asked(self) -> None:
         if self.stopping.is_set():

@@ -64,6 +64,27 @@ def test_a_job_is_submitted_watched_and_fetched_by_its_name(fleet, tiny, example
     assert len(load(tmp_path / "e.h5")["rows"]) == 25
 
 
+def test_a_cancelled_job_is_not_computed_until_it_is_submitted_again(
+    fleet, tiny, examples, tmp_path
+):
+    submit = ["submit", examples, "--model", tiny, MANY]
+    job = fleet.producer(*submit).stdout.strip()
+    cancelled = fleet.producer("cancel", job)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert "submit the same input again" in cancelled.stderr
+    assert "cancelled" in fleet.producer("jobs").stdout
+    watched = fleet.producer("watch", job)
+    assert (watched.returncode, "was cancelled" in watched.stderr) == (2, True)
+    with fleet.workers(tiny, tmp_path):
+        wait_until(lambda: not fleet.ledger.queued(fleet.ledger.progress(job).queue), 30)
+        assert fleet.ledger.progress(job).batches_done == 0
+        assert fleet.producer(*submit, "-o", tmp_path / "e.h5").returncode == 0
+    assert len(load(tmp_path / "e.h5")["rows"]) == 25
+    late = fleet.producer("cancel", job)
+    assert (late.returncode, "nothing to cancel" in late.stderr) == (2, True)
+    assert fleet.producer("cancel", "none").returncode == 2
+
+
 def test_verify_finds_a_damaged_shard_and_submitting_again_repairs_it(
     fleet, tiny, examples, tmp_path
 ):

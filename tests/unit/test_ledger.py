@@ -241,7 +241,7 @@ def test_a_batch_of_a_job_that_nobody_knows_is_unknown_and_leaves_nothing(ledger
 
 
 def test_a_batch_of_a_cancelled_job_is_not_given_out(ledger):
-    ledger.redis.hset(job_key(BATCH.job), "state", JobState.CANCELLED)
+    assert ledger.cancel(BATCH.job) is JobState.CANCELLED
     assert claim(ledger) is Claim.CANCELLED
     assert progress_of(ledger).state is JobState.CANCELLED
 
@@ -746,12 +746,30 @@ def test_a_job_stops_even_if_it_was_its_last_batch_and_no_rung_is_left(ledger):
     assert progress_of(ledger).finished
 
 
-def test_a_job_that_was_cancelled_stays_so_when_it_would_stop_and_when_it_is_resumed(ledger):
-    ledger.redis.hset(job_key(BATCH.job), "state", JobState.CANCELLED)
+def test_a_job_that_was_cancelled_stays_so_when_it_would_stop_and_goes_on_when_resumed(ledger):
+    ledger.cancel(BATCH.job)
     ledger.complete(unstable(BATCH, stops_job=True))
     assert progress_of(ledger).state is JobState.CANCELLED
     ledger.resume(BATCH.job, "retry")
-    assert progress_of(ledger).state is JobState.CANCELLED
+    assert progress_of(ledger).state is JobState.OPEN
+    assert claim(ledger, OTHER) is Claim.TAKEN
+
+
+def test_a_batch_of_a_cancelled_job_cannot_be_renewed_until_the_job_goes_on(ledger):
+    claim(ledger, owner="a")
+    ledger.cancel(BATCH.job)
+    assert not ledger.renew(BATCH, owner="a")
+    ledger.resume(BATCH.job, "retry")
+    assert ledger.renew(BATCH, owner="a")
+
+
+def test_a_job_that_is_finished_or_unknown_cannot_be_cancelled(ledger):
+    ledger.complete(ok(BATCH))
+    ledger.complete(ok(OTHER))
+    assert ledger.cancel(BATCH.job) is JobState.FINISHED
+    assert progress_of(ledger).finished
+    assert ledger.cancel("unknown") is None
+    assert ledger.progress("unknown") is None
 
 
 def test_a_job_that_finished_stays_so_when_it_is_resumed(ledger):
@@ -917,7 +935,8 @@ class Fleet(RuleBasedStateMachine):
         if place not in self.done or self.done[place].status is not Status.FAILED:
             return False
         del self.done[place], self.attempts[place]
-        self.state = JobState.OPEN
+        if self.state is not JobState.CANCELLED:
+            self.state = JobState.OPEN
         return True
 
     def follower(self, result: BatchResult) -> BatchResult | None:
@@ -956,8 +975,8 @@ class Fleet(RuleBasedStateMachine):
 
     def try_to_take(self, place: Place, owner: str) -> None:
         found = self.ledger.claim(self.messages[place], owner=owner, weights=WEIGHTS)
-        if self.state is JobState.STOPPED:
-            assert found == (Claim.STOPPED, 0)
+        if self.state in (JobState.STOPPED, JobState.CANCELLED):
+            assert found == (Claim(self.state), 0)
         elif place in self.done:
             assert found == (Claim.DONE, 0)
         elif self.held(place) and self.owner[place] != owner:
@@ -973,6 +992,7 @@ class Fleet(RuleBasedStateMachine):
     def renew_or_release(self, data: st.DataObject, owner: str, release: bool) -> None:
         place = self.any_place(data)
         is_owner = self.owner.get(place) == owner
+        is_owner &= release or self.state is not JobState.CANCELLED
         action = self.ledger.release if release else self.ledger.renew
         assert action(self.messages[place], owner=owner) == is_owner
         if is_owner and release:
@@ -1029,9 +1049,15 @@ class Fleet(RuleBasedStateMachine):
     def resume(self, policy: OnInstability) -> None:
         self.ledger.resume(self.manifest.job, policy)
         self.policy = policy
-        if self.state is JobState.STOPPED:
+        if self.state in (JobState.STOPPED, JobState.CANCELLED):
             finished = self.batches_done() == BATCHES
             self.state = JobState.FINISHED if finished else JobState.OPEN
+
+    @rule()
+    def cancel(self) -> None:
+        if self.state in (JobState.OPEN, JobState.STOPPED):
+            self.state = JobState.CANCELLED
+        assert self.ledger.cancel(self.manifest.job) is self.state
 
     @precondition(lambda self: len(self.done) > 3 and not self.wiped)
     @rule()

@@ -18,7 +18,13 @@ from redis.exceptions import RedisError
 from common import __version__
 from common.batchfile import Record
 from common.errors import UserError
-from common.layout import input_key, manifest_key, quarantine_key, shard_key
+from common.layout import (
+    input_key,
+    manifest_key,
+    output_prefix,
+    quarantine_key,
+    shard_key,
+)
 from common.ledger import (
     LEASE_SECONDS,
     JobState,
@@ -367,6 +373,24 @@ def test_a_claim_is_renewed_while_its_batch_is_computed(world, batch, monkeypatc
     assert world.progress.leased == 0
 
 
+def test_a_batch_of_a_job_that_is_cancelled_is_dropped_between_two_packs(world, batch, monkeypatch):
+    monkeypatch.setattr("workers.heartbeat.RENEW_SECONDS", 0.01)
+    heartbeat = Heartbeat(world.ledger, WORKER)
+
+    def cancel_and_wait() -> None:
+        world.ledger.cancel(batch.job)
+        wait_until(lambda: heartbeat._lost, 10)
+
+    heartbeat.start()
+    try:
+        world.runner(FakeEngine(during=cancel_and_wait), heartbeat=heartbeat).run(batch)
+    finally:
+        heartbeat.stop()
+    assert world.progress.rows_by_precision == {}
+    assert world.progress.leased == 0
+    assert list(world.store.keys(output_prefix(batch.job))) == []
+
+
 # --- rows that are not finite -------------------------------------------------------------------
 
 
@@ -646,7 +670,7 @@ def test_a_late_owner_writes_nothing_and_reports_nothing(world, batch, lost, bad
         runner.run(batch)
     assert state_of(world) == states[0]
     assert world.store.written == world.published == runner.stopping.waits == []
-    assert "Batch 0 of job-0123456789ab was taken over: dropped here" in caplog.text
+    assert "Batch 0 of job-0123456789ab is dropped: taken over, or cancelled" in caplog.text
     assert "Numerical instability" not in caplog.text
 
 

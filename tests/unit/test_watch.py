@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from common.errors import UserError
-from common.ledger import JobState, Progress, WorkerInfo, job_key
+from common.ledger import JobState, Progress, WorkerInfo
 from common.rungs import Rung
 from producer.watch import Speed, describe, duration, look
 from tests.support.jobs import SEEN, manifest_of, ok, progress, unstable
@@ -187,7 +187,7 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
 
 
 def test_a_job_that_was_cancelled_ends_the_watch(ledger, shown):
-    ledger.redis.hset(job_key(JOB), "state", JobState.CANCELLED)
+    ledger.cancel(JOB)
     with pytest.raises(UserError, match=f"Job {JOB} was cancelled"):
         look(ledger, JOB, Speed(), shown)
 
