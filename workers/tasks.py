@@ -5,6 +5,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import NoReturn, TypeVar
@@ -104,7 +105,8 @@ class BatchRunner:
                 "Batch %d of %s is dropped: taken over, or cancelled.", batch.index, batch.job
             )
             # If it is ours still, it need not wait for the lease to run out should it be resumed.
-            self.ledger.release(batch, owner=owner)
+            with suppress(RedisError):
+                self.ledger.release(batch, owner=owner)
             return
         except RedisError as error:
             # Given back while our own lease still stands, it would be dropped as held by another.
