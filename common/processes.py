@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+#: Lines of a log that explain a process's end.
+LOG_TAIL = 12
 
 
 def start_dependent(
@@ -31,6 +35,12 @@ def start_dependent(
 
 def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_of_log(log: Path) -> str:
+    """The last lines of a process's log, for a message on why it ended."""
+    lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def stop(process: "subprocess.Popen[bytes]", grace_seconds: float) -> int:

@@ -16,14 +16,11 @@ from subprocess import Popen
 
 from common.embedded_redis import redis_server
 from common.errors import UserError
-from common.processes import start_dependent, stop
+from common.processes import end_of_log, start_dependent, stop
 from common.rungs import PrecisionChoice
 
 #: A worker hands its batches back within seconds.
 WORKER_STOP_SECONDS = 40.0
-
-#: Lines of a worker's log that explain its end.
-LOG_TAIL = 12
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,7 @@ class LocalFleet:
         if self.redis.poll() is not None:
             raise UserError("The embedded Redis ended. Run the same command again to go on.")
         if self.worker.poll() is not None:
-            lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-            raise UserError("The worker ended:\n" + "\n".join(f"  {line}" for line in lines))
+            raise UserError(f"The worker ended:\n{end_of_log(self.log)}")
 
 
 @contextmanager

@@ -52,6 +52,31 @@ class DeviceLostError(Exception):
     """After a CUDA error every later call fails too, until a new process begins."""
 
 
+#: How errors of the device begin, PyTorch's and Triton's.
+DEVICE_ERROR = re.compile(r"CUDA error|Triton Error \[CUDA\]")
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Tell errors after which the device is of no more use from all others.
+
+    Raises:
+        torch.OutOfMemoryError: whoever ran out of memory.
+        DeviceLostError: any other error of the device.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if DEVICE_ERROR.search(str(error)) is None:
+            raise
+        first_line = str(error).splitlines()[0]
+        if "out of memory" in first_line:
+            raise torch.OutOfMemoryError(first_line) from error
+        raise DeviceLostError(first_line) from error
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the engine made of a batch."""
@@ -92,8 +117,7 @@ class Engine:
             segments, rest = divmod((1 + PACKS_AHEAD) * tokens, TRIAL_LENGTH)
             lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
             work = made_up_work(self.loaded.spec, lengths, self.precision)
-            with device_errors():
-                self._run_packs(work, tokens, lambda: None)
+            self._run_packs(work, tokens, lambda: None)
 
         tokens = pack_tokens_that_fit(run, self.pack_tokens[self.precision])
         self.pack_tokens = dict.fromkeys(self.models, tokens)
@@ -101,8 +125,7 @@ class Engine:
 
     def run_pack(self, work: Work) -> PackResult:
         """Run a batch as one pack, whatever its size."""
-        with device_errors():
-            [result] = self._run_packs(work, len(work.tokens.ids), lambda: None)
+        [result] = self._run_packs(work, len(work.tokens.ids), lambda: None)
         return result
 
     def embed(
@@ -128,12 +151,13 @@ class Engine:
             DeviceLostError: the device is of no more use to this process.
         """
         precision = rung if rung in self.models else self.precision
-        with trace.span("tokenise"), device_errors():
+        with trace.span("tokenise"):
             work = self._prepare(records, form, precision)
         parts = self._run(work, between_packs)
         with trace.span("assemble"):
             return self._assemble(work, parts)
 
+    @device_errors()
     def _prepare(self, records: Sequence[Record], form: OutputForm, precision: Rung) -> Work:
         sequences = [record.residues[: form.embedded(len(record.residues))] for record in records]
         firsts: Sequence[int] = range(len(sequences))
@@ -157,13 +181,13 @@ class Engine:
             residues=residues,
         )
 
+    @device_errors()
     def _run(self, work: Work, between_packs: Callable[[], None]) -> list[PackResult]:
         """Run all packs; if one does not fit the device, start again with smaller ones."""
         while True:
             budget = self.pack_tokens[work.precision]
             try:
-                with device_errors():
-                    return self._run_packs(work, budget, between_packs)
+                return self._run_packs(work, budget, between_packs)
             except torch.OutOfMemoryError:
                 # A smaller pack is no help if one record alone is too large for the device.
                 if budget <= SMALLEST_PACK_TOKENS or work.tokens.lengths.max() >= budget:
@@ -175,9 +199,9 @@ class Engine:
                         "Out of device memory: packs in %s are now %d tokens.",
                         *(work.precision, smaller),
                     )
-            with device_errors():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
 
+    @device_errors()
     def _run_packs(
         self, work: Work, budget: int, between_packs: Callable[[], None]
     ) -> list[PackResult]:
@@ -241,28 +265,3 @@ class Engine:
         tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
         seconds = sum(part.seconds for part in parts)
         return Outcome(embeddings, unstable, work.precision, tokens, seconds)
-
-
-#: How errors of the device begin, PyTorch's and Triton's.
-DEVICE_ERROR = re.compile(r"CUDA error|Triton Error \[CUDA\]")
-
-
-@contextmanager
-def device_errors() -> Iterator[None]:
-    """Tell errors after which the device is of no more use from all others.
-
-    Raises:
-        torch.OutOfMemoryError: whoever ran out of memory.
-        DeviceLostError: any other error of the device.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        if DEVICE_ERROR.search(str(error)) is None:
-            raise
-        first_line = str(error).splitlines()[0]
-        if "out of memory" in first_line:
-            raise torch.OutOfMemoryError(first_line) from error
-        raise DeviceLostError(first_line) from error

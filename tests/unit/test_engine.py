@@ -266,7 +266,7 @@ def test_a_row_that_is_not_stored_may_be_too_large_for_its_type(engine, records)
     """It is not finite elsewhere: its neighbours are kept, and it goes on to the next rung."""
     engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = 1e5
     engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx("U"), 0] = torch.nan
-    spoiled = [record._replace(residues=record.residues) for record in records]
+    spoiled = list(records)
     spoiled[3] = records[3]._replace(residues=RARE + "U" + records[3].residues[2:])
     form = OutputForm(include=("per_residue",), layers=(0,), max_residues=1022)
     found = engine.embed(spoiled, form)

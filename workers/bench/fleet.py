@@ -21,7 +21,7 @@ from common.layout import input_key
 from common.ledger import Ledger, Progress
 from common.manifest import InputReport, Manifest, OutputForm, write_manifest
 from common.modeltable import ModelSource, ModelSpec
-from common.processes import start_dependent, stop
+from common.processes import end_of_log, start_dependent, stop
 from common.rungs import Rung
 from common.store import Store, open_store
 from workers.bench.proteins import random_sequences
@@ -34,8 +34,6 @@ START_SECONDS, STALL_SECONDS = 600.0, 180.0
 
 POLL_SECONDS = 0.02
 STOP_SECONDS = 60.0
-
-LOG_TAIL = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,8 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         broker_url = f"unix://{sockets}/redis.sock?db=0"
         ledger = Ledger(connect(broker_url))
         fill_queue(plan, store, ledger, broker_url)
-        log = stack.enter_context((sockets / "worker.log").open("wb+"))
+        log_path = sockets / "worker.log"
+        log = stack.enter_context(log_path.open("wb"))
         environment = os.environ | {
             "VIRNUCPRO_BROKER_URL": broker_url,
             "VIRNUCPRO_STORE": store.url,
@@ -97,9 +96,7 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         try:
             return watch(ledger, worker, started, plan.workers)
         except WorkerFailedError as error:
-            log.seek(0)
-            lines = log.read().decode(errors="replace").splitlines()[-LOG_TAIL:]
-            raise UserError(f"{error}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+            raise UserError(f"{error}:\n{end_of_log(log_path)}") from None
 
 
 class WorkerFailedError(Exception):

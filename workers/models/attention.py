@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.models.kernels import HALF_DTYPES
 from workers.models.kernels import attention as own_kernel
+from workers.models.kernels import has_matrix_units
 
 #: FlashAttention-2 has no wider heads.
 LARGEST_HEAD = 256
@@ -46,10 +46,8 @@ VARLEN_KERNEL = FLASH_ATTN or find_torch_varlen()
 
 def can_run(kernel: Kernel | None, device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether there is such a FlashAttention, and it takes queries like these."""
-    if kernel is None or device.type != "cuda" or dtype not in HALF_DTYPES:
-        return False
-    is_ampere = torch.cuda.get_device_capability(device) >= (8, 0)
-    return is_ampere and head_dim % 8 == 0 and head_dim <= LARGEST_HEAD
+    fits = head_dim % 8 == 0 and head_dim <= LARGEST_HEAD
+    return kernel is not None and fits and has_matrix_units(device, dtype)
 
 
 def nan_beyond(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,14 +12,20 @@ try:
 except ImportError:
     triton = None
 
-__all__ = ["HALF_DTYPES", "can_run", "triton"]
+__all__ = ["can_run", "has_matrix_units", "triton"]
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 def can_run(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the kernels run there, on numbers of that type."""
-    if triton is None or device.type != "cuda" or dtype not in HALF_DTYPES:
+    return triton is not None and has_matrix_units(device, dtype)
+
+
+def has_matrix_units(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether Triton and FlashAttention multiply such numbers in matrix units there: not on GPUs
+    before Ampere.
+    """
+    if device.type != "cuda" or dtype not in HALF_DTYPES:
         return False
-    # On GPUs before Ampere Triton multiplies without matrix units.
     return torch.cuda.get_device_capability(device) >= (8, 0)
