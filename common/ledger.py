@@ -11,7 +11,9 @@ Keys, each after ``virnucpro:``
     job:<job>:staging           who writes its input now; expires
     job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON; one with
                                 rows that go on stays until the next rung's result is there
+    job:<job>:events            list of what went wrong and was mended, newest first
     worker:<name>               what a live worker serves; expires
+    dead                        list of messages that no worker could read, newest first
 
 The store is the truth: a ledger that is gone can be built again from it.
 """
@@ -26,8 +28,9 @@ from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
 from common.broker import KEY_PREFIX
+from common.events import DeadLetter, Event
 from common.manifest import Manifest
-from common.messages import Batch, BatchResult, retry_of
+from common.messages import Batch, BatchResult, Document, retry_of
 from common.rungs import Rung, ladder
 
 #: Seconds that a claim lasts without renewal, and between renewals.
@@ -40,7 +43,12 @@ WORKER_TTL_SECONDS = 30
 STAGING_SECONDS = 60
 
 #: Keys of a job beside its hash.
-JOB_PARTS = ("leases", "owners", "attempts", "results", *(f"done:{rung}" for rung in Rung))
+JOB_PARTS = ("leases", "owners", "attempts", "results", "events", *(f"done:{r}" for r in Rung))
+
+#: Events of a job, and dead letters, that are kept; older ones are in the logs.
+EVENTS_KEPT = 1000
+
+DEAD_LETTERS = f"{KEY_PREFIX}dead"
 
 
 SCRIPTS = (
@@ -349,6 +357,32 @@ class Ledger:
         key = job_key(job)
         fields = self._scripts["expire"](keys=[key, f"{key}:leases", f"{key}:owners"])
         return sorted((int(index), Rung(rung)) for index, rung in (f.split(".") for f in fields))
+
+    # --- events -------------------------------------------------------------------------------
+
+    def note(self, event: Event) -> None:
+        """Keep an event with its job."""
+        self._keep(f"{job_key(event.job or '')}:events", event)
+
+    def events(self, job: str, count: int = EVENTS_KEPT) -> list[Event]:
+        """A job's latest events, newest first."""
+        texts = self.redis.lrange(f"{job_key(job)}:events", 0, count - 1)
+        return [Event.model_validate_json(text) for text in cast(list[str], texts)]
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Keep a message that no worker can read, for people to look at."""
+        self._keep(DEAD_LETTERS, letter)
+
+    def dead_letters(self, count: int = EVENTS_KEPT) -> list[DeadLetter]:
+        """The latest dead letters, newest first."""
+        texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
+        return [DeadLetter.model_validate_json(text) for text in texts]
+
+    def _keep(self, key: str, document: Document) -> None:
+        with self.redis.pipeline(transaction=True) as together:
+            together.lpush(key, document.model_dump_json(exclude_none=True))
+            together.ltrim(key, 0, EVENTS_KEPT - 1)
+            together.execute()
 
     # --- queues and workers -------------------------------------------------------------------
 
