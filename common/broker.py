@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from common.errors import UserError
-from common.messages import Batch
+from common.messages import Batch, Priority
 from common.modeltable import ModelSource
 from common.rungs import Rung
 
@@ -49,12 +49,21 @@ TRANSPORT_OPTIONS = {
 }
 
 
-def queue_name(model: ModelSource, first: Rung, rung: Rung) -> str:
+def queue_name(
+    model: ModelSource, first: Rung, rung: Rung, priority: Priority = Priority.NORMAL
+) -> str:
     """The queue of a model's batches at a rung of the ladder that begins at ``first``.
 
-    Such as ``esm2_t33_650M_UR50D.fp16``, and ``esm2_t33_650M_UR50D.fp16.fp32`` for retries.
+    Such as ``esm2_t33_650M_UR50D.fp16``, and ``esm2_t33_650M_UR50D.fp16.fp32`` for retries; with
+    ``high.`` or ``low.`` before it unless the priority is normal.
     """
-    return f"{model.queue}.{first}" if rung is first else f"{model.queue}.{first}.{rung}"
+    before = "" if priority is Priority.NORMAL else f"{priority}."
+    return f"{before}{model.queue}.{first}" + ("" if rung is first else f".{rung}")
+
+
+def queue_of_batch(batch: Batch) -> str:
+    """The queue that a batch is sent to."""
+    return queue_name(ModelSource.parse(batch.model), batch.first, batch.rung, batch.priority)
 
 
 def queue_of(name: str) -> Queue:
@@ -107,7 +116,7 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
                 app.send_task(
                     EMBED_TASK,
                     kwargs=batch.model_dump(mode="json"),
-                    queue=queue_of(queue_name(model, batch.first, batch.rung)),
+                    queue=queue_of(queue_name(model, batch.first, batch.rung, batch.priority)),
                     producer=producer,
                 )
                 count += 1

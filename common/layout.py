@@ -11,6 +11,10 @@ def manifest_key(job: str) -> str:
     return f"{job}/manifest.json"
 
 
+def closed_key(job: str) -> str:
+    return f"{job}/closed.json"
+
+
 def input_key(job: str, batch: int) -> str:
     return f"{job}/input/{batch:07d}.fasta"
 

@@ -4,26 +4,35 @@ Keys, each after ``virnucpro:``
 
     jobs                        sorted set of jobs by creation
     job:<job>                   hash of counters and state
+    job:<job>:begun             bitmap of batches that were claimed or are done
     job:<job>:done:<rung>       bitmap of batches
     job:<job>:leases            sorted set of <batch>.<rung> by expiry, in Redis's time
     job:<job>:owners            hash of <batch>.<rung>: who holds the lease
-    job:<job>:attempts          hash of <batch>.<rung>: claims so far
+    job:<job>:attempts          hash of <batch>.<rung>: claims so far, until it is done
+    job:<job>:deaths            hash of <batch>.<rung>: leases that ran out, until it is done
+    job:<job>:trails            hash of <batch>.<rung>: what a careful owner is at, as JSON
     job:<job>:staging           who writes its input now; expires
     job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON; one with
-                                rows that go on stays until the next rung's result is there
+                                rows that go on stays until the next rung's result is there. Rows
+                                that were given up at once are under <batch>.<rung>.poison
     job:<job>:events            list of what went wrong and was mended, newest first
+    keeper:<store>              who keeps the jobs of a store now; expires
+    kept:<store>                there since a keeper has looked for the store's jobs
     worker:<name>               what a live worker serves; expires
     dead                        list of messages that no worker could read, newest first
 
 The store is the truth: a ledger that is gone can be built again from it.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
 from typing import Any, Literal, cast
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
@@ -39,11 +48,21 @@ RENEW_SECONDS = 10
 
 WORKER_TTL_SECONDS = 30
 
-#: How long a producer that is gone keeps others from staging its job.
+#: How long a producer that is gone keeps others from staging its job, and a keeper from keeping.
 STAGING_SECONDS = 60
+KEEPING_SECONDS = 15
+
+#: Before the name of a keeper that is there for want of a better one.
+STEPS_BACK = "watch/"
+
+#: Messages of a queue that are read in one round trip.
+LOOKED_AT_TOGETHER = 500
 
 #: Keys of a job beside its hash.
-JOB_PARTS = ("leases", "owners", "attempts", "results", "events", *(f"done:{r}" for r in Rung))
+JOB_PARTS = (
+    *("begun", "leases", "owners", "attempts", "deaths", "trails", "results", "events"),
+    *(f"done:{rung}" for rung in Rung),
+)
 
 #: Events of a job, and dead letters, that are kept; older ones are in the logs.
 EVENTS_KEPT = 1000
@@ -52,21 +71,15 @@ DEAD_LETTERS = f"{KEY_PREFIX}dead"
 
 
 SCRIPTS = (
-    "claim",
-    "renew",
-    "release",
-    "complete",
-    "reopen",
-    "resume",
-    "cancel",
-    "expire",
-    "progress",
+    *("claim", "renew", "release", "follow", "complete", "reopen", "expire"),
+    *("resume", "cancel", "advance", "progress", "states", "to_front"),
 )
 
 #: What is to be done about a row that is not finite: run it again at the next rung, or stop.
 OnInstability = Literal["retry", "fail"]
 
 Field = str | int | float
+Flags = npt.NDArray[np.bool_]
 
 
 class Claim(StrEnum):
@@ -79,6 +92,33 @@ class Claim(StrEnum):
     STOPPED = "stopped"
     OTHER_WEIGHTS = "other_weights"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of a claim, and what is known of earlier ones of the same batch and rung."""
+
+    claim: Claim
+    number: int = 0  # of this attempt, from 1
+    deaths: int = 0  # owners that went away without a word
+    lost_by: str = ""  # the owner whose lease had run out, if it is taken over from one
+
+
+class Release(StrEnum):
+    """Why a batch is given back."""
+
+    UNBEGUN = "unbegun"  # through no fault of its own: it is no attempt
+    FAILED = "failed"
+    DIED = "died"  # it ended its process
+
+
+class Trail(BaseModel):
+    """What is known of a batch that ends its processes: written before each row is computed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int | None = None  # that is being computed, alone
+    blamed: dict[int, int] = {}  # rows that were being computed when a process ended: how often
 
 
 class JobState(StrEnum):
@@ -100,6 +140,8 @@ class Progress:
     batches: int
     records: int
     tokens: int
+    published: int  # the job's first batches, that were sent to the queue
+    waiting: int  # of these, those that nobody has begun
     leased: int
     counts: dict[str, int]
     weights: str | None
@@ -181,11 +223,14 @@ class Ledger:
             together.execute()
         return True
 
-    def resume(self, job: str, on_instability: OnInstability) -> None:
+    def resume(self, job: str, on_instability: OnInstability) -> bool:
         """Say what is to be done about instability from now on; a job that was stopped or cancelled
-        goes on.
+        goes on, with its batches to be published again.
+
+        Returns:
+            Whether it was stopped or cancelled.
         """
-        self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
+        return bool(self._scripts["resume"](keys=[job_key(job)], args=[on_instability]))
 
     def cancel(self, job: str) -> JobState | None:
         """Give out no more of a job's batches, until it is resumed.
@@ -205,10 +250,17 @@ class Ledger:
         """All jobs, newest first."""
         return cast(list[str], self.redis.zrevrange(f"{KEY_PREFIX}jobs", 0, -1))
 
+    def states(self) -> dict[str, tuple[JobState, float]]:
+        """The state of every job, and when it was submitted; newest first."""
+        flat = self._scripts["states"](keys=[f"{KEY_PREFIX}jobs"], args=[job_key("")])
+        entries = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return {job: (JobState(state), float(created)) for job, state, created in entries}
+
     def progress(self, job: str) -> Progress | None:
         """A job's counters, or None if there is no such job."""
         key = job_key(job)
-        flat, leased = self._scripts["progress"](keys=[key, f"{key}:leases"])
+        keys = [key, f"{key}:leases", f"{key}:begun"]
+        flat, leased, waiting = self._scripts["progress"](keys=keys)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
@@ -222,6 +274,8 @@ class Ledger:
             batches=int(fields["batches"]),
             records=int(fields["records"]),
             tokens=int(fields["tokens"]),
+            published=int(fields.get("published", 0)),
+            waiting=max(0, int(waiting)),
             leased=int(leased),
             counts={name: int(value) for name, value in fields.items() if name not in text},
             weights=fields.get("weights"),
@@ -238,22 +292,49 @@ class Ledger:
         text = cast(str | None, self.redis.hget(f"{job_key(job)}:results", field_of(index, rung)))
         return None if text is None else BatchResult.model_validate_json(text)
 
-    def done(self, manifest: Manifest, rung: Rung) -> set[int]:
-        """Batches of the job that have a result at a rung."""
-        bitmap: bytes | None = self.redis.execute_command(
-            "GET", f"{job_key(manifest.job)}:done:{rung}", NEVER_DECODE=True
-        )
-        return {index for index in range(manifest.batches) if is_set(bitmap or b"", index)}
+    def done(self, manifest: Manifest, rung: Rung) -> Flags:
+        """Which batches of the job have a result at a rung: a boolean for each."""
+        return self._flags(manifest, f"done:{rung}")
 
-    def outstanding(self, manifest: Manifest) -> Iterator[Batch]:
-        """Batches of the job that have no result at a rung that is theirs, and no lease."""
-        leased = set(self.redis.zrange(f"{job_key(manifest.job)}:leases", 0, -1))
-        done = self.done(manifest, manifest.rung)
+    def begun(self, manifest: Manifest) -> Flags:
+        """Which batches of the job were claimed at least once, or are done."""
+        return self._flags(manifest, "begun")
+
+    def _flags(self, manifest: Manifest, part: str) -> Flags:
+        bitmap: bytes | None = self.redis.execute_command(
+            "GET", f"{job_key(manifest.job)}:{part}", NEVER_DECODE=True
+        )
+        # As Redis's GETBIT: bit 0 is the first byte's highest.
+        bits = np.unpackbits(np.frombuffer(bitmap or b"", np.uint8), count=manifest.batches)
+        return bits.astype(bool)
+
+    def leased(self, job: str) -> set[tuple[int, Rung]]:
+        """Which batches, at which rung, somebody holds, or held until lately."""
+        fields = cast(list[str], self.redis.zrange(f"{job_key(job)}:leases", 0, -1))
+        return set(map(place_of, fields))
+
+    def advance(self, manifest: Manifest, published: int) -> None:
+        """Note that a job's batches have been published up to one without ``published``, which is
+        a multiple of eight or the number of batches.
+        """
+        args: list[Field] = [published, manifest.created.timestamp()]
+        self._scripts["advance"](keys=[job_key(manifest.job)], args=args)
+
+    def outstanding(self, manifest: Manifest, published: int | None = None) -> Iterator[Batch]:
+        """Batches that have no result at a rung that is theirs, and no lease; those of higher rungs
+        first.
+
+        Args:
+            published: leave out batches from this one on that are at their first rung.
+        """
+        leased = self.leased(manifest.job)
+        # In this order: a batch that is done meanwhile is looked for at its next rung.
+        done = self.done(manifest, manifest.rung)[:published]
         for retry in self.retries(manifest).values():
-            if field_of(retry.index, retry.rung) not in leased:
+            if (retry.index, retry.rung) not in leased:
                 yield retry
-        for index in range(manifest.batches):
-            if index not in done and field_of(index, manifest.rung) not in leased:
+        for index in np.flatnonzero(~done).tolist():
+            if (index, manifest.rung) not in leased:
                 yield manifest.batch(index)
 
     def retries(self, manifest: Manifest) -> dict[tuple[int, Rung], Batch]:
@@ -268,17 +349,21 @@ class Ledger:
 
     def hold_staging(self, job: str, owner: str) -> bool:
         """Be the only one who stages a job, for ``STAGING_SECONDS`` from each call."""
-        key = f"{job_key(job)}:staging"
-        if self.redis.set(key, owner, nx=True, ex=STAGING_SECONDS):
-            return True
-        if self.redis.get(key) != owner:
-            return False
-        self.redis.expire(key, STAGING_SECONDS)
-        return True
+        return self._hold(f"{job_key(job)}:staging", owner, STAGING_SECONDS)
 
     def release_staging(self, job: str, owner: str) -> None:
         """Let others stage a job, if it is still ``owner`` who does."""
-        key = f"{job_key(job)}:staging"
+        self._let_go(f"{job_key(job)}:staging", owner)
+
+    def _hold(self, key: str, owner: str, seconds: int) -> bool:
+        if self.redis.set(key, owner, nx=True, ex=seconds):
+            return True
+        if self.redis.get(key) != owner:
+            return False
+        self.redis.expire(key, seconds)
+        return True
+
+    def _let_go(self, key: str, owner: str) -> None:
         if self.redis.get(key) == owner:
             self.redis.delete(key)
 
@@ -294,18 +379,22 @@ class Ledger:
 
     # --- batches ------------------------------------------------------------------------------
 
-    def claim(self, batch: Batch, *, owner: str, weights: str) -> tuple[Claim, int]:
-        """Try to take a batch for ``LEASE_SECONDS``; ``owner`` names this one attempt.
-
-        Returns:
-            What became of it, and which attempt at this batch it is, from 1.
-        """
-        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
-        keys = [key, done_key(batch), f"{key}:leases", f"{key}:owners", f"{key}:attempts"]
-        created = "" if batch.created is None else batch.created
-        args: list[Field] = [batch.index, field, owner, weights, LEASE_SECONDS, created]
-        outcome, attempt = self._scripts["claim"](keys=keys, args=args)
-        return Claim(outcome), int(attempt)
+    def claim(self, batch: Batch, *, owner: str, weights: str) -> Attempt:
+        """Try to take a batch for ``LEASE_SECONDS``; ``owner`` names this one attempt."""
+        args: list[Field] = [
+            batch.index,
+            field_of(batch.index, batch.rung),
+            owner,
+            weights,
+            LEASE_SECONDS,
+            "" if batch.created is None else batch.created,
+            int(batch.after is None),
+        ]
+        key = job_key(batch.job)
+        parts = ("leases", "owners", "attempts", "deaths", "begun")
+        keys = [key, done_key(batch), *(f"{key}:{part}" for part in parts)]
+        outcome, number, deaths, lost_by = self._scripts["claim"](keys=keys, args=args)
+        return Attempt(Claim(outcome), int(number), int(deaths), lost_by)
 
     def renew(self, batch: Batch, *, owner: str) -> bool:
         """Prolong a claim; False if it is no longer this owner's, or its job was cancelled."""
@@ -313,20 +402,42 @@ class Ledger:
         keys = [f"{key}:leases", f"{key}:owners", key]
         return bool(self._scripts["renew"](keys=keys, args=[field, owner, LEASE_SECONDS]))
 
-    def release(self, batch: Batch, *, owner: str) -> bool:
+    def release(self, batch: Batch, *, owner: str, why: Release = Release.FAILED) -> bool:
         """Give a claim back without a result."""
         key, field = job_key(batch.job), field_of(batch.index, batch.rung)
-        return bool(
-            self._scripts["release"](keys=[f"{key}:leases", f"{key}:owners"], args=[field, owner])
-        )
+        keys = [f"{key}:{part}" for part in ("leases", "owners", "attempts", "deaths")]
+        return bool(self._scripts["release"](keys=keys, args=[field, owner, why]))
+
+    def trail(self, batch: Batch) -> Trail:
+        """What an earlier owner of a batch noted of it."""
+        field = field_of(batch.index, batch.rung)
+        text = cast(str | None, self.redis.hget(f"{job_key(batch.job)}:trails", field))
+        return Trail() if text is None else Trail.model_validate_json(text)
+
+    def follow(self, batch: Batch, trail: Trail, *, owner: str) -> bool:
+        """Note what ``owner`` is about to do with a batch; False if it is no longer theirs."""
+        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
+        args: list[Field] = [field, owner, trail.model_dump_json()]
+        return bool(self._scripts["follow"](keys=[f"{key}:owners", f"{key}:trails"], args=args))
 
     def complete(self, result: BatchResult, *, owner: str | None = None) -> bool:
         """Count a result; True for the first report of this batch at this rung.
 
         A failure counts only if ``owner`` still holds the batch: who took it over may succeed.
         """
+        return self._count("complete", result, owner)
+
+    def reopen(self, result: BatchResult) -> bool:
+        """Take a result back, so that its batch can be tried again; of one that went through
+        several rungs, the last one's first.
+        """
+        return self._count("reopen", result, None)
+
+    def _count(self, script: str, result: BatchResult, owner: str | None) -> bool:
         key, field = job_key(result.job), field_of(result.index, result.rung)
         keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
+        keys += [f"{key}:{part}" for part in ("attempts", "deaths", "trails", "begun")]
+        poison = result.model_copy(update={"unstable": (), "next": None, "records": 0})
         args: list[Field] = [
             result.index,
             field,
@@ -336,27 +447,24 @@ class Ledger:
             len(result.unstable),
             result.tokens,
             round(1000 * result.seconds),
-            result.model_dump_json(),
+            result.model_copy(update={"poisoned": ()}).model_dump_json(),
             owner or "",
             result.rung,
             "" if result.after is None else field_of(result.index, result.after),
             result.next or "",
             int(result.stops_job),
+            len(result.poisoned),
+            poison.model_dump_json() if result.poisoned else "",
+            "" if result.created is None else result.created,
         ]
-        return bool(self._scripts["complete"](keys=keys, args=args))
+        return bool(self._scripts[script](keys=keys, args=args))
 
-    def reopen(self, result: BatchResult) -> bool:
-        """Take a failed result back, so that its batch can be tried again."""
-        key, field = job_key(result.job), field_of(result.index, result.rung)
-        keys = [key, done_key(result), f"{key}:results", f"{key}:attempts"]
-        args: list[Field] = [result.index, field, result.rung]
-        return bool(self._scripts["reopen"](keys=keys, args=args))
-
-    def expire_leases(self, job: str) -> list[tuple[int, Rung]]:
-        """Take back the leases that ran out; the batches, at which rung, that were lost so."""
+    def expire_leases(self, job: str) -> list[tuple[int, Rung, str]]:
+        """Take back the leases that ran out; the batches, at which rung, and who had them."""
         key = job_key(job)
-        fields = self._scripts["expire"](keys=[key, f"{key}:leases", f"{key}:owners"])
-        return sorted((int(index), Rung(rung)) for index, rung in (f.split(".") for f in fields))
+        keys = [key, f"{key}:leases", f"{key}:owners", f"{key}:deaths"]
+        flat = self._scripts["expire"](keys=keys)
+        return sorted((*place_of(f), o) for f, o in zip(flat[::2], flat[1::2], strict=True))
 
     # --- events -------------------------------------------------------------------------------
 
@@ -378,6 +486,10 @@ class Ledger:
         texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
         return [DeadLetter.model_validate_json(text) for text in texts]
 
+    def buried(self) -> int:
+        """Dead letters that are kept."""
+        return int(self.redis.llen(DEAD_LETTERS))
+
     def _keep(self, key: str, document: Document) -> None:
         with self.redis.pipeline(transaction=True) as together:
             together.lpush(key, document.model_dump_json(exclude_none=True))
@@ -389,6 +501,48 @@ class Ledger:
     def queued(self, queue: str) -> int:
         """Messages in a queue that no worker has taken."""
         return int(self.redis.llen(f"{KEY_PREFIX}{queue}"))
+
+    def messages(self, queue: str) -> Iterator[bytes]:
+        """The messages in a queue, oldest first; some may be missed while others are taken."""
+        key, place = f"{KEY_PREFIX}{queue}", -1
+        while items := self._raw("LRANGE", key, place - LOOKED_AT_TOGETHER + 1, place):
+            yield from reversed(items)
+            place -= LOOKED_AT_TOGETHER
+
+    def messages_in_flight(self) -> list[bytes]:
+        """What workers have taken from queues and not acknowledged, in Celery's form."""
+        return self._raw("HVALS", f"{KEY_PREFIX}unacked")
+
+    def _raw(self, *command: str | int) -> list[bytes]:
+        return cast(list[bytes], self.redis.execute_command(*command, NEVER_DECODE=True))
+
+    def to_front(self, queue: str, count: int) -> None:
+        """Have the messages that were sent last be taken next."""
+        self._scripts["to_front"](keys=[f"{KEY_PREFIX}{queue}"], args=[count])
+
+    def hold_keeping(self, store: str, owner: str, *, steps_back: bool = False) -> bool:
+        """Be the only one who keeps a store's jobs, for ``KEEPING_SECONDS`` from each call.
+
+        Args:
+            steps_back: whether others, who do not, may take over at once.
+        """
+        key = f"{KEY_PREFIX}keeper:{name_of(store)}"
+        if steps_back:
+            return self._hold(key, f"{STEPS_BACK}{owner}", KEEPING_SECONDS)
+        if str(self.redis.get(key) or "").startswith(STEPS_BACK):
+            self.redis.set(key, owner, ex=KEEPING_SECONDS)
+        return self._hold(key, owner, KEEPING_SECONDS)
+
+    def release_keeping(self, store: str, owner: str) -> None:
+        for holder in (owner, f"{STEPS_BACK}{owner}"):
+            self._let_go(f"{KEY_PREFIX}keeper:{name_of(store)}", holder)
+
+    def is_new_to(self, store: str) -> bool:
+        """Whether nobody has looked for a store's jobs since this Redis was empty."""
+        return not self.redis.exists(f"{KEY_PREFIX}kept:{name_of(store)}")
+
+    def set_known(self, store: str) -> None:
+        self.redis.set(f"{KEY_PREFIX}kept:{name_of(store)}", store)
 
     def announce(self, worker: WorkerInfo) -> None:
         """Say that a worker lives; repeat before ``WORKER_TTL_SECONDS`` are over."""
@@ -405,6 +559,10 @@ class Ledger:
         return [WorkerInfo.model_validate_json(text) for text in texts if text]
 
 
+def name_of(store: str) -> str:
+    return hashlib.sha256(store.encode()).hexdigest()[:16]
+
+
 def job_key(job: str) -> str:
     return f"{KEY_PREFIX}job:{job}"
 
@@ -417,7 +575,6 @@ def field_of(index: int, rung: Rung) -> str:
     return f"{index}.{rung}"
 
 
-def is_set(bitmap: bytes, index: int) -> bool:
-    """Whether Redis's GETBIT gives 1: bit 0 is the first byte's highest."""
-    byte = index // 8
-    return byte < len(bitmap) and bool(bitmap[byte] >> (7 - index % 8) & 1)
+def place_of(field: str) -> tuple[int, Rung]:
+    index, rung = field.split(".")
+    return int(index), Rung(rung)

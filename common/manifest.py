@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from common.errors import UserError
 from common.layout import input_key, manifest_key
-from common.messages import Batch
+from common.messages import Batch, Priority
 from common.rungs import Rung
 from common.store import Store
 
@@ -85,6 +85,7 @@ class Manifest(Frozen):
     model: str
     alphabet: Literal["protein", "dna"]  # that the records were checked against
     rung: Rung
+    priority: Priority = Priority.NORMAL
     form: OutputForm
     report: InputReport
     batch_records: list[int]
@@ -99,6 +100,7 @@ class Manifest(Frozen):
             model=self.model,
             key=input_key(self.job, index),
             records=self.batch_records[index],
+            priority=self.priority,
             created=self.created.timestamp(),
         )
 

@@ -22,6 +22,14 @@ class Message(Document):
     version: Literal[1] = 1
 
 
+class Priority(StrEnum):
+    """Which of a model's queues a job's batches go to; workers empty them in this order."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class Batch(Message):
     """Work: consecutive records of one job, to be computed at one rung.
 
@@ -37,12 +45,14 @@ class Batch(Message):
     model: str  # ModelSource.text
     key: str  # of the input object in the store
     records: PositiveInt  # to be computed
+    priority: Priority = Priority.NORMAL
     created: float | None = None  # when the job was staged; an earlier staging's batches are stale
 
 
 class Status(StrEnum):
     OK = "ok"
     NUMERICAL_INSTABILITY = "numerical_instability"
+    POISONED = "poisoned"  # all rows with numbers, but for those that end their process
     FAILED = "failed"
 
 
@@ -64,16 +74,20 @@ class NonFinite(Document):
 
 
 class Instability(Document):
-    """One record whose embedding is not finite, and what each precision that tried saw of it."""
+    """One record without an embedding: it is not finite, and what each precision that tried saw of
+    it; or it is not computed, and why.
+    """
 
     row: NonNegativeInt
     id: str
     length: NonNegativeInt  # letters that are embedded
     seen: dict[Rung, NonFinite] = {}
+    reason: str | None = None  # other than not being finite
 
     def __str__(self) -> str:
-        history = "; ".join(f"{precision}: {seen}" for precision, seen in self.seen.items())
-        return f"row {self.row} {self.id!r} ({self.length:,} letters): {history or 'not finite'}"
+        history = [f"{precision}: {seen}" for precision, seen in self.seen.items()]
+        why = "; ".join([*history, *([self.reason] if self.reason else [])])
+        return f"row {self.row} {self.id!r} ({self.length:,} letters): {why or 'not finite'}"
 
 
 class BatchResult(Message):
@@ -91,13 +105,15 @@ class BatchResult(Message):
     seconds: float = 0.0  # of forward passes
     unstable: tuple[Instability, ...] = ()
     next: Rung | None = None  # where the unstable rows go on; None: nowhere
+    poisoned: tuple[Instability, ...] = ()  # rows that are given up, as they end their process
     error: str | None = None
     stops_job: bool = False
+    created: float | None = None  # of the job that it is of: an earlier staging's results are stale
 
     @property
     def quarantined(self) -> tuple[Instability, ...]:
-        """Rows that no rung could embed."""
-        return self.unstable if self.next is None else ()
+        """Rows that no rung could embed, and those that none is to try."""
+        return self.poisoned + (self.unstable if self.next is None else ())
 
 
 def retry_of(batch: Batch, result: BatchResult) -> Batch:

@@ -1,4 +1,4 @@
-"""Settings from the environment: ``VIRNUCPRO_BROKER_URL``, ``…_STORE`` and ``…_GPU_MEMORY``.
+"""Settings from the environment: ``VIRNUCPRO_BROKER_URL``, ``…_STORE`` and so on.
 
 S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE`` and so on. ``VIRNUCPRO_DISABLE_FP16`` is read in
@@ -7,10 +7,13 @@ S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 
 from typing import Any
 
-from pydantic import PositiveFloat, ValidationError
+from pydantic import PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
+
+#: What is asked for where a setting is not a text.
+NUMBERS = {"gpu_memory": "number of gigabytes", "high_water": "whole number"}
 
 
 class Settings(BaseSettings):
@@ -21,6 +24,9 @@ class Settings(BaseSettings):
     broker_url: str = "redis://localhost:6379/0"
     store: str | None = None
     gpu_memory: PositiveFloat | None = None  # gigabytes of a GPU that a worker may take
+    #: Messages that wait in the queues of the whole fleet, at most: what Redis has memory for
+    #: (about 1.5 KB each), and enough for thousands of GPUs.
+    high_water: PositiveInt = 20_000
 
     @classmethod
     def read(
@@ -29,16 +35,23 @@ class Settings(BaseSettings):
         broker: str | None = None,
         store: str | None = None,
         gpu_memory: float | None = None,
+        high_water: int | None = None,
     ) -> "Settings":
         """Settings of the environment, with what was given on the command line before them."""
-        given: dict[str, Any] = {"broker_url": broker, "store": store, "gpu_memory": gpu_memory}
+        given: dict[str, Any] = {
+            "broker_url": broker,
+            "store": store,
+            "gpu_memory": gpu_memory,
+            "high_water": high_water,
+        }
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            # The only setting that is not a text.
+            wrong = error.errors()[0]
+            name = str(wrong["loc"][0])
             raise UserError(
-                f"VIRNUCPRO_GPU_MEMORY or --gpu-memory: {error.errors()[0]['input']} is no number "
-                "of gigabytes above 0."
+                f"VIRNUCPRO_{name.upper()} or --{name.replace('_', '-')}: {wrong['input']} is no "
+                f"{NUMBERS[name]} above 0."
             ) from None
 
     def required_store(self) -> str:

@@ -49,17 +49,12 @@ EXIT_USER_ERROR = 2
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
+for command in (status, jobs, watch, fetch, verify, cancel, quarantine, retry, keeper):
+    app.command(command)
+
 Several = Parameter(
     consume_multiple=True, negative="", show_default=lambda values: " ".join(map(str, values))
 )
-Flag = Parameter(negative="")
-Broker = Annotated[
-    str | None,
-    Parameter(help="Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0."),
-]
-StoreUrl = Annotated[
-    str | None, Parameter(help="Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.")
-]
 
 
 @app.command
@@ -80,6 +75,8 @@ def submit(
     overlap: NonNegativeInt | None = None,
     on_instability: OnInstability = "retry",
     batch_tokens: PositiveInt | None = None,
+    priority: Priority = Priority.NORMAL,
+    new: Annotated[bool, Flag] = False,
     gpus: str = "all",
     store: StoreUrl = None,
     broker: Broker = None,
@@ -124,6 +121,10 @@ def submit(
         precision (retry), or stop the job (fail).
     batch_tokens
         Tokens in a batch; default: about a second's work, less for small inputs.
+    priority
+        Workers take batches of higher priority first.
+    new
+        Begin anew, whatever was submitted before.
     gpus
         With --local alone: all, none for the CPU, or numbers such as 0,1.
     """
@@ -153,12 +154,15 @@ def submit(
         ),
         unknown=unknown,
         long=long,
+        priority=priority,
+        nonce=uuid.uuid4().hex if new else None,
     )
+    settings = Settings.read(broker=broker, store=store)
     if local:
         output = output or Path(f"{source.stem}.h5")
-        run_local(request, output, precision, gpus, store_url=store, tokens=batch_tokens)
+        mark = settings.high_water
+        run_local(request, output, precision, gpus, store_url=store, tokens=batch_tokens, mark=mark)
     else:
-        settings = Settings.read(broker=broker, store=store)
         submit_to_fleet(request, output, settings, tokens=batch_tokens)
 
 
@@ -194,11 +198,12 @@ def submit_to_fleet(
     store = open_store(settings.required_store())
     ledger = Ledger(connect(settings.broker_url))
     celery = make_celery(settings.broker_url, [])
-    queue = queue_name(request.model, request.rung, request.rung)
+    feeder = Feeder(ledger, celery, settings.high_water)
+    queue = queue_name(request.model, request.rung, request.rung, request.priority)
     workers = ledger.workers()
     serving = [worker for worker in workers if queue in worker.queues]
     hardware = Hardware.of_fleet(serving)
-    manifest = submit_job(request, store, ledger, celery, hardware=hardware, tokens=tokens)
+    manifest = submit_job(request, store, ledger, feeder, hardware=hardware, tokens=tokens)
     if not serving:
         others = {worker.precision for worker in workers if worker.model == request.model.text}
         say(f"No worker serves {queue} yet: {worker_command(request)}")
@@ -210,7 +215,7 @@ def submit_to_fleet(
         say(f"Then: producer fetch {manifest.job} -o FILE.h5")
         print_line(manifest.job)
         return
-    watch_job(ledger, celery, manifest)
+    watch_job(store, ledger, feeder, manifest)
     write_output(store, manifest, output)
 
 
@@ -227,105 +232,6 @@ def worker_command(request: Request) -> str:
     """What to type on a machine with a GPU so that this request is served."""
     precision = "" if request.rung is Rung.FP16 else f" --precision {request.rung}"
     return f"worker start --model {request.model.text}{precision}"
-
-
-@app.command
-def status(job: str | None = None, /, *, broker: Broker = None) -> None:
-    """Show a job in full, or without JOB the fleet: workers, queues and jobs."""
-    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
-    out = output_console()
-    if job is None:
-        print_workers(out, ledger.workers())
-        print_jobs(out, filter(None, map(ledger.progress, ledger.jobs())))
-        return
-    progress = known_progress(ledger, job)
-    queued = {rung: ledger.queued(queue) for rung, queue in progress.queues.items()}
-    print_job(out, progress, queued, ledger.results(job))
-
-
-@app.command
-def jobs(*, broker: Broker = None) -> None:
-    """List the jobs that Redis knows, newest first."""
-    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
-    print_jobs(output_console(), filter(None, map(ledger.progress, ledger.jobs())))
-
-
-@app.command
-def cancel(job: str, /, *, broker: Broker = None) -> None:
-    """Stop a job: no more of its batches are given out, and what workers have of it is dropped.
-
-    What is done stays in the store; to submit the same input again goes on from there.
-    """
-    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
-    known_progress(ledger, job)
-    if ledger.cancel(job) is JobState.FINISHED:
-        raise UserError(f"Job {job} is finished: there is nothing to cancel.")
-    say(f"Job {job} is cancelled. To go on with it, submit the same input again.")
-
-
-@app.command
-def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
-    """Wait until a job is finished, and see that none of its batches is lost meanwhile."""
-    settings = Settings.read(broker=broker, store=store)
-    ledger = Ledger(connect(settings.broker_url))
-    known_progress(ledger, job)
-    manifest = known_manifest(open_store(settings.required_store()), job)
-    watch_job(ledger, make_celery(settings.broker_url, []), manifest)
-    report_quarantined(ledger, manifest)
-
-
-def watch_job(ledger: Ledger, celery: Celery, manifest: Manifest) -> None:
-    """Wait for a job; exits with code 1 if batches failed, 130 on Ctrl-C."""
-    try:
-        wait(ledger, manifest.job, console, lost_work=LostWork(ledger, celery, manifest))
-    except KeyboardInterrupt:
-        say(f"Stopped watching; the job goes on. producer watch {manifest.job}")
-        sys.exit(EXIT_INTERRUPTED)
-    report_failures(ledger, manifest)
-
-
-@app.command
-def fetch(
-    job: str,
-    /,
-    *,
-    output: Annotated[Path, Parameter(alias="-o")],
-    store: StoreUrl = None,
-) -> None:
-    """Write a finished job's embeddings to one HDF5 file. Needs the store alone, no Redis.
-
-    Parameters
-    ----------
-    output
-        HDF5 file; replaced if it is there.
-    """
-    check_output(output)
-    where = open_store(Settings.read(store=store).required_store())
-    write_output(where, known_manifest(where, job), output)
-
-
-@app.command
-def verify(job: str, /, *, store: StoreUrl = None) -> None:
-    """Read all shards of a finished job, and say which are missing or damaged.
-
-    Needs the store alone, no Redis. Exit code 0: fetch would write every row, 1: it would not.
-    """
-    where = open_store(Settings.read(store=store).required_store())
-    report_damage(where, known_manifest(where, job))
-
-
-def known_progress(ledger: Ledger, job: str) -> Progress:
-    progress = ledger.progress(job)
-    if progress is None:
-        raise UserError(f"Redis knows no job {job!r}; producer jobs lists those it knows.")
-    return progress
-
-
-def known_manifest(store: Store, job: str) -> Manifest:
-    manifest = find_job(store, job)
-    if manifest is None:
-        raise UserError(f"{store.url} has no job {job!r}. Is this the store it was submitted to?")
-    return manifest
 
 
 def problem(error: ErrorDetails) -> str:

@@ -1,22 +1,22 @@
 """A job's way into the queue: opened in the ledger, its batches published, lost ones again."""
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from celery import Celery
+import numpy as np
 
 from common.batchfile import decode_batch
 from common.broker import publish, queue_name
-from common.layout import input_key
-from common.ledger import JobState, Ledger, OnInstability
+from common.layout import closed_key, input_key
+from common.ledger import Ledger, OnInstability
 from common.manifest import Manifest
-from common.messages import BatchResult, Instability, Status
+from common.messages import Batch, BatchResult, Instability, Status, retry_of
 from common.modeltable import ModelSource
 from common.quarantine import read_quarantine
 from common.rungs import NEXT_RUNG, Rung, ladder
 from common.shard import open_embedding_file
 from common.store import Store
+from producer.feeding import Feeder
 from producer.shards import shards_of
 
 log = logging.getLogger(__name__)
@@ -27,37 +27,61 @@ def model_of(manifest: Manifest) -> ModelSource:
 
 
 def job_queue(manifest: Manifest) -> str:
-    return queue_name(model_of(manifest), manifest.rung, manifest.rung)
+    return queue_name(model_of(manifest), manifest.rung, manifest.rung, manifest.priority)
 
 
 def open_job(
     store: Store,
     ledger: Ledger,
-    app: Celery,
+    feeder: Feeder,
     manifest: Manifest,
     on_instability: OnInstability = "retry",
+    hold: Callable[[], object] = lambda: None,
 ) -> int:
-    """Open a staged job, or go on with one: publish what is neither done nor under way.
+    """Open a staged job, or go on with one: publish its first batches that are not done, as many as
+    the queues have room for.
 
     The store is the truth: a ledger that does not know the job, or counts as done what the store
     does not have, is made anew from the store. Batches that failed are tried again.
 
+    Args:
+        hold: is called now and then while a ledger is made anew, which may take long.
+
     Returns:
-        Batches published.
+        Batches that are not done.
     """
-    for result in ledger.results(manifest.job):
-        if result.status is Status.FAILED:
-            ledger.reopen(result)
+    again = reopen_failed(ledger, manifest)
     # In this order: a worker that is at it writes a shard before the ledger counts it.
-    counted = {(i, rung) for rung in ladder(manifest.rung) for i in ledger.done(manifest, rung)}
+    counted = {
+        (index, rung)
+        for rung in ladder(manifest.rung)
+        for index in np.flatnonzero(ledger.done(manifest, rung)).tolist()
+    }
     stored = shards_of(store, manifest)
     if counted - {(index, rung) for index, shards in stored.items() for rung, _ in shards}:
         ledger.forget(manifest.job)
     if ledger.create(manifest, job_queue(manifest)):
         for index, shards in stored.items():
             restore_batch(store, ledger, manifest, index, shards)
-    ledger.resume(manifest.job, on_instability)
-    return publish(app, model_of(manifest), ledger.outstanding(manifest))
+            hold()
+        again = list(ledger.retries(manifest).values())
+    store.delete(closed_key(manifest.job))
+    if ledger.resume(manifest.job, on_instability):
+        again = list(ledger.retries(manifest).values())
+    publish(feeder.app, model_of(manifest), again)
+    feeder.feed({manifest.job: manifest})
+    return int(manifest.batches - ledger.done(manifest, manifest.rung).sum()) + len(again)
+
+
+def reopen_failed(ledger: Ledger, manifest: Manifest) -> list[Batch]:
+    """Take the failed results of a job back; returns the batches to be tried again."""
+    found = []
+    for result in ledger.results(manifest.job):
+        if result.status is Status.FAILED and ledger.reopen(result):
+            before = result.after and ledger.result(manifest.job, result.index, result.after)
+            batch = manifest.batch(result.index)
+            found.append(retry_of(batch, before) if before else batch)
+    return found
 
 
 def restore_batch(
@@ -138,52 +162,3 @@ def unstable_rows(
         for record in records
         if record.row not in rows
     )
-
-
-class LostWork:
-    """Publishes again what was lost: leases that ran out, and messages that vanished.
-
-    Redis gives a message out before it notes that it did: a worker that is killed between the two
-    takes the message with it. Then its queue is empty, nobody holds a lease on the batch, and it
-    is not done; if that stays so, what is outstanding in this queue is published again.
-    """
-
-    #: Looks in a row at an empty queue before its messages count as lost.
-    PATIENCE = 20
-
-    def __init__(self, ledger: Ledger, app: Celery, manifest: Manifest) -> None:
-        self.ledger = ledger
-        self.app = app
-        self.manifest = manifest
-        self._empty: Counter[Rung] = Counter()
-
-    def look(self) -> int:
-        """Republish what is lost; returns how many batches that were."""
-        expired = self.ledger.expire_leases(self.manifest.job)
-        if expired:
-            retries = self.ledger.retries(self.manifest)
-            first = self.manifest.rung
-            batches = [
-                self.manifest.batch(index) if rung is first else retries[index, rung]
-                for index, rung in expired
-                if rung is first or (index, rung) in retries
-            ]
-            return publish(self.app, model_of(self.manifest), batches)
-        empty = self._empty_for_long()
-        if not empty:
-            return 0
-        outstanding = self.ledger.outstanding(self.manifest)
-        lost = (batch for batch in outstanding if batch.rung in empty)
-        return publish(self.app, model_of(self.manifest), lost)
-
-    def _empty_for_long(self) -> set[Rung]:
-        """Rungs of the open job whose queue was empty at the last ``PATIENCE`` looks."""
-        progress = self.ledger.progress(self.manifest.job)
-        if progress is None or progress.state is not JobState.OPEN:
-            return set()
-        for rung, queue in progress.queues.items():
-            self._empty[rung] = 0 if self.ledger.queued(queue) else self._empty[rung] + 1
-        found = {rung for rung, looks in self._empty.items() if looks >= self.PATIENCE}
-        for rung in found:
-            self._empty[rung] = 0
-        return found

@@ -17,12 +17,13 @@ from common.modeltable import ModelSource
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
 from producer.console import console, say
+from producer.feeding import Feeder
 from producer.finish import check_output, report_failures, write_output
-from producer.jobs import LostWork
+from producer.keeper import Keeper
 from producer.local import LocalFleet, local_fleet
 from producer.staging import Request
 from producer.submit import Hardware, submit
-from producer.watch import wait
+from producer.watch import say_event, wait
 
 EXIT_INTERRUPTED = 130
 
@@ -42,6 +43,7 @@ def run_local(
     *,
     store_url: str | None,
     tokens: int | None,
+    mark: int,
 ) -> None:
     """Run a job to its output file; what a stop leaves half done, the next run completes.
 
@@ -61,7 +63,7 @@ def run_local(
             with local_fleet(
                 folder, store.url, model=request.model.text, precision=precision, gpus=gpus
             ) as fleet:
-                manifest = run_job(request, store, fleet, hardware_here(gpus), tokens)
+                manifest = run_job(request, store, fleet, hardware_here(gpus), tokens, mark)
                 write_output(store, manifest, output)
         except KeyboardInterrupt:
             if request.source.is_stream:
@@ -100,14 +102,20 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def run_job(
-    request: Request, store: Store, fleet: LocalFleet, hardware: Hardware, tokens: int | None
+    request: Request,
+    store: Store,
+    fleet: LocalFleet,
+    hardware: Hardware,
+    tokens: int | None,
+    mark: int,
 ) -> Manifest:
     say(f"Loading the model; the worker's log is {fleet.log}.")
     ledger = Ledger(connect(fleet.broker_url))
     celery = make_celery(fleet.broker_url, [])
-    manifest = submit(request, store, ledger, celery, hardware=hardware, tokens=tokens)
-    lost_work = LostWork(ledger, celery, manifest)
-    wait(ledger, manifest.job, console, lost_work=lost_work, check=fleet.check)
+    feeder = Feeder(ledger, celery, mark)
+    manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=tokens)
+    keeper = Keeper(store, ledger, feeder, on_event=say_event, only=manifest.job)
+    wait(ledger, manifest.job, console, keep=keeper.step, check=fleet.check)
     report_failures(ledger, manifest)
     return manifest
 

@@ -16,6 +16,7 @@ from common.batchfile import encode_batch
 from common.layout import input_key, job_prefix
 from common.ledger import OnInstability
 from common.manifest import InputReport, Manifest, OutputForm, read_manifest, write_manifest
+from common.messages import Priority
 from common.modeltable import ModelSource, ModelSpec
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
@@ -32,10 +33,13 @@ class Request:
     model: ModelSource
     alphabet: Alphabet
     rung: Rung
+    priority: Priority = Priority.NORMAL
     on_instability: OnInstability
     form: OutputForm
     unknown: Unknown
     long: Long
+    #: What makes this request another one than all before, if it is to be.
+    nonce: str | None = None
 
     def fingerprint(self) -> str:
         """Names the input's bytes and every option that changes the output."""
@@ -47,6 +51,7 @@ class Request:
             "form": self.form.model_dump(),
             "unknown": self.unknown,
             "long": self.long,
+            **({} if self.nonce is None else {"nonce": self.nonce}),
         }
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
@@ -123,6 +128,7 @@ def stage(
             model=request.model.text,
             alphabet=request.alphabet.name,
             rung=request.rung,
+            priority=request.priority,
             form=request.form,
             report=InputReport(
                 records=sum(size.records for size in sizes),

@@ -5,8 +5,6 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from celery import Celery
-
 from common.alphabet import ALPHABETS
 from common.errors import UserError
 from common.ledger import STAGING_SECONDS, Ledger, WorkerInfo
@@ -15,6 +13,7 @@ from common.modeltable import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
 from producer.batches import Budget, batch_tokens
 from producer.console import console, counted, say
+from producer.feeding import Feeder
 from producer.jobs import job_queue, open_job
 from producer.staging import Request, find_job, job_name, stage
 
@@ -58,7 +57,7 @@ def submit(
     request: Request,
     store: Store,
     ledger: Ledger,
-    app: Celery,
+    feeder: Feeder,
     *,
     hardware: Hardware,
     tokens: int | None,
@@ -68,6 +67,7 @@ def submit(
     Nothing is queued before every record was checked and everything is in the store.
 
     Args:
+        feeder: publishes the job's first batches.
         hardware: what will compute.
         tokens: of a batch; None: about a second's work.
 
@@ -83,12 +83,12 @@ def submit(
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
         manifest = stage_alone(request, store, ledger, fingerprint, budget, spec)
-        published = open_job(store, ledger, app, manifest, request.on_instability)
+        open_job(store, ledger, feeder, manifest, request.on_instability)
     else:
-        published = open_job(store, ledger, app, manifest, request.on_instability)
+        left = open_job(store, ledger, feeder, manifest, request.on_instability)
         say(
             f"This input was submitted before: going on with job {manifest.job}, "
-            f"{published:,} of {manifest.batches:,} batches to do."
+            f"{left:,} of {manifest.batches:,} batches to do."
         )
         warn_of_retries(ledger, manifest.job, request)
     report_input(manifest)

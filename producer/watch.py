@@ -10,12 +10,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from common.errors import UserError
+from common.events import Event
 from common.ledger import JobState, Ledger, WorkerInfo
 from common.ledger import Progress as JobProgress
-from producer.jobs import LostWork
+from common.store import StoreError
+from producer.console import say
 from producer.tables import problems
 
 POLL_SECONDS = 0.5
+
+#: A job that Redis does not know may be on its way back from the store.
+UNKNOWN_SECONDS = 60.0
 
 #: Of the bar on a terminal: what is beside it should fit into 80 columns.
 BAR_WIDTH = 12
@@ -48,41 +53,46 @@ def wait(
     job: str,
     console: Console,
     *,
-    lost_work: LostWork,
+    keep: Callable[[], None],
     check: Callable[[], None] = lambda: None,
 ) -> JobProgress:
     """Wait until a job is finished, showing how far it is; returns its last progress.
 
     Args:
-        lost_work: looked after on the way.
-        check: is called at every look; what it raises ends the waiting.
+        keep: is called at every look, to keep the job going.
+        check: likewise; what it raises ends the waiting.
 
     Raises:
         UserError: the job was cancelled, or the ledger knows it no longer.
     """
     speed = Speed()
+    known = time.monotonic()
     with display(console, job) as show:
         while True:
             check()
             try:
+                keep()
                 progress = look(ledger, job, speed, show)
-                if progress.finished:
-                    return progress
-                lost_work.look()
             except RedisError as error:
                 # It may be restarting; the workers wait for it just so.
                 show(f"Redis does not answer ({error}); waiting for it", None)
+            except StoreError as error:
+                show(f"{error} Waiting for it", None)
+            else:
+                known = time.monotonic() if progress else known
+                if progress is None and time.monotonic() - known > UNKNOWN_SECONDS:
+                    raise UserError(unknown(job))
+                if progress is not None and progress.finished:
+                    return progress
             time.sleep(POLL_SECONDS)
 
 
-def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress:
-    """Show a job's progress once."""
+def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress | None:
+    """Show a job's progress once; None if Redis does not know it."""
     progress = ledger.progress(job)
     if progress is None:
-        raise UserError(
-            f"Redis no longer knows job {job}. The store still has it: submit the same input "
-            "again, and it goes on from there."
-        )
+        show("Redis no longer knows this job: looking for it in the store", None)
+        return None
     if progress.state is JobState.CANCELLED:
         raise UserError(f"Job {job} was cancelled. To go on with it, submit the same input again.")
     if progress.state is JobState.STOPPED:
@@ -91,6 +101,13 @@ def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress:
     workers = [worker for worker in ledger.workers() if progress.queue in worker.queues]
     show(describe(progress, tokens_per_second, workers), progress)
     return progress
+
+
+def unknown(job: str) -> str:
+    return (
+        f"Redis no longer knows job {job}, and no keeper brings it back. If the store still has "
+        "it: submit the same input again, and it goes on from there."
+    )
 
 
 def stopped(ledger: Ledger, job: str) -> str:
@@ -121,6 +138,12 @@ def display(console: Console, job: str) -> Iterator[Show]:
                 bar.update(task, total=progress.tokens, completed=progress.count("tokens_done"))
 
         yield show
+
+
+def say_event(event: Event) -> None:
+    """Tell what was lost and is mended."""
+    worker = "" if event.worker is None else f" ({event.worker})"
+    say(f"Batch {event.batch} of {event.job}, {event.rung}: {event.detail}{worker}.")
 
 
 def lines(console: Console, job: str) -> Show:
@@ -156,7 +179,7 @@ def describe(progress: JobProgress, speed: float | None, workers: Sequence[Worke
     labels = {
         "rows_retried": "retried",
         "rows_quarantined": "quarantined",
-        "leases_lost": "taken over",
+        "leases_lost": "lost with their workers and retaken",
         "batches_failed": "batches failed",
     }
     parts += [f"{progress.count(n):,} {label}" for n, label in labels.items() if progress.count(n)]

@@ -1,0 +1,200 @@
+"""The keeper: sees that every job goes on, whatever happens to workers, messages and Redis.
+
+Any number of keepers may run, and every ``producer watch`` has one; for each store one acts at a
+time, and the next takes over within seconds. What two of them do at once does no harm.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
+
+from common.broker import publish
+from common.events import Event, EventKind
+from common.layout import closed_key, job_prefix
+from common.ledger import KEEPING_SECONDS, JobState, Ledger
+from common.manifest import Manifest
+from common.messages import Batch, Document
+from common.store import ObjectNotFoundError, Store
+from producer.feeding import Feeder
+from producer.jobs import model_of, open_job
+from producer.lost import LostMessages
+from producer.staging import find_job
+
+log = logging.getLogger(__name__)
+
+#: Seconds between a keeper's looks at the jobs, and between its looks for old ones.
+STEP_SECONDS = 1.0
+CLEAN_SECONDS = 3600.0
+
+
+class Closed(Document):
+    """Beside a job in the store: that it is not to be gone on with, and since when."""
+
+    state: JobState
+    time: datetime
+
+
+class Keeper:
+    """Looks after the jobs of one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        feeder: Feeder,
+        *,
+        on_event: Callable[[Event], None] = lambda _event: None,
+        keep: timedelta | None = None,
+        only: str | None = None,
+    ) -> None:
+        """Look after a store's jobs.
+
+        Args:
+            feeder: publishes the batches of open jobs.
+            on_event: is told what was lost.
+            keep: for so long jobs that are over stay; None: for ever.
+            only: the job to look for in the store if Redis is emptied, by a keeper that leaves its
+                place to any other; None: all jobs.
+        """
+        self.store = store
+        self.ledger = ledger
+        self.feeder = feeder
+        self.lost_messages = LostMessages(ledger)
+        self.on_event = on_event
+        self.keep = keep
+        self.only = only
+        self.name = uuid.uuid4().hex
+        self.acting = False
+        self._manifests: dict[tuple[str, float], Manifest | None] = {}
+        self._closed: dict[str, JobState] = {}
+        self._next_step = self._next_hold = self._next_clean = 0.0
+
+    def step(self) -> None:
+        """Do what there is to do, if it is time to and no other keeper does it.
+
+        Raises:
+            RedisError: Redis is away; the next step goes on.
+            StoreError: the store is.
+        """
+        now = time.monotonic()
+        if now < self._next_step:
+            return
+        self._next_step = now + STEP_SECONDS
+        if not self._hold():
+            return
+        self._find_jobs()
+        jobs = self._open_jobs()
+        for manifest in jobs.values():
+            self._take_back_leases(manifest)
+        for batch in self.lost_messages.look(jobs.values()):
+            self._note(EventKind.MESSAGE_LOST, batch, "its message vanished")
+            publish(self.feeder.app, model_of(jobs[batch.job]), [batch])
+        self.feeder.feed(jobs)
+        if self.keep is not None and now >= self._next_clean:
+            self._next_clean = now + CLEAN_SECONDS
+            self._delete_old(datetime.now(UTC) - self.keep)
+
+    def stop(self) -> None:
+        """Let another keeper act at once."""
+        self.ledger.release_keeping(self.store.url, self.name)
+
+    def _hold(self) -> bool:
+        """Whether it is this keeper that acts."""
+        if not self.acting or time.monotonic() >= self._next_hold:
+            self._next_hold = time.monotonic() + KEEPING_SECONDS / 3
+            self.acting = self.ledger.hold_keeping(
+                self.store.url, self.name, steps_back=self.only is not None
+            )
+        return self.acting
+
+    # --- what there is ------------------------------------------------------------------------
+
+    def _find_jobs(self) -> None:
+        """Go on with jobs in the store that Redis knows nothing of: it is new, or was emptied."""
+        if self.only is not None:
+            self._find(self.only)
+        elif self.ledger.is_new_to(self.store.url):
+            for job in self.store.folders():
+                self._find(job)
+            self.ledger.set_known(self.store.url)
+
+    def _find(self, job: str) -> None:
+        if self.ledger.progress(job) is not None or self._read_closed(job) is not None:
+            return
+        manifest = find_job(self.store, job)
+        if manifest is not None:
+            left = open_job(self.store, self.ledger, self.feeder, manifest, hold=self._hold)
+            log.warning("Redis did not know job %s: %d batches are to be done.", job, left)
+
+    def _open_jobs(self) -> dict[str, Manifest]:
+        """The manifests of all open jobs of this store. Those that are over are noted as such."""
+        states = self.ledger.states()
+        jobs = {
+            (job, created) for job, (state, created) in states.items() if state is JobState.OPEN
+        }
+        # A job that was staged anew has another manifest under the same name.
+        self._manifests = {
+            key: self._manifests[key] if key in self._manifests else find_job(self.store, key[0])
+            for key in jobs
+        }
+        over = {job: state for job, (state, _) in states.items() if state != JobState.OPEN}
+        for job, state in over.items():
+            if self._closed.get(job) is not state:
+                self._close(job, state)
+        self._closed = over
+        return {job: manifest for (job, _), manifest in self._manifests.items() if manifest}
+
+    # --- what was lost ------------------------------------------------------------------------
+
+    def _take_back_leases(self, manifest: Manifest) -> None:
+        expired = self.ledger.expire_leases(manifest.job)
+        if not expired:
+            return
+        retries = self.ledger.retries(manifest)
+        for index, rung, owner in expired:
+            batch = manifest.batch(index) if rung is manifest.rung else retries.get((index, rung))
+            if batch is not None:
+                worker = owner.rpartition("/")[0]
+                self._note(EventKind.LEASE_LOST, batch, "its worker went away", worker)
+                publish(self.feeder.app, model_of(manifest), [batch])
+
+    def _note(self, kind: EventKind, batch: Batch, detail: str, worker: str | None = None) -> None:
+        event = Event(
+            event=kind,
+            job=batch.job,
+            batch=batch.index,
+            rung=batch.rung,
+            worker=worker,
+            detail=f"{detail}: queued again",
+        )
+        self.ledger.note(event)
+        self.on_event(event)
+
+    # --- what is over -------------------------------------------------------------------------
+
+    def _close(self, job: str, state: JobState) -> None:
+        """Note in the store that one of its jobs is not open, should Redis forget it."""
+        there = self._read_closed(job)
+        ours = find_job(self.store, job) is not None
+        if ours and (there is None or there.state is not state):
+            closed = Closed(state=state, time=datetime.now(UTC))
+            self.store.put(closed_key(job), closed.model_dump_json().encode())
+
+    def _read_closed(self, job: str) -> Closed | None:
+        try:
+            return Closed.model_validate_json(self.store.get(closed_key(job)))
+        except (ObjectNotFoundError, ValidationError):
+            return None
+
+    def _delete_old(self, before: datetime) -> None:
+        """Delete the jobs that were over by then, from the store and from Redis."""
+        for job in self.store.folders():
+            closed = self._read_closed(job)
+            if closed is not None and closed.time < before:
+                log.warning("Job %s is %s since %s: deleted.", job, closed.state, closed.time)
+                self.store.delete(job_prefix(job))
+                self.ledger.forget(job)

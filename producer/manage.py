@@ -1,0 +1,240 @@
+"""What there is to do about jobs once they are submitted: the other commands of ``producer``."""
+
+import logging
+import signal
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeFloat, PositiveInt
+from redis.exceptions import RedisError
+
+from common.broker import connect, make_celery
+from common.errors import UserError
+from common.events import log_event
+from common.ledger import JobState, Ledger, Progress
+from common.manifest import Manifest
+from common.settings import Settings
+from common.store import Store, StoreError, open_store
+from producer.console import console, counted, print_line, say
+from producer.feeding import Feeder
+from producer.finish import (
+    check_output,
+    report_damage,
+    report_failures,
+    report_quarantined,
+    write_output,
+)
+from producer.jobs import open_job
+from producer.keeper import STEP_SECONDS, Keeper
+from producer.metrics import serve_metrics
+from producer.retry import quarantined_rows, retry_quarantined
+from producer.staging import find_job
+from producer.tables import output_console, print_job, print_jobs, print_workers
+from producer.watch import say_event, wait
+
+EXIT_INTERRUPTED = 130
+
+Broker = Annotated[
+    str | None,
+    Parameter(help="Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0."),
+]
+StoreUrl = Annotated[
+    str | None, Parameter(help="Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.")
+]
+
+log = logging.getLogger("producer.keeper")
+
+
+def status(job: str | None = None, /, *, broker: Broker = None) -> None:
+    """Show a job in full, or without JOB the fleet: workers, queues and jobs."""
+    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
+    out = output_console()
+    if job is None:
+        print_workers(out, ledger.workers())
+        print_jobs(out, filter(None, map(ledger.progress, ledger.jobs())))
+        return
+    progress = known_progress(ledger, job)
+    queued = {rung: ledger.queued(queue) for rung, queue in progress.queues.items()}
+    print_job(out, progress, queued, ledger.results(job))
+
+
+def jobs(*, broker: Broker = None) -> None:
+    """List the jobs that Redis knows, newest first."""
+    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
+    print_jobs(output_console(), filter(None, map(ledger.progress, ledger.jobs())))
+
+
+def cancel(job: str, /, *, broker: Broker = None) -> None:
+    """Stop a job: no more of its batches are given out, and what workers have of it is dropped.
+
+    What is done stays in the store; to submit the same input again goes on from there.
+    """
+    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
+    known_progress(ledger, job)
+    if ledger.cancel(job) is JobState.FINISHED:
+        raise UserError(f"Job {job} is finished: there is nothing to cancel.")
+    say(f"Job {job} is cancelled. To go on with it, submit the same input again.")
+
+
+def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
+    """Wait until a job is finished, and see that none of its batches is lost meanwhile."""
+    settings = Settings.read(broker=broker, store=store)
+    ledger = Ledger(connect(settings.broker_url))
+    known_progress(ledger, job)
+    where = open_store(settings.required_store())
+    manifest = known_manifest(where, job)
+    watch_job(where, ledger, feeder_of(settings, ledger), manifest)
+    report_quarantined(ledger, manifest)
+
+
+def watch_job(store: Store, ledger: Ledger, feeder: Feeder, manifest: Manifest) -> None:
+    """Wait for a job; exits with code 1 if batches failed, 130 on Ctrl-C."""
+    keeper = Keeper(store, ledger, feeder, on_event=say_event, only=manifest.job)
+    try:
+        wait(ledger, manifest.job, console, keep=keeper.step)
+    except KeyboardInterrupt:
+        say(f"Stopped watching; the job goes on. producer watch {manifest.job}")
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        with suppress(RedisError):
+            keeper.stop()
+    report_failures(ledger, manifest)
+
+
+def fetch(
+    job: str,
+    /,
+    *,
+    output: Annotated[Path, Parameter(alias="-o")],
+    store: StoreUrl = None,
+) -> None:
+    """Write a finished job's embeddings to one HDF5 file. Needs the store alone, no Redis.
+
+    Parameters
+    ----------
+    output
+        HDF5 file; replaced if it is there.
+    """
+    check_output(output)
+    where = open_store(Settings.read(store=store).required_store())
+    write_output(where, known_manifest(where, job), output)
+
+
+def verify(job: str, /, *, store: StoreUrl = None) -> None:
+    """Read all shards of a finished job, and say which are missing or damaged.
+
+    Needs the store alone, no Redis. Exit code 0: fetch would write every row, 1: it would not.
+    """
+    where = open_store(Settings.read(store=store).required_store())
+    report_damage(where, known_manifest(where, job))
+
+
+def quarantine(job: str, /, *, store: StoreUrl = None) -> None:
+    """List the sequences of a job that have no embedding, and why. Needs the store alone."""
+    where = open_store(Settings.read(store=store).required_store())
+    rows = quarantined_rows(where, known_manifest(where, job))
+    for row in rows:
+        print_line(str(row))
+    say(f"{counted(len(rows), 'sequence')} of job {job} without an embedding.")
+
+
+def retry(
+    job: str,
+    /,
+    *,
+    quarantined: Annotated[bool, Parameter(negative="")] = False,
+    store: StoreUrl = None,
+    broker: Broker = None,
+) -> None:
+    """Try again what failed in a job, without its input file.
+
+    Parameters
+    ----------
+    quarantined
+        Sequences without an embedding too, at the rung after the one that gave them up.
+    """
+    settings = Settings.read(broker=broker, store=store)
+    where = open_store(settings.required_store())
+    ledger = Ledger(connect(settings.broker_url))
+    manifest = known_manifest(where, job)
+    feeder = feeder_of(settings, ledger)
+    policy = "fail" if ledger.stops_at_instability(job) else "retry"
+    left = open_job(where, ledger, feeder, manifest, policy)
+    if quarantined:
+        left += retry_quarantined(where, ledger, feeder, manifest)
+    say(f"{left:,} of {manifest.batches:,} batches of job {job} are to be done.")
+
+
+def keeper(
+    *,
+    high_water: PositiveInt | None = None,
+    keep_days: NonNegativeFloat | None = None,
+    metrics: str = "127.0.0.1:9808",
+    store: StoreUrl = None,
+    broker: Broker = None,
+) -> None:
+    """Keep all jobs going until Ctrl-C or SIGTERM, whatever happens to workers and Redis.
+
+    Run one or more for a fleet: one acts, the others wait to take its place.
+
+    Parameters
+    ----------
+    high_water
+        Messages that wait in the queues at most; default: VIRNUCPRO_HIGH_WATER, or 20000.
+    keep_days
+        Delete jobs, with all that the store has of them, so many days after they were finished or
+        cancelled; default: never.
+    metrics
+        Address for Prometheus, such as 0.0.0.0:9808 for all to see; "" for none.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    settings = Settings.read(broker=broker, store=store, high_water=high_water)
+    where = open_store(settings.required_store())
+    ledger = Ledger(connect(settings.broker_url))
+    kept = Keeper(
+        where,
+        ledger,
+        feeder_of(settings, ledger),
+        on_event=partial(log_event, log),
+        keep=None if keep_days is None else timedelta(days=keep_days),
+    )
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if metrics:
+        serve_metrics(metrics, ledger, kept)
+    log.info("Keeping the jobs of %s.", where.url)
+    while not stop.is_set():
+        try:
+            kept.step()
+        except (RedisError, StoreError) as error:
+            log.warning("Waiting: %s", error)
+        stop.wait(STEP_SECONDS)
+    with suppress(RedisError):
+        kept.stop()
+
+
+def feeder_of(settings: Settings, ledger: Ledger) -> Feeder:
+    return Feeder(ledger, make_celery(settings.broker_url, []), settings.high_water)
+
+
+def known_progress(ledger: Ledger, job: str) -> Progress:
+    progress = ledger.progress(job)
+    if progress is None:
+        raise UserError(f"Redis knows no job {job!r}; producer jobs lists those it knows.")
+    return progress
+
+
+def known_manifest(store: Store, job: str) -> Manifest:
+    manifest = find_job(store, job)
+    if manifest is None:
+        raise UserError(f"{store.url} has no job {job!r}. Is this the store it was submitted to?")
+    return manifest
+
+
