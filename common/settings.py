@@ -1,10 +1,12 @@
-"""Settings from the environment: ``VIRNUCPRO_BROKER_URL``, ``…_STORE`` and ``…_GPU_MEMORY``.
+"""Settings from the environment: ``VIRNUCPRO_BROKER_URL``, ``…_STORE``, ``…_GPU_MEMORY`` and
+``…_LIVENESS_FILE``.
 
 S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE`` and so on. ``VIRNUCPRO_DISABLE_FP16`` is read in
 ``common.rungs`` alone.
 """
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveFloat, ValidationError
@@ -21,6 +23,7 @@ class Settings(BaseSettings):
     broker_url: str = "redis://localhost:6379/0"
     store: str | None = None
     gpu_memory: PositiveFloat | None = None  # gigabytes of a GPU that a worker may take
+    liveness_file: Path | None = None  # that a worker touches while it is well
 
     @classmethod
     def read(
@@ -29,9 +32,15 @@ class Settings(BaseSettings):
         broker: str | None = None,
         store: str | None = None,
         gpu_memory: float | None = None,
+        liveness_file: Path | None = None,
     ) -> "Settings":
         """Settings of the environment, with what was given on the command line before them."""
-        given: dict[str, Any] = {"broker_url": broker, "store": store, "gpu_memory": gpu_memory}
+        given: dict[str, Any] = {
+            "broker_url": broker,
+            "store": store,
+            "gpu_memory": gpu_memory,
+            "liveness_file": liveness_file,
+        }
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:

@@ -20,7 +20,7 @@ from common.messages import Batch, BatchResult, Instability, Status, retry_of
 from common.quarantine import Quarantine, write_quarantine
 from common.rungs import NEXT_RUNG
 from common.store import Store, StoreError
-from workers import trace
+from workers import watchdog
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
 from workers.shards import write_shard
@@ -36,6 +36,11 @@ MAX_ATTEMPTS = 5
 
 #: Pause of a worker after it met a batch that it must not compute.
 LEAVE_SECONDS = 1.0
+
+#: Seconds after which whoever waits for Redis or for the store hangs. Redis-py gives up by itself
+#: after half an hour, where connections are taken and nothing is answered; S3, with all retries,
+#: earlier; a folder on a server that is gone, never.
+LEDGER_SECONDS, STORE_SECONDS = 3600.0, 1800.0
 
 EXIT_DEVICE_LOST = 70
 
@@ -83,7 +88,7 @@ class BatchRunner:
         """
         owner = f"{self.name}/{uuid.uuid4().hex[:8]}"
         try:
-            with trace.span("claim"):
+            with watchdog.stage("claim", LEDGER_SECONDS):
                 outcome, attempt = self._claim(batch, owner)
         except RedisError as error:
             raise GiveBackError(f"the ledger did not answer: {error}") from error
@@ -98,7 +103,7 @@ class BatchRunner:
                 return
             with self.heartbeat.holding(batch, owner):
                 result = self._result(batch, owner, attempt, earlier)
-            with trace.span("complete"):
+            with watchdog.stage("complete", LEDGER_SECONDS):
                 self.ledger.complete(result, owner=owner)
         except NotOursError:
             log.warning(
@@ -213,9 +218,9 @@ class BatchRunner:
         )
 
     def _embed(self, batch: Batch, owner: str, earlier: Mapping[int, Instability]) -> Outcome:
-        manifest = self._retrying(lambda: self._manifest(batch.job))
-        self._check_alphabet(manifest)
-        with trace.span("fetch"):
+        with watchdog.stage("fetch", STORE_SECONDS):
+            manifest = self._retrying(lambda: self._manifest(batch.job))
+            self._check_alphabet(manifest)
             records = self._records(batch, earlier)
         outcome = self.engine.embed(
             records,
@@ -227,10 +232,10 @@ class BatchRunner:
         if not self.ledger.renew(batch, owner=owner):
             raise NotOursError
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
-        if outcome.unstable:
-            self._note_instability(batch, outcome)
         loaded = self.engine.loaded
-        with trace.span("write"):
+        with watchdog.stage("write", STORE_SECONDS):
+            if outcome.unstable:
+                self._note_instability(batch, outcome)
             self._retrying(lambda: write_shard(self.store, batch, manifest.form, loaded, outcome))
         return outcome
 
