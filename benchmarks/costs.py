@@ -44,6 +44,7 @@ from producer.staging import Request
 from producer.submit import Hardware, submit
 from producer.watch import Speed, look
 from workers.process import THREADS
+from workers.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -328,7 +329,7 @@ def measure_worker(
     thread.start()
     app = make_celery(url, list(WORKER.queues))
     app.conf.worker_redirect_stdouts = False  # they would stay with Celery's log
-    consume(app, WORKER.queues, runner, "benchmark")
+    consume(app, WORKER.queues, runner, "benchmark", Watchdog())
     thread.join()
     return found
 

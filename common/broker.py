@@ -12,8 +12,10 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import KombuError
 from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from common.errors import UserError
 from common.messages import Batch, Priority
@@ -125,6 +127,27 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
     return count
 
 
+def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 10) -> Redis:
+    """A client of the broker's Redis, which connects when it is first used.
+
+    Args:
+        answer_seconds: that Redis has for an answer.
+        retries: before a call fails; to connect again, which each of them may have to, is tried
+            as often.
+
+    Raises:
+        ValueError: not a Redis URL.
+    """
+    return Redis.from_url(
+        broker_url,
+        decode_responses=True,
+        socket_timeout=answer_seconds,
+        socket_connect_timeout=min(5, answer_seconds),
+        health_check_interval=10,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=1), retries),
+    )
+
+
 def connect(broker_url: str) -> Redis:
     """A client of the broker's Redis that has answered once.
 
@@ -132,13 +155,7 @@ def connect(broker_url: str) -> Redis:
         UserError: nothing there that answers as Redis does.
     """
     try:
-        client = Redis.from_url(
-            broker_url,
-            decode_responses=True,
-            socket_timeout=15,
-            socket_connect_timeout=5,
-            health_check_interval=10,
-        )
+        client = redis_client(broker_url)
         client.ping()
     except (RedisError, OSError, ValueError) as error:
         # A ValueError quotes the URL, in which anything may be a part of the password.

@@ -1,4 +1,4 @@
-"""The rows of a batch that no rung could embed, beside its shards in the store."""
+"""The rows of a batch that have no embedding, beside its shards in the store."""
 
 from pydantic import ValidationError
 
@@ -16,9 +16,13 @@ class Quarantine(Message):
     rows: tuple[Instability, ...]
 
 
-def write_quarantine(store: Store, quarantine: Quarantine) -> None:
-    key = quarantine_key(quarantine.job, quarantine.batch)
-    store.put(key, quarantine.model_dump_json(indent=1).encode())
+def add_to_quarantine(store: Store, quarantine: Quarantine) -> None:
+    """Put rows on record beside those of the same batch that are there."""
+    there = {row.row: row for row in read_quarantine(store, quarantine.job, quarantine.batch)}
+    together = there | {row.row: row for row in quarantine.rows}
+    rows = tuple(together[row] for row in sorted(together))
+    text = quarantine.model_copy(update={"rows": rows}).model_dump_json(indent=1)
+    store.put(quarantine_key(quarantine.job, quarantine.batch), text.encode())
 
 
 def read_quarantine(store: Store, job: str, batch: int) -> tuple[Instability, ...]:

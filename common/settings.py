@@ -5,6 +5,7 @@ S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 ``common.rungs`` alone.
 """
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt, ValidationError
@@ -27,6 +28,7 @@ class Settings(BaseSettings):
     #: Messages that wait in the queues of the whole fleet, at most: what Redis has memory for
     #: (about 1.5 KB each), and enough for thousands of GPUs.
     high_water: PositiveInt = 20_000
+    liveness_file: Path | None = None  # that a worker touches while it is well
 
     @classmethod
     def read(
@@ -36,6 +38,7 @@ class Settings(BaseSettings):
         store: str | None = None,
         gpu_memory: float | None = None,
         high_water: int | None = None,
+        liveness_file: Path | None = None,
     ) -> "Settings":
         """Settings of the environment, with what was given on the command line before them."""
         given: dict[str, Any] = {
@@ -43,6 +46,7 @@ class Settings(BaseSettings):
             "store": store,
             "gpu_memory": gpu_memory,
             "high_water": high_water,
+            "liveness_file": liveness_file,
         }
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})

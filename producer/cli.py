@@ -2,10 +2,10 @@
 
 import logging
 import sys
+import uuid
 from pathlib import Path
 from typing import Annotated
 
-from celery import Celery
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 from pydantic import ValidationError
@@ -15,29 +15,25 @@ from redis.exceptions import RedisError
 from common import __version__
 from common.broker import connect, make_celery, queue_name
 from common.errors import UserError
-from common.ledger import JobState, Ledger, OnInstability, Progress, WorkerInfo
-from common.manifest import Include, Manifest, OutputForm, ResidueDtype
+from common.ledger import Ledger, OnInstability, WorkerInfo
+from common.manifest import Include, OutputForm, ResidueDtype
+from common.messages import Priority
 from common.modeltable import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
-from common.store import Store, open_store
-from producer.console import console, print_line, say
-from producer.finish import (
-    check_output,
-    report_damage,
-    report_failures,
-    report_quarantined,
-    write_output,
-)
-from producer.jobs import LostWork
-from producer.local_job import EXIT_INTERRUPTED, run_local
+from common.store import open_store
+from producer import manage
+from producer.console import print_line, say
+from producer.feeding import Feeder
+from producer.finish import check_output, write_output
+from producer.local_job import run_local
+from producer.manage import EXIT_INTERRUPTED, Broker, StoreUrl, watch_job
 from producer.reader import Long, Unknown
 from producer.source import Source
-from producer.staging import Request, find_job
+from producer.staging import Request
 from producer.submit import Hardware
 from producer.submit import submit as submit_job
-from producer.tables import output_console, print_job, print_jobs, print_workers
-from producer.watch import have_other_weights, wait
+from producer.watch import have_other_weights
 
 app = App(
     name="producer",
@@ -49,12 +45,12 @@ EXIT_USER_ERROR = 2
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
-for command in (status, jobs, watch, fetch, verify, cancel, quarantine, retry, keeper):
-    app.command(command)
-
 Several = Parameter(
     consume_multiple=True, negative="", show_default=lambda values: " ".join(map(str, values))
 )
+
+
+Flag = Parameter(negative="")
 
 
 @app.command
@@ -232,6 +228,10 @@ def worker_command(request: Request) -> str:
     """What to type on a machine with a GPU so that this request is served."""
     precision = "" if request.rung is Rung.FP16 else f" --precision {request.rung}"
     return f"worker start --model {request.model.text}{precision}"
+
+
+for command in manage.COMMANDS:
+    app.command(command)
 
 
 def problem(error: ErrorDetails) -> str:

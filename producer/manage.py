@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from common.broker import connect, make_celery
 from common.errors import UserError
 from common.events import log_event
-from common.ledger import JobState, Ledger, Progress
+from common.ledger import JobState, Ledger, OnInstability, Progress
 from common.manifest import Manifest
 from common.settings import Settings
 from common.store import Store, StoreError, open_store
@@ -164,7 +164,7 @@ def retry(
     ledger = Ledger(connect(settings.broker_url))
     manifest = known_manifest(where, job)
     feeder = feeder_of(settings, ledger)
-    policy = "fail" if ledger.stops_at_instability(job) else "retry"
+    policy: OnInstability = "fail" if ledger.stops_at_instability(job) else "retry"
     left = open_job(where, ledger, feeder, manifest, policy)
     if quarantined:
         left += retry_quarantined(where, ledger, feeder, manifest)
@@ -238,3 +238,4 @@ def known_manifest(store: Store, job: str) -> Manifest:
     return manifest
 
 
+COMMANDS = (status, jobs, watch, fetch, verify, cancel, quarantine, retry, keeper)

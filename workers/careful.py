@@ -13,6 +13,7 @@ from common.batchfile import Record
 from common.ledger import Trail
 from common.manifest import OutputForm
 from common.messages import Instability
+from common.rungs import Rung
 from common.shard import Array, Embeddings
 from workers.engine import Outcome
 
@@ -79,6 +80,17 @@ def describe_poison(records: Sequence[Record], form: OutputForm) -> tuple[Instab
             "sequence alone",
         )
         for record in records
+    )
+
+
+def join_outcomes(parts: Sequence[Outcome], form: OutputForm, dim: int) -> Outcome:
+    """Rows that were computed one at a time, as of one batch."""
+    return Outcome(
+        embeddings=join_embeddings([part.embeddings for part in parts], form, dim),
+        unstable=tuple(bad for part in parts for bad in part.unstable),
+        precision=parts[0].precision if parts else Rung.FP32,
+        tokens=sum(part.tokens for part in parts),
+        seconds=sum(part.seconds for part in parts),
     )
 
 

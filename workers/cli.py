@@ -33,6 +33,7 @@ def start(
     gpus: str = "all",
     precision: PrecisionChoice = "auto",
     gpu_memory: float | None = None,
+    liveness_file: Path | None = None,
     broker: str | None = None,
     store: str | None = None,
 ) -> None:
@@ -50,14 +51,20 @@ def start(
     gpu_memory
         Gigabytes of each GPU to use at most, where others use it too; default:
         VIRNUCPRO_GPU_MEMORY, or all that is free.
+    liveness_file
+        File to touch several times a minute while all processes are well, for a probe;
+        default: VIRNUCPRO_LIVENESS_FILE.
     broker
         Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0.
     store
         Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.
     """
     require_torch()
-    settings = Settings.read(broker=broker, store=store, gpu_memory=gpu_memory)
+    settings = Settings.read(
+        broker=broker, store=store, gpu_memory=gpu_memory, liveness_file=liveness_file
+    )
     source = ModelSource.parse(model)
+    require_touchable(settings.liveness_file)
     open_store(settings.required_store())
     connect(settings.broker_url).close()
     environment = {
@@ -67,7 +74,9 @@ def start(
     }
     if settings.gpu_memory is not None:
         environment["VIRNUCPRO_GPU_MEMORY"] = str(settings.gpu_memory)
-    sys.exit(supervise([source.text, precision], chosen_gpus(gpus), environment))
+    sys.exit(
+        supervise([source.text, precision], chosen_gpus(gpus), environment, settings.liveness_file)
+    )
 
 
 @app.command
@@ -185,6 +194,18 @@ def bench(
 def require_torch() -> None:
     if find_spec("torch") is None:
         raise UserError("A worker needs PyTorch: pip install 'virnucpro-fleet[worker]'.")
+
+
+def require_touchable(liveness_file: Path | None) -> None:
+    if liveness_file is None:
+        return
+    try:
+        liveness_file.touch()
+    except OSError as error:
+        raise UserError(
+            f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} cannot be written "
+            f"({error.strerror})."
+        ) from error
 
 
 def chosen_gpus(choice: str) -> list[str]:

@@ -22,7 +22,7 @@ from common.messages import Instability
 from common.modeltable import resolve_layers
 from common.rungs import PRECISION_CODES, Rung, ladder
 from common.shard import Embeddings
-from workers import trace
+from workers import trace, watchdog
 from workers.backend import exact_sums, host_buffer
 from workers.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_tokens_that_fit
 from workers.models.fused import apply_fused, can_fuse
@@ -46,6 +46,10 @@ TRIAL_LENGTH = 64
 
 #: Packs of a batch that are queued while another is computed.
 PACKS_AHEAD = 1
+
+#: Seconds after which a device hangs that is still at one pack: on a GPU, packs take seconds, and
+#: minutes only if its kernels are compiled first. On a CPU, one of a large model takes long.
+GPU_PACK_SECONDS, CPU_PACK_SECONDS = 300.0, 7200.0
 
 
 class DeviceLostError(Exception):
@@ -103,6 +107,8 @@ class Engine:
             self.models[rung] = VIEWS[rung](loaded.model)
         tokens = fastest_pack_tokens(loaded.spec, self.device)
         self.pack_tokens = dict.fromkeys(self.models, tokens)
+        on_gpu = self.device.type == "cuda"
+        self._pack_seconds = GPU_PACK_SECONDS if on_gpu else CPU_PACK_SECONDS
         self._lock = threading.Lock()
         #: Packs whose memory is in use, of all threads.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)
@@ -229,7 +235,7 @@ class Engine:
     def _queue(self, work: Work, pack: Pack) -> RunningPack:
         self._slots.acquire()
         try:
-            with trace.span("launch"), exact_sums():
+            with watchdog.stage("launch", self._pack_seconds), exact_sums():
                 return RunningPack(self.models[work.precision], work, pack)
         except BaseException:
             self._slots.release()
@@ -237,7 +243,7 @@ class Engine:
 
     def _finish(self, running: deque[RunningPack]) -> PackResult:
         """Wait for the first of ``running``, and take it out."""
-        with trace.span("wait for device"):
+        with watchdog.stage("wait for device", self._pack_seconds):
             result = running[0].result()
         running.popleft()
         self._slots.release()

@@ -3,7 +3,8 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
@@ -13,12 +14,26 @@ from common.messages import Batch
 log = logging.getLogger(__name__)
 
 
-class Heartbeat:
-    """A thread that speaks to the ledger every ``RENEW_SECONDS`` while the process lives."""
+#: Seconds that Redis has to answer a beat, which is not tried again before the next: a lease should
+#: see several of them, whatever becomes of one.
+ANSWER_SECONDS = 5.0
 
-    def __init__(self, ledger: Ledger, info: WorkerInfo) -> None:
+#: Seconds until the next beat if Redis did not answer.
+RETRY_SECONDS = 1.0
+
+
+class Heartbeat:
+    """A thread that speaks to the ledger every ``RENEW_SECONDS`` while the process lives.
+
+    Args:
+        ledger: on a connection of its own, if beats are not to wait for others.
+        beat_file: is touched at every beat, whether Redis answers or not.
+    """
+
+    def __init__(self, ledger: Ledger, info: WorkerInfo, beat_file: Path | None = None) -> None:
         self.ledger = ledger
         self.info = info
+        self.beat_file = beat_file
         self._held: dict[str, Batch] = {}  # by owner
         self._lost: set[str] = set()  # owners whose batches are no longer theirs
         self._lock = threading.Lock()
@@ -29,14 +44,21 @@ class Heartbeat:
         self._thread.start()
 
     def update(self, info: WorkerInfo) -> None:
-        """Say something new of this worker, at once."""
+        """Say something new of this worker: at once, or with the next beat."""
         self.info = info
-        self.ledger.announce(info)
+        with suppress(RedisError):
+            self.ledger.announce(info)
 
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
-        self.ledger.leave(self.info)
+        with suppress(RedisError):  # the entry expires by itself
+            self.ledger.leave(self.info)
+
+    def held(self) -> dict[str, Batch]:
+        """The batches whose claims are kept alive, by owner."""
+        with self._lock:
+            return dict(self._held)
 
     @contextmanager
     def holding(self, batch: Batch, owner: str) -> Iterator[None]:
@@ -55,18 +77,28 @@ class Heartbeat:
         return owner in self._lost
 
     def _beat(self) -> None:
-        while True:
+        pause = 0.0
+        while not self._stop.wait(pause):
+            # First: a Redis that is away is no reason to think that this process is frozen.
+            self._touch_beat_file()
             try:
-                self.ledger.announce(self.info)
-                with self._lock:
-                    held = dict(self._held)
-                for owner, batch in held.items():
-                    if not self.ledger.renew(batch, owner=owner):
-                        self._give_up(owner, batch)
+                self._renew()
+                pause = RENEW_SECONDS
             except RedisError as error:
                 log.warning("The ledger did not answer (%s); trying again.", error)
-            if self._stop.wait(RENEW_SECONDS):
-                return
+                pause = RETRY_SECONDS
+
+    def _touch_beat_file(self) -> None:
+        if self.beat_file is not None:
+            with suppress(OSError):
+                self.beat_file.touch()
+
+    def _renew(self) -> None:
+        # Claims first: they are what is lost if Redis answers slowly.
+        for owner, batch in self.held().items():
+            if not self.ledger.renew(batch, owner=owner):
+                self._give_up(owner, batch)
+        self.ledger.announce(self.info)
 
     def _give_up(self, owner: str, batch: Batch) -> None:
         log.warning("Batch %d of %s is no longer ours.", batch.index, batch.job)

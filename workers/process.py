@@ -16,8 +16,9 @@ from celery import Celery
 from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
-from common.broker import EMBED_TASK, connect, make_celery, publish, queue_name
+from common.broker import EMBED_TASK, connect, make_celery, publish, queue_name, redis_client
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
 from common.messages import Batch
@@ -25,15 +26,17 @@ from common.modeltable import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
-from workers import trace
+from workers import trace, watchdog
 from workers.devices import device_name
 from workers.engine import DTYPES, Engine
-from workers.heartbeat import Heartbeat
+from workers.heartbeat import ANSWER_SECONDS, Heartbeat
 from workers.memory import limit_memory
 from workers.models.loading import load_model
+from workers.pulse import BEAT_FILE
 from workers.supervisor import READY_FILE
 from workers.tasks import BatchRunner, GiveBackError
 from workers.validation.record import record_stores, refusal
+from workers.watchdog import Watchdog
 
 log = logging.getLogger("workers")
 
@@ -43,6 +46,9 @@ TRACE_FILE = "VIRNUCPRO_TRACE"
 #: While one batch computes, the next is fetched and the last is written: 3 or 4 threads keep a
 #: GPU busy all the time.
 THREADS = 4
+
+#: Seconds after which loading a model hangs: the largest, over a slow line, take less.
+LOAD_SECONDS = 7200.0
 
 
 def serve(model: str, choice: PrecisionChoice) -> int:
@@ -72,10 +78,15 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         precision=precision,
         queues=queues,
     )
-    heartbeat = Heartbeat(ledger, info)
+    pulse = Ledger(redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0))
+    beat_file = Path(os.environ[BEAT_FILE]) if BEAT_FILE in os.environ else None
+    heartbeat = Heartbeat(pulse, info, beat_file)
     heartbeat.start()
+    guard = Watchdog()
+    guard.start()
     try:
-        engine = load_engine(source, device, precision, settings.store)
+        with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
+            engine = load_engine(source, device, precision, settings.store)
         heartbeat.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
         app = make_celery(settings.broker_url, list(queues))
         runner = BatchRunner(
@@ -89,7 +100,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         recorder = trace.start(engine.device) if TRACE_FILE in os.environ else None
         if READY_FILE in os.environ:
             Path(os.environ[READY_FILE]).touch()
-        code = consume(app, queues, runner, name)
+        code = consume(app, queues, runner, name, guard)
         if recorder is not None:
             recorder.write(Path(os.environ[TRACE_FILE]))
         return code
@@ -118,7 +129,9 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
     return engine
 
 
-def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str) -> int:
+def consume(
+    app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str, guard: Watchdog
+) -> int:
     """Run the Celery worker until it is told to stop."""
 
     @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
@@ -129,7 +142,8 @@ def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str
             log.error("A message that is no batch is dropped: %s", error)
             raise Reject("no batch", requeue=False) from None
         try:
-            runner.run(batch)
+            with watchdog.limit(f"batch {batch.index} of {batch.job}"):
+                runner.run(batch)
         except GiveBackError as error:
             log.warning("Batch %d of %s goes back: %s.", batch.index, batch.job, error)
             raise Reject(str(error), requeue=True) from None
@@ -137,6 +151,7 @@ def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def stop(**_: Any) -> None:
         runner.stopping.set()
+        guard.drain(lambda: hand_back(runner))
 
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
     options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
@@ -147,6 +162,19 @@ def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+def hand_back(runner: BatchRunner) -> None:
+    """Release the batches that this process holds, and queue them again: their own messages come
+    back only after the visibility timeout.
+    """
+    try:
+        for owner, batch in runner.heartbeat.held().items():
+            if runner.ledger.release(batch, owner=owner):
+                runner.publish(batch)
+                log.warning("Batch %d of %s goes back.", batch.index, batch.job)
+    except RedisError as error:
+        log.warning("The ledger did not answer (%s): leases will run out.", error)
 
 
 def is_no_reject(record: logging.LogRecord) -> bool:

@@ -8,11 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from common.processes import start_dependent, wait_or_kill
+from workers.pulse import BEAT_FILE, LOOK_SECONDS, Pulse
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +45,22 @@ class Slot:
     gpu: str | None
     #: The process writes it once its model is loaded.
     ready_file: Path
+    pulse: Pulse
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     pause: float = FIRST_PAUSE
     start_at: float = 0.0
     early_deaths: int = 0
+    given_up: bool = False  # killed; it may take a while to die
+
+    @property
+    def where(self) -> str:
+        return "the CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it has a process that beats, or waits to have one."""
+        return self.process is None or self.pulse.is_well
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         # Set before the process imports torch: it never sees another GPU.
@@ -57,23 +70,33 @@ class Slot:
             "CUDA_VISIBLE_DEVICES": gpu,
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers them
             READY_FILE: str(self.ready_file),
+            BEAT_FILE: str(self.pulse.file),
         }
 
 
-def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mapping[str, str]) -> int:
+def supervise(
+    arguments: Sequence[str],
+    gpus: Sequence[str],
+    environment: Mapping[str, str],
+    liveness_file: Path | None = None,
+) -> int:
     """Keep one process per GPU (or one on the CPU) until SIGTERM or SIGINT.
 
     Args:
         arguments: of ``python -m workers.process``.
         gpus: what ``CUDA_VISIBLE_DEVICES`` is to be for each; none: one process on the CPU.
         environment: of the processes.
+        liveness_file: is touched while all processes are well, or about to be started again.
 
     Returns:
         0 after a signal, 2 if a process ended because only the user can help, 1 if none can.
     """
     folder = Path(tempfile.mkdtemp(prefix="virnucpro-"))
     devices: list[str | None] = [*gpus] or [None]
-    slots = [Slot(gpu, folder / str(number)) for number, gpu in enumerate(devices)]
+    slots = [
+        Slot(gpu, folder / f"{number}.ready", Pulse(folder / f"{number}.beat"))
+        for number, gpu in enumerate(devices)
+    ]
     asked_to_stop = False
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
@@ -91,7 +114,10 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
             # One bad GPU, or a broker that is away for a while, is no reason to stop the others.
             if any(slot.ready_file.exists() for slot in slots):
                 code = 0
-            time.sleep(0.2)
+            if liveness_file is not None and all(slot.is_well for slot in slots):
+                with suppress(OSError):  # whoever looks at the file sees that it is old
+                    liveness_file.touch()
+            time.sleep(LOOK_SECONDS)
     finally:
         end_all(slots)
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +125,8 @@ def supervise(arguments: Sequence[str], gpus: Sequence[str], environment: Mappin
 
 
 def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float) -> int:
-    """Start the slot's process if it has none and its time has come; see whether it died.
+    """Start the slot's process if it has none and its time has come; see whether it died, and
+    kill it if it is frozen.
 
     Returns:
         0, or the code with which the supervisor should end.
@@ -107,11 +134,18 @@ def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], n
     if slot.process is None:
         if now >= slot.start_at:
             command = [*COMMAND, *arguments]
+            slot.pulse.reset()
+            slot.given_up = False
             slot.process = start_dependent(command, env=slot.environment(environment))
             slot.started = now
         return 0
     code = slot.process.poll()
     if code is None:
+        slot.pulse.look()
+        if slot.pulse.has_stopped and not slot.given_up:
+            log.error("The worker on %s shows no sign of life: it is killed.", slot.where)
+            slot.process.kill()
+            slot.given_up = True
         return 0
     slot.process = None
     verdict = plan_successor(slot, code, now)
@@ -120,7 +154,6 @@ def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], n
 
 def plan_successor(slot: Slot, code: int, now: float) -> int:
     """Set the time of a dead process's successor, or give up on one that was never ready."""
-    where = "the CPU" if slot.gpu is None else f"GPU {slot.gpu}"
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     if now - slot.started > HEALTHY_SECONDS:
         slot.pause = FIRST_PAUSE
@@ -128,11 +161,11 @@ def plan_successor(slot: Slot, code: int, now: float) -> int:
     if not slot.ready_file.exists():
         slot.early_deaths += 1
         if slot.early_deaths >= HOPELESS:
-            log.error("The worker on %s died %d times (%s).", where, slot.early_deaths, how)
+            log.error("The worker on %s died %d times (%s).", slot.where, slot.early_deaths, how)
             verdict = EXIT_HOPELESS
     # What only the user can mend ends the supervisor too, unless other workers are at work.
     successor = "" if code == EXIT_USER_ERROR else f"; the next start is in {slot.pause:g} s"
-    log.error("The worker on %s ended (%s)%s.", where, how, successor)
+    log.error("The worker on %s ended (%s)%s.", slot.where, how, successor)
     slot.start_at = now + slot.pause
     slot.pause = min(2 * slot.pause, LONGEST_PAUSE)
     return verdict

@@ -4,23 +4,32 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
 from common.batchfile import Record, decode_batch
 from common.errors import UserError
-from common.ledger import LEASE_SECONDS, Claim, Ledger
-from common.manifest import Manifest, read_manifest
+from common.events import Event, EventKind, log_event
+from common.ledger import LEASE_SECONDS, Attempt, Claim, Ledger, Release, Trail
+from common.manifest import Manifest, OutputForm, read_manifest
 from common.messages import Batch, BatchResult, Instability, Status, retry_of
-from common.quarantine import Quarantine, write_quarantine
+from common.quarantine import Quarantine, add_to_quarantine
+from common.retries import backoff
 from common.rungs import NEXT_RUNG
 from common.store import Store, StoreError
-from workers import trace
+from workers import watchdog
+from workers.careful import (
+    CAREFUL_AFTER,
+    describe_poison,
+    embed_carefully,
+    is_hopeless,
+    join_outcomes,
+)
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
 from workers.shards import write_shard
@@ -28,8 +37,13 @@ from workers.stability import describe_instability
 
 log = logging.getLogger(__name__)
 
-#: Pauses before the store is asked again; the client underneath has its own, shorter retries.
-STORE_RETRY_SECONDS = (1.0, 4.0)
+#: Times that the store is asked again; the client underneath has its own, shorter retries. And the
+#: ledger, with a result that cost much more than the waiting.
+STORE_RETRIES, LEDGER_RETRIES = 2, 5
+
+#: Seconds at most before the store is asked again, and before a batch whose store failed is given
+#: back: doubled each time up to the last.
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
 
 #: Attempts after which a batch whose store keeps failing is reported instead of tried again.
 MAX_ATTEMPTS = 5
@@ -37,9 +51,24 @@ MAX_ATTEMPTS = 5
 #: Pause of a worker after it met a batch that it must not compute.
 LEAVE_SECONDS = 1.0
 
+#: Seconds after which whoever waits for Redis or for the store hangs. Redis-py gives up by itself
+#: after half an hour, where connections are taken and nothing is answered; S3, with all retries,
+#: earlier; a folder on a server that is gone, never.
+LEDGER_SECONDS, STORE_SECONDS = 3600.0, 1800.0
+
 EXIT_DEVICE_LOST = 70
 
 T = TypeVar("T")
+
+
+class HopelessError(UserError):
+    """A batch ended too many processes, and no row of its own is to blame."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(
+            f"it ended {deaths} worker processes, and none of its sequences did so alone. The "
+            "workers' logs say how they ended; to try it again: producer retry JOB"
+        )
 
 
 class NotOursError(Exception):
@@ -83,38 +112,73 @@ class BatchRunner:
         """
         owner = f"{self.name}/{uuid.uuid4().hex[:8]}"
         try:
-            with trace.span("claim"):
-                outcome, attempt = self._claim(batch, owner)
+            with watchdog.stage("claim", LEDGER_SECONDS):
+                attempt = self._claim(batch, owner)
         except RedisError as error:
             raise GiveBackError(f"the ledger did not answer: {error}") from error
-        if outcome is not Claim.TAKEN:
-            log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, outcome)
+        if attempt.claim is not Claim.TAKEN:
+            log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, attempt.claim)
             return
         try:
-            earlier = self._earlier(batch)
-            if earlier is None:
-                log.info("Batch %d of %s: nothing is left to retry.", batch.index, batch.job)
-                self.ledger.release(batch, owner=owner)
-                return
-            with self.heartbeat.holding(batch, owner):
-                result = self._result(batch, owner, attempt, earlier)
-            with trace.span("complete"):
-                self.ledger.complete(result, owner=owner)
+            result = self._run(batch, owner, attempt)
         except NotOursError:
             log.warning(
                 "Batch %d of %s is dropped: taken over, or cancelled.", batch.index, batch.job
             )
             # If it is ours still, it need not wait for the lease to run out should it be resumed.
             with suppress(RedisError):
-                self.ledger.release(batch, owner=owner)
+                self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
             return
         except RedisError as error:
             # Given back while our own lease still stands, it would be dropped as held by another.
             self.stopping.wait(LEASE_SECONDS)
             raise GiveBackError(f"the ledger did not answer: {error}") from error
+        if result is None:
+            log.info("Batch %d of %s: nothing is left to retry.", batch.index, batch.job)
+            return
         log.info("Batch %d of %s: %s.", batch.index, batch.job, summary(result))
+        self._tell(batch, result)
         if result.next is not None and not result.stops_job:
             self._pass_on(batch, result)
+
+    def _run(self, batch: Batch, owner: str, attempt: Attempt) -> BatchResult | None:
+        """The result of a batch that is ours, which the ledger has then; None if none is wanted."""
+        if attempt.lost_by:
+            self._note(EventKind.LEASE_LOST, batch, f"taken over from {attempt.lost_by}")
+        earlier = self._earlier(batch)
+        if earlier is None:
+            self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
+            return None
+        with self.heartbeat.holding(batch, owner):
+            result = self._result(batch, owner, attempt, earlier)
+            with watchdog.stage("complete", LEDGER_SECONDS):
+                # Not to be computed once more because Redis is restarted.
+                pauses = backoff(LEDGER_RETRIES, first=1, longest=8)
+                self._retrying(lambda: self.ledger.complete(result, owner=owner), pauses)
+        return result
+
+    def _tell(self, batch: Batch, result: BatchResult) -> None:
+        """Note what went wrong with a batch."""
+        if result.status is Status.FAILED:
+            self._note(EventKind.FAILED, batch, result.error or "")
+        if result.quarantined:
+            self._note(EventKind.QUARANTINE, batch, counted_rows(result.quarantined))
+        if result.unstable and result.next is not None:
+            rows = counted_rows(result.unstable)
+            self._note(EventKind.RETRY, batch, f"on to {result.next}: {rows}")
+
+    def _note(self, kind: EventKind, batch: Batch, detail: str) -> None:
+        event = Event(
+            event=kind,
+            job=batch.job,
+            batch=batch.index,
+            rung=batch.rung,
+            worker=self.name,
+            detail=detail,
+        )
+        log_event(log, event)
+        with suppress(RedisError):  # the log has it
+            self.ledger.note(event)
 
     def _pass_on(self, batch: Batch, result: BatchResult) -> None:
         """Queue the rows that were not finite at the next rung; one message too many is no harm."""
@@ -124,18 +188,18 @@ class BatchRunner:
             # The ledger knows that they are to be done: whoever looks after lost work queues them.
             log.warning("The retry of batch %d could not be queued: %s.", result.index, error)
 
-    def _claim(self, batch: Batch, owner: str) -> tuple[Claim, int]:
+    def _claim(self, batch: Batch, owner: str) -> Attempt:
         self._stop_if_asked()
         loaded = self.engine.loaded
         if batch.model != loaded.source.text:
             self._leave_to_others(f"this worker serves {loaded.source.text}")
-        outcome, attempt = self.ledger.claim(batch, owner=owner, weights=loaded.fingerprint)
-        if outcome is Claim.OTHER_WEIGHTS:
+        attempt = self.ledger.claim(batch, owner=owner, weights=loaded.fingerprint)
+        if attempt.claim is Claim.OTHER_WEIGHTS:
             self._leave_to_others(
                 f"its job began with other weights than {loaded.fingerprint}, which this worker "
                 f"has of {loaded.source.text}"
             )
-        return outcome, attempt
+        return attempt
 
     def _earlier(self, batch: Batch) -> Mapping[int, Instability] | None:
         """What was seen of the rows that a retry is about; None if its ledger knows of none."""
@@ -152,23 +216,19 @@ class BatchRunner:
         raise GiveBackError(reason)
 
     def _result(
-        self, batch: Batch, owner: str, attempt: int, earlier: Mapping[int, Instability]
+        self, batch: Batch, owner: str, attempt: Attempt, earlier: Mapping[int, Instability]
     ) -> BatchResult:
         try:
-            outcome = self._embed(batch, owner, earlier)
+            return self._embed(batch, owner, attempt, earlier)
         except GiveBackError:
-            self.ledger.release(batch, owner=owner)
+            self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
             raise
         except StoreError as error:
-            if attempt < MAX_ATTEMPTS:
-                self.ledger.release(batch, owner=owner)
-                raise GiveBackError(f"attempt {attempt}: {error}") from error
+            if attempt.number < MAX_ATTEMPTS:
+                self._give_back(batch, owner, attempt, error)
             return self._failure(batch, error)
         except DeviceLostError as error:
-            if attempt < MAX_ATTEMPTS:
-                self.ledger.release(batch, owner=owner)
-            else:
-                self.ledger.complete(self._failure(batch, error), owner=owner)
+            self.ledger.release(batch, owner=owner, why=Release.DIED)
             self.end_process(error)
         except (NotOursError, RedisError):
             raise
@@ -177,21 +237,14 @@ class BatchRunner:
         except Exception as error:
             log.exception("Batch %d of %s failed.", batch.index, batch.job)
             return self._failure(batch, error)
-        return BatchResult(
-            job=batch.job,
-            index=batch.index,
-            rung=batch.rung,
-            after=batch.after,
-            status=Status.NUMERICAL_INSTABILITY if outcome.unstable else Status.OK,
-            worker=self.name,
-            precision=outcome.precision,
-            records=len(outcome.embeddings),
-            tokens=outcome.tokens,
-            seconds=outcome.seconds,
-            unstable=outcome.unstable,
-            next=NEXT_RUNG[outcome.precision] if outcome.unstable else None,
-            stops_job=bool(outcome.unstable) and self.ledger.stops_at_instability(batch.job),
-        )
+
+    def _give_back(self, batch: Batch, owner: str, attempt: Attempt, error: Exception) -> NoReturn:
+        """Let it be tried again after a while, as what failed may take longer to be mended."""
+        self._note(EventKind.GIVEN_BACK, batch, f"attempt {attempt.number}: {error}")
+        *_, pause = backoff(attempt.number, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        self.stopping.wait(pause)
+        self.ledger.release(batch, owner=owner)
+        raise GiveBackError(f"attempt {attempt.number}: {error}") from error
 
     def end_process(self, error: Exception) -> NoReturn:
         """End at once: other threads would fail every batch that they take."""
@@ -199,40 +252,86 @@ class BatchRunner:
         os._exit(EXIT_DEVICE_LOST)
 
     def _failure(self, batch: Batch, error: Exception) -> BatchResult:
-        return BatchResult(
-            job=batch.job,
-            index=batch.index,
-            rung=batch.rung,
-            after=batch.after,
-            status=Status.FAILED,
-            worker=self.name,
-            # What was written for the user speaks for itself.
-            error=str(error)
-            if isinstance(error, UserError)
-            else f"{type(error).__name__}: {error}",
-        )
+        # What was written for the user speaks for itself.
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return BatchResult(**self._place(batch), status=Status.FAILED, error=text)
 
-    def _embed(self, batch: Batch, owner: str, earlier: Mapping[int, Instability]) -> Outcome:
-        manifest = self._retrying(lambda: self._manifest(batch.job))
-        self._check_alphabet(manifest)
-        with trace.span("fetch"):
+    def _place(self, batch: Batch) -> dict[str, Any]:
+        """What every result of a batch has."""
+        fields = {"job", "index", "rung", "after", "created"}
+        return {**batch.model_dump(include=fields), "worker": self.name}
+
+    def _embed(
+        self, batch: Batch, owner: str, attempt: Attempt, earlier: Mapping[int, Instability]
+    ) -> BatchResult:
+        with watchdog.stage("fetch", STORE_SECONDS):
+            manifest = self._retrying(lambda: self._manifest(batch.job))
+            self._check_alphabet(manifest)
             records = self._records(batch, earlier)
-        outcome = self.engine.embed(
-            records,
-            manifest.form,
-            rung=batch.rung,
-            between_packs=lambda: self._stop_if_not_ours(owner),
-        )
+        form = manifest.form
+        outcome, poison = self._compute(batch, owner, attempt, records, form)
         # A shard of other rows must not replace the one that was counted.
         if not self.ledger.renew(batch, owner=owner):
             raise NotOursError
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
-        if outcome.unstable:
-            self._note_instability(batch, outcome)
-        loaded = self.engine.loaded
-        with trace.span("write"):
-            self._retrying(lambda: write_shard(self.store, batch, manifest.form, loaded, outcome))
-        return outcome
+        after = NEXT_RUNG[outcome.precision]
+        result = BatchResult(
+            **self._place(batch),
+            status=status_of(outcome, poison),
+            precision=outcome.precision,
+            records=len(outcome.embeddings),
+            tokens=outcome.tokens,
+            seconds=outcome.seconds,
+            unstable=outcome.unstable,
+            next=after if outcome.unstable else None,
+            poisoned=describe_poison(poison, form),
+            stops_job=bool(outcome.unstable) and self.ledger.stops_at_instability(batch.job),
+        )
+        with watchdog.stage("write", STORE_SECONDS):
+            if result.quarantined:
+                self._put_on_record(batch, result.quarantined)
+            if outcome.unstable:
+                where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
+                log.warning("%s", describe_instability(where, outcome.unstable, after))
+            loaded = self.engine.loaded
+            self._retrying(lambda: write_shard(self.store, batch, form, loaded, outcome))
+        return result
+
+    def _compute(
+        self,
+        batch: Batch,
+        owner: str,
+        attempt: Attempt,
+        records: Sequence[Record],
+        form: OutputForm,
+    ) -> tuple[Outcome, list[Record]]:
+        """What the engine makes of records, and those that are not computed any more."""
+
+        def embed(records: Sequence[Record]) -> Outcome:
+            return self.engine.embed(
+                records,
+                form,
+                rung=batch.rung,
+                between_packs=lambda: self._stop_if_not_ours(owner),
+            )
+
+        def follow(trail: Trail) -> None:
+            if not self.ledger.follow(batch, trail, owner=owner):
+                raise NotOursError
+
+        if attempt.deaths < CAREFUL_AFTER:
+            return embed(records), []
+        trail = self.ledger.trail(batch)
+        if is_hopeless(attempt.deaths, trail):
+            raise HopelessError(attempt.deaths)
+        log.warning(
+            "Batch %d of %s ended %d processes: its rows are computed one at a time.",
+            *(batch.index, batch.job, attempt.deaths),
+        )
+        parts, poison = embed_carefully(
+            records, trail, follow=follow, embed=lambda record: embed([record])
+        )
+        return join_outcomes(parts, form, self.engine.loaded.spec.dim), poison
 
     def _check_alphabet(self, manifest: Manifest) -> None:
         family = self.engine.loaded.spec.family
@@ -252,23 +351,22 @@ class BatchRunner:
             raise ValueError(f"{batch.key} has {len(records)} of {expected} records")
         return records
 
-    def _note_instability(self, batch: Batch, outcome: Outcome) -> None:
-        """Say what was seen, and put on record the rows that no rung could embed."""
-        where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
-        after = NEXT_RUNG[outcome.precision]
-        log.warning("%s", describe_instability(where, outcome.unstable, after))
-        if after is None:
-            quarantine = Quarantine(job=batch.job, batch=batch.index, rows=outcome.unstable)
-            self._retrying(lambda: write_quarantine(self.store, quarantine))
+    def _put_on_record(self, batch: Batch, rows: tuple[Instability, ...]) -> None:
+        """Add rows to those of the batch that have no numbers."""
+        quarantine = Quarantine(job=batch.job, batch=batch.index, rows=rows)
+        self._retrying(lambda: add_to_quarantine(self.store, quarantine))
 
-    def _retrying(self, action: Callable[[], T]) -> T:
-        for pause in STORE_RETRY_SECONDS:
+    def _retrying(self, action: Callable[[], T], pauses: Iterable[float] | None = None) -> T:
+        if pauses is None:
+            pauses = backoff(STORE_RETRIES, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        for pause in pauses:
             try:
                 return action()
-            except StoreError as error:
-                log.warning("%s Trying again in %g s.", error, pause)
+            except (StoreError, RedisError) as error:
+                log.warning("%s Trying again in %.1f s.", error, pause)
                 self.stopping.wait(pause)
-                self._stop_if_asked()
+                if isinstance(error, StoreError):
+                    self._stop_if_asked()
         return action()
 
     def _stop_if_not_ours(self, owner: str) -> None:
@@ -279,6 +377,18 @@ class BatchRunner:
     def _stop_if_asked(self) -> None:
         if self.stopping.is_set():
             raise GiveBackError("this worker is stopping")
+
+
+def status_of(outcome: Outcome, poison: Sequence[Record]) -> Status:
+    if outcome.unstable:
+        return Status.NUMERICAL_INSTABILITY
+    return Status.POISONED if poison else Status.OK
+
+
+def counted_rows(rows: Sequence[Instability]) -> str:
+    """How many rows, and which is the first."""
+    more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
+    return f"{rows[0]}{more}"
 
 
 def summary(result: BatchResult) -> str:

@@ -7,6 +7,7 @@ import sys
 import time
 
 from tests.support.processes import clean_environment, wait_until
+from workers.pulse import Pulse
 from workers.supervisor import Slot, tend
 
 
@@ -53,10 +54,14 @@ def test_an_error_that_only_the_user_can_mend_ends_all(tmp_path):
 
 def test_a_process_that_is_never_ready_is_given_up_and_one_that_was_is_not(monkeypatch, tmp_path):
     monkeypatch.setattr("workers.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(7)"])
-    slot = Slot(None, tmp_path / "ready")
+    slot = slot_in(tmp_path)
     assert die_repeatedly(slot) == [0, 0, 0, 0, 1]
     slot.ready_file.touch()
     assert die_repeatedly(slot) == [0, 0, 0, 0, 0]
+
+
+def slot_in(folder) -> Slot:
+    return Slot(None, folder / "ready", Pulse(folder / "beat"))
 
 
 def die_repeatedly(slot: Slot) -> list[int]:
@@ -71,7 +76,7 @@ def die_repeatedly(slot: Slot) -> list[int]:
 
 def test_pauses_between_restarts_grow(monkeypatch, tmp_path):
     monkeypatch.setattr("workers.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(1)"])
-    slot, pauses = Slot(None, tmp_path / "ready"), []
+    slot, pauses = slot_in(tmp_path), []
     for _ in range(3):
         tend(slot, [], os.environ, slot.start_at)
         slot.process.wait()

@@ -1,0 +1,118 @@
+"""Processes that hang or freeze: they end, the next begins, and their batches are not lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from common.processes import start_dependent, stop
+from tests.support.processes import START_SECONDS, Fleet, is_ready, wait_until
+from workers.watchdog import EXIT_HUNG
+
+MANY = "--batch-tokens=1500"
+
+
+@pytest.fixture
+def hung(tmp_path) -> Path:
+    """The file in which the first process that hangs writes its number."""
+    return tmp_path / "hung"
+
+
+@contextmanager
+def hanging_worker(
+    fleet: Fleet, model: Path, log: Path, *options: str, **more: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    command = [sys.executable, "-m", "tests.support.hanging_worker", "start"]
+    with log.open("wb") as output:
+        worker = start_dependent(
+            [*command, "--model", str(model), "--gpus=none", *options],
+            env={**fleet.environment, "HUNG": str(log.with_name("hung")), **more},
+            output=output,
+        )
+    try:
+        yield worker
+    finally:
+        stop(worker, 40)
+
+
+def test_a_process_that_hangs_in_a_pack_ends_and_the_next_one_finishes_the_job(
+    fleet, tiny, examples, tmp_path, hung
+):
+    log = tmp_path / "worker.log"
+    job = fleet.producer("submit", examples, "--model", tiny, MANY).stdout.strip()
+    with hanging_worker(fleet, tiny, log, PACK_SECONDS="2"):
+        watched = fleet.producer("watch", job)
+    assert watched.returncode == 0, watched.stderr
+    assert "taken over" in watched.stderr  # leases ran out: the attempts count
+    said = log.read_text()
+    assert "'launch' takes longer than 2 s" in said
+    assert f"batch 0 of {job} for" in said
+    assert "in hang_once" in said  # the stack
+    assert f"exit code {EXIT_HUNG}" in said
+    attempts = fleet.ledger.redis.hgetall(f"virnucpro:job:{job}:attempts")
+    assert attempts["0.fp32"] == "2"
+    assert fleet.ledger.progress(job).rows_done == 25
+
+
+def test_sigterm_ends_a_process_that_hangs_and_its_batches_go_back(
+    fleet, tiny, examples, tmp_path, hung
+):
+    log = tmp_path / "worker.log"
+    job = fleet.producer("submit", examples, "--model", tiny, MANY).stdout.strip()
+    with hanging_worker(fleet, tiny, log) as worker:
+        wait_until(hung.exists, START_SECONDS)
+        wait_until(lambda: fleet.ledger.progress(job).leased > 1, 10)  # others wait for the device
+        worker.terminate()
+        assert worker.wait(10) == 0
+    assert "told to end 3 s ago" in log.read_text()
+    progress = fleet.ledger.progress(job)
+    assert progress.leased == 0
+    assert fleet.ledger.queued(progress.queue) == progress.batches
+
+
+def test_sigterm_ends_a_process_that_hangs_though_redis_is_frozen_too(
+    fleet, tiny, examples, tmp_path, hung
+):
+    fleet.producer("submit", examples, "--model", tiny)
+    server = fleet.ledger.redis.info("server")["process_id"]
+    with hanging_worker(fleet, tiny, tmp_path / "worker.log") as worker:
+        wait_until(hung.exists, START_SECONDS)
+        os.kill(server, signal.SIGSTOP)
+        try:
+            worker.terminate()
+            assert worker.wait(15) == 0
+        finally:
+            os.kill(server, signal.SIGCONT)
+
+
+def test_a_process_that_is_frozen_is_killed_and_replaced_and_the_liveness_file_shows_it(
+    fleet, tiny, tmp_path, hung
+):
+    alive = tmp_path / "alive"
+    hung.touch()  # none hangs
+    with hanging_worker(fleet, tiny, tmp_path / "worker.log", "--liveness-file", str(alive)):
+        first = wait_until(lambda: ready_process(fleet), START_SECONDS)
+        assert age(alive) < 1
+        os.kill(first, signal.SIGSTOP)
+        wait_until(lambda: age(alive) > 1, 10)
+        second = wait_until(lambda: ready_process(fleet, other_than=first), START_SECONDS)
+        assert second != first
+        assert age(alive) < 1
+    assert "the CPU shows no sign of life: it is killed" in (tmp_path / "worker.log").read_text()
+
+
+def ready_process(fleet: Fleet, other_than: int = 0) -> int | None:
+    """The number of a process that has its model."""
+    names = [worker.name for worker in fleet.ledger.workers() if is_ready(worker)]
+    numbers = [int(name.split("@")[0].split("-")[1]) for name in names]
+    return next((number for number in numbers if number != other_than), None)
+
+
+def age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
