@@ -378,6 +378,12 @@ class Ledger:
         texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
         return [DeadLetter.model_validate_json(text) for text in texts]
 
+    def count_dead_letters(self) -> int:
+        return int(self.redis.llen(DEAD_LETTERS))
+
+    def clear_dead_letters(self) -> None:
+        self.redis.delete(DEAD_LETTERS)
+
     def _keep(self, key: str, document: Document) -> None:
         with self.redis.pipeline(transaction=True) as together:
             together.lpush(key, document.model_dump_json(exclude_none=True))

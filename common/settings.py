@@ -1,4 +1,5 @@
-"""Settings from the environment: ``VIRNUCPRO_BROKER_URL``, ``…_STORE`` and ``…_GPU_MEMORY``.
+"""Settings from the environment: ``VIRNUCPRO_BROKER_URL``, ``…_STORE``, ``…_GPU_MEMORY`` and
+``…_MESSAGE_KEY``.
 
 S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE`` and so on. ``VIRNUCPRO_DISABLE_FP16`` is read in
@@ -7,10 +8,11 @@ S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 
 from typing import Any
 
-from pydantic import PositiveFloat, ValidationError
+from pydantic import PositiveFloat, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
+from common.signing import MessageKeys
 
 
 class Settings(BaseSettings):
@@ -21,6 +23,7 @@ class Settings(BaseSettings):
     broker_url: str = "redis://localhost:6379/0"
     store: str | None = None
     gpu_memory: PositiveFloat | None = None  # gigabytes of a GPU that a worker may take
+    message_key: SecretStr | None = None  # several with commas between: the first signs
 
     @classmethod
     def read(
@@ -35,11 +38,19 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            # The only setting that is not a text.
+            # The only setting that may not be any text.
             raise UserError(
                 f"VIRNUCPRO_GPU_MEMORY or --gpu-memory: {error.errors()[0]['input']} is no number "
                 "of gigabytes above 0."
             ) from None
+
+    def message_keys(self) -> MessageKeys:
+        """The keys of ``VIRNUCPRO_MESSAGE_KEY``; without it there are none.
+
+        Raises:
+            UserError: a key that could be guessed.
+        """
+        return MessageKeys.parse(self.message_key.get_secret_value() if self.message_key else "")
 
     def required_store(self) -> str:
         if not self.store:

@@ -193,7 +193,7 @@ def submit_to_fleet(
         check_output(output)
     store = open_store(settings.required_store())
     ledger = Ledger(connect(settings.broker_url))
-    celery = make_celery(settings.broker_url, [])
+    celery = make_celery(settings.broker_url, [], settings.message_keys())
     queue = queue_name(request.model, request.rung, request.rung)
     workers = ledger.workers()
     serving = [worker for worker in workers if queue in worker.queues]
@@ -270,7 +270,8 @@ def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None
     ledger = Ledger(connect(settings.broker_url))
     known_progress(ledger, job)
     manifest = known_manifest(open_store(settings.required_store()), job)
-    watch_job(ledger, make_celery(settings.broker_url, []), manifest)
+    celery = make_celery(settings.broker_url, [], settings.message_keys())
+    watch_job(ledger, celery, manifest)
     report_quarantined(ledger, manifest)
 
 

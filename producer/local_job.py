@@ -15,6 +15,7 @@ from common.ledger import Ledger
 from common.manifest import Manifest
 from common.modeltable import ModelSource
 from common.rungs import PrecisionChoice
+from common.settings import Settings
 from common.store import Store, open_store
 from producer.console import console, say
 from producer.finish import check_output, report_failures, write_output
@@ -104,7 +105,7 @@ def run_job(
 ) -> Manifest:
     say(f"Loading the model; the worker's log is {fleet.log}.")
     ledger = Ledger(connect(fleet.broker_url))
-    celery = make_celery(fleet.broker_url, [])
+    celery = make_celery(fleet.broker_url, [], Settings.read().message_keys())
     manifest = submit(request, store, ledger, celery, hardware=hardware, tokens=tokens)
     lost_work = LostWork(ledger, celery, manifest)
     wait(ledger, manifest.job, console, lost_work=lost_work, check=fleet.check)

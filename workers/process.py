@@ -15,7 +15,6 @@ import torch
 from celery import Celery
 from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
-from pydantic import ValidationError
 
 from common.broker import EMBED_TASK, connect, make_celery, publish, queue_name
 from common.errors import UserError
@@ -28,6 +27,7 @@ from common.store import open_store
 from workers import trace
 from workers.devices import device_name
 from workers.engine import DTYPES, Engine
+from workers.guard import Guard, place_guard
 from workers.heartbeat import Heartbeat
 from workers.memory import limit_memory
 from workers.models.loading import load_model
@@ -53,6 +53,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     """
     settings = Settings.read()
     ledger = Ledger(connect(settings.broker_url))
+    keys = settings.message_keys()
     source = ModelSource.parse(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES"):
@@ -77,7 +78,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     try:
         engine = load_engine(source, device, precision, settings.store)
         heartbeat.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
-        app = make_celery(settings.broker_url, list(queues))
+        app = make_celery(settings.broker_url, list(queues), keys)
+        place_guard(app, Guard(ledger, keys, info.name).admits)
         runner = BatchRunner(
             store=open_store(settings.required_store()),
             ledger=ledger,
@@ -123,11 +125,7 @@ def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str
 
     @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
     def embed(**message: Any) -> None:
-        try:
-            batch = Batch.model_validate(message)
-        except ValidationError as error:
-            log.error("A message that is no batch is dropped: %s", error)
-            raise Reject("no batch", requeue=False) from None
+        batch = Batch.model_validate(message)  # as the guard has seen that it can be
         try:
             runner.run(batch)
         except GiveBackError as error:
