@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.messages import Batch, Priority
 from common.modeltable import ModelSource
 from common.rungs import Rung
+from common.signing import MessageKeys
 
 #: Before every key of the fleet, so that it can share a Redis while it is being tried.
 KEY_PREFIX = "virnucpro:"
@@ -73,8 +74,11 @@ def queue_of(name: str) -> Queue:
     return Queue(name, routing_key=name)
 
 
-def make_celery(broker_url: str, queues: list[str]) -> Celery:
-    """The Celery application, for publishing to ``queues`` or consuming them."""
+def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = None) -> Celery:
+    """The Celery application, for publishing to ``queues`` or consuming them.
+
+    What it publishes is signed with the first of ``keys``.
+    """
     app = Celery("virnucpro", broker=celery_url(broker_url), set_as_current=False)
     app.conf.update(
         result_backend=None,
@@ -92,6 +96,7 @@ def make_celery(broker_url: str, queues: list[str]) -> Celery:
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
         broker_transport_options=TRANSPORT_OPTIONS,
+        message_keys=keys or MessageKeys(),  # ours; Celery shows no setting with such a name
     )
     return app
 
@@ -111,13 +116,16 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
     Raises:
         RedisError: Redis is away or full. Some may have been sent; to send them again is no harm.
     """
+    keys: MessageKeys = app.conf.message_keys
     count = 0
     try:
         with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
             for batch in batches:
+                message = batch.model_dump(mode="json")
                 app.send_task(
                     EMBED_TASK,
-                    kwargs=batch.model_dump(mode="json"),
+                    kwargs=message,
+                    headers=keys.headers(message),
                     queue=queue_of(queue_name(model, batch.first, batch.rung, batch.priority)),
                     producer=producer,
                 )

@@ -486,9 +486,11 @@ class Ledger:
         texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
         return [DeadLetter.model_validate_json(text) for text in texts]
 
-    def buried(self) -> int:
-        """Dead letters that are kept."""
+    def count_dead_letters(self) -> int:
         return int(self.redis.llen(DEAD_LETTERS))
+
+    def clear_dead_letters(self) -> None:
+        self.redis.delete(DEAD_LETTERS)
 
     def _keep(self, key: str, document: Document) -> None:
         with self.redis.pipeline(transaction=True) as together:

@@ -8,10 +8,11 @@ S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveFloat, PositiveInt, ValidationError
+from pydantic import PositiveFloat, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
+from common.signing import MessageKeys
 
 #: What is asked for where a setting is not a text.
 NUMBERS = {"gpu_memory": "number of gigabytes", "high_water": "whole number"}
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
     #: (about 1.5 KB each), and enough for thousands of GPUs.
     high_water: PositiveInt = 20_000
     liveness_file: Path | None = None  # that a worker touches while it is well
+    message_key: SecretStr | None = None  # several with commas between: the first signs
 
     @classmethod
     def read(
@@ -57,6 +59,14 @@ class Settings(BaseSettings):
                 f"VIRNUCPRO_{name.upper()} or --{name.replace('_', '-')}: {wrong['input']} is no "
                 f"{NUMBERS[name]} above 0."
             ) from None
+
+    def message_keys(self) -> MessageKeys:
+        """The keys of ``VIRNUCPRO_MESSAGE_KEY``; without it there are none.
+
+        Raises:
+            UserError: a key that could be guessed.
+        """
+        return MessageKeys.parse(self.message_key.get_secret_value() if self.message_key else "")
 
     def required_store(self) -> str:
         if not self.store:

@@ -153,12 +153,11 @@ def submit(
         priority=priority,
         nonce=uuid.uuid4().hex if new else None,
     )
-    settings = Settings.read(broker=broker, store=store)
     if local:
         output = output or Path(f"{source.stem}.h5")
-        mark = settings.high_water
-        run_local(request, output, precision, gpus, store_url=store, tokens=batch_tokens, mark=mark)
+        run_local(request, output, precision, gpus, store_url=store, tokens=batch_tokens)
     else:
+        settings = Settings.read(broker=broker, store=store)
         submit_to_fleet(request, output, settings, tokens=batch_tokens)
 
 
@@ -193,7 +192,7 @@ def submit_to_fleet(
         check_output(output)
     store = open_store(settings.required_store())
     ledger = Ledger(connect(settings.broker_url))
-    celery = make_celery(settings.broker_url, [])
+    celery = make_celery(settings.broker_url, [], settings.message_keys())
     feeder = Feeder(ledger, celery, settings.high_water)
     queue = queue_name(request.model, request.rung, request.rung, request.priority)
     workers = ledger.workers()

@@ -15,6 +15,7 @@ from common.ledger import Ledger
 from common.manifest import Manifest
 from common.modeltable import ModelSource
 from common.rungs import PrecisionChoice
+from common.settings import Settings
 from common.store import Store, open_store
 from producer.console import console, say
 from producer.feeding import Feeder
@@ -43,7 +44,6 @@ def run_local(
     *,
     store_url: str | None,
     tokens: int | None,
-    mark: int,
 ) -> None:
     """Run a job to its output file; what a stop leaves half done, the next run completes.
 
@@ -63,7 +63,7 @@ def run_local(
             with local_fleet(
                 folder, store.url, model=request.model.text, precision=precision, gpus=gpus
             ) as fleet:
-                manifest = run_job(request, store, fleet, hardware_here(gpus), tokens, mark)
+                manifest = run_job(request, store, fleet, hardware_here(gpus), tokens)
                 write_output(store, manifest, output)
         except KeyboardInterrupt:
             if request.source.is_stream:
@@ -107,12 +107,12 @@ def run_job(
     fleet: LocalFleet,
     hardware: Hardware,
     tokens: int | None,
-    mark: int,
 ) -> Manifest:
     say(f"Loading the model; the worker's log is {fleet.log}.")
     ledger = Ledger(connect(fleet.broker_url))
-    celery = make_celery(fleet.broker_url, [])
-    feeder = Feeder(ledger, celery, mark)
+    settings = Settings.read()
+    celery = make_celery(fleet.broker_url, [], settings.message_keys())
+    feeder = Feeder(ledger, celery, settings.high_water)
     manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=tokens)
     keeper = Keeper(store, ledger, feeder, on_event=say_event, only=manifest.job)
     wait(ledger, manifest.job, console, keep=keeper.step, check=fleet.check)

@@ -221,7 +221,8 @@ def keeper(
 
 
 def feeder_of(settings: Settings, ledger: Ledger) -> Feeder:
-    return Feeder(ledger, make_celery(settings.broker_url, []), settings.high_water)
+    celery = make_celery(settings.broker_url, [], settings.message_keys())
+    return Feeder(ledger, celery, settings.high_water)
 
 
 def known_progress(ledger: Ledger, job: str) -> Progress:

@@ -77,7 +77,11 @@ class FleetCollector(Collector):
                 "model",
                 [(model, sum(w.model == model for w in workers)) for model in models],
             ),
-            gauge("dead_letters", "Messages that no worker could read", self.ledger.buried()),
+            gauge(
+                "dead_letters",
+                "Messages that no worker could read",
+                self.ledger.count_dead_letters(),
+            ),
             gauge("leases", "Batches that workers have", sum(job.leased for job in running)),
             *self._jobs(running),
         ]

@@ -15,13 +15,12 @@ import torch
 from celery import Celery
 from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from common.broker import EMBED_TASK, connect, make_celery, publish, queue_name, redis_client
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
-from common.messages import Batch
+from common.messages import Batch, Priority
 from common.modeltable import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
@@ -29,6 +28,7 @@ from common.store import open_store
 from workers import trace, watchdog
 from workers.devices import device_name
 from workers.engine import DTYPES, Engine
+from workers.guard import Guard, place_guard
 from workers.heartbeat import ANSWER_SECONDS, Heartbeat
 from workers.memory import limit_memory
 from workers.models.loading import load_model
@@ -59,13 +59,18 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     """
     settings = Settings.read()
     ledger = Ledger(connect(settings.broker_url))
+    keys = settings.message_keys()
     source = ModelSource.parse(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES"):
         # Not to be served by a CPU instead, which would hold large batches for hours.
         raise RuntimeError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']} cannot be used by PyTorch.")
     precision = model_precision(choice, on_gpu=device == "cuda")
-    queues = tuple(queue_name(source, *step) for step in served_steps(precision))
+    queues = tuple(
+        queue_name(source, *step, priority)
+        for priority in Priority
+        for step in served_steps(precision)
+    )
     name = f"{device}{os.environ.get('CUDA_VISIBLE_DEVICES', '')}-{os.getpid()}"
     if device == "cuda" and settings.gpu_memory is not None:
         limit_memory(settings.gpu_memory)
@@ -88,7 +93,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
             engine = load_engine(source, device, precision, settings.store)
         heartbeat.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
-        app = make_celery(settings.broker_url, list(queues))
+        app = make_celery(settings.broker_url, list(queues), keys)
+        place_guard(app, Guard(ledger, keys, info.name).admits)
         runner = BatchRunner(
             store=open_store(settings.required_store()),
             ledger=ledger,
@@ -136,11 +142,7 @@ def consume(
 
     @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
     def embed(**message: Any) -> None:
-        try:
-            batch = Batch.model_validate(message)
-        except ValidationError as error:
-            log.error("A message that is no batch is dropped: %s", error)
-            raise Reject("no batch", requeue=False) from None
+        batch = Batch.model_validate(message)  # as the guard has seen that it can be
         try:
             with watchdog.limit(f"batch {batch.index} of {batch.job}"):
                 runner.run(batch)

@@ -23,6 +23,7 @@ from common.manifest import InputReport, Manifest, OutputForm, write_manifest
 from common.modeltable import ModelSource, ModelSpec
 from common.processes import end_of_log, start_dependent, stop
 from common.rungs import Rung
+from common.settings import Settings
 from common.store import Store, open_store
 from workers.bench.proteins import random_sequences
 from workers.process import TRACE_FILE
@@ -141,7 +142,9 @@ def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> Non
     write_manifest(store, manifest)
     queue = queue_name(plan.source, plan.rung, plan.rung)
     ledger.create(manifest, queue)
-    publish(make_celery(broker_url, [queue]), plan.source, ledger.outstanding(manifest))
+    # The worker has this process's environment, and with it the key.
+    app = make_celery(broker_url, [queue], Settings.read().message_keys())
+    publish(app, plan.source, ledger.outstanding(manifest))
 
 
 def made_up_records(spec: ModelSpec) -> Iterator[Record]:

@@ -1,0 +1,214 @@
+"""The guard at a worker's queues: what is no task of ours is taken out before Celery sees it.
+
+Celery on Redis ends at a message that it cannot parse, and puts it back for the next worker to end
+at. It also does what a message's headers say: to wait for hours, to send other tasks afterwards.
+So every message is looked at when it comes out of its list, and either it is in full what our
+producer sends, or it goes to the ledger's dead letters.
+"""
+
+import functools
+import logging
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from celery import Celery
+from kombu import Connection
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import loads
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError
+from pydantic_core import from_json
+from redis.exceptions import RedisError
+
+from common.broker import EMBED_TASK
+from common.events import DeadLetter, Event, EventKind, log_event
+from common.ledger import Ledger
+from common.messages import Batch, Document
+from common.signing import MessageKeys
+
+log = logging.getLogger(__name__)
+
+#: Bytes of a message that are kept for people, and characters of a value that are quoted.
+BYTES_KEPT = 2000
+CHARACTERS_QUOTED = 60
+
+
+class Headers(Document):
+    """Those by which Celery does something. What it can do beside the task itself is refused."""
+
+    task: Literal[EMBED_TASK]  # type: ignore[valid-type]
+    id: str
+    eta: None = None
+    expires: None = None
+    timelimit: tuple[None, None] = (None, None)
+    compression: None = None
+    signature: str | None = None
+
+
+class Place(Document):
+    """The queue that a message goes back to: named without an exchange."""
+
+    exchange: Literal[""]
+    routing_key: str
+
+
+class Properties(Document):
+    body_encoding: Literal["base64"]
+    delivery_tag: str
+    delivery_info: Place
+    priority: int = 0
+
+
+class Sequel(Document):
+    """What is to be sent after a task: nothing. Without these fields headers could say it."""
+
+    callbacks: None
+    errbacks: None
+    chain: None
+    chord: None
+
+
+def parse_json(text: bytes) -> Any:
+    """JSON as Celery reads it.
+
+    Raises:
+        ValueError: no JSON, or a text in it that nobody could write.
+    """
+    try:
+        from_json(text)  # halves of a surrogate pair, to Python's own JSON as good as any sign
+        return loads(text.decode())
+    except Exception as error:  # nested too deeply, or one of the objects that kombu makes of JSON
+        raise ValueError(f"not JSON: {error or type(error).__name__}") from error
+
+
+def parse_body(body: object) -> Any:
+    if not isinstance(body, str):
+        raise ValueError("not a text")
+    return parse_json(b64decode(body, validate=True))
+
+
+class Envelope(Document):
+    """A message in Redis, as kombu writes it around Celery's task."""
+
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
+    headers: Headers
+    properties: Properties
+    body: Annotated[tuple[tuple[()], dict[str, JsonValue], Sequel], BeforeValidator(parse_body)]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a message is none of ours, and the batch that it says it is, if it says so."""
+
+    reason: str
+    batch: Batch | None = None
+
+
+def judge(item: bytes, keys: MessageKeys) -> Batch | Refusal:
+    """What a message asks for, or why it is refused. Never raises.
+
+    Args:
+        item: as it lies in the queue.
+        keys: that verify its signature; without any, signatures are not looked at.
+    """
+    try:
+        envelope = Envelope.model_validate(parse_json(item))
+    except ValidationError as error:
+        return Refusal(f"not a task of this fleet: {first_problem(error)}")
+    except ValueError as error:
+        return Refusal(str(error))
+    message = envelope.body[1]
+    try:
+        batch = Batch.model_validate(message)
+    except ValidationError as error:
+        return Refusal(f"not a batch that this version knows: {first_problem(error)}")
+    signature = envelope.headers.signature
+    if keys and signature is None:
+        return Refusal("not signed: VIRNUCPRO_MESSAGE_KEY is not set where it was sent", batch)
+    if keys and signature is not None and not keys.verify(message, signature):
+        return Refusal(
+            "its signature is wrong: VIRNUCPRO_MESSAGE_KEY is another one where it was sent, or it "
+            "was changed on its way",
+            batch,
+        )
+    return batch
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first thing is that is wrong, what stands there, and what should."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "it"
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    found = repr(problem["input"])
+    if len(found) > CHARACTERS_QUOTED:
+        found = f"{found[:CHARACTERS_QUOTED]}…"
+    if problem["type"] == "model_type":
+        return f"{where} is {found}, which is no JSON object"
+    return f"{where} is {found}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+class Guard:
+    """Decides what one worker's Celery gets to see."""
+
+    def __init__(self, ledger: Ledger, keys: MessageKeys, worker: str) -> None:
+        self.ledger = ledger
+        self.keys = keys
+        self.worker = worker
+
+    def admits(self, queue: bytes, item: bytes) -> bool:
+        """Whether a message that was taken from a queue is ours; if not, it is buried."""
+        verdict = judge(item, self.keys)
+        if isinstance(verdict, Batch):
+            return True
+        self._bury(queue.decode(), item, verdict)
+        return False
+
+    def _bury(self, queue: str, item: bytes, refusal: Refusal) -> None:
+        reason, batch = printable(refusal.reason), refusal.batch
+        about: dict[str, Any] = (
+            {} if batch is None else {"job": batch.job, "batch": batch.index, "rung": batch.rung}
+        )
+        detail = f"in {queue}: {reason}"
+        event = Event(event=EventKind.DEAD_LETTER, worker=self.worker, detail=detail, **about)
+        log_event(log, event)
+        message = printable(item[:BYTES_KEPT].decode(errors="backslashreplace"))
+        letter = DeadLetter(queue=queue, worker=self.worker, reason=reason, message=message)
+        try:
+            self.ledger.bury(letter)
+        except RedisError as error:
+            log.error("Redis failed (%s); here alone is: %s", error, letter.model_dump_json())
+
+
+def printable(text: str) -> str:
+    """A stranger's text as a line that does nothing to a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def place_guard(app: Celery, admits: Callable[[bytes, bytes], bool]) -> None:
+    """Have the app's consumer get only those messages that ``admits(queue, item)`` lets through.
+
+    Remote control and events are not asked about: they do not come through queues.
+    """
+
+    class Client(kombu_redis.PrefixedStrictRedis):
+        def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
+            response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+            if command_name == "BRPOP" and response and not admits(*response):
+                return None  # as if the queues had been empty
+            return response
+
+    class Channel(kombu_redis.Channel):
+        def _get_client(self) -> Callable[..., Client]:
+            return functools.partial(Client, global_keyprefix=self.global_keyprefix)
+
+    class Transport(kombu_redis.Transport):
+        Channel = Channel
+
+    class GuardedConnection(Connection):
+        def get_transport_cls(self) -> type[Transport]:
+            return Transport  # whatever kind of Redis URL it is
+
+    app.amqp.Connection = GuardedConnection
