@@ -6,11 +6,13 @@ measured with celery and kombu 5.7 (``docs/formats.md`` names the queues).
 
 import re
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
-from kombu import Queue
+from kombu import Producer, Queue
 from kombu.exceptions import KombuError
+from kombu.utils.uuid import uuid
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -104,16 +106,41 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
     try:
         with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
             for batch in batches:
-                app.send_task(
-                    EMBED_TASK,
-                    kwargs=batch.model_dump(mode="json"),
-                    queue=queue_of(queue_name(model, batch.first, batch.rung)),
-                    producer=producer,
-                )
+                send(producer, queue_name(model, batch.first, batch.rung), batch)
                 count += 1
     except KombuError as error:
         raise RedisConnectionError(str(error)) from error
     return count
+
+
+def send(producer: Producer, queue: str, batch: Batch) -> None:
+    """Put a batch into a queue, as a message of Celery's protocol 2.
+
+    Not by ``Celery.send_task``, which takes four times as long and sends twice as much: the
+    fields that a protocol 2 message must have are here, the others would say nothing.
+    """
+    task_id = uuid()
+    headers = {
+        "lang": "py",
+        "task": EMBED_TASK,
+        "id": task_id,
+        "root_id": task_id,
+        "parent_id": None,
+        "group": None,
+        "kwargsrepr": f"{batch.job} {batch.index}.{batch.rung}",  # what Flower shows
+    }
+    producer.publish(
+        ((), arguments_of(batch), {}),
+        serializer="json",
+        routing_key=queue,
+        headers=headers,
+        correlation_id=task_id,
+    )
+
+
+def arguments_of(batch: Batch) -> dict[str, Any]:
+    """A batch as the keyword arguments of its task."""
+    return batch.model_dump(mode="json", exclude_none=True)
 
 
 def connect(broker_url: str) -> Redis:
