@@ -105,6 +105,8 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
     count = 0
     try:
         with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
+            # Left to the first message, it takes six seconds to see that Redis is away.
+            producer.connection.ensure_connection(**app.conf.task_publish_retry_policy)
             for batch in batches:
                 send(producer, queue_name(model, batch.first, batch.rung), batch)
                 count += 1
