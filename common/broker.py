@@ -27,6 +27,9 @@ KEY_PREFIX = "virnucpro:"
 
 EMBED_TASK = "virnucpro.embed"
 
+#: What Celery is to do after a task. Left out, a message's headers could say something else.
+NOTHING_AFTERWARDS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
 #: Messages that go to Redis in one round trip.
 PUBLISH_TOGETHER = 1000
 
@@ -132,7 +135,7 @@ def send(producer: Producer, queue: str, batch: Batch) -> None:
         "kwargsrepr": f"{batch.job} {batch.index}.{batch.rung}",  # what Flower shows
     }
     producer.publish(
-        ((), arguments_of(batch), {}),
+        ((), arguments_of(batch), NOTHING_AFTERWARDS),
         serializer="json",
         routing_key=queue,
         headers=headers,

@@ -26,12 +26,14 @@ from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
 from workers import trace
+from workers.channel import use_one_client
 from workers.devices import device_name
 from workers.engine import DTYPES, Engine
 from workers.heartbeat import Heartbeat
 from workers.memory import limit_memory
 from workers.models.loading import load_model
 from workers.supervisor import READY_FILE
+from workers.taskevents import EventsTogether
 from workers.tasks import BatchRunner, GiveBackError
 from workers.validation.record import record_stores, refusal
 
@@ -138,6 +140,8 @@ def consume(app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str
     def stop(**_: Any) -> None:
         runner.stopping.set()
 
+    use_one_client(app)
+    app.steps["consumer"].add(EventsTogether)
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
     options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
