@@ -9,33 +9,29 @@ place answers at once. ``benchmarks.scaling`` simulates what the costs mean for 
 import argparse
 import logging
 import os
-import platform
-import re
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from types import SimpleNamespace
 from typing import Any
 
 from redis import Redis
 
 from benchmarks.producer import write_proteins
+from benchmarks.redisload import Load, Meter, machine, memory
+from benchmarks.stubs import MODEL, WORKER, CountingStore, StubEngine, stub_runner
 from common.alphabet import PROTEIN
-from common.batchfile import Record
-from common.broker import KEY_PREFIX, connect, make_celery, publish
+from common.broker import connect, make_celery, publish
 from common.embedded_redis import redis_server
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
 from common.manifest import Manifest, OutputForm
 from common.modeltable import MODELS, ModelSource
 from common.rungs import Rung
-from common.store import FileStore
 from producer.batches import batch_tokens
 from producer.fetch import fetch
 from producer.jobs import LostWork, job_queue
@@ -43,17 +39,8 @@ from producer.source import Source
 from producer.staging import Request
 from producer.submit import Hardware, submit
 from producer.watch import Speed, look
-from workers.process import THREADS
+from workers.process import THREADS, consume
 from workers.watchdog import Watchdog
-
-
-@dataclass(frozen=True)
-class Load:
-    """What Redis does for one of something: a batch, a second, a look."""
-
-    cpu: float  # microseconds of its one thread, sockets included
-    #: Calls and microseconds of each command; those inside a script are in ``evalsha``'s too.
-    commands: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,91 +99,13 @@ STAGING_RATE = 100e6
 
 # --- measuring it ---------------------------------------------------------------------------------
 
-MODEL = ModelSource.parse("random:esm2_t33_650M_UR50D")
 FORM = OutputForm(max_residues=1022)
-WORKER = WorkerInfo(
-    name="cuda0-12345@host.example.org",
-    model=MODEL.text,
-    weights="0" * 16,
-    device="NVIDIA H200",
-    precision=Rung.FP16,
-    queues=tuple(f"{MODEL.queue}.fp16{rung}" for rung in ("", ".selective_fp32", ".fp32")),
-)
 
 #: Workers that ``producer watch`` finds; looks and beats; messages published.
 WATCHED_WORKERS, TIMES, MESSAGES = 64, 200, 10_000
 
 #: For which a worker without work, and Redis without a worker, are watched.
 IDLE_SECONDS = 20.0
-
-
-class Meter:
-    """Reads what Redis did since the meter was made."""
-
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self.before = self.read()
-
-    def read(self) -> tuple[float, dict[str, tuple[int, int]]]:
-        """Microseconds of Redis's thread, and for each command its calls and microseconds."""
-        cpu = self.redis.info("cpu")
-        seconds = cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"]
-        commands = self.redis.info("commandstats").items()
-        counts = {k.removeprefix("cmdstat_"): (v["calls"], v["usec"]) for k, v in commands}
-        return 1e6 * seconds, counts
-
-    def load(self, times: float) -> Load:
-        """What it did for each of so many."""
-        (cpu, earlier), (now, later) = self.before, self.read()
-        found = {}
-        for name, (calls, usec) in sorted(later.items()):
-            calls_before, usec_before = earlier.get(name, (0, 0))
-            if calls > calls_before and name != "info":
-                found[name] = ((calls - calls_before) / times, (usec - usec_before) / times)
-        return Load((now - cpu) / times, found)
-
-
-class CountingStore(FileStore):
-    """A folder that notes the bytes of each request."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.read: list[int] = []
-        self.written: list[int] = []
-
-    def get(self, key: str) -> bytes:
-        data = super().get(key)
-        self.read.append(len(data))
-        return data
-
-    def put(self, key: str, data: bytes) -> None:
-        super().put(key, data)
-        self.written.append(len(data))
-
-    @contextmanager
-    def create(self, key: str) -> Iterator[Path]:
-        with super().create(key) as path:
-            yield path
-            self.written.append(path.stat().st_size)
-
-
-class StubEngine:
-    """Answers at once, with made-up vectors."""
-
-    def __init__(self) -> None:
-        self.loaded = SimpleNamespace(
-            source=MODEL, fingerprint=WORKER.weights, spec=MODELS[MODEL.name]
-        )
-        self.records: list[int] = []  # of each batch
-
-    def embed(self, records: Sequence[Record], form: OutputForm, **_: Any) -> Any:
-        from tests.support.shards import embeddings_of
-        from workers.engine import Outcome
-
-        self.records.append(len(records))
-        embeddings = embeddings_of(records, form, self.loaded.spec.dim)
-        tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
-        return Outcome(embeddings, (), Rung.FP16, tokens, 0.0)
 
 
 def measure(batches: int) -> Costs:
@@ -289,19 +198,8 @@ def measure_worker(
     redis: Redis, url: str, store: CountingStore, manifest: Manifest
 ) -> dict[str, Any]:
     """The job through one worker, and the worker when there is nothing left to do."""
-    from workers.heartbeat import Heartbeat
-    from workers.process import consume
-    from workers.tasks import BatchRunner
-
     ledger, engine = Ledger(connect(url)), StubEngine()
-    runner = BatchRunner(
-        store=store,
-        ledger=ledger,
-        engine=engine,
-        heartbeat=Heartbeat(ledger, WORKER),  # whose beats are measured by themselves
-        publish=lambda batch: None,
-        name=WORKER.name,
-    )
+    runner = stub_runner(ledger, store, engine)  # whose heartbeat is measured by itself
     found: dict[str, Any] = {}
     others = redis.info("clients")["connected_clients"] - 1  # the worker has the ledger's too
 
@@ -342,18 +240,6 @@ def wait_until(done: Callable[[], bool], seconds: float = 600) -> None:
         time.sleep(0.005)
 
 
-def memory(redis: Redis, pattern: str) -> int:
-    """Bytes of Redis's memory in the keys of a pattern."""
-    keys = redis.scan_iter(f"{KEY_PREFIX}{pattern}", count=1000)
-    return sum(redis.memory_usage(key, samples=0) or 0 for key in keys)
-
-
-def machine(redis: Redis) -> str:
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    name = cpu[1] if cpu else platform.processor()
-    return f"{os.cpu_count()} cores {name}, Valkey {redis.info('server')['valkey_version']}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=600)
@@ -362,13 +248,13 @@ def main() -> None:
 
 def report(costs: Costs) -> None:
     """The costs, and the commands that make up each load."""
-    for name, value in asdict(costs).items():
-        if not isinstance(value, dict):
+    for name, value in vars(costs).items():
+        if not isinstance(value, Load):
             print(f"{name:16} {value if isinstance(value, str) else f'{value:,.4g}'}")
             continue
-        print(f"{name:16} {value['cpu']:,.1f} us of Redis")
-        for command, (calls, usec) in value["commands"].items():
-            print(f"{'':16} {calls:9.3f} {command:16} {usec:9.2f} us")
+        print(f"{name:16} {value.cpu:,.1f} us of Redis")
+        for line in value.lines():
+            print(f"{'':16} {line}")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ measured with celery and kombu 5.7 (``docs/formats.md`` names the queues).
 
 import re
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
-from kombu import Queue
+from kombu import Producer, Queue
 from kombu.exceptions import KombuError
+from kombu.utils.uuid import uuid
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -27,6 +29,9 @@ from common.signing import MessageKeys
 KEY_PREFIX = "virnucpro:"
 
 EMBED_TASK = "virnucpro.embed"
+
+#: What Celery is to do after a task. Left out, a message's headers could say something else.
+NOTHING_AFTERWARDS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 #: Messages that go to Redis in one round trip.
 PUBLISH_TOGETHER = 1000
@@ -120,15 +125,11 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
     count = 0
     try:
         with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
+            # Left to the first message, it takes six seconds to see that Redis is away.
+            producer.connection.ensure_connection(**app.conf.task_publish_retry_policy)
             for batch in batches:
-                message = batch.model_dump(mode="json")
-                app.send_task(
-                    EMBED_TASK,
-                    kwargs=message,
-                    headers=keys.headers(message),
-                    queue=queue_of(queue_name(model, batch.first, batch.rung, batch.priority)),
-                    producer=producer,
-                )
+                queue = queue_name(model, batch.first, batch.rung, batch.priority)
+                send(producer, queue, batch, keys)
                 count += 1
     except KombuError as error:
         raise RedisConnectionError(str(error)) from error
@@ -154,6 +155,37 @@ def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 
         health_check_interval=10,
         retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=1), retries),
     )
+
+
+def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> None:
+    """Put a batch into a queue, as a message of Celery's protocol 2.
+
+    Not by ``Celery.send_task``, which takes four times as long and sends twice as much: the
+    fields that a protocol 2 message must have are here, the others would say nothing.
+    """
+    task_id = uuid()
+    headers = {
+        "lang": "py",
+        "task": EMBED_TASK,
+        "id": task_id,
+        "root_id": task_id,
+        "parent_id": None,
+        "group": None,
+        "kwargsrepr": f"{batch.job} {batch.index}.{batch.rung}",  # what Flower shows
+    }
+    arguments = arguments_of(batch)
+    producer.publish(
+        ((), arguments, NOTHING_AFTERWARDS),
+        serializer="json",
+        routing_key=queue,
+        headers=headers | keys.headers(arguments),
+        correlation_id=task_id,
+    )
+
+
+def arguments_of(batch: Batch) -> dict[str, Any]:
+    """A batch as the keyword arguments of its task."""
+    return batch.model_dump(mode="json", exclude_none=True)
 
 
 def connect(broker_url: str) -> Redis:

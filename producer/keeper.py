@@ -141,7 +141,9 @@ class Keeper:
             key: self._manifests[key] if key in self._manifests else find_job(self.store, key[0])
             for key in jobs
         }
-        over = {job: state for job, (state, _) in states.items() if state != JobState.OPEN}
+        over: dict[str, JobState] = {
+            job: state for job, (state, _) in states.items() if state is not JobState.OPEN
+        }
         for job, state in over.items():
             if self._closed.get(job) is not state:
                 self._close(job, state)

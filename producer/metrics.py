@@ -1,7 +1,7 @@
 """What Prometheus is told of the fleet, read from the ledger whenever it asks."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -15,7 +15,7 @@ from producer.keeper import Keeper
 from producer.watch import Speed
 
 #: Of a job: what they are called, what they mean, and where they are in its progress.
-JOB_METRICS = {
+JOB_METRICS: dict[str, tuple[str, Callable[[Progress], int]]] = {
     "batches": ("Batches of the job", lambda job: job.batches),
     "batches_done": ("Batches that are done", lambda job: job.batches_done),
     "batches_published": ("Batches that were sent to the queue", lambda job: job.published),

@@ -34,6 +34,7 @@ from workers.memory import limit_memory
 from workers.models.loading import load_model
 from workers.pulse import BEAT_FILE
 from workers.supervisor import READY_FILE
+from workers.taskevents import EventsTogether
 from workers.tasks import BatchRunner, GiveBackError
 from workers.validation.record import record_stores, refusal
 from workers.watchdog import Watchdog
@@ -155,6 +156,7 @@ def consume(
         runner.stopping.set()
         guard.drain(lambda: hand_back(runner))
 
+    app.steps["consumer"].add(EventsTogether)
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
     options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]

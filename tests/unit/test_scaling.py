@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from benchmarks.costs import MEASURED, CountingStore, Load, Meter
+from benchmarks.costs import MEASURED
+from benchmarks.redisload import Load, Meter
 from benchmarks.scaling import (
     ROUTE,
     S3,
@@ -19,6 +20,7 @@ from benchmarks.scaling import (
     table,
     typical_batch,
 )
+from benchmarks.stubs import CountingStore
 from common.manifest import OutputForm
 from common.modeltable import MODELS
 from common.store.bucket import PART_BYTES

@@ -208,6 +208,25 @@ def test_a_message_is_the_batch_and_the_task_that_embeds_it(redis, redis_url):
     assert Batch(**arguments) == RETRY
 
 
+def test_a_message_has_what_celery_s_protocol_2_asks_for_and_says_what_flower_shows(
+    redis, redis_url
+):
+    publish(make_celery(redis_url, []), MODEL, [RETRY])
+    (text,) = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16.selective_fp32", 0, -1)
+    message = json.loads(text)
+    headers, properties = message["headers"], message["properties"]
+    assert {"lang", "task", "id", "root_id", "parent_id", "group"} <= set(headers)
+    assert headers["id"] == properties["correlation_id"]
+    assert headers["kwargsrepr"] == f"{RETRY.job} {RETRY.index}.selective_fp32"
+    assert message["content-type"] == "application/json"
+
+
+def test_a_thousand_messages_take_less_than_a_megabyte(redis, redis_url):
+    batch = MANIFEST.batch(0)
+    publish(make_celery(redis_url, []), MODEL, [batch] * 1000)
+    assert redis.memory_usage(f"{KEY_PREFIX}{MODEL.queue}.fp16", samples=0) < 1e6
+
+
 def test_batches_are_sent_in_their_order(redis, redis_url, monkeypatch):
     monkeypatch.setattr(broker, "PUBLISH_TOGETHER", 4)
     manifest = manifest_of([1] * 10)

@@ -1,0 +1,278 @@
+"""A job of a million batches through the queue: how fast, and how much of Redis it takes.
+
+    python -m benchmarks.million [--batches 1000000] [--workers 4] [--seconds 480]
+
+Real are Redis, what feeds it, and the worker processes with Celery, claims and results. Engine and
+store are stubs that cost nothing: there is no model, no input and no shard.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+from redis import Redis
+
+from benchmarks.redisload import Load, Meter, machine
+from common.broker import connect, make_celery, publish
+from common.embedded_redis import redis_server
+from common.ledger import Ledger, job_key
+from common.manifest import Manifest
+from common.modeltable import ModelSource
+from producer.jobs import job_queue
+from tests.support.jobs import manifest_of
+
+#: Messages that wait at most, and that are published together.
+HIGH_WATER, PORTION = 20_000, 1000
+
+#: What is asked for: messages/s of one producer, batches/s of four workers, bytes of Redis.
+PUBLISHED_PER_SECOND, DONE_PER_SECOND, REDIS_BYTES = 5_000, 2_500, 150e6
+
+#: Between looks at the job and at its processes.
+LOOK_SECONDS = 0.5
+
+#: The steady part of the job: from this share of its batches to that.
+STEADY = 0.2, 0.8
+
+MODEL = ModelSource.parse("random:esm2_t33_650M_UR50D")
+
+spawn = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Look:
+    """The job, and the processor seconds that its processes have used, at one moment."""
+
+    at: float
+    done: int
+    queued: int
+    workers_cpu: float
+    feeder_cpu: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What was measured."""
+
+    batches: int
+    done: int
+    published_per_second: float
+    done_per_second: float
+    most_queued: int
+    redis_peak: int  # bytes above the empty one's
+    redis_kept: int  # bytes for the finished job
+    redis: Load  # for a batch
+    worker_cpu: float  # microseconds for a batch
+    worker_peak: int  # bytes, of the largest
+    feeder_cpu: float  # share of a core
+    feeder_peak: int  # bytes
+
+    @property
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """What, how much, and what was asked for."""
+        yield "batches done", f"{self.done:,} of {self.batches:,}", "all"
+        published = f"at least {PUBLISHED_PER_SECOND:,}"
+        yield (
+            "messages published by one process, 1/s",
+            f"{self.published_per_second:,.0f}",
+            published,
+        )
+        done = f"at least {DONE_PER_SECOND:,}"
+        yield "batches completed, 1/s", f"{self.done_per_second:,.0f}", done
+        yield "messages in the queue, most", f"{self.most_queued:,}", f"at most {HIGH_WATER:,}"
+        goal = f"at most {REDIS_BYTES / 1e6:,.0f}"
+        yield "Redis memory above empty, peak, MB", f"{self.redis_peak / 1e6:,.1f}", goal
+        yield "Redis memory of the finished job, MB", f"{self.redis_kept / 1e6:,.1f}", ""
+        yield "Redis's thread for a batch, us", f"{self.redis.cpu:,.0f}", ""
+        yield "Redis's thread busy", f"{self.redis.cpu * self.done_per_second / 1e6:.0%}", ""
+        yield "worker processes' CPU for a batch, us", f"{self.worker_cpu:,.0f}", ""
+        yield "worker process, peak, MB", f"{self.worker_peak / 1e6:,.0f}", ""
+        yield "feeder, share of a core", f"{self.feeder_cpu:.1%}", ""
+        yield "feeder, peak, MB", f"{self.feeder_peak / 1e6:,.0f}", ""
+
+
+# --- the processes --------------------------------------------------------------------------------
+
+
+def feed(ledger: Ledger, url: str, manifest: Manifest) -> float:
+    """Keep the queue below its high-water mark until all is published; messages/s while it did."""
+    app, queue = make_celery(url, []), job_queue(manifest)
+    seconds = 0.0
+    for first in range(0, manifest.batches, PORTION):
+        while ledger.queued(queue) > HIGH_WATER - PORTION:
+            time.sleep(0.05)
+        started = time.perf_counter()
+        last = min(first + PORTION, manifest.batches)
+        publish(app, MODEL, map(manifest.batch, range(first, last)))
+        seconds += time.perf_counter() - started
+    return manifest.batches / seconds
+
+
+def run_feeder(url: str, batches: int, answer: "SimpleQueue[tuple[float, int]]") -> None:
+    rate = feed(Ledger(connect(url)), url, manifest_of([1] * batches, model=MODEL.text))
+    answer.put((rate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+
+def run_worker(url: str, batches: int, number: int, log: Path) -> None:
+    """What ``workers.process`` does once its model is loaded, with stubs."""
+    # Spawned processes have their parent's output; a real worker's log goes where it is told.
+    with log.open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # PyTorch comes with these, and the feeder is to be measured without it.
+    from benchmarks.stubs import WORKER, OneRecordStore, SameAnswerEngine, stub_runner
+    from workers import tasks
+    from workers.process import consume
+
+    tasks.write_shard = lambda *_: None
+    worker = WORKER.model_copy(update={"name": f"cpu-{os.getpid()}@{number}"})
+    ledger, manifest = Ledger(connect(url)), manifest_of([1] * batches, model=MODEL.text)
+    store = OneRecordStore(log.parent / "store", manifest)
+    runner = stub_runner(ledger, store, SameAnswerEngine(), worker)
+    runner.heartbeat.start()
+    try:
+        consume(make_celery(url, list(worker.queues)), worker.queues, runner, f"million-{number}")
+    finally:
+        runner.heartbeat.stop()
+
+
+@contextmanager
+def running(*processes: BaseProcess) -> Iterator[None]:
+    """The processes, until the block ends."""
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(20)
+            process.kill()
+
+
+def cpu_seconds(process: BaseProcess) -> float:
+    """User and system time of a process that may have ended."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_bytes(process: BaseProcess) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def measure(batches: int, workers: int, seconds: float) -> Figures:
+    """Take a job of so many batches through so many workers, for at most so many seconds."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
+        url = f"unix://{folder}/redis.sock?db=0"
+        stack.enter_context(redis_server(folder / "redis.sock"))
+        redis = stack.enter_context(connect(url))
+        print(machine(redis), flush=True)
+        manifest = manifest_of([1] * batches, model=MODEL.text)
+        ledger, empty = Ledger(redis), redis.info("memory")["used_memory"]
+        ledger.create(manifest, job_queue(manifest))
+        answer: SimpleQueue[tuple[float, int]] = spawn.SimpleQueue()
+        feeder = spawn.Process(target=run_feeder, args=(url, batches, answer))
+        logs = [folder / f"worker-{number}.log" for number in range(workers)]
+        fleet = [
+            spawn.Process(target=run_worker, args=(url, batches, number, log))
+            for number, log in enumerate(logs)
+        ]
+        with running(feeder, *fleet):
+            looks, redis_load = watch(redis, manifest, feeder, fleet, seconds)
+            worker_peak = max(map(peak_bytes, fleet))
+            published, feeder_peak = (0.0, 0) if answer.empty() else answer.get()
+        time.sleep(1)  # for their connections to be closed
+        used = redis.info("memory")
+        first, last = steady(looks, batches)
+        done = max(1, last.done - first.done)
+        return Figures(
+            batches=batches,
+            done=looks[-1].done,
+            published_per_second=published,
+            done_per_second=done / (last.at - first.at),
+            most_queued=max(look.queued for look in looks),
+            redis_peak=used["used_memory_peak"] - empty,
+            redis_kept=used["used_memory"] - empty,
+            redis=redis_load,
+            worker_cpu=1e6 * (last.workers_cpu - first.workers_cpu) / done,
+            worker_peak=worker_peak,
+            feeder_cpu=(last.feeder_cpu - first.feeder_cpu) / (last.at - first.at),
+            feeder_peak=feeder_peak,
+        )
+
+
+def watch(
+    redis: Redis,
+    manifest: Manifest,
+    feeder: BaseProcess,
+    fleet: Sequence[BaseProcess],
+    seconds: float,
+) -> tuple[list[Look], Load]:
+    """Look at the job until it is done or the time is up; what Redis did for a steady batch."""
+    ledger, deadline = Ledger(redis), time.monotonic() + seconds
+    looks: list[Look] = []
+    meter, load = None, Load(0.0)
+    begin, end = (share * manifest.batches for share in STEADY)
+    while not looks or looks[-1].done < manifest.batches:
+        time.sleep(LOOK_SECONDS)
+        look = Look(
+            at=time.monotonic(),
+            done=int(redis.hget(job_key(manifest.job), "batches_done") or 0),
+            queued=ledger.queued(job_queue(manifest)),
+            workers_cpu=sum(map(cpu_seconds, fleet)),
+            feeder_cpu=cpu_seconds(feeder),
+        )
+        looks.append(look)
+        if meter is None and look.done >= begin:
+            meter, before = Meter(redis), look.done
+        if meter is not None and before < look.done <= end:
+            load = meter.load(look.done - before)
+        if len(looks) % 20 == 0:
+            print(f"{look.done:,} done, {look.queued:,} queued", flush=True)
+        if look.at > deadline or not all(process.is_alive() for process in fleet):
+            break
+    return looks, load
+
+
+def steady(looks: Sequence[Look], batches: int) -> tuple[Look, Look]:
+    """The first and the last look at the steady part of a job."""
+    begin, end = (share * batches for share in STEADY)
+    middle = [look for look in looks if begin <= look.done <= end]
+    return (middle[0], middle[-1]) if len(middle) > 1 else (looks[0], looks[-1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=480.0, help="give up after so many")
+    options = parser.parse_args()
+    figures = measure(options.batches, options.workers, options.seconds)
+    print(*figures.redis.lines(), sep="\n")
+    for row in figures.rows:
+        print("{:42} {:>22}  {}".format(*row))
+    return 0 if figures.done == figures.batches else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
