@@ -21,7 +21,7 @@ from common.ledger import RENEW_SECONDS
 from common.manifest import OutputForm
 from common.modeltable import MODELS, ModelSpec
 from common.shard import shard_bytes
-from common.store.bucket import PART_BYTES
+from common.store.s3 import PART_BYTES
 from producer.batches import Budget, batch_tokens, cut_batches
 from producer.watch import POLL_SECONDS
 from workers.process import THREADS

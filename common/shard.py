@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -110,6 +110,8 @@ class EmbeddingWriter:
             # HDF5 would refuse this; past it, the next dataset would be written over.
             raise ValueError(f"residues {values.shape} do not fit {room} of {dataset.shape}")
         if values.size:
+            if dataset.id.get_offset() is None:
+                dataset[:1] = values[:1]  # HDF5 gives it its place with what is written first
             row_bytes = values.nbytes // len(values)
             self.sink.write_at(dataset.id.get_offset() + self.residues_written * row_bytes, values)
         self.residues_written += len(values)
@@ -178,42 +180,49 @@ def create_embedding_file(
         for name in form.pooled_names:
             file.create_dataset(name, (records, *width), np.float32)
         if form.per_residue:
-            create_in_place(file, "residues", (residues, *width), np.dtype(form.residue_dtype))
+            create_unfilled(file, "residues", (residues, *width), np.dtype(form.residue_dtype))
+        # Now and not at the end: all that says what the file is comes before any vector.
+        for dataset in file.values():
+            dataset.attrs[CHECKSUM] = np.uint32(0)
+        if form.per_residue:
             file.create_dataset("offsets", (records + 1,), np.int64)
         writer = EmbeddingWriter(file, sink, form)
         yield writer
         for name, crc in writer.checksums.items():
-            file[name].attrs[CHECKSUM] = np.uint32(crc)
+            file[name].attrs.modify(CHECKSUM, np.uint32(crc))
         file.close()
         if sink.error:
             raise sink.error
 
 
-def create_in_place(
+def create_unfilled(
     file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> None:
-    """Create a dataset whose place in the file is known at once, and which HDF5 does not fill."""
+    """Create a dataset in one piece, which HDF5 does not fill."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     space = h5py.h5s.create_simple(shape)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, plan)
 
 
 @contextmanager
-def open_embedding_file(path: Path) -> Iterator[h5py.File]:
+def open_embedding_file(source: Path | BinaryIO) -> Iterator[h5py.File]:
     """Open a shard or a result for reading.
 
     Raises:
         OSError: not an HDF5 file, or one that was cut.
     """
-    with h5py.File(path, "r") as file:
+    with h5py.File(source, "r") as file:
         yield file
 
 
 class DamagedError(Exception):
     """What a file holds is not what was written to it."""
+
+
+#: What reading a damaged file may end in: h5py tells of it in many ways.
+UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, DamagedError)
 
 
 def read_embeddings(file: h5py.File, form: OutputForm) -> Embeddings:

@@ -10,7 +10,7 @@ from common.rungs import NEXT_RUNG
 from common.store import Store
 from producer.feeding import Feeder
 from producer.jobs import model_of
-from producer.restore import restore_batch, results_of_shards
+from producer.restore import restore, results_of_batch
 from producer.shards import shards_of
 
 
@@ -40,7 +40,7 @@ def retry_quarantined(store: Store, ledger: Ledger, feeder: Feeder, manifest: Ma
     indices = quarantined_batches(store, manifest)
     for index in indices:
         shards = stored.get(index, [])
-        results = results_of_shards(store, manifest, index, shards)
+        results = results_of_batch(store, manifest, index, shards)
         for result, _ in reversed(results):
             ledger.reopen(result)
         store.delete(quarantine_key(manifest.job, index))
@@ -49,7 +49,7 @@ def retry_quarantined(store: Store, ledger: Ledger, feeder: Feeder, manifest: Ma
             if last.precision is None or NEXT_RUNG[last.precision] is None:
                 store.delete(shard_key(manifest.job, index, last.rung))
                 shards = [shard for shard in shards if shard[0] is not last.rung]
-        restore_batch(store, ledger, manifest, index, shards)
+        restore(store, ledger, manifest, {index: shards})
     retries = ledger.retries(manifest)
     batches: list[Batch] = []
     for index in indices:

@@ -1,16 +1,27 @@
 """What a batch leaves in the store: one HDF5 shard, which says what made it."""
 
+import logging
 from typing import Any
+
+import numpy as np
 
 from common import __version__
 from common.layout import shard_key
 from common.manifest import OutputForm
 from common.messages import Batch
 from common.modeltable import resolve_layers
-from common.shard import create_embedding_file
-from common.store import Store
+from common.shard import (
+    UNREADABLE,
+    Embeddings,
+    create_embedding_file,
+    open_embedding_file,
+    read_embeddings,
+)
+from common.store import ObjectExistsError, ObjectNotFoundError, Store
 from workers.engine import Outcome
 from workers.models.loading import LoadedModel
+
+log = logging.getLogger(__name__)
 
 MEANINGLESS = "random weights: these embeddings mean nothing"
 
@@ -20,22 +31,69 @@ def write_shard(
 ) -> None:
     """Write a batch's finite rows under the name that its job, index and rung give.
 
+    The first shard stays: one that says the same is not written again. One that is damaged, or of
+    other rows, as a worker leaves it that was late and had the batch of an earlier staging, is
+    replaced.
+
     Raises:
         StoreError: the store did not take it.
     """
-    embeddings = outcome.embeddings
+    key = shard_key(batch.job, batch.index, batch.rung)
+    attributes = attributes_of(batch, form, loaded, outcome)
+    dim = loaded.spec.dim
+    try:
+        put_shard(store, key, form, dim, outcome.embeddings, attributes, replace=False)
+    except ObjectExistsError:
+        difference = difference_of(store, key, form, outcome.embeddings, attributes)
+        if difference is None:
+            log.info("%s/%s is there already and says the same: it stays.", store.url, key)
+            return
+        log.warning("%s/%s %s: it is replaced.", store.url, key, difference)
+        put_shard(store, key, form, dim, outcome.embeddings, attributes, replace=True)
+
+
+def put_shard(
+    store: Store,
+    key: str,
+    form: OutputForm,
+    dim: int,
+    embeddings: Embeddings,
+    attributes: dict[str, Any],
+    *,
+    replace: bool,
+) -> None:
     with (
-        store.create(shard_key(batch.job, batch.index, batch.rung)) as path,
+        store.create(key, replace=replace) as path,
         create_embedding_file(
             path,
             form=form,
             records=len(embeddings),
             residues=int(embeddings.lengths.sum()),
-            dim=loaded.spec.dim,
-            attributes=attributes_of(batch, form, loaded, outcome),
+            dim=dim,
+            attributes=attributes,
         ) as writer,
     ):
         writer.write(embeddings)
+
+
+def difference_of(
+    store: Store, key: str, form: OutputForm, ours: Embeddings, attributes: dict[str, Any]
+) -> str | None:
+    """What the shard in the store has other than ours, the numbers aside; None: nothing.
+
+    The precision counts: the ledger will say of the batch what we tell it.
+    """
+    try:
+        with store.open(key) as path, open_embedding_file(path) as file:
+            theirs = read_embeddings(file, form)
+            for name, value in attributes.items():
+                if name != "version" and not np.array_equal(file.attrs[name], value):
+                    return f"has another {name} than ours"
+    except ObjectNotFoundError:
+        return "is gone again"
+    except UNREADABLE as error:
+        return f"cannot be read ({error})"
+    return None if np.array_equal(theirs.rows, ours.rows) else "has other rows than ours"
 
 
 def attributes_of(

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from common.errors import UserError
-from common.store.base import ObjectNotFoundError, Store, StoreError
+from common.store.base import ObjectExistsError, ObjectNotFoundError, Store, StoreError
 from common.store.bucket import S3Store, split_s3_url
 from common.store.folder import FileStore
 
 __all__ = [
     "FileStore",
+    "ObjectExistsError",
     "ObjectNotFoundError",
     "S3Store",
     "Store",

@@ -1,23 +1,26 @@
 """A store in a bucket, on Amazon's S3 or any other."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from common.store.base import ObjectNotFoundError, StoreError
+from common.retries import backoff
+from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
+from common.store.ranges import BLOCK_BYTES, RangedFile
+from common.store.s3 import s3_client, transfers, write_only_where_nothing_is
 
 if TYPE_CHECKING:
-    from boto3.s3.transfer import TransferConfig
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 
-#: Of a large write: each is a request, and a prefix takes 3,500 of them a second. With boto3's own
-#: 8 MiB, shards with vectors of residues would reach that at 27 GPUs (``docs/scaling.md``).
-PART_BYTES = 64 * 2**20
+#: Of a write that another to the same key was in the way of.
+CONFLICT_RETRIES = 4
 
 #: S3 deletes at most this many objects in one request.
 DELETED_TOGETHER = 1000
@@ -30,7 +33,12 @@ def split_s3_url(url: str) -> tuple[str, str]:
 
 
 class S3Store:
-    """A bucket, at any endpoint that boto3 is told of, with its checksums and retries on."""
+    """A bucket, at any endpoint that boto3 is told of, with its checksums and retries on.
+
+    A server that says nothing any more makes a ``StoreError`` of every call in less than two
+    minutes; of ``create`` in less than four, since it cleans up, and of ``open`` in less than six,
+    since it asks for the size and then twice for the object.
+    """
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket = bucket
@@ -38,6 +46,8 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.client = s3_client()
+        self._exclusive_client = write_only_where_nothing_is(s3_client())
+        self._has_conditions = True
 
     def put(self, key: str, data: bytes) -> None:
         with self._errors(f"write {key}"):
@@ -56,23 +66,84 @@ class S3Store:
             return self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
 
     @contextmanager
-    def create(self, key: str) -> Iterator[Path]:
+    def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
         with (
             self._errors(f"write {key}"),
             tempfile.TemporaryDirectory(prefix="virnucpro-") as folder,
         ):
             path = Path(folder, "object")
             yield path
-            # Several parts at once; the object is there when the last part is.
-            self.client.upload_file(str(path), self.bucket, self.prefix + key, Config=parts())
+            if replace or not self._has_conditions:
+                self._upload(self.client, path, key)
+            else:
+                self._upload_to_free_place(path, key)
+
+    def _upload(self, client: "S3Client", path: Path, key: str) -> None:
+        from boto3.s3.transfer import create_transfer_manager
+
+        # Several parts at once; the object is there when the last part is. Not upload_file, which
+        # makes a text of S3's error codes.
+        with create_transfer_manager(client, transfers()) as manager:
+            manager.upload(str(path), self.bucket, self.prefix + key).result()
+
+    def _upload_to_free_place(self, path: Path, key: str) -> None:
+        from botocore.exceptions import ClientError
+
+        pauses = backoff(CONFLICT_RETRIES, first=0.5, longest=4)
+        while True:
+            try:
+                return self._upload(self._exclusive_client, path, key)
+            except ClientError as error:
+                match code_of(error):
+                    case "PreconditionFailed":
+                        raise ObjectExistsError(f"Store {self.url} has {key} already.") from error
+                    case "NotImplemented":
+                        self._has_conditions = False
+                        return self._upload(self.client, path, key)
+                    case "ConditionalRequestConflict" if (pause := next(pauses, None)) is not None:
+                        time.sleep(pause)
+                    case _:
+                        raise
 
     @contextmanager
     def open(self, key: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
             path = Path(folder, "object")
             with self._errors(f"read {key}"):
-                self.client.download_file(self.bucket, self.prefix + key, str(path))
+                self.client.download_file(
+                    self.bucket, self.prefix + key, str(path), Config=transfers()
+                )
             yield path
+
+    @contextmanager
+    def open_ranges(self, key: str) -> Iterator[BinaryIO]:
+        head = self._read_range(key, 0, BLOCK_BYTES)
+
+        def fetch(start: int, end: int) -> bytes:
+            part = self._read_range(key, start, end)
+            if part.etag != head.etag:
+                raise StoreError(f"Store {self.url}: cannot read {key}: it was replaced meanwhile.")
+            return part.data
+
+        with RangedFile(head.size, head.data, fetch) as file:
+            yield cast(BinaryIO, file)
+
+    def _read_range(self, key: str, start: int, end: int) -> "Range":
+        from botocore.exceptions import ClientError
+
+        with self._errors(f"read {key}"):
+            try:
+                answer = self.client.get_object(
+                    Bucket=self.bucket,
+                    Key=self.prefix + key,
+                    Range=f"bytes={start}-{end - 1}",
+                )
+                _, _, size = answer["ContentRange"].partition("/")
+                return Range(answer["Body"].read(), int(size), answer["ETag"])
+            except ClientError as error:
+                if code_of(error) != "InvalidRange":
+                    raise
+                return Range(b"", 0, "")  # an empty object has no first byte
 
     def keys(self, prefix: str) -> Iterator[str]:
         with self._errors(f"list {prefix}"):
@@ -82,6 +153,15 @@ class S3Store:
             for page in pages:
                 for item in page.get("Contents", []):
                     yield item["Key"].removeprefix(self.prefix)
+
+    def folders(self) -> Iterator[str]:
+        with self._errors("list its folders"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix, Delimiter="/"
+            )
+            for page in pages:
+                for folder in page.get("CommonPrefixes", []):
+                    yield folder["Prefix"].removeprefix(self.prefix).rstrip("/")
 
     def delete(self, prefix: str) -> None:
         keys = self.keys(prefix)
@@ -103,7 +183,7 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            code = str(error.response["Error"]["Code"])
+            code = code_of(error)
             if code in {"NoSuchKey", "404"}:
                 raise ObjectNotFoundError(
                     f"Store {self.url}: cannot {doing}: not there."
@@ -130,32 +210,13 @@ S3_HINTS: dict[str, str] = {
 }
 
 
-def parts() -> "TransferConfig":
-    from boto3.s3.transfer import TransferConfig
+class Range(NamedTuple):
+    """Some bytes of an object."""
 
-    return TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
+    data: bytes
+    size: int  # of the whole object
+    etag: str
 
 
-def s3_client() -> "S3Client":
-    import boto3
-    from botocore.config import Config
-
-    def client(style: Literal["auto", "path"]) -> "S3Client":
-        return boto3.client(
-            "s3",
-            config=Config(
-                retries={"mode": "standard", "total_max_attempts": 5},
-                connect_timeout=5,
-                read_timeout=60,
-                max_pool_connections=32,
-                s3={"addressing_style": style},
-            ),
-        )
-
-    try:
-        found = client("auto")
-        is_amazon = "amazonaws.com" in found.meta.endpoint_url
-        # Other servers rarely have a host name for every bucket.
-        return found if is_amazon else client("path")
-    except Exception as error:  # botocore checks its configuration here: profile, region, endpoint
-        raise StoreError(f"S3 is not set up: {error}.") from error
+def code_of(error: "ClientError") -> str:
+    return str(error.response["Error"]["Code"])

@@ -1,13 +1,18 @@
 """A store in a folder, which all machines of a fleet see."""
 
+import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from common.store.base import ObjectNotFoundError, StoreError
+from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
+
+#: What file systems without hard links answer to one.
+NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 class FileStore:
@@ -19,8 +24,9 @@ class FileStore:
         self.url = f"file://{root}"
 
     def put(self, key: str, data: bytes) -> None:
-        with self._replacing(key) as path:
+        with self._beside(key) as path:
             path.write_bytes(data)
+            path.replace(self.root / key)
 
     def sync(self) -> None:
         # Once for all, not once for each: thousands of small objects make up a job's input.
@@ -31,20 +37,38 @@ class FileStore:
             return path.read_bytes()
 
     @contextmanager
-    def create(self, key: str) -> Iterator[Path]:
-        with self._replacing(key) as path:
+    def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
+        with self._beside(key) as path:
             yield path
             sync_file(path)
+            if replace:
+                path.replace(self.root / key)
+            else:
+                self._move_to_free_place(path, key)
+
+    def _move_to_free_place(self, path: Path, key: str) -> None:
+        target = self.root / key
+        try:
+            # Unlike a rename, a link never takes the place of what is there.
+            target.hardlink_to(path)
+        except FileExistsError as error:
+            raise ObjectExistsError(f"Store {self.url} has {key} already.") from error
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            path.replace(target)
+        else:
+            path.unlink()
 
     @contextmanager
-    def _replacing(self, key: str) -> Iterator[Path]:
+    def _beside(self, key: str) -> Iterator[Path]:
+        """A path beside the key's, for a file to be moved there; on an error it is gone."""
         target = self.root / key
         path = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with self._errors(f"write {key}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 yield path
-                path.replace(target)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
@@ -58,6 +82,14 @@ class FileStore:
             raise ObjectNotFoundError(f"Store {self.url} has no {key}.")
         yield path
 
+    @contextmanager
+    def open_ranges(self, key: str) -> Iterator[BinaryIO]:
+        with self.open(key) as path:
+            with self._errors(f"read {key}"):
+                file = path.open("rb")
+            with file:
+                yield file
+
     def keys(self, prefix: str) -> Iterator[str]:
         # A prefix ends at a folder or names one object: that is all the layout needs.
         start = self.root / prefix
@@ -66,6 +98,11 @@ class FileStore:
         for path in sorted(start.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 yield path.relative_to(self.root).as_posix()
+
+    def folders(self) -> Iterator[str]:
+        with self._errors("list its folders"):
+            entries = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        yield from (path.name for path in entries if path.is_dir() and path.name[0] != ".")
 
     def delete(self, prefix: str) -> None:
         start = self.root / prefix

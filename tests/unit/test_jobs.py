@@ -28,7 +28,8 @@ from common.messages import Batch, BatchResult, Instability, NonFinite, Status
 from common.quarantine import Quarantine, read_quarantine, write_quarantine
 from common.rungs import Rung, ladder
 from common.store import FileStore
-from producer.jobs import LostWork, job_queue, model_of, open_job, result_of_shard
+from producer.jobs import LostWork, job_queue, model_of, open_job
+from producer.restore import result_of_shard
 from producer.shards import shards_of
 from tests.support.jobs import failed, manifest_of, ok, retry_after, unstable
 from tests.support.shards import store_inputs, store_shard

@@ -23,7 +23,7 @@ from benchmarks.scaling import (
 from benchmarks.stubs import CountingStore
 from common.manifest import OutputForm
 from common.modeltable import MODELS
-from common.store.bucket import PART_BYTES
+from common.store.s3 import PART_BYTES
 from producer.batches import MAX_SHARD_BYTES, batch_tokens
 
 SHARED = sorted(set(ROUTE) - {"GPU"})

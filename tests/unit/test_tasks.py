@@ -152,9 +152,9 @@ class TroubledStore(FileStore):
         self.written.append(key)
 
     @contextmanager
-    def create(self, key: str) -> Iterator[Path]:
+    def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
         self.fail("create")
-        with super().create(key) as path:
+        with super().create(key, replace=replace) as path:
             yield path
         self.written.append(key)
 

@@ -1,0 +1,75 @@
+"""How boto3 is to talk to S3: where, how patiently, in how large parts."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from common.store.base import StoreError
+
+if TYPE_CHECKING:
+    from boto3.s3.transfer import TransferConfig
+    from mypy_boto3_s3 import S3Client
+
+#: Of a large write: each is a request, and a prefix takes 3,500 of them a second. With boto3's own
+#: 8 MiB, shards with vectors of residues would reach that at 27 GPUs (``docs/scaling.md``).
+PART_BYTES = 64 * 2**20
+
+#: Of one request, the first included. With the timeouts below, one that nobody answers ends after
+#: 4 * (5 + 20) seconds and pauses of at most 1 + 2 + 4: in less than two minutes. A healthy server
+#: answers a part of 64 MiB in a second or two.
+ATTEMPTS = 4
+CONNECT_SECONDS = 5
+READ_SECONDS = 20  # of silence
+
+#: Of a download that stopped half-way; each begins with a request as above.
+DOWNLOAD_ATTEMPTS = 2
+
+
+def s3_client() -> "S3Client":
+    import boto3
+    from botocore.config import Config
+
+    def client(style: Literal["auto", "path"]) -> "S3Client":
+        return boto3.client(
+            "s3",
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+                max_pool_connections=32,
+                s3={"addressing_style": style},
+            ),
+        )
+
+    try:
+        found = client("auto")
+        is_amazon = "amazonaws.com" in found.meta.endpoint_url
+        # Other servers rarely have a host name for every bucket.
+        return found if is_amazon else client("path")
+    except Exception as error:  # botocore checks its configuration here: profile, region, endpoint
+        raise StoreError(f"S3 is not set up: {error}.") from error
+
+
+def write_only_where_nothing_is(client: "S3Client") -> "S3Client":
+    """Have a client's writes fail where there is an object: boto3's uploads have no option for it.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    """
+
+    def add_condition(params: dict[str, Any], **_: Any) -> None:
+        params["IfNoneMatch"] = "*"
+
+    for operation in ("PutObject", "CompleteMultipartUpload"):
+        client.meta.events.register(f"provide-client-params.s3.{operation}", add_condition)
+    return client
+
+
+def transfers() -> "TransferConfig":
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(
+        multipart_threshold=PART_BYTES,
+        multipart_chunksize=PART_BYTES,
+        num_download_attempts=DOWNLOAD_ATTEMPTS,
+        # The other one, which boto3 takes where it is installed, heeds neither the settings nor the
+        # handlers of a client.
+        preferred_transfer_client="classic",
+    )

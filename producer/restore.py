@@ -1,0 +1,135 @@
+"""A ledger made anew from the store: every shard says what its worker reported."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from common.ahead import map_ahead
+from common.batchfile import decode_batch
+from common.layout import input_key
+from common.ledger import Ledger
+from common.manifest import Manifest
+from common.messages import BatchResult, Instability, Status
+from common.quarantine import read_quarantine
+from common.rungs import NEXT_RUNG, Rung
+from common.shard import UNREADABLE, DamagedError, open_embedding_file
+from common.store import Store
+
+log = logging.getLogger(__name__)
+
+#: Batches that are read at once: a store far away answers each after its own while.
+BATCHES_AHEAD = 16
+
+
+def restore(
+    store: Store,
+    ledger: Ledger,
+    manifest: Manifest,
+    stored: Mapping[int, Sequence[tuple[Rung, str]]],
+    hold: Callable[[], object] = lambda: None,
+) -> None:
+    """Report a job's shards to a ledger that does not know of them.
+
+    Nothing in the store is changed. A shard that is damaged or another batch's is replaced by the
+    worker that computes it anew; to delete it here could hit the good one of a worker that just
+    was faster.
+
+    Args:
+        stored: every batch's shards, with their keys, in the ladder's order.
+        hold: is called for each, as there may be many.
+    """
+
+    def read(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> list[tuple[BatchResult, str]]:
+        return results_of_batch(store, manifest, *batch)
+
+    for results in map_ahead(read, stored.items(), BATCHES_AHEAD):
+        for result, weights in results:
+            ledger.pin_weights(manifest.job, weights)
+            ledger.complete(result)
+        hold()
+
+
+def results_of_batch(
+    store: Store, manifest: Manifest, index: int, shards: Sequence[tuple[Rung, str]]
+) -> list[tuple[BatchResult, str]]:
+    """What a batch's workers reported, in the ladder's order, with the weights of each.
+
+    Where a rung's shard is missing or damaged, that rung is what is to be done next, whatever was
+    made of its rows at a higher one.
+    """
+    results: list[tuple[BatchResult, str]] = []
+    for rung, key in shards:
+        before = results[-1][0] if results else None
+        if rung is not (manifest.rung if before is None else before.next):
+            continue
+        try:
+            results.append(result_of_shard(store, manifest, index, rung, key, before))
+        except UNREADABLE as error:
+            log.warning("%s/%s cannot be read (%s): it is computed anew.", store.url, key, error)
+            break
+    return results
+
+
+def result_of_shard(
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    rung: Rung,
+    key: str,
+    before: BatchResult | None,
+) -> tuple[BatchResult, str]:
+    """What the worker reported when it wrote this shard, as far as it can be told, and the
+    fingerprint of its weights. Of a shard with all rows only the number of them is read.
+
+    Raises:
+        UNREADABLE: the shard is damaged, or is of something else than its name says.
+    """
+    expected = manifest.batch_records[index] if before is None else len(before.unstable)
+    with store.open_ranges(key) as part, open_embedding_file(part) as file:
+        place = str(file.attrs["job"]), int(file.attrs["batch"])
+        tokens = int(file.attrs["tokens"])
+        precision = Rung(file.attrs["precision"])
+        weights = str(file.attrs["weights"])
+        records = len(file["rows"])
+        rows = set(file["rows"][:].tolist()) if records < expected else None
+    if place != (manifest.job, index):
+        raise DamagedError(f"it is of batch {place[1]} of {place[0]}")
+    if records > expected:
+        raise DamagedError(f"it has {records:,} rows instead of {expected:,}")
+    missing = () if rows is None else missing_rows(store, manifest, index, rows, before)
+    unstable = tuple(bad for bad in missing if bad.reason is None)
+    poisoned = tuple(bad for bad in missing if bad.reason is not None)
+    status = Status.POISONED if poisoned else Status.OK
+    result = BatchResult(
+        job=manifest.job,
+        index=index,
+        rung=rung,
+        after=None if before is None else before.rung,
+        status=Status.NUMERICAL_INSTABILITY if unstable else status,
+        worker="store",
+        poisoned=poisoned,
+        created=manifest.created.timestamp(),
+        precision=precision,
+        records=records,
+        tokens=tokens,
+        unstable=unstable,
+        next=NEXT_RUNG[precision] if unstable else None,
+    )
+    return result, weights
+
+
+def missing_rows(
+    store: Store, manifest: Manifest, index: int, rows: set[int], before: BatchResult | None
+) -> tuple[Instability, ...]:
+    """The rows that a rung was given and that its shard does not have."""
+    known = {bad.row: bad for bad in read_quarantine(store, manifest.job, index)}
+    if before is not None:
+        return tuple(known.get(bad.row, bad) for bad in before.unstable if bad.row not in rows)
+    records = decode_batch(store.get(input_key(manifest.job, index)))
+    return tuple(
+        known.get(record.row)
+        or Instability(
+            row=record.row, id=record.id, length=manifest.form.embedded(len(record.residues))
+        )
+        for record in records
+        if record.row not in rows
+    )
