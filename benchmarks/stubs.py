@@ -75,8 +75,8 @@ class CountingStore(FileStore):
         self.written.append(len(data))
 
     @contextmanager
-    def create(self, key: str) -> Iterator[Path]:
-        with super().create(key) as path:
+    def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
+        with super().create(key, replace=replace) as path:
             yield path
             self.written.append(path.stat().st_size)
 

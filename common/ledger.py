@@ -223,14 +223,11 @@ class Ledger:
             together.execute()
         return True
 
-    def resume(self, job: str, on_instability: OnInstability) -> bool:
-        """Say what is to be done about instability from now on; a job that was stopped or cancelled
-        goes on, with its batches to be published again.
-
-        Returns:
-            Whether it was stopped or cancelled.
+    def resume(self, job: str, on_instability: OnInstability) -> None:
+        """Have a job go on, with its batches to be published again; also one that was stopped or
+        cancelled. And say what is to be done about instability from now on.
         """
-        return bool(self._scripts["resume"](keys=[job_key(job)], args=[on_instability]))
+        self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
 
     def cancel(self, job: str) -> JobState | None:
         """Give out no more of a job's batches, until it is resumed.

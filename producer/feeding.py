@@ -105,8 +105,12 @@ class Feeder:
         return len(batches)
 
     def _next(self, manifest: Manifest, start: int, portion: int) -> tuple[int, list[Batch]]:
-        """Up to ``portion`` batches from ``start`` that are not done, and the cursor after them."""
-        done = self.ledger.done(manifest, manifest.rung)
-        left = np.flatnonzero(~done[start:])[: portion + 1] + start
+        """Up to ``portion`` batches from ``start`` that are neither done nor under way, and the
+        cursor after them.
+        """
+        settled = self.ledger.done(manifest, manifest.rung)
+        for index, rung in self.ledger.leased(manifest.job):
+            settled[index] |= rung is manifest.rung
+        left = np.flatnonzero(~settled[start:])[: portion + 1] + start
         end = manifest.batches if len(left) <= portion else int(left[portion]) // STEP * STEP
         return end, [manifest.batch(index) for index in left[left < end].tolist()]

@@ -8,7 +8,7 @@ from common.broker import publish, queue_name
 from common.layout import closed_key
 from common.ledger import Ledger, OnInstability
 from common.manifest import Manifest
-from common.messages import Batch, Status, retry_of
+from common.messages import Status
 from common.modeltable import ModelSource
 from common.rungs import ladder
 from common.store import Store
@@ -43,9 +43,11 @@ def open_job(
         hold: is called now and then while a ledger is made anew, which may take long.
 
     Returns:
-        Batches that are not done.
+        Batches that are neither done nor under way, at whatever rung.
     """
-    again = reopen_failed(ledger, manifest)
+    for result in ledger.results(manifest.job):
+        if result.status is Status.FAILED:
+            ledger.reopen(result)
     # In this order: a worker that is at it writes a shard before the ledger counts it.
     counted = {
         (index, rung)
@@ -57,21 +59,12 @@ def open_job(
         ledger.forget(manifest.job)
     if ledger.create(manifest, job_queue(manifest)):
         restore(store, ledger, manifest, stored, hold)
-        again = list(ledger.retries(manifest).values())
     store.delete(closed_key(manifest.job))
-    if ledger.resume(manifest.job, on_instability):
-        again = list(ledger.retries(manifest).values())
-    publish(feeder.app, model_of(manifest), again)
+    ledger.resume(manifest.job, on_instability)
+    leased = ledger.leased(manifest.job)
+    retries = [b for b in ledger.retries(manifest).values() if (b.index, b.rung) not in leased]
+    publish(feeder.app, model_of(manifest), retries)
     feeder.feed({manifest.job: manifest})
-    return int(manifest.batches - ledger.done(manifest, manifest.rung).sum()) + len(again)
-
-
-def reopen_failed(ledger: Ledger, manifest: Manifest) -> list[Batch]:
-    """Take the failed results of a job back; returns the batches to be tried again."""
-    found = []
-    for result in ledger.results(manifest.job):
-        if result.status is Status.FAILED and ledger.reopen(result):
-            before = result.after and ledger.result(manifest.job, result.index, result.after)
-            batch = manifest.batch(result.index)
-            found.append(retry_of(batch, before) if before else batch)
-    return found
+    done = ledger.done(manifest, manifest.rung)
+    running = sum(rung is manifest.rung and not done[index] for index, rung in leased)
+    return manifest.batches - int(done.sum()) - running + len(retries)

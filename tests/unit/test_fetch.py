@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.layout import output_prefix, quarantine_key, shard_key
 from common.manifest import Manifest, OutputForm
 from common.messages import Instability
-from common.quarantine import Quarantine, write_quarantine
+from common.quarantine import Quarantine, add_to_quarantine
 from common.rungs import PRECISION_CODES, Rung
 from common.shard import Embeddings
 from common.store import FileStore
@@ -87,7 +87,7 @@ class Job:
         bad = tuple(
             Instability(row=row, id=f"id{row}", length=3, seen={Rung.FP32: SEEN}) for row in rows
         )
-        write_quarantine(self.store, Quarantine(job=self.manifest.job, batch=index, rows=bad))
+        add_to_quarantine(self.store, Quarantine(job=self.manifest.job, batch=index, rows=bad))
         return bad
 
 

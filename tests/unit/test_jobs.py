@@ -25,7 +25,7 @@ from common.ledger import (
 )
 from common.manifest import OutputForm
 from common.messages import Batch, BatchResult, Instability, NonFinite, Status
-from common.quarantine import Quarantine, read_quarantine, write_quarantine
+from common.quarantine import Quarantine, add_to_quarantine, read_quarantine
 from common.rungs import Rung, ladder
 from common.store import FileStore
 from producer.jobs import LostWork, job_queue, model_of, open_job
@@ -110,7 +110,7 @@ class Job:
 
     def quarantine(self, index: int, rows: Iterable[Instability]) -> None:
         quarantine = Quarantine(job=self.name, batch=index, rows=tuple(rows))
-        write_quarantine(self.store, quarantine)
+        add_to_quarantine(self.store, quarantine)
 
     def damage(self, key: str, keep: int = 1000) -> None:
         path = self.store.root / key
