@@ -36,7 +36,13 @@ from producer.source import Source
 from producer.staging import Request, find_job
 from producer.submit import Hardware
 from producer.submit import submit as submit_job
-from producer.tables import output_console, print_job, print_jobs, print_workers
+from producer.tables import (
+    output_console,
+    print_dead_letters,
+    print_job,
+    print_jobs,
+    print_workers,
+)
 from producer.watch import have_other_weights, wait
 
 app = App(
@@ -46,6 +52,9 @@ app = App(
 )
 
 EXIT_USER_ERROR = 2
+
+#: Of the latest dead letters, in the overview.
+DEAD_LETTERS_SHOWN = 3
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
@@ -237,6 +246,8 @@ def status(job: str | None = None, /, *, broker: Broker = None) -> None:
     if job is None:
         print_workers(out, ledger.workers())
         print_jobs(out, filter(None, map(ledger.progress, ledger.jobs())))
+        if count := ledger.count_dead_letters():
+            print_dead_letters(out, ledger.dead_letters(DEAD_LETTERS_SHOWN), count)
         return
     progress = known_progress(ledger, job)
     queued = {rung: ledger.queued(queue) for rung, queue in progress.queues.items()}
@@ -248,6 +259,25 @@ def jobs(*, broker: Broker = None) -> None:
     """List the jobs that Redis knows, newest first."""
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
     print_jobs(output_console(), filter(None, map(ledger.progress, ledger.jobs())))
+
+
+@app.command
+def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None) -> None:
+    """List the messages that workers took out of the queues as none of ours, a line of JSON each.
+
+    Newest first, with the time in seconds since 1970; the last thousand are kept.
+
+    Parameters
+    ----------
+    clear
+        Forget them instead.
+    """
+    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
+    if clear:
+        ledger.clear_dead_letters()
+        return
+    for letter in ledger.dead_letters():
+        print_line(letter.model_dump_json())
 
 
 @app.command
