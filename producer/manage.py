@@ -35,10 +35,13 @@ from producer.keeper import STEP_SECONDS, Keeper
 from producer.metrics import serve_metrics
 from producer.retry import quarantined_rows, retry_quarantined
 from producer.staging import find_job
-from producer.tables import output_console, print_job, print_jobs, print_workers
+from producer.tables import output_console, print_dead_letters, print_job, print_jobs, print_workers
 from producer.watch import say_event, wait
 
 EXIT_INTERRUPTED = 130
+
+#: Of all that are kept, in ``producer status``.
+DEAD_LETTERS_SHOWN = 5
 
 Broker = Annotated[
     str | None,
@@ -58,6 +61,8 @@ def status(job: str | None = None, /, *, broker: Broker = None) -> None:
     if job is None:
         print_workers(out, ledger.workers())
         print_jobs(out, filter(None, map(ledger.progress, ledger.jobs())))
+        if count := ledger.count_dead_letters():
+            print_dead_letters(out, ledger.dead_letters(DEAD_LETTERS_SHOWN), count)
         return
     progress = known_progress(ledger, job)
     queued = {rung: ledger.queued(queue) for rung, queue in progress.queues.items()}
@@ -68,6 +73,26 @@ def jobs(*, broker: Broker = None) -> None:
     """List the jobs that Redis knows, newest first."""
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
     print_jobs(output_console(), filter(None, map(ledger.progress, ledger.jobs())))
+
+
+def dead_letters(
+    *, clear: Annotated[bool, Parameter(negative="")] = False, broker: Broker = None
+) -> None:
+    """List the messages that workers took out of the queues as none of ours, a line of JSON each.
+
+    Newest first, with the time in seconds since 1970; the last thousand are kept.
+
+    Parameters
+    ----------
+    clear
+        Forget them instead.
+    """
+    ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
+    if clear:
+        ledger.clear_dead_letters()
+        return
+    for letter in ledger.dead_letters():
+        print_line(letter.model_dump_json())
 
 
 def cancel(job: str, /, *, broker: Broker = None) -> None:
@@ -239,4 +264,4 @@ def known_manifest(store: Store, job: str) -> Manifest:
     return manifest
 
 
-COMMANDS = (status, jobs, watch, fetch, verify, cancel, quarantine, retry, keeper)
+COMMANDS = (status, jobs, watch, fetch, verify, cancel, quarantine, retry, keeper, dead_letters)

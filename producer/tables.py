@@ -5,11 +5,14 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
+from common.events import DeadLetter
 from common.ledger import Progress, WorkerInfo
 from common.messages import BatchResult, Status
 from common.modeltable import ModelSource
 from common.rungs import NEXT_RUNG, Rung
+from producer.console import counted
 
 #: Rows and batches that are named one by one; the rest are counted.
 SHOWN = 20
@@ -36,7 +39,7 @@ def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
             f"{job.batches_done:,}/{job.batches:,}",
             f"{job.rows_done:,}/{job.records:,}",
             mean_speed(job),
-            datetime.fromtimestamp(job.created).astimezone().strftime("%Y-%m-%d %H:%M"),
+            local_time(job.created),
         )
     console.print(table)
 
@@ -119,6 +122,23 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             " ".join(queue.removeprefix(f"{stem_of(worker)}.") for queue in worker.queues),
         )
     console.print(table)
+
+
+def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:
+    """The latest messages that were none of ours, and how many there are."""
+    table = Table("dead letter of", "queue", "reason")
+    for letter in letters:
+        table.add_row(local_time(letter.time), letter.queue, Text(letter.reason))
+    console.print(table)
+    console.print(
+        f"{counted(count, 'message')} that no worker could take. In full: producer dead-letters; "
+        "to forget them: producer dead-letters --clear",
+        highlight=False,
+    )
+
+
+def local_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def stem_of(worker: WorkerInfo) -> str:

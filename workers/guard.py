@@ -1,14 +1,14 @@
 """The guard at a worker's queues: what is no task of ours is taken out before Celery sees it.
 
 Celery on Redis ends at a message that it cannot parse, and puts it back for the next worker to end
-at. It also does what a message's headers say: to wait for hours, to send other tasks afterwards.
-So every message is looked at when it comes out of its list, and either it is in full what our
-producer sends, or it goes to the ledger's dead letters.
+at; an odd header takes one of its threads for ever, another has it wait for hours or send tasks.
+So every message is looked at when it comes out of its list. What is no batch of ours goes to the
+ledger's dead letters; of what is, Celery gets a copy with nothing in it but what was understood.
 """
 
 import functools
 import logging
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -17,8 +17,8 @@ from celery import Celery
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
-from pydantic import BeforeValidator, Field, JsonValue, ValidationError
-from pydantic_core import from_json
+from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, ValidationError
+from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 
 from common.broker import EMBED_TASK
@@ -26,6 +26,7 @@ from common.events import DeadLetter, Event, EventKind, log_event
 from common.ledger import Ledger
 from common.messages import Batch, Document
 from common.signing import MessageKeys
+from workers.channel import OneClientChannel
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +34,20 @@ log = logging.getLogger(__name__)
 BYTES_KEPT = 2000
 CHARACTERS_QUOTED = 60
 
+#: Arguments without a name, those with one, and what Celery is to do afterwards.
+Body = tuple[tuple[()], dict[str, JsonValue], Any]
+
 
 class Headers(Document):
-    """Those by which Celery does something. What it can do beside the task itself is refused."""
-
     task: Literal[EMBED_TASK]  # type: ignore[valid-type]
     id: str
-    eta: None = None
-    expires: None = None
-    timelimit: tuple[None, None] = (None, None)
-    compression: None = None
+    argsrepr: str = ""  # for people, in Celery's log and events
+    kwargsrepr: str = ""
     signature: str | None = None
 
 
 class Place(Document):
-    """The queue that a message goes back to: named without an exchange."""
+    """The queue that a message goes back to if it is not done: named without an exchange."""
 
     exchange: Literal[""]
     routing_key: str
@@ -60,23 +60,14 @@ class Properties(Document):
     priority: int = 0
 
 
-class Sequel(Document):
-    """What is to be sent after a task: nothing. Without these fields headers could say it."""
-
-    callbacks: None
-    errbacks: None
-    chain: None
-    chord: None
-
-
 def parse_json(text: bytes) -> Any:
     """JSON as Celery reads it.
 
     Raises:
-        ValueError: no JSON, or a text in it that nobody could write.
+        ValueError: no JSON, or with a text in it that could not be written again.
     """
     try:
-        from_json(text)  # halves of a surrogate pair, to Python's own JSON as good as any sign
+        from_json(text)  # stricter than Python's: half a surrogate pair is no text
         return loads(text.decode())
     except Exception as error:  # nested too deeply, or one of the objects that kombu makes of JSON
         raise ValueError(f"not JSON: {error or type(error).__name__}") from error
@@ -88,6 +79,10 @@ def parse_body(body: object) -> Any:
     return parse_json(b64decode(body, validate=True))
 
 
+def write_body(body: Body) -> str:
+    return b64encode(to_json(([], body[1], {}))).decode()
+
+
 class Envelope(Document):
     """A message in Redis, as kombu writes it around Celery's task."""
 
@@ -95,7 +90,7 @@ class Envelope(Document):
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
     headers: Headers
     properties: Properties
-    body: Annotated[tuple[tuple[()], dict[str, JsonValue], Sequel], BeforeValidator(parse_body)]
+    body: Annotated[Body, BeforeValidator(parse_body), PlainSerializer(write_body)]
 
 
 @dataclass(frozen=True)
@@ -106,8 +101,8 @@ class Refusal:
     batch: Batch | None = None
 
 
-def judge(item: bytes, keys: MessageKeys) -> Batch | Refusal:
-    """What a message asks for, or why it is refused. Never raises.
+def judge(item: bytes, keys: MessageKeys) -> bytes | Refusal:
+    """The message that Celery is to have in place of one, or why it is to have none. Never raises.
 
     Args:
         item: as it lies in the queue.
@@ -133,7 +128,7 @@ def judge(item: bytes, keys: MessageKeys) -> Batch | Refusal:
             "was changed on its way",
             batch,
         )
-    return batch
+    return envelope.model_dump_json(by_alias=True).encode()
 
 
 def first_problem(error: ValidationError) -> str:
@@ -158,13 +153,13 @@ class Guard:
         self.keys = keys
         self.worker = worker
 
-    def admits(self, queue: bytes, item: bytes) -> bool:
-        """Whether a message that was taken from a queue is ours; if not, it is buried."""
+    def check(self, queue: bytes, item: bytes) -> bytes | None:
+        """What Celery is to have of a message that was taken from a queue; the rest is buried."""
         verdict = judge(item, self.keys)
-        if isinstance(verdict, Batch):
-            return True
-        self._bury(queue.decode(), item, verdict)
-        return False
+        if isinstance(verdict, Refusal):
+            self._bury(queue.decode(), item, verdict)
+            return None
+        return verdict
 
     def _bury(self, queue: str, item: bytes, refusal: Refusal) -> None:
         reason, batch = printable(refusal.reason), refusal.batch
@@ -187,28 +182,30 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def place_guard(app: Celery, admits: Callable[[bytes, bytes], bool]) -> None:
-    """Have the app's consumer get only those messages that ``admits(queue, item)`` lets through.
+def place_guard(app: Celery, check: Callable[[bytes, bytes], bytes | None]) -> None:
+    """Have the app's consumer get what ``check(queue, item)`` makes of a message, if anything.
 
     Remote control and events are not asked about: they do not come through queues.
     """
 
-    class Client(kombu_redis.PrefixedStrictRedis):
+    class GuardedClient(kombu_redis.PrefixedStrictRedis):
         def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
             response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
-            if command_name == "BRPOP" and response and not admits(*response):
-                return None  # as if the queues had been empty
-            return response
+            if command_name != "BRPOP" or not response:
+                return response
+            queue, item = response
+            checked = check(queue, item)
+            return checked and (queue, checked)  # None: as if all queues had been empty
 
-    class Channel(kombu_redis.Channel):
-        def _get_client(self) -> Callable[..., Client]:
-            return functools.partial(Client, global_keyprefix=self.global_keyprefix)
+    class GuardedChannel(OneClientChannel):
+        def _get_client(self) -> Callable[..., GuardedClient]:
+            return functools.partial(GuardedClient, global_keyprefix=self.global_keyprefix)
 
-    class Transport(kombu_redis.Transport):
-        Channel = Channel
+    class GuardedTransport(kombu_redis.Transport):
+        Channel = GuardedChannel
 
     class GuardedConnection(Connection):
-        def get_transport_cls(self) -> type[Transport]:
-            return Transport  # whatever kind of Redis URL it is
+        def get_transport_cls(self) -> type[GuardedTransport]:
+            return GuardedTransport  # whatever kind of Redis URL it is
 
     app.amqp.Connection = GuardedConnection

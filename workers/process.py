@@ -95,7 +95,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             engine = load_engine(source, device, precision, settings.store)
         heartbeat.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
         app = make_celery(settings.broker_url, list(queues), keys)
-        place_guard(app, Guard(ledger, keys, info.name).admits)
+        place_guard(app, Guard(ledger, keys, info.name).check)
         runner = BatchRunner(
             store=open_store(settings.required_store()),
             ledger=ledger,

@@ -6,13 +6,22 @@ import pytest
 from rich.console import Console
 
 from common.broker import queue_name
+from common.events import DeadLetter
 from common.ledger import JobState, Ledger, Progress, WorkerInfo
 from common.manifest import Manifest
 from common.messages import BatchResult
 from common.modeltable import ModelSource
 from common.rungs import Rung, served_steps
 from producer.finish import report_failures, report_quarantined
-from producer.tables import SHOWN, first_lines, print_job, print_workers, problems, state_of
+from producer.tables import (
+    SHOWN,
+    first_lines,
+    print_dead_letters,
+    print_job,
+    print_workers,
+    problems,
+    state_of,
+)
 from tests.support.jobs import SEEN, failed, manifest_of, ok, progress, retry_after, unstable
 
 MANIFEST = manifest_of([3, 5])
@@ -143,6 +152,17 @@ def test_a_worker_is_shown_with_the_ladders_and_rungs_that_it_takes(model, preci
         print_workers(console, [worker])
     _, shown = cells(capture.get())
     assert shown == ["cuda0-1@host", "NVIDIA H200", model, "loading", precision, takes]
+
+
+def test_dead_letters_are_named_and_counted_whatever_is_in_them():
+    letter = DeadLetter(time=0, queue="m.fp16", worker="w", reason="[red]it is 3[/]", message="3")
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_dead_letters(console, [letter], 1234)
+    _, (_, queue, reason) = cells(capture.get())
+    assert (queue, reason) == ("m.fp16", "[red]it is 3[/]")
+    assert "1,234 messages that no worker could take" in capture.get()
+    assert "producer dead-letters --clear" in capture.get()
 
 
 # --- what went wrong ----------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""Messages as they lie in a queue: ours, and what others may put there."""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis import Redis
+
+from common.broker import KEY_PREFIX, make_celery, publish, queue_name
+from common.messages import Batch
+from common.modeltable import ModelSource
+from common.signing import MessageKeys
+
+
+def queued_item(redis: Redis, url: str, batch: Batch, keys: MessageKeys | None = None) -> bytes:
+    """What our producer sends, taken out of its queue again."""
+    model = ModelSource.parse(batch.model)
+    publish(make_celery(url, [], keys), model, [batch])
+    return redis.lpop(f"{KEY_PREFIX}{queue_name(model, batch.first, batch.rung)}").encode()
+
+
+def with_values(item: bytes, values: Mapping[Sequence[str], Any]) -> bytes:
+    """A message with other values at some paths into its envelope."""
+    message = json.loads(item)
+    for path, value in values.items():
+        where = message
+        for name in path[:-1]:
+            where = where[name]
+        where[path[-1]] = value
+    return json.dumps(message).encode()
+
+
+def body_of(item: bytes) -> list[Any]:
+    return json.loads(b64decode(json.loads(item)["body"]))
+
+
+def with_body(item: bytes, body: Any) -> bytes:
+    """A message with another body, which need not be JSON."""
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return with_values(item, {("body",): b64encode(text).decode()})
+
+
+def with_batch(item: bytes, **values: Any) -> bytes:
+    """A message about another batch; its signature stays what it is."""
+    arguments, batch, sequel = body_of(item)
+    return with_body(item, [arguments, batch | values, sequel])
