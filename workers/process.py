@@ -158,6 +158,9 @@ def consume(
 
     app.steps["consumer"].add(EventsTogether)
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
+    for twice in ("celery.worker.strategy", "celery.app.trace"):
+        # That a task began and ended well: the runner has its own line on every batch.
+        logging.getLogger(twice).setLevel(logging.WARNING)
     options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
     log.info("Ready: taking batches from %s.", ", ".join(queues))
