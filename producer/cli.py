@@ -44,7 +44,6 @@ app = App(
 EXIT_USER_ERROR = 2
 
 #: Of the latest dead letters, in the overview.
-DEAD_LETTERS_SHOWN = 3
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
