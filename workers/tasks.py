@@ -101,6 +101,7 @@ class BatchRunner:
         self.publish = publish
         self.name = name
         self.stopping = threading.Event()
+        self._careful = threading.Lock()
         # What is used of a job's manifest never changes: the job's name is made of it.
         self._manifest = lru_cache(maxsize=16)(lambda job: read_manifest(store, job))
 
@@ -321,16 +322,18 @@ class BatchRunner:
 
         if attempt.deaths < CAREFUL_AFTER:
             return embed(records), []
-        trail = self.ledger.trail(batch)
-        if is_hopeless(attempt.deaths, trail):
+        if is_hopeless(attempt.deaths, self.ledger.trail(batch)):
             raise HopelessError(attempt.deaths)
         log.warning(
             "Batch %d of %s ended %d processes: its rows are computed one at a time.",
             *(batch.index, batch.job, attempt.deaths),
         )
-        parts, poison = embed_carefully(
-            records, trail, follow=follow, embed=lambda record: embed([record])
-        )
+        # One at a time in a process, or the end that one brings about is blamed on another's row.
+        with self._careful:
+            trail = self.ledger.trail(batch)
+            parts, poison = embed_carefully(
+                records, trail, follow=follow, embed=lambda record: embed([record])
+            )
         return join_outcomes(parts, form, self.engine.loaded.spec.dim), poison
 
     def _check_alphabet(self, manifest: Manifest) -> None:

@@ -169,9 +169,13 @@ def test_weights_that_cannot_be_loaded_end_a_local_run_with_the_reason(tmp_path)
         (["--model", "esm2_t6_8M_UR50D", "--gpus", "7"], "this machine has no GPU 7"),
         (["--model", "esm2_t6_8M_UR50D", "--store", "gs://b"], "s3://bucket/prefix"),
         (["--model", "./nowhere.pt"], "nowhere.pt: no such folder or file with weights"),
+        (
+            ["--model", "random:esm2_t6_8M_UR50D", "--liveness-file", "nowhere/alive"],
+            "nowhere/alive cannot be written (No such file or directory)",
+        ),
         ([], "--model"),
     ],
-    ids=["model", "gpu", "store", "weights", "nothing"],
+    ids=["model", "gpu", "store", "weights", "liveness", "nothing"],
 )
 def test_a_worker_that_cannot_serve_says_why_and_ends(fleet, tmp_path, options, message):
     done = run("workers.cli", "start", *options, environment=fleet.environment, cwd=tmp_path)

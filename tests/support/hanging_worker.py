@@ -1,7 +1,8 @@
 """``worker start`` whose first process hangs at its first pack, as with a GPU that is gone.
 
-It writes its number into the file HUNG; with FREEZE set, nobody hangs. Whatever is waited for is
-waited for less long than in earnest.
+It makes the file HUNG; if that is there already, nobody hangs. Leases, signs of life and the time
+to end after SIGTERM are shorter than in earnest, and with PATIENCE so are the times for a pack and
+for the store.
 """
 
 import os
@@ -11,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from common import ledger
-from workers import cli, engine, heartbeat, process, pulse, supervisor, watchdog
+from workers import cli, engine, heartbeat, process, pulse, supervisor, tasks, watchdog
 from workers.running import RunningPack
 
 HUNG = Path(os.environ["HUNG"])
 
-PACK_SECONDS = float(os.environ.get("PACK_SECONDS", "600"))
+PATIENCE = float(os.environ.get("PATIENCE", "600"))
 
 
 def hang_once(*arguments: Any) -> RunningPack:
     """Take the engine's lock and never give it back."""
     if not HUNG.exists():
-        HUNG.write_text(str(os.getpid()))
+        HUNG.touch()
         threading.Event().wait()
     return RunningPack(*arguments)
 
@@ -32,7 +33,7 @@ if __name__ == "__main__":
     pulse.UNWELL_SECONDS, pulse.SILENT_SECONDS = 3.0, 6.0
     heartbeat.RENEW_SECONDS, ledger.LEASE_SECONDS = 1, 5
     watchdog.DRAIN_SECONDS = 3.0
-    engine.CPU_PACK_SECONDS = PACK_SECONDS
+    engine.CPU_PACK_SECONDS = tasks.STORE_SECONDS = PATIENCE
     if sys.argv[1] == "start":
         cli.main()
     engine.RunningPack = hang_once  # type: ignore[assignment, misc]

@@ -327,6 +327,19 @@ def test_a_device_that_takes_not_even_the_smallest_pack_is_reported(make_engine,
     assert engine.pack_tokens[Rung.FP32] == SMALLEST_PACK_TOKENS
 
 
+def test_a_record_too_large_for_the_device_is_reported_and_the_engine_goes_on(make_engine, records):
+    """Alone in its pack, it gains nothing by smaller ones; nothing is held for the next batch."""
+    engine = make_engine(pack_tokens=1024)
+    large = Record(0, "large", "LAGV" * 300)
+    form = OutputForm(max_residues=2000)
+    given = out_of_memory_beyond(engine, 1100)
+    for _ in range(3):  # one more than there are places for packs
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.embed([large, *records], form)
+    assert [tokens > 1100 for tokens in given] == [True] * 3
+    assert len(engine.embed(records, form).embeddings) == len(records)
+
+
 def test_what_is_raised_between_packs_ends_the_batch(make_engine, records):
     class StopError(Exception):
         pass
