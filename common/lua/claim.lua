@@ -9,6 +9,10 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return { 'unknown', 0, 0, '' } end
 if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'created') ~= ARGV[6] then
   return { 'unknown', 0, 0, '' }
 end
+-- Nor is there a batch beyond the last, whoever says so.
+if tonumber(ARGV[1]) >= tonumber(redis.call('HGET', KEYS[1], 'batches')) then
+  return { 'unknown', 0, 0, '' }
+end
 local state = redis.call('HGET', KEYS[1], 'state')
 if state == 'cancelled' or state == 'stopped' then return { state, 0, 0, '' } end
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return { 'done', 0, 0, '' } end
