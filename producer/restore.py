@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from common.ahead import map_ahead
 from common.batchfile import decode_batch
@@ -15,9 +16,6 @@ from common.shard import UNREADABLE, DamagedError, open_embedding_file
 from common.store import Store
 
 log = logging.getLogger(__name__)
-
-#: Batches that are read at once: a store far away answers each after its own while.
-BATCHES_AHEAD = 16
 
 
 def restore(
@@ -39,10 +37,11 @@ def restore(
     def read(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> list[tuple[BatchResult, str]]:
         return results_of_batch(store, manifest, *batch)
 
-    for results in map_ahead(read, stored.items(), BATCHES_AHEAD):
-        for result, weights in results:
+    found = chain.from_iterable(map_ahead(read, stored.items(), store.parallel_reads))
+    for place, (result, weights) in enumerate(found):
+        if place == 0:
             ledger.pin_weights(manifest.job, weights)
-            ledger.complete(result)
+        ledger.complete(result)
 
 
 def results_of_batch(
@@ -112,11 +111,18 @@ def result_of_shard(
 def unstable_rows(
     store: Store, manifest: Manifest, index: int, rows: set[int], before: BatchResult | None
 ) -> tuple[Instability, ...]:
-    """The rows that a rung tried and that its shard does not have."""
+    """The rows that a rung tried and that its shard does not have.
+
+    Raises:
+        DamagedError: the shard has rows that are not the batch's.
+    """
     if before is not None:
         return tuple(bad for bad in before.unstable if bad.row not in rows)
-    known = {bad.row: bad for bad in read_quarantine(store, manifest.job, index)}
     records = decode_batch(store.get(input_key(manifest.job, index)))
+    foreign = rows - {record.row for record in records}
+    if foreign:
+        raise DamagedError(f"it has rows of another batch, row {min(foreign)} first")
+    known = {bad.row: bad for bad in read_quarantine(store, manifest.job, index)}
     return tuple(
         known.get(record.row)
         or Instability(
