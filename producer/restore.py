@@ -114,20 +114,22 @@ def unstable_rows(
     """The rows that a rung tried and that its shard does not have.
 
     Raises:
-        DamagedError: the shard has rows that are not the batch's.
+        DamagedError: the shard has rows that were not to be tried.
     """
-    if before is not None:
-        return tuple(bad for bad in before.unstable if bad.row not in rows)
-    records = decode_batch(store.get(input_key(manifest.job, index)))
-    foreign = rows - {record.row for record in records}
+    tried = rows_of_batch(store, manifest, index) if before is None else before.unstable
+    foreign = rows - {row.row for row in tried}
     if foreign:
         raise DamagedError(f"it has rows of another batch, row {min(foreign)} first")
+    return tuple(row for row in tried if row.row not in rows)
+
+
+def rows_of_batch(store: Store, manifest: Manifest, index: int) -> tuple[Instability, ...]:
+    """All rows of a batch, with what is known of those in quarantine."""
     known = {bad.row: bad for bad in read_quarantine(store, manifest.job, index)}
     return tuple(
         known.get(record.row)
         or Instability(
             row=record.row, id=record.id, length=manifest.form.embedded(len(record.residues))
         )
-        for record in records
-        if record.row not in rows
+        for record in decode_batch(store.get(input_key(manifest.job, index)))
     )

@@ -143,6 +143,14 @@ def test_a_shard_with_rows_that_its_batch_has_not_is_of_an_earlier_staging(store
     assert "it has rows of another batch, row 2 first): it is computed anew" in caplog.text
 
 
+def test_a_retry_with_rows_that_were_not_to_be_retried_is_of_an_earlier_staging(store, caplog):
+    manifest = staged(store, [4])
+    store_shard(store, manifest, 0, rows=[0, 1])
+    store_shard(store, manifest, 0, rung=SELECTIVE, rows=[1])
+    assert read_batch(store, manifest, 0) == [Status.NUMERICAL_INSTABILITY]
+    assert f"{shard_key(manifest.job, 0, SELECTIVE)} cannot be read (" in caplog.text
+
+
 @pytest.mark.parametrize("keep", [0, 100, 5000])
 def test_a_damaged_shard_is_left_for_the_worker_to_replace(store, caplog, keep):
     manifest = staged(store, [2])
