@@ -221,8 +221,19 @@ class DamagedError(Exception):
     """What a file holds is not what was written to it."""
 
 
-#: What reading a damaged file may end in: h5py tells of it in many ways.
-UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, DamagedError)
+#: What reading a damaged file may end in. h5py tells of it in many ways: each of these was seen, or
+#: is what Python makes of a dataset that is of another kind or size than it should be.
+UNREADABLE = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    DamagedError,
+)
 
 
 def read_embeddings(file: h5py.File, form: OutputForm) -> Embeddings:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from common.ahead import map_ahead
 from common.batchfile import decode_batch
@@ -15,9 +16,6 @@ from common.shard import UNREADABLE, DamagedError, open_embedding_file
 from common.store import Store
 
 log = logging.getLogger(__name__)
-
-#: Batches that are read at once: a store far away answers each after its own while.
-BATCHES_AHEAD = 16
 
 
 def restore(
@@ -41,10 +39,11 @@ def restore(
     def read(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> list[tuple[BatchResult, str]]:
         return results_of_batch(store, manifest, *batch)
 
-    for results in map_ahead(read, stored.items(), BATCHES_AHEAD):
-        for result, weights in results:
+    found = chain.from_iterable(map_ahead(read, stored.items(), store.parallel_reads))
+    for place, (result, weights) in enumerate(found):
+        if place == 0:
             ledger.pin_weights(manifest.job, weights)
-            ledger.complete(result)
+        ledger.complete(result)
         hold()
 
 
@@ -120,16 +119,24 @@ def result_of_shard(
 def missing_rows(
     store: Store, manifest: Manifest, index: int, rows: set[int], before: BatchResult | None
 ) -> tuple[Instability, ...]:
-    """The rows that a rung was given and that its shard does not have."""
+    """The rows that a rung was given and that its shard does not have.
+
+    Raises:
+        DamagedError: the shard has rows that were not to be tried.
+    """
     known = {bad.row: bad for bad in read_quarantine(store, manifest.job, index)}
-    if before is not None:
-        return tuple(known.get(bad.row, bad) for bad in before.unstable if bad.row not in rows)
-    records = decode_batch(store.get(input_key(manifest.job, index)))
+    given = rows_of_batch(store, manifest, index) if before is None else before.unstable
+    foreign = rows - {row.row for row in given}
+    if foreign:
+        raise DamagedError(f"it has rows of another batch, row {min(foreign)} first")
+    return tuple(known.get(row.row, row) for row in given if row.row not in rows)
+
+
+def rows_of_batch(store: Store, manifest: Manifest, index: int) -> tuple[Instability, ...]:
+    """All rows of a batch."""
     return tuple(
-        known.get(record.row)
-        or Instability(
+        Instability(
             row=record.row, id=record.id, length=manifest.form.embedded(len(record.residues))
         )
-        for record in records
-        if record.row not in rows
+        for record in decode_batch(store.get(input_key(manifest.job, index)))
     )

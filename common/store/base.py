@@ -26,6 +26,8 @@ class Store(Protocol):
     url: str
     #: Writes worth having under way at once: a disk needs few, a bucket far away many.
     parallel_writes: int
+    #: The same of small reads.
+    parallel_reads: int
 
     def put(self, key: str, data: bytes) -> None:
         """Write a small object; ``sync`` makes it last."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 from common.retries import backoff
 from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
 from common.store.ranges import BLOCK_BYTES, RangedFile
-from common.store.s3 import s3_client, transfers, write_only_where_nothing_is
+from common.store.s3 import CONNECTIONS, s3_client, transfers, write_only_where_nothing_is
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -43,6 +43,7 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket = bucket
         self.parallel_writes = 8
+        self.parallel_reads = CONNECTIONS
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.client = s3_client()

@@ -21,6 +21,7 @@ class FileStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.parallel_writes = 1
+        self.parallel_reads = 1
         self.url = f"file://{root}"
 
     def put(self, key: str, data: bytes) -> None:

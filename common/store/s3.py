@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3 import S3Client
 
+#: That are kept open to one server.
+CONNECTIONS = 32
+
 #: Of a large write: each is a request, and a prefix takes 3,500 of them a second. With boto3's own
 #: 8 MiB, shards with vectors of residues would reach that at 27 GPUs (``docs/scaling.md``).
 PART_BYTES = 64 * 2**20
@@ -34,7 +37,7 @@ def s3_client() -> "S3Client":
                 retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
-                max_pool_connections=32,
+                max_pool_connections=CONNECTIONS,
                 s3={"addressing_style": style},
             ),
         )

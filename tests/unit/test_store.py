@@ -1,20 +1,35 @@
 """The store as a folder: an object is there whole or not at all, and errors say why."""
 
 import errno
+import io
 import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.store import (
     FileStore,
+    ObjectExistsError,
     ObjectNotFoundError,
     S3Store,
     StoreError,
     check_writable,
     open_store,
+    s3,
 )
+from common.store.ranges import BLOCK_BYTES, RangedFile
+from tests.conftest import ROOT
 
 KEY = "job/input/0000000.fasta"
 
@@ -140,6 +155,132 @@ def test_writers_of_one_key_leave_one_whole_object(store):
     assert files_in(store) == ["0000000.fasta"]
 
 
+# --- objects that are not replaced ----------------------------------------------------------------
+
+
+def write_new(store: FileStore, data: bytes) -> None:
+    with store.create(KEY, replace=False) as path:
+        path.write_bytes(data)
+
+
+def test_an_object_that_is_not_to_replace_another_is_written_where_none_is(store):
+    write_new(store, b"data")
+    assert store.get(KEY) == b"data"
+    assert files_in(store) == ["0000000.fasta"]
+
+
+def test_an_object_that_is_there_stays_if_it_is_not_to_be_replaced(store):
+    store.put(KEY, b"first")
+    with pytest.raises(ObjectExistsError, match=f"Store {store.url} has {KEY} already"):
+        write_new(store, b"second")
+    assert store.get(KEY) == b"first"
+    assert files_in(store) == ["0000000.fasta"]
+
+
+def test_of_writers_that_do_not_replace_exactly_one_writes(store):
+    def write(writer: int) -> int | None:
+        try:
+            write_new(store, bytes([writer]) * 100_000)
+        except ObjectExistsError:
+            return None
+        return writer
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            (winner,) = {writer for writer in pool.map(write, range(8)) if writer is not None}
+        assert store.get(KEY) == bytes([winner]) * 100_000
+        assert files_in(store) == ["0000000.fasta"]
+        store.delete(KEY)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_replaces(store, monkeypatch, code):
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", no_links)
+    for data in (b"first", b"second"):
+        write_new(store, data)
+        assert store.get(KEY) == data
+    assert files_in(store) == ["0000000.fasta"]
+
+
+def test_a_link_that_fails_for_another_reason_is_an_error_of_the_store(store, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(StoreError, match=f"cannot write {KEY}: .*No space left"):
+        write_new(store, b"data")
+    assert files_in(store) == []
+
+
+# --- writers that are killed ----------------------------------------------------------------------
+
+WRITE_HALF = """
+import sys, time
+from common.store import open_store
+with open_store(sys.argv[1]).create(sys.argv[2], replace=sys.argv[3] == "replace") as path:
+    path.write_bytes(b"half")
+    print("half", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("replace", ["replace", "keep"])
+def test_what_a_killed_writer_left_is_no_object(store, replace):
+    command = [sys.executable, "-c", WRITE_HALF, store.url, KEY, replace]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"half\n"
+        writer.send_signal(signal.SIGKILL)
+    assert list(store.keys("")) == []
+    with pytest.raises(ObjectNotFoundError):
+        store.get(KEY)
+    (left,) = files_in(store)
+    assert left.startswith(".0000000.fasta.")
+    write_new(store, b"whole")
+    assert list(store.keys("")) == [KEY]
+    assert store.get(KEY) == b"whole"
+
+
+# --- parts of objects -----------------------------------------------------------------------------
+
+
+def test_parts_of_an_object_can_be_read_alone(store):
+    store.put(KEY, bytes(range(256)))
+    with store.open_ranges(KEY) as file:
+        assert file.seek(200) == 200
+        assert file.read(3) == bytes([200, 201, 202])
+    with pytest.raises(ObjectNotFoundError), store.open_ranges("none"):
+        pass
+
+
+@given(
+    st.integers(0, 3 * BLOCK_BYTES),
+    st.lists(
+        st.tuples(st.integers(0, 4 * BLOCK_BYTES), st.integers(0, 2 * BLOCK_BYTES)), max_size=8
+    ),
+)
+def test_a_file_that_is_read_in_blocks_reads_like_any_other(size, places):
+    data = bytes(index * 31 % 251 for index in range(size))
+    fetched: list[tuple[int, int]] = []
+
+    def fetch(start: int, end: int) -> bytes:
+        fetched.append((start, end))
+        return data[start:end]
+
+    plain = io.BytesIO(data)
+    with RangedFile(size, data[:BLOCK_BYTES], fetch) as file:
+        assert file.seek(0, io.SEEK_END) == size
+        for offset, count in places:
+            assert file.seek(offset) == plain.seek(offset)
+            assert file.read(count) == plain.read(count)
+            assert file.tell() == plain.tell()
+    assert len(set(fetched)) == len(fetched)  # nothing twice
+    assert all(0 < end - start <= BLOCK_BYTES and start > 0 for start, end in fetched)
+
+
 # --- keys ---------------------------------------------------------------------------------------
 
 
@@ -180,6 +321,14 @@ def test_deleting_what_is_not_there_is_no_error(store):
     store.delete("none/")
     store.delete("none")
     assert list(store.keys("")) == []
+
+
+def test_folders_are_the_names_directly_under_the_root(store):
+    assert list(store.folders()) == []
+    for key in ("b/manifest.json", "a/output/1", "a/output/2", "validations/x.json", "file"):
+        store.put(key, b"")
+    (store.root / ".snapshot").mkdir()
+    assert list(store.folders()) == ["a", "b", "validations"]
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -277,3 +426,146 @@ def test_s3_settings_that_boto3_refuses_are_an_error_of_the_store(monkeypatch):
 def test_other_urls_are_refused_with_what_would_do(url):
     with pytest.raises(UserError, match=r"give a folder, file:///folder or s3://bucket/prefix"):
         open_store(url)
+
+
+# --- a bucket whose server misbehaves -------------------------------------------------------------
+
+
+@pytest.fixture
+def s3_settings(region, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    return monkeypatch
+
+
+@pytest.fixture
+def silent_store(s3_settings) -> Iterator[S3Store]:
+    """A bucket of a server that takes connections and never answers."""
+    s3_settings.setattr(s3, "READ_SECONDS", 0.1)
+    s3_settings.setattr(s3, "ATTEMPTS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        s3_settings.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield S3Store("bucket", "")
+
+
+def open_whole(store: S3Store) -> None:
+    with store.open(KEY):
+        pass
+
+
+def create_anything(store: S3Store) -> None:
+    with store.create(KEY) as path:
+        path.write_bytes(b"data")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda store: store.put(KEY, b"data"),
+        lambda store: store.get(KEY),
+        create_anything,
+        open_whole,
+        lambda store: store.open_ranges(KEY).__enter__(),
+        lambda store: list(store.keys("")),
+        lambda store: list(store.folders()),
+    ],
+    ids=["put", "get", "create", "open", "open_ranges", "keys", "folders"],
+)
+def test_a_server_that_never_answers_is_an_error_of_the_store_in_bounded_time(silent_store, action):
+    started = time.monotonic()
+    with pytest.raises(StoreError, match=r"Store s3://bucket at http://127\.0\.0\.1:\d+: cannot "):
+        action(silent_store)
+    assert time.monotonic() - started < 2 * 0.1 + 1 + 5  # both tries, the pause, a busy machine
+
+
+class ScriptedServer(ThreadingHTTPServer):
+    """Answers each PUT with the next status of a script, then with 200; notes its condition."""
+
+    def __init__(self, *script: tuple[int, str]) -> None:
+        super().__init__(("127.0.0.1", 0), ScriptedPut)
+        self.script = list(script)
+        self.conditions: list[str | None] = []
+
+
+class ScriptedPut(BaseHTTPRequestHandler):
+    server: ScriptedServer
+
+    def do_PUT(self) -> None:
+        self.server.conditions.append(self.headers["If-None-Match"])
+        self.close_connection = True
+        status, code = self.server.script.pop(0) if self.server.script else (200, "")
+        text = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode() if code else b""
+        self.send_response(status)
+        self.send_header("ETag", '"e"')
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+CONFLICT = (409, "ConditionalRequestConflict")
+
+
+@pytest.fixture
+def scripted(s3_settings):
+    """Makes a bucket whose server answers as it is told to."""
+    servers = []
+
+    def make(*script: tuple[int, str]) -> tuple[S3Store, ScriptedServer]:
+        server = ScriptedServer(*script)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        s3_settings.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        s3_settings.setattr("common.store.bucket.time.sleep", lambda _seconds: None)
+        return S3Store("bucket", ""), server
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def create_new(store: S3Store, key: str = KEY) -> None:
+    with store.create(key, replace=False) as path:
+        path.write_bytes(b"data")
+
+
+def test_only_a_write_that_must_not_replace_has_a_condition(scripted):
+    store, server = scripted()
+    store.put(KEY, b"data")
+    create_anything(store)
+    create_new(store)
+    assert server.conditions == [None, None, "*"]
+
+
+def test_a_server_without_conditional_writes_is_asked_for_one_once(scripted):
+    store, server = scripted((501, "NotImplemented"))
+    create_new(store, "a")
+    create_new(store, "b")
+    assert server.conditions == ["*", None, None]
+
+
+def test_a_write_that_another_is_in_the_way_of_is_tried_again(scripted):
+    store, server = scripted(CONFLICT, CONFLICT)
+    create_new(store)
+    assert server.conditions == ["*"] * 3
+    store, server = scripted(CONFLICT, (412, "PreconditionFailed"))
+    with pytest.raises(ObjectExistsError):
+        create_new(store)
+    assert server.conditions == ["*"] * 2
+
+
+def test_a_write_that_others_are_always_in_the_way_of_is_an_error_of_the_store(scripted):
+    store, server = scripted(*[CONFLICT] * 99)
+    with pytest.raises(StoreError, match=f"cannot write {KEY}: .*ConditionalRequestConflict"):
+        create_new(store)
+    assert len(server.conditions) == 5
+
+
+def test_a_write_that_is_refused_says_what_to_do(scripted):
+    store, _ = scripted((403, "AccessDenied"))
+    with pytest.raises(StoreError, match="check the bucket's policy"):
+        create_new(store)
