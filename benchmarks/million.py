@@ -10,6 +10,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from common.embedded_redis import redis_server
 from common.ledger import Ledger, job_key
 from common.manifest import Manifest
 from common.modeltable import ModelSource
+from common.processes import end_of_log, end_with_parent
 from producer.jobs import job_queue
 from tests.support.jobs import manifest_of
 
@@ -119,12 +121,14 @@ def feed(ledger: Ledger, url: str, manifest: Manifest) -> float:
 
 
 def run_feeder(url: str, batches: int, answer: "SimpleQueue[tuple[float, int]]") -> None:
+    end_with_parent()
     rate = feed(Ledger(connect(url)), url, manifest_of([1] * batches, model=MODEL.text))
     answer.put((rate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 def run_worker(url: str, batches: int, number: int, log: Path) -> None:
     """What ``workers.process`` does once its model is loaded, with stubs."""
+    end_with_parent()
     # Spawned processes have their parent's output; a real worker's log goes where it is told.
     with log.open("wb") as output:
         os.dup2(output.fileno(), 1)
@@ -172,8 +176,10 @@ def cpu_seconds(process: BaseProcess) -> float:
 
 
 def peak_bytes(process: BaseProcess) -> int:
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    """The most memory that a process has had; 0 if it has ended."""
+    status = Path(f"/proc/{process.pid}/status")
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
+    return 1024 * int(found[1]) if found else 0
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -201,6 +207,8 @@ def measure(batches: int, workers: int, seconds: float) -> Figures:
             looks, redis_load = watch(redis, manifest, feeder, fleet, seconds)
             worker_peak = max(map(peak_bytes, fleet))
             published, feeder_peak = (0.0, 0) if answer.empty() else answer.get()
+        if looks[-1].done < batches:
+            print(*(end_of_log(log) for log in logs if log.exists()), sep="\n\n")
         time.sleep(1)  # for their connections to be closed
         used = redis.info("memory")
         first, last = steady(looks, batches)
@@ -233,8 +241,7 @@ def watch(
     looks: list[Look] = []
     meter, load = None, Load(0.0)
     begin, end = (share * manifest.batches for share in STEADY)
-    while not looks or looks[-1].done < manifest.batches:
-        time.sleep(LOOK_SECONDS)
+    while True:
         look = Look(
             at=time.monotonic(),
             done=int(redis.hget(job_key(manifest.job), "batches_done") or 0),
@@ -249,9 +256,10 @@ def watch(
             load = meter.load(look.done - before)
         if len(looks) % 20 == 0:
             print(f"{look.done:,} done, {look.queued:,} queued", flush=True)
-        if look.at > deadline or not all(process.is_alive() for process in fleet):
-            break
-    return looks, load
+        failed = feeder.exitcode or any(worker.exitcode for worker in fleet)
+        if look.done == manifest.batches or look.at > deadline or failed:
+            return looks, load
+        time.sleep(LOOK_SECONDS)
 
 
 def steady(looks: Sequence[Look], batches: int) -> tuple[Look, Look]:

@@ -3,9 +3,13 @@
 import base64
 import json
 import socket
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from redis.exceptions import RedisError
 
 from common import broker
 from common.broker import (
@@ -18,6 +22,7 @@ from common.broker import (
     queue_name,
     without_password,
 )
+from common.embedded_redis import redis_server
 from common.errors import UserError
 from common.messages import Batch
 from common.modeltable import ModelSource
@@ -225,6 +230,18 @@ def test_a_thousand_messages_take_less_than_a_megabyte(redis, redis_url):
     batch = MANIFEST.batch(0)
     publish(make_celery(redis_url, []), MODEL, [batch] * 1000)
     assert redis.memory_usage(f"{KEY_PREFIX}{MODEL.queue}.fp16", samples=0) < 1e6
+
+
+def test_redis_that_is_away_is_told_soon_and_used_again_when_it_is_back():
+    with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
+        path = Path(folder, "redis.sock")
+        app, started = make_celery(f"unix://{path}?db=0", []), time.monotonic()
+        for _ in range(2):
+            with pytest.raises(RedisError):
+                publish(app, MODEL, [MANIFEST.batch(0)])
+            with redis_server(path):
+                assert publish(app, MODEL, [MANIFEST.batch(0)]) == 1
+        assert time.monotonic() - started < 5
 
 
 def test_batches_are_sent_in_their_order(redis, redis_url, monkeypatch):

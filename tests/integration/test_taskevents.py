@@ -1,0 +1,65 @@
+"""What Flower hears of a worker's tasks: all of it, though not in a message for each event."""
+
+import tempfile
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from benchmarks.million import MODEL, run_worker, running, spawn
+from common.broker import connect, make_celery, publish
+from common.embedded_redis import redis_server
+from common.ledger import Ledger
+from producer.jobs import job_queue
+from tests.support.jobs import manifest_of
+from tests.support.processes import START_SECONDS, wait_until
+from workers.channel import use_one_client
+
+MANIFEST = manifest_of([1] * 40, model=MODEL.text)
+
+
+@pytest.fixture
+def broker_url():
+    # A socket's path may have 100 characters; pytest's folders have more.
+    with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
+        socket = Path(folder, "redis.sock")
+        with redis_server(socket):
+            yield f"unix://{socket}?db=0"
+
+
+def test_every_event_of_every_task_is_sent_and_many_together(broker_url, tmp_path):
+    app, redis = make_celery(broker_url, []), connect(broker_url)
+    ledger, heard = Ledger(redis), Counter()
+    ledger.create(MANIFEST, job_queue(MANIFEST))
+
+    def listen() -> None:
+        with app.connection() as connection, suppress(Exception):  # Redis ends before it does
+            handlers = {"*": lambda event: heard.update([event["type"]])}
+            app.events.Receiver(connection, handlers=handlers).capture(limit=None, timeout=60)
+
+    threading.Thread(target=listen, daemon=True).start()
+    worker = spawn.Process(
+        target=run_worker, args=(broker_url, MANIFEST.batches, 0, tmp_path / "worker.log")
+    )
+    with running(worker):
+        wait_until(lambda: heard["worker-online"], START_SECONDS)
+        published = redis.info("commandstats")["cmdstat_publish"]["calls"]
+        publish(app, MODEL, map(MANIFEST.batch, range(MANIFEST.batches)))
+        wait_until(lambda: ledger.progress(MANIFEST.job).finished, START_SECONDS)
+    kinds = ("task-received", "task-started", "task-succeeded")
+    wait_until(lambda: all(heard[kind] == MANIFEST.batches for kind in kinds), 10)
+    assert redis.info("commandstats")["cmdstat_publish"]["calls"] - published < MANIFEST.batches
+
+
+def test_a_channel_has_one_client_until_its_connections_are_closed(broker_url):
+    app = make_celery(broker_url, [])
+    use_one_client(app)
+    with app.connection() as connection, connection.channel() as channel:
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        channel._disconnect_pools()
+        with channel.conn_or_acquire() as third:
+            assert third is not first
+            assert third.ping()
