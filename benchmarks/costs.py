@@ -24,7 +24,8 @@ from redis import Redis
 
 from benchmarks.producer import write_proteins
 from benchmarks.redisload import Load, Meter, machine, memory
-from benchmarks.stubs import MODEL, WORKER, CountingStore, StubEngine, stub_runner
+from benchmarks.stores import CountingStore
+from benchmarks.stubs import MODEL, WORKER, StubEngine, stub_runner
 from common.alphabet import PROTEIN
 from common.broker import connect, make_celery, publish
 from common.embedded_redis import redis_server

@@ -2,7 +2,7 @@
 
     python -m benchmarks.million [--batches 1000000] [--workers 4] [--seconds 480]
 
-Real are Redis, what feeds it, and the worker processes with Celery, claims and results. Engine and
+Real are Redis, the keeper, and the worker processes with Celery, claims and results. Engine and
 store are stubs that cost nothing: there is no model, no input and no shard.
 """
 
@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -25,17 +24,21 @@ from pathlib import Path
 from redis import Redis
 
 from benchmarks.redisload import Load, Meter, machine
-from common.broker import connect, make_celery, publish
+from benchmarks.stores import OneRecordStore
+from common.broker import connect, make_celery
 from common.embedded_redis import redis_server
-from common.ledger import Ledger, job_key
+from common.ledger import Ledger, Progress, job_key
 from common.manifest import Manifest
 from common.modeltable import ModelSource
 from common.processes import end_of_log, end_with_parent
+from common.signing import MessageKeys
+from producer.feeding import Feeder
 from producer.jobs import job_queue
+from producer.keeper import STEP_SECONDS, Keeper
 from tests.support.jobs import manifest_of
 
-#: Messages that wait at most, and that are published together.
-HIGH_WATER, PORTION = 20_000, 1000
+#: Messages that wait at most.
+HIGH_WATER = 20_000
 
 #: What is asked for: messages/s of one producer, batches/s of four workers, bytes of Redis.
 PUBLISHED_PER_SECOND, DONE_PER_SECOND, REDIS_BYTES = 5_000, 2_500, 150e6
@@ -59,7 +62,7 @@ class Look:
     done: int
     queued: int
     workers_cpu: float
-    feeder_cpu: float
+    keeper_cpu: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,8 @@ class Figures:
     redis: Load  # for a batch
     worker_cpu: float  # microseconds for a batch
     worker_peak: int  # bytes, of the largest
-    feeder_cpu: float  # share of a core
-    feeder_peak: int  # bytes
+    keeper_cpu: float  # share of a core
+    keeper_peak: int  # bytes
 
     @property
     def rows(self) -> Iterator[tuple[str, str, str]]:
@@ -99,31 +102,40 @@ class Figures:
         yield "Redis's thread busy", f"{self.redis.cpu * self.done_per_second / 1e6:.0%}", ""
         yield "worker processes' CPU for a batch, us", f"{self.worker_cpu:,.0f}", ""
         yield "worker process, peak, MB", f"{self.worker_peak / 1e6:,.0f}", ""
-        yield "feeder, share of a core", f"{self.feeder_cpu:.1%}", ""
-        yield "feeder, peak, MB", f"{self.feeder_peak / 1e6:,.0f}", ""
+        yield "keeper, share of a core", f"{self.keeper_cpu:.1%}", ""
+        yield "keeper, peak, MB", f"{self.keeper_peak / 1e6:,.0f}", ""
 
 
 # --- the processes --------------------------------------------------------------------------------
 
 
-def feed(ledger: Ledger, url: str, manifest: Manifest) -> float:
-    """Keep the queue below its high-water mark until all is published; messages/s while it did."""
-    app, queue = make_celery(url, []), job_queue(manifest)
-    seconds = 0.0
-    for first in range(0, manifest.batches, PORTION):
-        while ledger.queued(queue) > HIGH_WATER - PORTION:
-            time.sleep(0.05)
+class TimedFeeder(Feeder):
+    """Knows how fast it published."""
+
+    published, seconds = 0, 0.0
+
+    def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
         started = time.perf_counter()
-        last = min(first + PORTION, manifest.batches)
-        publish(app, MODEL, map(manifest.batch, range(first, last)))
-        seconds += time.perf_counter() - started
-    return manifest.batches / seconds
+        count = super()._publish(manifest, progress, portion)
+        self.published += count
+        self.seconds += time.perf_counter() - started
+        return count
 
 
-def run_feeder(url: str, batches: int, answer: "SimpleQueue[tuple[float, int]]") -> None:
+def run_keeper(url: str, batches: int, folder: Path, answer: "SimpleQueue[float]") -> None:
+    """What ``producer keeper`` does, with a store that has nothing but the job's manifest."""
     end_with_parent()
-    rate = feed(Ledger(connect(url)), url, manifest_of([1] * batches, model=MODEL.text))
-    answer.put((rate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+    ledger = Ledger(connect(url))
+    manifest = manifest_of([1] * batches, model=MODEL.text)
+    feeder = TimedFeeder(ledger, make_celery(url, []), HIGH_WATER)
+    keeper = Keeper(OneRecordStore(folder, manifest), ledger, feeder)
+    while feeder.published < batches:
+        keeper.step()
+        time.sleep(STEP_SECONDS / 10)
+    answer.put(feeder.published / feeder.seconds)
+    while True:
+        keeper.step()
+        time.sleep(STEP_SECONDS / 10)
 
 
 def run_worker(url: str, batches: int, number: int, log: Path) -> None:
@@ -135,9 +147,11 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
         os.dup2(output.fileno(), 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # PyTorch comes with these, and the feeder is to be measured without it.
-    from benchmarks.stubs import WORKER, OneRecordStore, SameAnswerEngine, stub_runner
+    from benchmarks.stubs import WORKER, SameAnswerEngine, stub_runner
     from workers import tasks
+    from workers.guard import Guard, place_guard
     from workers.process import consume
+    from workers.watchdog import Watchdog
 
     tasks.write_shard = lambda *_: None
     worker = WORKER.model_copy(update={"name": f"cpu-{os.getpid()}@{number}"})
@@ -145,8 +159,10 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
     store = OneRecordStore(log.parent / "store", manifest)
     runner = stub_runner(ledger, store, SameAnswerEngine(), worker)
     runner.heartbeat.start()
+    app = make_celery(url, list(worker.queues))
+    place_guard(app, Guard(ledger, MessageKeys(), worker.name).check)
     try:
-        consume(make_celery(url, list(worker.queues)), worker.queues, runner, f"million-{number}")
+        consume(app, worker.queues, runner, f"million-{number}", Watchdog())
     finally:
         runner.heartbeat.stop()
 
@@ -196,17 +212,18 @@ def measure(batches: int, workers: int, seconds: float) -> Figures:
         manifest = manifest_of([1] * batches, model=MODEL.text)
         ledger, empty = Ledger(redis), redis.info("memory")["used_memory"]
         ledger.create(manifest, job_queue(manifest))
-        answer: SimpleQueue[tuple[float, int]] = spawn.SimpleQueue()
-        feeder = spawn.Process(target=run_feeder, args=(url, batches, answer))
+        answer: SimpleQueue[float] = spawn.SimpleQueue()
+        keeper = spawn.Process(target=run_keeper, args=(url, batches, folder / "store", answer))
         logs = [folder / f"worker-{number}.log" for number in range(workers)]
         fleet = [
             spawn.Process(target=run_worker, args=(url, batches, number, log))
             for number, log in enumerate(logs)
         ]
-        with running(feeder, *fleet):
-            looks, redis_load = watch(redis, manifest, feeder, fleet, seconds)
+        with running(keeper, *fleet):
+            looks, redis_load = watch(redis, manifest, keeper, fleet, seconds)
             worker_peak = max(map(peak_bytes, fleet))
-            published, feeder_peak = (0.0, 0) if answer.empty() else answer.get()
+            keeper_peak = peak_bytes(keeper)
+            published = 0.0 if answer.empty() else answer.get()
         if looks[-1].done < batches:
             print(*(end_of_log(log) for log in logs if log.exists()), sep="\n\n")
         time.sleep(1)  # for their connections to be closed
@@ -224,15 +241,15 @@ def measure(batches: int, workers: int, seconds: float) -> Figures:
             redis=redis_load,
             worker_cpu=1e6 * (last.workers_cpu - first.workers_cpu) / done,
             worker_peak=worker_peak,
-            feeder_cpu=(last.feeder_cpu - first.feeder_cpu) / (last.at - first.at),
-            feeder_peak=feeder_peak,
+            keeper_cpu=(last.keeper_cpu - first.keeper_cpu) / (last.at - first.at),
+            keeper_peak=keeper_peak,
         )
 
 
 def watch(
     redis: Redis,
     manifest: Manifest,
-    feeder: BaseProcess,
+    keeper: BaseProcess,
     fleet: Sequence[BaseProcess],
     seconds: float,
 ) -> tuple[list[Look], Load]:
@@ -247,7 +264,7 @@ def watch(
             done=int(redis.hget(job_key(manifest.job), "batches_done") or 0),
             queued=ledger.queued(job_queue(manifest)),
             workers_cpu=sum(map(cpu_seconds, fleet)),
-            feeder_cpu=cpu_seconds(feeder),
+            keeper_cpu=cpu_seconds(keeper),
         )
         looks.append(look)
         if meter is None and look.done >= begin:
@@ -256,7 +273,7 @@ def watch(
             load = meter.load(look.done - before)
         if len(looks) % 20 == 0:
             print(f"{look.done:,} done, {look.queued:,} queued", flush=True)
-        failed = feeder.exitcode or any(worker.exitcode for worker in fleet)
+        failed = keeper.exitcode or any(worker.exitcode for worker in fleet)
         if look.done == manifest.batches or look.at > deadline or failed:
             return looks, load
         time.sleep(LOOK_SECONDS)

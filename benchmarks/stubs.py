@@ -1,18 +1,15 @@
 """What stands where engine and store would be, so that only what is around them is measured."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from common.batchfile import Record, encode_batch
-from common.layout import manifest_key
+from common.batchfile import Record
 from common.ledger import Ledger, WorkerInfo
-from common.manifest import Manifest, OutputForm
+from common.manifest import OutputForm
 from common.modeltable import MODELS, ModelSource
 from common.rungs import Rung
-from common.store import FileStore, Store
+from common.store import Store
 from tests.support.shards import embeddings_of
 from workers.engine import Outcome
 from workers.heartbeat import Heartbeat
@@ -55,44 +52,6 @@ class SameAnswerEngine(StubEngine):
     def embed(self, records: Sequence[Record], form: OutputForm, **options: Any) -> Outcome:
         self.answer = self.answer or super().embed(records, form, **options)
         return self.answer
-
-
-class CountingStore(FileStore):
-    """A folder that notes the bytes of each request."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.read: list[int] = []
-        self.written: list[int] = []
-
-    def get(self, key: str) -> bytes:
-        data = super().get(key)
-        self.read.append(len(data))
-        return data
-
-    def put(self, key: str, data: bytes) -> None:
-        super().put(key, data)
-        self.written.append(len(data))
-
-    @contextmanager
-    def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
-        with super().create(key, replace=replace) as path:
-            yield path
-            self.written.append(path.stat().st_size)
-
-
-class OneRecordStore(FileStore):
-    """Has the manifest of one job, and of each of its batches the same single record."""
-
-    def __init__(self, root: Path, manifest: Manifest) -> None:
-        super().__init__(root)
-        self.manifest = manifest
-        self.batch = encode_batch([Record(row=0, header="record", residues="MKT")])
-
-    def get(self, key: str) -> bytes:
-        if key == manifest_key(self.manifest.job):
-            return self.manifest.model_dump_json().encode()
-        return self.batch
 
 
 def stub_runner(

@@ -119,9 +119,15 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             worker.model,
             worker.weights or "loading",
             worker.precision,
-            " ".join(queue.removeprefix(f"{stem_of(worker)}.") for queue in worker.queues),
+            " ".join(steps_of(worker)),
         )
     console.print(table)
+
+
+def steps_of(worker: WorkerInfo) -> list[str]:
+    """What a worker takes, in short: its queues of normal priority without the model's name."""
+    stem = f"{stem_of(worker)}."
+    return [queue.removeprefix(stem) for queue in worker.queues if queue.startswith(stem)]
 
 
 def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:
