@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
 
 from redis import Redis
@@ -110,29 +110,26 @@ class Figures:
 
 
 class TimedFeeder(Feeder):
-    """Knows how fast it published."""
+    """Notes how many messages it published, and in how many seconds."""
 
-    published, seconds = 0, 0.0
+    notes: "SynchronizedArray[float]"
 
     def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
         started = time.perf_counter()
         count = super()._publish(manifest, progress, portion)
-        self.published += count
-        self.seconds += time.perf_counter() - started
+        self.notes[0] += count
+        self.notes[1] += time.perf_counter() - started
         return count
 
 
-def run_keeper(url: str, batches: int, folder: Path, answer: "SimpleQueue[float]") -> None:
+def run_keeper(url: str, batches: int, folder: Path, notes: "SynchronizedArray[float]") -> None:
     """What ``producer keeper`` does, with a store that has nothing but the job's manifest."""
     end_with_parent()
     ledger = Ledger(connect(url))
     manifest = manifest_of([1] * batches, model=MODEL.text)
     feeder = TimedFeeder(ledger, make_celery(url, []), HIGH_WATER)
+    feeder.notes = notes
     keeper = Keeper(OneRecordStore(folder, manifest), ledger, feeder)
-    while feeder.published < batches:
-        keeper.step()
-        time.sleep(STEP_SECONDS / 10)
-    answer.put(feeder.published / feeder.seconds)
     while True:
         keeper.step()
         time.sleep(STEP_SECONDS / 10)
@@ -212,8 +209,8 @@ def measure(batches: int, workers: int, seconds: float) -> Figures:
         manifest = manifest_of([1] * batches, model=MODEL.text)
         ledger, empty = Ledger(redis), redis.info("memory")["used_memory"]
         ledger.create(manifest, job_queue(manifest))
-        answer: SimpleQueue[float] = spawn.SimpleQueue()
-        keeper = spawn.Process(target=run_keeper, args=(url, batches, folder / "store", answer))
+        notes = spawn.Array("d", 2)
+        keeper = spawn.Process(target=run_keeper, args=(url, batches, folder / "store", notes))
         logs = [folder / f"worker-{number}.log" for number in range(workers)]
         fleet = [
             spawn.Process(target=run_worker, args=(url, batches, number, log))
@@ -223,7 +220,7 @@ def measure(batches: int, workers: int, seconds: float) -> Figures:
             looks, redis_load = watch(redis, manifest, keeper, fleet, seconds)
             worker_peak = max(map(peak_bytes, fleet))
             keeper_peak = peak_bytes(keeper)
-            published = 0.0 if answer.empty() else answer.get()
+            published = notes[0] / max(notes[1], 1e-9)
         if looks[-1].done < batches:
             print(*(end_of_log(log) for log in logs if log.exists()), sep="\n\n")
         time.sleep(1)  # for their connections to be closed

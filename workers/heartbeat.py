@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ class Heartbeat:
         self.info = info
         self.beat_file = beat_file
         self._held: dict[str, Batch] = {}  # by owner
+        self._renewed: dict[str, float] = {}  # when their claims were known to be theirs, at least
         self._lost: set[str] = set()  # owners whose batches are no longer theirs
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -65,12 +67,17 @@ class Heartbeat:
         """Keep a claim alive while the body runs."""
         with self._lock:
             self._held[owner] = batch
+            self._renewed[owner] = time.monotonic()
         try:
             yield
         finally:
             with self._lock:
-                del self._held[owner]
+                del self._held[owner], self._renewed[owner]
                 self._lost.discard(owner)
+
+    def is_sure(self, owner: str) -> bool:
+        """Whether a claim that is held cannot have run out."""
+        return time.monotonic() - self._renewed[owner] < RENEW_SECONDS
 
     def is_lost(self, owner: str) -> bool:
         """Whether a claim that is held could not be renewed: taken over, or its job cancelled."""
@@ -96,9 +103,18 @@ class Heartbeat:
     def _renew(self) -> None:
         # Claims first: they are what is lost if Redis answers slowly.
         for owner, batch in self.held().items():
+            asked = time.monotonic()
             if not self.ledger.renew(batch, owner=owner):
                 self._give_up(owner, batch)
+            else:
+                self._note_renewed(owner, asked)
         self.ledger.announce(self.info)
+
+    def _note_renewed(self, owner: str, when: float) -> None:
+        with self._lock:
+            # It may have been let go meanwhile.
+            if owner in self._renewed:
+                self._renewed[owner] = when
 
     def _give_up(self, owner: str, batch: Batch) -> None:
         log.warning("Batch %d of %s is no longer ours.", batch.index, batch.job)

@@ -272,7 +272,7 @@ class BatchRunner:
         form = manifest.form
         outcome, poison = self._compute(batch, owner, attempt, records, form)
         # A shard of other rows must not replace the one that was counted.
-        if not self.ledger.renew(batch, owner=owner):
+        if not (self.heartbeat.is_sure(owner) or self.ledger.renew(batch, owner=owner)):
             raise NotOursError
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
         after = NEXT_RUNG[outcome.precision]
