@@ -12,8 +12,11 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import KombuError
 from redis import Redis
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 from common.errors import UserError
 from common.messages import Batch
@@ -47,6 +50,15 @@ TRANSPORT_OPTIONS = {
     "queue_order_strategy": "priority",
     "global_keyprefix": KEY_PREFIX,
 }
+
+#: Of a client that has answered once: it looks for half a minute, as long as a claim lasts, for a
+#: Redis that refuses connections, and again where one became a replica and another took its place.
+#: A command may arrive twice so; all that is sent here may.
+RETRY = Retry(
+    ExponentialBackoff(cap=1.0, base=0.1),
+    retries=30,
+    supported_errors=(RedisConnectionError, RedisTimeoutError, ReadOnlyError),
+)
 
 
 def queue_name(model: ModelSource, first: Rung, rung: Rung) -> str:
@@ -131,6 +143,7 @@ def connect(broker_url: str) -> Redis:
             health_check_interval=10,
         )
         client.ping()
+        client.set_retry(RETRY)
     except (RedisError, OSError, ValueError) as error:
         # A ValueError quotes the URL, in which anything may be a part of the password.
         why = "not a Redis URL" if isinstance(error, ValueError) else error
