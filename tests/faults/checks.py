@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,8 +93,27 @@ def fetched(fleet: Fleet, job: str) -> Reference:
 
 
 def assert_same_rows(found: Reference, reference: Reference) -> None:
-    assert found.keys() == reference.keys()
+    assert found.keys() >= reference.keys()
     assert found["rows"].tolist() == list(range(len(reference["rows"])))
     for name in reference.keys() - {"mean"}:
         assert (found[name] == reference[name]).all(), name
     assert np.abs(found["mean"] - reference["mean"]).max() <= TOLERANCE
+
+
+def attempts(fleet: Fleet, job: str, field: str) -> int:
+    """How often a batch was claimed so far."""
+    return int(fleet.ledger.redis.hget(f"{KEY_PREFIX}job:{job}:attempts", field) or 0)
+
+
+def stopped_at_work(fleet: Fleet, job: str, worker: Worker) -> list[str]:
+    """Stop a worker's process while it has batches of a job; which they are."""
+
+    def stop_there() -> list[str]:
+        worker.process.suspend()
+        time.sleep(0.2)  # what it had sent already is counted
+        held = claimed_by(fleet, job, worker)
+        if not held:
+            worker.process.resume()
+        return held
+
+    return wait_until(stop_there, 30)

@@ -5,7 +5,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
@@ -50,16 +50,7 @@ class RedisServer:
             command += [f"--{name}", str(value)]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = start_dependent(command, output=log)
-        self._wait_until_it_answers()
-
-    def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            with contextlib.suppress(RedisError), self.client as client:
-                client.ping()
-                return
-            time.sleep(0.02)
-        raise RuntimeError(f"Redis did not start: see {self.folder / 'redis.log'}")
+        self._wait(self._answers)
 
     def stop(self) -> None:
         """Let it end in good order."""
@@ -85,23 +76,34 @@ class RedisServer:
             limit = 0 if more is None else client.info("memory")["used_memory"] + more
             client.config_set("maxmemory", limit)
 
-    def follow(self, other: "RedisServer | None") -> None:
-        """Become a replica of another server, which refuses writes; None: be a primary."""
+    def follow(self, primary: "RedisServer") -> None:
+        """Become a replica of another server; return when everything is there."""
         with self.client as client:
-            if other is None:
-                client.replicaof("NO", "ONE")
-            else:
-                client.replicaof(HOST, str(other.port))
+            client.replicaof(HOST, str(primary.port))
+            self._wait(lambda: client.info("replication")["master_link_status"] == "up")
 
-    def is_in_step(self) -> bool:
-        """Whether a replica has all that its primary had."""
+    def fail_over_to(self, replica: "RedisServer") -> None:
+        """Change places with a replica; from then on this server refuses to be written to."""
         with self.client as client:
-            return bool(client.info("replication").get("master_link_status") == "up")
+            client.execute_command("FAILOVER", "TO", HOST, replica.port)
+            self._wait(lambda: client.info("replication")["role"] == "slave")
 
     def close(self) -> None:
         if self._process is not None:
             self.thaw()
             self.stop()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(RedisError), self.client as client:
+            return bool(client.ping())
+        return False
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Redis did not get there: see {self.folder / 'redis.log'}")
+            time.sleep(0.02)
 
     def _signal(self, number: signal.Signals) -> None:
         self._running().send_signal(number)
