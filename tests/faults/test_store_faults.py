@@ -43,7 +43,7 @@ def test_an_upload_that_is_reset_halfway_each_time_leaves_no_object(
     store = S3Store("embeddings", tmp_path.name)
     fault = bucket.fail(Fault.RESET, "PUT", "/output/")
     with (
-        pytest.raises(UserError, match="cannot write job/output/0.h5"),
+        pytest.raises(UserError, match=r"cannot write job/output/0\.h5"),
         store.create("job/output/0.h5") as path,
     ):
         path.write_bytes(bytes(100_000))
