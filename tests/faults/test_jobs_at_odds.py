@@ -79,7 +79,7 @@ def test_a_cancelled_job_stops_at_the_next_check_and_goes_on_without_loss(
 
 
 def test_clocks_that_are_five_minutes_off_stall_nothing(fleet, tiny, proteins, reference, tmp_path):
-    """Two workers, ten minutes apart, and one of them killed: leases are in Redis's time."""
+    """Two workers, ten minutes apart: leases are in Redis's time."""
     with ExitStack() as stack:
         workers = []
         for skew in (-300, 300):
@@ -117,5 +117,6 @@ def test_those_who_ask_for_events_and_never_read_them_do_not_slow_a_job(
         wait_for_batches(fleet, job, 5)
         # As many events as a large fleet has in an hour.
         heard = [client.publish("events", bytes(100_000)) for _ in range(200)]
-        assert (heard[0], heard[-1]) == (20, 0)  # Redis lets go of them
+        assert heard[0] == len(deaf)
+        wait_until(lambda: client.publish("events", "") == 0, 10)  # Redis lets go of them
         assert_nothing_was_lost(fleet, job, reference, seconds=45)
