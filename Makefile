@@ -1,16 +1,20 @@
 # make demo: embed the example proteins on this machine.  make test: everything that shows it works.
+# make faults: break it in every way that one machine can, the slow ones included.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test faults lint clean
 
 demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
 
 test: .venv/dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not slow"
+
+faults: .venv/dev
+	$(BIN)/pytest tests/faults
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -16,7 +16,8 @@ from kombu.utils.uuid import uuid
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from common.errors import UserError
@@ -55,6 +56,16 @@ TRANSPORT_OPTIONS = {
     "queue_order_strategy": "priority",
     "global_keyprefix": KEY_PREFIX,
 }
+
+#: Of a client that has answered once: it looks for about half a minute, as long as a claim lasts, for
+#: a Redis that refuses connections, and again where one became a replica and another took its place.
+#: Each try to send may have as many tries to connect in it. A command may arrive twice so; all that
+#: is sent here may.
+RETRY = Retry(
+    ExponentialWithJitterBackoff(base=0.2, cap=2),
+    retries=5,
+    supported_errors=(RedisConnectionError, RedisTimeoutError, ReadOnlyError),
+)
 
 
 def queue_name(
@@ -197,6 +208,7 @@ def connect(broker_url: str) -> Redis:
     try:
         client = redis_client(broker_url)
         client.ping()
+        client.set_retry(RETRY)
     except (RedisError, OSError, ValueError) as error:
         # A ValueError quotes the URL, in which anything may be a part of the password.
         why = "not a Redis URL" if isinstance(error, ValueError) else error

@@ -135,6 +135,15 @@ class Sink(io.FileIO):
             self.error = error
         return size
 
+    def readinto(self, buffer: Any) -> int:
+        """Zeros stand for what could not be written: HDF5 takes what is in memory already for
+        addresses in the file, and may end the process.
+        """
+        view = memoryview(buffer).cast("B")
+        found = super().readinto(view)
+        view[found:] = bytes(len(view) - found)
+        return len(view)
+
     def write_at(self, offset: int, values: Array) -> None:
         """Write contiguous numbers at a place in the file; other threads run meanwhile."""
         view = values.data.cast("B")

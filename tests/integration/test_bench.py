@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tests.integration.conftest import TINY
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from tests.support.fixtures import TINY
 
 
 @pytest.fixture(scope="module")

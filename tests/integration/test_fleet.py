@@ -12,8 +12,8 @@ import numpy as np
 from common.embedded_redis import redis_server
 from common.ledger import Progress
 from common.store import S3Store
-from tests.integration.conftest import TINY
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from tests.support.fixtures import TINY
 from tests.support.processes import run_producer, wait_until
 from tests.support.results import load, read_fasta
 

@@ -18,8 +18,8 @@ import pytest
 from common.broker import KEY_PREFIX
 from common.ledger import Progress
 from common.rungs import PRECISION_CODES, Rung
-from tests.integration.conftest import TINY
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from tests.support.fixtures import TINY
 from tests.support.overflow import (
     RARE,
     add_too_much_at_once,

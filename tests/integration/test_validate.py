@@ -13,8 +13,8 @@ import pytest
 from common.modeltable import MODELS
 from common.rungs import Rung
 from common.store import FileStore
-from tests.integration.conftest import TINY
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from tests.support.fixtures import TINY
 from tests.support.processes import Fleet, clean_environment, run, run_producer
 from workers.validation.record import refusal
 

@@ -1,6 +1,7 @@
 """The project's commands as a user runs them: in processes of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from redis import Redis
 
 from common.embedded_redis import redis_server
@@ -19,6 +21,28 @@ from common.processes import start_dependent, stop
 START_SECONDS = 90
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """``worker start`` on the CPU: a supervisor, and the process that computes."""
+
+    supervisor: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def process(self) -> psutil.Process:
+        """What computes at this moment."""
+        [process] = psutil.Process(self.supervisor.pid).children()
+        return process
+
+    def kill(self) -> None:
+        """Lose both at once, as when their host dies."""
+        process = self.process
+        self.supervisor.send_signal(signal.SIGSTOP)  # not to start another process meanwhile
+        process.kill()
+        self.supervisor.kill()
+        self.supervisor.wait()
 
 
 @dataclass(frozen=True)
@@ -41,12 +65,21 @@ class Fleet:
         self, model: object, folder: Path, *options: str, count: int = 1
     ) -> Iterator[list[Path]]:
         """Run workers on the CPU until the block ends; yields their logs once all are ready."""
+        with self.running_workers(model, folder, *options, count=count) as workers:
+            yield [worker.log for worker in workers]
+
+    @contextmanager
+    def running_workers(
+        self, model: object, folder: Path, *options: str, count: int = 1
+    ) -> Iterator[list[Worker]]:
+        """The same; yields what it takes to harm them."""
         with ExitStack() as stack:
-            logs = [folder / f"worker-{number}.log" for number in range(count)]
-            for log in logs:
+            workers = [
                 stack.enter_context(running_worker(model, log, self.environment, *options))
+                for log in (folder / f"worker-{number}.log" for number in range(count))
+            ]
             wait_until(lambda: sum(map(is_ready, self.ledger.workers())) >= count, START_SECONDS)
-            yield logs
+            yield workers
 
 
 def is_ready(worker: WorkerInfo) -> bool:
@@ -88,12 +121,12 @@ def run(
 @contextmanager
 def running_worker(
     model: object, log: Path, environment: Mapping[str, str], *options: str
-) -> Iterator[None]:
+) -> Iterator[Worker]:
     command = [sys.executable, "-m", "workers.cli", "start", "--model", str(model), "--gpus=none"]
     with log.open("wb") as output:
         process = start_dependent([*command, *options], env=environment, output=output)
     try:
-        yield
+        yield Worker(process, log)
     finally:
         stop(process, 40)
 
@@ -103,9 +136,12 @@ def running_fleet(folder: Path, store_url: str, **more: str) -> Iterator[Fleet]:
     """A Redis of its own, and the environment of a fleet on it."""
     socket = folder / "redis.sock"
     with redis_server(socket):
-        url = f"unix://{socket}?db=0"
-        variables = {"VIRNUCPRO_BROKER_URL": url, "VIRNUCPRO_STORE": store_url, **more}
-        yield Fleet(url, store_url, clean_environment(**variables))
+        yield fleet_at(f"unix://{socket}?db=0", store_url, **more)
+
+
+def fleet_at(broker_url: str, store_url: str, **more: str) -> Fleet:
+    variables = {"VIRNUCPRO_BROKER_URL": broker_url, "VIRNUCPRO_STORE": store_url, **more}
+    return Fleet(broker_url, store_url, clean_environment(**variables))
 
 
 def wait_until(condition: Callable[[], T], seconds: float) -> T:

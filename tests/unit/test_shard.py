@@ -16,6 +16,7 @@ from common.manifest import OutputForm
 from common.rungs import Rung
 from common.shard import (
     Embeddings,
+    Sink,
     create_embedding_file,
     open_embedding_file,
     read_embeddings,
@@ -215,3 +216,13 @@ def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(tmp_pat
     assert done.returncode == 1, (done.returncode, done.stderr)
     assert done.stderr.startswith("refused: ")
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_not_in_the_file_is_zeros_for_hdf5_and_not_what_memory_held(tmp_path):
+    """It would take that for addresses: the end of the process, on a disk that filled up."""
+    memory = bytearray(b"anything")
+    with Sink(tmp_path / "shard.h5", "w+b") as sink:
+        sink.write(b"abc")
+        sink.seek(0)
+        assert sink.readinto(memory) == 8
+    assert memory == b"abc" + bytes(5)

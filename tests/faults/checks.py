@@ -1,0 +1,119 @@
+"""A job under faults: how it is begun and kept, and what must be true of it in the end."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.broker import KEY_PREFIX
+from common.ledger import Progress
+from common.processes import start_dependent, stop
+from tests.support.processes import Fleet, Worker, wait_until
+from tests.support.results import load
+
+#: Tokens of a batch: a few proteins, and some milliseconds of work.
+SMALL, LARGE = 2000, 8000
+
+#: Sums in another order, nothing more.
+TOLERANCE = 2e-6
+
+#: Longer than any recovery takes.
+FINISH_SECONDS = 90
+
+Reference = Mapping[str, NDArray]
+
+
+def submit(fleet: Fleet, model: Path, fasta: Path, *options: object, tokens: int = SMALL) -> str:
+    """Queue a job of many batches; its name."""
+    done = fleet.producer("submit", fasta, "--model", model, f"--batch-tokens={tokens}", *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@contextmanager
+def keeper(fleet: Fleet, job: str) -> Iterator[None]:
+    """Have somebody look after a job's lost work."""
+    command = [sys.executable, "-m", "producer.cli", "watch", job]
+    process = start_dependent(command, env=fleet.environment, output=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        stop(process, 10)
+
+
+def progress_of(fleet: Fleet, job: str) -> Progress:
+    progress = fleet.ledger.progress(job)
+    assert progress is not None
+    return progress
+
+
+def wait_for_batches(fleet: Fleet, job: str, count: int = 20, seconds: float = 60) -> int:
+    """Wait until so many batches more than now are done; how many are."""
+    goal = progress_of(fleet, job).batches_done + count
+
+    def reached() -> int:
+        done = progress_of(fleet, job).batches_done
+        return done if done >= goal else 0
+
+    return wait_until(reached, seconds)
+
+
+def claimed_by(fleet: Fleet, job: str, worker: Worker) -> list[str]:
+    """What a worker's process has of a job at this moment, as the ledger names it."""
+    owners = fleet.ledger.redis.hgetall(f"{KEY_PREFIX}job:{job}:owners")
+    sign = f"-{worker.process.pid}@"
+    return [field for field, owner in owners.items() if sign in owner]
+
+
+def assert_nothing_was_lost(
+    fleet: Fleet, job: str, reference: Reference, seconds: float = FINISH_SECONDS
+) -> None:
+    """The job ends; each row is there once, in order, with its numbers, and was counted once."""
+    wait_until(lambda: progress_of(fleet, job).finished, seconds)
+    progress = progress_of(fleet, job)
+    assert progress.batches_done == progress.count("batches_ok") == progress.batches
+    assert progress.rows_done == progress.records == len(reference["rows"])
+    assert progress.count("tokens_done") == progress.tokens
+    assert progress.leased == 0
+    assert fleet.ledger.results(job) == []
+    assert_same_rows(fetched(fleet, job), reference)
+
+
+def fetched(fleet: Fleet, job: str) -> Reference:
+    with tempfile.TemporaryDirectory() as folder:
+        done = fleet.producer("fetch", job, "-o", Path(folder, "e.h5"))
+        assert done.returncode == 0, done.stderr
+        return load(Path(folder, "e.h5"))
+
+
+def assert_same_rows(found: Reference, reference: Reference) -> None:
+    assert found.keys() >= reference.keys()
+    assert found["rows"].tolist() == list(range(len(reference["rows"])))
+    for name in reference.keys() - {"mean"}:
+        assert (found[name] == reference[name]).all(), name
+    assert np.abs(found["mean"] - reference["mean"]).max() <= TOLERANCE
+
+
+def attempts(fleet: Fleet, job: str, field: str) -> int:
+    """How often a batch was claimed so far."""
+    return int(fleet.ledger.redis.hget(f"{KEY_PREFIX}job:{job}:attempts", field) or 0)
+
+
+def stopped_at_work(fleet: Fleet, job: str, worker: Worker) -> list[str]:
+    """Stop a worker's process while it has batches of a job; which they are."""
+
+    def stop_there() -> list[str]:
+        worker.process.suspend()
+        time.sleep(0.2)  # what it had sent already is counted
+        held = claimed_by(fleet, job, worker)
+        if not held:
+            worker.process.resume()
+        return held
+
+    return wait_until(stop_there, 30)

@@ -1,0 +1,105 @@
+"""Workers that are killed, stopped for a while, or told to end."""
+
+import random
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.faults.checks import (
+    assert_nothing_was_lost,
+    attempts,
+    claimed_by,
+    keeper,
+    progress_of,
+    stopped_at_work,
+    submit,
+    wait_for_batches,
+)
+from tests.support.processes import running_worker, wait_until
+
+#: From a worker's death to its batches being at work elsewhere: a lease, and some seconds.
+TAKEOVER_SECONDS = 45
+
+
+def test_batches_of_a_killed_worker_run_elsewhere_in_45_seconds_and_count_once(
+    fleet, tiny, proteins, reference, tmp_path
+):
+    with fleet.running_workers(tiny, tmp_path, count=2) as [victim, _]:
+        job = submit(fleet, tiny, proteins)
+        with keeper(fleet, job):
+            wait_for_batches(fleet, job)
+            held = stopped_at_work(fleet, job, victim)
+            victim.process.kill()
+            wait_until(
+                lambda: all(attempts(fleet, job, field) == 2 for field in held), TAKEOVER_SECONDS
+            )
+            assert_nothing_was_lost(fleet, job, reference)
+    assert progress_of(fleet, job).count("leases_lost") == len(held)
+
+
+@pytest.mark.slow
+def test_25_kills_under_load_lose_no_row_and_double_none(
+    fleet, tiny, proteins, reference, tmp_path
+):
+    """Each as soon as the worker is at work, in the midst of whatever it does."""
+    draw = random.Random(2)
+    # They differ in a limit that no sequence reaches: the same numbers three times.
+    jobs = [submit(fleet, tiny, proteins, f"--max-residues={n}") for n in (1001, 1002, 1003)]
+    with keeper(fleet, jobs[0]), keeper(fleet, jobs[1]), keeper(fleet, jobs[2]):
+        for number in range(25):
+            log = tmp_path / f"victim-{number}.log"
+            with running_worker(tiny, log, fleet.environment) as victim:
+                wait_until(
+                    lambda: (
+                        psutil.Process(victim.supervisor.pid).children()
+                        and any(claimed_by(fleet, job, victim) for job in jobs)
+                    ),
+                    60,
+                )
+                time.sleep(draw.uniform(0, 0.2))
+                victim.kill()
+        with fleet.running_workers(tiny, tmp_path):
+            for job in jobs:
+                assert_nothing_was_lost(fleet, job, reference)
+    assert sum(progress_of(fleet, job).count("leases_lost") for job in jobs) >= 25
+
+
+def test_a_worker_told_to_end_does_so_within_a_stage_and_leaves_nothing_claimed(
+    fleet, tiny, proteins, reference, tmp_path
+):
+    with fleet.running_workers(tiny, tmp_path) as [worker]:
+        job = submit(fleet, tiny, proteins)
+        wait_for_batches(fleet, job)
+        process = worker.process
+        process.send_signal(signal.SIGTERM)
+        worker.supervisor.terminate()
+        assert worker.supervisor.wait(5) == 0
+        assert not process.is_running()
+        left = progress_of(fleet, job)
+        assert left.leased == 0
+        assert fleet.ledger.workers() == []
+        assert left.batches_done + fleet.ledger.queued(left.queue) == left.batches
+    # Nobody looks after lost work: there is none.
+    with fleet.running_workers(tiny, tmp_path):
+        assert_nothing_was_lost(fleet, job, reference)
+
+
+def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twice(
+    fleet, tiny, proteins, reference, tmp_path
+):
+    with fleet.running_workers(tiny, tmp_path, count=2) as [late, _]:
+        job = submit(fleet, tiny, proteins)
+        with keeper(fleet, job):
+            wait_for_batches(fleet, job)
+            held = stopped_at_work(fleet, job, late)
+            try:
+                wait_until(
+                    lambda: all(attempts(fleet, job, field) == 2 for field in held),
+                    TAKEOVER_SECONDS,
+                )
+            finally:
+                late.process.resume()
+            wait_until(lambda: "is dropped: taken over" in late.log.read_text(), 15)
+            assert_nothing_was_lost(fleet, job, reference)
