@@ -301,9 +301,10 @@ class Ledger:
         bitmap: bytes | None = self.redis.execute_command(
             "GET", f"{job_key(manifest.job)}:{part}", NEVER_DECODE=True
         )
+        # Filled up here: of no bytes at all, NumPy 2.4 makes bits at random.
+        whole = (bitmap or b"").ljust(-(-manifest.batches // 8), b"\0")
         # As Redis's GETBIT: bit 0 is the first byte's highest.
-        bits = np.unpackbits(np.frombuffer(bitmap or b"", np.uint8), count=manifest.batches)
-        return bits.astype(bool)
+        return np.unpackbits(np.frombuffer(whole, np.uint8))[: manifest.batches].astype(bool)
 
     def leased(self, job: str) -> set[tuple[int, Rung]]:
         """Which batches, at which rung, somebody holds, or held until lately."""
