@@ -25,11 +25,12 @@ The store is the truth: a ledger that is gone can be built again from it.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
-from typing import Any, Literal, cast
+from itertools import chain
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ DEAD_LETTERS = f"{KEY_PREFIX}dead"
 
 
 SCRIPTS = (
-    *("claim", "renew", "release", "follow", "complete", "reopen", "expire"),
+    *("create", "claim", "renew", "release", "follow", "complete", "reopen", "expire"),
     *("resume", "cancel", "advance", "progress", "states", "to_front"),
 )
 
@@ -203,25 +204,19 @@ class Ledger:
 
         What is known of an earlier staging under this name is forgotten: its store is gone.
         """
-        key, created = job_key(manifest.job), manifest.created.timestamp()
-        if self.redis.hget(key, "created") == str(created):
-            return False
+        key = job_key(manifest.job)
         fields: dict[str, Field] = {
             "state": JobState.OPEN,
             "model": manifest.model,
             "queue": queue,
-            "created": created,
             "batches": manifest.batches,
             "records": manifest.report.records,
             "tokens": manifest.tokens,
         }
-        # All or nothing: a job that is known by half would never be finished.
-        with self.redis.pipeline(transaction=True) as together:
-            together.delete(key, *(f"{key}:{part}" for part in JOB_PARTS))
-            together.hset(key, mapping=cast(Mapping[Any, Any], fields))
-            together.zadd(f"{KEY_PREFIX}jobs", {manifest.job: created})
-            together.execute()
-        return True
+        keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
+        args: list[Field] = [manifest.job, manifest.created.timestamp()]
+        args += chain.from_iterable(fields.items())
+        return bool(self._scripts["create"](keys=keys, args=args))
 
     def resume(self, job: str, on_instability: OnInstability) -> None:
         """Have a job go on, with its batches to be published again; also one that was stopped or

@@ -1,6 +1,7 @@
 -- Take a result back as if it had never been counted, so that its batch can be tried again.
 -- KEYS and ARGV: as of complete.lua
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if ARGV[17] ~= '' and redis.call('HGET', KEYS[1], 'created') ~= ARGV[17] then return 0 end
 if redis.call('SETBIT', KEYS[2], ARGV[1], 0) == 0 then return 0 end
 redis.call('HDEL', KEYS[5], ARGV[2], ARGV[2] .. '.poison')
 for key = 6, 8 do redis.call('HDEL', KEYS[key], ARGV[2]) end
