@@ -312,9 +312,7 @@ class Ledger:
         return set(map(place_of, fields))
 
     def advance(self, manifest: Manifest, published: int) -> None:
-        """Note that a job's batches have been published up to one without ``published``, which is
-        a multiple of eight or the number of batches.
-        """
+        """Note that the first ``published`` of a job's batches have been sent to the queue."""
         args: list[Field] = [published, manifest.created.timestamp()]
         self._scripts["advance"](keys=[job_key(manifest.job)], args=args)
 
