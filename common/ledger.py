@@ -473,6 +473,10 @@ class Ledger:
         texts = self.redis.lrange(f"{job_key(job)}:events", 0, count - 1)
         return [Event.model_validate_json(text) for text in cast(list[str], texts)]
 
+    def count_events(self, job: str) -> int:
+        """A job's events that are kept."""
+        return int(self.redis.llen(f"{job_key(job)}:events"))
+
     def bury(self, letter: DeadLetter) -> None:
         """Keep a message that no worker can read, for people to look at."""
         self._keep(DEAD_LETTERS, letter)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from common.events import DeadLetter
+from common.events import DeadLetter, Event
 from common.ledger import Progress, WorkerInfo
 from common.messages import BatchResult, Status
 from common.modeltable import ModelSource
@@ -122,6 +122,18 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             " ".join(queue.removeprefix(f"{stem_of(worker)}.") for queue in worker.queues),
         )
     console.print(table)
+
+
+def print_events(console: Console, events: Sequence[Event], count: int) -> None:
+    """What went wrong with a job lately and was mended, and how many more such events are kept."""
+    table = Table("event of", "what", "batch", "rung", "worker", "detail")
+    for event in events:
+        batch = "" if event.batch is None else str(event.batch)
+        place = batch, event.rung or "", event.worker or ""
+        table.add_row(local_time(event.time), event.event, *place, Text(event.detail))
+    console.print(table)
+    if more := count - len(events):
+        console.print(f"… and {counted(more, 'earlier event')}", highlight=False)
 
 
 def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:
