@@ -195,8 +195,8 @@ def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> Non
 
 
 def arguments_of(batch: Batch) -> dict[str, Any]:
-    """A batch as the keyword arguments of its task."""
-    return batch.model_dump(mode="json", exclude_none=True)
+    """A batch as the keyword arguments of its task; what is as by default goes without saying."""
+    return {"version": batch.version, **batch.model_dump(mode="json", exclude_defaults=True)}
 
 
 def connect(broker_url: str) -> Redis:

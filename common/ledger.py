@@ -307,9 +307,7 @@ class Ledger:
         return set(map(place_of, fields))
 
     def advance(self, manifest: Manifest, published: int) -> None:
-        """Note that a job's batches have been published up to one without ``published``, which is
-        a multiple of eight or the number of batches.
-        """
+        """Note that the first ``published`` of a job's batches have been sent to the queue."""
         args: list[Field] = [published, manifest.created.timestamp()]
         self._scripts["advance"](keys=[job_key(manifest.job)], args=args)
 
@@ -469,6 +467,10 @@ class Ledger:
         """A job's latest events, newest first."""
         texts = self.redis.lrange(f"{job_key(job)}:events", 0, count - 1)
         return [Event.model_validate_json(text) for text in cast(list[str], texts)]
+
+    def count_events(self, job: str) -> int:
+        """A job's events that are kept."""
+        return int(self.redis.llen(f"{job_key(job)}:events"))
 
     def bury(self, letter: DeadLetter) -> None:
         """Keep a message that no worker can read, for people to look at."""

@@ -12,15 +12,12 @@ from common.manifest import Manifest
 from common.messages import Batch
 from common.modeltable import ModelSource
 
-#: Of a job that nothing is queued of yet, so many batches go before all that waits: a small job
-#: is not to wait for a large one.
+#: So many of a job's first batches go before all that waits: a small job is not to wait for a
+#: large one.
 HEAD_START = 64
 
 #: The part of the mark that is left to the head starts of jobs to come: one in so many.
 RESERVE = 10
-
-#: The ledger's cursor of published batches moves by whole bytes of its bitmaps.
-STEP = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ def portions(demands: Mapping[str, Demand], queued: int, mark: int) -> dict[str,
         A number for each job that gets any. Their sum and ``queued`` are no more than ``mark``.
     """
     found = {}
-    share = mark // max(1, len(demands))
+    share = max(1, mark // max(1, len(demands)))  # or else many jobs would wait for each other
     room, bulk = mark - queued, mark - mark // RESERVE - queued
     # Those with the least waiting first, should there not be enough for all.
     for job, demand in sorted(demands.items(), key=lambda item: item[1].waiting):
@@ -94,7 +91,8 @@ class Feeder:
     def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
         end, batches = self._next(manifest, progress.published, portion)
         model = ModelSource.parse(manifest.model)
-        head = HEAD_START if progress.waiting == 0 else 0
+        # No more than once, or a large job that is short of batches would pass the others for ever.
+        head = max(0, HEAD_START - progress.published)
         if head and self.ledger.queued(progress.queue):
             self.ledger.to_front(progress.queue, publish(self.app, model, batches[:head]))
             publish(self.app, model, batches[head:])
@@ -112,5 +110,5 @@ class Feeder:
         for index, rung in self.ledger.leased(manifest.job):
             settled[index] |= rung is manifest.rung
         left = np.flatnonzero(~settled[start:])[: portion + 1] + start
-        end = manifest.batches if len(left) <= portion else int(left[portion]) // STEP * STEP
-        return end, [manifest.batch(index) for index in left[left < end].tolist()]
+        end = manifest.batches if len(left) <= portion else int(left[portion])
+        return end, [manifest.batch(index) for index in left[:portion].tolist()]

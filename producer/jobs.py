@@ -58,7 +58,11 @@ def open_job(
     if counted - {(index, rung) for index, shards in stored.items() for rung, _ in shards}:
         ledger.forget(manifest.job)
     if ledger.create(manifest, job_queue(manifest)):
-        restore(store, ledger, manifest, stored, hold)
+        try:
+            restore(store, ledger, manifest, stored, hold)
+        except BaseException:
+            ledger.forget(manifest.job)  # known by half, it would do again what the store has
+            raise
     store.delete(closed_key(manifest.job))
     ledger.resume(manifest.job, on_instability)
     leased = ledger.leased(manifest.job)

@@ -5,7 +5,6 @@ the message with it.
 """
 
 import base64
-import binascii
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -76,7 +75,8 @@ def place_of(item: bytes) -> Place | None:
         message = json.loads(item)
         if isinstance(message, list):  # in flight: the message, and where it was sent
             message = message[0]
-        _, batch, _ = json.loads(base64.b64decode(message["body"]))
-        return batch["job"], batch["index"], Rung(batch["rung"])
-    except (ValueError, KeyError, TypeError, IndexError, binascii.Error):
+        _, arguments, _ = json.loads(base64.b64decode(message["body"]))
+        batch = Batch.model_validate(arguments)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
+    return batch.job, batch.index, batch.rung

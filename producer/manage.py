@@ -3,12 +3,12 @@
 import logging
 import signal
 import sys
+import time
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from threading import Event
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeFloat, PositiveInt
@@ -35,13 +35,20 @@ from producer.keeper import STEP_SECONDS, Keeper
 from producer.metrics import serve_metrics
 from producer.retry import quarantined_rows, retry_quarantined
 from producer.staging import find_job
-from producer.tables import output_console, print_dead_letters, print_job, print_jobs, print_workers
+from producer.tables import (
+    output_console,
+    print_dead_letters,
+    print_events,
+    print_job,
+    print_jobs,
+    print_workers,
+)
 from producer.watch import say_event, wait
 
 EXIT_INTERRUPTED = 130
 
 #: Of all that are kept, in ``producer status``.
-DEAD_LETTERS_SHOWN = 5
+DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
 
 Broker = Annotated[
     str | None,
@@ -67,6 +74,8 @@ def status(job: str | None = None, /, *, broker: Broker = None) -> None:
     progress = known_progress(ledger, job)
     queued = {rung: ledger.queued(queue) for rung, queue in progress.queues.items()}
     print_job(out, progress, queued, ledger.results(job))
+    if count := ledger.count_events(job):
+        print_events(out, ledger.events(job, EVENTS_SHOWN), count)
 
 
 def jobs(*, broker: Broker = None) -> None:
@@ -229,20 +238,25 @@ def keeper(
         on_event=partial(log_event, log),
         keep=None if keep_days is None else timedelta(days=keep_days),
     )
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if metrics:
-        serve_metrics(metrics, ledger, kept)
-    log.info("Keeping the jobs of %s.", where.url)
-    while not stop.is_set():
-        try:
-            kept.step()
-        except (RedisError, StoreError) as error:
-            log.warning("Waiting: %s", error)
-        stop.wait(STEP_SECONDS)
+    # At whatever step: each can be done once more by the next keeper.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        if metrics:
+            serve_metrics(metrics, ledger, kept)
+        log.info("Keeping the jobs of %s.", where.url)
+        keep_on(kept)
     with suppress(RedisError):
         kept.stop()
+
+
+def keep_on(keeper: Keeper) -> NoReturn:
+    """Keep jobs going until the process is interrupted."""
+    while True:
+        try:
+            keeper.step()
+        except (RedisError, StoreError) as error:
+            log.warning("Waiting: %s", error)
+        time.sleep(STEP_SECONDS)
 
 
 def feeder_of(settings: Settings, ledger: Ledger) -> Feeder:

@@ -1,12 +1,14 @@
 """Rows that were given up, tried again."""
 
+from collections.abc import Sequence
+
 from common.broker import publish
 from common.layout import quarantine_key, quarantine_prefix, shard_key
 from common.ledger import Ledger
 from common.manifest import Manifest
-from common.messages import Batch, Instability
+from common.messages import Batch, BatchResult, Instability
 from common.quarantine import read_quarantine
-from common.rungs import NEXT_RUNG
+from common.rungs import NEXT_RUNG, Rung
 from common.store import Store
 from producer.feeding import Feeder
 from producer.jobs import model_of
@@ -31,28 +33,39 @@ def retry_quarantined(store: Store, ledger: Ledger, feeder: Feeder, manifest: Ma
     """Have all rows without an embedding computed again.
 
     Those that a rung gave up go on to the next one. Where there is none above, what that rung made
-    of the batch is computed anew.
+    of the batch is computed anew. Batches with other rows that are still under way are left out.
 
     Returns:
         Batches that were published for it.
     """
     stored = shards_of(store, manifest)
-    indices = quarantined_batches(store, manifest)
-    for index in indices:
+    batches: dict[int, Batch] = {}
+    for index in quarantined_batches(store, manifest):
         shards = stored.get(index, [])
-        results = results_of_batch(store, manifest, index, shards)
-        for result, _ in reversed(results):
-            ledger.reopen(result)
-        store.delete(quarantine_key(manifest.job, index))
-        if results:
-            last = results[-1][0]
-            if last.precision is None or NEXT_RUNG[last.precision] is None:
-                store.delete(shard_key(manifest.job, index, last.rung))
-                shards = [shard for shard in shards if shard[0] is not last.rung]
-        restore(store, ledger, manifest, {index: shards})
-    retries = ledger.retries(manifest)
-    batches: list[Batch] = []
-    for index in indices:
-        again = [retry for (place, _), retry in retries.items() if place == index]
-        batches += again or [manifest.batch(index)]
-    return publish(feeder.app, model_of(manifest), batches)
+        results = [result for result, _ in results_of_batch(store, manifest, index, shards)]
+        if results and results[-1].next is not None:
+            continue
+        _take_back(store, ledger, manifest, index, shards, results)
+        batches[index] = manifest.batch(index)
+    retries = ledger.retries(manifest).values()
+    batches |= {retry.index: retry for retry in retries if retry.index in batches}
+    return publish(feeder.app, model_of(manifest), batches.values())
+
+
+def _take_back(
+    store: Store,
+    ledger: Ledger,
+    manifest: Manifest,
+    index: int,
+    shards: Sequence[tuple[Rung, str]],
+    results: Sequence[BatchResult],
+) -> None:
+    """Count a batch as if no row of it had been given up."""
+    for result in reversed(results):
+        ledger.reopen(result)
+    store.delete(quarantine_key(manifest.job, index))
+    last = results[-1] if results else None
+    if last is not None and (last.precision is None or NEXT_RUNG[last.precision] is None):
+        store.delete(shard_key(manifest.job, index, last.rung))
+        shards = [shard for shard in shards if shard[0] is not last.rung]
+    restore(store, ledger, manifest, {index: shards})

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from common.events import DeadLetter
+from common.events import DeadLetter, Event
 from common.ledger import Progress, WorkerInfo
 from common.messages import BatchResult, Status
 from common.modeltable import ModelSource
@@ -128,6 +128,18 @@ def steps_of(worker: WorkerInfo) -> list[str]:
     """What a worker takes, in short: its queues of normal priority without the model's name."""
     stem = f"{stem_of(worker)}."
     return [queue.removeprefix(stem) for queue in worker.queues if queue.startswith(stem)]
+
+
+def print_events(console: Console, events: Sequence[Event], count: int) -> None:
+    """What went wrong with a job lately and was mended, and how many more such events are kept."""
+    table = Table("event of", "what", "batch", "rung", "worker", "detail")
+    for event in events:
+        batch = "" if event.batch is None else str(event.batch)
+        place = batch, event.rung or "", event.worker or ""
+        table.add_row(local_time(event.time), event.event, *place, Text(event.detail))
+    console.print(table)
+    if more := count - len(events):
+        console.print(f"… and {counted(more, 'earlier event')}", highlight=False)
 
 
 def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:

@@ -52,7 +52,8 @@ def test_a_process_that_hangs_in_a_pack_ends_and_the_next_one_finishes_the_job(
     with hanging_worker(fleet, tiny, log, PATIENCE="2"):
         watched = fleet.producer("watch", job)
     assert watched.returncode == 0, watched.stderr
-    assert "taken over" in watched.stderr  # leases ran out: the attempts count
+    # Leases ran out: the attempts count.
+    assert "lost with their workers and retaken" in watched.stderr
     said = log.read_text()
     assert "'launch' takes longer than 2 s" in said
     assert re.search(rf"^batch \d+ of {job} for \d+ s, launch for \d+ s:$", said, re.MULTILINE)

@@ -117,6 +117,8 @@ def progress(state: JobState = JobState.OPEN, queue: str = "m.fp16", **counts: i
         batches=1200,
         records=50_000,
         tokens=1_000_000,
+        published=0,
+        waiting=0,
         leased=0,
         counts=counts,
         weights=None,

@@ -1,16 +1,18 @@
 """A real Redis, and hypothesis without its clock."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from redis import Redis
 
-from common.broker import connect
+from common.broker import connect, make_celery
 from common.embedded_redis import redis_server
 from common.ledger import Ledger
+from common.store import FileStore
+from tests.support.staged import Job
 
 hypothesis.settings.register_profile("unit", deadline=None)
 hypothesis.settings.load_profile("unit")
@@ -36,3 +38,15 @@ def redis(redis_url: str) -> Iterator[Redis]:
 @pytest.fixture
 def ledger(redis: Redis) -> Ledger:
     return Ledger(redis)
+
+
+@pytest.fixture
+def job_of(ledger: Ledger, redis_url: str, tmp_path: Path) -> Callable[..., Job]:
+    store, app = FileStore(tmp_path / "store"), make_celery(redis_url, [])
+    return lambda **options: Job(store, ledger, app, **options)
+
+
+@pytest.fixture
+def job(job_of: Callable[..., Job]) -> Job:
+    """A small job that is staged and not yet open."""
+    return job_of()

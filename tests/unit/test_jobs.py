@@ -1,176 +1,25 @@
-"""Jobs: opened in a real Redis, rebuilt from a real folder, and what is lost queued again."""
+"""Jobs: opened in a real Redis, and rebuilt from a real folder."""
 
-import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 
 import pytest
-from celery import Celery
-from redis import Redis
 
-from common.alphabet import SPECIAL_TOKENS
-from common.batchfile import Record
-from common.broker import KEY_PREFIX, make_celery, publish
+from common.broker import KEY_PREFIX
 from common.errors import UserError
 from common.layout import input_key, output_prefix, quarantine_key, shard_key
-from common.ledger import (
-    Claim,
-    JobState,
-    Ledger,
-    OnInstability,
-    Progress,
-    field_of,
-    job_key,
-)
-from common.manifest import OutputForm
-from common.messages import Batch, BatchResult, Instability, NonFinite, Status
-from common.quarantine import Quarantine, add_to_quarantine, read_quarantine
-from common.rungs import Rung, ladder
-from common.store import FileStore
-from producer.jobs import LostWork, job_queue, model_of, open_job
-from producer.restore import result_of_shard
+from common.ledger import Claim, Flags, JobState, Ledger, Progress
+from common.messages import BatchResult, Status
+from common.quarantine import read_quarantine
+from common.rungs import Rung
+from common.store import StoreError
+from producer import restore
+from producer.jobs import job_queue
+from producer.restore import result_of_shard, results_of_batch
 from producer.shards import shards_of
-from tests.support.jobs import failed, manifest_of, ok, retry_after, unstable
-from tests.support.shards import store_inputs, store_shard
+from tests.support.jobs import failed, retry_after, unstable
+from tests.support.staged import MAX_RESIDUES, RECORDS, Job, bad, messages, tokens_of
 
 FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32
-
-MAX_RESIDUES = 5
-BATCH_RECORDS = [3, 1, 3]
-
-#: Rows 2 and 5 were skipped by the reader; row 4 is longer than the limit.
-RECORDS = [
-    Record(row, f"id{row} some words", "MKVLGAST"[:length])
-    for row, length in zip([0, 1, 3, 4, 6, 7, 8], [3, 1, 5, 8, 2, 4, 5], strict=True)
-]
-
-SAW = {
-    rung: NonFinite(nan=number, inf=0, finite_min=None, finite_max=None)
-    for number, rung in enumerate(Rung)
-}
-
-
-def bad(record: Record, *seen: Rung) -> Instability:
-    """What is known of a row that is not finite."""
-    length = min(len(record.residues), MAX_RESIDUES)
-    return Instability(row=record.row, id=record.id, length=length, seen={r: SAW[r] for r in seen})
-
-
-def tokens_of(records: Iterable[Record]) -> int:
-    return sum(min(len(record.residues), MAX_RESIDUES) + SPECIAL_TOKENS for record in records)
-
-
-class Job:
-    """A staged job on a store, in a ledger and before a queue."""
-
-    def __init__(
-        self, store: FileStore, ledger: Ledger, app: Celery, *, first: Rung = Rung.FP16
-    ) -> None:
-        self.store = store
-        self.ledger = ledger
-        self.app = app
-        self.manifest = manifest_of(
-            BATCH_RECORDS, form=OutputForm(max_residues=MAX_RESIDUES), rung=first
-        )
-        store_inputs(store, self.manifest, RECORDS)
-        rest = iter(RECORDS)
-        self.batches = [list(islice(rest, size)) for size in BATCH_RECORDS]
-
-    @property
-    def name(self) -> str:
-        return self.manifest.job
-
-    @property
-    def progress(self) -> Progress:
-        progress = self.ledger.progress(self.name)
-        assert progress is not None
-        return progress
-
-    def open(self, on_instability: OnInstability = "retry") -> int:
-        return open_job(self.store, self.ledger, self.app, self.manifest, on_instability)
-
-    def queued(self) -> dict[str, int]:
-        """Messages in each queue of the job that has any."""
-        counts = {
-            str(rung): self.ledger.queued(queue) for rung, queue in self.progress.queues.items()
-        }
-        return {rung: count for rung, count in counts.items() if count}
-
-    def outstanding(self) -> list[tuple[int, Rung]]:
-        found = self.ledger.outstanding(self.manifest)
-        return [(batch.index, batch.rung) for batch in found]
-
-    def shard(
-        self, index: int, rung: Rung = Rung.FP16, rows: Sequence[int] | None = None, **options
-    ) -> str:
-        """Leave a batch's shard at a rung, with all of its rows or only some; returns its key."""
-        store_shard(self.store, self.manifest, index, rung=rung, rows=rows, **options)
-        return shard_key(self.name, index, rung)
-
-    def quarantine(self, index: int, rows: Iterable[Instability]) -> None:
-        quarantine = Quarantine(job=self.name, batch=index, rows=tuple(rows))
-        add_to_quarantine(self.store, quarantine)
-
-    def damage(self, key: str, keep: int = 1000) -> None:
-        path = self.store.root / key
-        path.write_bytes(path.read_bytes()[:keep])
-
-    def work(self, *rows: int) -> None:
-        """Do all that is outstanding as workers do; these rows are not finite at any rung."""
-        for batch in list(self.ledger.outstanding(self.manifest)):
-            self.compute(batch, rows)
-
-    def compute(self, batch: Batch, never_finite: Sequence[int] = ()) -> BatchResult:
-        """Embed what a message asks for, except for some rows."""
-        asked = [
-            record for record in self.batches[batch.index] if record.row in self.rows_of(batch)
-        ]
-        kept = [record for record in asked if record.row not in never_finite]
-        rows = [record.row for record in kept]
-        without = [bad(record, batch.rung) for record in asked if record.row in never_finite]
-        self.shard(batch.index, batch.rung, rows)
-        result = unstable(batch, *[row.row for row in without]) if without else ok(batch)
-        update = {"unstable": tuple(without), "tokens": tokens_of(kept)}
-        result = result.model_copy(update=update)
-        if result.quarantined:
-            self.quarantine(batch.index, result.quarantined)
-        assert self.ledger.complete(result)
-        return result
-
-    def rows_of(self, batch: Batch) -> list[int]:
-        if batch.after is None:
-            return [record.row for record in self.batches[batch.index]]
-        before = self.ledger.result(self.name, batch.index, batch.after)
-        assert before is not None
-        return [row.row for row in before.unstable]
-
-    def claim(self, batch: Batch, owner: str = "a") -> Claim:
-        outcome, _ = self.ledger.claim(batch, owner=owner, weights="w")
-        return outcome
-
-    def lapse(self, batch: Batch) -> None:
-        """Let a lease run out now."""
-        field = field_of(batch.index, batch.rung)
-        self.ledger.redis.zadd(f"{job_key(self.name)}:leases", {field: 1})
-
-
-@pytest.fixture
-def job_of(ledger, redis_url, tmp_path) -> Callable[..., Job]:
-    store, app = FileStore(tmp_path / "store"), make_celery(redis_url, [])
-    return lambda **options: Job(store, ledger, app, **options)
-
-
-@pytest.fixture
-def job(job_of) -> Job:
-    return job_of()
-
-
-def messages(redis: Redis, queue: str) -> list[Batch]:
-    """The batches in a queue, those that were sent first first."""
-    texts = redis.lrange(f"{KEY_PREFIX}{queue}", 0, -1)[::-1]
-    bodies = [json.loads(base64.b64decode(json.loads(text)["body"])) for text in texts]
-    return [Batch(**arguments) for _, arguments, _ in bodies]
 
 
 # --- a new job ----------------------------------------------------------------------------------
@@ -244,7 +93,7 @@ def test_a_job_that_stopped_goes_on_with_the_retry_and_what_was_not_begun(job, r
     job.shard(0, FP16, [1])
     job.ledger.complete(stopping)
     assert job.progress.state is JobState.STOPPED
-    take_all_messages(job)
+    job.take_all_messages()
     assert job.open() == 3
     assert job.progress.state is JobState.OPEN
     assert job.outstanding() == [(0, SELECTIVE), (1, FP16), (2, FP16)]
@@ -437,7 +286,7 @@ def test_shards_that_come_while_a_job_is_opened_do_not_make_its_ledger_doubtful(
     job.claim(job.manifest.batch(1), "busy")
     done, rest = Ledger.done, [job.manifest.batch(0), job.manifest.batch(2)]
 
-    def done_after_one_more(*arguments) -> set[int]:
+    def done_after_one_more(*arguments) -> Flags:
         if rest:
             job.compute(rest.pop())
         return done(*arguments)
@@ -495,6 +344,25 @@ def test_an_input_that_is_gone_is_said_to_be_gone(job):
         job.open()
 
 
+def test_a_job_is_not_known_by_half_if_the_store_fails_while_it_is_read(job, monkeypatch):
+    """Those who look for jobs that Redis does not know should find it once more."""
+    for index in range(3):
+        job.shard(index)
+
+    def fail_at_the_last(*place) -> list[object]:
+        if place[2] == 2:
+            raise StoreError("503.")
+        return results_of_batch(*place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restore, "results_of_batch", fail_at_the_last)
+        with pytest.raises(StoreError):
+            job.open()
+    assert job.ledger.progress(job.name) is None
+    assert job.open() == 0
+    assert job.progress.finished
+
+
 def test_a_ledger_that_is_wiped_at_any_moment_is_rebuilt_as_it_was(job):
     """All rungs, one batch after another: counters and what is to be done are the same."""
     job.open()
@@ -503,13 +371,18 @@ def test_a_ledger_that_is_wiped_at_any_moment_is_rebuilt_as_it_was(job):
         job.ledger.redis.flushall()
         job.open()
         assert list(job.ledger.outstanding(job.manifest)) == to_do
-        before.counts.pop("milliseconds", None)  # the store does not say how long it took
-        assert job.progress.counts == before.counts
+        # The store does not say how long it took, nor is what is done published again.
+        assert counts_of(job.progress) == counts_of(before)
         assert job.progress.state is before.state
         if to_do:
             job.compute(to_do[0], [3, 4])
     assert job.progress.finished
     assert job.progress.count("rows_quarantined") == 2
+
+
+def counts_of(progress: Progress) -> dict[str, int]:
+    others = {"milliseconds", "published"}
+    return {name: count for name, count in progress.counts.items() if name not in others}
 
 
 # --- a shard ------------------------------------------------------------------------------------
@@ -535,6 +408,7 @@ def test_a_whole_shard_says_what_its_worker_reported(job):
         precision=FP16,
         records=3,
         tokens=tokens_of(job.batches[0]),
+        created=job.manifest.created.timestamp(),
     )
 
 
@@ -582,164 +456,3 @@ def test_shards_are_found_by_batch_in_the_ladder_s_order(job):
         2: [FP16, Rung.BF16, SELECTIVE, FP32],
     }
     assert all(shard_key(job.name, i, rung) == key for i, s in found.items() for rung, key in s)
-
-
-# --- lost work ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lost_work(job) -> LostWork:
-    return LostWork(job.ledger, job.app, job.manifest)
-
-
-def take_all_messages(job: Job) -> None:
-    for queue in job.progress.queues.values():
-        job.ledger.redis.delete(f"{KEY_PREFIX}{queue}")
-
-
-def look_often(lost_work: LostWork, times: int = 2 * LostWork.PATIENCE) -> int:
-    """Look so many times; how many batches were queued again."""
-    return sum(lost_work.look() for _ in range(times))
-
-
-def test_a_batch_whose_lease_ran_out_is_queued_again(job, lost_work, redis):
-    job.open()
-    take_all_messages(job)
-    for index in (0, 1):
-        job.claim(job.manifest.batch(index))
-    job.lapse(job.manifest.batch(1))
-    assert lost_work.look() == 1
-    assert messages(redis, job_queue(job.manifest)) == [job.manifest.batch(1)]
-    assert lost_work.look() == 0
-
-
-@pytest.mark.parametrize("climbed", [1, 2])
-def test_a_retry_whose_lease_ran_out_is_queued_again_at_its_rung(job, lost_work, redis, climbed):
-    job.open()
-    take_all_messages(job)
-    retry = job.manifest.batch(0)
-    for _ in range(climbed):
-        retry = retry_after(job.manifest, job.compute(retry, [3]))
-    job.claim(retry)
-    job.lapse(retry)
-    assert lost_work.look() == 1
-    assert retry.rung is ladder(FP16)[climbed]
-    assert job.queued() == {retry.rung: 1}
-    assert messages(redis, job.progress.queues[retry.rung]) == [retry]
-    assert job.progress.count("leases_lost") == 1
-    assert job.claim(retry, "b") is Claim.TAKEN
-
-
-def test_leases_at_several_rungs_that_ran_out_are_each_queued_at_theirs(job, lost_work):
-    job.open()
-    take_all_messages(job)
-    retry = retry_after(job.manifest, job.compute(job.manifest.batch(2), [6]))
-    for batch in (job.manifest.batch(0), job.manifest.batch(1), retry):
-        job.claim(batch)
-        job.lapse(batch)
-    assert lost_work.look() == 3
-    assert job.queued() == {"fp16": 2, "selective_fp32": 1}
-
-
-def test_a_retry_whose_message_vanished_is_queued_again_when_patience_ends(job, lost_work, redis):
-    job.open()
-    take_all_messages(job)
-    for index in (1, 2):
-        job.compute(job.manifest.batch(index))
-    # Its worker was killed between the result and the retry's message.
-    retry = retry_after(job.manifest, job.compute(job.manifest.batch(0), [0, 3]))
-    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
-    assert job.queued() == {}
-    assert lost_work.look() == 1
-    assert job.queued() == {"selective_fp32": 1}
-    assert messages(redis, job.progress.queues[SELECTIVE]) == [retry]
-    assert look_often(lost_work) == 0
-
-
-@pytest.mark.parametrize("rung", [FP16, SELECTIVE, FP32])
-def test_nothing_is_lost_at_a_rung_whose_queue_has_messages(job, lost_work, rung):
-    """Of this job or another: only what is behind them could tell. Of the others all is lost."""
-    job.open()
-    take_all_messages(job)
-    job.compute(job.manifest.batch(0), [0])
-    second = job.compute(job.manifest.batch(1), [4])
-    job.compute(retry_after(job.manifest, second), [4])
-    assert job.outstanding() == [(0, SELECTIVE), (1, FP32), (2, FP16)]
-    queue = job.progress.queues[rung]
-    job.ledger.redis.lpush(f"{KEY_PREFIX}{queue}", "a message")
-    assert look_often(lost_work) == 2
-    assert job.ledger.redis.lrange(f"{KEY_PREFIX}{queue}", 0, -1) == ["a message"]
-    assert job.queued() == {"fp16": 1, "selective_fp32": 1, "fp32": 1}
-
-
-@pytest.mark.parametrize("climbed", [False, True])
-def test_what_somebody_holds_is_not_lost(job, lost_work, climbed):
-    job.open()
-    take_all_messages(job)
-    for index in (1, 2):
-        job.compute(job.manifest.batch(index))
-    batch = job.manifest.batch(0)
-    job.claim(retry_after(job.manifest, job.compute(batch, [0])) if climbed else batch)
-    assert look_often(lost_work) == 0
-
-
-def test_a_lost_retry_is_found_while_other_batches_are_under_way(job, lost_work):
-    job.open()
-    take_all_messages(job)
-    job.compute(job.manifest.batch(0), [0])
-    job.claim(job.manifest.batch(1))
-    job.claim(job.manifest.batch(2))
-    assert look_often(lost_work, LostWork.PATIENCE) == 1
-    assert job.queued() == {"selective_fp32": 1}
-
-
-def test_a_lost_batch_is_found_while_retries_wait_for_a_worker(job, lost_work):
-    job.open()
-    take_all_messages(job)
-    retry = retry_after(job.manifest, job.compute(job.manifest.batch(0), [0]))
-    publish(job.app, model_of(job.manifest), [retry])
-    assert look_often(lost_work, LostWork.PATIENCE) == 2
-    assert job.queued() == {"fp16": 2, "selective_fp32": 1}
-
-
-@pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.OPEN])
-def test_a_job_that_is_not_open_has_lost_nothing(job, lost_work, state):
-    job.open()
-    take_all_messages(job)
-    job.ledger.redis.hset(job_key(job.name), "state", state)
-    assert look_often(lost_work) == 0
-
-
-def test_a_job_that_stopped_has_lost_nothing_until_it_goes_on(job, lost_work):
-    job.open()
-    take_all_messages(job)
-    job.ledger.complete(unstable(job.manifest.batch(0), 0, stops_job=True))
-    assert look_often(lost_work) == 0
-    job.ledger.resume(job.name, "retry")
-    assert look_often(lost_work, LostWork.PATIENCE) == 3
-
-
-def test_a_job_that_nobody_knows_has_lost_nothing(lost_work):
-    assert look_often(lost_work) == 0
-
-
-def test_patience_begins_anew_with_every_message_in_the_queue(job, lost_work):
-    job.open()
-    take_all_messages(job)
-    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
-    queue = f"{KEY_PREFIX}{job_queue(job.manifest)}"
-    job.ledger.redis.lpush(queue, "a message")
-    assert lost_work.look() == 0
-    job.ledger.redis.delete(queue)
-    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
-    assert lost_work.look() == 3
-
-
-def test_patience_begins_anew_with_what_was_queued_again(job, lost_work):
-    """However fast a worker takes it, and is then slow to claim it."""
-    job.open()
-    take_all_messages(job)
-    assert look_often(lost_work, LostWork.PATIENCE) == 3
-    take_all_messages(job)
-    assert look_often(lost_work, LostWork.PATIENCE - 1) == 0
-    assert lost_work.look() == 3

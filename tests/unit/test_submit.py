@@ -9,7 +9,7 @@ import pytest
 from common.alphabet import DNA, PROTEIN
 from common.broker import make_celery
 from common.errors import UserError
-from common.ledger import WorkerInfo
+from common.ledger import Ledger, WorkerInfo
 from common.manifest import Manifest, OutputForm
 from common.modeltable import DNABERT_S, ESM2, MODELS, ModelSource
 from common.rungs import Rung
@@ -22,6 +22,7 @@ from producer.cli import (
     window_overlap,
     worker_command,
 )
+from producer.feeding import Feeder
 from producer.source import Source
 from producer.staging import Request, stage
 from producer.submit import UNKNOWN_MODEL, Hardware, report_input, stage_alone, submit
@@ -42,6 +43,10 @@ def request_of(fasta: Path, **options: Any) -> Request:
         "long": "truncate",
     }
     return Request(source=Source(str(fasta)), **(defaults | options))
+
+
+def feeder_of(ledger: Ledger, redis_url: str) -> Feeder:
+    return Feeder(ledger, make_celery(redis_url, []), mark=1000)
 
 
 @pytest.fixture
@@ -90,11 +95,11 @@ def test_what_to_do_about_instability_changes_no_output_and_makes_no_other_job(p
 def test_what_to_do_about_instability_is_what_was_asked_for_last(
     ledger, redis_url, store, proteins, capsys
 ):
-    app, hardware = make_celery(redis_url, []), Hardware(on_gpu=True, workers=1)
+    feeder, hardware = feeder_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
     names = set()
     for policy in ("fail", "retry", "fail"):
         request = request_of(proteins, on_instability=policy)
-        manifest = submit(request, store, ledger, app, hardware=hardware, tokens=None)
+        manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
         names.add(manifest.job)
         assert ledger.stops_at_instability(manifest.job) == (policy == "fail")
     assert len(names) == 1
@@ -107,8 +112,8 @@ def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
 ):
     def submit_once(on_instability: str) -> Manifest:
         request = request_of(proteins, on_instability=on_instability)
-        app, hardware = make_celery(redis_url, []), Hardware(on_gpu=True, workers=1)
-        return submit(request, store, ledger, app, hardware=hardware, tokens=None)
+        feeder, hardware = feeder_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+        return submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
 
     manifest = submit_once("retry")
     for index, rung, rows in (

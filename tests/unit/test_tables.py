@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from common.broker import queue_name
-from common.events import DeadLetter
+from common.events import DeadLetter, Event, EventKind
 from common.ledger import JobState, Ledger, Progress, WorkerInfo
 from common.manifest import Manifest
 from common.messages import BatchResult
@@ -17,6 +17,7 @@ from producer.tables import (
     SHOWN,
     first_lines,
     print_dead_letters,
+    print_events,
     print_job,
     print_workers,
     problems,
@@ -163,6 +164,38 @@ def test_dead_letters_are_named_and_counted_whatever_is_in_them():
     assert (queue, reason) == ("m.fp16", "[red]it is 3[/]")
     assert "1,234 messages that no worker could take" in capture.get()
     assert "producer dead-letters --clear" in capture.get()
+
+
+def test_the_latest_events_of_a_job_are_shown_and_the_others_counted(ledger):
+    ledger.create(MANIFEST, QUEUE)
+    for number in range(7):
+        detail = f"[red]{number}[/]"
+        ledger.note(
+            Event(
+                time=0,
+                event=EventKind.LEASE_LOST,
+                job=MANIFEST.job,
+                batch=number,
+                rung=Rung.FP16,
+                worker="w",
+                detail=detail,
+            )
+        )
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_events(console, ledger.events(MANIFEST.job, 2), ledger.count_events(MANIFEST.job))
+    _, *shown = [row[1:] for row in cells(capture.get())]
+    assert shown == [["lease_lost", str(n), "fp16", "w", f"[red]{n}[/]"] for n in (6, 5)]
+    assert capture.get().splitlines()[-1] == "… and 5 earlier events"
+
+
+def test_an_event_of_a_whole_job_has_no_batch_to_show():
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_events(console, [Event(event=EventKind.DEAD_LETTER, job="j", detail="why")], 1)
+    _, (_, *shown) = cells(capture.get())
+    assert shown == ["dead_letter", "", "", "", "why"]
+    assert "earlier" not in capture.get()
 
 
 # --- what went wrong ----------------------------------------------------------------------------

@@ -3,11 +3,16 @@
 import dataclasses
 
 import pytest
+from redis.exceptions import RedisError
+from rich.console import Console
 
 from common.errors import UserError
+from common.events import Event, EventKind
 from common.ledger import JobState, Progress, WorkerInfo
 from common.rungs import Rung
-from producer.watch import Speed, describe, duration, look
+from common.store import StoreError
+from producer import watch
+from producer.watch import Speed, describe, duration, look, say_event, wait
 from tests.support.jobs import SEEN, manifest_of, ok, progress, unstable
 
 
@@ -134,7 +139,8 @@ def test_what_went_wrong_is_counted():
         batches_failed=1,
     )
     assert describe(troubled, None, [READY]).endswith(
-        " · 1,234 retried · 5 quarantined · 2 taken over · 1 batches failed"
+        " · 1,234 retried · 5 quarantined · 2 lost with their workers and retaken"
+        " · 1 batches failed"
     )
 
 
@@ -147,6 +153,10 @@ def test_what_did_not_go_wrong_is_not_spoken_of():
 
 MANIFEST = manifest_of([3, 5])
 JOB = MANIFEST.job
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
 
 
 class Shown(list[str]):
@@ -192,6 +202,71 @@ def test_a_job_that_was_cancelled_ends_the_watch(ledger, shown):
         look(ledger, JOB, Speed(), shown)
 
 
-def test_a_job_that_redis_lost_ends_the_watch_with_what_to_do(ledger):
+def test_a_job_that_redis_lost_may_come_back_from_the_store(ledger):
+    shown = Shown()
+    assert look(ledger, "none", Speed(), shown) is None
+    assert shown == ["Redis no longer knows this job: looking for it in the store"]
+
+
+def test_a_watch_keeps_its_job_going_until_it_is_finished(ledger, shown):
+    batches = [MANIFEST.batch(index) for index in range(2)]
+    done = wait(ledger, JOB, quiet(), keep=lambda: ledger.complete(ok(batches.pop())))
+    assert done.finished
+    assert batches == []
+
+
+def test_a_job_that_redis_lost_is_waited_for_and_goes_on(ledger, monkeypatch):
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0)
+    looks = []
+
+    def come_back_and_finish() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            ledger.create(MANIFEST, "m.fp16")
+            for index in range(2):
+                ledger.complete(ok(MANIFEST.batch(index)))
+
+    assert wait(ledger, JOB, quiet(), keep=come_back_and_finish).finished
+    assert len(looks) == 3
+
+
+def test_a_job_that_redis_lost_for_good_ends_the_watch_with_what_to_do(ledger, monkeypatch):
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0)
+    monkeypatch.setattr(watch, "UNKNOWN_SECONDS", 0)
     with pytest.raises(UserError, match="submit the same input again, and it goes on"):
-        look(ledger, "none", Speed(), Shown())
+        wait(ledger, JOB, quiet(), keep=lambda: None)
+
+
+@pytest.mark.parametrize("error", [RedisError("it is loading"), StoreError("503.")])
+def test_redis_and_the_store_are_waited_for(ledger, shown, monkeypatch, error, capsys):
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0)
+    errors = [error]
+
+    def keep() -> None:
+        if errors:
+            raise errors.pop()
+        for index in range(2):
+            ledger.complete(ok(MANIFEST.batch(index)))
+
+    console = Console(width=200)
+    assert wait(ledger, JOB, console, keep=keep).finished
+    assert f"{JOB}: " in capsys.readouterr().out
+
+
+# --- what was lost and is mended ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("worker", "end"), [(None, "."), ("cuda0-1@host", " (cuda0-1@host).")])
+def test_what_was_lost_is_told_in_a_line(capsys, worker, end):
+    say_event(
+        Event(
+            event=EventKind.LEASE_LOST,
+            job=JOB,
+            batch=7,
+            rung=Rung.FP16,
+            worker=worker,
+            detail="its worker went away: queued again",
+        )
+    )
+    told = f"Batch 7 of {JOB}, fp16: its worker went away: queued again{end}\n"
+    assert capsys.readouterr().err == told

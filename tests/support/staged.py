@@ -1,0 +1,158 @@
+"""A small job whose every part is there: a store, a ledger, queues; and what workers do to it."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from celery import Celery
+from redis import Redis
+
+from common.alphabet import SPECIAL_TOKENS
+from common.batchfile import Record
+from common.broker import KEY_PREFIX
+from common.layout import shard_key
+from common.ledger import Claim, Ledger, OnInstability, Progress, field_of, job_key
+from common.manifest import OutputForm
+from common.messages import Batch, BatchResult, Instability, NonFinite
+from common.quarantine import Quarantine, add_to_quarantine
+from common.rungs import Rung
+from common.store import FileStore
+from producer.feeding import Feeder
+from producer.jobs import open_job
+from tests.support.jobs import manifest_of, ok, unstable
+from tests.support.messages import body_of
+from tests.support.shards import store_inputs, store_shard
+
+MAX_RESIDUES = 5
+BATCH_RECORDS = [3, 1, 3]
+
+#: Rows 2 and 5 were skipped by the reader; row 4 is longer than the limit.
+RECORDS = [
+    Record(row, f"id{row} some words", "MKVLGAST"[:length])
+    for row, length in zip([0, 1, 3, 4, 6, 7, 8], [3, 1, 5, 8, 2, 4, 5], strict=True)
+]
+
+SAW = {
+    rung: NonFinite(nan=number, inf=0, finite_min=None, finite_max=None)
+    for number, rung in enumerate(Rung)
+}
+
+
+def bad(record: Record, *seen: Rung) -> Instability:
+    """What is known of a row that is not finite."""
+    length = min(len(record.residues), MAX_RESIDUES)
+    return Instability(row=record.row, id=record.id, length=length, seen={r: SAW[r] for r in seen})
+
+
+def tokens_of(records: Iterable[Record]) -> int:
+    return sum(min(len(record.residues), MAX_RESIDUES) + SPECIAL_TOKENS for record in records)
+
+
+class Job:
+    """A staged job on a store, in a ledger and before a queue."""
+
+    def __init__(
+        self,
+        store: FileStore,
+        ledger: Ledger,
+        app: Celery,
+        *,
+        first: Rung = Rung.FP16,
+        mark: int = 1000,
+    ) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.app = app
+        self.feeder = Feeder(ledger, app, mark)
+        self.manifest = manifest_of(
+            BATCH_RECORDS, form=OutputForm(max_residues=MAX_RESIDUES), rung=first
+        )
+        store_inputs(store, self.manifest, RECORDS)
+        rest = iter(RECORDS)
+        self.batches = [list(islice(rest, size)) for size in BATCH_RECORDS]
+
+    @property
+    def name(self) -> str:
+        return self.manifest.job
+
+    @property
+    def progress(self) -> Progress:
+        progress = self.ledger.progress(self.name)
+        assert progress is not None
+        return progress
+
+    def open(self, on_instability: OnInstability = "retry") -> int:
+        return open_job(self.store, self.ledger, self.feeder, self.manifest, on_instability)
+
+    def queued(self) -> dict[str, int]:
+        """Messages in each queue of the job that has any."""
+        counts = {
+            str(rung): self.ledger.queued(queue) for rung, queue in self.progress.queues.items()
+        }
+        return {rung: count for rung, count in counts.items() if count}
+
+    def outstanding(self) -> list[tuple[int, Rung]]:
+        found = self.ledger.outstanding(self.manifest)
+        return [(batch.index, batch.rung) for batch in found]
+
+    def shard(
+        self, index: int, rung: Rung = Rung.FP16, rows: Sequence[int] | None = None, **options
+    ) -> str:
+        """Leave a batch's shard at a rung, with all of its rows or only some; returns its key."""
+        store_shard(self.store, self.manifest, index, rung=rung, rows=rows, **options)
+        return shard_key(self.name, index, rung)
+
+    def quarantine(self, index: int, rows: Iterable[Instability]) -> None:
+        quarantine = Quarantine(job=self.name, batch=index, rows=tuple(rows))
+        add_to_quarantine(self.store, quarantine)
+
+    def damage(self, key: str, keep: int = 1000) -> None:
+        path = self.store.root / key
+        path.write_bytes(path.read_bytes()[:keep])
+
+    def work(self, *rows: int) -> None:
+        """Do all that is outstanding as workers do; these rows are not finite at any rung."""
+        for batch in list(self.ledger.outstanding(self.manifest)):
+            self.compute(batch, rows)
+
+    def compute(self, batch: Batch, never_finite: Sequence[int] = ()) -> BatchResult:
+        """Embed what a message asks for, except for some rows."""
+        asked = [
+            record for record in self.batches[batch.index] if record.row in self.rows_of(batch)
+        ]
+        kept = [record for record in asked if record.row not in never_finite]
+        rows = [record.row for record in kept]
+        without = [bad(record, batch.rung) for record in asked if record.row in never_finite]
+        self.shard(batch.index, batch.rung, rows)
+        result = unstable(batch, *[row.row for row in without]) if without else ok(batch)
+        update = {"unstable": tuple(without), "tokens": tokens_of(kept)}
+        result = result.model_copy(update=update)
+        if result.quarantined:
+            self.quarantine(batch.index, result.quarantined)
+        assert self.ledger.complete(result)
+        return result
+
+    def rows_of(self, batch: Batch) -> list[int]:
+        if batch.after is None:
+            return [record.row for record in self.batches[batch.index]]
+        before = self.ledger.result(self.name, batch.index, batch.after)
+        assert before is not None
+        return [row.row for row in before.unstable]
+
+    def claim(self, batch: Batch, owner: str = "a") -> Claim:
+        return self.ledger.claim(batch, owner=owner, weights="w").claim
+
+    def take_all_messages(self) -> None:
+        """As workers do that are killed before they begin: nothing is queued any more."""
+        for queue in self.progress.queues.values():
+            self.ledger.redis.delete(f"{KEY_PREFIX}{queue}")
+
+    def lapse(self, batch: Batch) -> None:
+        """Let a lease run out now."""
+        field = field_of(batch.index, batch.rung)
+        self.ledger.redis.zadd(f"{job_key(self.name)}:leases", {field: 1})
+
+
+def messages(redis: Redis, queue: str) -> list[Batch]:
+    """The batches in a queue, those that are to be taken next first."""
+    texts = redis.lrange(f"{KEY_PREFIX}{queue}", 0, -1)[::-1]
+    return [Batch(**body_of(text)[1]) for text in texts]
