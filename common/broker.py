@@ -57,10 +57,10 @@ TRANSPORT_OPTIONS = {
     "global_keyprefix": KEY_PREFIX,
 }
 
-#: Of a client that has answered once: it looks for about half a minute, as long as a claim lasts, for
-#: a Redis that refuses connections, and again where one became a replica and another took its place.
-#: Each try to send may have as many tries to connect in it. A command may arrive twice so; all that
-#: is sent here may.
+#: Of a client that has answered once: it looks for about half a minute, as long as a claim lasts,
+#: for a Redis that refuses connections, and again where one became a replica and another took its
+#: place. Each try to send may have as many tries to connect in it. A command may arrive twice so;
+#: all that is sent here may.
 RETRY = Retry(
     ExponentialWithJitterBackoff(base=0.2, cap=2),
     retries=5,
