@@ -1,5 +1,6 @@
 """A Redis that restarts, crashes, hangs, loses connections, is full, or is replaced."""
 
+import re
 import time
 
 import pytest
@@ -76,7 +77,8 @@ def test_copies_that_a_lost_connection_makes_of_a_batch_are_dropped_at_the_claim
                 wait_for_batches(fleet, job, 5)
                 network.cut()
             assert_nothing_was_lost(fleet, job, reference)
-        assert "is left alone: held" in worker.log.read_text()
+        # Held by the first copy still, or done by it.
+        assert re.search("is left alone: (held|done)", worker.log.read_text())
         assert worker.process == process
 
 
