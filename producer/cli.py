@@ -241,6 +241,20 @@ def problem(error: ErrorDetails) -> str:
     return ": ".join([*map(str, error["loc"][:1]), message])
 
 
+def what_redis_lacks(error: RedisError) -> str:
+    """Why Redis did not do what it was asked to, and what to do."""
+    if "OOM" in str(error):
+        return (
+            "Redis has no memory left (its maxmemory). Nothing is lost: give it more, or wait until "
+            "workers have taken messages; then the same command goes on where this one stopped. "
+            "VIRNUCPRO_HIGH_WATER is how many messages may wait (1 KB each)."
+        )
+    return (
+        f"Redis stopped answering ({error}). Once it is back, the same command goes on where this "
+        "one stopped."
+    )
+
+
 def main() -> None:
     """Run a command; what the user can mend is one message and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -255,10 +269,7 @@ def main() -> None:
         sys.stderr.write(f"producer: {error}\n")
         sys.exit(EXIT_USER_ERROR)
     except RedisError as error:
-        sys.stderr.write(
-            f"producer: Redis stopped answering ({error}). Once it is back, the same command goes "
-            "on where this one stopped.\n"
-        )
+        sys.stderr.write(f"producer: {what_redis_lacks(error)}\n")
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

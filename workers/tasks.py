@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -41,9 +42,9 @@ log = logging.getLogger(__name__)
 #: ledger, with a result that cost much more than the waiting.
 STORE_RETRIES, LEDGER_RETRIES = 2, 5
 
-#: Seconds at most before the store is asked again, and before a batch whose store failed is given
-#: back: doubled each time up to the last.
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
+#: Seconds at most before the store is asked again; and before a batch is given back whose store
+#: failed again and again, doubled with every attempt up to the last: it may be away for minutes.
+STORE_PAUSE, FIRST_PAUSE, LONGEST_PAUSE = 2.0, 10.0, 60.0
 
 #: Attempts after which a batch whose store keeps failing is reported instead of tried again.
 MAX_ATTEMPTS = 5
@@ -131,8 +132,7 @@ class BatchRunner:
                 self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
             return
         except RedisError as error:
-            # Given back while our own lease still stands, it would be dropped as held by another.
-            self.stopping.wait(LEASE_SECONDS)
+            self._let_go(batch, owner)
             raise GiveBackError(f"the ledger did not answer: {error}") from error
         if result is None:
             log.info("Batch %d of %s: nothing is left to retry.", batch.index, batch.job)
@@ -141,6 +141,18 @@ class BatchRunner:
         self._tell(batch, result)
         if result.next is not None and not result.stops_job:
             self._pass_on(batch, result)
+
+    def _let_go(self, batch: Batch, owner: str) -> None:
+        """Release a claim once the ledger answers, or let it run out: given back while it stands, a
+        batch would be dropped as held by another.
+        """
+        deadline = time.monotonic() + LEASE_SECONDS
+        while time.monotonic() < deadline and not self.stopping.is_set():
+            try:
+                self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
+                return
+            except RedisError:
+                self.stopping.wait(1)
 
     def _run(self, batch: Batch, owner: str, attempt: Attempt) -> BatchResult | None:
         """The result of a batch that is ours, which the ledger has then; None if none is wanted."""
@@ -361,7 +373,7 @@ class BatchRunner:
 
     def _retrying(self, action: Callable[[], T], pauses: Iterable[float] | None = None) -> T:
         if pauses is None:
-            pauses = backoff(STORE_RETRIES, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+            pauses = backoff(STORE_RETRIES, first=STORE_PAUSE, longest=LONGEST_PAUSE)
         for pause in pauses:
             try:
                 return action()

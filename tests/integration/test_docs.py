@@ -73,7 +73,7 @@ def test_the_fleet_of_the_readme_runs(tmp_path, fleet, tiny, examples):
     script = rest.replace("esm2_t33_650M_UR50D", str(tiny)).replace("$JOB\n", '"$JOB"\n')
     assert script.count(str(tiny)) == 2
     (tmp_path / "proteins.fasta.gz").write_bytes(gzip.compress(examples.read_bytes()))
-    script = f"trap 'kill %1; wait' EXIT\n{script}"
+    script = f"trap 'kill %1 %2; wait' EXIT\n{script}"
     environment = {**fleet.environment, "PATH": with_this_python()}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -94,7 +94,9 @@ def test_links_lead_somewhere():
 
 def test_options_that_the_pages_name_exist():
     environment = clean_environment()
-    known = run_producer("submit", "--help", environment=environment).stdout
+    known = ""
+    for command in ("submit", "keeper", "retry"):
+        known += run_producer(command, "--help", environment=environment).stdout
     for command in ("start", "validate"):
         known += run("workers.cli", command, "--help", environment=environment).stdout
     for page in PAGES:
