@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     store: str | None = None
     gpu_memory: PositiveFloat | None = None  # gigabytes of a GPU that a worker may take
     #: Messages that wait in the queues of the whole fleet, at most: what Redis has memory for
-    #: (about 1.5 KB each), and enough for thousands of GPUs.
+    #: (about 1 KB each), and enough for thousands of GPUs.
     high_water: PositiveInt = 20_000
     liveness_file: Path | None = None  # that a worker touches while it is well
     message_key: SecretStr | None = None  # several with commas between: the first signs

@@ -245,8 +245,9 @@ def what_redis_lacks(error: RedisError) -> str:
     """Why Redis did not do what it was asked to, and what to do."""
     if "OOM" in str(error):
         return (
-            "Redis has no memory left (its maxmemory). Nothing is lost: give it more, or wait until "
-            "workers have taken messages; then the same command goes on where this one stopped. "
+            "Redis has no memory left (its maxmemory). Nothing is lost: give it more, or wait "
+            "until workers have taken messages; then the same command goes on where this one "
+            "stopped. "
             "VIRNUCPRO_HIGH_WATER is how many messages may wait (1 KB each)."
         )
     return (
