@@ -9,7 +9,6 @@ from tests.support.ledgers import (
     BATCH,
     MANIFEST,
     OTHER,
-    QUEUE,
     climb,
     everything,
     lapse,
@@ -18,12 +17,6 @@ from tests.support.ledgers import (
     take,
     try_to_claim,
 )
-
-
-@pytest.fixture(autouse=True)
-def job(ledger):
-    """An open job of two batches."""
-    assert ledger.create(MANIFEST, QUEUE)
 
 
 def test_a_batch_is_taken_by_the_first_who_claims_it(ledger):

@@ -19,12 +19,6 @@ from tests.support.ledgers import (
 )
 
 
-@pytest.fixture(autouse=True)
-def job(ledger):
-    """An open job of two batches."""
-    assert ledger.create(MANIFEST, QUEUE)
-
-
 def test_a_job_stops_at_an_instability_if_that_was_asked_for_last(ledger):
     assert not ledger.stops_at_instability(BATCH.job)
     for policy in ("fail", "retry", "fail"):

@@ -25,12 +25,6 @@ from tests.support.ledgers import (
 )
 
 
-@pytest.fixture(autouse=True)
-def job(ledger):
-    """An open job of two batches."""
-    assert ledger.create(MANIFEST, QUEUE)
-
-
 def test_a_new_job_is_open_and_has_the_totals_of_its_manifest(ledger):
     progress = progress_of(ledger)
     assert progress.state is JobState.OPEN

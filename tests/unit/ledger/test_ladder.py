@@ -9,7 +9,6 @@ from tests.support.ledgers import (
     BATCH,
     MANIFEST,
     OTHER,
-    QUEUE,
     climb,
     everything,
     outstanding_places,
@@ -17,12 +16,6 @@ from tests.support.ledgers import (
     take,
     try_to_claim,
 )
-
-
-@pytest.fixture(autouse=True)
-def job(ledger):
-    """An open job of two batches."""
-    assert ledger.create(MANIFEST, QUEUE)
 
 
 def test_an_unstable_result_with_a_next_rung_leaves_its_batch_to_do_at_that_rung_alone(ledger):

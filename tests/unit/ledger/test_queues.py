@@ -14,17 +14,8 @@ from common.ledger import (
 from common.rungs import Rung
 from tests.support.ledgers import (
     BATCH,
-    MANIFEST,
-    QUEUE,
     WEIGHTS,
 )
-
-
-@pytest.fixture(autouse=True)
-def job(ledger):
-    """An open job of two batches."""
-    assert ledger.create(MANIFEST, QUEUE)
-
 
 WORKER = WorkerInfo(
     name="host-1:gpu0",

@@ -34,12 +34,17 @@ numbers = count()
 
 #: All that Redis holds, but for the time to which leases were prolonged.
 KEPT = """
-local kept = {}
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local is_set = string.sub(key, -7) == ':leases'
-  local value = is_set and table.concat(redis.call('ZRANGE', key, 0, -1), ' ')
-  table.insert(kept, key .. ' ' .. (value or redis.sha1hex(redis.call('DUMP', key))))
+local function value_of(key)
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'zset' then return table.concat(redis.call('ZRANGE', key, 0, -1), ' ') end
+  if kind ~= 'hash' then return redis.sha1hex(redis.call('DUMP', key)) end
+  local fields = redis.call('HKEYS', key)  -- in an order that reading alone may change
+  table.sort(fields)
+  for i, field in ipairs(fields) do fields[i] = field .. '=' .. redis.call('HGET', key, field) end
+  return table.concat(fields, ' ')
 end
+local kept = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do table.insert(kept, key .. ': ' .. value_of(key)) end
 table.sort(kept)
 return kept
 """
