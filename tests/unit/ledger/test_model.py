@@ -36,12 +36,14 @@ numbers = count()
 KEPT = """
 local function value_of(key)
   local kind = redis.call('TYPE', key).ok
-  if kind == 'zset' then return table.concat(redis.call('ZRANGE', key, 0, -1), ' ') end
-  if kind ~= 'hash' then return redis.sha1hex(redis.call('DUMP', key)) end
-  local fields = redis.call('HKEYS', key)  -- in an order that reading alone may change
-  table.sort(fields)
-  for i, field in ipairs(fields) do fields[i] = field .. '=' .. redis.call('HGET', key, field) end
-  return table.concat(fields, ' ')
+  if kind ~= 'hash' and kind ~= 'zset' then return redis.sha1hex(redis.call('DUMP', key)) end
+  local is_hash = kind == 'hash'
+  local names = is_hash and redis.call('HKEYS', key) or redis.call('ZRANGE', key, 0, -1)
+  table.sort(names)  -- to read a hash may change its order
+  for i, name in ipairs(names) do
+    names[i] = name .. '=' .. (is_hash and redis.call('HGET', key, name) or '')
+  end
+  return table.concat(names, ' ')
 end
 local kept = {}
 for i, key in ipairs(redis.call('KEYS', '*')) do kept[i] = key .. ': ' .. value_of(key) end
