@@ -118,8 +118,10 @@ class Trail(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    deaths: int = 0  # of the batch until this was noted; 0: it was never computed row by row
     row: int | None = None  # that is being computed, alone
-    blamed: dict[int, int] = {}  # rows that were being computed when a process ended: how often
+    ends: int = 0  # of processes that computed it row by row
+    blamed: dict[int, int] = {}  # rows that were being computed when one of these ended: how often
 
 
 class JobState(StrEnum):

@@ -5,7 +5,9 @@ live to say so. Halving the batch would end ten processes to find one of a thous
 it is one.
 """
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,26 +19,71 @@ from common.rungs import Rung
 from common.shard import Array, Embeddings
 from workers.engine import Outcome
 
-#: Ends of its process after which a batch is computed row by row; after which it is given up if no
-#: row of its own is to blame; and if rows are, but always others: then it is not they.
-CAREFUL_AFTER, HOPELESS_AFTER, SCATTERED_AFTER = 3, 5, 10
+#: Ends of its process after which a batch is computed row by row.
+CAREFUL_AFTER = 3
+
+#: Ends of processes that computed it so, after which it is given up: if no row of its own is to
+#: blame; and if rows are, but always others: then it is not they.
+HOPELESS_AFTER, SCATTERED_AFTER = 2, 7
 
 #: Processes that ended while a row was computed alone, after which it is not computed again.
 BLAMED_ENOUGH = 2
 
 
-def is_hopeless(deaths: int, trail: Trail) -> bool:
-    """Whether nothing can be done for a batch that ended so many processes."""
-    blamed = with_blame(trail).blamed
-    return deaths >= SCATTERED_AFTER or (deaths >= HOPELESS_AFTER and not blamed)
+class Turns:
+    """Lets threads compute batches together, or one of them alone: then it is that one's batch that
+    ends the process, and no other.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._together = 0
+        self._alone = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._together += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._together -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._alone = True  # nobody else begins
+            self._changed.wait_for(lambda: self._together == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
 
 
-def with_blame(trail: Trail) -> Trail:
-    """What follows from what a process that ended was about to do."""
-    if trail.row is None:
-        return trail
-    blamed = trail.blamed | {trail.row: trail.blamed.get(trail.row, 0) + 1}
-    return Trail(blamed=blamed)
+def is_hopeless(trail: Trail) -> bool:
+    """Whether nothing can be done for a batch, by ``read_trail``."""
+    return trail.ends >= SCATTERED_AFTER or (trail.ends >= HOPELESS_AFTER and not trail.blamed)
+
+
+def read_trail(trail: Trail, deaths: int) -> Trail:
+    """What follows from what was noted before.
+
+    Args:
+        deaths: of the batch until now. If there are no more than when the trail was noted, its
+            process has not ended, but given the batch back. If it was never computed row by row,
+            others may have ended them: several are in a process.
+    """
+    known = trail.model_copy(update={"deaths": deaths, "row": None})
+    if trail.deaths in (0, deaths):
+        return known
+    row = {} if trail.row is None else {trail.row: trail.blamed.get(trail.row, 0) + 1}
+    return known.model_copy(update={"ends": trail.ends + 1, "blamed": trail.blamed | row})
 
 
 def embed_carefully(
@@ -49,21 +96,20 @@ def embed_carefully(
     """Compute rows one at a time, those that are blamed for an end at the last.
 
     Args:
-        trail: what the process before noted.
+        trail: what is known of the batch.
         follow: notes what is about to be done.
         embed: computes one row.
 
     Returns:
         The outcomes by row, and the rows that are not computed any more.
     """
-    trail = with_blame(trail)
     follow(trail)
     blame = {record.row: trail.blamed.get(record.row, 0) for record in records}
     poison = [record for record in records if blame[record.row] >= BLAMED_ENOUGH]
     others = [record for record in records if blame[record.row] < BLAMED_ENOUGH]
     outcomes = {}
     for record in sorted(others, key=lambda record: blame[record.row]):
-        follow(Trail(row=record.row, blamed=trail.blamed))
+        follow(trail.model_copy(update={"row": record.row}))
         outcomes[record.row] = embed(record)
     follow(trail)
     return [outcomes[row] for row in sorted(outcomes)], poison

@@ -26,10 +26,12 @@ from common.store import Store, StoreError
 from workers import watchdog
 from workers.careful import (
     CAREFUL_AFTER,
+    Turns,
     describe_poison,
     embed_carefully,
     is_hopeless,
     join_outcomes,
+    read_trail,
 )
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
@@ -65,10 +67,11 @@ T = TypeVar("T")
 class HopelessError(UserError):
     """A batch ended too many processes, and no row of its own is to blame."""
 
-    def __init__(self, deaths: int) -> None:
+    def __init__(self, trail: Trail) -> None:
+        how = "one or another" if trail.blamed else "none"
         super().__init__(
-            f"it ended {deaths} worker processes, and none of its sequences did so alone. The "
-            "workers' logs say how they ended; to try it again: producer retry JOB"
+            f"it ended {trail.deaths} worker processes, and {how} of its sequences did so alone. "
+            "The workers' logs say how they ended; to try it again: producer retry JOB"
         )
 
 
@@ -102,7 +105,7 @@ class BatchRunner:
         self.publish = publish
         self.name = name
         self.stopping = threading.Event()
-        self._careful = threading.Lock()
+        self._turns = Turns()
         # What is used of a job's manifest never changes: the job's name is made of it.
         self._manifest = lru_cache(maxsize=16)(lambda job: read_manifest(store, job))
 
@@ -333,16 +336,17 @@ class BatchRunner:
                 raise NotOursError
 
         if attempt.deaths < CAREFUL_AFTER:
-            return embed(records), []
-        if is_hopeless(attempt.deaths, self.ledger.trail(batch)):
-            raise HopelessError(attempt.deaths)
+            with self._turns.together():
+                return embed(records), []
+        trail = read_trail(self.ledger.trail(batch), attempt.deaths)
+        if is_hopeless(trail):
+            raise HopelessError(trail)
         log.warning(
             "Batch %d of %s ended %d processes: its rows are computed one at a time.",
             *(batch.index, batch.job, attempt.deaths),
         )
-        # One at a time in a process, or the end that one brings about is blamed on another's row.
-        with self._careful:
-            trail = self.ledger.trail(batch)
+        # Or the end that another batch brings about is blamed on a row of this one.
+        with self._turns.alone():
             parts, poison = embed_carefully(
                 records, trail, follow=follow, embed=lambda record: embed([record])
             )

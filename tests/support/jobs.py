@@ -59,6 +59,7 @@ def ok(batch: Batch, *, worker: str = "a", precision: Rung | None = None) -> Bat
         index=batch.index,
         rung=batch.rung,
         after=batch.after,
+        created=batch.created,
         status=Status.OK,
         worker=worker,
         precision=precision or batch.rung,
@@ -88,6 +89,23 @@ def unstable(
     )
 
 
+def poisoned(batch: Batch, *rows: int, precision: Rung | None = None) -> BatchResult:
+    """These rows (0 if none are named) end their process, all others have numbers."""
+    rows = rows or (0,)
+    kept = batch.records - len(rows)
+    return ok(batch, precision=precision).model_copy(
+        update={
+            "status": Status.POISONED,
+            "records": kept,
+            "tokens": TOKENS_PER_RECORD * kept,
+            "poisoned": tuple(
+                Instability(row=row, id=f"r{row}", length=LETTERS_PER_RECORD, reason="it ends")
+                for row in rows
+            ),
+        }
+    )
+
+
 def failed(batch: Batch) -> BatchResult:
     """No row has numbers, and no rung is to be tried."""
     return BatchResult(
@@ -95,6 +113,7 @@ def failed(batch: Batch) -> BatchResult:
         index=batch.index,
         rung=batch.rung,
         after=batch.after,
+        created=batch.created,
         status=Status.FAILED,
         worker="a",
         error="ValueError: no",

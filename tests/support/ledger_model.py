@@ -1,0 +1,203 @@
+"""What the ledger should say of one job: its scripts in plain Python, without leases' clock."""
+
+from collections import Counter
+
+from common.ledger import Attempt, Claim, JobState, OnInstability, Release, Trail
+from common.manifest import Manifest
+from common.messages import Batch, BatchResult, Status
+from common.rungs import Rung
+from tests.support.jobs import retry_after
+
+#: A batch at a rung.
+Place = tuple[int, Rung]
+
+
+def place_of(of: Batch | BatchResult) -> Place:
+    return of.index, of.rung
+
+
+class JobModel:
+    """A job that has just been opened, and what becomes of it."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.state = JobState.OPEN
+        self.policy: OnInstability = "retry"
+        self.published = 0
+        self.begun: set[int] = set()
+        self.done: dict[Place, BatchResult] = {}
+        self.owner: dict[Place, str] = {}  # of a lease, run out or not
+        self.lapsed: set[Place] = set()
+        self.attempts: Counter[Place] = Counter()
+        self.deaths: Counter[Place] = Counter()
+        self.trails: dict[Place, Trail] = {}
+        self.lost = 0
+        self.milliseconds = 0
+
+    # --- what is known ---
+
+    def held(self, place: Place) -> bool:
+        return place in self.owner and place not in self.lapsed
+
+    @property
+    def batches_done(self) -> int:
+        return sum(result.next is None for result in self.done.values())
+
+    @property
+    def waiting(self) -> int:
+        """In whole bytes of a bitmap, as the ledger counts."""
+        end = -(-self.published // 8) * 8
+        return max(0, self.published - sum(index < end for index in self.begun))
+
+    def follower(self, result: BatchResult) -> BatchResult | None:
+        """The result of the retry of what was not finite in another."""
+        return None if result.next is None else self.done.get((result.index, result.next))
+
+    def is_superseded(self, result: BatchResult) -> bool:
+        follower = self.follower(result)
+        return follower is not None and follower.status is not Status.FAILED
+
+    def results(self) -> list[BatchResult]:
+        """What was not ok, unless a retry has been there since and has not failed; and rows that
+        were given up at once.
+        """
+        results = []
+        for _, result in sorted(self.done.items()):
+            failed = result.status is Status.FAILED
+            if (failed or result.unstable) and not self.is_superseded(result):
+                results.append(result.model_copy(update={"poisoned": ()}))
+            if result.poisoned:
+                update = {"unstable": (), "next": None, "records": 0}
+                results.append(result.model_copy(update=update))
+        return results
+
+    def retries(self) -> dict[Place, Batch]:
+        return {
+            (result.index, result.next): retry_after(self.manifest, result)
+            for result in self.results()
+            if result.next is not None and self.follower(result) is None
+        }
+
+    def counters(self) -> Counter[str]:
+        counted: Counter[str] = Counter(
+            leases_lost=self.lost,
+            batches_done=self.batches_done,
+            milliseconds=self.milliseconds,
+            published=self.published,
+            batches=self.manifest.batches,
+            records=self.manifest.report.records,
+            tokens=self.manifest.tokens,
+        )
+        for result in self.done.values():
+            counted[f"batches_{result.status}"] += 1
+            counted[f"batches_at_{result.rung}"] += 1
+            counted[f"embedded_at_{result.rung}"] += result.records
+            counted[f"unstable_at_{result.rung}"] += len(result.unstable)
+            counted[f"rows_{result.precision}"] += result.records
+            counted["rows_quarantined"] += len(result.quarantined)
+            if result.next is not None:
+                retried = "rows_retried" if result.after is None else "rows_retried_again"
+                counted[retried] += len(result.unstable)
+            counted["tokens_done"] += result.tokens
+        return counted
+
+    # --- what happens: each says what the ledger should answer ---
+
+    def claim(self, place: Place, owner: str) -> Attempt:
+        if self.state in (JobState.STOPPED, JobState.CANCELLED):
+            return Attempt(Claim(self.state))
+        if place in self.done:
+            return Attempt(Claim.DONE)
+        if self.held(place) and self.owner[place] != owner:
+            return Attempt(Claim.HELD)
+        lost_by = self.owner.get(place, owner)
+        if lost_by != owner:
+            self.lose(place)
+        self.attempts[place] += not self.held(place)
+        self.lapsed.discard(place)
+        self.owner[place] = owner
+        if place[1] is self.manifest.rung:
+            self.begun.add(place[0])
+        lost_by = "" if lost_by == owner else lost_by
+        return Attempt(Claim.TAKEN, self.attempts[place], self.deaths[place], lost_by)
+
+    def lose(self, place: Place) -> None:
+        self.deaths[place] += 1
+        self.lost += 1
+
+    def renew(self, place: Place, owner: str) -> bool:
+        if self.owner.get(place) != owner or self.state is JobState.CANCELLED:
+            return False
+        self.lapsed.discard(place)
+        return True
+
+    def release(self, place: Place, owner: str, why: Release) -> bool:
+        if self.owner.get(place) != owner:
+            return False
+        self.drop_lease(place)
+        self.attempts[place] -= why is Release.UNBEGUN
+        self.deaths[place] += why is Release.DIED
+        return True
+
+    def drop_lease(self, place: Place) -> None:
+        self.owner.pop(place, None)
+        self.lapsed.discard(place)
+
+    def follow(self, place: Place, owner: str, trail: Trail) -> bool:
+        if self.owner.get(place) != owner:
+            return False
+        self.trails[place] = trail
+        return True
+
+    def expire(self) -> list[tuple[int, Rung, str]]:
+        expired = sorted((*place, self.owner[place]) for place in self.lapsed)
+        for place in list(self.lapsed):
+            self.lose(place)
+            self.drop_lease(place)
+        return expired
+
+    def complete(self, result: BatchResult, owner: str | None) -> bool:
+        place = place_of(result)
+        if result.status is Status.FAILED and owner and self.owner.get(place) != owner:
+            return False
+        self.drop_lease(place)
+        if place in self.done or not self.asked_for(result):
+            return False
+        self.done[place] = result
+        self.forget(place)
+        self.milliseconds += round(1000 * result.seconds)
+        if result.after is None:
+            self.begun.add(result.index)
+        if self.state is JobState.OPEN:
+            if result.stops_job:
+                self.state = JobState.STOPPED
+            elif self.batches_done == self.manifest.batches:
+                self.state = JobState.FINISHED
+        return True
+
+    def asked_for(self, result: BatchResult) -> bool:
+        """Not of rows that this ledger sent nowhere."""
+        return result.after is None or place_of(result) in self.retries()
+
+    def forget(self, place: Place) -> None:
+        del self.attempts[place], self.deaths[place]
+        self.trails.pop(place, None)
+
+    def reopen(self, result: BatchResult) -> bool:
+        if self.done.pop(place_of(result), None) is None:
+            return False
+        self.forget(place_of(result))
+        if self.state is not JobState.CANCELLED:
+            self.state = JobState.OPEN
+        return True
+
+    def resume(self, policy: OnInstability) -> None:
+        self.policy, self.published = policy, 0
+        if self.state in (JobState.STOPPED, JobState.CANCELLED):
+            finished = self.batches_done == self.manifest.batches
+            self.state = JobState.FINISHED if finished else JobState.OPEN
+
+    def cancel(self) -> JobState:
+        if self.state in (JobState.OPEN, JobState.STOPPED):
+            self.state = JobState.CANCELLED
+        return self.state

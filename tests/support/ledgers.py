@@ -1,0 +1,52 @@
+"""A small job in a ledger on a real Redis, and what its workers do to it."""
+
+from common.ledger import Attempt, Claim, Ledger, Progress, field_of, job_key
+from common.manifest import Manifest
+from common.messages import Batch
+from common.rungs import Rung
+from tests.support.jobs import manifest_of, retry_after, unstable
+
+MANIFEST = manifest_of([3, 5])
+BATCH, OTHER = MANIFEST.batch(0), MANIFEST.batch(1)
+WEIGHTS = "sha256:1234"
+QUEUE = "random.esm2_t6_8M_UR50D.fp16"
+
+
+def try_to_claim(
+    ledger: Ledger, batch: Batch = BATCH, owner: str = "a", weights: str = WEIGHTS
+) -> Claim:
+    return ledger.claim(batch, owner=owner, weights=weights).claim
+
+
+def take(ledger: Ledger, batch: Batch = BATCH, owner: str = "a") -> Attempt:
+    """Claim a batch that can be had."""
+    attempt = ledger.claim(batch, owner=owner, weights=WEIGHTS)
+    assert attempt.claim is Claim.TAKEN
+    return attempt
+
+
+def lapse(ledger: Ledger, batch: Batch = BATCH) -> None:
+    """Let a lease run out now."""
+    ledger.redis.zadd(f"{job_key(batch.job)}:leases", {field_of(batch.index, batch.rung): 1})
+
+
+def climb(ledger: Ledger, batch: Batch = BATCH) -> Batch:
+    """Report a row of a batch as not finite; returns the message that retries it."""
+    result = unstable(batch)
+    assert ledger.complete(result)
+    return retry_after(MANIFEST, result)
+
+
+def progress_of(ledger: Ledger, manifest: Manifest = MANIFEST) -> Progress:
+    progress = ledger.progress(manifest.job)
+    assert progress is not None
+    return progress
+
+
+def outstanding_places(ledger: Ledger, manifest: Manifest = MANIFEST) -> list[tuple[int, Rung]]:
+    return [(batch.index, batch.rung) for batch in ledger.outstanding(manifest)]
+
+
+def everything(ledger: Ledger) -> dict[str, bytes]:
+    """All that Redis holds."""
+    return {key: ledger.redis.dump(key) for key in ledger.redis.keys()}  # noqa: SIM118

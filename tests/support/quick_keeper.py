@@ -1,0 +1,7 @@
+"""``producer keeper`` that looks for lost messages more often than in earnest."""
+
+from producer import cli, lost
+
+if __name__ == "__main__":
+    lost.LOOK_SECONDS = 1.0
+    cli.main()

@@ -1,0 +1,274 @@
+"""All that a worker needs for an open job, with an engine that makes its numbers up."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from common.batchfile import Record
+from common.events import Event
+from common.layout import shard_key
+from common.ledger import Attempt, Claim, Ledger, Progress, Release, WorkerInfo, field_of, job_key
+from common.manifest import Manifest, OutputForm
+from common.messages import Batch, BatchResult, Instability, NonFinite, Status
+from common.modeltable import MODELS, ModelSource
+from common.rungs import PRECISION_CODES, Rung
+from common.shard import Embeddings, open_embedding_file, read_embeddings
+from common.store import FileStore, StoreError
+from tests.support.jobs import TOKENS_PER_RECORD
+from tests.support.ledgers import everything
+from tests.support.shards import embeddings_of
+from workers.engine import Outcome
+from workers.heartbeat import Heartbeat
+from workers.tasks import MAX_ATTEMPTS, BatchRunner
+
+FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32
+
+BATCH_RECORDS = [4, 2]
+ROWS = [[0, 1, 2, 3], [4, 5]]
+RECORDS = [Record(row, f"id{row} words", "MKVLGASTLL") for row in range(6)]
+
+WORKER = WorkerInfo(
+    name="a", model="m", weights="w", device="CPU", precision=FP16, queues=("m.fp16",)
+)
+
+#: Rows that are not finite, and in which precisions.
+NEVER = (FP16, SELECTIVE, FP32)
+BadRows = Mapping[int, Sequence[Rung]]
+
+
+def saw(precision: Rung, row: int) -> NonFinite:
+    """What a precision saw of a row, different for each."""
+    return NonFinite(nan=1 + row, inf=PRECISION_CODES[precision], finite_min=None, finite_max=None)
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass
+class FakeEngine:
+    """Makes up numbers for rows in half precision and above, and notes what it was asked for."""
+
+    bad: BadRows = field(default_factory=dict)
+    precision: Rung = FP16
+    during: Callable[[], None] = nothing  # is called in the middle of a batch
+    calls: list[tuple[Rung, list[int]]] = field(default_factory=list)
+    loaded: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            source=ModelSource.parse("random:esm2_t6_8M_UR50D"),
+            fingerprint="w",
+            spec=MODELS["esm2_t6_8M_UR50D"],
+        )
+    )
+
+    def embed(
+        self,
+        records: Sequence[Record],
+        form: OutputForm,
+        *,
+        rung: Rung,
+        between_packs: Callable[[], None],
+    ) -> Outcome:
+        precision = FP32 if self.precision is FP32 else rung
+        self.calls.append((rung, [record.row for record in records]))
+        self.during()
+        between_packs()
+        without = {record.row for record in records if precision in self.bad.get(record.row, ())}
+        kept = [record for record in records if record.row not in without]
+        return Outcome(
+            embeddings=embeddings_of(kept, form, self.loaded.spec.dim, precision=precision),
+            unstable=tuple(
+                Instability(
+                    row=record.row,
+                    id=record.id,
+                    length=len(record.residues),
+                    seen={precision: saw(precision, record.row)},
+                )
+                for record in records
+                if record.row in without
+            ),
+            precision=precision,
+            tokens=TOKENS_PER_RECORD * len(kept),
+            seconds=0.25,
+        )
+
+
+class TroubledStore(FileStore):
+    """A folder that fails as often as it is told to, and notes in which order it was written."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.failures: Counter[str] = Counter()  # still to come, by action
+        self.written: list[str] = []
+
+    def fail(self, action: str) -> None:
+        if self.failures[action] > 0:
+            self.failures[action] -= 1
+            raise StoreError(f"Store {self.url} did not {action}.")
+
+    def get(self, key: str) -> bytes:
+        self.fail("get")
+        return super().get(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.fail("put")
+        super().put(key, data)
+        self.written.append(key)
+
+    @contextmanager
+    def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
+        self.fail("create")
+        with super().create(key, replace=replace) as path:
+            yield path
+        self.written.append(key)
+
+
+class Impatient(threading.Event):
+    """Waits no time at all, and notes for how long it was to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return self.is_set()
+
+
+class Runner(BatchRunner):
+    """A runner whose pauses take no time."""
+
+    stopping: Impatient
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.stopping = Impatient()
+
+
+@dataclass
+class World:
+    """An open job, and all that a worker needs for it."""
+
+    ledger: Ledger
+    store: TroubledStore
+    manifest: Manifest
+    published: list[Batch] = field(default_factory=list)
+
+    def runner(self, engine: FakeEngine | None = None, **parts: Any) -> Runner:
+        defaults = {
+            "store": self.store,
+            "ledger": self.ledger,
+            "engine": engine or FakeEngine(),
+            "heartbeat": Heartbeat(self.ledger, WORKER),  # not started
+            "publish": self.published.append,
+            "name": "a",
+        }
+        return Runner(**(defaults | parts))
+
+    @property
+    def job(self) -> str:
+        return self.manifest.job
+
+    @property
+    def progress(self) -> Progress:
+        progress = self.ledger.progress(self.job)
+        assert progress is not None
+        return progress
+
+    @property
+    def events(self) -> list[Event]:
+        """What was noted of the job, oldest first."""
+        return self.ledger.events(self.job)[::-1]
+
+    @property
+    def results(self) -> list[BatchResult]:
+        return self.ledger.results(self.job)
+
+    def outstanding(self) -> list[Batch]:
+        return list(self.ledger.outstanding(self.manifest))
+
+    def shard(self, index: int, rung: Rung = FP16) -> Embeddings:
+        with (
+            self.store.open(shard_key(self.job, index, rung)) as path,
+            open_embedding_file(path) as file,
+        ):
+            return read_embeddings(file, self.manifest.form)
+
+    def shards(self) -> list[str]:
+        return list(self.store.keys(f"{self.job}/output/"))
+
+    def lapse(self, batch: Batch) -> None:
+        """Let the lease on a batch run out now."""
+        leases = f"{job_key(batch.job)}:leases"
+        self.ledger.redis.zadd(leases, {field_of(batch.index, batch.rung): 1})
+
+    def take_over(self, batch: Batch) -> None:
+        """Let somebody else have a batch."""
+        self.lapse(batch)
+        self.ledger.expire_leases(batch.job)
+        self.claim(batch)
+
+    def claim(self, batch: Batch, owner: str = "other") -> Attempt:
+        attempt = self.ledger.claim(batch, owner=owner, weights="w")
+        assert attempt.claim is Claim.TAKEN
+        return attempt
+
+    def end_processes(self, batch: Batch, deaths: int) -> None:
+        """Let a batch end as many processes."""
+        for _ in range(deaths):
+            self.claim(batch)
+            self.ledger.release(batch, owner="other", why=Release.DIED)
+
+    def use_up_attempts(self, batch: Batch) -> None:
+        """Leave one attempt at a batch."""
+        for number in range(1, MAX_ATTEMPTS):
+            assert self.claim(batch).number == number
+            self.ledger.release(batch, owner="other")
+
+
+def run_first_rung(world: World, engine: FakeEngine) -> Batch:
+    """Run the first batch, of which rows are not finite; returns the message of its retry."""
+    world.runner(engine).run(world.manifest.batch(0))
+    engine.calls.clear()
+    world.store.written.clear()
+    return world.published.pop()
+
+
+def refuse(*_: object, **__: object) -> NoReturn:
+    raise RedisConnectionError("gone")
+
+
+def failure(world: World, batch: Batch, engine: FakeEngine | None = None) -> str:
+    """The error of a batch that failed, of which nothing is left."""
+    world.runner(engine).run(batch)
+    (result,) = world.results
+    assert (result.status, result.records, result.unstable) == (Status.FAILED, 0, ())
+    assert (result.next, result.stops_job, result.after) == (None, False, batch.after)
+    assert world.published == []
+    assert world.progress.count("batches_failed") == 1
+    assert world.progress.leased == 0
+    assert result.error is not None
+    return result.error
+
+
+def failing(error: Exception) -> FakeEngine:
+    def fail() -> NoReturn:
+        raise error
+
+    return FakeEngine(during=fail)
+
+
+class EndedError(BaseException):
+    """The process has ended."""
+
+
+def state_of(world: World) -> dict[str, bytes]:
+    """All that Redis holds."""
+    return everything(world.ledger)
