@@ -40,7 +40,8 @@ def portions(demands: Mapping[str, Demand], queued: int, mark: int) -> dict[str,
         A number for each job that gets any. Their sum and ``queued`` are no more than ``mark``.
     """
     found = {}
-    share = max(1, mark // max(1, len(demands)))  # or else many jobs would wait for each other
+    sharing = sum(bool(demand.waiting or demand.unpublished) for demand in demands.values())
+    share = max(1, mark // max(1, sharing))  # or else many jobs would wait for each other
     room, bulk = mark - queued, mark - mark // RESERVE - queued
     # Those with the least waiting first, should there not be enough for all.
     for job, demand in sorted(demands.items(), key=lambda item: item[1].waiting):

@@ -13,12 +13,13 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from common.broker import publish
+from common.errors import UserError
 from common.events import Event, EventKind
 from common.layout import closed_key, job_prefix
 from common.ledger import KEEPING_SECONDS, JobState, Ledger
 from common.manifest import Manifest
 from common.messages import Batch, Document
-from common.store import ObjectNotFoundError, Store
+from common.store import ObjectNotFoundError, Store, StoreError
 from producer.feeding import Feeder
 from producer.jobs import model_of, open_job
 from producer.lost import LostMessages
@@ -84,6 +85,8 @@ class Keeper:
         if now < self._next_step:
             return
         self._next_step = now + STEP_SECONDS
+        if self.only is not None:
+            self._find(self.only)  # who acts may be here for another job
         if not self._hold():
             return
         self._find_jobs()
@@ -96,6 +99,7 @@ class Keeper:
         self.feeder.feed(jobs)
         if self.keep is not None and now >= self._next_clean:
             self._next_clean = now + CLEAN_SECONDS
+            self._closed.clear()  # a job that was submitted again may have lost its mark
             self._delete_old(datetime.now(UTC) - self.keep)
 
     def stop(self) -> None:
@@ -115,9 +119,7 @@ class Keeper:
 
     def _find_jobs(self) -> None:
         """Go on with jobs in the store that Redis knows nothing of: it is new, or was emptied."""
-        if self.only is not None:
-            self._find(self.only)
-        elif self.ledger.is_new_to(self.store.url):
+        if self.only is None and self.ledger.is_new_to(self.store.url):
             for job in self.store.folders():
                 self._find(job)
             self.ledger.set_known(self.store.url)
@@ -125,9 +127,16 @@ class Keeper:
     def _find(self, job: str) -> None:
         if self.ledger.progress(job) is not None or self._read_closed(job) is not None:
             return
-        manifest = find_job(self.store, job)
-        if manifest is not None:
+        manifest = self._manifest(job)
+        if manifest is None:
+            return
+        try:
             left = open_job(self.store, self.ledger, self.feeder, manifest, hold=self._hold)
+        except UserError as error:
+            if not is_of_one_job(error):
+                raise
+            log.error("Job %s is left alone: %s", job, error)
+        else:
             log.warning("Redis did not know job %s: %d batches are to be done.", job, left)
 
     def _open_jobs(self) -> dict[str, Manifest]:
@@ -138,17 +147,32 @@ class Keeper:
         }
         # A job that was staged anew has another manifest under the same name.
         self._manifests = {
-            key: self._manifests[key] if key in self._manifests else find_job(self.store, key[0])
+            key: self._manifests[key] if key in self._manifests else self._manifest(*key)
             for key in jobs
         }
         over: dict[str, JobState] = {
             job: state for job, (state, _) in states.items() if state is not JobState.OPEN
         }
         for job, state in over.items():
-            if self._closed.get(job) is not state:
+            if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
                 self._close(job, state)
         self._closed = over
         return {job: manifest for (job, _), manifest in self._manifests.items() if manifest}
+
+    def _manifest(self, job: str, created: float | None = None) -> Manifest | None:
+        """A job's manifest; None if this store has no such job, or one of another time: another
+        store's job of the same name, or what is being submitted anew.
+        """
+        try:
+            manifest = find_job(self.store, job)
+        except UserError as error:
+            if not is_of_one_job(error):
+                raise
+            log.error("Job %s is left alone: %s", job, error)
+            return None
+        if manifest is None or created not in (None, manifest.created.timestamp()):
+            return None
+        return manifest
 
     # --- what was lost ------------------------------------------------------------------------
 
@@ -160,7 +184,7 @@ class Keeper:
         for index, rung, owner in expired:
             batch = manifest.batch(index) if rung is manifest.rung else retries.get((index, rung))
             if batch is not None:
-                worker = owner.rpartition("/")[0]
+                worker = owner.rpartition("/")[0] or None
                 self._note(EventKind.LEASE_LOST, batch, "its worker went away", worker)
                 publish(self.feeder.app, model_of(manifest), [batch])
 
@@ -181,8 +205,7 @@ class Keeper:
     def _close(self, job: str, state: JobState) -> None:
         """Note in the store that one of its jobs is not open, should Redis forget it."""
         there = self._read_closed(job)
-        ours = find_job(self.store, job) is not None
-        if ours and (there is None or there.state is not state):
+        if there is None or there.state is not state:
             closed = Closed(state=state, time=datetime.now(UTC))
             self.store.put(closed_key(job), closed.model_dump_json().encode())
 
@@ -194,9 +217,16 @@ class Keeper:
 
     def _delete_old(self, before: datetime) -> None:
         """Delete the jobs that were over by then, from the store and from Redis."""
+        states = self.ledger.states()
         for job in self.store.folders():
             closed = self._read_closed(job)
             if closed is not None and closed.time < before:
                 log.warning("Job %s is %s since %s: deleted.", job, closed.state, closed.time)
+                if job in states and self._manifest(job, states[job][1]):
+                    self.ledger.forget(job)
                 self.store.delete(job_prefix(job))
-                self.ledger.forget(job)
+
+
+def is_of_one_job(error: UserError) -> bool:
+    """Whether it is one job's objects that are to blame; else the store is away, for all jobs."""
+    return isinstance(error, ObjectNotFoundError) or not isinstance(error, StoreError)

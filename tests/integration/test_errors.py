@@ -1,12 +1,21 @@
 """What a user can get wrong: one clear message, exit code 2, no traceback, and nothing queued."""
 
 import gzip
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from common.events import DeadLetter, Event, EventKind
+from common.ledger import JobState
+from common.manifest import read_manifest
+from common.quarantine import Quarantine, add_to_quarantine
+from common.rungs import Rung
+from common.store import open_store
+from tests.support.jobs import failed, unstable
 from tests.support.processes import Fleet, clean_environment, run, run_producer, running_fleet
+from tests.support.shards import store_shard
 from tests.support.swift import S3Server
 
 GOOD = ">a\nMKTAYIAK\n"
@@ -128,7 +137,10 @@ def test_an_option_that_cannot_be_is_refused(fleet, tmp_path, options, message):
 
 
 def test_a_job_nobody_knows_is_said_to_be_unknown(fleet):
-    for command in (["status", "no"], ["watch", "no"], ["fetch", "no", "-o", "x.h5"]):
+    for command in (
+        *(["status", "no"], ["watch", "no"], ["fetch", "no", "-o", "x.h5"]),
+        *(["cancel", "no"], ["quarantine", "no"], ["retry", "no"], ["verify", "no"]),
+    ):
         assert "no job 'no'" in refused(fleet.producer(*command))
 
 
@@ -191,6 +203,29 @@ def test_a_worker_without_a_broker_says_what_to_start(tmp_path):
     assert "No Redis answers at redis://127.0.0.1:1/0" in refused(done)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics", "localhost"], "--metrics localhost: "),
+        (["--metrics", "127.0.0.1:99999"], "Give a free HOST:PORT, or '' for no metrics."),
+        (["--high-water", "0"], "--high-water"),
+        (["--keep-days", "-1"], "--keep-days"),
+        (["--store", "gs://b"], "s3://bucket/prefix"),
+    ],
+    ids=["no port", "no such port", "mark", "days", "store"],
+)
+def test_a_keeper_that_cannot_be_says_why_and_ends(fleet, options, message):
+    assert message in refused(fleet.producer("keeper", *options))
+
+
+def test_a_mark_in_the_environment_that_is_none_is_named(fleet, tmp_path):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    environment = {**fleet.environment, "VIRNUCPRO_HIGH_WATER": "many"}
+    done = run_producer("submit", tmp_path / "p.fasta", environment=environment)
+    assert "VIRNUCPRO_HIGH_WATER or --high-water: many is no whole number" in refused(done)
+    assert untouched(fleet)
+
+
 @pytest.mark.parametrize("options", [["--include"], ["--layers"], ["--layers", "-1", "-1"]])
 def test_a_form_that_names_nothing_or_something_twice_is_refused(fleet, tmp_path, options):
     (tmp_path / "p.fasta").write_text(GOOD)
@@ -208,3 +243,65 @@ def test_a_job_that_somebody_else_stages_is_left_to_them(fleet, tiny, examples):
     text = refused(fleet.producer("submit", examples, "--model", tiny))
     assert "is being submitted by another producer" in text
     assert any((store / first / "input").iterdir())
+
+
+# --- what went wrong with a job, and what can be done about it ----------------------------------
+
+
+@pytest.fixture
+def troubled(fleet, tmp_path) -> str:
+    """A job of which one batch failed, and of another a sequence has no embedding."""
+    (tmp_path / "p.fasta").write_text(">a\nMKTAYIAK\n>b\nGAVL\n")
+    model = "random:esm2_t6_8M_UR50D"
+    submit = ("submit", tmp_path / "p.fasta", "--model", model, "--batch-tokens", "10")
+    job = fleet.producer(*submit).stdout.strip()
+    store = open_store(fleet.store_url)
+    manifest = read_manifest(store, job)
+    fleet.ledger.complete(failed(manifest.batch(0)))
+    given_up = unstable(manifest.batch(1), 1, precision=Rung.FP32)
+    store_shard(store, manifest, 1, rows=[], precision=Rung.FP32)
+    add_to_quarantine(store, Quarantine(job=job, batch=1, rows=given_up.quarantined))
+    fleet.ledger.complete(given_up)
+    return job
+
+
+def test_sequences_without_an_embedding_are_listed_with_the_reason(fleet, troubled):
+    done = fleet.producer("quarantine", troubled)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("row 1 'r1' (10 letters): fp32: 3 NaN, 1 Inf, finite values from")
+    assert done.stderr == f"1 sequence of job {troubled} without an embedding.\n"
+
+
+def test_what_failed_is_tried_again_and_what_was_given_up_if_it_is_asked_for(fleet, troubled):
+    assert fleet.ledger.progress(troubled).finished
+    first = fleet.producer("retry", troubled)
+    assert first.returncode == 0, first.stderr
+    assert f"1 of 2 batches of job {troubled} are to be done." in first.stderr
+    assert fleet.ledger.progress(troubled).state is JobState.OPEN
+    second = fleet.producer("retry", troubled, "--quarantined")
+    assert f"2 of 2 batches of job {troubled} are to be done." in second.stderr
+    assert fleet.producer("quarantine", troubled).stdout == ""
+
+
+def test_a_job_s_latest_events_are_in_its_status(fleet, troubled):
+    for number in range(8):
+        event = Event(event=EventKind.RETRY, job=troubled, batch=number, detail=f"said {number}")
+        fleet.ledger.note(event)
+    shown = fleet.producer("status", troubled).stdout
+    assert re.findall(r"said (\d)", shown) == ["7", "6", "5", "4", "3"]
+    assert "… and 3 earlier events" in shown
+
+
+def test_dead_letters_are_listed_counted_and_forgotten(fleet):
+    for number in range(7):
+        fleet.ledger.bury(
+            DeadLetter(queue="m.fp16", worker="w", reason=f"no {number}", message="x")
+        )
+    lines = fleet.producer("dead-letters").stdout.splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == [f"no {n}" for n in range(7)][::-1]
+    overview = fleet.producer("status").stdout
+    assert re.findall(r"no (\d)", overview) == ["6", "5", "4", "3", "2"]
+    assert "7 messages that no worker could take" in overview
+    assert fleet.producer("dead-letters", "--clear").returncode == 0
+    assert fleet.producer("dead-letters").stdout == ""
+    assert "no worker could take" not in fleet.producer("status").stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from common.events import EventKind
 from common.layout import input_key
 from common.processes import start_dependent, stop
 from tests.support.processes import START_SECONDS, Fleet, is_ready, wait_until
@@ -59,7 +60,7 @@ def test_a_process_that_hangs_in_a_pack_ends_and_the_next_one_finishes_the_job(
     assert re.search(rf"^batch \d+ of {job} for \d+ s, launch for \d+ s:$", said, re.MULTILINE)
     assert "in hang_once" in said  # the stack
     assert f"exit code {EXIT_HUNG}" in said
-    assert "2" in fleet.ledger.redis.hvals(f"virnucpro:job:{job}:attempts")
+    assert EventKind.LEASE_LOST in {event.event for event in fleet.ledger.events(job)}
     assert fleet.ledger.progress(job).rows_done == 25
 
 

@@ -31,6 +31,11 @@ demands_of_jobs = st.dictionaries(
 marks = st.integers(1, 500)
 
 
+def share_of(demands: dict[str, Demand], mark: int) -> int:
+    """A job's, among those that have or want anything; it is never nothing."""
+    return max(1, mark // max(1, sum(demand != Demand(0, 0) for demand in demands.values())))
+
+
 @given(demands_of_jobs, counts, marks)
 def test_the_mark_is_never_passed(demands, queued, mark):
     assert queued + sum(portions(demands, queued, mark).values()) <= max(mark, queued)
@@ -45,7 +50,7 @@ def test_nobody_gets_more_than_is_left_of_the_job(demands, queued, mark):
 @given(demands_of_jobs, counts, marks)
 def test_nobody_gets_anything_while_one_with_less_waiting_is_left_short(demands, queued, mark):
     found = portions(demands, queued, mark)
-    share = max(1, mark // max(1, len(demands)))
+    share = share_of(demands, mark)
     for job in found:
         for other, demand in demands.items():
             if demand.waiting < demands[job].waiting:
@@ -55,7 +60,7 @@ def test_nobody_gets_anything_while_one_with_less_waiting_is_left_short(demands,
 
 @given(demands_of_jobs, counts, marks)
 def test_nobody_has_more_than_a_fair_share(demands, queued, mark):
-    share = max(1, mark // max(1, len(demands)))
+    share = share_of(demands, mark)
     for job, portion in portions(demands, queued, mark).items():
         assert demands[job].waiting + portion <= share
 
@@ -80,6 +85,11 @@ def test_a_job_gets_the_mark_but_for_a_reserve_which_is_for_the_next_one():
 def test_new_jobs_get_their_shares_as_far_as_the_mark_reaches():
     demands = {job: Demand(0, 10**6) for job in "abcd"}
     assert portions(demands, 0, 20_000) == {"a": 5000, "b": 5000, "c": 5000, "d": 3000}
+
+
+def test_jobs_that_are_all_with_the_workers_have_no_share():
+    demands = {str(job): Demand(0, 0) for job in range(1000)} | {"one": Demand(0, 1000)}
+    assert portions(demands, 0, 100) == {"one": 90}
 
 
 def test_what_a_small_job_does_not_want_is_not_kept_for_it():

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from common.alphabet import DNA, PROTEIN
-from common.broker import make_celery
+from common.broker import make_celery, publish
 from common.errors import UserError
 from common.ledger import Ledger, WorkerInfo
-from common.manifest import Manifest, OutputForm
+from common.manifest import Manifest, OutputForm, read_manifest
+from common.messages import Priority
 from common.modeltable import DNABERT_S, ESM2, MODELS, ModelSource
 from common.rungs import Rung
 from common.store import FileStore
@@ -23,11 +24,13 @@ from producer.cli import (
     worker_command,
 )
 from producer.feeding import Feeder
+from producer.jobs import model_of
 from producer.source import Source
 from producer.staging import Request, stage
 from producer.submit import UNKNOWN_MODEL, Hardware, report_input, stage_alone, submit
-from tests.support.jobs import manifest_of
+from tests.support.jobs import manifest_of, retry_after, unstable
 from tests.support.shards import store_shard
+from tests.support.staged import messages
 
 MODEL = "esm2_t6_8M_UR50D"
 
@@ -85,6 +88,41 @@ def test_another_option_is_another_job(proteins, change):
     request = request_of(proteins)
     assert request.fingerprint() == request_of(proteins).fingerprint()
     assert replace(request, **change).fingerprint() != request.fingerprint()
+
+
+def test_a_request_that_is_to_be_new_is_another_job_each_time(ledger, redis_url, store, proteins):
+    feeder, hardware = feeder_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    jobs = {
+        submit(
+            request_of(proteins, nonce=nonce), store, ledger, feeder, hardware=hardware, tokens=None
+        ).job
+        for nonce in (None, "one", "other", "one")
+    }
+    assert len(jobs) == 3
+    assert {job.rpartition("-")[0] for job in jobs} == {"p"}
+
+
+@pytest.mark.parametrize(
+    ("priority", "before"),
+    [(Priority.HIGH, "high."), (Priority.NORMAL, ""), (Priority.LOW, "low.")],
+)
+def test_a_priority_has_its_own_queues_for_retries_too_and_changes_no_output(
+    ledger, redis, redis_url, store, proteins, priority, before
+):
+    feeder, hardware = feeder_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    request = request_of(proteins, priority=priority)
+    assert request.fingerprint() == request_of(proteins).fingerprint()
+    manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+    assert read_manifest(store, manifest.job).priority is priority
+    queue = f"{before}{MODEL}.fp16"
+    assert messages(redis, queue) == [manifest.batch(0)]
+    result = unstable(manifest.batch(0))
+    ledger.complete(result)
+    retry = retry_after(manifest, result)
+    publish(feeder.app, model_of(manifest), [retry])
+    assert messages(redis, f"{queue}.selective_fp32") == [retry]
+    queues = ledger.progress(manifest.job).queues
+    assert queues[retry.rung] == f"{queue}.selective_fp32"
 
 
 def test_what_to_do_about_instability_changes_no_output_and_makes_no_other_job(proteins):
