@@ -20,7 +20,7 @@ LOOK_SECONDS, LOOK_SHARE = 5.0, 50
 
 #: Looks in a row at which a batch is missing before it counts as lost: between two steps of its way
 #: it is nowhere for a moment. Longer if a worker may still have its message.
-PATIENCE, PATIENCE_IN_FLIGHT = 3, 13
+PATIENCE, PATIENCE_IN_FLIGHT = 3, 7
 
 Place = tuple[str, int, Rung]
 
