@@ -27,10 +27,11 @@ from benchmarks.redisload import Load, Meter, machine
 from benchmarks.stores import OneRecordStore
 from common.broker import connect, make_celery
 from common.embedded_redis import redis_server
-from common.ledger import Ledger, Progress, job_key
+from common.ledger import Ledger, job_key
 from common.manifest import Manifest
 from common.modeltable import ModelSource
 from common.processes import end_of_log, end_with_parent
+from common.progress import Progress
 from common.signing import MessageKeys
 from producer.feeding import Feeder
 from producer.jobs import job_queue

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from common.batchfile import Record
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
 from common.manifest import OutputForm
 from common.modeltable import MODELS, ModelSource
+from common.progress import WorkerInfo
 from common.rungs import Rung
 from common.store import Store
 from tests.support.shards import embeddings_of

@@ -26,22 +26,21 @@ The store is the truth: a ledger that is gone can be built again from it.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.resources import files
 from itertools import chain
 from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
 from common.broker import KEY_PREFIX
+from common.claims import Attempt, Claim, Release, Trail
 from common.events import DeadLetter, Event
 from common.manifest import Manifest
 from common.messages import Batch, BatchResult, Document, retry_of
-from common.rungs import Rung, ladder
+from common.progress import JobState, Progress, WorkerInfo
+from common.rungs import Rung
 
 #: Seconds that a claim lasts without renewal, and between renewals.
 LEASE_SECONDS = 30
@@ -81,112 +80,6 @@ OnInstability = Literal["retry", "fail"]
 
 Field = str | int | float
 Flags = npt.NDArray[np.bool_]
-
-
-class Claim(StrEnum):
-    """What became of an attempt to take a batch."""
-
-    TAKEN = "taken"
-    DONE = "done"
-    HELD = "held"
-    CANCELLED = "cancelled"
-    STOPPED = "stopped"
-    OTHER_WEIGHTS = "other_weights"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What became of a claim, and what is known of earlier ones of the same batch and rung."""
-
-    claim: Claim
-    number: int = 0  # of this attempt, from 1
-    deaths: int = 0  # owners that went away without a word
-    lost_by: str = ""  # the owner whose lease had run out, if it is taken over from one
-
-
-class Release(StrEnum):
-    """Why a batch is given back."""
-
-    UNBEGUN = "unbegun"  # through no fault of its own: it is no attempt
-    FAILED = "failed"
-    DIED = "died"  # it ended its process
-
-
-class Trail(BaseModel):
-    """What is known of a batch that ends its processes: written before each row is computed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    deaths: int = 0  # of the batch until this was noted; 0: it was never computed row by row
-    row: int | None = None  # that is being computed, alone
-    ends: int = 0  # of processes that computed it row by row
-    blamed: dict[int, int] = {}  # rows that were being computed when one of these ended: how often
-
-
-class JobState(StrEnum):
-    OPEN = "open"
-    CANCELLED = "cancelled"
-    STOPPED = "stopped"  # by the first instability, where the user asked for it
-    FINISHED = "finished"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """A job's counters at one moment."""
-
-    job: str
-    state: JobState
-    model: str
-    queue: str
-    created: float
-    batches: int
-    records: int
-    tokens: int
-    published: int  # the job's first batches, that were sent to the queue
-    waiting: int  # of these, those that nobody has begun
-    leased: int
-    counts: dict[str, int]
-    weights: str | None
-
-    def count(self, name: str) -> int:
-        return self.counts.get(name, 0)
-
-    @property
-    def queues(self) -> dict[Rung, str]:
-        """The queues that the job's batches may be in, by rung."""
-        first, *higher = ladder(Rung(self.queue.rpartition(".")[2]))
-        return {first: self.queue} | {rung: f"{self.queue}.{rung}" for rung in higher}
-
-    @property
-    def batches_done(self) -> int:
-        return self.count("batches_done")
-
-    @property
-    def rows_by_precision(self) -> dict[str, int]:
-        rows = {str(rung): self.count(f"rows_{rung}") for rung in Rung}
-        return {rung: count for rung, count in rows.items() if count}
-
-    @property
-    def rows_done(self) -> int:
-        return sum(self.rows_by_precision.values())
-
-    @property
-    def finished(self) -> bool:
-        return self.state is JobState.FINISHED
-
-
-class WorkerInfo(BaseModel):
-    """What a worker process says of itself while it lives."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    model: str
-    weights: str | None  # None while they are loading
-    device: str
-    precision: Rung
-    queues: tuple[str, ...]
 
 
 class Ledger:

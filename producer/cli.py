@@ -15,10 +15,11 @@ from redis.exceptions import RedisError
 from common import __version__
 from common.broker import connect, make_celery, queue_name
 from common.errors import UserError
-from common.ledger import Ledger, OnInstability, WorkerInfo
+from common.ledger import Ledger, OnInstability
 from common.manifest import Include, OutputForm, ResidueDtype
 from common.messages import Priority
 from common.modeltable import DNABERT_S, ESM2, Family, ModelSource
+from common.progress import WorkerInfo
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
 from common.store import open_store

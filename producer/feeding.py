@@ -7,10 +7,11 @@ import numpy as np
 from celery import Celery
 
 from common.broker import publish
-from common.ledger import JobState, Ledger, Progress
+from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import Batch
 from common.modeltable import ModelSource
+from common.progress import JobState, Progress
 
 #: So many of a job's first batches go before all that waits: a small job is not to wait for a
 #: large one.

@@ -16,9 +16,10 @@ from common.broker import publish
 from common.errors import UserError
 from common.events import Event, EventKind
 from common.layout import closed_key, job_prefix
-from common.ledger import KEEPING_SECONDS, JobState, Ledger
+from common.ledger import KEEPING_SECONDS, Ledger
 from common.manifest import Manifest
 from common.messages import Batch, Document
+from common.progress import JobState
 from common.store import ObjectNotFoundError, Store, StoreError
 from producer.feeding import Feeder
 from producer.jobs import model_of, open_job

@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 from common.broker import connect, make_celery
 from common.errors import UserError
 from common.events import log_event
-from common.ledger import JobState, Ledger, OnInstability, Progress
+from common.ledger import Ledger, OnInstability
 from common.manifest import Manifest
+from common.progress import JobState, Progress
 from common.settings import Settings
 from common.store import Store, StoreError, open_store
 from producer.console import console, counted, print_line, say

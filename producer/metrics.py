@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from common.errors import UserError
-from common.ledger import JobState, Ledger, Progress
+from common.ledger import Ledger
+from common.progress import JobState, Progress
 from producer.keeper import Keeper
 from producer.watch import Speed
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from common.alphabet import ALPHABETS
 from common.errors import UserError
-from common.ledger import STAGING_SECONDS, Ledger, WorkerInfo
+from common.ledger import STAGING_SECONDS, Ledger
 from common.manifest import Manifest
 from common.modeltable import MODELS, ModelSpec, resolve_layers
+from common.progress import WorkerInfo
 from common.store import Store, check_writable
 from producer.batches import Budget, batch_tokens
 from producer.console import console, counted, say

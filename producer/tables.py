@@ -8,9 +8,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from common.events import DeadLetter, Event
-from common.ledger import Progress, WorkerInfo
 from common.messages import BatchResult, Status
 from common.modeltable import ModelSource
+from common.progress import Progress, WorkerInfo
 from common.rungs import NEXT_RUNG, Rung
 from producer.console import counted
 

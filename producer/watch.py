@@ -11,8 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from common.errors import UserError
 from common.events import Event
-from common.ledger import JobState, Ledger, WorkerInfo
-from common.ledger import Progress as JobProgress
+from common.ledger import Ledger
+from common.progress import JobState, WorkerInfo
+from common.progress import Progress as JobProgress
 from common.store import StoreError
 from producer.console import say
 from producer.tables import problems

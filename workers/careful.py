@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from common.batchfile import Record
-from common.ledger import Trail
+from common.claims import Trail
 from common.manifest import OutputForm
 from common.messages import Instability
 from common.rungs import Rung

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from common.ledger import RENEW_SECONDS, Ledger, WorkerInfo
+from common.ledger import RENEW_SECONDS, Ledger
 from common.messages import Batch
+from common.progress import WorkerInfo
 
 log = logging.getLogger(__name__)
 

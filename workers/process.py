@@ -19,9 +19,10 @@ from redis.exceptions import RedisError
 
 from common.broker import EMBED_TASK, connect, make_celery, publish, queue_name, redis_client
 from common.errors import UserError
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
 from common.messages import Batch, Priority
 from common.modeltable import ModelSource
+from common.progress import WorkerInfo
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
 from common.batchfile import Record, decode_batch
+from common.claims import Attempt, Claim, Release, Trail
 from common.errors import UserError
 from common.events import Event, EventKind, log_event
-from common.ledger import LEASE_SECONDS, Attempt, Claim, Ledger, Release, Trail
+from common.ledger import LEASE_SECONDS, Ledger
 from common.manifest import Manifest, OutputForm, read_manifest
 from common.messages import Batch, BatchResult, Instability, Status, retry_of
 from common.quarantine import Quarantine, add_to_quarantine
 from common.retries import backoff
-from common.rungs import NEXT_RUNG
 from common.store import Store, StoreError
 from workers import watchdog
 from workers.careful import (
@@ -35,6 +35,7 @@ from workers.careful import (
 )
 from workers.engine import DeviceLostError, Engine, Outcome
 from workers.heartbeat import Heartbeat
+from workers.results import counted_rows, failure_of, result_of, summary, with_history
 from workers.shards import write_shard
 from workers.stability import describe_instability
 
@@ -242,17 +243,17 @@ class BatchRunner:
         except StoreError as error:
             if attempt.number < MAX_ATTEMPTS:
                 self._give_back(batch, owner, attempt, error)
-            return self._failure(batch, error)
+            return failure_of(batch, self.name, error)
         except DeviceLostError as error:
             self.ledger.release(batch, owner=owner, why=Release.DIED)
             self.end_process(error)
         except (NotOursError, RedisError):
             raise
         except UserError as error:
-            return self._failure(batch, error)
+            return failure_of(batch, self.name, error)
         except Exception as error:
             log.exception("Batch %d of %s failed.", batch.index, batch.job)
-            return self._failure(batch, error)
+            return failure_of(batch, self.name, error)
 
     def _give_back(self, batch: Batch, owner: str, attempt: Attempt, error: Exception) -> NoReturn:
         """Let it be tried again after a while, as what failed may take longer to be mended."""
@@ -267,16 +268,6 @@ class BatchRunner:
         log.critical("The device is lost (%s): this process ends, the next one begins.", error)
         os._exit(EXIT_DEVICE_LOST)
 
-    def _failure(self, batch: Batch, error: Exception) -> BatchResult:
-        # What was written for the user speaks for itself.
-        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return BatchResult(**self._place(batch), status=Status.FAILED, error=text)
-
-    def _place(self, batch: Batch) -> dict[str, Any]:
-        """What every result of a batch has."""
-        fields = {"job", "index", "rung", "after", "created"}
-        return {**batch.model_dump(include=fields), "worker": self.name}
-
     def _embed(
         self, batch: Batch, owner: str, attempt: Attempt, earlier: Mapping[int, Instability]
     ) -> BatchResult:
@@ -290,25 +281,15 @@ class BatchRunner:
         if not (self.heartbeat.is_sure(owner) or self.ledger.renew(batch, owner=owner)):
             raise NotOursError
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
-        after = NEXT_RUNG[outcome.precision]
-        result = BatchResult(
-            **self._place(batch),
-            status=status_of(outcome, poison),
-            precision=outcome.precision,
-            records=len(outcome.embeddings),
-            tokens=outcome.tokens,
-            seconds=outcome.seconds,
-            unstable=outcome.unstable,
-            next=after if outcome.unstable else None,
-            poisoned=describe_poison(poison, form),
-            stops_job=bool(outcome.unstable) and self.ledger.stops_at_instability(batch.job),
-        )
+        stops = bool(outcome.unstable) and self.ledger.stops_at_instability(batch.job)
+        poisoned = describe_poison(poison, form)
+        result = result_of(batch, self.name, outcome, poisoned, stops_at_instability=stops)
         with watchdog.stage("write", STORE_SECONDS):
             if result.quarantined:
                 self._put_on_record(batch, result.quarantined)
             if outcome.unstable:
                 where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
-                log.warning("%s", describe_instability(where, outcome.unstable, after))
+                log.warning("%s", describe_instability(where, outcome.unstable, result.next))
             loaded = self.engine.loaded
             self._retrying(lambda: write_shard(self.store, batch, form, loaded, outcome))
         return result
@@ -396,40 +377,3 @@ class BatchRunner:
     def _stop_if_asked(self) -> None:
         if self.stopping.is_set():
             raise GiveBackError("this worker is stopping")
-
-
-def status_of(outcome: Outcome, poison: Sequence[Record]) -> Status:
-    if outcome.unstable:
-        return Status.NUMERICAL_INSTABILITY
-    return Status.POISONED if poison else Status.OK
-
-
-def counted_rows(rows: Sequence[Instability]) -> str:
-    """How many rows, and which is the first."""
-    more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
-    return f"{rows[0]}{more}"
-
-
-def summary(result: BatchResult) -> str:
-    if result.status is Status.FAILED:
-        return f"failed, {result.error}"
-    unstable = ""
-    if result.unstable:
-        where = "quarantined" if result.next is None else f"on to {result.next}"
-        unstable = f", {len(result.unstable):,} not finite: {where}"
-    return (
-        f"{result.records:,} sequences in {result.precision}, {result.tokens:,} tokens in "
-        f"{result.seconds:.2f} s{unstable}"
-    )
-
-
-def with_history(
-    unstable: Iterable[Instability], earlier: Mapping[int, Instability]
-) -> tuple[Instability, ...]:
-    """What was seen of each row, at earlier rungs too."""
-    return tuple(
-        bad.model_copy(update={"seen": earlier[bad.row].seen | bad.seen})
-        if bad.row in earlier
-        else bad
-        for bad in unstable
-    )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.broker import KEY_PREFIX
-from common.ledger import Progress
 from common.processes import start_dependent, stop
+from common.progress import Progress
 from tests.support.processes import Fleet, Worker, wait_until
 from tests.support.results import load
 

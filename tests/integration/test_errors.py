@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.events import DeadLetter, Event, EventKind
-from common.ledger import JobState
 from common.manifest import read_manifest
+from common.progress import JobState
 from common.quarantine import Quarantine, add_to_quarantine
 from common.rungs import Rung
 from common.store import open_store

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from common.broker import KEY_PREFIX
-from common.ledger import Progress
+from common.progress import Progress
 from common.rungs import PRECISION_CODES, Rung
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY

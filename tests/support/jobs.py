@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from common.ledger import JobState, Progress
 from common.manifest import InputReport, Manifest, OutputForm
 from common.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
+from common.progress import JobState, Progress
 from common.rungs import NEXT_RUNG, Rung
 
 #: Of every record of a job that is not told otherwise.

@@ -2,9 +2,11 @@
 
 from collections import Counter
 
-from common.ledger import Attempt, Claim, JobState, OnInstability, Release, Trail
+from common.claims import Attempt, Claim, Release, Trail
+from common.ledger import OnInstability
 from common.manifest import Manifest
 from common.messages import Batch, BatchResult, Status
+from common.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import retry_after
 

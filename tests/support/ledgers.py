@@ -1,8 +1,10 @@
 """A small job in a ledger on a real Redis, and what its workers do to it."""
 
-from common.ledger import Attempt, Claim, Ledger, Progress, field_of, job_key
+from common.claims import Attempt, Claim
+from common.ledger import Ledger, field_of, job_key
 from common.manifest import Manifest
 from common.messages import Batch
+from common.progress import Progress
 from common.rungs import Rung
 from tests.support.jobs import manifest_of, retry_after, unstable
 

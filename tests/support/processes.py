@@ -15,8 +15,9 @@ import psutil
 from redis import Redis
 
 from common.embedded_redis import redis_server
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
 from common.processes import start_dependent, stop
+from common.progress import WorkerInfo
 
 START_SECONDS = 90
 

@@ -9,10 +9,12 @@ from redis import Redis
 from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
 from common.broker import KEY_PREFIX
+from common.claims import Claim
 from common.layout import shard_key
-from common.ledger import Claim, Ledger, OnInstability, Progress, field_of, job_key
+from common.ledger import Ledger, OnInstability, field_of, job_key
 from common.manifest import OutputForm
 from common.messages import Batch, BatchResult, Instability, NonFinite
+from common.progress import Progress
 from common.quarantine import Quarantine, add_to_quarantine
 from common.rungs import Rung
 from common.store import FileStore

@@ -12,12 +12,14 @@ from typing import Any, NoReturn
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.batchfile import Record
+from common.claims import Attempt, Claim, Release
 from common.events import Event
 from common.layout import shard_key
-from common.ledger import Attempt, Claim, Ledger, Progress, Release, WorkerInfo, field_of, job_key
+from common.ledger import Ledger, field_of, job_key
 from common.manifest import Manifest, OutputForm
 from common.messages import Batch, BatchResult, Instability, NonFinite, Status
 from common.modeltable import MODELS, ModelSource
+from common.progress import Progress, WorkerInfo
 from common.rungs import PRECISION_CODES, Rung
 from common.shard import Embeddings, open_embedding_file, read_embeddings
 from common.store import FileStore, StoreError

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.batchfile import Record
-from common.ledger import Trail
+from common.claims import Trail
 from common.manifest import OutputForm
 from common.messages import Instability
 from common.rungs import PRECISION_CODES, Rung

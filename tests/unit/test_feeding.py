@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from common.broker import KEY_PREFIX, make_celery, publish
-from common.ledger import Claim, Ledger
+from common.claims import Claim
+from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import Batch
 from producer.feeding import HEAD_START, RESERVE, Demand, Feeder, portions

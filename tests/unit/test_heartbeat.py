@@ -13,8 +13,9 @@ from redis import Redis
 
 from common.broker import connect, redis_client
 from common.embedded_redis import redis_server
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
 from common.messages import Batch
+from common.progress import WorkerInfo
 from common.rungs import Rung
 from tests.support.jobs import manifest_of
 from tests.support.processes import wait_until

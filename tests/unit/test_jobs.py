@@ -5,10 +5,12 @@ import json
 import pytest
 
 from common.broker import KEY_PREFIX
+from common.claims import Claim
 from common.errors import UserError
 from common.layout import input_key, output_prefix, quarantine_key, shard_key
-from common.ledger import Claim, Flags, JobState, Ledger, Progress
+from common.ledger import Flags, Ledger
 from common.messages import BatchResult, Status
+from common.progress import JobState, Progress
 from common.quarantine import read_quarantine
 from common.rungs import Rung
 from common.store import StoreError

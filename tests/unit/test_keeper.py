@@ -7,10 +7,11 @@ import pytest
 from redis.exceptions import RedisError
 
 from common.broker import KEY_PREFIX
+from common.claims import Claim
 from common.events import Event, EventKind
 from common.layout import closed_key, input_key, manifest_key
-from common.ledger import Claim, JobState
 from common.manifest import Manifest, write_manifest
+from common.progress import JobState
 from common.rungs import Rung
 from common.store import FileStore, StoreError
 from producer import keeper

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.broker import KEY_PREFIX, publish
-from common.ledger import JobState, job_key
+from common.ledger import job_key
 from common.messages import Batch
+from common.progress import JobState
 from common.rungs import Rung
 from producer.jobs import job_queue, model_of
 from producer.lost import LOOK_SECONDS, PATIENCE, PATIENCE_IN_FLIGHT, LostMessages, place_of

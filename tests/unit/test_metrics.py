@@ -13,7 +13,8 @@ from redis.retry import Retry
 from common.broker import KEY_PREFIX
 from common.errors import UserError
 from common.events import DeadLetter
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
+from common.progress import WorkerInfo
 from common.rungs import Rung
 from producer.keeper import Keeper
 from producer.metrics import FleetCollector, serve_metrics

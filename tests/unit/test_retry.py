@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from common.layout import quarantine_key, shard_key
-from common.ledger import JobState
 from common.messages import BatchResult, Instability, Status
+from common.progress import JobState
 from common.quarantine import read_quarantine
 from common.rungs import Rung
 from producer.retry import quarantined_rows, retry_quarantined

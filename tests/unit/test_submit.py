@@ -9,10 +9,11 @@ import pytest
 from common.alphabet import DNA, PROTEIN
 from common.broker import make_celery, publish
 from common.errors import UserError
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
 from common.manifest import Manifest, OutputForm, read_manifest
 from common.messages import Priority
 from common.modeltable import DNABERT_S, ESM2, MODELS, ModelSource
+from common.progress import WorkerInfo
 from common.rungs import Rung
 from common.store import FileStore
 from producer.batches import Budget

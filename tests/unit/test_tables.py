@@ -7,10 +7,11 @@ from rich.console import Console
 
 from common.broker import queue_name
 from common.events import DeadLetter, Event, EventKind
-from common.ledger import JobState, Ledger, Progress, WorkerInfo
+from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import BatchResult
 from common.modeltable import ModelSource
+from common.progress import JobState, Progress, WorkerInfo
 from common.rungs import Rung, served_steps
 from producer.finish import report_failures, report_quarantined
 from producer.tables import (

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from common.errors import UserError
 from common.events import Event, EventKind
-from common.ledger import JobState, Progress, WorkerInfo
+from common.progress import JobState, Progress, WorkerInfo
 from common.rungs import Rung
 from common.store import StoreError
 from producer import watch

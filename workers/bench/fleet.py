@@ -18,10 +18,11 @@ from common.broker import connect, make_celery, publish, queue_name
 from common.embedded_redis import redis_server
 from common.errors import UserError
 from common.layout import input_key
-from common.ledger import Ledger, Progress
+from common.ledger import Ledger
 from common.manifest import InputReport, Manifest, OutputForm, write_manifest
 from common.modeltable import ModelSource, ModelSpec
 from common.processes import end_of_log, start_dependent, stop
+from common.progress import Progress
 from common.rungs import Rung
 from common.settings import Settings
 from common.store import Store, open_store

@@ -2,7 +2,9 @@
 
 import pytest
 
-from common.ledger import LEASE_SECONDS, Attempt, Claim, JobState, Ledger, Release, Trail, job_key
+from common.claims import Attempt, Claim, Release, Trail
+from common.ledger import LEASE_SECONDS, Ledger, job_key
+from common.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import ok
 from tests.support.ledgers import (

@@ -7,9 +7,11 @@ from threading import Barrier
 import pytest
 
 from common.broker import queue_name
-from common.ledger import Attempt, Claim, JobState, Ledger
+from common.claims import Attempt, Claim
+from common.ledger import Ledger
 from common.manifest import Manifest
 from common.modeltable import ModelSource
+from common.progress import JobState
 from common.rungs import Rung, ladder
 from tests.support.jobs import TOKENS_PER_RECORD, failed, manifest_of, ok, retry_after, unstable
 from tests.support.ledgers import (

@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.ledger import Claim, JobState
+from common.claims import Claim
+from common.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import TOKENS_PER_RECORD, failed, ok, retry_after, unstable
 from tests.support.ledgers import (

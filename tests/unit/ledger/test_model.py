@@ -20,9 +20,11 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from common.ledger import SCRIPTS, Ledger, OnInstability, Progress, Release, Trail, job_key
+from common.claims import Release, Trail
+from common.ledger import SCRIPTS, Ledger, OnInstability, job_key
 from common.ledger import place_of as place_of_field
 from common.messages import Batch, BatchResult, Status
+from common.progress import Progress
 from common.rungs import Rung, ladder
 from tests.support.jobs import failed, manifest_of, ok, poisoned, unstable
 from tests.support.ledger_model import JobModel, Place, place_of

@@ -4,13 +4,8 @@ import pytest
 
 from common.broker import KEY_PREFIX
 from common.events import DeadLetter, Event, EventKind
-from common.ledger import (
-    KEEPING_SECONDS,
-    LOOKED_AT_TOGETHER,
-    WORKER_TTL_SECONDS,
-    Ledger,
-    WorkerInfo,
-)
+from common.ledger import KEEPING_SECONDS, LOOKED_AT_TOGETHER, WORKER_TTL_SECONDS, Ledger
+from common.progress import WorkerInfo
 from common.rungs import Rung
 from tests.support.ledgers import (
     BATCH,

@@ -2,7 +2,9 @@
 
 import pytest
 
-from common.ledger import Attempt, Claim, JobState, Ledger, Release, Trail, job_key
+from common.claims import Attempt, Claim, Release, Trail
+from common.ledger import Ledger, job_key
+from common.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import failed, ok, poisoned, retry_after, unstable
 from tests.support.ledgers import BATCH, MANIFEST, OTHER, everything, progress_of, take

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from common.ledger import Claim, JobState
+from common.claims import Claim
+from common.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import (
     TOKENS_PER_RECORD,

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from common.ledger import Claim, JobState
+from common.claims import Claim
+from common.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import manifest_of, ok, retry_after, unstable
 from tests.support.ledgers import (

@@ -21,7 +21,7 @@ from tests.support.worlds import (
     refuse,
 )
 from workers.heartbeat import Heartbeat
-from workers.tasks import summary
+from workers.results import summary
 
 # --- a batch of which everything is finite -------------------------------------------------------
 

@@ -5,8 +5,9 @@ import logging
 import pytest
 
 from common.errors import UserError
-from common.ledger import JobState, job_key
+from common.ledger import job_key
 from common.messages import Batch
+from common.progress import JobState
 from tests.support.jobs import ok
 from tests.support.worlds import FP16, FP32, FakeEngine, World, state_of
 from workers.tasks import FIRST_PAUSE, LEAVE_SECONDS, GiveBackError

@@ -8,8 +8,9 @@ from redis.exceptions import RedisError
 
 from common.errors import UserError
 from common.layout import input_key, manifest_key
-from common.ledger import LEASE_SECONDS, JobState
+from common.ledger import LEASE_SECONDS
 from common.messages import BatchResult, Status
+from common.progress import JobState
 from common.quarantine import read_quarantine
 from tests.support.worlds import (
     FP16,

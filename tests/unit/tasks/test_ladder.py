@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from common.layout import quarantine_key, shard_key
-from common.ledger import JobState
 from common.messages import BatchResult, Status, retry_of
+from common.progress import JobState
 from common.quarantine import read_quarantine
 from common.rungs import PRECISION_CODES
 from common.shard import open_embedding_file, read_embeddings
