@@ -34,12 +34,14 @@ from common.manifest import Manifest, OutputForm
 from common.modeltable import MODELS, ModelSource
 from common.rungs import Rung
 from producer.batches import batch_tokens
+from producer.feeding import Feeder
 from producer.fetch import fetch
-from producer.jobs import LostWork, job_queue
+from producer.jobs import job_queue
+from producer.keeper import STEP_SECONDS, Keeper
 from producer.source import Source
 from producer.staging import Request
 from producer.submit import Hardware, submit
-from producer.watch import Speed, look
+from producer.watch import POLL_SECONDS, Speed, look
 from workers.process import THREADS, consume
 from workers.watchdog import Watchdog
 
@@ -105,6 +107,9 @@ FORM = OutputForm(max_residues=1022)
 #: Workers that ``producer watch`` finds; looks and beats; messages published.
 WATCHED_WORKERS, TIMES, MESSAGES = 64, 200, 10_000
 
+#: Messages that may wait: the whole job.
+HIGH_WATER = 100_000
+
 #: For which a worker without work, and Redis without a worker, are watched.
 IDLE_SECONDS = 20.0
 
@@ -118,7 +123,7 @@ def measure(batches: int) -> Costs:
             store = CountingStore(Path(folder, "store"))
             alone = idle_load(redis)
             manifest, found = measure_producer(redis, url, store, Path(folder), batches)
-            found |= measure_ledger(redis, url, manifest)
+            found |= measure_ledger(redis, url, store, manifest)
             found |= measure_worker(redis, url, store, manifest)
             started = time.perf_counter()
             fetch(store, manifest, Path(folder, "embeddings.h5"))
@@ -155,7 +160,14 @@ def measure_producer(
     app = make_celery(url, [])
     meter = Meter(redis)
     hardware = Hardware(on_gpu=True, workers=1)
-    manifest = submit(request, store, Ledger(redis), app, hardware=hardware, tokens=budget)
+    manifest = submit(
+        request,
+        store,
+        Ledger(redis),
+        Feeder(Ledger(redis), app, HIGH_WATER),
+        hardware=hardware,
+        tokens=budget,
+    )
     found = {
         "submit": meter.load(manifest.batches),
         "stage_writes": len(store.written) / manifest.batches,
@@ -171,10 +183,13 @@ def measure_producer(
     return manifest, found
 
 
-def measure_ledger(redis: Redis, url: str, manifest: Manifest) -> dict[str, Any]:
+def measure_ledger(
+    redis: Redis, url: str, store: CountingStore, manifest: Manifest
+) -> dict[str, Any]:
     """A worker's beats, and looks at the job while many workers are there."""
     ledger = Ledger(redis)
-    lost_work = LostWork(ledger, make_celery(url, []), manifest)
+    feeder = Feeder(ledger, make_celery(url, []), HIGH_WATER)
+    keeper = Keeper(store, ledger, feeder, only=manifest.job)
     held = [(manifest.batch(index), f"owner/{index}") for index in range(THREADS)]
     for index in range(WATCHED_WORKERS):
         ledger.announce(WORKER.model_copy(update={"name": f"{WORKER.name}{index}"}))
@@ -186,9 +201,11 @@ def measure_ledger(redis: Redis, url: str, manifest: Manifest) -> dict[str, Any]
         for batch, owner in held:
             ledger.renew(batch, owner=owner)
     heartbeat, meter = meter.load(TIMES), Meter(redis)
-    for _ in range(TIMES):
+    for number in range(TIMES):
         look(ledger, manifest.job, Speed(), lambda *_: None)
-        lost_work.look()
+        if number % round(STEP_SECONDS / POLL_SECONDS) == 0:
+            keeper.next_step = 0.0  # is now
+            keeper.step()
     watch = meter.load(TIMES)
     for batch, owner in held:
         ledger.release(batch, owner=owner)

@@ -73,7 +73,7 @@ class Keeper:
         self.acting = False
         self._manifests: dict[tuple[str, float], Manifest | None] = {}
         self._closed: dict[str, JobState] = {}
-        self._next_step = self._next_hold = self._next_clean = 0.0
+        self.next_step = self._next_hold = self._next_clean = 0.0
 
     def step(self) -> None:
         """Do what there is to do, if it is time to and no other keeper does it.
@@ -83,9 +83,9 @@ class Keeper:
             StoreError: the store is.
         """
         now = time.monotonic()
-        if now < self._next_step:
+        if now < self.next_step:
             return
-        self._next_step = now + STEP_SECONDS
+        self.next_step = now + STEP_SECONDS
         if self.only is not None:
             self._find(self.only)  # who acts may be here for another job
         if not self._hold():

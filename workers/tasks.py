@@ -3,7 +3,6 @@
 import logging
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -150,13 +149,13 @@ class BatchRunner:
         """Release a claim once the ledger answers, or let it run out: given back while it stands, a
         batch would be dropped as held by another.
         """
-        deadline = time.monotonic() + LEASE_SECONDS
-        while time.monotonic() < deadline and not self.stopping.is_set():
+        for _ in range(LEASE_SECONDS):
             try:
                 self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
                 return
             except RedisError:
-                self.stopping.wait(1)
+                if self.stopping.wait(1):
+                    return
 
     def _run(self, batch: Batch, owner: str, attempt: Attempt) -> BatchResult | None:
         """The result of a batch that is ours, which the ledger has then; None if none is wanted."""

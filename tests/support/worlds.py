@@ -154,6 +154,13 @@ class Runner(BatchRunner):
         self.stopping = Impatient()
 
 
+class UnsureHeartbeat(Heartbeat):
+    """Of a batch that takes so long that its claim may have run out."""
+
+    def is_sure(self, owner: str) -> bool:
+        return False
+
+
 @dataclass
 class World:
     """An open job, and all that a worker needs for it."""
@@ -168,7 +175,7 @@ class World:
             "store": self.store,
             "ledger": self.ledger,
             "engine": engine or FakeEngine(),
-            "heartbeat": Heartbeat(self.ledger, WORKER),  # not started
+            "heartbeat": UnsureHeartbeat(self.ledger, WORKER),  # not started
             "publish": self.published.append,
             "name": "a",
         }
@@ -241,6 +248,20 @@ def run_first_rung(world: World, engine: FakeEngine) -> Batch:
     engine.calls.clear()
     world.store.written.clear()
     return world.published.pop()
+
+
+def refuse_times(times: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call that Redis refuses so often before it does it."""
+    left = times
+
+    def maybe(*args: object, **options: object) -> Any:
+        nonlocal left
+        if left:
+            left -= 1
+            refuse()
+        return call(*args, **options)
+
+    return maybe
 
 
 def refuse(*_: object, **__: object) -> NoReturn:

@@ -55,7 +55,7 @@ def kept(keeper_of) -> Iterator[Keeper]:
 def step(keeper: Keeper, times: int = 1) -> None:
     """Do a step now, however soon after the last."""
     for _ in range(times):
-        keeper._next_step = keeper._next_hold = keeper.lost_messages._next_look = 0
+        keeper.next_step = keeper._next_hold = keeper.lost_messages._next_look = 0
         keeper.step()
 
 

@@ -20,7 +20,7 @@ from benchmarks.scaling import (
     table,
     typical_batch,
 )
-from benchmarks.stubs import CountingStore
+from benchmarks.stores import CountingStore
 from common.manifest import OutputForm
 from common.modeltable import MODELS
 from common.store.s3 import PART_BYTES

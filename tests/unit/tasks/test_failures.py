@@ -17,18 +17,22 @@ from tests.support.worlds import (
     FP32,
     ROWS,
     SELECTIVE,
+    WORKER,
     EndedError,
     FakeEngine,
     failing,
     failure,
     refuse,
+    refuse_times,
     run_first_rung,
 )
 from workers.engine import DeviceLostError
+from workers.heartbeat import Heartbeat
 from workers.tasks import (
     EXIT_DEVICE_LOST,
     FIRST_PAUSE,
     LEDGER_RETRIES,
+    STORE_PAUSE,
     STORE_RETRIES,
     GiveBackError,
 )
@@ -55,7 +59,7 @@ def test_a_store_that_fails_for_a_while_is_asked_again(world, batch, action, cap
     world.store.failures[action] = TRIES - 1
     runner = world.runner(engine_that_writes_everything())
     runner.run(batch)
-    assert_within(runner.stopping.waits, [FIRST_PAUSE, 2 * FIRST_PAUSE])
+    assert_within(runner.stopping.waits, [STORE_PAUSE, 2 * STORE_PAUSE])
     assert re.search(rf"did not {action}\. Trying again in [012]\.\d s\.", caplog.text)
     assert world.progress.batches_done == 1
     assert world.progress.count("batches_failed") == 0
@@ -173,25 +177,49 @@ def test_a_batch_that_could_not_be_claimed_goes_back_at_once(world, batch, monke
     assert world.store.written == []
 
 
-@pytest.mark.parametrize("call", ["result", "renew", "stops_at_instability", "complete"])
-def test_a_batch_goes_back_when_its_lease_is_over_if_the_ledger_is_gone(world, monkeypatch, call):
+CALLS = ["result", "renew", "stops_at_instability", "complete"]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_batch_is_let_go_once_the_ledger_answers_again(world, monkeypatch, call):
     """Before, it would be dropped as held by another; after, whoever takes it can claim it."""
     bad = {0: [FP16, SELECTIVE]}
     retry = run_first_rung(world, FakeEngine(bad))
     runner = world.runner(FakeEngine(bad))
     with monkeypatch.context() as patch:
         patch.setattr(world.ledger, call, refuse)
+        patch.setattr(world.ledger, "release", refuse_times(3, world.ledger.release))
         with pytest.raises(GiveBackError, match="the ledger did not answer: gone"):
             runner.run(retry)
-    *retries, last = runner.stopping.waits
+    retries, looks = runner.stopping.waits[:-3], runner.stopping.waits[-3:]
     assert_within(retries, [1, 2, 4, 8, 8] if call == "complete" else [])
-    assert last == LEASE_SECONDS
+    assert looks == [1, 1, 1]
     assert world.published == []
     assert world.progress.count("batches_at_selective_fp32") == 0
-    world.lapse(retry)
     world.runner(FakeEngine(bad)).run(retry)
     assert world.progress.count("batches_at_selective_fp32") == 1
     assert [(b.rung, b.records) for b in world.published] == [(FP32, 1)]
+
+
+def test_a_batch_goes_back_when_its_lease_is_over_if_the_ledger_stays_away(
+    world, batch, monkeypatch
+):
+    runner = world.runner()
+    with monkeypatch.context() as patch:
+        for call in ("renew", "release"):
+            patch.setattr(world.ledger, call, refuse)
+        with pytest.raises(GiveBackError, match="the ledger did not answer: gone"):
+            runner.run(batch)
+    assert runner.stopping.waits == [1] * LEASE_SECONDS
+    world.lapse(batch)
+    world.runner().run(batch)
+    assert world.progress.batches_done == 1
+
+
+def test_a_claim_that_cannot_have_run_out_is_not_asked_for_again(world, batch, monkeypatch):
+    monkeypatch.setattr(world.ledger, "renew", refuse)
+    world.runner(heartbeat=Heartbeat(world.ledger, WORKER)).run(batch)
+    assert world.progress.batches_done == 1
 
 
 def test_a_result_that_was_counted_but_not_answered_is_not_computed_again(
