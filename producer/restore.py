@@ -16,7 +16,8 @@ from common.store import Store
 
 log = logging.getLogger(__name__)
 
-#: Batches that are read at once: a store far away answers each after its own while.
+#: Batches that are read and reported at once: a store or a Redis far away answers each after its
+#: own while.
 BATCHES_AHEAD = 16
 
 
@@ -38,13 +39,12 @@ def restore(
         hold: is called for each, as there may be many.
     """
 
-    def read(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> list[tuple[BatchResult, str]]:
-        return results_of_batch(store, manifest, *batch)
-
-    for results in map_ahead(read, stored.items(), BATCHES_AHEAD):
-        for result, weights in results:
+    def report(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> None:
+        for result, weights in results_of_batch(store, manifest, *batch):
             ledger.pin_weights(manifest.job, weights)
             ledger.complete(result)
+
+    for _ in map_ahead(report, stored.items(), BATCHES_AHEAD):
         hold()
 
 
