@@ -1,11 +1,12 @@
 # make demo: embed the example proteins on this machine.  make test: everything that shows it works.
 # make faults: break it in every way that one machine can, the slow ones included.
+# make soak: a job of 20,000 batches for 20 minutes, while everything that can fail does.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test faults lint clean
+.PHONY: demo test faults soak lint clean
 
 demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
@@ -15,6 +16,9 @@ test: .venv/dev
 
 faults: .venv/dev
 	$(BIN)/pytest tests/faults
+
+soak: .venv/dev
+	$(BIN)/python -m benchmarks.soak --minutes 20 --batches 20000 --seed 1
 
 lint: .venv/dev
 	$(BIN)/ruff check .

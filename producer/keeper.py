@@ -12,17 +12,18 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
-from common.broker import publish
+from common.broker import publish, queue_of_batch
 from common.errors import UserError
 from common.events import Event, EventKind
 from common.layout import closed_key, job_prefix
 from common.ledger import KEEPING_SECONDS, Ledger
 from common.manifest import Manifest
 from common.messages import Batch, Document
+from common.modeltable import ModelSource
 from common.progress import JobState
 from common.store import ObjectNotFoundError, Store, StoreError
 from producer.feeding import Feeder
-from producer.jobs import model_of, open_job
+from producer.jobs import open_job
 from producer.lost import LostMessages
 from producer.staging import find_job
 
@@ -95,8 +96,7 @@ class Keeper:
         for manifest in jobs.values():
             self._take_back_leases(manifest)
         for batch in self.lost_messages.look(jobs.values()):
-            self._note(EventKind.MESSAGE_LOST, batch, "its message vanished")
-            publish(self.feeder.app, model_of(jobs[batch.job]), [batch])
+            self._queue_again(EventKind.MESSAGE_LOST, batch, "its message vanished")
         self.feeder.feed(jobs)
         if self.keep is not None and now >= self._next_clean:
             self._next_clean = now + CLEAN_SECONDS
@@ -186,10 +186,12 @@ class Keeper:
             batch = manifest.batch(index) if rung is manifest.rung else retries.get((index, rung))
             if batch is not None:
                 worker = owner.rpartition("/")[0] or None
-                self._note(EventKind.LEASE_LOST, batch, "its worker went away", worker)
-                publish(self.feeder.app, model_of(manifest), [batch])
+                self._queue_again(EventKind.LEASE_LOST, batch, "its worker went away", worker)
 
-    def _note(self, kind: EventKind, batch: Batch, detail: str, worker: str | None = None) -> None:
+    def _queue_again(
+        self, kind: EventKind, batch: Batch, detail: str, worker: str | None = None
+    ) -> None:
+        """Note that a batch was lost, and have it be the next that is taken from its queue."""
         event = Event(
             event=kind,
             job=batch.job,
@@ -200,6 +202,9 @@ class Keeper:
         )
         self.ledger.note(event)
         self.on_event(event)
+        # It has waited once; behind a queue of hours it would wait again.
+        sent = publish(self.feeder.app, ModelSource.parse(batch.model), [batch])
+        self.ledger.to_front(queue_of_batch(batch), sent)
 
     # --- what is over -------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from common.messages import Batch
 from common.rungs import Rung
 
 #: Seconds between looks, or so many times what the last one took: a queue may be long.
-LOOK_SECONDS, LOOK_SHARE = 5.0, 50
+LOOK_SECONDS, LOOK_SHARE = 5.0, 20
 
 #: Looks in a row at which a batch is missing before it counts as lost: between two steps of its way
 #: it is nowhere for a moment. Longer if a worker may still have its message.

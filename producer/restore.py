@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 
 from common.ahead import map_ahead
 from common.batchfile import decode_batch
@@ -16,6 +15,9 @@ from common.shard import UNREADABLE, DamagedError, open_embedding_file
 from common.store import Store
 
 log = logging.getLogger(__name__)
+
+#: Batches that are read and reported at once, at least: a Redis far away takes its while for each.
+BATCHES_AHEAD = 16
 
 
 def restore(
@@ -36,14 +38,16 @@ def restore(
         hold: is called for each, as there may be many.
     """
 
-    def read(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> list[tuple[BatchResult, str]]:
-        return results_of_batch(store, manifest, *batch)
+    pinned: set[str] = set()
 
-    found = chain.from_iterable(map_ahead(read, stored.items(), store.parallel_reads))
-    for place, (result, weights) in enumerate(found):
-        if place == 0:
-            ledger.pin_weights(manifest.job, weights)
-        ledger.complete(result)
+    def report(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> None:
+        for result, weights in results_of_batch(store, manifest, *batch):
+            if not pinned:
+                ledger.pin_weights(manifest.job, weights)
+                pinned.add(weights)
+            ledger.complete(result)
+
+    for _ in map_ahead(report, stored.items(), max(BATCHES_AHEAD, store.parallel_reads)):
         hold()
 
 
