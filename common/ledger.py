@@ -94,14 +94,14 @@ class Ledger:
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    def create(self, manifest: Manifest, queue: str) -> bool:
-        """Open a job; True if it was not there. A second call changes nothing.
+    def create(self, manifest: Manifest, queue: str, state: JobState = JobState.OPEN) -> bool:
+        """Begin a job; True if it was not there. A second call changes nothing.
 
         What is known of an earlier staging under this name is forgotten: its store is gone.
         """
         key = job_key(manifest.job)
         fields: dict[str, Field] = {
-            "state": JobState.OPEN,
+            "state": state,
             "model": manifest.model,
             "queue": queue,
             "batches": manifest.batches,
@@ -114,8 +114,8 @@ class Ledger:
         return bool(self._scripts["create"](keys=keys, args=args))
 
     def resume(self, job: str, on_instability: OnInstability) -> None:
-        """Have a job go on, with its batches to be published again; also one that was stopped or
-        cancelled. And say what is to be done about instability from now on.
+        """Have a job go on, with its batches to be published again; also one that was stopped,
+        cancelled or restored. And say what is to be done about instability from now on.
         """
         self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
 
@@ -234,7 +234,7 @@ class Ledger:
         return {place: retry for place, retry in by_rung.items() if place not in settled}
 
     def hold_staging(self, job: str, owner: str) -> bool:
-        """Be the only one who stages a job, for ``STAGING_SECONDS`` from each call."""
+        """Be the only one who stages or restores a job, for ``STAGING_SECONDS`` from each call."""
         return self._hold(f"{job_key(job)}:staging", owner, STAGING_SECONDS)
 
     def release_staging(self, job: str, owner: str) -> None:

@@ -34,6 +34,10 @@ STEP_SECONDS = 1.0
 CLEAN_SECONDS = 3600.0
 
 
+#: States of a job that is not gone on with until somebody asks for it.
+OVER = (JobState.CANCELLED, JobState.STOPPED, JobState.FINISHED)
+
+
 class Closed(Document):
     """Beside a job in the store: that it is not to be gone on with, and since when."""
 
@@ -124,10 +128,19 @@ class Keeper:
             for job in self.store.folders():
                 self._find(job)
             self.ledger.set_known(self.store.url)
+        for job, (state, _) in self.ledger.states().items():
+            if state is JobState.RESTORING:
+                self._find(job)
 
     def _find(self, job: str) -> None:
-        if self.ledger.progress(job) is not None or self._read_closed(job) is not None:
+        progress = self.ledger.progress(job)
+        if progress is None and self._read_closed(job) is not None:
             return
+        # Who began to bring it back may be gone.
+        if progress is None or progress.state is JobState.RESTORING:
+            self._bring_back(job)
+
+    def _bring_back(self, job: str) -> None:
         manifest = self._manifest(job)
         if manifest is None:
             return
@@ -138,7 +151,8 @@ class Keeper:
                 raise
             log.error("Job %s is left alone: %s", job, error)
         else:
-            log.warning("Redis did not know job %s: %d batches are to be done.", job, left)
+            if left is not None:
+                log.warning("Redis did not know job %s: %d batches are to be done.", job, left)
 
     def _open_jobs(self) -> dict[str, Manifest]:
         """The manifests of all open jobs of this store. Those that are over are noted as such."""
@@ -151,9 +165,7 @@ class Keeper:
             key: self._manifests[key] if key in self._manifests else self._manifest(*key)
             for key in jobs
         }
-        over: dict[str, JobState] = {
-            job: state for job, (state, _) in states.items() if state is not JobState.OPEN
-        }
+        over = {job: state for job, (state, _) in states.items() if state in OVER}
         for job, state in over.items():
             if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
                 self._close(job, state)

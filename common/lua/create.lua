@@ -1,4 +1,4 @@
--- Open a job, unless it is open already; what is known of an earlier staging of it is forgotten.
+-- Begin a job, unless it is known already; what is known of an earlier staging of it is forgotten.
 -- KEYS: jobs, job, what is kept beside its hash   ARGV: name, creation, the hash's other fields
 if redis.call('HGET', KEYS[2], 'created') == ARGV[2] then return 0 end
 for key = 2, #KEYS do redis.call('DEL', KEYS[key]) end
