@@ -38,7 +38,7 @@ from benchmarks.soak.workload import (
     wrong_rows,
 )
 from common.layout import output_prefix
-from common.ledger import JobState
+from common.progress import JobState
 from tests.support.processes import run_producer
 
 #: After the last fault.
