@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from common.ledger import Ledger, WorkerInfo
+from common.ledger import Ledger
 from common.processes import start_dependent, wait_or_kill
+from common.progress import WorkerInfo
 from tests.support.processes import clean_environment, wait_until
 from tests.support.redis_servers import HOST, RedisServer, free_port, running_redis
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from benchmarks.inputs import LETTERS
 from common.alphabet import SPECIAL_TOKENS
 from common.batchfile import Record
-from common.ledger import Progress
 from common.manifest import OutputForm
 from common.modeltable import ESM2, ModelSource, ModelSpec
+from common.progress import Progress
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from workers.engine import Engine
 from workers.models.loading import load_model
