@@ -15,7 +15,7 @@ test: .venv/dev
 	$(BIN)/pytest -n 2 -m "not slow"
 
 faults: .venv/dev
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest tests/faults tests/integration/test_keeper.py
 
 soak: .venv/dev
 	$(BIN)/python -m benchmarks.soak --minutes 20 --batches 20000 --seed 1

@@ -37,9 +37,9 @@ def submit(fleet: Fleet, model: Path, fasta: Path, *options: object, tokens: int
 
 
 @contextmanager
-def keeper(fleet: Fleet, job: str) -> Iterator[None]:
-    """Have somebody look after a job's lost work."""
-    command = [sys.executable, "-m", "producer.cli", "watch", job]
+def keeper(fleet: Fleet) -> Iterator[None]:
+    """Have somebody look after lost work."""
+    command = [sys.executable, "-m", "producer.cli", "keeper", "--metrics", ""]
     process = start_dependent(command, env=fleet.environment, output=subprocess.DEVNULL)
     try:
         yield

@@ -92,7 +92,7 @@ def test_clocks_that_are_five_minutes_off_stall_nothing(fleet, tiny, proteins, r
             workers.append(stack.enter_context(running_worker(tiny, log, environment)))
         wait_until(lambda: len([w for w in fleet.ledger.workers() if w.weights]) == 2, 60)
         job = submit(fleet, tiny, proteins)
-        with keeper(fleet, job):
+        with keeper(fleet):
             assert_nothing_was_lost(fleet, job, reference, seconds=30)
         for worker, skew in zip(workers, (-300, 300), strict=True):
             text = worker.log.read_text()

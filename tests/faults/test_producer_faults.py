@@ -61,7 +61,7 @@ def test_a_submit_killed_at_any_point_and_run_again_leaves_no_gap_and_nothing_tw
     assert len(set(jobs)) == len(jobs) == len(fleet.ledger.jobs())
     with fleet.running_workers(tiny, tmp_path):
         for job in jobs:
-            with keeper(fleet, job):
+            with keeper(fleet):
                 assert_nothing_was_lost(fleet, job, reference)
 
 

@@ -21,7 +21,7 @@ def test_a_redis_that_restarts_and_crashes_twice_is_found_again_in_10_seconds_ea
 ):
     with fleet.running_workers(tiny, tmp_path) as [worker]:
         job, process = submit(fleet, tiny, proteins), worker.process
-        with keeper(fleet, job):
+        with keeper(fleet):
             wait_for_batches(fleet, job)
             for end in (redis.stop, redis.kill, redis.kill):
                 end()
@@ -38,7 +38,7 @@ def test_a_redis_that_hangs_for_40_seconds_is_served_again_in_30(
 ):
     with fleet.running_workers(tiny, tmp_path) as [worker]:
         job, process = submit(fleet, tiny, proteins), worker.process
-        with keeper(fleet, job):
+        with keeper(fleet):
             wait_for_batches(fleet, job)
             redis.freeze()
             time.sleep(40)
@@ -53,7 +53,7 @@ def test_connections_that_the_network_forgot_are_replaced_in_30_seconds(
 ):
     with far_fleet.running_workers(tiny, tmp_path) as [worker]:
         job, process = submit(fleet, tiny, proteins), worker.process
-        with keeper(fleet, job):
+        with keeper(fleet):
             wait_for_batches(fleet, job)
             network.blackhole()
             time.sleep(1)  # whatever was on its way has arrived
@@ -69,7 +69,7 @@ def test_copies_that_a_lost_connection_makes_of_a_batch_are_dropped_at_the_claim
     network.delay = 0.01
     with far_fleet.running_workers(tiny, tmp_path) as [worker]:
         job, process = submit(fleet, tiny, proteins), worker.process
-        with keeper(fleet, job):
+        with keeper(fleet):
             for _ in range(5):
                 wait_for_batches(fleet, job, 5)
                 with redis.client as client:
@@ -87,7 +87,7 @@ def test_a_redis_that_is_full_for_a_while_ends_no_worker_and_loses_nothing(
 ):
     with fleet.running_workers(tiny, tmp_path) as [worker]:
         job, process = submit(fleet, tiny, proteins), worker.process
-        with keeper(fleet, job):
+        with keeper(fleet):
             wait_for_batches(fleet, job)
             redis.limit_memory(-100_000)
             time.sleep(5)
@@ -120,7 +120,7 @@ def test_a_failover_that_leaves_the_old_redis_read_only_is_followed(
     ):
         job, process = submit(far_fleet, tiny, proteins), worker.process
         replica.follow(redis)
-        with keeper(far_fleet, job):
+        with keeper(far_fleet):
             wait_for_batches(far_fleet, job)
             network.target = replica.port
             redis.fail_over_to(replica)

@@ -100,7 +100,7 @@ def test_a_full_disk_is_said_clearly_ends_no_worker_and_loses_nothing(
     with fleet.running_workers(tiny, tmp_path) as [worker]:
         job = submit(fleet, tiny, proteins, "--include", "mean", "per_residue", tokens=LARGE)
         process = worker.process
-        with keeper(fleet, job):
+        with keeper(fleet):
             wait_for_batches(fleet, job, 5)
             unlimited = resource.RLIM_INFINITY
             process.rlimit(resource.RLIMIT_FSIZE, (200_000, unlimited))

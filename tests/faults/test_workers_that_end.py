@@ -28,7 +28,7 @@ def test_batches_of_a_killed_worker_run_elsewhere_in_45_seconds_and_count_once(
 ):
     with fleet.running_workers(tiny, tmp_path, count=2) as [victim, _]:
         job = submit(fleet, tiny, proteins)
-        with keeper(fleet, job):
+        with keeper(fleet):
             wait_for_batches(fleet, job)
             held = stopped_at_work(fleet, job, victim)
             victim.process.kill()
@@ -47,7 +47,7 @@ def test_25_kills_under_load_lose_no_row_and_double_none(
     draw = random.Random(2)
     # They differ in a limit that no sequence reaches: the same numbers three times.
     jobs = [submit(fleet, tiny, proteins, f"--max-residues={n}") for n in (1001, 1002, 1003)]
-    with keeper(fleet, jobs[0]), keeper(fleet, jobs[1]), keeper(fleet, jobs[2]):
+    with keeper(fleet):
         for number in range(25):
             log = tmp_path / f"victim-{number}.log"
             with running_worker(tiny, log, fleet.environment) as victim:
@@ -91,7 +91,7 @@ def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twi
 ):
     with fleet.running_workers(tiny, tmp_path, count=2) as [late, _]:
         job = submit(fleet, tiny, proteins)
-        with keeper(fleet, job):
+        with keeper(fleet):
             wait_for_batches(fleet, job)
             held = stopped_at_work(fleet, job, late)
             try:
