@@ -72,29 +72,28 @@ class Costs:
     worker_seconds: float  # of a batch through a worker whose model takes no time
 
 
-#: What ``measure`` printed: of three runs the dearest of each, ``idle`` and ``alone`` those of one.
-#: The commands of the loads are in ``docs/scaling.md``.
+#: What ``measure`` printed. The commands of the loads are in ``docs/scaling.md``.
 MEASURED = Costs(
     date="2026-11-20",
-    machine="2 cores AMD EPYC, Valkey 9.1.2",
-    submit=Load(124.2),
-    publish=Load(5.8),
-    run=Load(740.6),
-    idle=Load(1772.2),
-    alone=Load(1024.0),
-    heartbeat=Load(123.3),
-    watch=Load(305.6),
-    publish_rate=3640,
-    fetch_rate=176e6,
+    machine="64 cores Intel Xeon, Valkey 9.1.2",
+    submit=Load(8.6),
+    publish=Load(1.9),
+    run=Load(220.9),
+    idle=Load(1177.2),
+    alone=Load(950.9),
+    heartbeat=Load(52.1),
+    watch=Load(103.7),
+    publish_rate=28_280,
+    fetch_rate=666e6,
     stage_writes=1.0,
     reads=1.0,
     writes=1.0,
     read_bytes=342_500,
-    written_bytes=4_628_000,
-    queued_bytes=1539,
-    kept_bytes=41.9,
+    written_bytes=4_629_000,
+    queued_bytes=1005,
+    kept_bytes=1.4,
     connections=10,
-    worker_seconds=0.026,
+    worker_seconds=0.012,
 )
 
 #: Staged FASTA, bytes/s: ``python -m benchmarks.producer`` on the same machine.
