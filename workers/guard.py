@@ -26,7 +26,7 @@ from common.events import DeadLetter, Event, EventKind, log_event
 from common.ledger import Ledger
 from common.messages import Batch, Document
 from common.signing import MessageKeys
-from workers.channel import OneClientChannel
+from workers.channel import WorkerChannel
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def place_guard(app: Celery, check: Callable[[bytes, bytes], bytes | None]) -> N
             checked = check(queue, item)
             return checked and (queue, checked)  # None: as if all queues had been empty
 
-    class GuardedChannel(OneClientChannel):
+    class GuardedChannel(WorkerChannel):
         def _get_client(self) -> Callable[..., GuardedClient]:
             return functools.partial(GuardedClient, global_keyprefix=self.global_keyprefix)
 

@@ -15,7 +15,6 @@ from common.ledger import Ledger
 from producer.jobs import job_queue
 from tests.support.jobs import manifest_of
 from tests.support.processes import START_SECONDS, wait_until
-from workers.channel import use_one_client
 
 MANIFEST = manifest_of([1] * 40, model=MODEL.text)
 
@@ -51,15 +50,3 @@ def test_every_event_of_every_task_is_sent_and_many_together(broker_url, tmp_pat
     kinds = ("task-received", "task-started", "task-succeeded")
     wait_until(lambda: all(heard[kind] == MANIFEST.batches for kind in kinds), 10)
     assert redis.info("commandstats")["cmdstat_publish"]["calls"] - published < MANIFEST.batches
-
-
-def test_a_channel_has_one_client_until_its_connections_are_closed(broker_url):
-    app = make_celery(broker_url, [])
-    use_one_client(app)
-    with app.connection() as connection, connection.channel() as channel:
-        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
-            assert first is second
-        channel._disconnect_pools()
-        with channel.conn_or_acquire() as third:
-            assert third is not first
-            assert third.ping()
