@@ -63,6 +63,7 @@ def test_connections_that_the_network_forgot_are_replaced_in_30_seconds(
         assert worker.process == process
 
 
+@pytest.mark.slow
 def test_copies_that_a_lost_connection_makes_of_a_batch_are_dropped_at_the_claim(
     far_fleet, fleet, redis, network, tiny, proteins, reference, tmp_path
 ):

@@ -65,6 +65,7 @@ def test_an_s3_that_answers_after_the_client_gave_up_delays_a_job_and_loses_noth
     assert [fault.times for fault in faults] == [0, 0]
 
 
+@pytest.mark.slow
 def test_an_s3_that_denies_access_fails_a_batch_after_five_attempts_and_says_why(
     s3_fleet, bucket, tiny, proteins, reference, tmp_path
 ):

@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults.checks import (
     assert_nothing_was_lost,
-    attempts,
     claimed_by,
+    is_elsewhere,
     keeper,
     progress_of,
     stopped_at_work,
@@ -33,7 +33,8 @@ def test_batches_of_a_killed_worker_run_elsewhere_in_45_seconds_and_count_once(
             held = stopped_at_work(fleet, job, victim)
             victim.process.kill()
             wait_until(
-                lambda: all(attempts(fleet, job, field) == 2 for field in held), TAKEOVER_SECONDS
+                lambda: all(is_elsewhere(fleet, job, victim, batch) for batch in held),
+                TAKEOVER_SECONDS,
             )
             assert_nothing_was_lost(fleet, job, reference)
     assert progress_of(fleet, job).count("leases_lost") == len(held)
@@ -96,7 +97,7 @@ def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twi
             held = stopped_at_work(fleet, job, late)
             try:
                 wait_until(
-                    lambda: all(attempts(fleet, job, field) == 2 for field in held),
+                    lambda: all(is_elsewhere(fleet, job, late, batch) for batch in held),
                     TAKEOVER_SECONDS,
                 )
             finally:

@@ -107,7 +107,7 @@ def test_all_that_a_channel_has_goes_back_when_it_is_closed(redis, channel, take
 
 
 def test_messages_whose_time_is_up_go_back(redis, channel, taken):
-    redis.zadd(UNACKED_INDEX, {tag: 1 for tag in taken[:5]})
+    redis.zadd(UNACKED_INDEX, dict.fromkeys(taken[:5], 1))
     channel.qos.restore_visible(num=200)
     assert sorted(tags_of(queued(redis))) == sorted(taken[:5])
     assert sorted(redis.hkeys(UNACKED)) == sorted(taken[5:])
