@@ -100,13 +100,13 @@ def assert_same_rows(found: Reference, reference: Reference) -> None:
     assert np.abs(found["mean"] - reference["mean"]).max() <= TOLERANCE
 
 
-def is_elsewhere(fleet: Fleet, job: str, worker: Worker, batch: str) -> bool:
-    """Whether another than this worker's process has a batch, as the ledger names it, or had it."""
+def is_elsewhere(fleet: Fleet, job: str, process: int, batch: str) -> bool:
+    """Whether another than this worker process has a batch, as the ledger names it, or had it."""
     key, (index, rung) = f"{KEY_PREFIX}job:{job}", batch.split(".")
     if fleet.ledger.redis.getbit(f"{key}:done:{rung}", int(index)):
         return True
     owner = fleet.ledger.redis.hget(f"{key}:owners", batch)
-    return owner is not None and f"-{worker.process.pid}@" not in owner
+    return owner is not None and f"-{process}@" not in owner
 
 
 def stopped_at_work(fleet: Fleet, job: str, worker: Worker) -> list[str]:

@@ -17,7 +17,8 @@ from tests.faults.checks import (
     submit,
     wait_for_batches,
 )
-from tests.support.processes import running_worker, wait_until
+from tests.support.busy import busy_fleet
+from tests.support.processes import Fleet, Worker, running_worker, wait_until
 
 #: From a worker's death to its batches being at work elsewhere: a lease, and some seconds.
 TAKEOVER_SECONDS = 45
@@ -31,9 +32,10 @@ def test_batches_of_a_killed_worker_run_elsewhere_in_45_seconds_and_count_once(
         with keeper(fleet):
             wait_for_batches(fleet, job)
             held = stopped_at_work(fleet, job, victim)
-            victim.process.kill()
+            process = victim.process
+            process.kill()
             wait_until(
-                lambda: all(is_elsewhere(fleet, job, victim, batch) for batch in held),
+                lambda: all(is_elsewhere(fleet, job, process.pid, batch) for batch in held),
                 TAKEOVER_SECONDS,
             )
             assert_nothing_was_lost(fleet, job, reference)
@@ -73,18 +75,34 @@ def test_a_worker_told_to_end_does_so_within_a_stage_and_leaves_nothing_claimed(
     with fleet.running_workers(tiny, tmp_path) as [worker]:
         job = submit(fleet, tiny, proteins)
         wait_for_batches(fleet, job)
-        process = worker.process
-        process.send_signal(signal.SIGTERM)
-        worker.supervisor.terminate()
-        assert worker.supervisor.wait(5) == 0
-        assert not process.is_running()
-        left = progress_of(fleet, job)
-        assert left.leased == 0
-        assert fleet.ledger.workers() == []
-        assert left.batches_done + fleet.ledger.queued(left.queue) == left.batches
+        assert_ends_at_once_with_nothing_claimed(fleet, job, worker)
     # Nobody looks after lost work: there is none.
     with fleet.running_workers(tiny, tmp_path):
         assert_nothing_was_lost(fleet, job, reference)
+
+
+def test_a_worker_told_to_end_does_so_as_fast_while_others_take_and_acknowledge_messages(
+    fleet, tiny, proteins, reference, tmp_path
+):
+    with fleet.running_workers(tiny, tmp_path) as [worker]:
+        job = submit(fleet, tiny, proteins)
+        wait_for_batches(fleet, job)
+        with busy_fleet(fleet.ledger.redis):
+            assert_ends_at_once_with_nothing_claimed(fleet, job, worker)
+    with fleet.running_workers(tiny, tmp_path):
+        assert_nothing_was_lost(fleet, job, reference)
+
+
+def assert_ends_at_once_with_nothing_claimed(fleet: Fleet, job: str, worker: Worker) -> None:
+    process = worker.process
+    process.send_signal(signal.SIGTERM)
+    worker.supervisor.terminate()
+    assert worker.supervisor.wait(5) == 0
+    assert not process.is_running()
+    left = progress_of(fleet, job)
+    assert left.leased == 0
+    assert fleet.ledger.workers() == []
+    assert left.batches_done + fleet.ledger.queued(left.queue) == left.batches
 
 
 def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twice(
@@ -97,7 +115,9 @@ def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twi
             held = stopped_at_work(fleet, job, late)
             try:
                 wait_until(
-                    lambda: all(is_elsewhere(fleet, job, late, batch) for batch in held),
+                    lambda: all(
+                        is_elsewhere(fleet, job, late.process.pid, batch) for batch in held
+                    ),
                     TAKEOVER_SECONDS,
                 )
             finally:
