@@ -388,6 +388,12 @@ class Ledger:
             together.ltrim(key, 0, EVENTS_KEPT - 1)
             together.execute()
 
+    def may_forget(self) -> str | None:
+        """The policy by which this Redis throws keys away when it is full; None if it does not."""
+        memory = self.redis.info("memory")
+        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        return policy if memory.get("maxmemory") and policy != "noeviction" else None
+
     # --- queues and workers -------------------------------------------------------------------
 
     def queued(self, queue: str) -> int:

@@ -250,6 +250,12 @@ def keeper(
         if metrics:
             serve_metrics(metrics, ledger, kept)
         log.info("Keeping the jobs of %s.", where.url)
+        if policy := ledger.may_forget():
+            log.warning(
+                "This Redis throws keys away when it is full (maxmemory-policy %s), claims and "
+                "results too: set it to noeviction.",
+                policy,
+            )
         keep_on(kept)
     with suppress(RedisError):
         kept.stop()

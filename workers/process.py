@@ -18,6 +18,7 @@ from celery.signals import worker_shutting_down
 from redis.exceptions import RedisError
 
 from common.broker import EMBED_TASK, connect, make_celery, publish, queue_name, redis_client
+from common.claims import Release
 from common.errors import UserError
 from common.ledger import Ledger
 from common.messages import Batch, Priority
@@ -178,7 +179,7 @@ def hand_back(runner: BatchRunner) -> None:
     """
     try:
         for owner, batch in runner.heartbeat.held().items():
-            if runner.ledger.release(batch, owner=owner):
+            if runner.ledger.release(batch, owner=owner, why=Release.UNBEGUN):
                 runner.publish(batch)
                 log.warning("Batch %d of %s goes back.", batch.index, batch.job)
     except RedisError as error:

@@ -157,3 +157,18 @@ def test_the_latest_dead_letters_are_kept_until_they_are_cleared(ledger, monkeyp
     assert ledger.dead_letters(1) == letters[-1:]
     ledger.clear_dead_letters()
     assert (ledger.count_dead_letters(), ledger.dead_letters()) == (0, [])
+
+
+@pytest.fixture
+def small_redis(redis):
+    """One that may not have all the memory there is."""
+    redis.config_set("maxmemory", "1gb")
+    yield redis
+    redis.config_set("maxmemory-policy", "noeviction")
+    redis.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize(("policy", "seen"), [("noeviction", None), ("allkeys-lru", "allkeys-lru")])
+def test_a_redis_that_throws_keys_away_is_known(ledger, small_redis, policy, seen):
+    small_redis.config_set("maxmemory-policy", policy)
+    assert ledger.may_forget() == seen
