@@ -4,6 +4,8 @@ Keys, each after ``virnucpro:``
 
     jobs                        sorted set of jobs by creation
     job:<job>                   hash of counters and state
+    job:<job>:stored            bitmap of batches of which the store has a shard that is not counted
+                                yet, while the ledger is made anew
     job:<job>:begun             bitmap of batches that were claimed or are done
     job:<job>:done:<rung>       bitmap of batches
     job:<job>:leases            sorted set of <batch>.<rung> by expiry, in Redis's time
@@ -25,10 +27,10 @@ The store is the truth: a ledger that is gone can be built again from it.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import chain
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +62,7 @@ LOOKED_AT_TOGETHER = 500
 
 #: Keys of a job beside its hash.
 JOB_PARTS = (
-    *("begun", "leases", "owners", "attempts", "deaths", "trails", "results", "events"),
+    *("stored", "begun", "leases", "owners", "attempts", "deaths", "trails", "results", "events"),
     *(f"done:{rung}" for rung in Rung),
 )
 
@@ -72,7 +74,7 @@ DEAD_LETTERS = f"{KEY_PREFIX}dead"
 
 SCRIPTS = (
     *("create", "claim", "renew", "release", "follow", "complete", "reopen", "expire"),
-    *("resume", "cancel", "advance", "progress", "states", "to_front"),
+    *("resume", "cancel", "counted", "advance", "progress", "states", "to_front"),
 )
 
 #: What is to be done about a row that is not finite: run it again at the next rung, or stop.
@@ -94,14 +96,18 @@ class Ledger:
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    def create(self, manifest: Manifest, queue: str, state: JobState = JobState.OPEN) -> bool:
-        """Begin a job; True if it was not there. A second call changes nothing.
+    def create(self, manifest: Manifest, queue: str, stored: Flags | None = None) -> bool:
+        """Open a job; True if it was not there. A second call changes nothing.
 
         What is known of an earlier staging under this name is forgotten: its store is gone.
+
+        Args:
+            stored: the batches of which the store has a shard: they are not given out before
+                ``set_counted``.
         """
         key = job_key(manifest.job)
         fields: dict[str, Field] = {
-            "state": state,
+            "state": JobState.OPEN,
             "model": manifest.model,
             "queue": queue,
             "batches": manifest.batches,
@@ -109,13 +115,14 @@ class Ledger:
             "tokens": manifest.tokens,
         }
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
-        args: list[Field] = [manifest.job, manifest.created.timestamp()]
+        bitmap = b"" if stored is None or not stored.any() else np.packbits(stored).tobytes()
+        args: list[Field | bytes] = [manifest.job, manifest.created.timestamp(), bitmap]
         args += chain.from_iterable(fields.items())
         return bool(self._scripts["create"](keys=keys, args=args))
 
     def resume(self, job: str, on_instability: OnInstability) -> None:
-        """Have a job go on, with its batches to be published again; also one that was stopped,
-        cancelled or restored. And say what is to be done about instability from now on.
+        """Have a job go on, with its batches to be published again; also one that was stopped or
+        cancelled. And say what is to be done about instability from now on.
         """
         self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
 
@@ -183,6 +190,17 @@ class Ledger:
         """Which batches of the job have a result at a rung: a boolean for each."""
         return self._flags(manifest, f"done:{rung}")
 
+    def stored(self, manifest: Manifest) -> Flags:
+        """Which batches have a shard in the store that is not counted yet."""
+        return self._flags(manifest, "stored")
+
+    def has_stored(self, job: str) -> bool:
+        return bool(self.redis.exists(f"{job_key(job)}:stored"))
+
+    def set_counted(self, job: str, indices: Sequence[int]) -> None:
+        """Note that what the store has of these batches is counted, or is of no use."""
+        self._scripts["counted"](keys=[f"{job_key(job)}:stored"], args=indices)
+
     def begun(self, manifest: Manifest) -> Flags:
         """Which batches of the job were claimed at least once, or are done."""
         return self._flags(manifest, "begun")
@@ -215,7 +233,7 @@ class Ledger:
         """
         leased = self.leased(manifest.job)
         # In this order: a batch that is done meanwhile is looked for at its next rung.
-        done = self.done(manifest, manifest.rung)[:published]
+        done = (self.done(manifest, manifest.rung) | self.stored(manifest))[:published]
         for retry in self.retries(manifest).values():
             if (retry.index, retry.rung) not in leased:
                 yield retry
@@ -234,7 +252,7 @@ class Ledger:
         return {place: retry for place, retry in by_rung.items() if place not in settled}
 
     def hold_staging(self, job: str, owner: str) -> bool:
-        """Be the only one who stages or restores a job, for ``STAGING_SECONDS`` from each call."""
+        """Be the only one who stages a job, for ``STAGING_SECONDS`` from each call."""
         return self._hold(f"{job_key(job)}:staging", owner, STAGING_SECONDS)
 
     def release_staging(self, job: str, owner: str) -> None:
@@ -311,39 +329,20 @@ class Ledger:
 
         A failure counts only if ``owner`` still holds the batch: who took it over may succeed.
         """
-        return self._count("complete", result, owner)
+        return bool(self._scripts["complete"](**counting(result, owner)))
+
+    def complete_all(self, results: Iterable[BatchResult]) -> None:
+        """Count results in one round trip."""
+        with self.redis.pipeline(transaction=False) as together:
+            for result in results:
+                self._scripts["complete"](**counting(result, None), client=together)
+            together.execute()
 
     def reopen(self, result: BatchResult) -> bool:
         """Take a result back, so that its batch can be tried again; of one that went through
         several rungs, the last one's first.
         """
-        return self._count("reopen", result, None)
-
-    def _count(self, script: str, result: BatchResult, owner: str | None) -> bool:
-        key, field = job_key(result.job), field_of(result.index, result.rung)
-        keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
-        keys += [f"{key}:{part}" for part in ("attempts", "deaths", "trails", "begun")]
-        poison = result.model_copy(update={"unstable": (), "next": None, "records": 0})
-        args: list[Field] = [
-            result.index,
-            field,
-            result.status,
-            result.precision or "none",
-            result.records,
-            len(result.unstable),
-            result.tokens,
-            round(1000 * result.seconds),
-            result.model_copy(update={"poisoned": ()}).model_dump_json(),
-            owner or "",
-            result.rung,
-            "" if result.after is None else field_of(result.index, result.after),
-            result.next or "",
-            int(result.stops_job),
-            len(result.poisoned),
-            poison.model_dump_json() if result.poisoned else "",
-            "" if result.created is None else result.created,
-        ]
-        return bool(self._scripts[script](keys=keys, args=args))
+        return bool(self._scripts["reopen"](**counting(result, None)))
 
     def expire_leases(self, job: str) -> list[tuple[int, Rung, str]]:
         """Take back the leases that ran out; the batches, at which rung, and who had them."""
@@ -476,3 +475,31 @@ def field_of(index: int, rung: Rung) -> str:
 def place_of(field: str) -> tuple[int, Rung]:
     index, rung = field.split(".")
     return int(index), Rung(rung)
+
+
+def counting(result: BatchResult, owner: str | None) -> dict[str, Any]:
+    """Keys and arguments of the scripts that count a result, or take it back."""
+    key, field = job_key(result.job), field_of(result.index, result.rung)
+    keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
+    keys += [f"{key}:{part}" for part in ("attempts", "deaths", "trails", "begun")]
+    poison = result.model_copy(update={"unstable": (), "next": None, "records": 0})
+    args: list[Field] = [
+        result.index,
+        field,
+        result.status,
+        result.precision or "none",
+        result.records,
+        len(result.unstable),
+        result.tokens,
+        round(1000 * result.seconds),
+        result.model_copy(update={"poisoned": ()}).model_dump_json(),
+        owner or "",
+        result.rung,
+        "" if result.after is None else field_of(result.index, result.after),
+        result.next or "",
+        int(result.stops_job),
+        len(result.poisoned),
+        poison.model_dump_json() if result.poisoned else "",
+        "" if result.created is None else result.created,
+    ]
+    return {"keys": keys, "args": args}

@@ -9,7 +9,6 @@ from common.rungs import Rung, ladder
 
 
 class JobState(StrEnum):
-    RESTORING = "restoring"  # what the store has of it is being counted
     OPEN = "open"
     CANCELLED = "cancelled"
     STOPPED = "stopped"  # by the first instability, where the user asked for it

@@ -108,7 +108,7 @@ class Feeder:
         """Up to ``portion`` batches from ``start`` that are neither done nor under way, and the
         cursor after them.
         """
-        settled = self.ledger.done(manifest, manifest.rung)
+        settled = self.ledger.done(manifest, manifest.rung) | self.ledger.stored(manifest)
         for index, rung in self.ledger.leased(manifest.job):
             settled[index] |= rung is manifest.rung
         left = np.flatnonzero(~settled[start:])[: portion + 1] + start

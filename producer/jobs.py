@@ -1,20 +1,13 @@
 """A job's way into the queue: opened in the ledger, its batches published, lost ones again."""
 
-import math
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from common.broker import publish, queue_name
 from common.layout import closed_key
-from common.ledger import STAGING_SECONDS, Ledger, OnInstability
+from common.ledger import Ledger, OnInstability
 from common.manifest import Manifest
 from common.messages import Status
 from common.modeltable import ModelSource
-from common.progress import JobState
 from common.rungs import ladder
 from common.store import Store
 from producer.feeding import Feeder
@@ -36,8 +29,9 @@ def open_job(
     feeder: Feeder,
     manifest: Manifest,
     on_instability: OnInstability = "retry",
-    hold: Callable[[], object] = lambda: None,
-) -> int | None:
+    *,
+    count_stored: bool = True,
+) -> int:
     """Open a staged job, or go on with one: publish its first batches that are not done, as many as
     the queues have room for.
 
@@ -45,17 +39,12 @@ def open_job(
     does not have, is made anew from the store. Batches that failed are tried again.
 
     Args:
-        hold: is called now and then while a ledger is made anew, which may take long.
+        count_stored: whether to count at once what the store has of a job that the ledger does not
+            know; else a keeper does it, bit by bit.
 
     Returns:
-        Batches that are neither done nor under way, at whatever rung; None if somebody else makes
-        the ledger anew at this moment, and opens the job then.
+        Batches that are neither done nor under way, at whatever rung.
     """
-    progress, owner = ledger.progress(manifest.job), uuid.uuid4().hex
-    if progress is not None and progress.state is JobState.RESTORING:
-        if not ledger.hold_staging(manifest.job, owner):
-            return None
-        ledger.forget(manifest.job)  # who was at it is gone
     for result in ledger.results(manifest.job):
         if result.status is Status.FAILED:
             ledger.reopen(result)
@@ -65,43 +54,20 @@ def open_job(
         for rung in ladder(manifest.rung)
         for index in np.flatnonzero(ledger.done(manifest, rung)).tolist()
     }
-    stored = shards_of(store, manifest)
-    if counted - {(index, rung) for index, shards in stored.items() for rung, _ in shards}:
+    shards = shards_of(store, manifest)
+    if counted - {(index, rung) for index, found in shards.items() for rung, _ in found}:
         ledger.forget(manifest.job)
-    unknown = bool(stored) and ledger.progress(manifest.job) is None
-    if unknown and not ledger.hold_staging(manifest.job, owner):
-        return None
-    state = JobState.RESTORING if stored else JobState.OPEN
-    if ledger.create(manifest, job_queue(manifest), state):
-        with restoring(ledger, manifest.job, owner) as hold_too:
-            restore(store, ledger, manifest, stored, lambda: (hold(), hold_too()))
+    stored = np.zeros(manifest.batches, bool)
+    stored[list(shards)] = True
+    ledger.create(manifest, job_queue(manifest), stored)
     store.delete(closed_key(manifest.job))
     ledger.resume(manifest.job, on_instability)
     leased = ledger.leased(manifest.job)
     retries = [b for b in ledger.retries(manifest).values() if (b.index, b.rung) not in leased]
-    publish(feeder.app, model_of(manifest), retries)
     feeder.feed({manifest.job: manifest})
-    done = ledger.done(manifest, manifest.rung)
-    running = sum(rung is manifest.rung and not done[index] for index, rung in leased)
-    return manifest.batches - int(done.sum()) - running + len(retries)
-
-
-@contextmanager
-def restoring(ledger: Ledger, job: str, owner: str) -> Iterator[Callable[[], None]]:
-    """Be the only one who restores a job. Yields a function to call now and then."""
-    held = -math.inf
-
-    def hold() -> None:
-        nonlocal held
-        if time.monotonic() - held > STAGING_SECONDS / 12:
-            held = time.monotonic()
-            ledger.hold_staging(job, owner)
-
-    hold()
-    try:
-        yield hold
-    except BaseException:
-        ledger.forget(job)  # known by half, it would do again what the store has
-        raise
-    finally:
-        ledger.release_staging(job, owner)
+    if count_stored:
+        retries += restore(store, ledger, manifest)
+    publish(feeder.app, model_of(manifest), retries)
+    settled = ledger.done(manifest, manifest.rung) | ledger.stored(manifest)
+    running = sum(rung is manifest.rung and not settled[index] for index, rung in leased)
+    return manifest.batches - int(settled.sum()) - running + len(retries)

@@ -25,6 +25,7 @@ from common.store import ObjectNotFoundError, Store, StoreError
 from producer.feeding import Feeder
 from producer.jobs import open_job
 from producer.lost import LostMessages
+from producer.restore import restore_some
 from producer.staging import find_job
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Keeper:
         jobs = self._open_jobs()
         for manifest in jobs.values():
             self._take_back_leases(manifest)
+            self._count_stored(manifest)
         for batch in self.lost_messages.look(jobs.values()):
             self._queue_again(EventKind.MESSAGE_LOST, batch, "its message vanished")
         self.feeder.feed(jobs)
@@ -128,31 +130,21 @@ class Keeper:
             for job in self.store.folders():
                 self._find(job)
             self.ledger.set_known(self.store.url)
-        for job, (state, _) in self.ledger.states().items():
-            if state is JobState.RESTORING:
-                self._find(job)
 
     def _find(self, job: str) -> None:
-        progress = self.ledger.progress(job)
-        if progress is None and self._read_closed(job) is not None:
+        if self.ledger.progress(job) is not None or self._read_closed(job) is not None:
             return
-        # Who began to bring it back may be gone.
-        if progress is None or progress.state is JobState.RESTORING:
-            self._bring_back(job)
-
-    def _bring_back(self, job: str) -> None:
         manifest = self._manifest(job)
-        if manifest is None:
-            return
-        try:
-            left = open_job(self.store, self.ledger, self.feeder, manifest, hold=self._hold)
-        except UserError as error:
-            if not is_of_one_job(error):
-                raise
-            log.error("Job %s is left alone: %s", job, error)
-        else:
-            if left is not None:
-                log.warning("Redis did not know job %s: %d batches are to be done.", job, left)
+        if manifest is not None:
+            left = open_job(self.store, self.ledger, self.feeder, manifest, count_stored=False)
+            log.warning("Redis did not know job %s: %d batches are to be done.", job, left)
+
+    def _count_stored(self, manifest: Manifest) -> None:
+        """Count some of what the store has of a job that Redis had forgotten."""
+        end = time.monotonic() + STEP_SECONDS
+        while self.ledger.has_stored(manifest.job) and time.monotonic() < end:
+            retries = restore_some(self.store, self.ledger, manifest)
+            publish(self.feeder.app, ModelSource.parse(manifest.model), retries)
 
     def _open_jobs(self) -> dict[str, Manifest]:
         """The manifests of all open jobs of this store. Those that are over are noted as such."""

@@ -112,11 +112,8 @@ def cancel(job: str, /, *, broker: Broker = None) -> None:
     """
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
     known_progress(ledger, job)
-    state = ledger.cancel(job)
-    if state is JobState.FINISHED:
+    if ledger.cancel(job) is JobState.FINISHED:
         raise UserError(f"Job {job} is finished: there is nothing to cancel.")
-    if state is JobState.RESTORING:
-        raise UserError(f"Job {job} is being counted anew from the store: try again in a while.")
     say(f"Job {job} is cancelled. To go on with it, submit the same input again.")
 
 
@@ -204,8 +201,6 @@ def retry(
     feeder = feeder_of(settings, ledger)
     policy: OnInstability = "fail" if ledger.stops_at_instability(job) else "retry"
     left = open_job(where, ledger, feeder, manifest, policy)
-    if left is None:
-        raise UserError(f"Job {job} is being counted anew from the store: try again in a while.")
     if quarantined:
         left += retry_quarantined(where, ledger, feeder, manifest)
     say(f"{left:,} of {manifest.batches:,} batches of job {job} are to be done.")

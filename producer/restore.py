@@ -1,74 +1,85 @@
 """A ledger made anew from the store: every shard says what its worker reported."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
 
 from common.ahead import map_ahead
 from common.batchfile import decode_batch
-from common.layout import input_key
+from common.errors import UserError
+from common.layout import input_key, shard_key
 from common.ledger import Ledger
 from common.manifest import Manifest
-from common.messages import BatchResult, Instability, Status
+from common.messages import Batch, BatchResult, Instability, Status, retry_of
 from common.quarantine import read_quarantine
 from common.rungs import NEXT_RUNG, Rung
 from common.shard import UNREADABLE, DamagedError, open_embedding_file
-from common.store import Store
+from common.store import ObjectNotFoundError, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-#: Batches that are read and reported at once, at least: a Redis far away takes its while for each.
-BATCHES_AHEAD = 16
+#: Batches that are counted together, and those of them that are read at once, at least.
+TOGETHER, AT_ONCE = 128, 16
 
 
-def restore(
-    store: Store,
-    ledger: Ledger,
-    manifest: Manifest,
-    stored: Mapping[int, Sequence[tuple[Rung, str]]],
-    hold: Callable[[], object] = lambda: None,
-) -> None:
-    """Report a job's shards to a ledger that does not know of them.
+def restore(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch]:
+    """Count all that the store has of a job and its ledger does not. See ``restore_some``."""
+    retries = []
+    while ledger.has_stored(manifest.job):
+        retries += restore_some(store, ledger, manifest)
+    return retries
+
+
+def restore_some(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch]:
+    """Report the shards of some batches to a ledger that does not know of them.
 
     Nothing in the store is changed. A shard that is damaged or another batch's is replaced by the
     worker that computes it anew; to delete it here could hit the good one of a worker that just
-    was faster.
+    was faster. Who does this at the same time, or is interrupted, does no harm.
 
-    Args:
-        stored: every batch's shards, with their keys, in the ladder's order.
-        hold: is called for each, as there may be many.
+    Returns:
+        What is to be done at higher rungs.
     """
+    indices = np.flatnonzero(ledger.stored(manifest))[:TOGETHER].tolist()
 
-    pinned: set[str] = set()
+    def read(index: int) -> list[tuple[BatchResult, str]]:
+        return results_of_batch(store, manifest, index)
 
-    def report(batch: tuple[int, Sequence[tuple[Rung, str]]]) -> None:
-        for result, weights in results_of_batch(store, manifest, *batch):
-            if not pinned:
-                ledger.pin_weights(manifest.job, weights)
-                pinned.add(weights)
-            ledger.complete(result)
+    found = list(map_ahead(read, indices, max(AT_ONCE, store.parallel_reads)))
+    results = list(chain.from_iterable(found))
+    if results:
+        ledger.pin_weights(manifest.job, results[0][1])
+        ledger.complete_all(result for result, _ in results)
+    ledger.set_counted(manifest.job, indices)
+    last = [batch[-1][0] for batch in found if batch]
+    return [retry_of(manifest.batch(result.index), result) for result in last if result.next]
 
-    for _ in map_ahead(report, stored.items(), max(BATCHES_AHEAD, store.parallel_reads)):
-        hold()
 
-
-def results_of_batch(
-    store: Store, manifest: Manifest, index: int, shards: Sequence[tuple[Rung, str]]
-) -> list[tuple[BatchResult, str]]:
+def results_of_batch(store: Store, manifest: Manifest, index: int) -> list[tuple[BatchResult, str]]:
     """What a batch's workers reported, in the ladder's order, with the weights of each.
 
     Where a rung's shard is missing or damaged, that rung is what is to be done next, whatever was
     made of its rows at a higher one.
+
+    Raises:
+        StoreError: the store is away.
     """
     results: list[tuple[BatchResult, str]] = []
-    for rung, key in shards:
+    rung: Rung | None = manifest.rung
+    while rung is not None:
         before = results[-1][0] if results else None
-        if rung is not (manifest.rung if before is None else before.next):
-            continue
+        key = shard_key(manifest.job, index, rung)
         try:
             results.append(result_of_shard(store, manifest, index, rung, key, before))
-        except UNREADABLE as error:
+        except ObjectNotFoundError:
+            break
+        except (*UNREADABLE, UserError) as error:
+            if isinstance(error, StoreError):
+                raise
             log.warning("%s/%s cannot be read (%s): it is computed anew.", store.url, key, error)
             break
+        rung = results[-1][0].next
     return results
 
 

@@ -8,12 +8,11 @@ from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import Batch, BatchResult, Instability
 from common.quarantine import read_quarantine
-from common.rungs import NEXT_RUNG, Rung
+from common.rungs import NEXT_RUNG
 from common.store import Store
 from producer.feeding import Feeder
 from producer.jobs import model_of
-from producer.restore import restore, results_of_batch
-from producer.shards import shards_of
+from producer.restore import results_of_batch
 
 
 def quarantined_batches(store: Store, manifest: Manifest) -> list[int]:
@@ -38,14 +37,12 @@ def retry_quarantined(store: Store, ledger: Ledger, feeder: Feeder, manifest: Ma
     Returns:
         Batches that were published for it.
     """
-    stored = shards_of(store, manifest)
     batches: dict[int, Batch] = {}
     for index in quarantined_batches(store, manifest):
-        shards = stored.get(index, [])
-        results = [result for result, _ in results_of_batch(store, manifest, index, shards)]
+        results = [result for result, _ in results_of_batch(store, manifest, index)]
         if results and results[-1].next is not None:
             continue
-        _take_back(store, ledger, manifest, index, shards, results)
+        _take_back(store, ledger, manifest, index, results)
         batches[index] = manifest.batch(index)
     retries = ledger.retries(manifest).values()
     batches |= {retry.index: retry for retry in retries if retry.index in batches}
@@ -57,7 +54,6 @@ def _take_back(
     ledger: Ledger,
     manifest: Manifest,
     index: int,
-    shards: Sequence[tuple[Rung, str]],
     results: Sequence[BatchResult],
 ) -> None:
     """Count a batch as if no row of it had been given up."""
@@ -67,5 +63,4 @@ def _take_back(
     last = results[-1] if results else None
     if last is not None and (last.precision is None or NEXT_RUNG[last.precision] is None):
         store.delete(shard_key(manifest.job, index, last.rung))
-        shards = [shard for shard in shards if shard[0] is not last.rung]
-    restore(store, ledger, manifest, {index: shards})
+    ledger.complete_all(result for result, _ in results_of_batch(store, manifest, index))

@@ -87,12 +87,10 @@ def submit(
         open_job(store, ledger, feeder, manifest, request.on_instability)
     else:
         left = open_job(store, ledger, feeder, manifest, request.on_instability)
-        todo = (
-            "which is being counted anew from the store"
-            if left is None
-            else f"{left:,} of {manifest.batches:,} batches to do"
+        say(
+            f"This input was submitted before: going on with job {manifest.job}, "
+            f"{left:,} of {manifest.batches:,} batches to do."
         )
-        say(f"This input was submitted before: going on with job {manifest.job}, {todo}.")
         warn_of_retries(ledger, manifest.job, request)
     report_input(manifest)
     return manifest

@@ -1,5 +1,5 @@
 -- Have a job go on: what was published of it until now may be gone, and is published again; a stop or
--- a cancellation is taken back, and a restoration is over.
+-- a cancellation is taken back.
 -- KEYS: job   ARGV: what is to be done about instability from now on: retry or fail
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'on_instability', ARGV[1], 'published', 0)

@@ -82,7 +82,7 @@ class Job:
         assert progress is not None
         return progress
 
-    def open(self, on_instability: OnInstability = "retry") -> int | None:
+    def open(self, on_instability: OnInstability = "retry") -> int:
         return open_job(self.store, self.ledger, self.feeder, self.manifest, on_instability)
 
     def queued(self) -> dict[str, int]:

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pytest
 from redis import Redis
 
 from common.batchfile import Record
 from common.layout import input_key, shard_key
-from common.ledger import Ledger
+from common.ledger import Ledger, job_key
 from common.manifest import Manifest, OutputForm
 from common.messages import Status
 from common.rungs import Rung, ladder
@@ -66,6 +67,12 @@ def staged(store: FileStore, sizes: list[int], form: OutputForm = FORMS[0]) -> M
     return manifest
 
 
+def create(ledger: Ledger, store: FileStore, manifest: Manifest) -> None:
+    stored = np.zeros(manifest.batches, bool)
+    stored[list(shards_of(store, manifest))] = True
+    assert ledger.create(manifest, "m.fp16", stored)
+
+
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "+".join(form.include))
 @pytest.mark.parametrize("rows", [range(400), range(399), range(0)], ids=["all", "some", "none"])
 def test_a_shard_tells_what_it_is_in_its_first_block(store, form, rows):
@@ -86,8 +93,11 @@ def test_a_job_is_restored_with_every_batch_and_rung(store, ledger: Ledger):
         store_shard(store, manifest, index, rows=[2 * index] if index % 2 else None)
     for index in range(1, 10, 2):
         store_shard(store, manifest, index, rung=SELECTIVE, rows=[2 * index + 1])
-    ledger.create(manifest, "m.fp16")
-    restore(store, ledger, manifest, shards_of(store, manifest))
+    create(ledger, store, manifest)
+    retries = restore(store, ledger, manifest)
+    assert [(retry.index, retry.rung) for retry in retries] == [
+        (index, SELECTIVE) for index in range(11, 20, 2)
+    ]
     progress = ledger.progress(manifest.job)
     assert progress is not None
     assert progress.weights == "w"
@@ -104,17 +114,18 @@ def test_what_is_restored_twice_counts_once(store, ledger: Ledger, redis: Redis)
     manifest = staged(store, [2] * 3)
     for index in range(3):
         store_shard(store, manifest, index)
-    ledger.create(manifest, "m.fp16")
-    for _ in range(2):
-        restore(store, ledger, manifest, shards_of(store, manifest))
+    create(ledger, store, manifest)
+    stored = ledger.redis.dump(f"{job_key(manifest.job)}:stored")
+    restore(store, ledger, manifest)
+    ledger.redis.restore(f"{job_key(manifest.job)}:stored", 0, stored)
+    restore(store, ledger, manifest)
     progress = ledger.progress(manifest.job)
     assert progress is not None
     assert progress.count("tokens_done") == 6 * 12
 
 
 def read_batch(store: FileStore, manifest: Manifest, index: int) -> list[Status]:
-    shards = shards_of(store, manifest)[index]
-    return [result.status for result, _ in results_of_batch(store, manifest, index, shards)]
+    return [result.status for result, _ in results_of_batch(store, manifest, index)]
 
 
 def test_the_shard_of_another_batch_is_left_for_the_worker_to_replace(store, caplog):
@@ -171,9 +182,10 @@ def test_a_store_that_fails_is_no_damaged_shard(store, ledger: Ledger, monkeypat
         raise StoreError("the store is away")
 
     monkeypatch.setattr(Watched, "readinto", fail)
-    ledger.create(manifest, "m.fp16")
+    create(ledger, store, manifest)
     with pytest.raises(StoreError, match="the store is away"):
-        restore(store, ledger, manifest, shards_of(store, manifest))
+        restore(store, ledger, manifest)
+    assert ledger.stored(manifest).all()
 
 
 def test_an_input_that_is_gone_is_not_needed_for_whole_shards(store):
