@@ -77,4 +77,5 @@ class Schedule:
                 self.counts[kind] += 1
                 print(f"{time.strftime('%H:%M:%S')}  {kind}", flush=True)
                 return True
+        self._bag.clear()  # what is left cannot be, or not any more
         return False
