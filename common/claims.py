@@ -31,7 +31,7 @@ class Attempt:
 class Release(StrEnum):
     """Why a batch is given back."""
 
-    UNBEGUN = "unbegun"  # through no fault of its own: it is no attempt
+    NO_FAULT = "no_fault"  # through no fault of its own: it is no attempt
     FAILED = "failed"
     DIED = "died"  # it ended its process
 

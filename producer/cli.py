@@ -10,10 +10,12 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common import __version__
-from common.broker import connect, make_celery, queue_name
+from common.broker import connect, queue_name
 from common.errors import UserError
 from common.ledger import Ledger, OnInstability
 from common.manifest import Include, OutputForm, ResidueDtype
@@ -25,10 +27,10 @@ from common.settings import Settings
 from common.store import open_store
 from producer import manage
 from producer.console import print_line, say
-from producer.feeding import Feeder
-from producer.finish import check_output, write_output
+from producer.feeding import feeder_of
+from producer.finish import EXIT_INTERRUPTED, check_output, write_output
 from producer.local_job import run_local
-from producer.manage import EXIT_INTERRUPTED, Broker, StoreUrl, watch_job
+from producer.manage import Broker, StoreUrl, watch_job
 from producer.reader import Long, Unknown
 from producer.source import Source
 from producer.staging import Request
@@ -43,8 +45,6 @@ app = App(
 )
 
 EXIT_USER_ERROR = 2
-
-#: Of the latest dead letters, in the overview.
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
@@ -195,13 +195,14 @@ def submit_to_fleet(
         check_output(output)
     store = open_store(settings.required_store())
     ledger = Ledger(connect(settings.broker_url))
-    celery = make_celery(settings.broker_url, [], settings.message_keys())
-    feeder = Feeder(ledger, celery, settings.high_water)
+    feeder = feeder_of(settings, ledger)
     queue = queue_name(request.model, request.rung, request.rung, request.priority)
     workers = ledger.workers()
     serving = [worker for worker in workers if queue in worker.queues]
     hardware = Hardware.of_fleet(serving)
     manifest = submit_job(request, store, ledger, feeder, hardware=hardware, tokens=tokens)
+    if manifest.priority is not request.priority:
+        say(f"The job keeps the priority that it was submitted with first: {manifest.priority}.")
     if not serving:
         others = {worker.precision for worker in workers if worker.model == request.model.text}
         say(f"No worker serves {queue} yet: {worker_command(request)}")
@@ -251,6 +252,8 @@ def what_redis_lacks(error: RedisError) -> str:
             "stopped. "
             "VIRNUCPRO_HIGH_WATER is how many messages may wait (1 KB each)."
         )
+    if not isinstance(error, RedisConnectionError | RedisTimeoutError):
+        return f"Redis refused what it was asked to do: {error}"
     return (
         f"Redis stopped answering ({error}). Once it is back, the same command goes on where this "
         "one stopped."

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from celery import Celery
 
-from common.broker import publish
+from common.broker import make_celery, publish
 from common.ledger import Ledger
 from common.manifest import Manifest
 from common.messages import Batch
 from common.modeltable import ModelSource
 from common.progress import JobState, Progress
+from common.settings import Settings
 
 #: So many of a job's first batches go before all that waits: a small job is not to wait for a
 #: large one.
@@ -57,6 +58,12 @@ def portions(demands: Mapping[str, Demand], queued: int, mark: int) -> dict[str,
 
 def demand_of(progress: Progress) -> Demand:
     return Demand(progress.waiting, progress.batches - progress.published)
+
+
+def feeder_of(settings: Settings, ledger: Ledger) -> "Feeder":
+    """A feeder of the fleet that the settings name."""
+    celery = make_celery(settings.broker_url, [], settings.message_keys())
+    return Feeder(ledger, celery, settings.high_water)
 
 
 class Feeder:

@@ -82,7 +82,9 @@ def fetch(
             dim=int(attributes["dim"]),
             attributes=attributes | {"input": manifest.input, "version": __version__},
         ) as writer:
+            last_row = -1
             for part, without_numbers in map_ahead(load, range(manifest.batches), SHARDS_AHEAD):
+                last_row = check_order(manifest, part, last_row)
                 writer.write(part)
                 quarantined += without_numbers
                 codes += np.bincount(part.precision, minlength=len(codes))
@@ -100,6 +102,20 @@ def fetch(
     return Fetched(
         output, manifest.report.records, precisions, quarantined, attributes.get("warning")
     )
+
+
+def check_order(manifest: Manifest, part: Embeddings, last_row: int) -> int:
+    """See that a batch's rows come after those before; its last row.
+
+    Raises:
+        UserError: they do not: the shard was cut out of the input in another way.
+    """
+    if np.any(np.diff(part.rows, prepend=last_row) <= 0):
+        raise UserError(
+            f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}: "
+            f"delete {output_prefix(manifest.job)} and submit the same input again."
+        )
+    return int(part.rows[-1]) if len(part) else last_row
 
 
 def attributes_of_job(store: Store, keys: Mapping[int, list[str]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from producer.fetch import fetch
 from producer.tables import first_lines, problems
 from producer.verify import verify
 
-EXIT_FAILED = 1
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def check_output(output: Path) -> None:
@@ -45,8 +45,8 @@ def report_failures(ledger: Ledger, manifest: Manifest) -> None:
         say(line)
     if failed:
         say(
-            f"{len(failed)} of {manifest.batches} batches failed. Submit the same input again to "
-            "retry."
+            f"{len(failed)} of {manifest.batches} batches failed. To try them again: producer "
+            f"retry {manifest.job}"
         )
         sys.exit(EXIT_FAILED)
 
@@ -69,7 +69,7 @@ def write_output(store: Store, manifest: Manifest, output: Path) -> None:
     if fetched.quarantined:
         say(
             f"Without numbers (NaN, precision none): {counted(len(fetched.quarantined), 'row')} "
-            "whose forward pass was not finite at any rung. What each saw is in "
+            "whose forward pass was not finite at any rung, or was given up. Why is in "
             f"{store.url}/{quarantine_prefix(manifest.job)}"
         )
         for line in first_lines(fetched.quarantined):

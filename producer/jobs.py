@@ -1,4 +1,4 @@
-"""A job's way into the queue: opened in the ledger, its batches published, lost ones again."""
+"""A job's way into the queue: opened in the ledger, its first batches published."""
 
 import numpy as np
 

@@ -7,7 +7,7 @@ time, and the next takes over within seconds. What two of them do at once does n
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from common.broker import publish, queue_of_batch
 from common.errors import UserError
 from common.events import Event, EventKind
 from common.layout import closed_key, job_prefix
-from common.ledger import KEEPING_SECONDS, Ledger
+from common.ledger import KEEPING_SECONDS, RENEW_SECONDS, Ledger
 from common.manifest import Manifest
 from common.messages import Batch, Document
 from common.modeltable import ModelSource
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 STEP_SECONDS = 1.0
 CLEAN_SECONDS = 3600.0
 
+
+#: Of every job, and when it was submitted.
+States = Mapping[str, tuple[JobState, float]]
 
 #: States of a job that is not gone on with until somebody asks for it.
 OVER = (JobState.CANCELLED, JobState.STOPPED, JobState.FINISHED)
@@ -79,7 +82,8 @@ class Keeper:
         self.acting = False
         self._manifests: dict[tuple[str, float], Manifest | None] = {}
         self._closed: dict[str, JobState] = {}
-        self.next_step = self._next_hold = self._next_clean = 0.0
+        self.next_step = self._next_hold = self._next_clean = self._no_expiry_before = 0.0
+        self._last_step = time.monotonic()
 
     def step(self) -> None:
         """Do what there is to do, if it is time to and no other keeper does it.
@@ -97,13 +101,20 @@ class Keeper:
         if not self._hold():
             return
         self._find_jobs()
-        jobs = self._open_jobs()
-        for manifest in jobs.values():
-            self._take_back_leases(manifest)
-            self._count_stored(manifest)
+        states = self.ledger.states()
+        jobs = self._open_jobs(states)
+        if now - self._last_step > RENEW_SECONDS:
+            # Redis was away, or nobody looked: workers that are alive renew their claims first.
+            self._no_expiry_before = now + RENEW_SECONDS + STEP_SECONDS
+        if now >= self._no_expiry_before:
+            for manifest in jobs.values():
+                self._take_back_leases(manifest)
         for batch in self.lost_messages.look(jobs.values()):
             self._queue_again(EventKind.MESSAGE_LOST, batch, "its message vanished")
         self.feeder.feed(jobs)
+        self._last_step = time.monotonic()
+        self._count_stored(jobs.values())
+        self._close_jobs(states)
         if self.keep is not None and now >= self._next_clean:
             self._next_clean = now + CLEAN_SECONDS
             self._closed.clear()  # a job that was submitted again may have lost its mark
@@ -139,16 +150,16 @@ class Keeper:
             left = open_job(self.store, self.ledger, self.feeder, manifest, count_stored=False)
             log.warning("Redis did not know job %s: %d batches are to be done.", job, left)
 
-    def _count_stored(self, manifest: Manifest) -> None:
-        """Count some of what the store has of a job that Redis had forgotten."""
+    def _count_stored(self, manifests: Iterable[Manifest]) -> None:
+        """Count some of what the store has of jobs that Redis had forgotten."""
         end = time.monotonic() + STEP_SECONDS
-        while self.ledger.has_stored(manifest.job) and time.monotonic() < end:
-            retries = restore_some(self.store, self.ledger, manifest)
-            publish(self.feeder.app, ModelSource.parse(manifest.model), retries)
+        for manifest in manifests:
+            while self.ledger.has_stored(manifest.job) and time.monotonic() < end:
+                retries = restore_some(self.store, self.ledger, manifest)
+                publish(self.feeder.app, ModelSource.parse(manifest.model), retries)
 
-    def _open_jobs(self) -> dict[str, Manifest]:
-        """The manifests of all open jobs of this store. Those that are over are noted as such."""
-        states = self.ledger.states()
+    def _open_jobs(self, states: States) -> dict[str, Manifest]:
+        """The manifests of all open jobs of this store."""
         jobs = {
             (job, created) for job, (state, created) in states.items() if state is JobState.OPEN
         }
@@ -157,11 +168,6 @@ class Keeper:
             key: self._manifests[key] if key in self._manifests else self._manifest(*key)
             for key in jobs
         }
-        over = {job: state for job, (state, _) in states.items() if state in OVER}
-        for job, state in over.items():
-            if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
-                self._close(job, state)
-        self._closed = over
         return {job: manifest for (job, _), manifest in self._manifests.items() if manifest}
 
     def _manifest(self, job: str, created: float | None = None) -> Manifest | None:
@@ -212,6 +218,14 @@ class Keeper:
 
     # --- what is over -------------------------------------------------------------------------
 
+    def _close_jobs(self, states: States) -> None:
+        """Note which jobs are over. A store that takes no note is no reason not to keep jobs."""
+        over = {job: state for job, (state, _) in states.items() if state in OVER}
+        for job, state in over.items():
+            if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
+                self._close(job, state)
+        self._closed = over
+
     def _close(self, job: str, state: JobState) -> None:
         """Note in the store that one of its jobs is not open, should Redis forget it."""
         there = self._read_closed(job)
@@ -230,9 +244,12 @@ class Keeper:
         states = self.ledger.states()
         for job in self.store.folders():
             closed = self._read_closed(job)
-            if closed is not None and closed.time < before:
+            if closed is None or closed.time >= before:
+                continue
+            ours = job in states and self._manifest(job, states[job][1]) is not None
+            if not ours or states[job][0] in OVER:
                 log.warning("Job %s is %s since %s: deleted.", job, closed.state, closed.time)
-                if job in states and self._manifest(job, states[job][1]):
+                if ours:
                     self.ledger.forget(job)
                 self.store.delete(job_prefix(job))
 

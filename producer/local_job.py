@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.broker import connect, make_celery
+from common.broker import connect
 from common.errors import UserError
 from common.gpus import visible_gpus
 from common.ledger import Ledger
@@ -18,15 +18,13 @@ from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.store import Store, open_store
 from producer.console import console, say
-from producer.feeding import Feeder
-from producer.finish import check_output, report_failures, write_output
+from producer.feeding import feeder_of
+from producer.finish import EXIT_INTERRUPTED, check_output, report_failures, write_output
 from producer.keeper import Keeper
 from producer.local import LocalFleet, local_fleet
 from producer.staging import Request
 from producer.submit import Hardware, submit
 from producer.watch import say_event, wait
-
-EXIT_INTERRUPTED = 130
 
 LOCK = "lock"
 
@@ -110,9 +108,7 @@ def run_job(
 ) -> Manifest:
     say(f"Loading the model; the worker's log is {fleet.log}.")
     ledger = Ledger(connect(fleet.broker_url))
-    settings = Settings.read()
-    celery = make_celery(fleet.broker_url, [], settings.message_keys())
-    feeder = Feeder(ledger, celery, settings.high_water)
+    feeder = feeder_of(Settings.read(broker=fleet.broker_url), ledger)
     manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=tokens)
     keeper = Keeper(store, ledger, feeder, on_event=say_event, only=manifest.job)
     wait(ledger, manifest.job, console, keep=keeper.step, check=fleet.check)

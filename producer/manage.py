@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeFloat, PositiveInt
 from redis.exceptions import RedisError
 
-from common.broker import connect, make_celery
+from common.broker import connect
 from common.errors import UserError
 from common.events import log_event
 from common.ledger import Ledger, OnInstability
@@ -23,8 +23,9 @@ from common.progress import JobState, Progress
 from common.settings import Settings
 from common.store import Store, StoreError, open_store
 from producer.console import console, counted, print_line, say
-from producer.feeding import Feeder
+from producer.feeding import Feeder, feeder_of
 from producer.finish import (
+    EXIT_INTERRUPTED,
     check_output,
     report_damage,
     report_failures,
@@ -45,8 +46,6 @@ from producer.tables import (
     print_workers,
 )
 from producer.watch import say_event, wait
-
-EXIT_INTERRUPTED = 130
 
 #: Of all that are kept, in ``producer status``.
 DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
@@ -121,7 +120,6 @@ def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None
     """Wait until a job is finished, and see that none of its batches is lost meanwhile."""
     settings = Settings.read(broker=broker, store=store)
     ledger = Ledger(connect(settings.broker_url))
-    known_progress(ledger, job)
     where = open_store(settings.required_store())
     manifest = known_manifest(where, job)
     watch_job(where, ledger, feeder_of(settings, ledger), manifest)
@@ -199,6 +197,11 @@ def retry(
     ledger = Ledger(connect(settings.broker_url))
     manifest = known_manifest(where, job)
     feeder = feeder_of(settings, ledger)
+    progress = ledger.progress(job)
+    if progress is not None and progress.state in (JobState.CANCELLED, JobState.STOPPED):
+        raise UserError(
+            f"Job {job} is {progress.state}. To go on with it, submit the same input again."
+        )
     policy: OnInstability = "fail" if ledger.stops_at_instability(job) else "retry"
     left = open_job(where, ledger, feeder, manifest, policy)
     if quarantined:
@@ -245,15 +248,20 @@ def keeper(
         if metrics:
             serve_metrics(metrics, ledger, kept)
         log.info("Keeping the jobs of %s.", where.url)
+        warn_of_eviction(ledger)
+        keep_on(kept)
+    with suppress(RedisError):
+        kept.stop()
+
+
+def warn_of_eviction(ledger: Ledger) -> None:
+    with suppress(RedisError):  # it may not say
         if policy := ledger.may_forget():
             log.warning(
                 "This Redis throws keys away when it is full (maxmemory-policy %s), claims and "
                 "results too: set it to noeviction.",
                 policy,
             )
-        keep_on(kept)
-    with suppress(RedisError):
-        kept.stop()
 
 
 def keep_on(keeper: Keeper) -> NoReturn:
@@ -264,11 +272,6 @@ def keep_on(keeper: Keeper) -> NoReturn:
         except (RedisError, StoreError) as error:
             log.warning("Waiting: %s", error)
         time.sleep(STEP_SECONDS)
-
-
-def feeder_of(settings: Settings, ledger: Ledger) -> Feeder:
-    celery = make_celery(settings.broker_url, [], settings.message_keys())
-    return Feeder(ledger, celery, settings.high_water)
 
 
 def known_progress(ledger: Ledger, job: str) -> Progress:

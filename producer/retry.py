@@ -38,9 +38,10 @@ def retry_quarantined(store: Store, ledger: Ledger, feeder: Feeder, manifest: Ma
         Batches that were published for it.
     """
     batches: dict[int, Batch] = {}
+    leased = {index for index, _ in ledger.leased(manifest.job)}
     for index in quarantined_batches(store, manifest):
         results = [result for result, _ in results_of_batch(store, manifest, index)]
-        if results and results[-1].next is not None:
+        if index in leased or (results and results[-1].next is not None):
             continue
         _take_back(store, ledger, manifest, index, results)
         batches[index] = manifest.batch(index)

@@ -13,6 +13,7 @@ from common import __version__
 from common.ahead import map_ahead
 from common.alphabet import Alphabet
 from common.batchfile import encode_batch
+from common.errors import UserError
 from common.layout import input_key, job_prefix
 from common.ledger import OnInstability
 from common.manifest import InputReport, Manifest, OutputForm, read_manifest, write_manifest
@@ -69,6 +70,10 @@ def find_job(store: Store, job: str) -> Manifest | None:
         return None
 
 
+class StagedElsewhereError(UserError):
+    """Another producer stages this very job, and what is in the store is its."""
+
+
 def stage(
     store: Store,
     request: Request,
@@ -77,6 +82,7 @@ def stage(
     budget: Budget,
     spec: ModelSpec,
     on_batch: Callable[[int], None] = lambda _records: None,
+    still_ours: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
@@ -88,6 +94,7 @@ def stage(
         budget: of a batch.
         spec: the model's shape, for the sizes of batches.
         on_batch: is told the records of each batch that was written.
+        still_ours: raises StagedElsewhereError if another producer stages the job meanwhile.
 
     Raises:
         UserError: a bad record, or a store that cannot be written.
@@ -142,7 +149,10 @@ def stage(
             batch_records=[size.records for size in sizes],
             batch_tokens=[size.tokens for size in sizes],
         )
+        still_ours()
         write_manifest(store, manifest)
+    except StagedElsewhereError:
+        raise
     except BaseException:
         store.delete(job_prefix(job))
         raise

@@ -6,7 +6,6 @@ import uuid
 from dataclasses import dataclass
 
 from common.alphabet import ALPHABETS
-from common.errors import UserError
 from common.ledger import STAGING_SECONDS, Ledger
 from common.manifest import Manifest
 from common.modeltable import MODELS, ModelSpec, resolve_layers
@@ -16,7 +15,7 @@ from producer.batches import Budget, batch_tokens
 from producer.console import console, counted, say
 from producer.feeding import Feeder
 from producer.jobs import job_queue, open_job
-from producer.staging import Request, find_job, job_name, stage
+from producer.staging import Request, StagedElsewhereError, find_job, job_name, stage
 
 #: What is assumed of a model that only the workers can open: batches are small enough for any.
 UNKNOWN_MODEL = MODELS["esm2_t48_15B_UR50D"]
@@ -140,11 +139,9 @@ def stage_alone(
 
     def hold() -> None:
         nonlocal held
-        if time.monotonic() - held < STAGING_SECONDS / 12:
-            return
         held = time.monotonic()
         if not ledger.hold_staging(job, owner):
-            raise UserError(
+            raise StagedElsewhereError(
                 f"Job {job} is being submitted by another producer at this moment. Wait for it: "
                 f"producer watch {job}"
             )
@@ -156,14 +153,23 @@ def stage_alone(
             nonlocal batches, records
             batches, records = batches + 1, records + more
             status.update(f"Reading the input: {records:,} records in {batches:,} batches …")
-            hold()
+            if time.monotonic() - held >= STAGING_SECONDS / 12:
+                hold()
 
         try:
             # It may have come since the caller looked: to stage again would delete it.
             there = find_job(store, job)
             if there is not None:
                 return there
-            return stage(store, request, fingerprint, budget=budget, spec=spec, on_batch=show)
+            return stage(
+                store,
+                request,
+                fingerprint,
+                budget=budget,
+                spec=spec,
+                on_batch=show,
+                still_ours=hold,
+            )
         finally:
             ledger.release_staging(job, owner)
 

@@ -10,9 +10,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 #: KEYS: the unacknowledged messages, when each was taken, and queues.
 #: ARGV: the message's tag, LPUSH or RPUSH, and the message.
 RESTORE = """
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return end
-redis.call('ZREM', KEYS[2], ARGV[1])
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return end
 for i = 3, #KEYS do redis.call(ARGV[2], KEYS[i], ARGV[3]) end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
 """
 
 

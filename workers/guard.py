@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, Validat
 from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 
-from common.broker import EMBED_TASK
+from common.broker import EMBED_TASK, queue_of_batch
 from common.events import DeadLetter, Event, EventKind, log_event
 from common.ledger import Ledger
 from common.messages import Batch, Document
@@ -57,7 +57,7 @@ class Properties(Document):
     body_encoding: Literal["base64"]
     delivery_tag: str
     delivery_info: Place
-    priority: int = 0
+    priority: Literal[0] = 0
 
 
 def parse_json(text: bytes) -> Any:
@@ -101,12 +101,13 @@ class Refusal:
     batch: Batch | None = None
 
 
-def judge(item: bytes, keys: MessageKeys) -> bytes | Refusal:
+def judge(item: bytes, keys: MessageKeys, queue: str | None = None) -> bytes | Refusal:
     """The message that Celery is to have in place of one, or why it is to have none. Never raises.
 
     Args:
         item: as it lies in the queue.
         keys: that verify its signature; without any, signatures are not looked at.
+        queue: that it lay in, and may go back to; None: any.
     """
     try:
         envelope = Envelope.model_validate(parse_json(item))
@@ -128,6 +129,9 @@ def judge(item: bytes, keys: MessageKeys) -> bytes | Refusal:
             "was changed on its way",
             batch,
         )
+    place = envelope.properties.delivery_info.routing_key
+    if queue is not None and not queue == place == queue_of_batch(batch):
+        return Refusal(f"for {queue_of_batch(batch)}, and would go back to {place}", batch)
     return envelope.model_dump_json(by_alias=True).encode()
 
 
@@ -155,7 +159,7 @@ class Guard:
 
     def check(self, queue: bytes, item: bytes) -> bytes | None:
         """What Celery is to have of a message that was taken from a queue; the rest is buried."""
-        verdict = judge(item, self.keys)
+        verdict = judge(item, self.keys, queue.decode())
         if isinstance(verdict, Refusal):
             self._bury(queue.decode(), item, verdict)
             return None

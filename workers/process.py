@@ -86,12 +86,12 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         precision=precision,
         queues=queues,
     )
-    pulse = Ledger(redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0))
+    beats = Ledger(redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0))
     beat_file = Path(os.environ[BEAT_FILE]) if BEAT_FILE in os.environ else None
-    heartbeat = Heartbeat(pulse, info, beat_file)
+    heartbeat = Heartbeat(beats, info, beat_file)
     heartbeat.start()
-    guard = Watchdog()
-    guard.start()
+    dog = Watchdog()
+    dog.start()
     try:
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
             engine = load_engine(source, device, precision, settings.store)
@@ -109,7 +109,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         recorder = trace.start(engine.device) if TRACE_FILE in os.environ else None
         if READY_FILE in os.environ:
             Path(os.environ[READY_FILE]).touch()
-        code = consume(app, queues, runner, name, guard)
+        code = consume(app, queues, runner, name, dog)
         if recorder is not None:
             recorder.write(Path(os.environ[TRACE_FILE]))
         return code
@@ -139,7 +139,7 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
 
 
 def consume(
-    app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str, guard: Watchdog
+    app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str, dog: Watchdog
 ) -> int:
     """Run the Celery worker until it is told to stop."""
 
@@ -156,7 +156,7 @@ def consume(
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def stop(**_: Any) -> None:
         runner.stopping.set()
-        guard.drain(lambda: hand_back(runner))
+        dog.drain(lambda: hand_back(runner))
 
     app.steps["consumer"].add(EventsTogether)
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
@@ -179,7 +179,7 @@ def hand_back(runner: BatchRunner) -> None:
     """
     try:
         for owner, batch in runner.heartbeat.held().items():
-            if runner.ledger.release(batch, owner=owner, why=Release.UNBEGUN):
+            if runner.ledger.release(batch, owner=owner, why=Release.NO_FAULT):
                 runner.publish(batch)
                 log.warning("Batch %d of %s goes back.", batch.index, batch.job)
     except RedisError as error:

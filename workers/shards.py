@@ -1,6 +1,7 @@
 """What a batch leaves in the store: one HDF5 shard, which says what made it."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,21 @@ MEANINGLESS = "random weights: these embeddings mean nothing"
 
 
 def write_shard(
-    store: Store, batch: Batch, form: OutputForm, loaded: LoadedModel, outcome: Outcome
+    store: Store,
+    batch: Batch,
+    form: OutputForm,
+    loaded: LoadedModel,
+    outcome: Outcome,
+    before_replacing: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a batch's finite rows under the name that its job, index and rung give.
 
     The first shard stays: one that says the same is not written again. One that is damaged, or of
     other rows, as a worker leaves it that was late and had the batch of an earlier staging, is
     replaced.
+
+    Args:
+        before_replacing: raises if the batch is another worker's by now, whose shard it may be.
 
     Raises:
         StoreError: the store did not take it.
@@ -49,6 +58,7 @@ def write_shard(
             log.info("%s/%s is there already and says the same: it stays.", store.url, key)
             return
         log.warning("%s/%s %s: it is replaced.", store.url, key, difference)
+        before_replacing()
         put_shard(store, key, form, dim, outcome.embeddings, attributes, replace=True)
 
 

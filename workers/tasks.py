@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
@@ -120,6 +120,7 @@ class BatchRunner:
             with watchdog.stage("claim", LEDGER_SECONDS):
                 attempt = self._claim(batch, owner)
         except RedisError as error:
+            self._let_go(batch, owner)  # it may have heard
             raise GiveBackError(f"the ledger did not answer: {error}") from error
         if attempt.claim is not Claim.TAKEN:
             log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, attempt.claim)
@@ -132,7 +133,7 @@ class BatchRunner:
             )
             # If it is ours still, it need not wait for the lease to run out should it be resumed.
             with suppress(RedisError):
-                self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
+                self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
             return
         except RedisError as error:
             self._let_go(batch, owner)
@@ -151,7 +152,7 @@ class BatchRunner:
         """
         for _ in range(LEASE_SECONDS):
             try:
-                self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
+                self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
                 return
             except RedisError:
                 if self.stopping.wait(1):
@@ -163,14 +164,17 @@ class BatchRunner:
             self._note(EventKind.LEASE_LOST, batch, f"taken over from {attempt.lost_by}")
         earlier = self._earlier(batch)
         if earlier is None:
-            self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
+            self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
             return None
         with self.heartbeat.holding(batch, owner):
             result = self._result(batch, owner, attempt, earlier)
             with watchdog.stage("complete", LEDGER_SECONDS):
                 # Not to be computed once more because Redis is restarted.
                 pauses = backoff(LEDGER_RETRIES, first=1, longest=8)
-                self._retrying(lambda: self.ledger.complete(result, owner=owner), pauses)
+                complete = partial(self.ledger.complete, result, owner=owner)
+                counted = self._retrying(complete, pauses)
+                if result.status is Status.FAILED and not counted:
+                    raise NotOursError
         return result
 
     def _tell(self, batch: Batch, result: BatchResult) -> None:
@@ -237,14 +241,16 @@ class BatchRunner:
         try:
             return self._embed(batch, owner, attempt, earlier)
         except GiveBackError:
-            self.ledger.release(batch, owner=owner, why=Release.UNBEGUN)
+            self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
             raise
         except StoreError as error:
-            if attempt.number < MAX_ATTEMPTS:
+            if attempt.number - attempt.deaths < MAX_ATTEMPTS:
                 self._give_back(batch, owner, attempt, error)
             return failure_of(batch, self.name, error)
         except DeviceLostError as error:
             self.ledger.release(batch, owner=owner, why=Release.DIED)
+            with suppress(RedisError):  # its own message comes back after an hour
+                self.publish(batch)
             self.end_process(error)
         except (NotOursError, RedisError):
             raise
@@ -277,8 +283,8 @@ class BatchRunner:
         form = manifest.form
         outcome, poison = self._compute(batch, owner, attempt, records, form)
         # A shard of other rows must not replace the one that was counted.
-        if not (self.heartbeat.is_sure(owner) or self.ledger.renew(batch, owner=owner)):
-            raise NotOursError
+        if not self.heartbeat.is_sure(owner):
+            self._renew(batch, owner)
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
         stops = bool(outcome.unstable) and self.ledger.stops_at_instability(batch.job)
         poisoned = describe_poison(poison, form)
@@ -290,7 +296,12 @@ class BatchRunner:
                 where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
                 log.warning("%s", describe_instability(where, outcome.unstable, result.next))
             loaded = self.engine.loaded
-            self._retrying(lambda: write_shard(self.store, batch, form, loaded, outcome))
+            self._retrying(
+                lambda: write_shard(
+                    *(self.store, batch, form, loaded, outcome),
+                    before_replacing=lambda: self._renew(batch, owner),
+                )
+            )
         return result
 
     def _compute(
@@ -327,9 +338,14 @@ class BatchRunner:
         )
         # Or the end that another batch brings about is blamed on a row of this one.
         with self._turns.alone():
-            parts, poison = embed_carefully(
-                records, trail, follow=follow, embed=lambda record: embed([record])
-            )
+            try:
+                parts, poison = embed_carefully(
+                    records, trail, follow=follow, embed=lambda record: embed([record])
+                )
+            except GiveBackError:
+                # The process lives: no row is to be blamed for whatever ends the next one.
+                follow(trail)
+                raise
         return join_outcomes(parts, form, self.engine.loaded.spec.dim), poison
 
     def _check_alphabet(self, manifest: Manifest) -> None:
@@ -367,6 +383,10 @@ class BatchRunner:
                 if isinstance(error, StoreError):
                     self._stop_if_asked()
         return action()
+
+    def _renew(self, batch: Batch, owner: str) -> None:
+        if not self.ledger.renew(batch, owner=owner):
+            raise NotOursError
 
     def _stop_if_not_ours(self, owner: str) -> None:
         self._stop_if_asked()

@@ -137,7 +137,7 @@ class JobModel:
         if self.owner.get(place) != owner:
             return False
         self.drop_lease(place)
-        self.attempts[place] -= why is Release.UNBEGUN
+        self.attempts[place] -= why is Release.NO_FAULT
         self.deaths[place] += why is Release.DIED
         return True
 

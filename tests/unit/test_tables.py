@@ -276,7 +276,7 @@ def test_failures_are_named_and_end_with_code_1(ledger: Ledger, finished, capsys
     assert caught.value.code == 1
     assert capsys.readouterr().err.splitlines() == [
         "batch 0 (selective_fp32) failed: ValueError: no",
-        "1 of 2 batches failed. Submit the same input again to retry.",
+        f"1 of 2 batches failed. To try them again: producer retry {MANIFEST.job}",
     ]
 
 

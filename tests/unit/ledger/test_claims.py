@@ -205,7 +205,7 @@ def test_a_lease_that_ran_out_is_a_death_whoever_finds_it(ledger):
 @pytest.mark.parametrize(
     ("why", "next_one"),
     [
-        (Release.UNBEGUN, Attempt(Claim.TAKEN, number=1, deaths=0)),
+        (Release.NO_FAULT, Attempt(Claim.TAKEN, number=1, deaths=0)),
         (Release.FAILED, Attempt(Claim.TAKEN, number=2, deaths=0)),
         (Release.DIED, Attempt(Claim.TAKEN, number=2, deaths=1)),
     ],
@@ -229,7 +229,7 @@ def test_deaths_are_counted_at_each_rung_by_itself(ledger):
 def test_a_batch_that_was_claimed_once_is_begun(ledger):
     assert ledger.begun(MANIFEST).tolist() == [False, False]
     take(ledger, OTHER)
-    ledger.release(OTHER, owner="a", why=Release.UNBEGUN)
+    ledger.release(OTHER, owner="a", why=Release.NO_FAULT)
     assert ledger.begun(MANIFEST).tolist() == [False, True]
     take(ledger, climb(ledger))  # at a higher rung: its batch is done at the first
     assert ledger.begun(MANIFEST).tolist() == [True, True]
