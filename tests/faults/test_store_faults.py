@@ -75,12 +75,12 @@ def test_an_s3_that_denies_access_fails_a_batch_after_five_attempts_and_says_why
         watched = s3_fleet.producer("watch", job)
         assert watched.returncode == 1
         assert "AccessDenied" in watched.stderr
-        assert "Submit the same input again to retry" in watched.stderr
+        assert f"To try them again: producer retry {job}" in watched.stderr
         failed = progress_of(s3_fleet, job)
         assert failed.count("batches_failed") == failed.batches
         assert failed.rows_done == 0
         bucket.heal()
-        assert submit(s3_fleet, tiny, proteins, tokens=150_000) == job
+        assert s3_fleet.producer("retry", job).returncode == 0
         assert_nothing_was_lost(s3_fleet, job, reference)
 
 
