@@ -115,17 +115,16 @@ def test_a_producer_says_that_redis_is_full_and_goes_on_when_it_is_not(
 def test_a_failover_that_leaves_the_old_redis_read_only_is_followed(
     far_fleet, redis, network, tiny, proteins, reference, tmp_path
 ):
-    with (
-        running_redis(tmp_path / "replica") as replica,
-        far_fleet.running_workers(tiny, tmp_path) as [worker],
-    ):
-        job, process = submit(far_fleet, tiny, proteins), worker.process
+    with running_redis(tmp_path / "replica") as replica:
         replica.follow(redis)
-        with keeper(far_fleet):
+        # Before the worker: it would be done with all of them by the time that they are copied.
+        job = submit(far_fleet, tiny, proteins)
+        with far_fleet.running_workers(tiny, tmp_path) as [worker], keeper(far_fleet):
+            process = worker.process
             wait_for_batches(far_fleet, job)
             network.target = replica.port
             redis.fail_over_to(replica)
             fleet = fleet_at(replica.url, far_fleet.store_url)
             wait_for_batches(fleet, job, 1, seconds=30)
             assert_nothing_was_lost(fleet, job, reference)
-        assert worker.process == process
+            assert worker.process == process
