@@ -18,7 +18,7 @@ faults: .venv/dev
 	$(BIN)/pytest tests/faults tests/integration/test_keeper.py
 
 soak: .venv/dev
-	$(BIN)/python -m benchmarks.soak --minutes 20 --batches 20000 --seed 1
+	$(BIN)/python -m tests.soak --minutes 20 --batches 20000 --seed 1
 
 lint: .venv/dev
 	$(BIN)/ruff check .

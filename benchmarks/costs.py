@@ -27,23 +27,26 @@ from benchmarks.redisload import Load, Meter, machine, memory
 from benchmarks.stores import CountingStore
 from benchmarks.stubs import MODEL, WORKER, StubEngine, stub_runner
 from common.alphabet import PROTEIN
-from common.broker import connect, make_celery, publish
-from common.embedded_redis import redis_server
-from common.ledger import Ledger
-from common.manifest import Manifest, OutputForm
-from common.modeltable import MODELS, ModelSource
+from common.job.manifest import Manifest
+from common.job.output_form import OutputForm
+from common.ledger.ledger import Ledger
+from common.ledger.speed import Speed
+from common.local.embedded_redis import redis_server
+from common.model_specs import MODELS, ModelSource
 from common.rungs import Rung
-from producer.batches import batch_tokens
-from producer.feeding import Feeder
-from producer.fetch import fetch
-from producer.jobs import job_queue
-from producer.keeper import STEP_SECONDS, Keeper
-from producer.source import Source
-from producer.staging import Request
-from producer.submit import Hardware, submit
-from producer.watch import POLL_SECONDS, Speed, look
-from workers.process import THREADS, consume
-from workers.watchdog import Watchdog
+from common.wire.celery_app import make_celery, publish
+from common.wire.redis_client import connect
+from producer.input.batches import batch_tokens
+from producer.input.source import Source
+from producer.output.fetch import fetch
+from producer.scheduling.keeper import STEP_SECONDS, Keeper
+from producer.scheduling.opening import job_queue
+from producer.scheduling.publisher import Publisher
+from producer.submission.request import Request
+from producer.submission.submit import Hardware, submit
+from producer.terminal.watch import POLL_SECONDS, look
+from workers.process.worker import THREADS, consume
+from workers.runtime.watchdog import Watchdog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,7 @@ def measure_producer(
         request,
         store,
         Ledger(redis),
-        Feeder(Ledger(redis), app, HIGH_WATER),
+        Publisher(Ledger(redis), app, HIGH_WATER),
         hardware=hardware,
         tokens=budget,
     )
@@ -187,7 +190,7 @@ def measure_ledger(
 ) -> dict[str, Any]:
     """A worker's beats, and looks at the job while many workers are there."""
     ledger = Ledger(redis)
-    feeder = Feeder(ledger, make_celery(url, []), HIGH_WATER)
+    feeder = Publisher(ledger, make_celery(url, []), HIGH_WATER)
     keeper = Keeper(store, ledger, feeder, only=manifest.job)
     held = [(manifest.batch(index), f"owner/{index}") for index in range(THREADS)]
     for index in range(WATCHED_WORKERS):

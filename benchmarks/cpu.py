@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common.batchfile import Record
-from common.manifest import OutputForm
-from common.modeltable import ESM2, MODELS
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.model_specs import ESM2, MODELS
 from common.rungs import Rung
 from tests.support.fair_esm import ALPHABET, load_fair_esm, random_fair_esm, save_fair_esm
-from workers.engine import DTYPES, Engine
+from workers.engine.engine import DTYPES, Engine
 from workers.models.loading import load_model
 
 FASTA = Path(__file__).parents[2] / "shared" / "data" / "disprot_proteins.fasta"

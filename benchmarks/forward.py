@@ -22,28 +22,14 @@ from rich.table import Table
 from torch import Tensor
 from torch.autograd import DeviceType
 
-from benchmarks.inputs import (
-    first_proteins,
-    random_model,
-    random_proteins,
-    token_count,
-    tokens_for,
-)
-from benchmarks.machine import (
-    Run,
-    Timing,
-    attempt,
-    describe_machine,
-    reason,
-    release,
-    time_runs,
-)
+from benchmarks.inputs import first_proteins, random_model, random_proteins, token_count, tokens_for
+from benchmarks.machine import Run, Timing, attempt, describe_machine, reason, release, time_runs
 from benchmarks.peers import PACKAGES, fair_esm_means, peers
-from common.modeltable import ESM2, MODELS, ModelSpec
-from workers.backend import exact_sums
+from common.model_specs import ESM2, MODELS, ModelSpec
+from workers.engine.pooling import Pooled, pool
 from workers.models.encoder import Encoder
 from workers.models.fused import apply_fused, can_fuse
-from workers.pooling import Pooled, pool
+from workers.runtime.device import exact_sums
 
 DEFAULT_MODELS = ("esm2_t6_8M_UR50D", "esm2_t33_650M_UR50D", "esm2_t36_3B_UR50D")
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from common.alphabet import SPECIAL_TOKENS
-from common.modeltable import ESM2, ModelSpec
+from common.model_specs import ESM2, ModelSpec
 from workers.bench.proteins import segment_lengths
 from workers.models.encoder import Encoder
-from workers.models.esm2_tokens import tokenize_esm2
+from workers.models.esm2.tokenizer import tokenize_esm2
 from workers.models.loading import model_class
 from workers.models.random_weights import random_scale
-from workers.packing import Tokens
+from workers.models.tokens import Tokens
 
 LETTERS = np.array(list("LAGVSERTIDPKQNFYMHWC"))
 

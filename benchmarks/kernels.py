@@ -20,16 +20,16 @@ from torch import Tensor, nn
 
 from benchmarks.inputs import random_proteins
 from benchmarks.machine import attempt, describe_machine, release, time_runs
-from workers.backend import exact_sums
 from workers.models import kernels
-from workers.models.attention import segment_attention
-from workers.models.esm2 import RotaryEmbedding, rotate
-from workers.models.esm2_tokens import tokenize_esm2
+from workers.models.attention.plain import segment_attention
+from workers.models.esm2.model import RotaryEmbedding, rotate
+from workers.models.esm2.tokenizer import tokenize_esm2
 from workers.models.kernels import hopper
 from workers.models.kernels.attention import tiles_of, varlen_attention
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm
 from workers.models.kernels.rotary import rotate_in_place
+from workers.runtime.device import exact_sums
 
 HEADS = 20
 

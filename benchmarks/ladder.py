@@ -18,16 +18,16 @@ from torch import Tensor
 from benchmarks.inputs import random_model, random_proteins
 from benchmarks.machine import Run, attempt, describe_machine, release
 from common.alphabet import SPECIAL_TOKENS
-from common.modeltable import MODELS, ModelSource, ModelSpec
+from common.model_specs import MODELS, ModelSource, ModelSpec
 from common.rungs import Rung
-from workers.backend import exact_sums, fetch
-from workers.engine import Engine
-from workers.models.esm2_tokens import tokenize_esm2
+from workers.engine.engine import Engine
+from workers.engine.in_flight import PackInFlight
+from workers.engine.packing import Pack, make_packs
+from workers.engine.pooling import pool
+from workers.engine.prepared import PreparedBatch, made_up_batch
+from workers.models.esm2.tokenizer import tokenize_esm2
 from workers.models.loading import LoadedModel
-from workers.packing import Pack, make_packs
-from workers.pooling import pool
-from workers.running import RunningPack
-from workers.work import Work, made_up_work
+from workers.runtime.device import exact_sums, fetch
 
 GPU = torch.device("cuda")
 
@@ -51,7 +51,7 @@ def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
     engine = Engine(LoadedModel(model, tokenize_esm2, ModelSource(f"random:{spec.name}"), ""))
     views = (torch.cuda.memory_allocated() - before) / 1e6
     lengths = [len(protein) + SPECIAL_TOKENS for protein in random_proteins(tokens)]
-    passes = {rung: OnePack(engine, made_up_work(spec, lengths, rung)) for rung in engine.models}
+    passes = {rung: OnePack(engine, made_up_batch(spec, lengths, rung)) for rung in engine.models}
     served = passes[Rung.FP16]
     served.run()
     print(f"\n{spec.name}: {tokens:,} tokens, all views together {views:.3f} MB", flush=True)
@@ -65,14 +65,14 @@ def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
 class OnePack:
     """A batch that is one pack, as the engine runs it."""
 
-    def __init__(self, engine: Engine, work: Work) -> None:
+    def __init__(self, engine: Engine, work: PreparedBatch) -> None:
         self.model, self.work = engine.models[work.precision], work
         self.pack: Pack
         [self.pack] = make_packs(work.tokens, len(work.tokens.ids))
 
-    def queue(self) -> RunningPack:
+    def queue(self) -> PackInFlight:
         with exact_sums():
-            return RunningPack(self.model, self.work, self.pack)
+            return PackInFlight(self.model, self.work, self.pack)
 
     def run(self) -> object:
         return self.queue().result()
@@ -107,7 +107,7 @@ def print_check(one: OnePack, repeats: int) -> None:
 
 
 def pool_unchecked(hidden: Tensor, cu_seqlens: Tensor, _family: object) -> Tensor:
-    """``workers.pooling.pool`` of ESM-2 without its flags: ``[N, 2 K D]``."""
+    """``workers.engine.engine.pooling.pool`` of ESM-2 without its flags: ``[N, 2 K D]``."""
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
     bounds = torch.stack((starts, starts + 1, ends - 1), dim=1).flatten()
     offsets = torch.cat((bounds, ends[-1:]))

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from workers.backend import Moment
+from workers.runtime.device import Moment
 
 T = TypeVar("T")
 

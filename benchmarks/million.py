@@ -25,17 +25,18 @@ from redis import Redis
 
 from benchmarks.redisload import Load, Meter, machine
 from benchmarks.stores import OneRecordStore
-from common.broker import connect, make_celery
-from common.embedded_redis import redis_server
-from common.ledger import Ledger, job_key
-from common.manifest import Manifest
-from common.modeltable import ModelSource
-from common.processes import end_of_log, end_with_parent
-from common.progress import Progress
-from common.signing import MessageKeys
-from producer.feeding import Feeder
-from producer.jobs import job_queue
-from producer.keeper import STEP_SECONDS, Keeper
+from common.job.manifest import Manifest
+from common.ledger.ledger import Ledger, job_key
+from common.ledger.progress import Progress
+from common.local.embedded_redis import redis_server
+from common.local.processes import end_of_log, end_with_parent
+from common.model_specs import ModelSource
+from common.wire.celery_app import make_celery
+from common.wire.redis_client import connect
+from common.wire.signing import MessageKeys
+from producer.scheduling.keeper import STEP_SECONDS, Keeper
+from producer.scheduling.opening import job_queue
+from producer.scheduling.publisher import Publisher
 from tests.support.jobs import manifest_of
 
 #: Messages that wait at most.
@@ -110,7 +111,7 @@ class Figures:
 # --- the processes --------------------------------------------------------------------------------
 
 
-class TimedFeeder(Feeder):
+class TimedFeeder(Publisher):
     """Notes how many messages it published, and in how many seconds."""
 
     notes: "SynchronizedArray[float]"
@@ -137,7 +138,7 @@ def run_keeper(url: str, batches: int, folder: Path, notes: "SynchronizedArray[f
 
 
 def run_worker(url: str, batches: int, number: int, log: Path) -> None:
-    """What ``workers.process`` does once its model is loaded, with stubs."""
+    """What ``workers.process.worker`` does once its model is loaded, with stubs."""
     end_with_parent()
     # Spawned processes have their parent's output; a real worker's log goes where it is told.
     with log.open("wb") as output:
@@ -146,10 +147,10 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # PyTorch comes with these, and the feeder is to be measured without it.
     from benchmarks.stubs import WORKER, SameAnswerEngine, stub_runner
-    from workers import tasks
-    from workers.guard import Guard, place_guard
-    from workers.process import consume
-    from workers.watchdog import Watchdog
+    from workers.batches import runner as tasks
+    from workers.process.worker import consume
+    from workers.runtime.watchdog import Watchdog
+    from workers.transport.guard import Guard, place_guard
 
     tasks.write_shard = lambda *_: None
     worker = WORKER.model_copy(update={"name": f"cpu-{os.getpid()}@{number}"})

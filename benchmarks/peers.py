@@ -21,8 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from benchmarks.inputs import random_model, tokens_for
 from benchmarks.machine import Run
 from common.alphabet import ESM2_TOKENS
-from common.modeltable import ModelSpec
-from workers.packing import make_packs
+from common.model_specs import ModelSpec
+from workers.engine.packing import make_packs
 
 #: Distributions whose versions belong to the results.
 PACKAGES = ("fair-esm", "transformers", "esm-efficient", "flash-attn")

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import dnaio
 
-from common.manifest import OutputForm
-from common.modeltable import MODELS, ModelSource
+from common.job.output_form import OutputForm
+from common.model_specs import MODELS, ModelSource
 from common.rungs import Rung
 from common.store import open_store
-from producer.source import Source
-from producer.staging import Request, stage
-from producer.submit import Hardware, budget_for
+from producer.input.source import Source
+from producer.submission.request import Request
+from producer.submission.staging import stage
+from producer.submission.submit import Hardware, budget_for
 
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
 

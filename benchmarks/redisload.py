@@ -9,7 +9,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from common.broker import KEY_PREFIX
+from common.wire.queues import KEY_PREFIX
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.costs import MEASURED, STAGING_RATE, Costs
-from common.batchfile import Record, encode_batch
-from common.ledger import RENEW_SECONDS
-from common.manifest import OutputForm
-from common.modeltable import MODELS, ModelSpec
-from common.shard import shard_bytes
+from common.embeddings.hdf5 import shard_bytes
+from common.job.output_form import OutputForm
+from common.job.records import Record, encode_batch
+from common.ledger.ledger import RENEW_SECONDS
+from common.model_specs import MODELS, ModelSpec
 from common.store.s3 import PART_BYTES
-from producer.batches import Budget, batch_tokens, cut_batches
-from producer.watch import POLL_SECONDS
-from workers.process import THREADS
+from producer.input.batches import Budget, batch_tokens, cut_batches
+from producer.terminal.watch import POLL_SECONDS
+from workers.process.worker import THREADS
 
 #: What a worker with one H200 computes, tokens/s: rounded, an assumption here.
 TOKENS_PER_SECOND = {

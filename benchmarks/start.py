@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from benchmarks.machine import describe_machine
 from benchmarks.peers import fair_esm_weights
-from common.manifest import OutputForm
-from common.modeltable import ESM2, ESM2_CONFIG, MODELS, ModelSource, ModelSpec
+from common.job.output_form import OutputForm
+from common.model_specs import ESM2, ESM2_CONFIG, MODELS, ModelSource, ModelSpec
 from common.rungs import Rung
 from tests.support.hugging_face import published_name
 from workers.bench.fleet import Plan, measure_fleet

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.batchfile import Record, encode_batch
-from common.layout import manifest_key
-from common.manifest import Manifest
+from common.job.layout import manifest_key
+from common.job.manifest import Manifest
+from common.job.records import Record, encode_batch
 from common.store import FileStore
 
 

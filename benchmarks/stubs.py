@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from common.batchfile import Record
-from common.ledger import Ledger
-from common.manifest import OutputForm
-from common.modeltable import MODELS, ModelSource
-from common.progress import WorkerInfo
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.ledger.ledger import Ledger
+from common.ledger.workers import WorkerInfo
+from common.model_specs import MODELS, ModelSource
 from common.rungs import Rung
 from common.store import Store
 from tests.support.shards import embeddings_of
-from workers.engine import Outcome
-from workers.heartbeat import Heartbeat
-from workers.tasks import BatchRunner
+from workers.batches.lease_renewer import LeaseRenewer
+from workers.batches.runner import BatchRunner
+from workers.engine.engine import Outcome
 
 MODEL = ModelSource.parse("random:esm2_t33_650M_UR50D")
 WORKER = WorkerInfo(
@@ -63,7 +63,7 @@ def stub_runner(
         store=store,
         ledger=ledger,
         engine=engine,  # type: ignore[arg-type]
-        heartbeat=Heartbeat(ledger, worker),
+        heartbeat=LeaseRenewer(ledger, worker),
         publish=lambda batch: None,
         name=worker.name,
     )

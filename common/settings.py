@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
-from common.signing import MessageKeys
+from common.wire.signing import MessageKeys
 
 #: What is asked for where a setting is not a text.
 NUMBERS = {"gpu_memory": "number of gigabytes", "high_water": "whole number"}

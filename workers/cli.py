@@ -12,14 +12,14 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from common import __version__
-from common.broker import connect
 from common.errors import UserError
-from common.gpus import visible_gpus
-from common.modeltable import ModelSource
+from common.local.gpus import visible_gpus
+from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.store import open_store
-from workers.supervisor import supervise
+from common.wire.redis_client import connect
+from workers.process.supervisor import supervise
 from workers.validation import DeviceChoice, HalfChoice, Request
 from workers.validation.sets import SEQUENCES_PER_SET
 

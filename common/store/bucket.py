@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from common.retries import backoff
+from common.backoff import backoff
 from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
 from common.store.ranges import BLOCK_BYTES, RangedFile
 from common.store.s3 import CONNECTIONS, s3_client, transfers, write_only_where_nothing_is

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.broker import KEY_PREFIX
-from common.processes import start_dependent, stop
-from common.progress import Progress
+from common.ledger.progress import Progress
+from common.local.processes import start_dependent, stop
+from common.wire.queues import KEY_PREFIX
 from tests.support.processes import Fleet, Worker, wait_until
 from tests.support.results import load
 

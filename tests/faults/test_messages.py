@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from common.broker import KEY_PREFIX
-from common.events import DeadLetter, EventKind
-from common.signing import MessageKeys
+from common.ledger.events import EventKind
+from common.wire.dead_letters import DeadLetter
+from common.wire.queues import KEY_PREFIX
+from common.wire.signing import MessageKeys
 from tests.support.jobs import manifest_of
 from tests.support.messages import queued_item, with_batch, with_body, with_values
 from tests.support.processes import Fleet, running_fleet, wait_until

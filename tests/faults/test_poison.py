@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.events import EventKind
-from common.processes import start_dependent, stop
+from common.ledger.events import EventKind
+from common.local.processes import start_dependent, stop
 from common.rungs import PRECISION_CODES
 from tests.support.processes import START_SECONDS, Fleet, running_fleet, wait_until
 from tests.support.results import load

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.processes import start_dependent
+from common.local.processes import start_dependent
 from tests.faults.checks import assert_nothing_was_lost, keeper
 from tests.support.processes import run_producer, wait_until
 from tests.support.results import load

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from common.events import EventKind
-from common.layout import input_key
-from common.processes import start_dependent, stop
+from common.job.layout import input_key
+from common.ledger.events import EventKind
+from common.local.processes import start_dependent, stop
 from tests.support.processes import START_SECONDS, Fleet, is_ready, wait_until
-from workers.supervisor import GRACE_SECONDS
-from workers.watchdog import EXIT_HUNG
+from workers.process.supervisor import GRACE_SECONDS
+from workers.runtime.watchdog import EXIT_HUNG
 
 MANY = "--batch-tokens=1500"
 

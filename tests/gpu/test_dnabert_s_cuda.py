@@ -18,7 +18,7 @@ from tests.support.dnabert import (
     save_checkpoint,
     small_spec,
 )
-from workers.models.dnabert_s import DNABERTS
+from workers.models.dnabert_s.model import DNABERTS
 from workers.models.fused import apply_fused
 from workers.models.kernels.attention import STEPS, takes, tiles_of, varlen_attention
 from workers.models.loading import load_model

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.batchfile import Record
-from common.manifest import OutputForm
-from common.modeltable import ModelSpec
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.model_specs import ModelSpec
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
-from workers.engine import Engine, Outcome
+from workers.engine.engine import Engine, Outcome
 from workers.models.loading import load_model
 
 SPEC = ModelSpec(name="small", layers=4, dim=256, heads=4)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from common.batchfile import Record
-from common.manifest import OutputForm
-from common.modeltable import ModelSpec
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.model_specs import ModelSpec
 from common.rungs import Rung
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.results import oracle_means
-from workers.engine import DTYPES, Engine
-from workers.memory import SMALLEST_PACK_TOKENS, limit_memory
+from workers.engine.engine import DTYPES, Engine
 from workers.models.loading import load_model
+from workers.runtime.memory import SMALLEST_PACK_TOKENS, limit_memory
 
 SHAPES = [
     ModelSpec(name="narrow_heads", layers=6, dim=320, heads=20),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.support.dnabert import attention, bounds
-from workers.models.esm2 import RotaryEmbedding, rotate
+from workers.models.esm2.model import RotaryEmbedding, rotate
 from workers.models.kernels.attention import tiles_of, varlen_attention
 from workers.models.kernels.hopper import HEAD_DIM, rotary_attention, takes
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from common.modeltable import MODELS
+from common.model_specs import MODELS
 from common.rungs import Rung
 from tests.support.overflow import (
     DNA,
@@ -16,7 +16,7 @@ from tests.support.overflow import (
     overflow_a_hidden_unit_below,
     overflow_the_scores,
 )
-from workers.engine import Engine
+from workers.engine.engine import Engine
 from workers.models.encoder import Encoder
 from workers.models.fused import apply_fused
 from workers.models.loading import load_model, model_class

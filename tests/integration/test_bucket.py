@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from common.batchfile import Record
-from common.layout import shard_key
-from common.manifest import OutputForm
+from common.job.layout import shard_key
+from common.job.output_form import OutputForm
+from common.job.records import Record
 from common.rungs import Rung
 from common.store import ObjectExistsError, ObjectNotFoundError, S3Store, StoreError
 from common.store.ranges import BLOCK_BYTES
-from producer.restore import result_of_shard
+from producer.scheduling.restore import result_of_shard
 from tests.conftest import ROOT
 from tests.integration.conftest import BUCKET
 from tests.support.jobs import manifest_of

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.modeltable import ModelSpec
+from common.model_specs import ModelSpec
 from tests.support.dnabert import random_checkpoint, reference, save_checkpoint
 from tests.support.processes import run_producer
 from tests.support.results import attributes, load
-from workers.models.dna_tokens import DNATokenizer
-from workers.windows import windows
+from workers.engine.windows import windows
+from workers.models.dnabert_s.tokenizer import DNATokenizer
 
 SPEC = ModelSpec(name="small_dna", layers=2, dim=64, heads=4)
 

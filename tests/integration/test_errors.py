@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from common.events import DeadLetter, Event, EventKind
-from common.manifest import read_manifest
-from common.progress import JobState
-from common.quarantine import Quarantine, add_to_quarantine
+from common.job.manifest import read_manifest
+from common.job.quarantine import Quarantine, add_to_quarantine
+from common.ledger.events import Event, EventKind
+from common.ledger.progress import JobState
 from common.rungs import Rung
 from common.store import open_store
+from common.wire.dead_letters import DeadLetter
 from tests.support.jobs import failed, unstable
 from tests.support.processes import Fleet, clean_environment, run, run_producer, running_fleet
 from tests.support.shards import store_shard

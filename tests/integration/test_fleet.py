@@ -9,8 +9,8 @@ import sys
 import h5py
 import numpy as np
 
-from common.embedded_redis import redis_server
-from common.progress import Progress
+from common.ledger.progress import Progress
+from common.local.embedded_redis import redis_server
 from common.store import S3Store
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY

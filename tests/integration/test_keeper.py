@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.progress import JobState
+from common.ledger.progress import JobState
 from tests.support.processes import Fleet, clean_environment, wait_until
 from tests.support.results import load
 

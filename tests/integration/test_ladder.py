@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.broker import KEY_PREFIX
-from common.progress import Progress
+from common.ledger.progress import Progress
 from common.rungs import PRECISION_CODES, Rung
+from common.wire.queues import KEY_PREFIX
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
 from tests.support.overflow import (

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.million import MODEL, run_worker, running, spawn
-from common.broker import connect, make_celery, publish
-from common.embedded_redis import redis_server
-from common.ledger import Ledger
-from producer.jobs import job_queue
+from common.ledger.ledger import Ledger
+from common.local.embedded_redis import redis_server
+from common.wire.celery_app import make_celery, publish
+from common.wire.redis_client import connect
+from producer.scheduling.opening import job_queue
 from tests.support.jobs import manifest_of
 from tests.support.processes import START_SECONDS, wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.modeltable import MODELS
+from common.model_specs import MODELS
 from common.rungs import Rung
 from common.store import FileStore
 from tests.support.fair_esm import random_fair_esm, save_fair_esm

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-from common.broker import KEY_PREFIX
+from common.wire.queues import KEY_PREFIX
 
 UNACKED = f"{KEY_PREFIX}unacked"
 

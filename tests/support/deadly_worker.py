@@ -9,10 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from common import ledger
-from common.batchfile import Record
-from workers import cli, heartbeat, process, supervisor
-from workers.engine import Engine, Outcome
+from common.job.records import Record
+from common.ledger import ledger
+from workers import cli
+from workers.batches import lease_renewer as heartbeat
+from workers.engine.engine import Engine, Outcome
+from workers.process import supervisor
+from workers.process import worker as process
 
 DEADLY = os.environ["DEADLY"]
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from common.modeltable import DNABERT_S, ModelSpec
-from workers.models.dna_tokens import DNATokenizer
+from common.model_specs import DNABERT_S, ModelSpec
+from workers.models.dnabert_s.tokenizer import DNATokenizer
 
 Weights = dict[str, Tensor]
 

@@ -3,8 +3,8 @@
 import os
 import signal
 
-from workers import process
-from workers.tasks import BatchRunner
+from workers.batches.runner import BatchRunner
+from workers.process import worker as process
 
 
 def die(*_: object) -> None:

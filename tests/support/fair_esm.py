@@ -8,7 +8,7 @@ import torch
 from esm.pretrained import load_model_and_alphabet_core
 from torch import Tensor
 
-from common.modeltable import ModelSpec
+from common.model_specs import ModelSpec
 
 ALPHABET = esm.Alphabet.from_architecture("ESM-1b")
 

@@ -8,7 +8,7 @@ import boto3
 import esm
 import pytest
 
-from common.modeltable import ModelSpec
+from common.model_specs import ModelSpec
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.swift import S3Server, swift_server
 

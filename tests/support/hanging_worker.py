@@ -11,21 +11,28 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from common import ledger
-from workers import cli, engine, heartbeat, process, pulse, supervisor, tasks, watchdog
-from workers.running import RunningPack
+from common.ledger import ledger
+from workers import cli
+from workers.batches import lease_renewer as heartbeat
+from workers.batches import runner as tasks
+from workers.engine import engine
+from workers.engine.in_flight import PackInFlight
+from workers.process import liveness as pulse
+from workers.process import supervisor
+from workers.process import worker as process
+from workers.runtime import watchdog
 
 HUNG = Path(os.environ["HUNG"])
 
 PATIENCE = float(os.environ.get("PATIENCE", "600"))
 
 
-def hang_once(*arguments: Any) -> RunningPack:
+def hang_once(*arguments: Any) -> PackInFlight:
     """Take the engine's lock and never give it back."""
     if not HUNG.exists():
         HUNG.touch()
         threading.Event().wait()
-    return RunningPack(*arguments)
+    return PackInFlight(*arguments)
 
 
 if __name__ == "__main__":
@@ -36,5 +43,5 @@ if __name__ == "__main__":
     engine.CPU_PACK_SECONDS = tasks.STORE_SECONDS = PATIENCE
     if sys.argv[1] == "start":
         cli.main()
-    engine.RunningPack = hang_once  # type: ignore[assignment, misc]
+    engine.PackInFlight = hang_once  # type: ignore[assignment, misc]
     process.main()

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from common.manifest import InputReport, Manifest, OutputForm
-from common.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
-from common.progress import JobState, Progress
+from common.job.manifest import InputReport, Manifest
+from common.job.output_form import OutputForm
+from common.ledger.progress import JobState, Progress
 from common.rungs import NEXT_RUNG, Rung
+from common.wire.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
 
 #: Of every record of a job that is not told otherwise.
 TOKENS_PER_RECORD = 12
@@ -58,7 +59,7 @@ def ok(batch: Batch, *, worker: str = "a", precision: Rung | None = None) -> Bat
         job=batch.job,
         index=batch.index,
         rung=batch.rung,
-        after=batch.after,
+        previous_rung=batch.previous_rung,
         created=batch.created,
         status=Status.OK,
         worker=worker,
@@ -112,7 +113,7 @@ def failed(batch: Batch) -> BatchResult:
         job=batch.job,
         index=batch.index,
         rung=batch.rung,
-        after=batch.after,
+        previous_rung=batch.previous_rung,
         created=batch.created,
         status=Status.FAILED,
         worker="a",

@@ -2,12 +2,12 @@
 
 from collections import Counter
 
-from common.claims import Attempt, Claim, Release, Trail
-from common.ledger import OnInstability
-from common.manifest import Manifest
-from common.messages import Batch, BatchResult, Status
-from common.progress import JobState
+from common.job.manifest import Manifest
+from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
+from common.ledger.ledger import OnInstability
+from common.ledger.progress import JobState
 from common.rungs import Rung
+from common.wire.messages import Batch, BatchResult, Status
 from tests.support.jobs import retry_after
 
 #: A batch at a rung.
@@ -32,7 +32,7 @@ class JobModel:
         self.lapsed: set[Place] = set()
         self.attempts: Counter[Place] = Counter()
         self.deaths: Counter[Place] = Counter()
-        self.trails: dict[Place, Trail] = {}
+        self.trails: dict[Place, CrashRecord] = {}
         self.lost = 0
         self.milliseconds = 0
 
@@ -98,20 +98,20 @@ class JobModel:
             counted[f"rows_{result.precision}"] += result.records
             counted["rows_quarantined"] += len(result.quarantined)
             if result.next is not None:
-                retried = "rows_retried" if result.after is None else "rows_retried_again"
+                retried = "rows_retried" if result.previous_rung is None else "rows_retried_again"
                 counted[retried] += len(result.unstable)
             counted["tokens_done"] += result.tokens
         return counted
 
     # --- what happens: each says what the ledger should answer ---
 
-    def claim(self, place: Place, owner: str) -> Attempt:
+    def claim(self, place: Place, owner: str) -> ClaimResult:
         if self.state in (JobState.STOPPED, JobState.CANCELLED):
-            return Attempt(Claim(self.state))
+            return ClaimResult(ClaimOutcome(self.state))
         if place in self.done:
-            return Attempt(Claim.DONE)
+            return ClaimResult(ClaimOutcome.DONE)
         if self.held(place) and self.owner[place] != owner:
-            return Attempt(Claim.HELD)
+            return ClaimResult(ClaimOutcome.HELD)
         lost_by = self.owner.get(place, owner)
         if lost_by != owner:
             self.lose(place)
@@ -121,7 +121,7 @@ class JobModel:
         if place[1] is self.manifest.rung:
             self.begun.add(place[0])
         lost_by = "" if lost_by == owner else lost_by
-        return Attempt(Claim.TAKEN, self.attempts[place], self.deaths[place], lost_by)
+        return ClaimResult(ClaimOutcome.TAKEN, self.attempts[place], self.deaths[place], lost_by)
 
     def lose(self, place: Place) -> None:
         self.deaths[place] += 1
@@ -145,7 +145,7 @@ class JobModel:
         self.owner.pop(place, None)
         self.lapsed.discard(place)
 
-    def follow(self, place: Place, owner: str, trail: Trail) -> bool:
+    def follow(self, place: Place, owner: str, trail: CrashRecord) -> bool:
         if self.owner.get(place) != owner:
             return False
         self.trails[place] = trail
@@ -168,7 +168,7 @@ class JobModel:
         self.done[place] = result
         self.forget(place)
         self.milliseconds += round(1000 * result.seconds)
-        if result.after is None:
+        if result.previous_rung is None:
             self.begun.add(result.index)
         if self.state is JobState.OPEN:
             if result.stops_job:
@@ -179,7 +179,7 @@ class JobModel:
 
     def asked_for(self, result: BatchResult) -> bool:
         """Not of rows that this ledger sent nowhere."""
-        return result.after is None or place_of(result) in self.retries()
+        return result.previous_rung is None or place_of(result) in self.retries()
 
     def forget(self, place: Place) -> None:
         del self.attempts[place], self.deaths[place]

@@ -1,11 +1,11 @@
 """A small job in a ledger on a real Redis, and what its workers do to it."""
 
-from common.claims import Attempt, Claim
-from common.ledger import Ledger, field_of, job_key
-from common.manifest import Manifest
-from common.messages import Batch
-from common.progress import Progress
+from common.job.manifest import Manifest
+from common.ledger.claims import ClaimOutcome, ClaimResult
+from common.ledger.ledger import Ledger, field_of, job_key
+from common.ledger.progress import Progress
 from common.rungs import Rung
+from common.wire.messages import Batch
 from tests.support.jobs import manifest_of, retry_after, unstable
 
 MANIFEST = manifest_of([3, 5])
@@ -16,14 +16,14 @@ QUEUE = "random.esm2_t6_8M_UR50D.fp16"
 
 def try_to_claim(
     ledger: Ledger, batch: Batch = BATCH, owner: str = "a", weights: str = WEIGHTS
-) -> Claim:
+) -> ClaimOutcome:
     return ledger.claim(batch, owner=owner, weights=weights).claim
 
 
-def take(ledger: Ledger, batch: Batch = BATCH, owner: str = "a") -> Attempt:
+def take(ledger: Ledger, batch: Batch = BATCH, owner: str = "a") -> ClaimResult:
     """Claim a batch that can be had."""
     attempt = ledger.claim(batch, owner=owner, weights=WEIGHTS)
-    assert attempt.claim is Claim.TAKEN
+    assert attempt.claim is ClaimOutcome.TAKEN
     return attempt
 
 

@@ -7,17 +7,18 @@ from typing import Any
 
 from redis import Redis
 
-from common.broker import KEY_PREFIX, make_celery, publish, queue_name
-from common.messages import Batch
-from common.modeltable import ModelSource
-from common.signing import MessageKeys
+from common.model_specs import ModelSource
+from common.wire.celery_app import make_celery, publish
+from common.wire.messages import Batch
+from common.wire.queues import KEY_PREFIX, queue_name
+from common.wire.signing import MessageKeys
 
 
 def queued_item(redis: Redis, url: str, batch: Batch, keys: MessageKeys | None = None) -> bytes:
     """What our producer sends, taken out of its queue again."""
     model = ModelSource.parse(batch.model)
     publish(make_celery(url, [], keys), model, [batch])
-    return redis.lpop(f"{KEY_PREFIX}{queue_name(model, batch.first, batch.rung)}").encode()
+    return redis.lpop(f"{KEY_PREFIX}{queue_name(model, batch.first_rung, batch.rung)}").encode()
 
 
 def with_values(item: bytes, values: Mapping[Sequence[str], Any]) -> bytes:

@@ -11,9 +11,9 @@ import esm
 import torch
 from torch import Tensor
 
-from common.batchfile import Record
-from common.manifest import OutputForm
-from common.modeltable import ModelSpec
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.model_specs import ModelSpec
 from common.rungs import Rung
 from tests.support.dnabert import Weights, random_checkpoint, save_checkpoint, small_spec
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm

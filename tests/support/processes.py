@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import psutil
 from redis import Redis
 
-from common.embedded_redis import redis_server
-from common.ledger import Ledger
-from common.processes import start_dependent, stop
-from common.progress import WorkerInfo
+from common.ledger.ledger import Ledger
+from common.ledger.workers import WorkerInfo
+from common.local.embedded_redis import redis_server
+from common.local.processes import start_dependent, stop
 
 START_SECONDS = 90
 

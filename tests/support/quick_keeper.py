@@ -1,6 +1,7 @@
 """``producer keeper`` that looks for lost messages more often than in earnest."""
 
-from producer import cli, lost
+from producer.cli import submit as cli
+from producer.scheduling import lost_messages as lost
 
 if __name__ == "__main__":
     lost.LOOK_SECONDS = 1.0

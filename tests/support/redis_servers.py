@@ -13,7 +13,7 @@ from subprocess import Popen
 from redis import Redis
 from redis.exceptions import RedisError
 
-from common.processes import start_dependent, stop
+from common.local.processes import start_dependent, stop
 
 HOST = "127.0.0.1"
 START_SECONDS = 20.0

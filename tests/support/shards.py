@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from common.alphabet import SPECIAL_TOKENS
-from common.batchfile import Record, decode_batch, encode_batch
-from common.layout import input_key, shard_key
-from common.manifest import Manifest, OutputForm
+from common.embeddings.arrays import Embeddings
+from common.embeddings.hdf5 import create_embedding_file
+from common.job.layout import input_key, shard_key
+from common.job.manifest import Manifest
+from common.job.output_form import OutputForm
+from common.job.records import Record, decode_batch, encode_batch
 from common.rungs import PRECISION_CODES, Rung
-from common.shard import Embeddings, create_embedding_file
 from common.store import Store
 
 

@@ -7,19 +7,19 @@ from celery import Celery
 from redis import Redis
 
 from common.alphabet import SPECIAL_TOKENS
-from common.batchfile import Record
-from common.broker import KEY_PREFIX
-from common.claims import Claim
-from common.layout import shard_key
-from common.ledger import Ledger, OnInstability, field_of, job_key
-from common.manifest import OutputForm
-from common.messages import Batch, BatchResult, Instability, NonFinite
-from common.progress import Progress
-from common.quarantine import Quarantine, add_to_quarantine
+from common.job.layout import shard_key
+from common.job.output_form import OutputForm
+from common.job.quarantine import Quarantine, add_to_quarantine
+from common.job.records import Record
+from common.ledger.claims import ClaimOutcome
+from common.ledger.ledger import Ledger, OnInstability, field_of, job_key
+from common.ledger.progress import Progress
 from common.rungs import Rung
 from common.store import FileStore
-from producer.feeding import Feeder
-from producer.jobs import open_job
+from common.wire.messages import Batch, BatchResult, Instability, NonFinite
+from common.wire.queues import KEY_PREFIX
+from producer.scheduling.opening import open_job
+from producer.scheduling.publisher import Publisher
 from tests.support.jobs import manifest_of, ok, unstable
 from tests.support.messages import body_of
 from tests.support.shards import store_inputs, store_shard
@@ -64,7 +64,7 @@ class Job:
         self.store = store
         self.ledger = ledger
         self.app = app
-        self.feeder = Feeder(ledger, app, mark)
+        self.feeder = Publisher(ledger, app, mark)
         self.manifest = manifest_of(
             BATCH_RECORDS, form=OutputForm(max_residues=MAX_RESIDUES), rung=first
         )
@@ -134,13 +134,13 @@ class Job:
         return result
 
     def rows_of(self, batch: Batch) -> list[int]:
-        if batch.after is None:
+        if batch.previous_rung is None:
             return [record.row for record in self.batches[batch.index]]
-        before = self.ledger.result(self.name, batch.index, batch.after)
+        before = self.ledger.result(self.name, batch.index, batch.previous_rung)
         assert before is not None
         return [row.row for row in before.unstable]
 
-    def claim(self, batch: Batch, owner: str = "a") -> Claim:
+    def claim(self, batch: Batch, owner: str = "a") -> ClaimOutcome:
         return self.ledger.claim(batch, owner=owner, weights="w").claim
 
     def take_all_messages(self) -> None:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.batchfile import Record
-from common.manifest import OutputForm
+from common.embeddings.arrays import Array
+from common.job.output_form import OutputForm
+from common.job.records import Record
 from common.rungs import Rung
-from common.shard import Array
-from workers.engine import DTYPES, Engine
+from workers.engine.engine import DTYPES, Engine
 from workers.models.loading import load_model
 from workers.validation.measure import Measured, measure
 from workers.validation.sets import make_sets

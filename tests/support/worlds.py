@@ -11,24 +11,27 @@ from typing import Any, NoReturn
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.batchfile import Record
-from common.claims import Attempt, Claim, Release
-from common.events import Event
-from common.layout import shard_key
-from common.ledger import Ledger, field_of, job_key
-from common.manifest import Manifest, OutputForm
-from common.messages import Batch, BatchResult, Instability, NonFinite, Status
-from common.modeltable import MODELS, ModelSource
-from common.progress import Progress, WorkerInfo
+from common.embeddings.arrays import Embeddings
+from common.embeddings.hdf5 import open_embedding_file, read_embeddings
+from common.job.layout import shard_key
+from common.job.manifest import Manifest
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.ledger.claims import ClaimOutcome, ClaimResult, Release
+from common.ledger.events import Event
+from common.ledger.ledger import Ledger, field_of, job_key
+from common.ledger.progress import Progress
+from common.ledger.workers import WorkerInfo
+from common.model_specs import MODELS, ModelSource
 from common.rungs import PRECISION_CODES, Rung
-from common.shard import Embeddings, open_embedding_file, read_embeddings
 from common.store import FileStore, StoreError
+from common.wire.messages import Batch, BatchResult, Instability, NonFinite, Status
 from tests.support.jobs import TOKENS_PER_RECORD
 from tests.support.ledgers import everything
 from tests.support.shards import embeddings_of
-from workers.engine import Outcome
-from workers.heartbeat import Heartbeat
-from workers.tasks import MAX_ATTEMPTS, BatchRunner
+from workers.batches.lease_renewer import LeaseRenewer
+from workers.batches.runner import MAX_ATTEMPTS, BatchRunner
+from workers.engine.engine import Outcome
 
 FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32
 
@@ -154,7 +157,7 @@ class Runner(BatchRunner):
         self.stopping = Impatient()
 
 
-class UnsureHeartbeat(Heartbeat):
+class UnsureHeartbeat(LeaseRenewer):
     """Of a batch that takes so long that its claim may have run out."""
 
     def is_sure(self, owner: str) -> bool:
@@ -224,9 +227,9 @@ class World:
         self.ledger.expire_leases(batch.job)
         self.claim(batch)
 
-    def claim(self, batch: Batch, owner: str = "other") -> Attempt:
+    def claim(self, batch: Batch, owner: str = "other") -> ClaimResult:
         attempt = self.ledger.claim(batch, owner=owner, weights="w")
-        assert attempt.claim is Claim.TAKEN
+        assert attempt.claim is ClaimOutcome.TAKEN
         return attempt
 
     def end_processes(self, batch: Batch, deaths: int) -> None:
@@ -273,7 +276,11 @@ def failure(world: World, batch: Batch, engine: FakeEngine | None = None) -> str
     world.runner(engine).run(batch)
     (result,) = world.results
     assert (result.status, result.records, result.unstable) == (Status.FAILED, 0, ())
-    assert (result.next, result.stops_job, result.after) == (None, False, batch.after)
+    assert (result.next, result.stops_job, result.previous_rung) == (
+        None,
+        False,
+        batch.previous_rung,
+    )
     assert world.published == []
     assert world.progress.count("batches_failed") == 1
     assert world.progress.leased == 0

@@ -8,10 +8,11 @@ import hypothesis
 import pytest
 from redis import Redis
 
-from common.broker import connect, make_celery
-from common.embedded_redis import redis_server
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
+from common.local.embedded_redis import redis_server
 from common.store import FileStore
+from common.wire.celery_app import make_celery
+from common.wire.redis_client import connect
 from tests.support.staged import Job
 
 hypothesis.settings.register_profile("unit", deadline=None)

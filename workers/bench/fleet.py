@@ -13,21 +13,24 @@ from pathlib import Path
 from subprocess import Popen
 
 from common import __version__
-from common.batchfile import Record, encode_batch
-from common.broker import connect, make_celery, publish, queue_name
-from common.embedded_redis import redis_server
 from common.errors import UserError
-from common.layout import input_key
-from common.ledger import Ledger
-from common.manifest import InputReport, Manifest, OutputForm, write_manifest
-from common.modeltable import ModelSource, ModelSpec
-from common.processes import end_of_log, start_dependent, stop
-from common.progress import Progress
+from common.job.layout import input_key
+from common.job.manifest import InputReport, Manifest, write_manifest
+from common.job.output_form import OutputForm
+from common.job.records import Record, encode_batch
+from common.ledger.ledger import Ledger
+from common.ledger.progress import Progress
+from common.local.embedded_redis import redis_server
+from common.local.processes import end_of_log, start_dependent, stop
+from common.model_specs import ModelSource, ModelSpec
 from common.rungs import Rung
 from common.settings import Settings
 from common.store import Store, open_store
+from common.wire.celery_app import make_celery, publish
+from common.wire.queues import queue_name
+from common.wire.redis_client import connect
 from workers.bench.proteins import random_sequences
-from workers.process import TRACE_FILE
+from workers.process.worker import TRACE_FILE
 
 JOB = "bench"
 

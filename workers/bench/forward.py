@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass
 
 from workers.bench.proteins import segment_lengths
-from workers.engine import Engine
-from workers.work import made_up_work
+from workers.engine.engine import Engine
+from workers.engine.prepared import made_up_batch
 
 #: Parts of the engine's own pack that are tried.
 SHARES = (0.25, 0.5, 1.0)
@@ -38,7 +38,7 @@ def run_packs(engine: Engine, tokens: int) -> float:
     """Median seconds of a pack."""
     spec = engine.loaded.spec
     longest = spec.tokens(spec.family.max_residues)
-    work = made_up_work(spec, segment_lengths(tokens, longest), engine.precision)
+    work = made_up_batch(spec, segment_lengths(tokens, longest), engine.precision)
     if engine.device.type == "cuda":
         engine.run_pack(work)  # nothing is compiled on a CPU, where this may take a minute
     seconds: list[float] = []

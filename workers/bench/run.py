@@ -17,19 +17,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from common.embeddings.hdf5 import shard_bytes
 from common.errors import UserError
-from common.manifest import Include, OutputForm
-from common.modeltable import MODELS, RANDOM_PREFIX, ModelSource, ModelSpec
+from common.job.output_form import Include, OutputForm
+from common.model_specs import MODELS, RANDOM_PREFIX, ModelSource, ModelSpec
 from common.rungs import PrecisionChoice, Rung, model_precision
-from common.shard import shard_bytes
 from workers.bench.fleet import FleetSpeed, Plan, measure_fleet
 from workers.bench.forward import PackSpeed, measure_forward
-from workers.devices import device_name
-from workers.engine import DTYPES, Engine
-from workers.memory import limit_memory
+from workers.engine.engine import DTYPES, Engine
 from workers.models import kernels
 from workers.models.loading import load_model
-from workers.trace import DEVICE
+from workers.runtime.device_name import device_name
+from workers.runtime.memory import limit_memory
+from workers.runtime.trace import DEVICE
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from common.modeltable import ModelSpec
+from common.model_specs import ModelSpec
 
 M = TypeVar("M", bound="Encoder")
 

@@ -16,10 +16,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from workers.models import dnabert_s, esm2
-from workers.models.alibi import Layout, alibi_attention
-from workers.models.attention import Segments
+from workers.models.attention.alibi import Layout, alibi_attention
+from workers.models.attention.plain import Segments
+from workers.models.dnabert_s import model as dnabert_s
 from workers.models.encoder import Encoder, view_of
+from workers.models.esm2 import model as esm2
 from workers.models.kernels import attention, hopper
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm

@@ -8,17 +8,18 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.modeltable import DNABERT_S, MODELS, ModelSource, ModelSpec
+from common.model_specs import DNABERT_S, MODELS, ModelSource, ModelSpec
 from common.rungs import should_use_fp16
-from workers.models import dnabert_checkpoint, esm2_checkpoint
-from workers.models.dna_tokens import DNATokenizer
-from workers.models.dnabert_s import DNABERTS
+from workers.models.dnabert_s import checkpoint as dnabert_checkpoint
+from workers.models.dnabert_s.model import DNABERTS
+from workers.models.dnabert_s.tokenizer import DNATokenizer
 from workers.models.encoder import Encoder
-from workers.models.esm2 import ESM2
-from workers.models.esm2_tokens import tokenize_esm2
+from workers.models.esm2 import checkpoint as esm2_checkpoint
+from workers.models.esm2.model import ESM2
+from workers.models.esm2.tokenizer import tokenize_esm2
 from workers.models.random_weights import random_weights
+from workers.models.tokens import Tokens
 from workers.models.weight_files import State, first_line, read_hugging_face, weight_files
-from workers.packing import Tokens
 
 #: Values of each tensor that go into the fingerprint: enough to tell any two trainings apart,
 #: few enough that 3 billion parameters are told apart in a second.

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.models.attention import Attention, Padded, Segments, nan_beyond
+from workers.models.attention.plain import Attention, Padded, Segments, nan_beyond
 from workers.models.encoder import Encoder, view_of
 
 M = TypeVar("M", bound=Encoder)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from common.modeltable import ModelSpec
-from workers.models.alibi import alibi_slopes
-from workers.models.esm2 import exact_inv_freq
+from common.model_specs import ModelSpec
+from workers.models.attention.alibi import alibi_slopes
+from workers.models.esm2.model import exact_inv_freq
 
 #: Numbers that are drawn; larger models have them several times. A prime, so that no two rows of a
 #: matrix begin with the same.

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from common.errors import UserError
-from common.modeltable import ModelSpec, read_hugging_face_config
+from common.model_specs import ModelSpec, read_hugging_face_config
 
 State = dict[str, Tensor]
 

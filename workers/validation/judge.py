@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from common import __version__
-from common.modeltable import ModelSource
-from common.shard import Array
+from common.embeddings.arrays import Array
+from common.model_specs import ModelSource
 from workers.validation.measure import Measured
 from workers.validation.record import Compared, ValidatedSet, Validation
 from workers.validation.sets import SEED

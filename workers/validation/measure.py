@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.modeltable import ModelSource, ModelSpec
+from common.embeddings.arrays import Array
+from common.model_specs import ModelSource, ModelSpec
 from common.rungs import Rung
-from common.shard import Array
-from workers.backend import exact_sums
-from workers.engine import DTYPES, Engine
+from workers.engine.engine import DTYPES, Engine
+from workers.engine.packing import make_packs
+from workers.engine.pooling import Pooled, pool
 from workers.models.loading import LoadedModel, load_model
-from workers.packing import Tokens, make_packs
-from workers.pooling import Pooled, pool
+from workers.models.tokens import Tokens
+from workers.runtime.device import exact_sums
 from workers.validation.sets import SequenceSet, make_sets
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from common.modeltable import ModelSource
+from common.model_specs import ModelSource
 from workers.validation.record import Compared, Validation
 from workers.validation.statistics import EXPECTED, FLOOR
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pydantic import AwareDatetime
 
-from common.messages import Document
 from common.rungs import Rung
 from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
-from workers.devices import CPU
+from common.wire.messages import Document
+from workers.runtime.device_name import CPU
 from workers.validation.statistics import FLOOR, Comparison
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.modeltable import Family
+from common.model_specs import Family
 
 SEED = 0
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.shard import Array
+from common.embeddings.arrays import Array
 
 #: Smallest cosine similarity of a sequence's two embeddings: below the floor a model must not be
 #: served in half precision, below what is expected it is marked.

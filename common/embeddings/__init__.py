@@ -1,0 +1,1 @@
+"""Embeddings as arrays and as HDF5 files."""

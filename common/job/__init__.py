@@ -1,0 +1,1 @@
+"""A job in the store: manifest, layout, output form, input records, quarantine."""

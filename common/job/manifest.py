@@ -1,0 +1,94 @@
+"""The manifest: what a job is. Written last, so a job without one never started."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import ValidationError
+
+from common.errors import UserError
+from common.job.layout import input_key, manifest_key
+from common.job.output_form import Frozen, OutputForm
+from common.rungs import Rung
+from common.store import ObjectNotFoundError, Store
+from common.wire.messages import Batch, Priority
+
+
+class InputReport(Frozen):
+    """What the reader saw."""
+
+    records: int
+    residues: int  # that are embedded
+    long: int  # records beyond max_residues
+    skipped: int
+    replaced: int  # records with a letter that became X, or N
+    duplicate_ids: int
+    looks_like_dna: bool = False  # read as proteins
+
+
+class Manifest(Frozen):
+    version: Literal[1] = 1
+    package: str
+    job: str
+    created: datetime
+    input: str
+    fingerprint: str  # of the input's bytes and every option that changes the output
+    model: str
+    alphabet: Literal["protein", "dna"]  # that the records were checked against
+    rung: Rung
+    priority: Priority = Priority.NORMAL
+    form: OutputForm
+    report: InputReport
+    batch_records: list[int]
+    batch_tokens: list[int]
+
+    def batch(self, index: int) -> Batch:
+        return Batch(
+            job=self.job,
+            index=index,
+            first_rung=self.rung,
+            rung=self.rung,
+            model=self.model,
+            key=input_key(self.job, index),
+            records=self.batch_records[index],
+            priority=self.priority,
+            created=self.created.timestamp(),
+        )
+
+    @property
+    def batches(self) -> int:
+        return len(self.batch_records)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.batch_tokens)
+
+
+def write_manifest(store: Store, manifest: Manifest) -> None:
+    """Declare a job complete: everything it names is in the store for good."""
+    store.sync()
+    with store.create(manifest_key(manifest.job)) as path:
+        path.write_bytes(manifest.model_dump_json(indent=1).encode())
+
+
+def read_manifest(store: Store, job: str) -> Manifest:
+    """Read a job's manifest.
+
+    Raises:
+        ObjectNotFoundError: the store has no such job.
+        UserError: what is there is no manifest of this version.
+    """
+    text = store.get(manifest_key(job))
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"{store.url}/{manifest_key(job)} is damaged, or of another version of this program: "
+            f"delete {store.url}/{job} to begin the job anew."
+        ) from error
+
+
+def find_job(store: Store, job: str) -> Manifest | None:
+    try:
+        return read_manifest(store, job)
+    except ObjectNotFoundError:
+        return None

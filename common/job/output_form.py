@@ -1,0 +1,58 @@
+"""The output form: which vectors of a record are kept."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+Include = Literal["mean", "per_residue", "bos"]
+
+
+ResidueDtype = Literal["float16", "float32"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OutputForm(Frozen):
+    """What is kept of the embeddings."""
+
+    include: tuple[Include, ...] = ("mean",)
+    layers: tuple[int, ...] = (-1,)  # negative: counted from the last, as in esm-extract
+    residue_dtype: ResidueDtype = "float16"
+    max_residues: int  # longer records are cut to this, or into windows of it
+    overlap: int | None = None  # letters that two windows share at least; None: no windows
+
+    @field_validator("include", "layers")
+    @classmethod
+    def something_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{values} names nothing, or something twice")
+        return values
+
+    @model_validator(mode="after")
+    def windows_can_be_pooled(self) -> Self:
+        if self.overlap is not None and self.per_residue:
+            raise ValueError(
+                "vectors of residues cannot be had from windows, where neighbours overlap: "
+                "give --long truncate or error"
+            )
+        if self.overlap is not None and not 0 <= self.overlap < self.max_residues:
+            raise ValueError(
+                f"windows of {self.max_residues:,} cannot overlap by {self.overlap:,}: give a "
+                "smaller --overlap"
+            )
+        return self
+
+    def embedded(self, letters: int) -> int:
+        """How many letters of a record's count."""
+        return min(letters, self.max_residues) if self.overlap is None else letters
+
+    @property
+    def pooled_names(self) -> tuple[Include, ...]:
+        """The datasets with one row per record."""
+        return tuple(name for name in self.include if name != "per_residue")
+
+    @property
+    def per_residue(self) -> bool:
+        return "per_residue" in self.include

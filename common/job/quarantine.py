@@ -1,0 +1,41 @@
+"""The rows of a batch that have no embedding, beside its shards in the store."""
+
+from pydantic import ValidationError
+
+from common.errors import UserError
+from common.job.layout import output_prefix, quarantine_key
+from common.store import ObjectNotFoundError, Store
+from common.wire.messages import Instability, Message
+
+
+class Quarantine(Message):
+    """What each rung saw of the rows of a batch that have no numbers."""
+
+    job: str
+    batch: int
+    rows: tuple[Instability, ...]
+
+
+def add_to_quarantine(store: Store, quarantine: Quarantine) -> None:
+    """Put rows on record beside those of the same batch that are there."""
+    there = {row.row: row for row in read_quarantine(store, quarantine.job, quarantine.batch)}
+    together = there | {row.row: row for row in quarantine.rows}
+    rows = tuple(together[row] for row in sorted(together))
+    text = quarantine.model_copy(update={"rows": rows}).model_dump_json(indent=1)
+    store.put(quarantine_key(quarantine.job, quarantine.batch), text.encode())
+
+
+def read_quarantine(store: Store, job: str, batch: int) -> tuple[Instability, ...]:
+    """The quarantined rows of a batch; most have none."""
+    try:
+        text = store.get(quarantine_key(job, batch))
+    except ObjectNotFoundError:
+        return ()
+    try:
+        return Quarantine.model_validate_json(text).rows
+    except ValidationError as error:
+        shard = f"{store.url}/{output_prefix(job)}{batch:07d}.*"
+        raise UserError(
+            f"{store.url}/{quarantine_key(job, batch)} is damaged: delete it and the batch's last "
+            f"shard, {shard}, and submit the same input again."
+        ) from error

@@ -1,0 +1,1 @@
+"""The ledger: the progress of all jobs, in Redis."""

@@ -1,0 +1,1 @@
+"""Processes and GPUs of this machine."""

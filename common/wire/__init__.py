@@ -1,0 +1,1 @@
+"""Between producers and workers: messages, signatures, queues, the Celery application."""

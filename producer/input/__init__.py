@@ -1,0 +1,1 @@
+"""FASTA to checked records, and records to batches."""

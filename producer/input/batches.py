@@ -1,0 +1,91 @@
+"""Records to batches: how large a batch is, and where one ends. Pure."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from common.alphabet import SPECIAL_TOKENS
+from common.embeddings.hdf5 import shard_bytes
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.model_specs import ModelSpec
+
+#: Useful operations per second: of an H200 in FP16 with the whole model around the matrix
+#: products, and of two CPU cores in FP32. Only the size of a batch hangs on them.
+GPU_FLOPS, CPU_FLOPS = 4e14, 1e11
+
+#: How long a batch should take: long enough that its message, claim and files cost nothing
+#: beside it, short enough that progress moves and little is lost with a worker.
+BATCH_SECONDS = {"gpu": 1.0, "cpu": 2.0}
+
+#: A small input is cut into this many batches per worker, so that all have work to the end.
+BATCHES_PER_WORKER = 8
+
+SMALLEST_BATCH_TOKENS, LARGEST_BATCH_TOKENS = 1_000, 3_000_000
+
+MAX_SHARD_BYTES = 256 * 10**6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a batch may hold; a single record beyond it is a batch of its own."""
+
+    tokens: int
+    shard_bytes: int = MAX_SHARD_BYTES
+
+
+def batch_tokens(
+    spec: ModelSpec, *, on_gpu: bool, workers: int, input_bytes: int | None = None
+) -> int:
+    """Tokens for a batch, if the user does not say.
+
+    Args:
+        spec: the model, for its operations per token: two for each weight.
+        on_gpu: what the workers compute on.
+        workers: how many there are.
+        input_bytes: about the size of the FASTA; None if unknown.
+    """
+    flops, seconds = (
+        (GPU_FLOPS, BATCH_SECONDS["gpu"]) if on_gpu else (CPU_FLOPS, BATCH_SECONDS["cpu"])
+    )
+    tokens = flops * seconds / (2 * spec.parameters)
+    if input_bytes is not None:
+        tokens = min(tokens, input_bytes / (BATCHES_PER_WORKER * max(1, workers)))
+    return int(min(max(tokens, SMALLEST_BATCH_TOKENS), LARGEST_BATCH_TOKENS))
+
+
+class BatchSize(NamedTuple):
+    """What is in a batch."""
+
+    records: int
+    residues: int  # letters that are embedded
+    tokens: int  # as ModelSpec.tokens counts them
+
+
+def cut_batches(
+    records: Iterable[Record], budget: Budget, form: OutputForm, spec: ModelSpec
+) -> Iterator[tuple[list[Record], BatchSize]]:
+    """Cut consecutive records into batches of at most ``budget``; yields each with its size."""
+    bytes_per_record, bytes_per_residue = shard_bytes(form, spec.dim)
+    longest = form.max_residues if form.overlap is None else sys.maxsize
+    letters_per_token = spec.family.letters_per_token
+    batch: list[Record] = []
+    total = tokens = stored = 0
+    for record in records:
+        _, header, residues = record
+        length = min(len(residues), longest)
+        # As ModelSpec.tokens has it; to call it for each record would take a tenth of the time.
+        more = -(-length // letters_per_token) + SPECIAL_TOKENS
+        # A header is stored twice, with up to 4 bytes a letter.
+        more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
+        full = tokens + more > budget.tokens or stored + more_stored > budget.shard_bytes
+        if batch and full:
+            yield batch, BatchSize(len(batch), total, tokens)
+            batch, total, tokens, stored = [], 0, 0, 0
+        batch.append(record)
+        total += length
+        tokens += more
+        stored += more_stored
+    if batch:
+        yield batch, BatchSize(len(batch), total, tokens)

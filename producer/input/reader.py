@@ -1,0 +1,199 @@
+"""FASTA to checked records, one after another, in memory that does not grow with the input."""
+
+import sys
+import zlib
+from collections.abc import Iterator
+from itertools import count, islice
+from lzma import LZMAError
+from operator import itemgetter
+from typing import Literal, cast
+
+from botocore.exceptions import BotoCoreError
+from dnaio import FastaReader, FileFormatError
+
+from common.alphabet import DNA, PROTEIN, Alphabet
+from common.errors import UserError
+from common.job.records import Record, first_word
+from producer.input.duplicates import DuplicateCounter
+from producer.input.source import Source
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdError
+else:
+    from backports.zstd import ZstdError
+
+Unknown = Literal["error", "x", "skip"]
+Long = Literal["error", "truncate", "window"]
+
+#: Records that are looked at as one: nearly all are plain, and to look at each in Python would
+#: take longer than to read it.
+CHECKED_TOGETHER = 100
+
+HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
+
+#: Letters of amino acids that are no code in a nucleic acid: RNA's U and gaps are not among them.
+AMINO_ACIDS_ALONE = frozenset("EFILPQ")
+
+#: Characters of a header or a sequence that an error message shows.
+SHOWN = 60
+
+
+class Reader:
+    """Iterates over the records of a source, checking each.
+
+    Counts on the way how many were longer than ``max_residues`` (``long_records``), left out
+    (``skipped``), or had letters ``replaced``; notes whether the first ones look like DNA where
+    proteins are expected.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        alphabet: Alphabet,
+        unknown: Unknown,
+        long: Long,
+        max_residues: int,
+    ) -> None:
+        self.source = source
+        self.alphabet = alphabet
+        self.unknown = unknown
+        self.long = long
+        self.max_residues = max_residues
+        self.long_records = self.skipped = self.replaced = 0
+        self.looks_like_dna = False
+        self._known = "".join(sorted(alphabet.letters)).encode()
+        self._ids = DuplicateCounter()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records in order; ``row`` is the position in the input.
+
+        Raises:
+            UserError: what is wrong, with file, line and record.
+        """
+        row = 0
+        for chunk in self._chunks():
+            if row == 0:
+                self.looks_like_dna = self.alphabet is PROTEIN and are_bases(chunk)
+            records = (
+                chunk
+                if is_plain(chunk, self._known)
+                else list(filter(None, map(self._normalised, chunk)))
+            )
+            self._count_long(records)
+            self._ids.add(map(first_word, map(HEADER, records)))
+            yield from records
+            row += len(chunk)
+        if row == 0:
+            raise UserError(f"{self.source.shown} is empty: there is no FASTA record in it.")
+        if self.skipped == row:
+            raise UserError(f"{self.source.shown}: all {row} records were skipped.")
+
+    def duplicate_ids(self) -> int:
+        """How many records so far have the id of an earlier one."""
+        return self._ids.duplicates()
+
+    def _chunks(self) -> Iterator[list[Record]]:
+        """Records as they stand in the file, some at a time."""
+        name, reader, row = self.source.shown, None, count()
+
+        # dnaio's own class would refuse headers beyond ASCII.
+        def as_record(header: str, letters: str, _qualities: None) -> Record:
+            return Record(next(row), header, letters)
+
+        try:
+            with self.source.open() as file:
+                reader = FastaReader(file, sequence_class=as_record)
+                records = cast(Iterator[Record], iter(reader))
+                while chunk := list(islice(records, CHECKED_TOGETHER)):
+                    yield chunk
+        except FileFormatError as error:
+            line = "" if error.line is None else f", line {error.line + 1}"
+            raise UserError(f"{name}{line}: not FASTA. {error.message}") from error
+        except UnicodeDecodeError as error:
+            found = self.source.line_beyond_utf8()
+            place = f"after record {seen(reader)}" if found is None else f"line {found}"
+            raise UserError(
+                f"{name}, {place}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
+                f"is not UTF-8 ({error.reason})."
+            ) from error
+        except (EOFError, zlib.error, LZMAError, ZstdError, BotoCoreError, OSError) as error:
+            raise UserError(
+                f"{name}, after record {seen(reader)}: cannot be read to its end ({error}). Is "
+                "the file complete? Nothing was queued."
+            ) from error
+
+    def _normalised(self, record: Record) -> Record | None:
+        """Upper case, without a final ``*``; None if the record is to be skipped."""
+        if "\0" in record.header:  # HDF5 could not store it
+            raise self._error(record, "has a NUL in its header: the file may be damaged")
+        # Bytes know ASCII alone: str.upper() would make SS of a German sharp s.
+        residues = record.residues.encode().upper().decode().rstrip("*")
+        if not residues:
+            raise self._error(record, "has no sequence: take it out of the file")
+        if not residues.encode(errors="replace").translate(None, self._known):
+            return record._replace(residues=residues)
+        if self.unknown == "skip":
+            self.skipped += 1
+            return None
+        if self.unknown == "x":
+            self.replaced += 1
+            letters, unknown = self.alphabet.letters, self.alphabet.unknown
+            known = [letter if letter in letters else unknown for letter in residues]
+            return record._replace(residues="".join(known))
+        raise self._error(record, self._what_is_unknown(record, residues))
+
+    def _what_is_unknown(self, record: Record, residues: str) -> str:
+        alphabet = self.alphabet
+        position = next(i for i, letter in enumerate(residues) if letter not in alphabet.letters)
+        letters = set(residues)
+        hint = ""
+        if alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ALONE:
+            hint = "It looks like a protein: give a protein model with --model. "
+        elif alphabet is DNA and residues[position] == "U":
+            hint = "It looks like RNA: write T for U. "
+        return (
+            f"has {record.residues[position]!r} at position {position + 1}, which is no "
+            f"{alphabet.letter} that the model knows. {hint}Mend it, or give --unknown x (embed it "
+            f"as {alphabet.unknown}) or --unknown skip (leave such records out)"
+        )
+
+    def _count_long(self, records: list[Record]) -> None:
+        long = sum(map(self.max_residues.__lt__, map(len, map(RESIDUES, records))))
+        self.long_records += long
+        if long and self.long == "error":
+            record = next(r for r in records if len(r.residues) > self.max_residues)
+            raise self._error(
+                record,
+                f"has {len(record.residues):,} {self.alphabet.plural}, more than the limit of "
+                f"{self.max_residues:,} (change it with --max-residues, or give --long truncate or "
+                "window)",
+            )
+
+    def _error(self, record: Record, what: str) -> UserError:
+        number, header = record.row + 1, record.header
+        line = self.source.line_of_record(number)
+        place = self.source.shown if line is None else f"{self.source.shown}, line {line}"
+        shown = header if len(header) <= SHOWN else f"{header[:SHOWN]}…"
+        return UserError(f"{place}: record {number} ({shown!r}) {what}.")
+
+
+def is_plain(records: list[Record], known: bytes) -> bool:
+    """Whether none of these headers and sequences needs a word or a change."""
+    sequences = list(map(RESIDUES, records))
+    letters = "".join(sequences).encode(errors="replace")
+    return (
+        all(sequences)
+        and not letters.translate(None, known)
+        and "\0" not in "".join(map(HEADER, records))
+    )
+
+
+def are_bases(records: list[Record]) -> bool:
+    """Whether proteins are so poor in letters that they must be DNA."""
+    return not set().union(*map(RESIDUES, records)) - set("ACGTUNacgtun")
+
+
+def seen(reader: FastaReader | None) -> int:
+    """Records that were read before the reader stopped."""
+    return reader.number_of_records if reader else 0

@@ -1,0 +1,1 @@
+"""Jobs on a fleet that lives as long as they do."""

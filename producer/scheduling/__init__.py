@@ -1,0 +1,1 @@
+"""What keeps jobs going: queues fed, losses noticed, ledgers restored."""

@@ -1,0 +1,144 @@
+"""What Prometheus is told of the fleet, read from the ledger whenever it asks."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+
+from common.errors import UserError
+from common.ledger.ledger import Ledger
+from common.ledger.progress import JobState, Progress
+from common.ledger.speed import Speed
+from producer.scheduling.keeper import Keeper
+
+#: Of a job: what they are called, what they mean, and where they are in its progress.
+JOB_METRICS: dict[str, tuple[str, Callable[[Progress], int]]] = {
+    "batches": ("Batches of the job", lambda job: job.batches),
+    "batches_done": ("Batches that are done", lambda job: job.batches_done),
+    "batches_published": ("Batches that were sent to the queue", lambda job: job.published),
+    "batches_waiting": ("Of these, those that nobody has begun", lambda job: job.waiting),
+    "batches_leased": ("Batches that workers have", lambda job: job.leased),
+    "batches_failed": ("Batches that were given up", lambda job: job.count("batches_failed")),
+    "leases_lost": ("Batches whose worker went away", lambda job: job.count("leases_lost")),
+    "rows": ("Sequences of the job", lambda job: job.records),
+    "rows_done": ("Sequences with an embedding", lambda job: job.rows_done),
+    "rows_retried": (
+        "Sequences that were computed again in higher precision",
+        lambda job: job.count("rows_retried"),
+    ),
+    "rows_quarantined": (
+        "Sequences without an embedding",
+        lambda job: job.count("rows_quarantined"),
+    ),
+    "tokens": ("Tokens of the job", lambda job: job.tokens),
+    "tokens_done": ("Tokens that are embedded", lambda job: job.count("tokens_done")),
+}
+
+
+class FleetCollector(Collector):
+    """Reads the ledger, a few commands for each job."""
+
+    def __init__(self, ledger: Ledger, keeper: Keeper) -> None:
+        self.ledger = ledger
+        self.keeper = keeper
+        self._speeds: dict[str, Speed] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield gauge("keeper_acting", "Whether this keeper is the one that acts", self.keeper.acting)
+        try:
+            yield from self._fleet()
+            up = True
+        except RedisError:
+            up = False
+        yield gauge("redis_up", "Whether Redis answers", up)
+
+    def _fleet(self) -> list[GaugeMetricFamily]:
+        states = self.ledger.states()
+        jobs = [p for job in states if (p := self.ledger.progress(job)) is not None]
+        running = [job for job in jobs if job.state is JobState.OPEN]
+        queues = sorted({queue for job in running for queue in job.queues.values()})
+        workers = self.ledger.workers()
+        counts = [(state, sum(job.state is state for job in jobs)) for state in JobState]
+        models = sorted({worker.model for worker in workers})
+        return [
+            labelled("jobs", "Jobs that Redis knows", "state", counts),
+            labelled(
+                "queue_messages",
+                "Messages that wait in a queue of an open job",
+                "queue",
+                [(queue, self.ledger.queued(queue)) for queue in queues],
+            ),
+            labelled(
+                "workers",
+                "Worker processes that are alive",
+                "model",
+                [(model, sum(w.model == model for w in workers)) for model in models],
+            ),
+            gauge(
+                "dead_letters",
+                "Messages that no worker could read",
+                self.ledger.count_dead_letters(),
+            ),
+            gauge("leases", "Batches that workers have", sum(job.leased for job in running)),
+            *self._jobs(running),
+        ]
+
+    def _jobs(self, jobs: list[Progress]) -> Iterator[GaugeMetricFamily]:
+        for name, (help_, value) in JOB_METRICS.items():
+            yield labelled(f"job_{name}", help_, "job", [(job.job, value(job)) for job in jobs])
+        by_rung = GaugeMetricFamily(
+            "virnucpro_job_batches_at_rung", "Batches done at a rung", labels=["job", "rung"]
+        )
+        for job in jobs:
+            for rung in job.queues:
+                by_rung.add_metric([job.job, rung], job.count(f"batches_at_{rung}"))
+        yield by_rung
+        speeds = self._tokens_per_second(jobs)
+        yield labelled(
+            "job_tokens_per_second", "Speed since the last scrapes", "job", speeds.items()
+        )
+        left = [(job.job, job.tokens - job.count("tokens_done")) for job in jobs]
+        etas = [(job, tokens / speeds[job]) for job, tokens in left if speeds.get(job)]
+        yield labelled("job_eta_seconds", "Time to go at this speed", "job", etas)
+
+    def _tokens_per_second(self, jobs: list[Progress]) -> dict[str, float]:
+        now = time.monotonic()
+        self._speeds = {job.job: self._speeds.get(job.job, Speed(120)) for job in jobs}
+        found = {
+            job.job: self._speeds[job.job].update(now, job.count("tokens_done")) for job in jobs
+        }
+        return {job: speed or 0.0 for job, speed in found.items()}
+
+
+def gauge(name: str, help_: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"virnucpro_{name}", help_, value=value)
+
+
+def labelled(
+    name: str, help_: str, label: str, values: Iterable[tuple[str, Any]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"virnucpro_{name}", help_, labels=[label])
+    for text, value in values:
+        family.add_metric([text], value)
+    return family
+
+
+def serve_metrics(address: str, ledger: Ledger, keeper: Keeper) -> None:
+    """Answer Prometheus at ``HOST:PORT`` from a thread, until the process ends.
+
+    Raises:
+        UserError: no such address, or it is taken.
+    """
+    host, _, port = address.rpartition(":")
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FleetCollector(ledger, keeper))
+    try:
+        start_http_server(int(port), host or "127.0.0.1", registry)
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"--metrics {address}: {error}. Give a free HOST:PORT, or '' for no metrics."
+        ) from error

@@ -1,0 +1,74 @@
+"""A job's way into the queue: opened in the ledger, its first batches published."""
+
+import numpy as np
+
+from common.job.layout import closed_key
+from common.job.manifest import Manifest
+from common.job.shards import shards_of
+from common.ledger.ledger import Ledger, OnInstability
+from common.model_specs import ModelSource
+from common.rungs import ladder
+from common.store import Store
+from common.wire.celery_app import publish
+from common.wire.messages import Status
+from common.wire.queues import queue_name
+from producer.scheduling.publisher import Publisher
+from producer.scheduling.restore import restore
+
+
+def model_of(manifest: Manifest) -> ModelSource:
+    return ModelSource.parse(manifest.model)
+
+
+def job_queue(manifest: Manifest) -> str:
+    return queue_name(model_of(manifest), manifest.rung, manifest.rung, manifest.priority)
+
+
+def open_job(
+    store: Store,
+    ledger: Ledger,
+    feeder: Publisher,
+    manifest: Manifest,
+    on_instability: OnInstability = "retry",
+    *,
+    count_stored: bool = True,
+) -> int:
+    """Open a staged job, or go on with one: publish its first batches that are not done, as many as
+    the queues have room for.
+
+    The store is the truth: a ledger that does not know the job, or counts as done what the store
+    does not have, is made anew from the store. Batches that failed are tried again.
+
+    Args:
+        count_stored: whether to count at once what the store has of a job that the ledger does not
+            know; else a keeper does it, bit by bit.
+
+    Returns:
+        Batches that are neither done nor under way, at whatever rung.
+    """
+    for result in ledger.results(manifest.job):
+        if result.status is Status.FAILED:
+            ledger.reopen(result)
+    # In this order: a worker that is at it writes a shard before the ledger counts it.
+    counted = {
+        (index, rung)
+        for rung in ladder(manifest.rung)
+        for index in np.flatnonzero(ledger.done(manifest, rung)).tolist()
+    }
+    shards = shards_of(store, manifest)
+    if counted - {(index, rung) for index, found in shards.items() for rung, _ in found}:
+        ledger.forget(manifest.job)
+    stored = np.zeros(manifest.batches, bool)
+    stored[list(shards)] = True
+    ledger.create(manifest, job_queue(manifest), stored)
+    store.delete(closed_key(manifest.job))
+    ledger.resume(manifest.job, on_instability)
+    leased = ledger.leased(manifest.job)
+    retries = [b for b in ledger.retries(manifest).values() if (b.index, b.rung) not in leased]
+    feeder.feed({manifest.job: manifest})
+    if count_stored:
+        retries += restore(store, ledger, manifest)
+    publish(feeder.app, model_of(manifest), retries)
+    settled = ledger.done(manifest, manifest.rung) | ledger.stored(manifest)
+    running = sum(rung is manifest.rung and not settled[index] for index, rung in leased)
+    return manifest.batches - int(settled.sum()) - running + len(retries)

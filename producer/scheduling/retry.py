@@ -1,0 +1,67 @@
+"""Rows that were given up, tried again."""
+
+from collections.abc import Sequence
+
+from common.job.layout import quarantine_key, quarantine_prefix, shard_key
+from common.job.manifest import Manifest
+from common.job.quarantine import read_quarantine
+from common.ledger.ledger import Ledger
+from common.rungs import NEXT_RUNG
+from common.store import Store
+from common.wire.celery_app import publish
+from common.wire.messages import Batch, BatchResult, Instability
+from producer.scheduling.opening import model_of
+from producer.scheduling.publisher import Publisher
+from producer.scheduling.restore import results_of_batch
+
+
+def quarantined_batches(store: Store, manifest: Manifest) -> list[int]:
+    """The batches that have rows without an embedding."""
+    keys = store.keys(quarantine_prefix(manifest.job))
+    return [int(key.rpartition("/")[2].partition(".")[0]) for key in keys]
+
+
+def quarantined_rows(store: Store, manifest: Manifest) -> list[Instability]:
+    """A job's rows without an embedding, in input order."""
+    batches = quarantined_batches(store, manifest)
+    rows = [row for index in batches for row in read_quarantine(store, manifest.job, index)]
+    return sorted(rows, key=lambda row: row.row)
+
+
+def retry_quarantined(store: Store, ledger: Ledger, feeder: Publisher, manifest: Manifest) -> int:
+    """Have all rows without an embedding computed again.
+
+    Those that a rung gave up go on to the next one. Where there is none above, what that rung made
+    of the batch is computed anew. Batches with other rows that are still under way are left out.
+
+    Returns:
+        Batches that were published for it.
+    """
+    batches: dict[int, Batch] = {}
+    leased = {index for index, _ in ledger.leased(manifest.job)}
+    for index in quarantined_batches(store, manifest):
+        results = [result for result, _ in results_of_batch(store, manifest, index)]
+        if index in leased or (results and results[-1].next is not None):
+            continue
+        _take_back(store, ledger, manifest, index, results)
+        batches[index] = manifest.batch(index)
+    retries = ledger.retries(manifest).values()
+    batches |= {retry.index: retry for retry in retries if retry.index in batches}
+    return publish(feeder.app, model_of(manifest), batches.values())
+
+
+def _take_back(
+    store: Store,
+    ledger: Ledger,
+    manifest: Manifest,
+    index: int,
+    results: Sequence[BatchResult],
+) -> None:
+    """Count a batch as if no row of it had been given up."""
+    for result in reversed(results):
+        ledger.reopen(result)
+    store.delete(quarantine_key(manifest.job, index))
+    last = results[-1] if results else None
+    if last is not None and (last.precision is None or NEXT_RUNG[last.precision] is None):
+        store.delete(shard_key(manifest.job, index, last.rung))
+    ledger.complete_all(result for result, _ in results_of_batch(store, manifest, index))

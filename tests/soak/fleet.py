@@ -1,0 +1,207 @@
+"""The fleet that is tried: workers, keepers and Redis in processes, restarted when they end."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from common.ledger.ledger import Ledger
+from common.ledger.workers import WorkerInfo
+from common.local.processes import start_dependent, wait_or_kill
+from tests.support.processes import clean_environment, wait_until
+from tests.support.redis_servers import HOST, RedisServer, free_port, running_redis
+from tests.support.tcp_proxy import TcpProxy, tcp_proxy
+
+WORKERS, KEEPERS = 4, 2
+
+#: What every message to and from Redis takes: a slow network. It widens each gap between two steps
+#: of a batch's way, in which its worker may be killed, and has the job last: two cores do 120
+#: batches a second without it, 36 with it.
+NETWORK_SECONDS = 0.015
+
+#: Between a process's end and its successor, as Kubernetes takes.
+RESTART_SECONDS = 3.0
+
+START_SECONDS, STOP_SECONDS = 180.0, 40.0
+
+#: To tell whether a keeper acts; one that is cut off does not say.
+METRICS_SECONDS = 3.0
+
+
+@dataclass
+class Service:
+    """A command that is run again whenever it ended."""
+
+    name: str
+    command: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+    start_at: float = 0.0
+    #: Something is being done to it: it is left alone by everything else.
+    busy: bool = False
+    #: Exit codes that nobody asked for.
+    ends: list[int] = field(default_factory=list)
+    #: All that it ever started, to end what outlived its parent.
+    children: set[psutil.Process] = field(default_factory=set)
+    asked_to_end: bool = False
+
+    @property
+    def is_up(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, f"{self.name} is not running"
+        return self.process.pid
+
+    @property
+    def child(self) -> psutil.Process | None:
+        """Of a supervisor: the process that computes at this moment."""
+        if not self.is_up:
+            return None
+        found = psutil.Process(self.pid).children()
+        self.children.update(found)
+        return found[0] if found else None
+
+    def start(self) -> None:
+        self.asked_to_end = False
+        # Through a pipe: a limit on the size of files is not to hit the log.
+        with self.log.open("ab") as log:
+            pipe = subprocess.Popen(
+                ["cat"], stdin=subprocess.PIPE, stdout=log, start_new_session=True
+            )
+        assert pipe.stdin is not None
+        self.process = start_dependent(self.command, env=self.environment, output=pipe.stdin)
+        pipe.stdin.close()
+
+    def send(self, number: signal.Signals) -> None:
+        """Have it end, by a signal."""
+        self.asked_to_end = True
+        with suppress(ProcessLookupError):
+            psutil.Process(self.pid).send_signal(number)
+
+    def tend(self, now: float) -> None:
+        """Start it if it is not running and its time has come."""
+        if self.process is not None:
+            code = self.process.poll()
+            if code is None:
+                return
+            if not self.asked_to_end:
+                self.ends.append(code)
+            self.process, self.start_at = None, now + RESTART_SECONDS
+        elif now >= self.start_at:
+            self.start()
+
+    def end(self) -> None:
+        """End it for good, and what is left of it."""
+        if self.process is not None:
+            wait_or_kill(self.process, STOP_SECONDS)
+        for child in self.children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+@dataclass(frozen=True)
+class Keeper:
+    service: Service
+    metrics_port: int
+
+    def is_acting(self) -> bool:
+        """Whether it says so to Prometheus."""
+        url = f"http://{HOST}:{self.metrics_port}/metrics"
+        with suppress(OSError), urllib.request.urlopen(url, timeout=METRICS_SECONDS) as answer:
+            return re.search(rb"^virnucpro_keeper_acting 1", answer.read(), re.M) is not None
+        return False
+
+
+@dataclass(frozen=True)
+class SoakFleet:
+    """Redis, a network in front of it, and everything that goes through that network."""
+
+    redis: RedisServer
+    network: TcpProxy
+    ledger: Ledger  # not through the network
+    environment: Mapping[str, str]
+    store: Path
+    logs: Path
+    workers: list[Service]
+    keepers: list[Keeper]
+
+    @property
+    def services(self) -> list[Service]:
+        return [*self.workers, *(keeper.service for keeper in self.keepers)]
+
+    def tend(self) -> None:
+        for service in self.services:
+            service.tend(time.monotonic())
+
+    def wait_until(self, condition: Callable[[], object], seconds: float) -> None:
+        def tended() -> object:
+            self.tend()
+            return condition()
+
+        wait_until(tended, seconds)
+
+    def wait_for_workers(self) -> None:
+        def are_up() -> bool:
+            return sum(map(has_weights, self.ledger.workers())) >= len(self.workers)
+
+        self.wait_until(are_up, START_SECONDS)
+
+
+def has_weights(worker: WorkerInfo) -> bool:
+    return worker.weights is not None
+
+
+@contextmanager
+def running_fleet(folder: Path, model: Path) -> Iterator[SoakFleet]:
+    """Run the fleet with its data and its logs in a folder."""
+    logs, store = folder / "logs", folder / "store"
+    logs.mkdir()
+    with running_redis(folder / "redis") as redis, tcp_proxy(redis.port) as network:
+        network.delay = NETWORK_SECONDS
+        environment = clean_environment(
+            VIRNUCPRO_BROKER_URL=f"redis://{HOST}:{network.port}/0",
+            VIRNUCPRO_STORE=f"file://{store}",
+            OMP_NUM_THREADS="1",
+        )
+        worker = ["workers.cli", "start", f"--model={model}", "--gpus=none"]
+        ports = [free_port() for _ in range(KEEPERS)]
+
+        def service(name: str, *arguments: str) -> Service:
+            command = [sys.executable, "-m", *arguments]
+            return Service(name, command, environment, logs / f"{name}.log")
+
+        keepers = [
+            Keeper(
+                service(f"keeper-{n}", "producer.cli", "keeper", f"--metrics={HOST}:{port}"), port
+            )
+            for n, port in enumerate(ports)
+        ]
+        fleet = SoakFleet(
+            redis=redis,
+            network=network,
+            ledger=Ledger(redis.client),
+            environment=environment,
+            store=store,
+            logs=logs,
+            workers=[service(f"worker-{n}", *worker) for n in range(WORKERS)],
+            keepers=keepers,
+        )
+        try:
+            yield fleet
+        finally:
+            running = [service for service in fleet.services if service.is_up]
+            for each in running:
+                each.send(signal.SIGTERM)
+            for each in fleet.services:
+                each.end()

@@ -1,0 +1,126 @@
+"""How long it takes until work that a fault stopped goes on."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from common.ledger.ledger import KEEPING_SECONDS, Ledger, job_key, name_of, place_of
+from common.wire.queues import KEY_PREFIX
+
+#: From a process's end to its batches being at work elsewhere.
+GOAL_SECONDS = 45.0
+
+ELSEWHERE, NEXT_BATCH = "its batches elsewhere", "next batch done"
+KEEPER, REBUILT = "a keeper acts", "ledger rebuilt"
+
+
+@dataclass
+class Recovery:
+    """Something that is waited for after a fault."""
+
+    fault: str
+    what: str
+    begun: float  # the fault, on the monotonic clock
+    counted_from: float  # its end, if it lasts
+    is_over: Callable[[], bool]
+    ended: float = math.inf
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.counted_from
+
+    @property
+    def is_finished(self) -> bool:
+        return self.ended < math.inf
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether nobody can take work over meanwhile."""
+        return self.what != ELSEWHERE
+
+    def during(self, begun: float, ended: float) -> tuple[float, float]:
+        """Its part of a span of time."""
+        return max(self.begun, begun), min(self.ended, ended)
+
+
+class Recoveries:
+    """Looks at the ledger for what is waited for. Only while Redis can be asked."""
+
+    def __init__(self, ledger: Ledger, job: str, store_url: str) -> None:
+        self.ledger = ledger
+        self.redis = ledger.redis
+        self.store_url = store_url
+        self.key = job_key(job)
+        self.keeper_key = f"{KEY_PREFIX}keeper:{name_of(store_url)}"
+        self.all: list[Recovery] = []
+
+    def look(self) -> None:
+        for recovery in self.all:
+            if not recovery.is_finished and recovery.is_over():
+                recovery.ended = time.monotonic()
+
+    def held_by(self, pid: int) -> dict[str, str]:
+        """The batches that a process has, as the ledger names them, with their owners."""
+        owners = cast(dict[str, str], self.redis.hgetall(f"{self.key}:owners"))
+        return {batch: owner for batch, owner in owners.items() if f"-{pid}@" in owner}
+
+    def expect_elsewhere(self, fault: str, held: Mapping[str, str]) -> None:
+        """Wait until each batch is done, or somebody else's."""
+        left = dict(held)
+
+        def is_over() -> bool:
+            for batch in list(left):
+                index, rung = place_of(batch)
+                owner = self.redis.hget(f"{self.key}:owners", batch)
+                done = self.redis.getbit(f"{self.key}:done:{rung}", index)
+                if done or (owner is not None and owner != left[batch]):
+                    del left[batch]
+            return not left
+
+        if held:
+            self._expect(fault, ELSEWHERE, time.monotonic(), is_over)
+
+    def expect_work(self, fault: str, begun: float) -> None:
+        """Wait for the next batch that a worker completes, and for a keeper."""
+        before = self._milliseconds()
+        self._expect(fault, NEXT_BATCH, begun, lambda: self._milliseconds() > before)
+        self.expect_keeper(fault, begun)
+
+    def expect_keeper(self, fault: str, begun: float) -> None:
+        """Wait for a keeper that says, after now, that it is the one that acts."""
+        now = time.monotonic()
+
+        def is_over() -> bool:
+            left = int(self.redis.pttl(self.keeper_key)) / 1000
+            return time.monotonic() - (KEEPING_SECONDS - left) > now
+
+        self._expect(fault, KEEPER, begun, is_over)
+
+    def expect_ledger(self, fault: str) -> None:
+        """Wait until a keeper has rebuilt an emptied ledger: until then it does nothing else."""
+        self._expect(
+            fault, REBUILT, time.monotonic(), lambda: not self.ledger.is_new_to(self.store_url)
+        )
+
+    def _milliseconds(self) -> int:
+        # Not batches: a ledger that is made anew from the store counts those without any work.
+        return int(cast(str | None, self.redis.hget(self.key, "milliseconds")) or 0)
+
+    def _expect(self, fault: str, what: str, begun: float, is_over: Callable[[], bool]) -> None:
+        self.all.append(Recovery(fault, what, begun, time.monotonic(), is_over))
+
+    def net_seconds(self, recovery: Recovery) -> float:
+        """The time a recovery took, without that in which Redis or the keeper was away."""
+        begun = recovery.counted_from
+        spans = [
+            outage.during(begun, recovery.ended)
+            for outage in self.all
+            if outage.is_outage and outage is not recovery
+        ]
+        net, reached = recovery.seconds, begun
+        for start, end in sorted(span for span in spans if span[0] < span[1]):
+            net -= max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        return net

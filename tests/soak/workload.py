@@ -1,0 +1,123 @@
+"""A job whose every number is known before: a tiny model, small proteins, their embeddings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.inputs import LETTERS
+from common.alphabet import SPECIAL_TOKENS
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.ledger.progress import Progress
+from common.model_specs import ESM2, ModelSource, ModelSpec
+from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from workers.engine.engine import Engine
+from workers.models.loading import load_model
+
+SPEC = ModelSpec(name="tiny", layers=1, dim=16, heads=2)
+
+RECORDS_PER_BATCH = 4
+SHORTEST, LONGEST = 30, 60
+
+#: Two neighbours have so many residues together: all batches have the same number of tokens.
+PAIR = SHORTEST + LONGEST
+BATCH_TOKENS = RECORDS_PER_BATCH // 2 * PAIR + RECORDS_PER_BATCH * SPECIAL_TOKENS
+
+#: Records that are embedded at once for the reference.
+TOGETHER = 1000
+
+#: Sums in another order, nothing more.
+TOLERANCE = 2e-6
+
+#: Rows that are named of those that are wrong.
+ROWS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Workload:
+    """An input, and what must come of it."""
+
+    model: Path
+    fasta: Path
+    batches: int
+    records: int
+    lengths: NDArray[np.int64]
+    means: NDArray[np.float32]  # [n, D]
+
+
+def make_workload(folder: Path, batches: int, seed: int) -> Workload:
+    """Write a model and proteins for so many batches, and embed them with no fleet around."""
+    model = save_fair_esm(random_fair_esm(SPEC, seed), folder / "tiny.pt")
+    records = draw_proteins(batches * RECORDS_PER_BATCH, seed)
+    fasta = folder / "soak.fasta"
+    fasta.write_text("".join(f">{record.header}\n{record.residues}\n" for record in records))
+    return Workload(
+        model=model,
+        fasta=fasta,
+        batches=batches,
+        records=len(records),
+        lengths=np.array([len(record.residues) for record in records]),
+        means=embed(model, records),
+    )
+
+
+def draw_proteins(count: int, seed: int) -> list[Record]:
+    generator = np.random.default_rng(seed)
+    firsts = generator.integers(SHORTEST, LONGEST + 1, count // 2).tolist()
+    lengths = [length for first in firsts for length in (first, PAIR - first)]
+    return [
+        Record(row, f"protein{row}", "".join(generator.choice(LETTERS, length)))
+        for row, length in enumerate(lengths)
+    ]
+
+
+def embed(model: Path, records: list[Record]) -> NDArray[np.float32]:
+    """The reference: the engine alone, many records at a time."""
+    loaded = load_model(ModelSource.parse(str(model)), device="cpu", dtype=torch.float32)
+    engine, form = Engine(loaded), OutputForm(max_residues=ESM2.max_residues)
+    parts = [
+        engine.embed(records[first : first + TOGETHER], form).embeddings.pooled["mean"]
+        for first in range(0, len(records), TOGETHER)
+    ]
+    return np.concatenate(parts)
+
+
+def wrong_rows(workload: Workload, output: Path) -> list[str]:
+    """What the fetched file has other than it must; nothing if all is well."""
+    with h5py.File(output) as file:
+        rows, lengths, means = (file[name][:] for name in ("rows", "lengths", "mean"))
+        ids = file["ids"].asstr()[:].tolist()
+    if rows.tolist() != list(range(workload.records)):
+        missing = sorted(set(range(workload.records)) - set(rows.tolist()))
+        return [
+            f"{len(rows):,} rows instead of {workload.records:,}, or not in order; "
+            f"{len(missing):,} are missing: {missing[:ROWS_NAMED]} …"
+        ]
+    same = np.array([id_ == f"protein{row}" for row, id_ in enumerate(ids)])
+    same &= lengths == workload.lengths
+    # Not greater: NaN is wrong too.
+    same &= (np.abs(means - workload.means) <= TOLERANCE).all(axis=1)
+    wrong = np.flatnonzero(~same).tolist()
+    return [f"{len(wrong):,} rows differ: {wrong[:ROWS_NAMED]} …"] if wrong else []
+
+
+def wrong_counts(workload: Workload, progress: Progress, shards: list[str]) -> list[str]:
+    """What the ledger counts other than the store has."""
+    tokens = workload.batches * BATCH_TOKENS
+    counted = {
+        "shards in the store": (len(shards), workload.batches),
+        "batches done": (progress.batches_done, workload.batches),
+        "batches ok": (progress.count("batches_ok"), workload.batches),
+        "rows done": (progress.rows_done, workload.records),
+        "tokens done": (progress.count("tokens_done"), tokens),
+        "leases left": (progress.leased, 0),
+    }
+    return [
+        f"{name}: {found:,} instead of {expected:,}"
+        for name, (found, expected) in counted.items()
+        if found != expected
+    ]

@@ -1,0 +1,51 @@
+"""The input object of a batch: what is read is what was written."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.alphabet import DNA, PROTEIN
+from common.job.records import Record, decode_batch, encode_batch, first_word
+
+#: A reader of text sees a new line at \n, \r and \r\n alone, so anything else may be in a header.
+headers = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"))
+sequences = st.text(st.sampled_from(sorted(PROTEIN.letters | DNA.letters)), min_size=1)
+records = st.builds(Record, st.integers(0, 2**63 - 1), headers, sequences)
+
+
+@given(st.lists(records))
+def test_records_come_back_as_they_were(records):
+    assert decode_batch(encode_batch(records)) == records
+
+
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", ">", " ", "\t", "é"])
+def test_a_header_may_hold_what_others_take_for_a_line_end(sign):
+    record = Record(7, f"{sign}a{sign}{sign}b{sign}", "MK")
+    assert decode_batch(encode_batch([record])) == [record]
+
+
+def test_an_object_is_fasta_with_the_row_before_the_header():
+    data = encode_batch([Record(17, "sp|P69905 Hemoglobin", "MVL"), Record(20, "", "GA")])
+    assert data == b">17 sp|P69905 Hemoglobin\nMVL\n>20 \nGA\n"
+
+
+@given(st.lists(records, max_size=3), records, st.data())
+def test_an_object_that_is_cut_within_a_record_is_refused(before, last, data):
+    whole, complete = encode_batch([*before, last]), len(encode_batch(before))
+    cut = data.draw(st.integers(complete + 1, len(whole) - 1))
+    with pytest.raises(ValueError, match=r"cut short|utf-8"):
+        decode_batch(whole[:cut])
+
+
+@pytest.mark.parametrize("data", [b">a b\nMK\n", b">\nMK\n", b"\n\n", b"\x89HDF\n\n"])
+def test_an_object_without_row_numbers_is_refused(data):
+    with pytest.raises(ValueError, match=r"invalid literal|utf-8"):
+        decode_batch(data)
+
+
+@pytest.mark.parametrize(
+    ("header", "word"),
+    [("a b c", "a"), ("a\tb", "a"), ("  a b", "a"), ("", ""), (" \t", ""), ("é中/|;", "é中/|;")],
+)
+def test_the_id_is_the_first_word_of_the_header(header, word):
+    assert first_word(header) == Record(0, header, "MK").id == word

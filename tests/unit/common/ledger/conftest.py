@@ -1,0 +1,12 @@
+"""A small job that is open."""
+
+import pytest
+
+from common.ledger.ledger import Ledger
+from tests.support.ledgers import MANIFEST, QUEUE
+
+
+@pytest.fixture(autouse=True)
+def job(ledger: Ledger) -> None:
+    """An open job of two batches."""
+    assert ledger.create(MANIFEST, QUEUE)

@@ -1,0 +1,261 @@
+"""Who may compute a batch, for how long, and what is known of those who could not."""
+
+import pytest
+
+from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
+from common.ledger.ledger import LEASE_SECONDS, Ledger, job_key
+from common.ledger.progress import JobState
+from common.rungs import Rung
+from tests.support.jobs import ok
+from tests.support.ledgers import (
+    BATCH,
+    MANIFEST,
+    OTHER,
+    climb,
+    everything,
+    lapse,
+    outstanding_places,
+    progress_of,
+    take,
+    try_to_claim,
+)
+
+
+def test_a_batch_is_taken_by_the_first_who_claims_it(ledger):
+    assert try_to_claim(ledger, owner="a") is ClaimOutcome.TAKEN
+    assert try_to_claim(ledger, owner="b") is ClaimOutcome.HELD
+    assert try_to_claim(ledger, OTHER, owner="b") is ClaimOutcome.TAKEN
+    assert progress_of(ledger).leased == 2
+
+
+def test_a_claim_lasts_as_long_as_a_lease(ledger):
+    before, _ = ledger.redis.time()
+    try_to_claim(ledger)
+    after, _ = ledger.redis.time()
+    [(_, expiry)] = ledger.redis.zrange(f"{job_key(BATCH.job)}:leases", 0, -1, withscores=True)
+    assert before + LEASE_SECONDS <= expiry <= after + LEASE_SECONDS
+
+
+def test_a_claim_that_is_sent_twice_is_one_attempt(ledger):
+    assert take(ledger, owner="a").number == 1
+    assert take(ledger, owner="a").number == 1
+
+
+def test_a_claim_counts_as_an_attempt_even_if_its_owner_dies(ledger):
+    assert take(ledger, owner="a").number == 1
+    lapse(ledger)
+    assert take(ledger, owner="b").number == 2
+    lapse(ledger)
+    ledger.expire_leases(BATCH.job)
+    assert take(ledger, owner="c").number == 3
+
+
+def test_a_claim_that_is_refused_is_no_attempt(ledger):
+    take(ledger, owner="a")
+    try_to_claim(ledger, owner="b")
+    try_to_claim(ledger, OTHER, weights="others")
+    lapse(ledger)
+    assert take(ledger, owner="b").number == 2
+
+
+def test_a_batch_that_is_done_is_not_given_out_again(ledger):
+    ledger.complete(ok(BATCH))
+    assert try_to_claim(ledger, owner="b") is ClaimOutcome.DONE
+
+
+def test_a_batch_that_is_done_at_one_rung_can_be_claimed_at_the_next(ledger):
+    retry = climb(ledger)
+    assert try_to_claim(ledger, BATCH, owner="b") is ClaimOutcome.DONE
+    assert try_to_claim(ledger, retry, owner="a") is ClaimOutcome.TAKEN
+    assert try_to_claim(ledger, retry, owner="b") is ClaimOutcome.HELD
+
+
+def test_attempts_are_counted_at_each_rung_by_itself(ledger):
+    take(ledger, owner="a")
+    retry = climb(ledger)
+    assert take(ledger, retry).number == 1
+    lapse(ledger, retry)
+    assert take(ledger, retry, "b").number == 2
+
+
+def test_the_first_claim_decides_on_the_weights(ledger):
+    assert try_to_claim(ledger, BATCH, weights="first") is ClaimOutcome.TAKEN
+    assert try_to_claim(ledger, OTHER, weights="second") is ClaimOutcome.OTHER_WEIGHTS
+    assert try_to_claim(ledger, OTHER, weights="first") is ClaimOutcome.TAKEN
+    assert progress_of(ledger).weights == "first"
+
+
+def test_a_batch_of_a_job_that_nobody_knows_is_unknown_and_leaves_nothing(ledger):
+    ledger.redis.flushall()
+    assert try_to_claim(ledger) is ClaimOutcome.UNKNOWN
+    assert everything(ledger) == {}
+
+
+def test_a_batch_of_a_cancelled_job_is_not_given_out(ledger):
+    assert ledger.cancel(BATCH.job) is JobState.CANCELLED
+    assert try_to_claim(ledger) is ClaimOutcome.CANCELLED
+    assert progress_of(ledger).state is JobState.CANCELLED
+
+
+def test_a_message_of_an_earlier_staging_is_not_taken(ledger):
+    stale = BATCH.model_copy(update={"created": BATCH.created - 60})
+    assert try_to_claim(ledger, stale) is ClaimOutcome.UNKNOWN
+    assert try_to_claim(ledger) is ClaimOutcome.TAKEN
+
+
+def test_weights_that_a_restored_job_began_with_are_kept(ledger):
+    ledger.pin_weights(BATCH.job, "others")
+    assert try_to_claim(ledger) is ClaimOutcome.OTHER_WEIGHTS
+
+
+# --- leases -------------------------------------------------------------------------------------
+
+
+def test_an_owner_can_renew_a_lease_even_one_that_has_run_out(ledger):
+    try_to_claim(ledger, owner="a")
+    lapse(ledger)
+    assert progress_of(ledger).leased == 0
+    assert ledger.renew(BATCH, owner="a")
+    assert progress_of(ledger).leased == 1
+    assert try_to_claim(ledger, owner="b") is ClaimOutcome.HELD
+
+
+@pytest.mark.parametrize("action", [Ledger.renew, Ledger.release])
+def test_a_stranger_can_neither_renew_nor_release(ledger, action):
+    try_to_claim(ledger, owner="a")
+    before = everything(ledger)
+    assert not action(ledger, BATCH, owner="b")
+    assert everything(ledger) == before
+
+
+@pytest.mark.parametrize("action", [Ledger.renew, Ledger.release])
+def test_a_lease_that_is_not_there_can_neither_be_renewed_nor_released(ledger, action):
+    assert not action(ledger, BATCH, owner="a")
+    assert progress_of(ledger).leased == 0
+
+
+def test_an_owner_whose_batch_was_taken_over_cannot_renew(ledger):
+    try_to_claim(ledger, owner="a")
+    lapse(ledger)
+    try_to_claim(ledger, owner="b")
+    assert not ledger.renew(BATCH, owner="a")
+    assert ledger.renew(BATCH, owner="b")
+
+
+def test_a_batch_that_was_given_back_can_be_claimed_at_once(ledger):
+    try_to_claim(ledger, owner="a")
+    assert ledger.release(BATCH, owner="a")
+    assert take(ledger, owner="b").number == 2
+
+
+def test_who_gave_a_batch_back_can_neither_renew_nor_release_it(ledger):
+    try_to_claim(ledger, owner="a")
+    ledger.release(BATCH, owner="a")
+    assert not ledger.renew(BATCH, owner="a")
+    assert not ledger.release(BATCH, owner="a")
+
+
+def test_leases_that_ran_out_are_taken_back_once_and_the_others_stay(ledger):
+    try_to_claim(ledger, owner="a")
+    try_to_claim(ledger, OTHER, owner="b")
+    lapse(ledger, OTHER)
+    assert ledger.expire_leases(BATCH.job) == [(OTHER.index, Rung.FP16, "b")]
+    assert ledger.expire_leases(BATCH.job) == []
+    assert not ledger.renew(OTHER, owner="b")
+    assert ledger.renew(BATCH, owner="a")
+    assert progress_of(ledger).count("leases_lost") == 1
+
+
+def test_a_retry_s_lease_that_ran_out_is_taken_back_at_its_rung(ledger):
+    retry = climb(ledger)
+    try_to_claim(ledger, retry, owner="a")
+    try_to_claim(ledger, OTHER, owner="a")
+    assert outstanding_places(ledger) == []
+    lapse(ledger, retry)
+    lapse(ledger, OTHER)
+    assert ledger.expire_leases(BATCH.job) == [
+        (0, Rung.SELECTIVE_FP32, "a"),
+        (1, Rung.FP16, "a"),
+    ]
+    assert not ledger.renew(retry, owner="a")
+    assert list(ledger.outstanding(MANIFEST)) == [retry, OTHER]
+    assert progress_of(ledger).count("leases_lost") == 2
+
+
+# --- what is known of earlier attempts ----------------------------------------------------------
+
+
+def test_who_takes_a_batch_over_is_told_from_whom(ledger):
+    assert take(ledger, owner="a") == ClaimResult(ClaimOutcome.TAKEN, number=1)
+    lapse(ledger)
+    assert take(ledger, owner="b") == ClaimResult(
+        ClaimOutcome.TAKEN, number=2, deaths=1, lost_by="a"
+    )
+    assert progress_of(ledger).count("leases_lost") == 1
+
+
+def test_a_lease_that_ran_out_is_a_death_whoever_finds_it(ledger):
+    take(ledger, owner="a")
+    lapse(ledger)
+    ledger.expire_leases(BATCH.job)
+    assert take(ledger, owner="b") == ClaimResult(ClaimOutcome.TAKEN, number=2, deaths=1)
+    lapse(ledger)
+    assert take(ledger, owner="c").deaths == 2
+    assert progress_of(ledger).count("leases_lost") == 2
+
+
+@pytest.mark.parametrize(
+    ("why", "next_one"),
+    [
+        (Release.NO_FAULT, ClaimResult(ClaimOutcome.TAKEN, number=1, deaths=0)),
+        (Release.FAILED, ClaimResult(ClaimOutcome.TAKEN, number=2, deaths=0)),
+        (Release.DIED, ClaimResult(ClaimOutcome.TAKEN, number=2, deaths=1)),
+    ],
+)
+def test_why_a_batch_was_given_back_says_whether_it_was_an_attempt_and_a_death(
+    ledger, why, next_one
+):
+    take(ledger, owner="a")
+    assert ledger.release(BATCH, owner="a", why=why)
+    assert not ledger.release(BATCH, owner="a", why=why)
+    assert take(ledger, owner="b") == next_one
+    assert progress_of(ledger).count("leases_lost") == 0
+
+
+def test_deaths_are_counted_at_each_rung_by_itself(ledger):
+    take(ledger, owner="a")
+    ledger.release(BATCH, owner="a", why=Release.DIED)
+    assert take(ledger, climb(ledger)).deaths == 0
+
+
+def test_a_batch_that_was_claimed_once_is_begun(ledger):
+    assert ledger.begun(MANIFEST).tolist() == [False, False]
+    take(ledger, OTHER)
+    ledger.release(OTHER, owner="a", why=Release.NO_FAULT)
+    assert ledger.begun(MANIFEST).tolist() == [False, True]
+    take(ledger, climb(ledger))  # at a higher rung: its batch is done at the first
+    assert ledger.begun(MANIFEST).tolist() == [True, True]
+
+
+# --- trails -------------------------------------------------------------------------------------
+
+
+def test_what_an_owner_notes_of_a_batch_is_there_for_the_next(ledger):
+    assert ledger.trail(BATCH) == CrashRecord()
+    take(ledger, owner="a")
+    trail = CrashRecord(row=2, blamed={0: 1})
+    assert ledger.follow(BATCH, trail, owner="a")
+    lapse(ledger)
+    take(ledger, owner="b")
+    assert ledger.trail(BATCH) == trail
+    assert ledger.trail(OTHER) == CrashRecord()
+
+
+def test_only_the_owner_of_a_batch_can_note_what_it_does(ledger):
+    assert not ledger.follow(BATCH, CrashRecord(row=1), owner="a")
+    take(ledger, owner="a")
+    ledger.follow(BATCH, CrashRecord(row=1), owner="a")
+    lapse(ledger)
+    take(ledger, owner="b")
+    assert not ledger.follow(BATCH, CrashRecord(row=2), owner="a")
+    assert ledger.trail(BATCH) == CrashRecord(row=1)

@@ -1,0 +1,299 @@
+"""The ledger's scripts beside a plain model of them: two workers, a keeper, duplicates.
+
+Every script runs twice in a row, as redis-py may send a command twice after a timeout: the second
+time nothing changes.
+"""
+
+from collections import Counter
+from itertools import count
+from typing import Any, cast
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from redis import Redis
+
+from common.ledger.claims import CrashRecord, Release
+from common.ledger.ledger import SCRIPTS, Ledger, OnInstability, job_key
+from common.ledger.ledger import place_of as place_of_field
+from common.ledger.progress import Progress
+from common.rungs import Rung, ladder
+from common.wire.messages import Batch, BatchResult, Status
+from tests.support.jobs import failed, manifest_of, ok, poisoned, unstable
+from tests.support.ledger_model import JobModel, Place, place_of
+from tests.support.ledgers import QUEUE, WEIGHTS, lapse, progress_of
+
+BATCH_SIZES = [2, 3, 4, 5, 6, 1, 2, 3, 2]
+owners = st.sampled_from(["a", "b"])
+numbers = count()
+
+#: All that Redis holds, but for the time to which leases were prolonged.
+KEPT = """
+local function value_of(key)
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'hash' and kind ~= 'zset' then return redis.sha1hex(redis.call('DUMP', key)) end
+  local is_hash = kind == 'hash'
+  local names = is_hash and redis.call('HKEYS', key) or redis.call('ZRANGE', key, 0, -1)
+  table.sort(names)  -- to read a hash may change its order
+  for i, name in ipairs(names) do
+    names[i] = name .. '=' .. (is_hash and redis.call('HGET', key, name) or '')
+  end
+  return table.concat(names, ' ')
+end
+local kept = {}
+for i, key in ipairs(redis.call('KEYS', '*')) do kept[i] = key .. ': ' .. value_of(key) end
+table.sort(kept)
+return kept
+"""
+
+KINDS = ("ok", "unstable", "unstable", "failed", "stops", "poisoned")
+
+
+@st.composite
+def reports(draw: st.DrawFn, batch: Batch) -> BatchResult:
+    """What a worker in half precision or in FP32 may report of a batch."""
+    precision = draw(st.sampled_from([batch.rung, batch.rung, Rung.FP32]))
+    kind = draw(st.sampled_from(KINDS))
+    if kind == "ok":
+        return ok(batch, precision=precision)
+    if kind == "failed":
+        return failed(batch)
+    bad = draw(st.integers(1, batch.records))
+    if kind == "poisoned":
+        return poisoned(batch, *range(bad), precision=precision)
+    result = unstable(batch, *range(bad), precision=precision, stops_job=kind == "stops")
+    given_up = draw(st.integers(0, batch.records - bad))
+    if not given_up:
+        return result
+    rows = poisoned(batch, *range(bad, bad + given_up)).poisoned
+    return result.model_copy(
+        update={"poisoned": rows, "records": batch.records - bad - given_up, "tokens": 0}
+    )
+
+
+class TwiceLedger(Ledger):
+    """Sends every command twice, and answers with what came of the first."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._scripts = {name: self.twice(name) for name in SCRIPTS}
+
+    def twice(self, name: str) -> Any:
+        script = self._scripts[name]
+
+        def run(**arguments: Any) -> Any:
+            answer = script(**arguments)
+            before = self.kept()
+            script(**arguments)
+            assert self.kept() == before, f"{name} changed something when it was sent again"
+            return answer
+
+        return run
+
+    def kept(self) -> list[str]:
+        return cast(list[str], self.redis.eval(KEPT, 0))
+
+
+class Fleet(RuleBasedStateMachine):
+    """Whatever workers, keepers and users do, the ledger says what the model says."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__()
+        redis.flushall()
+        self.ledger = TwiceLedger(redis)
+        self.manifest = manifest_of(BATCH_SIZES, job=f"fleet-{next(numbers)}")
+        self.ledger.create(self.manifest, QUEUE)
+        self.model = JobModel(self.manifest)
+        first = map(self.manifest.batch, range(len(BATCH_SIZES)))
+        self.messages: dict[Place, Batch] = {place_of(batch): batch for batch in first}
+        self.reports: list[BatchResult] = []  # that were sent
+        self.wiped = False
+
+    def any_place(self, data: st.DataObject) -> Place:
+        return data.draw(st.sampled_from(sorted(self.messages)))
+
+    def place_to_do(self, data: st.DataObject) -> Place:
+        unsettled = sorted(self.messages.keys() - self.model.done.keys())
+        return data.draw(st.sampled_from(unsettled)) if unsettled else self.any_place(data)
+
+    # --- workers ---
+
+    @rule(data=st.data(), owner=owners)
+    def claim(self, data: st.DataObject, owner: str) -> None:
+        self.try_to_take(self.any_place(data), owner)
+
+    def try_to_take(self, place: Place, owner: str) -> None:
+        found = self.ledger.claim(self.messages[place], owner=owner, weights=WEIGHTS)
+        assert found == self.model.claim(place, owner)
+
+    @precondition(lambda self: self.model.owner)
+    @rule(data=st.data(), owner=owners)
+    def renew(self, data: st.DataObject, owner: str) -> None:
+        place = data.draw(st.sampled_from(sorted(self.model.owner)))
+        found = self.ledger.renew(self.messages[place], owner=owner)
+        assert found == self.model.renew(place, owner)
+
+    @precondition(lambda self: self.model.owner)
+    @rule(data=st.data(), owner=owners, why=st.sampled_from(Release))
+    def release(self, data: st.DataObject, owner: str, why: Release) -> None:
+        place = data.draw(st.sampled_from(sorted(self.model.owner)))
+        found = self.ledger.release(self.messages[place], owner=owner, why=why)
+        assert found == self.model.release(place, owner, why)
+
+    @precondition(lambda self: self.model.owner)
+    @rule(data=st.data(), owner=owners, row=st.none() | st.integers(0, 9))
+    def follow(self, data: st.DataObject, owner: str, row: int | None) -> None:
+        place = data.draw(st.sampled_from(sorted(self.model.owner)))
+        trail = CrashRecord(row=row)
+        found = self.ledger.follow(self.messages[place], trail, owner=owner)
+        assert found == self.model.follow(place, owner, trail)
+
+    @rule(data=st.data(), owner=owners)
+    def take_and_complete(self, data: st.DataObject, owner: str) -> None:
+        place = self.place_to_do(data)
+        self.try_to_take(place, owner)
+        self.report(data.draw(reports(self.messages[place])), owner)
+
+    @rule(data=st.data(), owner=st.none() | owners)
+    def complete(self, data: st.DataObject, owner: str | None) -> None:
+        place = self.place_to_do(data)
+        self.report(data.draw(reports(self.messages[place])), owner)
+
+    @precondition(lambda self: self.reports)
+    @rule(data=st.data(), owner=st.none() | owners, anew=st.booleans())
+    def report_again(self, data: st.DataObject, owner: str | None, anew: bool) -> None:
+        report = data.draw(st.sampled_from(self.reports))
+        if anew:  # the batch was computed twice, and what came of it differs
+            report = data.draw(reports(self.messages[place_of(report)]))
+        self.report(report, owner)
+
+    @precondition(lambda self: self.reports)
+    @rule(data=st.data(), owner=st.none() | owners)
+    def report_of_an_earlier_staging(self, data: st.DataObject, owner: str | None) -> None:
+        report = data.draw(st.sampled_from(self.reports))
+        stale = report.model_copy(update={"created": self.manifest.created.timestamp() - 1})
+        assert not self.ledger.complete(stale, owner=owner)
+        assert not self.ledger.reopen(stale)
+
+    def report(self, report: BatchResult, owner: str | None) -> None:
+        counts = self.model.complete(report, owner)
+        assert self.ledger.complete(report, owner=owner) == counts
+        if counts:
+            self.reports.append(report)
+            self.messages |= self.model.retries()
+
+    @precondition(lambda self: self.model.owner)
+    @rule(data=st.data())
+    def lapse(self, data: st.DataObject) -> None:
+        place = data.draw(st.sampled_from(sorted(self.model.owner)))
+        lapse(self.ledger, self.messages[place])
+        self.model.lapsed.add(place)
+
+    # --- a keeper ---
+
+    @precondition(lambda self: self.model.owner)
+    @rule()
+    def expire_leases(self) -> None:
+        assert self.ledger.expire_leases(self.manifest.job) == self.model.expire()
+
+    @rule(published=st.sampled_from([0, 8, len(BATCH_SIZES)]))
+    def advance(self, published: int) -> None:
+        self.ledger.advance(self.manifest, published)
+        self.model.published = max(self.model.published, published)
+
+    # --- a user ---
+
+    @precondition(lambda self: self.model.done)
+    @rule(data=st.data())
+    def reopen(self, data: st.DataObject) -> None:
+        """What was made of a batch, the last rung's first; or only that one, if it failed."""
+        index = data.draw(st.sampled_from(sorted({index for index, _ in self.model.done})))
+        *earlier, last = sorted(
+            (result for result in self.model.done.values() if result.index == index),
+            key=lambda result: ladder(self.manifest.rung).index(result.rung),
+        )
+        only_last = last.status is Status.FAILED and data.draw(st.booleans())
+        for result in [last] if only_last else [last, *reversed(earlier)]:
+            assert self.ledger.reopen(result) == self.model.reopen(result) is True
+            assert not self.ledger.reopen(result)
+        # Who reopens a batch sees that nobody has it: no worker reports the old results again.
+        self.reports = [report for report in self.reports if report.index != index]
+
+    @rule(policy=st.sampled_from(["retry", "fail"]))
+    def resume(self, policy: OnInstability) -> None:
+        self.ledger.resume(self.manifest.job, policy)
+        self.model.resume(policy)
+
+    @rule()
+    def cancel(self) -> None:
+        assert self.ledger.cancel(self.manifest.job) is self.model.cancel()
+
+    @precondition(lambda self: len(self.model.done) > 3 and not self.wiped)
+    @rule()
+    def wipe(self) -> None:
+        """All is forgotten, in the store too; but messages are still queued, of retries too."""
+        self.ledger.forget(self.manifest.job)
+        assert self.ledger.create(self.manifest, QUEUE)
+        self.model = JobModel(self.manifest)
+        self.wiped = True
+
+    # --- what must be so at any time ---
+
+    @invariant()
+    def counters_and_state_are_those_of_the_model(self) -> None:
+        progress = progress_of(self.ledger, self.manifest)
+        assert progress.state is self.model.state
+        assert Counter(progress.counts) == self.model.counters()
+        assert (progress.published, progress.waiting) == (self.model.published, self.model.waiting)
+        assert progress.leased == sum(map(self.model.held, self.messages))
+        fails = self.model.policy == "fail"
+        assert self.ledger.stops_at_instability(self.manifest.job) == fails
+        self.no_row_is_lost_and_none_counted_twice(progress)
+
+    def no_row_is_lost_and_none_counted_twice(self, progress: Progress) -> None:
+        done = self.model.done
+        failed = [self.messages[place] for place, result in done.items() if result.error]
+        without = sum(batch.records for batch in [*failed, *self.model.retries().values()])
+        begun = {index for index, rung in done if rung is self.manifest.rung}
+        known = progress.rows_done + progress.count("rows_quarantined") + without
+        assert known == sum(BATCH_SIZES[index] for index in begun)
+
+    @invariant()
+    def results_and_what_is_to_be_done_are_those_of_the_model(self) -> None:
+        found = self.ledger.results(self.manifest.job)
+        found.sort(key=lambda result: (*place_of(result), bool(result.poisoned)))
+        assert found == self.model.results()
+        retries = self.model.retries()
+        assert self.ledger.retries(self.manifest) == retries
+        first = [(index, self.manifest.rung) for index in range(len(BATCH_SIZES))]
+        places = [*retries, *(place for place in first if place not in self.model.done)]
+        expected = [self.messages[place] for place in places if place not in self.model.owner]
+        assert list(self.ledger.outstanding(self.manifest)) == expected
+        assert self.ledger.leased(self.manifest.job) == set(self.model.owner)
+
+    @invariant()
+    def what_is_known_of_attempts_is_what_the_model_knows(self) -> None:
+        model = self.model
+        assert self.noted("attempts") == {k: str(v) for k, v in model.attempts.items() if v}
+        assert self.noted("deaths") == {k: str(v) for k, v in model.deaths.items() if v}
+        trails = {place: trail.model_dump_json() for place, trail in model.trails.items()}
+        assert self.noted("trails") == trails
+        assert np.flatnonzero(self.ledger.begun(self.manifest)).tolist() == sorted(model.begun)
+
+    def noted(self, part: str) -> dict[Place, str]:
+        """What there is in a hash of the job, but for zeros."""
+        found = self.ledger.redis.hgetall(f"{job_key(self.manifest.job)}:{part}")
+        return {place_of_field(field): text for field, text in found.items() if text != "0"}
+
+
+def test_the_ledger_is_right_whatever_happens_in_whatever_order(redis):
+    run_state_machine_as_test(
+        lambda: Fleet(redis), settings=settings(max_examples=100, stateful_step_count=50)
+    )

@@ -1,0 +1,175 @@
+"""Beside the jobs: queues, workers, keepers, events and dead letters."""
+
+import pytest
+
+from common.ledger.events import Event, EventKind
+from common.ledger.ledger import KEEPING_SECONDS, LOOKED_AT_TOGETHER, WORKER_TTL_SECONDS, Ledger
+from common.ledger.workers import WorkerInfo
+from common.rungs import Rung
+from common.wire.dead_letters import DeadLetter
+from common.wire.queues import KEY_PREFIX
+from tests.support.ledgers import (
+    BATCH,
+    WEIGHTS,
+)
+
+WORKER = WorkerInfo(
+    name="host-1:gpu0",
+    model="esm2_t6_8M_UR50D",
+    weights=None,
+    device="NVIDIA H200",
+    precision=Rung.FP16,
+    queues=("esm2_t6_8M_UR50D.fp16",),
+)
+
+
+def test_workers_are_known_while_they_say_so(ledger):
+    second = WORKER.model_copy(update={"name": "host-2:cpu", "weights": WEIGHTS})
+    ledger.announce(second)
+    ledger.announce(WORKER)
+    assert ledger.workers() == [WORKER, second]
+    ledger.leave(WORKER)
+    assert ledger.workers() == [second]
+
+
+def test_a_worker_that_falls_silent_is_forgotten(ledger):
+    ledger.announce(WORKER)
+    (key,) = ledger.redis.keys("*worker:*")
+    assert 0 < ledger.redis.ttl(key) <= WORKER_TTL_SECONDS
+    ledger.redis.expireat(key, 1)  # as if it had been silent that long
+    assert ledger.workers() == []
+
+
+def test_an_empty_queue_has_no_messages(ledger):
+    assert ledger.queued("none") == 0
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+def send(ledger: Ledger, queue: str, count: int) -> list[bytes]:
+    """Put messages into a queue as Celery does: new ones to the left."""
+    sent = [b"message \xff %d" % number for number in range(count)]
+    for message in sent:
+        ledger.redis.lpush(f"{KEY_PREFIX}{queue}", message)
+    return sent
+
+
+@pytest.mark.parametrize("count", [0, 1, LOOKED_AT_TOGETHER, 2 * LOOKED_AT_TOGETHER + 1])
+def test_the_messages_of_a_queue_are_read_oldest_first_and_stay(ledger, count):
+    sent = send(ledger, "q", count)
+    assert list(ledger.messages("q")) == sent
+    assert ledger.queued("q") == count
+
+
+def test_messages_that_workers_have_are_in_flight(ledger):
+    assert ledger.messages_in_flight() == []
+    ledger.redis.hset(f"{KEY_PREFIX}unacked", "tag", b'["\xff"]')
+    assert ledger.messages_in_flight() == [b'["\xff"]']
+
+
+@pytest.mark.parametrize(("count", "order"), [(2, "34012"), (0, "01234"), (9, "01234")])
+def test_messages_that_were_sent_last_can_go_to_the_front_in_their_order(ledger, count, order):
+    sent = send(ledger, "q", 5)
+    ledger.to_front("q", count)
+    assert list(ledger.messages("q")) == [sent[int(number)] for number in order]
+
+
+# --- keepers ------------------------------------------------------------------------------------
+
+
+def test_one_keeper_at_a_time_keeps_a_store(ledger):
+    assert ledger.hold_keeping("s3://a", "first")
+    assert ledger.hold_keeping("s3://a", "first")
+    assert not ledger.hold_keeping("s3://a", "second")
+    assert ledger.hold_keeping("s3://b", "second")
+    ledger.release_keeping("s3://a", "second")
+    assert not ledger.hold_keeping("s3://a", "second")
+    ledger.release_keeping("s3://a", "first")
+    assert ledger.hold_keeping("s3://a", "second")
+
+
+def test_a_keeper_that_falls_silent_makes_room_for_the_next(ledger):
+    assert ledger.hold_keeping("s3://a", "first")
+    (key,) = ledger.redis.keys("*keeper:*")
+    assert 0 < ledger.redis.ttl(key) <= KEEPING_SECONDS
+    ledger.redis.expireat(key, 1)  # as if it had been silent that long
+    assert ledger.hold_keeping("s3://a", "second")
+
+
+def test_a_keeper_that_steps_back_does_so_for_one_that_does_not_and_for_no_other(ledger):
+    assert ledger.hold_keeping("s3://a", "watch", steps_back=True)
+    assert ledger.hold_keeping("s3://a", "watch", steps_back=True)
+    assert not ledger.hold_keeping("s3://a", "other watch", steps_back=True)
+    assert ledger.hold_keeping("s3://a", "keeper")
+    assert not ledger.hold_keeping("s3://a", "watch", steps_back=True)
+    ledger.release_keeping("s3://a", "watch")
+    assert not ledger.hold_keeping("s3://a", "other keeper")
+
+
+def test_a_keeper_that_steps_back_can_stop(ledger):
+    assert ledger.hold_keeping("s3://a", "watch", steps_back=True)
+    ledger.release_keeping("s3://a", "watch")
+    assert ledger.hold_keeping("s3://a", "other watch", steps_back=True)
+
+
+def test_a_store_is_new_to_a_redis_until_it_was_looked_at_and_when_that_is_emptied(ledger):
+    assert ledger.is_new_to("s3://a")
+    ledger.set_known("s3://a")
+    assert not ledger.is_new_to("s3://a")
+    assert ledger.is_new_to("s3://b")
+    ledger.redis.flushall()
+    assert ledger.is_new_to("s3://a")
+
+
+# --- events and dead letters --------------------------------------------------------------------
+
+
+def test_a_job_has_its_latest_events_newest_first(ledger, monkeypatch):
+    monkeypatch.setattr("common.ledger.ledger.EVENTS_KEPT", 3)
+    events = [
+        Event(time=batch, event=EventKind.RETRY, job=BATCH.job, batch=batch, rung=Rung.FP16)
+        for batch in range(5)
+    ]
+    for event in events:
+        ledger.note(event)
+    ledger.note(Event(event=EventKind.RETRY, job="other"))
+    assert ledger.events(BATCH.job) == events[:1:-1]
+    assert ledger.events(BATCH.job, 1) == events[-1:]
+    assert ledger.events("unknown") == []
+
+
+def test_events_are_forgotten_with_their_job(ledger):
+    ledger.note(Event(event=EventKind.FAILED, job=BATCH.job))
+    ledger.forget(BATCH.job)
+    assert ledger.events(BATCH.job) == []
+
+
+def test_the_latest_dead_letters_are_kept_until_they_are_cleared(ledger, monkeypatch):
+    monkeypatch.setattr("common.ledger.ledger.EVENTS_KEPT", 3)
+    letters = [
+        DeadLetter(time=number, queue="q", worker="w", reason="not JSON", message="é")
+        for number in range(5)
+    ]
+    for letter in letters:
+        ledger.bury(letter)
+    assert ledger.count_dead_letters() == 3
+    assert ledger.dead_letters() == letters[:1:-1]
+    assert ledger.dead_letters(1) == letters[-1:]
+    ledger.clear_dead_letters()
+    assert (ledger.count_dead_letters(), ledger.dead_letters()) == (0, [])
+
+
+@pytest.fixture
+def small_redis(redis):
+    """One that may not have all the memory there is."""
+    redis.config_set("maxmemory", "1gb")
+    yield redis
+    redis.config_set("maxmemory-policy", "noeviction")
+    redis.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize(("policy", "seen"), [("noeviction", None), ("allkeys-lru", "allkeys-lru")])
+def test_a_redis_that_throws_keys_away_is_known(ledger, small_redis, policy, seen):
+    small_redis.config_set("maxmemory-policy", policy)
+    assert ledger.may_forget() == seen

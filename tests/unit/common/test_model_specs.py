@@ -1,0 +1,236 @@
+"""Models: what a ``--model`` value means, and what is known of a model without its weights."""
+
+import json
+import re
+
+import pytest
+
+from common.alphabet import DNA, PROTEIN
+from common.errors import UserError
+from common.model_specs import DNABERT_S, ESM2, HUB_NAMES, MODELS, ModelSource, resolve_layers
+from common.rungs import Rung
+
+NAME = "esm2_t6_8M_UR50D"
+DNA_NAME = "dnabert_s"
+DNA_HUB = "zhihan1996/DNABERT-S"
+ESM2_NAMES = [name for name in MODELS if name != DNA_NAME]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_name_of_the_table_is_a_model(name):
+    assert ModelSource.parse(name) == ModelSource(name)
+    assert ModelSource.parse(name).spec() == MODELS[name]
+
+
+@pytest.mark.parametrize(
+    ("hub", "name"), [*((f"facebook/{name}", name) for name in ESM2_NAMES), (DNA_HUB, DNA_NAME)]
+)
+def test_a_model_s_name_on_the_hub_means_the_same(hub, name):
+    assert ModelSource.parse(hub) == ModelSource(name)
+    assert ModelSource.parse(f"random:{hub}") == ModelSource(f"random:{name}")
+    assert HUB_NAMES[hub] == name
+
+
+@pytest.mark.parametrize("name", [f"facebook/{DNA_NAME}", "facebook/esm2", "random:DNABERT-S"])
+def test_a_name_that_the_hub_does_not_have_is_unknown(name):
+    with pytest.raises(UserError, match=re.escape(f"Unknown model {name!r}")):
+        ModelSource.parse(name)
+
+
+@pytest.mark.parametrize("name", [NAME, DNA_NAME])
+def test_random_weights_have_the_shape_of_their_name(name):
+    source = ModelSource.parse(f"random:{name}")
+    assert source.text == f"random:{name}"
+    assert (source.is_random, source.is_path) == (True, False)
+    assert (source.name, source.spec()) == (name, MODELS[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "below"),
+    [
+        ("weights", None),
+        ("./weights", "weights"),
+        ("some/../weights/", "weights"),
+        ("model.pt", "model.pt"),
+        ("../here/a.pt", "a.pt"),
+        (".", ""),
+    ],
+)
+def test_a_relative_path_means_the_same_wherever_it_is_read(tmp_path, monkeypatch, text, below):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if below is None:
+        with pytest.raises(UserError):
+            ModelSource.parse(text)
+        return
+    source = ModelSource.parse(text)
+    assert source.text == str(tmp_path / "here" / below)
+    assert (source.is_path, source.is_random) == (True, False)
+
+
+def test_a_home_is_found(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert ModelSource.parse("~/a.pt").text == "/home/someone/a.pt"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/models/my-esm", "my-esm"), ("/models/esm2_x.pt", "esm2_x")]
+)
+def test_a_path_is_called_by_its_last_part(path, name):
+    assert ModelSource.parse(path).name == name
+
+
+@pytest.mark.parametrize("name", ["esm2", "random:esm2", "random:", "", "ESM2_T6_8M_UR50D", "a.h5"])
+def test_an_unknown_model_is_refused_with_those_that_are_known(name):
+    with pytest.raises(UserError, match=re.escape(f"Unknown model {name!r}")) as caught:
+        ModelSource.parse(name)
+    assert all(f"\n  {known}" in str(caught.value) for known in MODELS)
+    assert "random:NAME" in str(caught.value)
+    assert ".pt file" in str(caught.value)
+
+
+def test_queue_names_are_safe_and_different():
+    texts = [
+        *MODELS,
+        *(f"random:{name}" for name in MODELS),
+        f"/models/{NAME}",
+        f"/models/{NAME}.pt",
+        f"/other/{NAME}",
+        "/with blank/é:*?[]{}",
+    ]
+    queues = [ModelSource.parse(text).queue for text in texts]
+    assert len(set(queues)) == len(texts)
+    assert all(re.fullmatch(r"[\w.-]{1,60}", queue, re.ASCII) for queue in queues)
+
+
+def test_names_of_queues_with_their_rungs_are_different():
+    queues = [ModelSource.parse(text).queue for text in (*MODELS, *(f"random:{m}" for m in MODELS))]
+    assert len({f"{queue}.{rung}" for queue in queues for rung in Rung}) == len(queues) * len(Rung)
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("esm2_t6_8M_UR50D", 8),
+        ("esm2_t12_35M_UR50D", 35),
+        ("esm2_t30_150M_UR50D", 150),
+        ("esm2_t33_650M_UR50D", 650),
+        ("esm2_t36_3B_UR50D", 3000),
+        ("esm2_t48_15B_UR50D", 15000),
+    ],
+)
+def test_a_model_has_about_the_weights_that_its_name_says(name, millions):
+    spec = MODELS[name]
+    assert spec.parameters == pytest.approx(millions * 1e6, rel=0.1)
+    assert name.startswith(f"esm2_t{spec.layers}_")
+    assert spec.dim % spec.heads == 0
+
+
+@pytest.mark.parametrize("name", ESM2_NAMES)
+def test_esm_2_is_for_proteins_and_cuts_at_what_it_was_trained_on(name):
+    family = MODELS[name].family
+    assert family is ESM2
+    assert family.alphabet is PROTEIN
+    assert (family.max_residues, family.windows) == (1022, False)
+
+
+def test_dnabert_s_is_for_dna_and_takes_long_records_in_windows():
+    spec = MODELS[DNA_NAME]
+    assert (spec.layers, spec.dim, spec.heads) == (12, 768, 12)
+    assert spec.family is DNABERT_S
+    assert spec.family.alphabet is DNA
+    assert (spec.family.max_residues, spec.family.windows) == (10_000, True)
+    # A BERT base of 12 layers has 85 million in its blocks; the gated MLP adds a third of that.
+    assert spec.parameters == pytest.approx(113e6, rel=0.01)
+
+
+def test_nothing_is_known_of_a_folder_that_only_workers_have():
+    assert ModelSource.parse("/nowhere/model").spec() is None
+
+
+CONFIG = {
+    "model_type": "esm",
+    "num_hidden_layers": 4,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "position_embedding_type": "rotary",
+    "emb_layer_norm_before": False,
+    "token_dropout": True,
+}
+
+
+def test_the_shape_of_a_folder_is_read_from_its_config(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    spec = ModelSource.parse(str(tmp_path)).spec()
+    assert (spec.name, spec.layers, spec.dim, spec.heads) == (tmp_path.name, 4, 32, 2)
+    assert spec.family is ESM2
+
+
+DNA_CONFIG = {
+    "model_type": "bert",
+    "alibi_starting_size": 512,
+    "num_hidden_layers": 4,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+}
+
+
+@pytest.mark.parametrize("model_type", ["bert", None])
+def test_a_folder_whose_config_has_alibi_s_size_is_dnabert_s(tmp_path, model_type):
+    (tmp_path / "config.json").write_text(json.dumps(DNA_CONFIG | {"model_type": model_type}))
+    spec = ModelSource.parse(str(tmp_path)).spec()
+    assert (spec.name, spec.layers, spec.dim, spec.heads) == (tmp_path.name, 4, 32, 2)
+    assert spec.family is DNABERT_S
+
+
+def test_a_plain_bert_is_refused_with_what_would_be_served(tmp_path):
+    config = {key: value for key, value in DNA_CONFIG.items() if key != "alibi_starting_size"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as caught:
+        ModelSource.parse(str(tmp_path)).spec()
+    assert str(caught.value) == (
+        f"{tmp_path / 'config.json'}: model_type is 'bert', but only ESM-2 ('esm') and DNABERT-S "
+        "('bert' with 'alibi_starting_size') can be served from a folder."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps(CONFIG | {"model_type": "bert"}), "model_type is 'bert', but only ESM-2"),
+        (json.dumps(CONFIG | {"position_embedding_type": "absolute"}), "is 'absolute', but ESM-2"),
+        (json.dumps(CONFIG | {"emb_layer_norm_before": True}), "is True, but ESM-2 has False"),
+        (json.dumps({"model_type": "esm"}), "is None, but ESM-2 has"),
+        (json.dumps(CONFIG).replace("hidden_size", "size"), "not a readable model configuration"),
+        (json.dumps({"alibi_starting_size": 512}), "not a readable model configuration"),
+        ('"alibi_starting_size"', "not a readable model configuration"),
+        ("{", "not a readable model configuration"),
+        ("[]", "not a readable model configuration"),
+    ],
+)
+def test_a_config_of_something_else_is_refused(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        ModelSource.parse(str(tmp_path)).spec()
+    assert str(tmp_path / "config.json") in str(caught.value)
+
+
+# --- layers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "resolved"),
+    [([-1], [6]), ([0], [0]), ([6], [6]), ([-7], [0]), ([3, -1, 0, -1], [3, 6, 0, 6]), ([], [])],
+)
+def test_negative_layers_are_counted_from_the_last(layers, resolved):
+    assert resolve_layers(layers, 6) == resolved
+
+
+@pytest.mark.parametrize("layer", [7, -8, 100])
+def test_a_layer_that_a_model_does_not_have_is_refused(layer):
+    message = f"Layer {layer}: this model has layers 0 to 6, or -1 to -7."
+    with pytest.raises(UserError, match=re.escape(message)):
+        resolve_layers([0, layer], 6)

@@ -1,0 +1,252 @@
+"""Settings and the broker: who wins, and messages that keep a password to themselves."""
+
+import base64
+import json
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+
+from common.errors import UserError
+from common.local.embedded_redis import redis_server
+from common.model_specs import ModelSource
+from common.rungs import FIRST_RUNGS, Rung, ladder
+from common.settings import Settings
+from common.wire import celery_app as broker
+from common.wire.celery_app import EMBED_TASK, celery_url, make_celery, publish
+from common.wire.messages import Batch
+from common.wire.queues import KEY_PREFIX, queue_name
+from common.wire.redis_client import connect, without_password
+from tests.support.jobs import manifest_of, retry_after, unstable
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    monkeypatch.delenv("VIRNUCPRO_BROKER_URL", raising=False)
+    monkeypatch.delenv("VIRNUCPRO_STORE", raising=False)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    monkeypatch.setenv("VIRNUCPRO_BROKER_URL", "redis://environment")
+    monkeypatch.setenv("VIRNUCPRO_STORE", "s3://environment")
+
+
+def test_without_settings_the_broker_is_a_local_redis_and_there_is_no_store():
+    settings = Settings.read()
+    assert settings.broker_url == "redis://localhost:6379/0"
+    assert settings.store is None
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_environment_goes_before_the_default():
+    settings = Settings.read()
+    assert (settings.broker_url, settings.store) == ("redis://environment", "s3://environment")
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_command_line_goes_before_the_environment():
+    settings = Settings.read(broker="redis://given", store="s3://given")
+    assert (settings.broker_url, settings.store) == ("redis://given", "s3://given")
+
+
+@pytest.mark.usefixtures("environment")
+def test_one_option_on_the_command_line_leaves_the_other_to_the_environment():
+    settings = Settings.read(store="s3://given")
+    assert (settings.broker_url, settings.store) == ("redis://environment", "s3://given")
+
+
+def test_a_required_store_that_is_not_set_is_asked_for():
+    with pytest.raises(UserError, match="give --store or VIRNUCPRO_STORE"):
+        Settings.read().required_store()
+    assert Settings.read(store="folder").required_store() == "folder"
+
+
+# --- passwords ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("unix:///run/redis.sock?db=0", "unix:///run/redis.sock?db=0"),
+        ("redis://user@host", "redis://user@host"),
+        ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
+        ("rediss://user:secret@host/0?ssl=1", "rediss://user:***@host/0?ssl=1"),
+        ("redis://user:s/e@c:r?e#t@host:6379/0", "redis://user:***@host:6379/0"),
+        ("redis://host?db=1&password=secret&x=1", "redis://host?db=1&password=***&x=1"),
+        ("unix://user:secret@/run/redis.sock", "unix://user:***@/run/redis.sock"),
+        ("localhost", "localhost"),
+        ("", ""),
+    ],
+)
+def test_a_password_is_hidden_and_all_else_is_shown(url, shown):
+    assert without_password(url) == shown
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is ours, and where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_a_broker_that_does_not_answer_is_named_with_what_to_do(closed_port):
+    with pytest.raises(UserError) as caught:
+        connect(f"redis://user:s3cret@127.0.0.1:{closed_port}/0")
+    message = str(caught.value)
+    assert message.startswith(f"No Redis answers at redis://user:***@127.0.0.1:{closed_port}/0 (")
+    assert "Start one (redis-server)" in message
+    assert "VIRNUCPRO_BROKER_URL" in message
+    assert "--local" in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["nothing", "", "http://:s3cret@host", "redis://:a/s3cret@host", "redis://:s3cret@host:s3cret"],
+)
+def test_what_is_no_redis_url_is_said_to_be_none_without_its_password(url):
+    with pytest.raises(UserError, match="not a Redis URL") as caught:
+        connect(url)
+    assert "s3cret" not in str(caught.value).replace("@host:s3cret", "")
+
+
+def test_a_server_that_is_no_redis_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=f"No Redis answers at redis://127.0.0.1:{port}"):
+            connect_while_answering(server, port)
+
+
+def connect_while_answering(server: socket.socket, port: int) -> None:
+    import threading
+
+    def answer() -> None:
+        with server.accept()[0] as client:
+            client.recv(1000)
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        connect(f"redis://127.0.0.1:{port}")
+    finally:
+        thread.join()
+
+
+# --- Celery -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "celery"),
+    [
+        ("redis://user:secret@host:1/2", "redis://user:secret@host:1/2"),
+        ("rediss://host/0", "rediss://host/0"),
+        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
+        ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3"),
+    ],
+)
+def test_celery_is_sent_to_the_same_redis(url, celery):
+    assert celery_url(url) == celery
+
+
+def test_messages_that_celery_sends_are_in_the_queue_that_the_ledger_counts(ledger, redis_url):
+    app = make_celery(redis_url, ["some.queue"])
+    with app.producer_or_acquire() as producer:
+        app.send_task("some.task", queue="some.queue", producer=producer)
+    assert ledger.queued("some.queue") == 1
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+MANIFEST = manifest_of([3, 5, 2])
+MODEL = ModelSource.parse(MANIFEST.model)
+RETRY = retry_after(MANIFEST, unstable(MANIFEST.batch(2)))
+
+
+def test_a_ladder_s_first_queue_is_named_after_it_and_its_retries_queues_after_that():
+    names = {rung: queue_name(MODEL, Rung.FP16, rung) for rung in ladder(Rung.FP16)}
+    assert names == {
+        "fp16": "random.esm2_t6_8M_UR50D.fp16",
+        "selective_fp32": "random.esm2_t6_8M_UR50D.fp16.selective_fp32",
+        "fp32": "random.esm2_t6_8M_UR50D.fp16.fp32",
+    }
+
+
+def test_no_queue_is_of_two_ladders():
+    steps = [(first, rung) for first in FIRST_RUNGS for rung in ladder(first)]
+    assert len({queue_name(MODEL, *step) for step in steps}) == len(steps) == 6
+
+
+def test_every_batch_goes_to_the_queue_of_its_ladder_and_its_rung(ledger, redis_url):
+    other = manifest_of([4], rung=Rung.BF16)
+    last = retry_after(other, unstable(other.batch(0)))
+    plain = manifest_of([4], rung=Rung.FP32).batch(0)
+    batches = [MANIFEST.batch(0), RETRY, MANIFEST.batch(1), last, plain]
+    assert publish(make_celery(redis_url, []), MODEL, iter(batches)) == 5
+    keys = ledger.redis.keys(f"{KEY_PREFIX}{MODEL.queue}*")
+    stem = f"{KEY_PREFIX}{MODEL.queue}."
+    queued = {key.removeprefix(stem): ledger.redis.llen(key) for key in keys}
+    assert queued == {"fp16": 2, "fp16.selective_fp32": 1, "bf16.fp32": 1, "fp32": 1}
+
+
+def test_a_message_is_the_batch_and_the_task_that_embeds_it(redis, redis_url):
+    publish(make_celery(redis_url, []), MODEL, [RETRY])
+    (text,) = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16.selective_fp32", 0, -1)
+    message = json.loads(text)
+    assert message["headers"]["task"] == EMBED_TASK
+    _, arguments, _ = json.loads(base64.b64decode(message["body"]))
+    assert Batch(**arguments) == RETRY
+
+
+def test_a_message_has_what_celery_s_protocol_2_asks_for_and_says_what_flower_shows(
+    redis, redis_url
+):
+    publish(make_celery(redis_url, []), MODEL, [RETRY])
+    (text,) = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16.selective_fp32", 0, -1)
+    message = json.loads(text)
+    headers, properties = message["headers"], message["properties"]
+    assert {"lang", "task", "id", "root_id", "parent_id", "group"} <= set(headers)
+    assert headers["id"] == properties["correlation_id"]
+    assert headers["kwargsrepr"] == f"{RETRY.job} {RETRY.index}.selective_fp32"
+    assert message["content-type"] == "application/json"
+
+
+def test_a_thousand_messages_take_less_than_a_megabyte(redis, redis_url):
+    batch = MANIFEST.batch(0)
+    publish(make_celery(redis_url, []), MODEL, [batch] * 1000)
+    assert redis.memory_usage(f"{KEY_PREFIX}{MODEL.queue}.fp16", samples=0) < 1e6
+
+
+def test_redis_that_is_away_is_told_soon_and_used_again_when_it_is_back():
+    with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
+        path = Path(folder, "redis.sock")
+        app, started = make_celery(f"unix://{path}?db=0", []), time.monotonic()
+        for _ in range(2):
+            with pytest.raises(RedisError):
+                publish(app, MODEL, [MANIFEST.batch(0)])
+            with redis_server(path):
+                assert publish(app, MODEL, [MANIFEST.batch(0)]) == 1
+        assert time.monotonic() - started < 5
+
+
+def test_batches_are_sent_in_their_order(redis, redis_url, monkeypatch):
+    monkeypatch.setattr(broker, "PUBLISH_TOGETHER", 4)
+    manifest = manifest_of([1] * 10)
+    publish(make_celery(redis_url, []), MODEL, map(manifest.batch, range(10)))
+    # Workers take from the right.
+    texts = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16", 0, -1)[::-1]
+    bodies = [json.loads(base64.b64decode(json.loads(text)["body"])) for text in texts]
+    assert [arguments["index"] for _, arguments, _ in bodies] == list(range(10))
+
+
+def test_nothing_to_publish_is_nothing_published(redis, redis_url):
+    assert publish(make_celery(redis_url, []), MODEL, []) == 0
+    assert redis.keys(f"{KEY_PREFIX}{MODEL.queue}*") == []

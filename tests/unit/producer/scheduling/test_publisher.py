@@ -1,0 +1,302 @@
+"""Feeding: how the jobs share the queues' mark, and that everything is published in the end."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from celery import Celery
+from hypothesis import example, given
+from hypothesis import strategies as st
+from redis import Redis
+
+from common.job.manifest import Manifest
+from common.ledger.claims import ClaimOutcome
+from common.ledger.ledger import Ledger
+from common.wire.celery_app import make_celery, publish
+from common.wire.messages import Batch
+from common.wire.queues import KEY_PREFIX
+from producer.scheduling.opening import job_queue, model_of
+from producer.scheduling.publisher import HEAD_START, RESERVE, Demand, Publisher, portions
+from tests.support.jobs import manifest_of, ok, retry_after, unstable
+from tests.support.messages import body_of
+from tests.support.staged import messages
+
+MARK = 200
+
+# --- portions -----------------------------------------------------------------------------------
+
+counts = st.integers(0, 300)
+demands_of_jobs = st.dictionaries(
+    st.text("abcdefgh", min_size=1, max_size=2), st.builds(Demand, counts, counts), max_size=12
+)
+marks = st.integers(1, 500)
+
+
+def share_of(demands: dict[str, Demand], mark: int) -> int:
+    """A job's, among those that have or want anything; it is never nothing."""
+    return max(1, mark // max(1, sum(demand != Demand(0, 0) for demand in demands.values())))
+
+
+@given(demands_of_jobs, counts, marks)
+def test_the_mark_is_never_passed(demands, queued, mark):
+    assert queued + sum(portions(demands, queued, mark).values()) <= max(mark, queued)
+
+
+@given(demands_of_jobs, counts, marks)
+def test_nobody_gets_more_than_is_left_of_the_job(demands, queued, mark):
+    found = portions(demands, queued, mark)
+    assert all(0 < portion <= demands[job].unpublished for job, portion in found.items())
+
+
+@given(demands_of_jobs, counts, marks)
+def test_nobody_gets_anything_while_one_with_less_waiting_is_left_short(demands, queued, mark):
+    found = portions(demands, queued, mark)
+    share = share_of(demands, mark)
+    for job in found:
+        for other, demand in demands.items():
+            if demand.waiting < demands[job].waiting:
+                wanted = min(demand.unpublished, share - demand.waiting)
+                assert found.get(other, 0) >= min(wanted, HEAD_START)
+
+
+@given(demands_of_jobs, counts, marks)
+def test_nobody_has_more_than_a_fair_share(demands, queued, mark):
+    share = share_of(demands, mark)
+    for job, portion in portions(demands, queued, mark).items():
+        assert demands[job].waiting + portion <= share
+
+
+@given(demands_of_jobs, marks, st.data())
+@example({str(job): Demand(0, 9) for job in range(6)}, 5, None)
+def test_every_new_job_gets_something_while_there_is_room(demands, mark, data):
+    queued = data.draw(st.integers(0, mark)) if data else 0
+    found = portions(demands, queued, mark)
+    new = [job for job, demand in demands.items() if demand.waiting == 0 and demand.unpublished]
+    without = [job for job in new if job not in found]
+    assert not without or queued + sum(found.values()) == mark
+
+
+def test_a_job_gets_the_mark_but_for_a_reserve_which_is_for_the_next_one():
+    found = portions({"large": Demand(0, 10**6)}, 0, 20_000)
+    assert found == {"large": 20_000 - 20_000 // RESERVE}
+    demands = {"large": Demand(18_000, 10**6), "small": Demand(0, 10**6)}
+    assert portions(demands, 18_000, 20_000) == {"small": HEAD_START}
+
+
+def test_new_jobs_get_their_shares_as_far_as_the_mark_reaches():
+    demands = {job: Demand(0, 10**6) for job in "abcd"}
+    assert portions(demands, 0, 20_000) == {"a": 5000, "b": 5000, "c": 5000, "d": 3000}
+
+
+def test_jobs_that_are_all_with_the_workers_have_no_share():
+    demands = {str(job): Demand(0, 0) for job in range(1000)} | {"one": Demand(0, 1000)}
+    assert portions(demands, 0, 100) == {"one": 90}
+
+
+def test_what_a_small_job_does_not_want_is_not_kept_for_it():
+    found = portions({"small": Demand(0, 3), "large": Demand(0, 1000)}, 0, 100)
+    assert found == {"small": 3, "large": 50}
+
+
+# --- a feeder -----------------------------------------------------------------------------------
+
+
+class Fleet:
+    """Jobs, a feeder, and a worker who takes what is next in a queue."""
+
+    def __init__(self, ledger: Ledger, app: Celery, mark: int) -> None:
+        self.ledger = ledger
+        self.app = app
+        self.feeder = Publisher(ledger, app, mark)
+        self.mark = mark
+        self.jobs: dict[str, Manifest] = {}
+        self.taken: Counter[tuple[str, int]] = Counter()
+
+    def open(self, job: str, batches: int, **options: object) -> Manifest:
+        created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.jobs))
+        manifest = manifest_of([1] * batches, job=job, created=created, **options)
+        self.ledger.create(manifest, job_queue(manifest))
+        self.jobs[job] = manifest
+        return manifest
+
+    def feed(self) -> int:
+        count = self.feeder.feed(self.jobs)
+        assert self.queued() <= self.mark
+        return count
+
+    def queued(self) -> int:
+        return sum(self.ledger.queued(queue) for queue in set(map(job_queue, self.jobs.values())))
+
+    def take(self, queue: str) -> Batch | None:
+        """As BRPOP does."""
+        item = self.ledger.redis.rpop(f"{KEY_PREFIX}{queue}")
+        return None if item is None else Batch(**body_of(item)[1])
+
+    def work(self, queue: str, count: int) -> int:
+        """Do what is next in a queue; how many batches of it there were."""
+        for number in range(count):
+            batch = self.take(queue)
+            if batch is None:
+                return number
+            self.taken[batch.job, batch.index] += 1
+            if self.ledger.claim(batch, owner="a", weights="w").claim is ClaimOutcome.TAKEN:
+                self.ledger.complete(ok(batch), owner="a")
+        return count
+
+    def waiting(self, job: str) -> int:
+        progress = self.ledger.progress(job)
+        assert progress is not None
+        return progress.waiting
+
+    def finished(self) -> bool:
+        return not self.feeder.open_jobs()
+
+
+@pytest.fixture
+def fleet_of(ledger, redis_url) -> Callable[[int], Fleet]:
+    return lambda mark: Fleet(ledger, make_celery(redis_url, []), mark)
+
+
+@pytest.fixture
+def fleet(fleet_of) -> Fleet:
+    return fleet_of(MARK)
+
+
+def test_a_job_of_many_batches_goes_through_a_short_queue_and_each_batch_once(fleet):
+    queue = job_queue(fleet.open("large", 3000))
+    for _ in range(100):
+        fleet.feed()
+        fleet.work(queue, 70)
+        if fleet.finished():
+            break
+    assert fleet.finished()
+    assert set(fleet.taken.values()) == {1}
+    assert len(fleet.taken) == 3000
+    assert fleet.feed() == fleet.queued() == 0
+
+
+@pytest.mark.parametrize("mark", [1, 5, 8, 9])
+def test_however_low_the_mark_is_every_job_is_done(fleet_of, mark):
+    fleet = fleet_of(mark)
+    queue = ""
+    for job in range(mark + 2):
+        queue = job_queue(fleet.open(f"job-{job}", 19))
+    for _ in range(1000):
+        fleet.feed()
+        fleet.work(queue, mark)
+        if fleet.finished():
+            break
+    assert fleet.finished()
+    assert set(fleet.taken.values()) == {1}
+
+
+def test_batches_are_published_in_their_order_and_taken_in_it(fleet, redis):
+    manifest = fleet.open("one", 150)
+    assert fleet.feed() == 150
+    assert messages(redis, job_queue(manifest)) == list(map(manifest.batch, range(150)))
+    assert fleet.ledger.progress("one").published == 150
+
+
+def test_a_small_job_behind_a_large_one_is_taken_next(fleet, redis):
+    large = fleet.open("large", 3000)
+    fleet.feed()
+    small = fleet.open("small", 10)
+    assert fleet.feed() == 10
+    queued = messages(redis, job_queue(large))
+    assert queued[:10] == list(map(small.batch, range(10)))
+    assert queued[10:] == list(map(large.batch, range(180)))
+
+
+def test_only_the_head_start_of_a_job_goes_before_what_waits(fleet, redis):
+    first = fleet.open("first", 60)
+    fleet.feed()
+    second = fleet.open("second", 90)
+    assert fleet.feed() == 90
+    queued = messages(redis, job_queue(first))
+    assert queued[:HEAD_START] == list(map(second.batch, range(HEAD_START)))
+    assert queued[HEAD_START:-26] == list(map(first.batch, range(60)))
+    assert queued[-26:] == list(map(second.batch, range(HEAD_START, 90)))
+
+
+def test_two_large_jobs_share_the_mark_and_the_workers(fleet):
+    queue = job_queue(fleet.open("one", 2000))
+    fleet.feed()
+    fleet.open("other", 2000)
+    for _ in range(20):
+        fleet.feed()
+        fleet.work(queue, 50)
+    fleet.feed()
+    waiting = [fleet.waiting("one"), fleet.waiting("other")]
+    assert min(waiting) >= MARK // 2 - MARK // RESERVE
+    assert max(waiting) <= MARK // 2
+    taken = Counter(job for job, _ in fleet.taken.elements())
+    assert min(taken.values()) > fleet.taken.total() // 3
+
+
+def test_jobs_of_another_queue_count_for_the_mark_too(fleet):
+    fleet.open("one", 2000)
+    fleet.feed()
+    other = fleet.open("other", 2000, model="random:esm2_t12_35M_UR50D")
+    fleet.feed()
+    assert fleet.ledger.queued(job_queue(other)) == MARK // RESERVE
+
+
+def test_retries_count_for_the_mark_and_are_left_alone(fleet, redis):
+    manifest = fleet.open("one", 2000)
+    result = unstable(manifest.batch(0))
+    fleet.ledger.complete(result)
+    retry = retry_after(manifest, result)
+    publish(fleet.app, model_of(manifest), [retry])
+    assert fleet.feed() == MARK - MARK // RESERVE - 1
+    queues = fleet.ledger.progress("one").queues
+    assert messages(redis, queues[retry.rung]) == [retry]
+    assert messages(redis, job_queue(manifest))[0] == manifest.batch(1)
+
+
+def test_what_is_done_or_held_is_not_published(fleet, redis):
+    manifest = fleet.open("one", 30)
+    fleet.ledger.complete(ok(manifest.batch(3)))
+    fleet.ledger.claim(manifest.batch(5), owner="a", weights="w")
+    assert fleet.feed() == 28
+    left = [index for index in range(30) if index not in (3, 5)]
+    assert messages(redis, job_queue(manifest)) == list(map(manifest.batch, left))
+
+
+def test_what_is_held_at_a_higher_rung_is_done_at_the_first(fleet):
+    manifest = fleet.open("one", 3)
+    result = unstable(manifest.batch(1))
+    fleet.ledger.complete(result)
+    fleet.ledger.claim(retry_after(manifest, result), owner="a", weights="w")
+    assert fleet.feed() == 2
+    assert fleet.ledger.leased("one") == {(1, result.next)}
+
+
+def test_a_job_that_another_keeper_feeds_has_its_share_and_gets_nothing_from_this_one(fleet):
+    fleet.open("ours", 2000)
+    theirs = fleet.jobs.pop(fleet.open("theirs", 2000).job)
+    assert fleet.feed() == MARK // 2 - MARK // RESERVE
+    assert fleet.waiting(theirs.job) == 0
+
+
+def test_a_job_that_is_cancelled_gets_nothing_more(fleet):
+    fleet.open("one", 2000)
+    fleet.feed()
+    fleet.ledger.cancel("one")
+    fleet.ledger.redis.delete(f"{KEY_PREFIX}{job_queue(fleet.jobs['one'])}")
+    assert fleet.feed() == 0
+
+
+def test_a_job_that_is_not_known_gets_nothing(fleet):
+    fleet.jobs["gone"] = manifest_of([1] * 9, job="gone")
+    assert fleet.feed() == 0
+
+
+def test_a_cursor_of_an_earlier_staging_moves_nothing(fleet, redis: Redis):
+    """Somebody stages the job anew while its batches are being published."""
+    manifest = fleet.open("one", 30)
+    earlier = manifest.model_copy(update={"created": datetime(2025, 1, 1, tzinfo=UTC)})
+    fleet.feeder.feed({"one": earlier})
+    assert fleet.ledger.progress("one").published == 0
+    redis.delete(f"{KEY_PREFIX}{job_queue(manifest)}")
+    assert fleet.feed() == 30

@@ -1,0 +1,304 @@
+"""Submitting: what two producers at once do to each other, and what the user is told."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.alphabet import DNA, PROTEIN
+from common.errors import UserError
+from common.job.manifest import Manifest, read_manifest
+from common.job.output_form import OutputForm
+from common.ledger.ledger import Ledger
+from common.ledger.workers import WorkerInfo
+from common.model_specs import DNABERT_S, ESM2, MODELS, ModelSource
+from common.rungs import Rung
+from common.store import FileStore
+from common.wire.celery_app import make_celery, publish
+from common.wire.messages import Priority
+from producer.cli.submit import (
+    default_long,
+    family_of,
+    warn_of_other_weights,
+    window_overlap,
+    worker_command,
+)
+from producer.input.batches import Budget
+from producer.input.source import Source
+from producer.scheduling.opening import model_of
+from producer.scheduling.publisher import Publisher
+from producer.submission.request import Request
+from producer.submission.staging import stage
+from producer.submission.submit import UNKNOWN_MODEL, Hardware, report_input, stage_alone, submit
+from tests.support.jobs import manifest_of, retry_after, unstable
+from tests.support.shards import store_shard
+from tests.support.staged import messages
+
+MODEL = "esm2_t6_8M_UR50D"
+
+
+def request_of(fasta: Path, **options: Any) -> Request:
+    defaults = {
+        "model": ModelSource.parse(MODEL),
+        "alphabet": PROTEIN,
+        "rung": Rung.FP16,
+        "on_instability": "retry",
+        "form": OutputForm(max_residues=1022),
+        "unknown": "error",
+        "long": "truncate",
+    }
+    return Request(source=Source(str(fasta)), **(defaults | options))
+
+
+def publisher_of(ledger: Ledger, redis_url: str) -> Publisher:
+    return Publisher(ledger, make_celery(redis_url, []), mark=1000)
+
+
+@pytest.fixture
+def proteins(tmp_path) -> Path:
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">a\nMKTAYIAK\n>b\nGAVL\n")
+    return fasta
+
+
+@pytest.fixture
+def store(tmp_path) -> FileStore:
+    return FileStore(tmp_path / "store")
+
+
+def test_a_job_that_another_producer_has_just_staged_is_taken_as_it_is(ledger, store, proteins):
+    request = request_of(proteins)
+    arguments = (request, store, ledger, request.fingerprint(), Budget(tokens=10), MODELS[MODEL])
+    first = stage_alone(*arguments)
+    store.put(f"{first.job}/output/0000000.fp16.h5", b"a shard")
+    assert stage_alone(*arguments) == first
+    assert store.get(f"{first.job}/output/0000000.fp16.h5") == b"a shard"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alphabet": DNA},
+        {"rung": Rung.FP32},
+        {"long": "error"},
+        {"unknown": "x"},
+        {"form": OutputForm(max_residues=1022, overlap=0)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_option_is_another_job(proteins, change):
+    request = request_of(proteins)
+    assert request.fingerprint() == request_of(proteins).fingerprint()
+    assert replace(request, **change).fingerprint() != request.fingerprint()
+
+
+def test_a_request_that_is_to_be_new_is_another_job_each_time(ledger, redis_url, store, proteins):
+    feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    jobs = {
+        submit(
+            request_of(proteins, nonce=nonce), store, ledger, feeder, hardware=hardware, tokens=None
+        ).job
+        for nonce in (None, "one", "other", "one")
+    }
+    assert len(jobs) == 3
+    assert {job.rpartition("-")[0] for job in jobs} == {"p"}
+
+
+@pytest.mark.parametrize(
+    ("priority", "before"),
+    [(Priority.HIGH, "high."), (Priority.NORMAL, ""), (Priority.LOW, "low.")],
+)
+def test_a_priority_has_its_own_queues_for_retries_too_and_changes_no_output(
+    ledger, redis, redis_url, store, proteins, priority, before
+):
+    feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    request = request_of(proteins, priority=priority)
+    assert request.fingerprint() == request_of(proteins).fingerprint()
+    manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+    assert read_manifest(store, manifest.job).priority is priority
+    queue = f"{before}{MODEL}.fp16"
+    assert messages(redis, queue) == [manifest.batch(0)]
+    result = unstable(manifest.batch(0))
+    ledger.complete(result)
+    retry = retry_after(manifest, result)
+    publish(feeder.app, model_of(manifest), [retry])
+    assert messages(redis, f"{queue}.selective_fp32") == [retry]
+    queues = ledger.progress(manifest.job).queues
+    assert queues[retry.rung] == f"{queue}.selective_fp32"
+
+
+def test_what_to_do_about_instability_changes_no_output_and_makes_no_other_job(proteins):
+    request = request_of(proteins)
+    assert replace(request, on_instability="fail").fingerprint() == request.fingerprint()
+
+
+def test_what_to_do_about_instability_is_what_was_asked_for_last(
+    ledger, redis_url, store, proteins, capsys
+):
+    feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    names = set()
+    for policy in ("fail", "retry", "fail"):
+        request = request_of(proteins, on_instability=policy)
+        manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+        names.add(manifest.job)
+        assert ledger.stops_at_instability(manifest.job) == (policy == "fail")
+    assert len(names) == 1
+    assert capsys.readouterr().err.count(f"going on with job {manifest.job}, 1 of 1 batches") == 2
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
+    ledger, redis_url, store, proteins, capsys, policy
+):
+    def submit_once(on_instability: str) -> Manifest:
+        request = request_of(proteins, on_instability=on_instability)
+        feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+        return submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+
+    manifest = submit_once("retry")
+    for index, rung, rows in (
+        (0, Rung.FP16, [1]),
+        (0, Rung.SELECTIVE_FP32, []),
+        (0, Rung.FP32, []),
+    ):
+        store_shard(store, manifest, index, rung=rung, rows=rows)
+    ledger.forget(manifest.job)  # it learns from the store that row 0 was finite nowhere
+    submit_once(policy)
+    assert ledger.progress(manifest.job).finished
+    warned = "1 sequence of this finished job were not finite" in capsys.readouterr().err
+    assert warned == (policy == "fail")
+
+
+def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(
+    ledger, store, proteins, capsys
+):
+    request = request_of(proteins)
+    manifest = staged(store, request, MODEL)
+    ledger.create(manifest, "m.fp16")
+    worker = WorkerInfo(
+        name="w", model=MODEL, weights="new", device="GPU", precision=Rung.FP16, queues=("m.fp16",)
+    )
+    warn_of_other_weights(ledger, manifest.job, [worker])
+    ledger.pin_weights(manifest.job, "old")
+    warn_of_other_weights(ledger, manifest.job, [])
+    warn_of_other_weights(ledger, manifest.job, [worker.model_copy(update={"weights": None})])
+    same = worker.model_copy(update={"weights": "old"})
+    warn_of_other_weights(ledger, manifest.job, [worker, same])
+    assert capsys.readouterr().err == ""
+    warn_of_other_weights(ledger, manifest.job, [worker])
+    assert "this job was begun with weights old, and its workers have" in capsys.readouterr().err
+
+
+def staged(store: FileStore, request: Request, model: str) -> Any:
+    budget = Budget(tokens=10**6)
+    return stage(store, request, request.fingerprint(), budget=budget, spec=MODELS[model])
+
+
+def test_the_manifest_of_proteins_says_what_was_read(store, tmp_path):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(f">a\nMKTAYIAK\n>b\n{'MK' * 1000}\n>a\nMJ\n")
+    manifest = staged(store, request_of(fasta, unknown="x"), MODEL)
+    report = manifest.report
+    assert manifest.alphabet == "protein"
+    assert (report.records, report.residues) == (3, 8 + 1022 + 2)
+    assert (report.long, report.replaced, report.skipped, report.duplicate_ids) == (1, 1, 0, 1)
+    assert not report.looks_like_dna
+    assert (manifest.batch_records, manifest.batch_tokens) == ([3], [report.residues + 6])
+
+
+def test_the_manifest_of_dna_counts_whole_records_in_windows_and_tokens_as_its_model_does(
+    store, tmp_path
+):
+    fasta = tmp_path / "contigs.fna"
+    fasta.write_text(f">a\nACGTN\n>b\n{'ACGTR' * 5000}\n")
+    request = request_of(
+        fasta,
+        model=ModelSource.parse("dnabert_s"),
+        alphabet=DNA,
+        form=OutputForm(max_residues=10_000, overlap=1000),
+        long="window",
+    )
+    manifest = staged(store, request, "dnabert_s")
+    assert manifest.alphabet == "dna"
+    assert (manifest.report.residues, manifest.report.long) == (5 + 25_000, 1)
+    assert manifest.batch_tokens == [1 + 2 + 5000 + 2]
+    assert not manifest.report.looks_like_dna
+
+
+# --- what the user is told ----------------------------------------------------------------------
+
+
+def told(capsys, **options: Any) -> str:
+    report_input(manifest_of([3, 5], **options))
+    return capsys.readouterr().err
+
+
+def test_an_input_of_which_there_is_nothing_to_say_is_one_line(capsys):
+    assert told(capsys) == (
+        "in.fa: 8 records, 80 residues to embed, in 2 batches for queue "
+        "random.esm2_t6_8M_UR50D.fp16.\n"
+    )
+
+
+def test_what_was_done_to_proteins_is_said(capsys):
+    text = told(capsys, long=1234, skipped=1, replaced=2, duplicate_ids=3)
+    assert (
+        "Note: 1,234 records longer than 1,022 residues: only that many were kept of each (--long "
+        "error refuses them)."
+    ) in text
+    assert "Note: 3 records with an id that an earlier record has too" in text
+    assert "Note: 2 records with unknown letters, embedded as X." in text
+    assert "Note: 1 record with unknown letters, left out" in text
+
+
+def test_dna_is_spoken_of_as_bases_and_windows(capsys):
+    form = OutputForm(max_residues=10_000, overlap=1000)
+    text = told(capsys, model="dnabert_s", alphabet="dna", form=form, long=7, replaced=2)
+    assert "8 records, 80 bases to embed, in 2 batches for queue dnabert_s.fp16." in text
+    assert (
+        "Note: 7 records longer than 10,000 bases: embedded in windows of 10,000 that overlap by "
+        "at least 1,000, pooled by their tokens."
+    ) in text
+    assert "Note: 2 records with unknown letters, embedded as N." in text
+
+
+def test_dna_for_a_protein_model_is_pointed_out(capsys):
+    assert "For DNA give --model dnabert_s." in told(capsys, looks_like_dna=True)
+    assert "--model dnabert_s" not in told(capsys)
+
+
+# --- what an option is if it is not given -------------------------------------------------------
+
+
+def test_long_records_are_cut_for_proteins_and_go_in_windows_for_dna():
+    assert default_long(ESM2) == "truncate"
+    assert default_long(DNABERT_S) == "window"
+
+
+def test_windows_overlap_by_a_tenth_unless_the_user_says_otherwise():
+    assert window_overlap("window", 10_000, None) == 1000
+    assert window_overlap("window", 9, None) == 0
+    assert window_overlap("window", 10_000, 0) == 0
+    assert window_overlap("window", 10_000, 17) == 17
+
+
+@pytest.mark.parametrize("long", ["truncate", "error"])
+def test_an_overlap_is_of_windows_alone(long):
+    assert window_overlap(long, 10_000, None) is None
+    with pytest.raises(UserError, match="--overlap is of windows: give --long window too"):
+        window_overlap(long, 10_000, 17)
+
+
+def test_a_model_that_only_workers_can_see_is_taken_for_a_protein_model(tmp_path):
+    assert family_of(ModelSource.parse("dnabert_s")) is DNABERT_S
+    assert family_of(ModelSource.parse(str(tmp_path / "none"))) is ESM2
+    assert UNKNOWN_MODEL.family is ESM2
+
+
+@pytest.mark.parametrize(
+    ("rung", "option"), [("fp16", ""), ("bf16", " --precision bf16"), ("fp32", " --precision fp32")]
+)
+def test_the_command_that_serves_a_request_is_said_in_full(proteins, rung, option):
+    command = worker_command(request_of(proteins, rung=Rung(rung)))
+    assert command == f"worker start --model {MODEL}{option}"

@@ -1,0 +1,296 @@
+"""Tables: a job's counters, its ladder where there was need of one, and what went wrong."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from rich.console import Console
+
+from common.job.manifest import Manifest
+from common.ledger.events import Event, EventKind
+from common.ledger.ledger import Ledger
+from common.ledger.progress import JobState, Progress
+from common.ledger.workers import WorkerInfo
+from common.model_specs import ModelSource
+from common.rungs import Rung, served_steps
+from common.wire.dead_letters import DeadLetter
+from common.wire.messages import BatchResult
+from common.wire.queues import queue_name
+from producer.terminal.report import report_failures, report_quarantined
+from producer.terminal.tables import (
+    SHOWN,
+    first_lines,
+    print_dead_letters,
+    print_events,
+    print_job,
+    print_workers,
+    problems,
+    state_of,
+)
+from tests.support.jobs import SEEN, failed, manifest_of, ok, progress, retry_after, unstable
+
+MANIFEST = manifest_of([3, 5])
+QUEUE = "random.esm2_t6_8M_UR50D.fp16"
+
+
+def printed(
+    job: Progress,
+    queued: Mapping[Rung, int] | None = None,
+    results: Sequence[BatchResult] = (),
+) -> str:
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_job(console, job, {**dict.fromkeys(job.queues, 0), **(queued or {})}, list(results))
+    return capture.get()
+
+
+def cells(text: str) -> list[list[str]]:
+    """The words of a table, row by row."""
+    rows = [line.replace("┃", "│").strip("│ ").split("│") for line in text.splitlines()]
+    return [[cell.strip() for cell in row] for row in rows if len(row) > 1]
+
+
+# --- one job ------------------------------------------------------------------------------------
+
+
+def test_a_job_is_shown_with_its_counters():
+    job = progress(
+        batches_done=300,
+        rows_fp16=12_000,
+        rows_fp32=345,
+        rows_retried=350,
+        rows_quarantined=5,
+        batches_failed=1,
+    )
+    shown = dict(cells(printed(job, {Rung.FP16: 7})))
+    assert shown["batches"] == "300 of 1,200 done, 0 running"
+    assert shown["queue"] == "m.fp16: 7 waiting"
+    assert shown["sequences"] == "12,345 of 50,000"
+    assert shown["by precision"] == "12,000 fp16, 345 fp32"
+    assert shown["retried"] == "350 sequences at a higher rung"
+    assert shown["quarantined"] == "5 sequences without numbers"
+    assert shown["failed"] == "1 batches"
+
+
+@pytest.mark.parametrize("counts", [{}, {"embedded_at_fp16": 12_000, "batches_at_fp16": 300}])
+def test_a_job_in_which_everything_was_finite_has_no_ladder_to_show(counts):
+    assert "not finite" not in printed(progress(**counts))
+
+
+def test_a_job_in_which_something_was_not_finite_shows_its_ladder_rung_by_rung():
+    job = progress(
+        batches_at_fp16=300,
+        embedded_at_fp16=12_000,
+        unstable_at_fp16=1_050,
+        batches_at_selective_fp32=40,
+        embedded_at_selective_fp32=1_000,
+        unstable_at_selective_fp32=50,
+        batches_at_fp32=3,
+        embedded_at_fp32=30,
+        unstable_at_fp32=20,
+    )
+    table = cells(printed(job, {Rung.FP16: 1_234, Rung.SELECTIVE_FP32: 2}))
+    header = ["rung", "queued", "batches", "sequences embedded", "not finite", "these go on to"]
+    assert table[table.index(header) :] == [
+        header,
+        ["fp16", "1,234", "300", "12,000", "1,050", "selective_fp32"],
+        ["selective_fp32", "2", "40", "1,000", "50", "fp32"],
+        ["fp32", "0", "3", "30", "20", "quarantine"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "rungs"),
+    [
+        (Rung.BF16, [["bf16", "fp32"], ["fp32", "quarantine"]]),
+        (Rung.FP32, [["fp32", "quarantine"]]),
+    ],
+)
+def test_a_ladder_has_the_rungs_of_its_job_alone(first, rungs):
+    job = progress(queue=f"m.{first}", **{f"unstable_at_{first}": 1})
+    table = cells(printed(job))
+    assert [[row[0], row[-1]] for row in table if len(row) == 6][1:] == rungs
+
+
+def test_the_ladder_of_a_real_ledger_adds_up(ledger):
+    ledger.create(MANIFEST, QUEUE)
+    ledger.complete(ok(MANIFEST.batch(0)))
+    first = unstable(MANIFEST.batch(1), 4, 5, 6)
+    second = unstable(retry_after(MANIFEST, first), 6)
+    last = unstable(retry_after(MANIFEST, second), 6)
+    for result in (first, second, last):
+        ledger.complete(result)
+    job = ledger.progress(MANIFEST.job)
+    text = printed(job, results=ledger.results(MANIFEST.job))
+    assert [row for row in cells(text) if len(row) == 6][1:] == [
+        ["fp16", "0", "2", "5", "3", "selective_fp32"],
+        ["selective_fp32", "0", "1", "2", "1", "fp32"],
+        ["fp32", "0", "1", "0", "1", "quarantine"],
+    ]
+    assert text.splitlines()[-1] == f"quarantined: {last.unstable[0]}"
+
+
+# --- workers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "takes"),
+    [
+        (Rung.FP16, "fp16.fp32 fp16.selective_fp32 fp16"),
+        (Rung.BF16, "bf16.fp32 bf16"),
+        (Rung.FP32, "fp16.fp32 fp16.selective_fp32 bf16.fp32 fp16 bf16 fp32"),
+    ],
+)
+@pytest.mark.parametrize("model", ["esm2_t6_8M_UR50D", "random:esm2_t6_8M_UR50D", "/a.b/c.fp16"])
+def test_a_worker_is_shown_with_the_ladders_and_rungs_that_it_takes(model, precision, takes):
+    source = ModelSource.parse(model)
+    worker = WorkerInfo(
+        name="cuda0-1@host",
+        model=model,
+        weights=None,
+        device="NVIDIA H200",
+        precision=precision,
+        queues=tuple(queue_name(source, *step) for step in served_steps(precision)),
+    )
+    console = Console(width=250)
+    with console.capture() as capture:
+        print_workers(console, [worker])
+    _, shown = cells(capture.get())
+    assert shown == ["cuda0-1@host", "NVIDIA H200", model, "loading", precision, takes]
+
+
+def test_dead_letters_are_named_and_counted_whatever_is_in_them():
+    letter = DeadLetter(time=0, queue="m.fp16", worker="w", reason="[red]it is 3[/]", message="3")
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_dead_letters(console, [letter], 1234)
+    _, (_, queue, reason) = cells(capture.get())
+    assert (queue, reason) == ("m.fp16", "[red]it is 3[/]")
+    assert "1,234 messages that no worker could take" in capture.get()
+    assert "producer dead-letters --clear" in capture.get()
+
+
+def test_the_latest_events_of_a_job_are_shown_and_the_others_counted(ledger):
+    ledger.create(MANIFEST, QUEUE)
+    for number in range(7):
+        detail = f"[red]{number}[/]"
+        ledger.note(
+            Event(
+                time=0,
+                event=EventKind.LEASE_LOST,
+                job=MANIFEST.job,
+                batch=number,
+                rung=Rung.FP16,
+                worker="w",
+                detail=detail,
+            )
+        )
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_events(console, ledger.events(MANIFEST.job, 2), ledger.count_events(MANIFEST.job))
+    _, *shown = [row[1:] for row in cells(capture.get())]
+    assert shown == [["lease_lost", str(n), "fp16", "w", f"[red]{n}[/]"] for n in (6, 5)]
+    assert capture.get().splitlines()[-1] == "… and 5 earlier events"
+
+
+def test_an_event_of_a_whole_job_has_no_batch_to_show():
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_events(console, [Event(event=EventKind.DEAD_LETTER, job="j", detail="why")], 1)
+    _, (_, *shown) = cells(capture.get())
+    assert shown == ["dead_letter", "", "", "", "why"]
+    assert "earlier" not in capture.get()
+
+
+# --- what went wrong ----------------------------------------------------------------------------
+
+
+def test_failed_batches_and_quarantined_rows_have_a_line_each():
+    batch = MANIFEST.batch(0)
+    quarantined = unstable(batch, 1, 2, precision=Rung.FP32)
+    assert problems([quarantined, failed(MANIFEST.batch(1))]) == [
+        "quarantined: row 1 'r1' (10 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 "
+        "to 2.5",
+        "quarantined: row 2 'r2' (10 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 "
+        "to 2.5",
+        "batch 1 (fp16) failed: ValueError: no",
+    ]
+
+
+def test_a_retry_that_failed_is_named_with_its_rung():
+    retry = retry_after(MANIFEST, unstable(MANIFEST.batch(1)))
+    assert problems([failed(retry)]) == ["batch 1 (selective_fp32) failed: ValueError: no"]
+
+
+def test_rows_that_will_be_retried_are_no_problem():
+    assert problems([unstable(MANIFEST.batch(0), 0, 1)]) == []
+
+
+def test_rows_that_stopped_their_job_are_named_once():
+    stopping = unstable(MANIFEST.batch(1), 4, 6, stops_job=True)
+    assert problems([unstable(MANIFEST.batch(0), 0), stopping]) == [
+        f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}",
+        f"not finite: row 6 'r6' (10 letters): fp16: {SEEN}",
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, SHOWN - 1, SHOWN])
+def test_a_few_lines_are_all_shown(count):
+    assert first_lines(list(range(count))) == [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize(("count", "more"), [(SHOWN + 1, "1"), (SHOWN + 1234, "1,234")])
+def test_of_many_lines_the_first_are_shown_and_the_rest_counted(count, more):
+    *first, last = first_lines(list(range(count)))
+    assert first == [str(number) for number in range(SHOWN)]
+    assert last == f"… and {more} more"
+
+
+def test_of_many_problems_the_first_are_shown():
+    manifest = manifest_of([1] * (SHOWN + 5))
+    lines = problems(map(failed, map(manifest.batch, range(SHOWN + 5))))
+    assert len(lines) == SHOWN + 1
+    assert lines[-1] == "… and 5 more"
+
+
+def test_a_finished_job_says_whether_batches_failed():
+    assert state_of(progress(JobState.FINISHED)) == "finished"
+    assert state_of(progress(JobState.FINISHED, batches_failed=1)) == "finished with failures"
+    assert state_of(progress(JobState.STOPPED, batches_failed=1)) == "stopped"
+
+
+# --- the end of a job ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(ledger) -> Manifest:
+    """A job with a failed retry and a quarantined row."""
+    ledger.create(MANIFEST, QUEUE)
+    first = unstable(MANIFEST.batch(0), 1)
+    ledger.complete(first)
+    ledger.complete(failed(retry_after(MANIFEST, first)))
+    ledger.complete(unstable(MANIFEST.batch(1), 6, precision=Rung.FP32))
+    return MANIFEST
+
+
+def test_failures_are_named_and_end_with_code_1(ledger: Ledger, finished, capsys):
+    with pytest.raises(SystemExit) as caught:
+        report_failures(ledger, finished)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "batch 0 (selective_fp32) failed: ValueError: no",
+        f"1 of 2 batches failed. To try them again: producer retry {MANIFEST.job}",
+    ]
+
+
+def test_quarantined_rows_are_named_and_are_no_failure(ledger: Ledger, finished, capsys):
+    report_quarantined(ledger, finished)
+    assert capsys.readouterr().err.startswith("quarantined: row 6 'r6' (10 letters): fp32: ")
+
+
+def test_a_job_in_which_nothing_went_wrong_ends_without_a_word(ledger: Ledger, capsys):
+    ledger.create(MANIFEST, QUEUE)
+    for index in range(2):
+        ledger.complete(ok(MANIFEST.batch(index)))
+    report_failures(ledger, MANIFEST)
+    report_quarantined(ledger, MANIFEST)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,342 @@
+"""Batches that end their processes: how the rows that do so are found, and all others kept."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.embeddings.arrays import Embeddings
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.ledger.claims import CrashRecord
+from common.rungs import PRECISION_CODES, Rung
+from common.wire.messages import Instability
+from tests.support.shards import embeddings_of
+from workers.batches.isolation import (
+    BLAMED_ENOUGH,
+    CAREFUL_AFTER,
+    HOPELESS_AFTER,
+    SCATTERED_AFTER,
+    Turns,
+    describe_poison,
+    embed_carefully,
+    is_hopeless,
+    join_embeddings,
+    join_outcomes,
+    read_trail,
+)
+from workers.engine.engine import Outcome
+
+DIM = 4
+FORM = OutputForm(max_residues=1022)
+
+
+class EndedError(BaseException):
+    """The process has ended."""
+
+
+class GivenBackError(Exception):
+    """The process goes on, but not with this batch."""
+
+
+def records_of(rows: Iterable[int]) -> list[Record]:
+    return [Record(row, f"id{row} words", "MKV" + row % 5 * "L") for row in rows]
+
+
+def outcome_of(records: Sequence[Record], form: OutputForm = FORM) -> Outcome:
+    return Outcome(
+        embeddings=embeddings_of(records, form, DIM),
+        unstable=(),
+        precision=Rung.FP16,
+        tokens=len(records),
+        seconds=0.5,
+    )
+
+
+class Batch:
+    """What the ledger and the workers do with a batch, some rows of which end their process."""
+
+    def __init__(self, rows: Iterable[int], deadly: Iterable[int]) -> None:
+        self.records = records_of(rows)
+        self.deadly = set(deadly)
+        self.deaths = 0
+        self.trail = CrashRecord()
+        self.computed: list[list[int]] = []  # rows, by process
+
+    def follow(self, trail: CrashRecord) -> None:
+        self.trail = trail
+
+    def embed(self, record: Record) -> Outcome:
+        self.computed[-1].append(record.row)
+        if record.row in self.deadly:
+            raise EndedError
+        return outcome_of([record])
+
+    def attempt(self) -> tuple[list[int], list[int]] | None:
+        """The rows with numbers and those that are given up; None if nothing can be done.
+
+        Raises:
+            EndedError: the process did.
+        """
+        self.computed.append([])
+        try:
+            if self.deaths < CAREFUL_AFTER:
+                for record in self.records:
+                    self.embed(record)
+                return [record.row for record in self.records], []
+            trail = read_trail(self.trail, self.deaths)
+            if is_hopeless(trail):
+                return None
+            parts, poison = embed_carefully(
+                self.records, trail, follow=self.follow, embed=self.embed
+            )
+        except EndedError:
+            self.deaths += 1
+            raise
+        joined = join_outcomes(parts, FORM, DIM)
+        return joined.embeddings.rows.tolist(), [record.row for record in poison]
+
+    def run(self) -> tuple[list[int], list[int]] | None:
+        while True:
+            try:
+                return self.attempt()
+            except EndedError:
+                assert self.deaths <= CAREFUL_AFTER + SCATTERED_AFTER
+
+
+rows = st.lists(st.integers(0, 50), unique=True, min_size=1, max_size=20).map(sorted)
+
+
+@given(rows=rows, data=st.data())
+def test_rows_that_end_their_process_are_found_and_all_others_are_computed(rows, data):
+    most = (SCATTERED_AFTER - 1) // BLAMED_ENOUGH
+    deadly = data.draw(st.sets(st.sampled_from(rows), max_size=min(most, len(rows))))
+    batch = Batch(rows, deadly)
+    assert batch.run() == ([row for row in rows if row not in deadly], sorted(deadly))
+    assert batch.deaths == (CAREFUL_AFTER + BLAMED_ENOUGH * len(deadly) if deadly else 0)
+    for row in deadly:
+        assert sum(row in computed for computed in batch.computed) <= 5
+
+
+@given(rows=rows, data=st.data())
+def test_a_batch_with_too_many_such_rows_ends_a_bounded_number_of_processes(rows, data):
+    deadly = data.draw(st.sets(st.sampled_from(rows)))
+    batch = Batch(rows, deadly)
+    found = batch.run()
+    assert (found is None) == (BLAMED_ENOUGH * len(deadly) >= SCATTERED_AFTER)
+    assert batch.deaths <= CAREFUL_AFTER + SCATTERED_AFTER
+
+
+@given(rows=rows, data=st.data())
+def test_a_row_is_not_blamed_for_a_process_that_gave_its_batch_back(rows, data):
+    batch = Batch(rows, [])
+    batch.deaths = CAREFUL_AFTER
+    for row in data.draw(st.lists(st.sampled_from(rows), max_size=10)):
+
+        def give_back(record: Record, at: int = row) -> Outcome:
+            if record.row == at:
+                raise GivenBackError
+            return outcome_of([record])
+
+        trail = read_trail(batch.trail, batch.deaths)
+        with pytest.raises(GivenBackError):
+            embed_carefully(batch.records, trail, follow=batch.follow, embed=give_back)
+        assert batch.trail.row == row
+    assert batch.run() == (rows, [])
+
+
+@given(waiting=st.integers(0, 20))
+def test_a_batch_that_waited_while_another_ended_its_process_is_not_to_blame(waiting):
+    batch = Batch([1, 2], [])
+    batch.deaths = CAREFUL_AFTER + waiting
+    assert batch.run() == ([1, 2], [])
+
+
+def test_a_row_is_not_blamed_twice_for_one_end():
+    batch = Batch([1, 2], [2])
+    batch.deaths = CAREFUL_AFTER
+    with pytest.raises(EndedError):
+        batch.attempt()
+    once = read_trail(batch.trail, batch.deaths)
+    assert (once.ends, once.blamed, once.row) == (1, {2: 1}, None)
+    batch.follow(once)
+    assert read_trail(batch.trail, batch.deaths) == once
+
+
+def test_a_batch_that_ends_its_processes_between_its_rows_is_given_up():
+    batch = Batch([1, 2], [])
+    batch.deaths = CAREFUL_AFTER
+    for _ in range(HOPELESS_AFTER):
+        assert not is_hopeless(read_trail(batch.trail, batch.deaths))
+        assert batch.attempt() == ([1, 2], [])
+        batch.deaths += 1  # while it wrote the shard
+    assert is_hopeless(read_trail(batch.trail, batch.deaths))
+    assert batch.attempt() is None
+
+
+def test_rows_that_are_blamed_are_computed_last():
+    batch = Batch(range(5), [])
+    batch.computed.append([])
+    trail = CrashRecord(deaths=4, ends=1, blamed={1: 1})
+    parts, _ = embed_carefully(batch.records, trail, follow=batch.follow, embed=batch.embed)
+    assert batch.computed == [[0, 2, 3, 4, 1]]
+    assert [part.embeddings.rows.tolist() for part in parts] == [[0], [1], [2], [3], [4]]
+
+
+def test_what_is_to_be_computed_is_noted_before():
+    batch, noted = Batch(range(3), []), []
+
+    def embed(record: Record) -> Outcome:
+        noted.append((batch.trail.row, record.row))
+        return outcome_of([record])
+
+    trail = CrashRecord(deaths=3)
+    embed_carefully(batch.records, trail, follow=batch.follow, embed=embed)
+    assert noted == [(0, 0), (1, 1), (2, 2)]
+    assert batch.trail == trail  # once they are done
+
+
+def test_why_a_row_is_given_up_is_said():
+    (row,) = describe_poison(records_of([4]), OutputForm(max_residues=5))
+    assert row == Instability(
+        row=4,
+        id="id4",
+        length=5,
+        reason="the worker process ended 2 times while it computed this sequence alone",
+    )
+
+
+# --- rows that were computed one at a time ------------------------------------------------------
+
+FORMS = [
+    OutputForm(max_residues=1022),
+    OutputForm(max_residues=1022, include=("bos", "mean")),
+    OutputForm(max_residues=6, include=("mean", "per_residue")),
+    OutputForm(max_residues=1022, include=("per_residue",), residue_dtype="float32"),
+    OutputForm(max_residues=1022, include=("mean", "bos", "per_residue"), layers=(-1, 0, 3)),
+]
+
+
+def describe(form: OutputForm) -> str:
+    return f"{'+'.join(form.include)} of {len(form.layers)} layers"
+
+
+def everything_of(embeddings: Embeddings) -> dict[str, object]:
+    """Numbers with their types and shapes."""
+
+    def described(values: object) -> object:
+        is_array = isinstance(values, np.ndarray)
+        return (values.dtype, values.shape, values.tobytes()) if is_array else values
+
+    columns = {**embeddings.columns, "residues": embeddings.residues}
+    return {name: described(values) for name, values in columns.items()}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=describe)
+def test_rows_one_at_a_time_are_as_of_one_batch(form):
+    records = records_of(range(7))
+    whole = embeddings_of(records, form, DIM)
+    ends = np.cumsum(whole.lengths)
+    parts = [
+        Embeddings(
+            rows=whole.rows[i : i + 1],
+            headers=whole.headers[i : i + 1],
+            ids=whole.ids[i : i + 1],
+            lengths=whole.lengths[i : i + 1],
+            input_lengths=whole.input_lengths[i : i + 1],
+            precision=whole.precision[i : i + 1],
+            pooled={name: values[i : i + 1] for name, values in whole.pooled.items()},
+            residues=None
+            if whole.residues is None
+            else whole.residues[ends[i] - whole.lengths[i] : ends[i]],
+        )
+        for i in range(len(records))
+    ]
+    assert everything_of(join_embeddings(parts, form, DIM)) == everything_of(whole)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=describe)
+def test_of_no_rows_at_all_the_numbers_have_the_types_and_shapes_of_others(form):
+    assert everything_of(join_embeddings([], form, DIM)) == everything_of(
+        embeddings_of([], form, DIM)
+    )
+
+
+def test_what_was_not_finite_of_each_row_and_what_it_took_are_together():
+    bad = Instability(row=1, id="id1", length=4)
+    without = Outcome(embeddings_of([], FORM, DIM), (bad,), Rung.FP16, 0, 0.25)
+    joined = join_outcomes([outcome_of(records_of([0])), without], FORM, DIM)
+    assert joined.unstable == (bad,)
+    assert joined.embeddings.rows.tolist() == [0]
+    assert joined.embeddings.precision.tolist() == [PRECISION_CODES[Rung.FP16]]
+    assert (joined.precision, joined.tokens, joined.seconds) == (Rung.FP16, 1, 0.75)
+
+
+# --- together, or alone -------------------------------------------------------------------------
+
+
+def test_one_who_is_alone_waits_for_those_before_and_keeps_out_those_after():
+    turns, order = Turns(), []
+    first_is_in, first_may_go = threading.Event(), threading.Event()
+    alone_is_in, alone_may_go = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with turns.together():
+            first_is_in.set()
+            first_may_go.wait()
+            order.append("first")
+
+    def alone() -> None:
+        with turns.alone():
+            alone_is_in.set()
+            alone_may_go.wait()
+            order.append("alone")
+
+    def later() -> None:
+        with turns.together():
+            order.append("later")
+
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(first)
+        assert first_is_in.wait(5)
+        threads.submit(alone)
+        assert not alone_is_in.wait(0.05)
+        first_may_go.set()
+        assert alone_is_in.wait(5)
+        third = threads.submit(later)
+        assert not third.done()
+        alone_may_go.set()
+        third.result(5)
+    assert order == ["first", "alone", "later"]
+
+
+def test_others_are_together_and_of_those_alone_there_is_one():
+    turns, together = Turns(), threading.Barrier(4)
+    inside, most = 0, 0
+
+    def share(_: int) -> None:
+        with turns.together():
+            together.wait(5)
+
+    def be_alone(_: int) -> None:
+        nonlocal inside, most
+        with turns.alone():
+            inside += 1
+            most = max(most, inside)
+            inside -= 1
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(share, range(4)))
+        list(threads.map(be_alone, range(100)))
+    assert most == 1
+
+
+def test_whoever_fails_makes_room():
+    turns = Turns()
+    for turn in (turns.alone, turns.together, turns.alone):
+        with pytest.raises(ValueError, match="no"), turn():
+            raise ValueError("no")

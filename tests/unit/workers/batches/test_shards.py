@@ -1,0 +1,155 @@
+"""The first shard of a batch stays, unless it is damaged or says something else."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.embeddings.arrays import Embeddings
+from common.embeddings.hdf5 import open_embedding_file, read_embeddings
+from common.job.layout import shard_key
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.model_specs import MODELS, ModelSource
+from common.rungs import Rung
+from common.store import FileStore
+from common.wire.messages import Batch
+from tests.support.jobs import manifest_of
+from tests.support.shards import embeddings_of
+from workers.batches.shards import write_shard
+from workers.engine.engine import Outcome
+
+FP16, FP32 = Rung.FP16, Rung.FP32
+SPEC = MODELS["esm2_t6_8M_UR50D"]
+FORM = OutputForm(include=("mean", "per_residue"), max_residues=50)
+BATCH = manifest_of([4], form=FORM).batch(0)
+KEY = shard_key(BATCH.job, 0, FP16)
+
+
+def loaded(weights: str = "w") -> Any:
+    source = ModelSource.parse("random:esm2_t6_8M_UR50D")
+    return SimpleNamespace(source=source, fingerprint=weights, spec=SPEC)
+
+
+def outcome_of(rows: range, precision: Rung = FP16) -> Outcome:
+    """What an engine gives for such rows, with numbers of its own."""
+    records = [Record(row, f"id{row}", "MKVL") for row in rows]
+    embeddings = embeddings_of(records, FORM, SPEC.dim, precision=precision)
+    tokens = sum(SPEC.tokens(len(record.residues)) for record in records)
+    return Outcome(embeddings, (), precision, tokens, 0.0)
+
+
+OURS = outcome_of(range(4))
+
+
+@pytest.fixture
+def store(tmp_path) -> FileStore:
+    return FileStore(tmp_path / "store")
+
+
+def write(store: FileStore, outcome: Outcome, batch: Batch = BATCH, weights: str = "w") -> None:
+    write_shard(store, batch, FORM, loaded(weights), outcome)
+
+
+def stored(store: FileStore) -> Embeddings:
+    with store.open(KEY) as path, open_embedding_file(path) as file:
+        return read_embeddings(file, FORM)
+
+
+def is_from(store: FileStore, outcome: Outcome) -> bool:
+    """Whether the shard has the numbers of this outcome: no two have the same."""
+    found, ours = stored(store), outcome.embeddings
+    return np.array_equal(found.rows, ours.rows) and np.array_equal(
+        found.pooled["mean"], ours.pooled["mean"]
+    )
+
+
+def test_a_shard_that_says_the_same_stays_as_it_is(store, caplog):
+    caplog.set_level("INFO")
+    first = outcome_of(range(4))
+    write(store, first)
+    before = (store.root / KEY).stat()
+    write(store, OURS)
+    after = (store.root / KEY).stat()
+    assert is_from(store, first)
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert f"{KEY} is there already and says the same: it stays." in caplog.text
+    assert list(store.keys("")) == [KEY]
+
+
+def test_of_two_writers_at_once_one_writes_and_both_are_content(store):
+    outcomes = [outcome_of(range(4)) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda outcome: write(store, outcome), outcomes))
+    assert sum(is_from(store, outcome) for outcome in outcomes) == 1
+    assert list(store.keys("")) == [KEY]
+
+
+@pytest.mark.parametrize(
+    ("rows", "difference"),
+    [
+        # As many letters in another place, and fewer: batches of an earlier staging.
+        (range(4, 8), "has other rows than ours"),
+        (range(3), "has another tokens than ours"),
+    ],
+)
+def test_a_shard_of_other_rows_is_replaced(store, caplog, rows, difference):
+    write(store, outcome_of(rows))
+    write(store, OURS)
+    assert is_from(store, OURS)
+    assert f"{KEY} {difference}: it is replaced." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("weights", "precision", "difference"),
+    [("others", FP16, "another weights"), ("w", FP32, "another precision")],
+)
+def test_a_shard_that_something_else_computed_is_replaced(
+    store, caplog, weights, precision, difference
+):
+    write(store, outcome_of(range(4), precision), weights=weights)
+    write(store, OURS)
+    assert is_from(store, OURS)
+    assert difference in caplog.text
+
+
+def test_the_shard_of_another_batch_is_replaced(store, caplog):
+    other = BATCH.model_copy(update={"index": 7})
+    write(store, outcome_of(range(4)), other)
+    store.put(KEY, store.get(shard_key(BATCH.job, 7, FP16)))
+    write(store, OURS)
+    assert is_from(store, OURS)
+    assert "has another batch than ours" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "text"])
+def test_a_damaged_shard_is_replaced(store, caplog, damage):
+    write(store, outcome_of(range(4)))
+    data = bytearray(store.get(KEY))
+    changed = data.copy()
+    changed[-1] ^= 1
+    damaged = {"empty": b"", "cut": data[:-100], "changed": changed, "text": b"no shard"}
+    store.put(KEY, bytes(damaged[damage]))
+    write(store, OURS)
+    assert is_from(store, OURS)
+    assert f"{KEY} cannot be read (" in caplog.text
+
+
+def test_a_shard_of_another_version_of_the_program_stays(store, monkeypatch):
+    first = outcome_of(range(4))
+    monkeypatch.setattr("workers.batches.shards.__version__", "0.0.1")
+    write(store, first)
+    monkeypatch.undo()
+    write(store, OURS)
+    assert is_from(store, first)
+
+
+def test_a_shard_without_rows_stays_too(store):
+    nothing = outcome_of(range(0))
+    write(store, nothing)
+    inode = (store.root / KEY).stat().st_ino
+    write(store, replace(nothing, seconds=1.0))
+    assert (store.root / KEY).stat().st_ino == inode

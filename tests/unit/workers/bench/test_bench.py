@@ -1,0 +1,50 @@
+"""What a benchmark makes up: lengths, sequences, batches, and how large packs should be."""
+
+from itertools import islice
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.alphabet import DNA, PROTEIN
+from common.model_specs import MODELS
+from workers.bench.fleet import made_up_records, take_tokens
+from workers.bench.proteins import SHORTEST, random_sequences, segment_lengths
+from workers.runtime.memory import CPU_PACK_TOKENS, GPU_PACK_TOKENS, fastest_pack_tokens
+
+
+@given(st.integers(100, 100_000), st.integers(100, 2002))
+def test_segments_fill_a_pack_exactly_and_none_is_longer_than_a_record_may_be(tokens, longest):
+    lengths = segment_lengths(tokens, longest)
+    assert sum(lengths) == tokens
+    assert max(lengths) <= longest
+    assert min(lengths) >= min(tokens, SHORTEST + 2)
+
+
+@pytest.mark.parametrize("alphabet", [PROTEIN, DNA], ids=lambda alphabet: alphabet.name)
+def test_sequences_are_of_the_alphabet_and_as_long_as_proteins(alphabet):
+    found = list(islice(random_sequences(alphabet, 1022), 2000))
+    assert set("".join(found)) <= set(alphabet.letters)
+    lengths = sorted(map(len, found))
+    assert lengths[0] >= SHORTEST
+    assert lengths[-1] == 1022
+    assert 270 < lengths[1000] < 310
+
+
+@given(st.integers(1, 20_000))
+def test_a_batch_has_the_tokens_asked_for_and_at_most_one_record_more(tokens):
+    spec = MODELS["esm2_t6_8M_UR50D"]
+    batch = list(take_tokens(made_up_records(spec), spec, tokens))
+    counts = [spec.tokens(len(record.residues)) for record in batch]
+    assert sum(counts) >= tokens > sum(counts[:-1])
+    assert [record.row for record in batch] == list(range(len(batch)))
+
+
+def test_packs_on_a_gpu_fill_it_and_small_models_get_larger_ones():
+    tokens = {
+        name: fastest_pack_tokens(spec, torch.device("cuda")) for name, spec in MODELS.items()
+    }
+    assert tokens["esm2_t36_3B_UR50D"] == tokens["esm2_t33_650M_UR50D"] == GPU_PACK_TOKENS
+    assert tokens["esm2_t6_8M_UR50D"] > 4 * GPU_PACK_TOKENS
+    assert fastest_pack_tokens(MODELS["dnabert_s"], torch.device("cpu")) == CPU_PACK_TOKENS

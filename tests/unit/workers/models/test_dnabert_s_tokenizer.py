@@ -1,0 +1,160 @@
+"""DNA to tokens: our own encoding, and files as checkpoints have them."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, processors
+
+from common.errors import UserError
+from workers.models.dnabert_s.model import VOCABULARY
+from workers.models.dnabert_s.tokenizer import DNATokenizer, own_tokenizer
+
+OWN = DNATokenizer.own()
+
+DNA = st.text("ACGT", max_size=120)
+
+
+def words(tokenizer: DNATokenizer, sequences: list[str]) -> list[list[str]]:
+    """The tokens of every sequence as text."""
+    tokens = tokenizer(sequences)
+    assert tokens.ids.dtype == np.int64
+    assert tokens.cu_seqlens.dtype == np.int32
+    parts = np.split(tokens.ids, tokens.cu_seqlens[1:-1])
+    return [[tokenizer.tokenizer.id_to_token(int(one)) for one in part] for part in parts]
+
+
+# --- our own ----------------------------------------------------------------------------------
+
+
+@given(st.lists(DNA, min_size=1, max_size=6))
+def test_tokens_joined_give_the_sequence_back(sequences):
+    for sequence, found in zip(sequences, words(OWN, sequences), strict=True):
+        assert (found[0], found[-1]) == ("[CLS]", "[SEP]")
+        assert "".join(found[1:-1]) == sequence
+
+
+@given(st.text("ACGTN", max_size=60))
+def test_a_letter_outside_acgt_is_one_unknown_token(sequence):
+    (found,) = words(OWN, [sequence])
+    assert "".join(found[1:-1]).replace("[UNK]", "N") == sequence
+
+
+def test_tokens_are_all_of_up_to_five_bases_and_some_of_six():
+    vocabulary = OWN.tokenizer.get_vocab()
+    lengths = [len(token) for token in vocabulary if token.isalpha()]
+    assert [lengths.count(n) for n in (1, 2, 3, 4, 5)] == [4, 16, 64, 256, 1024]
+    assert set(lengths) == {1, 2, 3, 4, 5, 6}
+    assert sorted(vocabulary.values()) == list(range(VOCABULARY))
+
+
+def test_a_token_has_about_as_many_bases_as_batches_are_cut_for():
+    draw = random.Random(0)
+    tokens = OWN(["".join(draw.choices("ACGT", k=20_000))])
+    assert 4.0 < 20_000 / len(tokens.ids) < 5.5
+
+
+def test_long_tokens_are_used():
+    (found,) = words(OWN, ["ACGTAA" * 20])
+    assert max(map(len, found[1:-1])) == 6
+    assert len(found) < 60
+
+
+def test_no_sequences_have_no_tokens():
+    tokens = OWN([])
+    assert (tokens.ids.size, tokens.cu_seqlens.tolist()) == (0, [0])
+
+
+def test_an_empty_sequence_is_its_special_tokens():
+    assert words(OWN, ["", "A"]) == [["[CLS]", "[SEP]"], ["[CLS]", "A", "[SEP]"]]
+
+
+def test_the_encoding_is_the_same_every_time():
+    assert own_tokenizer().to_str() == own_tokenizer().to_str()
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "tokenizer.json"
+    own_tokenizer().save(str(path))
+    return path
+
+
+def edit(file: Path, change) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_a_file_gives_the_same_tokens(file):
+    sequences = ["ACGTTGCA" * 9, "GATTACANNT"]
+    assert words(DNATokenizer.from_file(file), sequences) == words(OWN, sequences)
+
+
+def test_special_tokens_are_found_by_name_whatever_their_ids(file):
+    def swap(content):
+        vocabulary = content["model"]["vocab"]
+        for one, other in (("[CLS]", "CAGT"), ("[SEP]", "TTTT")):
+            vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+
+    edit(file, swap)
+    odd = DNATokenizer.from_file(file)
+    assert odd.cls > 4
+    assert words(odd, ["GATTACA"]) == words(OWN, ["GATTACA"])
+
+
+def test_template_truncation_and_padding_of_a_file_change_nothing(file):
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.add_special_tokens(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] [MASK] $A [SEP]",
+        special_tokens=[("[CLS]", 1), ("[MASK]", 4), ("[SEP]", 2)],
+    )
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=64, pad_id=3, pad_token="[PAD]")
+    tokenizer.save(str(file))
+    sequences = ["ACGTTGCA" * 9, "GATTACA"]
+    assert words(DNATokenizer.from_file(file), sequences) == words(OWN, sequences)
+
+
+def test_the_vocabulary_is_every_token_and_its_id(file):
+    edit(file, lambda content: content["model"]["vocab"].update({"NNNN": 4095}))
+    assert OWN.vocabulary["[UNK]"] == 0
+    assert len(OWN.vocabulary) == VOCABULARY
+    assert DNATokenizer.from_file(file).vocabulary == OWN.vocabulary | {"NNNN": 4095}
+
+
+def refusal(file: Path) -> str:
+    """The error's text, which must name the file."""
+    with pytest.raises(UserError) as caught:
+        DNATokenizer.from_file(file)
+    assert str(file) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["[CLS]", "[SEP]"])
+def test_a_file_without_a_special_token_is_refused(file, token):
+    edit(file, lambda content: content["model"]["vocab"].pop(token))
+    assert f"has no {token}" in refusal(file)
+
+
+def test_a_file_with_more_tokens_than_the_model_is_refused(file):
+    edit(file, lambda content: content["model"]["vocab"].update({"NNNN": VOCABULARY}))
+    assert f"id {VOCABULARY}" in refusal(file)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not JSON"])
+def test_a_file_that_is_no_tokenizer_is_refused(file, content):
+    file.write_text(content)
+    assert "not a readable tokenizer" in refusal(file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "not a readable tokenizer" in refusal(tmp_path / "tokenizer.json")

@@ -1,0 +1,126 @@
+"""What a batch leaves in the store: one HDF5 shard, which says what made it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common import __version__
+from common.embeddings.arrays import Embeddings
+from common.embeddings.hdf5 import (
+    UNREADABLE,
+    create_embedding_file,
+    open_embedding_file,
+    read_embeddings,
+)
+from common.job.layout import shard_key
+from common.job.output_form import OutputForm
+from common.model_specs import resolve_layers
+from common.store import ObjectExistsError, ObjectNotFoundError, Store
+from common.wire.messages import Batch
+from workers.engine.engine import Outcome
+from workers.models.loading import LoadedModel
+
+log = logging.getLogger(__name__)
+
+MEANINGLESS = "random weights: these embeddings mean nothing"
+
+
+def write_shard(
+    store: Store,
+    batch: Batch,
+    form: OutputForm,
+    loaded: LoadedModel,
+    outcome: Outcome,
+    before_replacing: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a batch's finite rows under the name that its job, index and rung give.
+
+    The first shard stays: one that says the same is not written again. One that is damaged, or of
+    other rows, as a worker leaves it that was late and had the batch of an earlier staging, is
+    replaced.
+
+    Args:
+        before_replacing: raises if the batch is another worker's by now, whose shard it may be.
+
+    Raises:
+        StoreError: the store did not take it.
+    """
+    key = shard_key(batch.job, batch.index, batch.rung)
+    attributes = attributes_of(batch, form, loaded, outcome)
+    dim = loaded.spec.dim
+    try:
+        put_shard(store, key, form, dim, outcome.embeddings, attributes, replace=False)
+    except ObjectExistsError:
+        difference = difference_of(store, key, form, outcome.embeddings, attributes)
+        if difference is None:
+            log.info("%s/%s is there already and says the same: it stays.", store.url, key)
+            return
+        log.warning("%s/%s %s: it is replaced.", store.url, key, difference)
+        before_replacing()
+        put_shard(store, key, form, dim, outcome.embeddings, attributes, replace=True)
+
+
+def put_shard(
+    store: Store,
+    key: str,
+    form: OutputForm,
+    dim: int,
+    embeddings: Embeddings,
+    attributes: dict[str, Any],
+    *,
+    replace: bool,
+) -> None:
+    with (
+        store.create(key, replace=replace) as path,
+        create_embedding_file(
+            path,
+            form=form,
+            records=len(embeddings),
+            residues=int(embeddings.lengths.sum()),
+            dim=dim,
+            attributes=attributes,
+        ) as writer,
+    ):
+        writer.write(embeddings)
+
+
+def difference_of(
+    store: Store, key: str, form: OutputForm, ours: Embeddings, attributes: dict[str, Any]
+) -> str | None:
+    """What the shard in the store has other than ours, the numbers aside; None: nothing.
+
+    The precision counts: the ledger will say of the batch what we tell it.
+    """
+    try:
+        with store.open(key) as path, open_embedding_file(path) as file:
+            theirs = read_embeddings(file, form)
+            for name, value in attributes.items():
+                if name != "version" and not np.array_equal(file.attrs[name], value):
+                    return f"has another {name} than ours"
+    except ObjectNotFoundError:
+        return "is gone again"
+    except UNREADABLE as error:
+        return f"cannot be read ({error})"
+    return None if np.array_equal(theirs.rows, ours.rows) else "has other rows than ours"
+
+
+def attributes_of(
+    batch: Batch, form: OutputForm, loaded: LoadedModel, outcome: Outcome
+) -> dict[str, Any]:
+    windows = {} if form.overlap is None else {"window": form.max_residues, "overlap": form.overlap}
+    return {
+        "model": loaded.source.text,
+        "weights": loaded.fingerprint,
+        "layers": resolve_layers(form.layers, loaded.spec.layers),
+        "dim": loaded.spec.dim,
+        "pooling": loaded.spec.family.pooling,
+        "precision": outcome.precision.value,
+        "tokens": outcome.tokens,
+        "job": batch.job,
+        "batch": batch.index,
+        "version": __version__,
+        **windows,
+        **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
+    }

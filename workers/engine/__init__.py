@@ -1,0 +1,1 @@
+"""Records in, embeddings out, on one device."""

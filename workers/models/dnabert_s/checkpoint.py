@@ -1,0 +1,68 @@
+"""The published DNABERT-S checkpoint under our names. Every quirk of it ends here."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.model_specs import ModelSpec
+from workers.models.attention.alibi import alibi_slopes
+from workers.models.dnabert_s.model import DNABERTS, VOCABULARY
+from workers.models.weight_files import State, rename, taker
+
+#: Names in the checkpoint, and ours.
+PREFIX = r"(?:bert\.)?"
+NAMES = {
+    r"embeddings\.word_embeddings\.": "embed_tokens.",
+    r"embeddings\.token_type_embeddings\.": "token_type.",
+    r"embeddings\.LayerNorm\.": "embed_norm.",
+    r"encoder\.layer\.(\d+)\.attention\.self\.Wqkv\.": r"blocks.\1.qkv.",
+    r"encoder\.layer\.(\d+)\.attention\.output\.dense\.": r"blocks.\1.out.",
+    r"encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.": r"blocks.\1.attention_norm.",
+    r"encoder\.layer\.(\d+)\.mlp\.gated_layers\.": r"blocks.\1.fc1.",
+    r"encoder\.layer\.(\d+)\.mlp\.wo\.": r"blocks.\1.fc2.",
+    r"encoder\.layer\.(\d+)\.mlp\.layernorm\.": r"blocks.\1.mlp_norm.",
+}
+
+#: What a BERT has that DNABERT-S has not.
+PLAIN_BERT = re.compile(r"position_embeddings\.weight$|attention\.self\.(query|key|value)\.")
+
+
+def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
+    """The tensors of ``read_hugging_face`` under our names; ``folder`` is for errors.
+
+    Raises:
+        UserError: something is missing, or this is another model.
+    """
+    refuse_plain_bert(raw, folder)
+    state = rename(raw, PREFIX, NAMES)
+    take = taker(state, folder)
+    words, types = take("embed_tokens.weight"), take("token_type.weight")
+    if len(words) != VOCABULARY:
+        raise UserError(
+            f"{folder}: a vocabulary of {len(words)} tokens, unlike DNABERT-S's {VOCABULARY}."
+        )
+    # Sequences are embedded one at a time, so every token is of the first type.
+    state["embed_tokens.weight"] = words.float() + types[0].float()
+    state["alibi.slopes"] = alibi_slopes(spec.heads)  # a formula; no checkpoint has them
+    check_complete(state, spec, folder)
+    return state
+
+
+def refuse_plain_bert(raw: State, folder: Path) -> None:
+    foreign = next(filter(PLAIN_BERT.search, raw), None)
+    if foreign is not None:
+        raise UserError(
+            f"{folder}: {foreign} is a plain BERT's, not DNABERT-S's, which has ALiBi in place of "
+            "position embeddings and one projection, Wqkv. Take the weights as they were published."
+        )
+
+
+def check_complete(state: State, spec: ModelSpec, folder: Path) -> None:
+    with torch.device("meta"):
+        expected: dict[str, Tensor] = DNABERTS(spec).state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    if missing:
+        raise UserError(f"{folder}: {missing[0]} is missing from these weights.")

@@ -1,0 +1,110 @@
+"""DNABERT-S's tokenizer: byte-pair encoding by the ``tokenizers`` library."""
+
+from collections.abc import Sequence
+from itertools import chain, product
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from tokenizers import Tokenizer, models
+
+from common.alphabet import SPECIAL_TOKENS
+from common.errors import UserError
+from workers.models.dnabert_s.model import VOCABULARY
+from workers.models.tokens import Tokens
+
+#: Special tokens of our own tokenizer, by id.
+SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+
+
+class DNATokenizer:
+    """``[CLS] tokens [SEP]`` of each sequence.
+
+    Both are put there by us, so a file's own template, truncation and padding change nothing.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, name: str) -> None:
+        """Take over ``tokenizer``; ``name`` is what errors call it.
+
+        Raises:
+            UserError: no ``[CLS]`` or ``[SEP]``, or ids beyond the model's vocabulary.
+        """
+        self.tokenizer = tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        highest = max(tokenizer.get_vocab().values(), default=0)
+        if highest >= VOCABULARY:
+            raise UserError(
+                f"{name}: a token has the id {highest}, but DNABERT-S has {VOCABULARY} tokens: "
+                "this is another model's tokenizer."
+            )
+        self.cls = special_id(tokenizer, "[CLS]", name)
+        self.sep = special_id(tokenizer, "[SEP]", name)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read a checkpoint's ``tokenizer.json``.
+
+        Raises:
+            UserError: not readable, or not a tokenizer of this model.
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"{path}: not a readable tokenizer ({error}).") from error
+        return cls(tokenizer, str(path))
+
+    @classmethod
+    def own(cls) -> Self:
+        """The tokenizer of random weights, which needs no file."""
+        return cls(own_tokenizer(), "our own tokenizer")
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its id."""
+        return self.tokenizer.get_vocab()
+
+    def __call__(self, sequences: Sequence[str]) -> Tokens:
+        """Tokenise ``sequences`` (upper case), on as many cores as there are."""
+        encodings = self.tokenizer.encode_batch_fast(sequences, add_special_tokens=False)
+        pieces = [encoding.ids for encoding in encodings]
+        lengths = [len(piece) + SPECIAL_TOKENS for piece in pieces]
+        cu_seqlens = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        ids = chain.from_iterable((self.cls, *piece, self.sep) for piece in pieces)
+        return Tokens(np.fromiter(ids, dtype=np.int64, count=cu_seqlens[-1]), cu_seqlens)
+
+
+def special_id(tokenizer: Tokenizer, token: str, name: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise UserError(f"{name}: has no {token} token, unlike DNABERT-S's tokenizer.")
+    return int(found)
+
+
+#: Merges of our own tokenizer: lengths of the two parts, in the order of their rank. First whole
+#: twos and fours, then what takes up the bases left between them: 4.4 bases a token in random DNA,
+#: where the published tokenizer has about 5.
+MERGED_LENGTHS = (
+    *((1, 1), (2, 2), (1, 4), (4, 1), (1, 2), (2, 1)),
+    *((3, 2), (2, 3), (4, 2), (2, 4), (3, 3)),
+)
+
+
+def own_tokenizer() -> Tokenizer:
+    """A byte-pair encoding of 4096 tokens that no data went into.
+
+    Tokens of 1 to 5 bases, all of them, and as many of 6 as there is room for. Any other letter is
+    ``[UNK]``.
+    """
+    vocabulary = {token: number for number, token in enumerate([*SPECIALS, *"ACGT"])}
+    merges = []
+    for lengths in MERGED_LENGTHS:
+        for left, right in product(*map(all_of_length, lengths)):
+            if left + right in vocabulary or len(vocabulary) < VOCABULARY:
+                vocabulary.setdefault(left + right, len(vocabulary))
+                merges.append((left, right))
+    return Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=SPECIALS[0]))
+
+
+def all_of_length(length: int) -> list[str]:
+    return ["".join(bases) for bases in product("ACGT", repeat=length)]

@@ -1,0 +1,138 @@
+"""ESM-2, padded for validation and packed for work.
+
+The published model (Lin et al. 2023, fair-esm 2.0.0 ``esm.model.esm2.ESM2``) with its three
+projections fused into one and attention over variable-length segments.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.alphabet import ESM2_TOKENS
+from common.model_specs import ModelSpec
+from workers.models.attention.plain import Attention, Padded, Segments, nan_beyond, segments_of
+from workers.models.encoder import Encoder, ExactBuffers
+
+MASK = ESM2_TOKENS.index("<mask>")
+
+#: Training hid 15 % of the tokens and showed 80 % of those as ``<mask>``; embeddings are scaled
+#: by what that left, at inference too (``token_dropout`` of fair-esm).
+TRAINING_MASK_RATIO = 0.15 * 0.8
+
+
+class ESM2(Encoder):
+    """ESM-2. Representation k is the residual stream after k layers; only the last is normed."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.embed_tokens = nn.Embedding(len(ESM2_TOKENS), spec.dim)
+        self.rotary = RotaryEmbedding(spec.dim // spec.heads)
+        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads) for _ in range(spec.layers))
+        self.final_norm = nn.LayerNorm(spec.dim)
+
+    def forward(
+        self, tokens: Tensor, real: Tensor, repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        # tokens [B, T], real [B, T]
+        assert tokens.shape == real.shape, (tokens.shape, real.shape)
+        masked = ((tokens == MASK) & real).sum(1, keepdim=True) / real.sum(
+            1, keepdim=True
+        )  # [B, 1]
+        x = self._embed(tokens, masked) * real[..., None]
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return self._run(x, positions, Padded(real), repr_layers)
+
+    def forward_packed(
+        self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        # input_ids [T], cu_seqlens [N + 1]
+        assert (input_ids.ndim, cu_seqlens.ndim) == (1, 1), (input_ids.shape, cu_seqlens.shape)
+        total = input_ids.shape[0]
+        starts, lengths = cu_seqlens[:-1], cu_seqlens.diff()
+        segment = torch.repeat_interleave(lengths, output_size=total)  # [T]
+        masked = torch.zeros_like(lengths, dtype=torch.float32)
+        masked.index_add_(0, segment, (input_ids == MASK).float())
+        x = self._embed(input_ids, (masked / lengths)[segment])
+        positions = torch.arange(total, device=input_ids.device) - starts[segment]
+        layout = segments_of(
+            *(cu_seqlens, max_seqlen, total),
+            dtype=self.attention_dtype or x.dtype,
+            head_dim=self.spec.dim // self.spec.heads,
+        )
+        return self._run(x, positions, layout, repr_layers)
+
+    def _embed(self, tokens: Tensor, masked_ratio: Tensor) -> Tensor:
+        scale = (1 - TRAINING_MASK_RATIO) / (1 - masked_ratio)
+        scale = torch.where(tokens == MASK, 0.0, scale)  # [...] FP32
+        # In place the product is rounded once, and no FP32 copy is made.
+        return self.embed_tokens(tokens).mul_(scale[..., None])
+
+    def _run(
+        self, x: Tensor, positions: Tensor, layout: Segments | Padded, repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        return self.run_blocks(x, repr_layers, *self.rotary(positions), layout)
+
+    def representation(self, x: Tensor, k: int) -> Tensor:
+        return self.final_norm(x) if k == self.spec.layers else x
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer over ``[..., D]`` tokens, packed or padded."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, dim // heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.attention = Attention()
+        self.out = nn.Linear(dim, dim)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
+        x = x + self._attend(self.attention_norm(x), cos, sin, layout)
+        return x + self.fc2(F.gelu(self.fc1(self.mlp_norm(x))))
+
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [..., H, Dh]
+        attended = self.attention(
+            rotate(q, cos, sin), rotate(k, cos, sin), v, layout
+        )  # [..., H, Dh]
+        return self.out(attended.flatten(-2))
+
+
+class RotaryEmbedding(ExactBuffers):
+    """Angles of rotary position embedding (Su et al. 2021), in FP32 whatever the model's dtype.
+
+    The checkpoints' frequencies were rounded in training: they are part of the weights, and
+    neither computing them anew nor rounding them once more gives the trained model.
+    """
+
+    inv_freq: Tensor
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("inv_freq", exact_inv_freq(head_dim))
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[T, 1, Dh / 2]`` (FP32) of ``positions`` ``[T]``."""
+        angles = torch.outer(positions.float(), self.inv_freq)[:, None, :]
+        return angles.cos(), angles.sin()
+
+
+def exact_inv_freq(head_dim: int) -> Tensor:
+    """The frequencies by their formula, ``10000^(-2i / head_dim)``: ``[head_dim / 2]``."""
+    return 1.0 / (10000 ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the two halves of every head ``[..., T, H, Dh]`` (NeoX style) in FP32.
+
+    What ``x.dtype`` cannot hold is NaN.
+    """
+    a, b = x.float().chunk(2, dim=-1)
+    rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return nan_beyond(rotated, x.dtype).to(x.dtype)

@@ -1,0 +1,1 @@
+"""The device and the process: memory, deadlines, traces."""

@@ -1,0 +1,1 @@
+"""Celery and kombu as a worker uses them."""
