@@ -194,14 +194,14 @@ def measure_ledger(
     keeper = Keeper(store, ledger, feeder, only=manifest.job)
     held = [(manifest.batch(index), f"owner/{index}") for index in range(THREADS)]
     for index in range(WATCHED_WORKERS):
-        ledger.announce(WORKER.model_copy(update={"name": f"{WORKER.name}{index}"}))
+        ledger.workers.announce(WORKER.model_copy(update={"name": f"{WORKER.name}{index}"}))
     for batch, owner in held:
-        ledger.claim(batch, owner=owner, weights=WORKER.weights or "")
+        ledger.leases.claim(batch, owner=owner, weights=WORKER.weights or "")
     meter = Meter(redis)
     for _ in range(TIMES):
-        ledger.announce(WORKER)
+        ledger.workers.announce(WORKER)
         for batch, owner in held:
-            ledger.renew(batch, owner=owner)
+            ledger.leases.renew(batch, owner=owner)
     heartbeat, meter = meter.load(TIMES), Meter(redis)
     for number in range(TIMES):
         look(ledger, manifest.job, Speed(), lambda *_: None)
@@ -210,7 +210,7 @@ def measure_ledger(
             keeper.step()
     watch = meter.load(TIMES)
     for batch, owner in held:
-        ledger.release(batch, owner=owner)
+        ledger.leases.release(batch, owner=owner)
     return {"heartbeat": heartbeat, "watch": watch}
 
 

@@ -26,12 +26,14 @@ from redis import Redis
 from benchmarks.redisload import Load, Meter, machine
 from benchmarks.stores import OneRecordStore
 from common.job.manifest import Manifest
-from common.ledger.ledger import Ledger, job_key
+from common.ledger.keys import job_key
+from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.local.embedded_redis import redis_server
 from common.local.processes import end_of_log, end_with_parent
 from common.model_specs import ModelSource
 from common.wire.celery_app import make_celery
+from common.wire.queues import Queues
 from common.wire.redis_client import connect
 from common.wire.signing import MessageKeys
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
@@ -210,7 +212,7 @@ def measure(batches: int, workers: int, seconds: float) -> Figures:
         print(machine(redis), flush=True)
         manifest = manifest_of([1] * batches, model=MODEL.text)
         ledger, empty = Ledger(redis), redis.info("memory")["used_memory"]
-        ledger.create(manifest, job_queue(manifest))
+        ledger.jobs.create(manifest, job_queue(manifest))
         notes = spawn.Array("d", 2)
         keeper = spawn.Process(target=run_keeper, args=(url, batches, folder / "store", notes))
         logs = [folder / f"worker-{number}.log" for number in range(workers)]
@@ -261,7 +263,7 @@ def watch(
         look = Look(
             at=time.monotonic(),
             done=int(redis.hget(job_key(manifest.job), "batches_done") or 0),
-            queued=ledger.queued(job_queue(manifest)),
+            queued=Queues(ledger.redis).length(job_queue(manifest)),
             workers_cpu=sum(map(cpu_seconds, fleet)),
             keeper_cpu=cpu_seconds(keeper),
         )

@@ -3,11 +3,16 @@
 import logging
 import time
 from enum import StrEnum
+from typing import cast
 
 from pydantic import Field, NonNegativeInt
+from redis import Redis
 
+from common.ledger.fields import EVENTS_KEPT
+from common.ledger.keys import job_key
 from common.rungs import Rung
 from common.wire.messages import Document
+from common.wire.redis_client import append_capped
 
 
 class EventKind(StrEnum):
@@ -35,3 +40,23 @@ class Event(Document):
 def log_event(log: logging.Logger, event: Event) -> None:
     """Write an event to the log: a line of JSON, for people and for programs."""
     log.warning("%s", event.model_dump_json(exclude_none=True))
+
+
+class Events:
+    """The events of all jobs."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    def add(self, event: Event) -> None:
+        """Keep an event with its job."""
+        append_capped(self.redis, f"{job_key(event.job or '')}:events", event, EVENTS_KEPT)
+
+    def latest(self, job: str, count: int = EVENTS_KEPT) -> list[Event]:
+        """A job's latest events, newest first."""
+        texts = self.redis.lrange(f"{job_key(job)}:events", 0, count - 1)
+        return [Event.model_validate_json(text) for text in cast(list[str], texts)]
+
+    def count(self, job: str) -> int:
+        """A job's events that are kept."""
+        return int(self.redis.llen(f"{job_key(job)}:events"))

@@ -1,10 +1,14 @@
 """Messages that no worker could read."""
 
 import time
+from typing import cast
 
 from pydantic import Field
+from redis import Redis
 
 from common.wire.messages import Document
+from common.wire.queues import KEY_PREFIX
+from common.wire.redis_client import append_capped
 
 
 class DeadLetter(Document):
@@ -15,3 +19,31 @@ class DeadLetter(Document):
     worker: str
     reason: str
     message: str  # its beginning, as text
+
+
+DEAD_LETTERS = f"{KEY_PREFIX}dead"
+
+#: Dead letters that are kept; older ones are in the logs.
+LETTERS_KEPT = 1000
+
+
+class DeadLetters:
+    """The messages that no worker could read."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    def add(self, letter: DeadLetter) -> None:
+        """Keep a message that no worker can read, for people to look at."""
+        append_capped(self.redis, DEAD_LETTERS, letter, LETTERS_KEPT)
+
+    def latest(self, count: int = LETTERS_KEPT) -> list[DeadLetter]:
+        """The latest dead letters, newest first."""
+        texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
+        return [DeadLetter.model_validate_json(text) for text in texts]
+
+    def count(self) -> int:
+        return int(self.redis.llen(DEAD_LETTERS))
+
+    def clear(self) -> None:
+        self.redis.delete(DEAD_LETTERS)

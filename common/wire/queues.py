@@ -1,6 +1,11 @@
 """The names of the queues, and what waits in them."""
 
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import cast
+
 from kombu import Queue
+from redis import Redis
 
 from common.model_specs import ModelSource
 from common.rungs import Rung
@@ -30,3 +35,38 @@ def queue_of_batch(batch: Batch) -> str:
 def queue_of(name: str) -> Queue:
     """The queue as Celery wants it described, the same to publish and to consume."""
     return Queue(name, routing_key=name)
+
+
+#: Messages of a queue that are read in one round trip.
+LOOKED_AT_TOGETHER = 500
+
+
+class Queues:
+    """What waits in the fleet's queues."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        script = files("common.wire") / "move_to_front.lua"
+        self._move_to_front = redis.register_script(script.read_text())
+
+    def length(self, queue: str) -> int:
+        """Messages in a queue that no worker has taken."""
+        return int(self.redis.llen(f"{KEY_PREFIX}{queue}"))
+
+    def messages(self, queue: str) -> Iterator[bytes]:
+        """The messages in a queue, oldest first; some may be missed while others are taken."""
+        key, place = f"{KEY_PREFIX}{queue}", -1
+        while items := self._raw("LRANGE", key, place - LOOKED_AT_TOGETHER + 1, place):
+            yield from reversed(items)
+            place -= LOOKED_AT_TOGETHER
+
+    def in_flight(self) -> list[bytes]:
+        """What workers have taken from queues and not acknowledged, in Celery's form."""
+        return self._raw("HVALS", f"{KEY_PREFIX}unacked")
+
+    def _raw(self, *command: str | int) -> list[bytes]:
+        return cast(list[bytes], self.redis.execute_command(*command, NEVER_DECODE=True))
+
+    def move_to_front(self, queue: str, count: int) -> None:
+        """Have the messages that were sent last be taken next."""
+        self._move_to_front(keys=[f"{KEY_PREFIX}{queue}"], args=[count])

@@ -10,6 +10,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from common.errors import UserError
+from common.wire.messages import Document
 
 #: Of a client that has answered once: it looks for about half a minute, as long as a claim lasts,
 #: for a Redis that refuses connections, and again where one became a replica and another took its
@@ -68,3 +69,18 @@ def without_password(url: str) -> str:
     """The URL for people's eyes. A password may have any sign in it, well-formed URL or not."""
     hidden = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url)
     return re.sub(r"(password=)[^&]*", r"\1***", hidden)
+
+
+def eviction_policy(redis: Redis) -> str | None:
+    """The policy by which this Redis throws keys away when it is full; None if it does not."""
+    memory = redis.info("memory")
+    policy = str(memory.get("maxmemory_policy", "noeviction"))
+    return policy if memory.get("maxmemory") and policy != "noeviction" else None
+
+
+def append_capped(redis: Redis, key: str, document: Document, kept: int) -> None:
+    """Put a document first in a list, and drop what is beyond the first ``kept``."""
+    with redis.pipeline(transaction=True) as together:
+        together.lpush(key, document.model_dump_json(exclude_none=True))
+        together.ltrim(key, 0, kept - 1)
+        together.execute()

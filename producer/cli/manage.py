@@ -17,11 +17,14 @@ from redis.exceptions import RedisError
 from common.errors import UserError
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import log_event
-from common.ledger.ledger import Ledger, OnInstability
+from common.ledger.fields import OnInstability
+from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
 from common.settings import Settings
 from common.store import Store, StoreError, open_store
-from common.wire.redis_client import connect
+from common.wire.dead_letters import DeadLetters
+from common.wire.queues import Queues
+from common.wire.redis_client import connect, eviction_policy
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
 from producer.scheduling.metrics import serve_metrics
 from producer.scheduling.opening import open_job
@@ -65,22 +68,22 @@ def status(job: str | None = None, /, *, broker: Broker = None) -> None:
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
     out = output_console()
     if job is None:
-        print_workers(out, ledger.workers())
-        print_jobs(out, filter(None, map(ledger.progress, ledger.jobs())))
-        if count := ledger.count_dead_letters():
-            print_dead_letters(out, ledger.dead_letters(DEAD_LETTERS_SHOWN), count)
+        print_workers(out, ledger.workers.all())
+        print_jobs(out, filter(None, map(ledger.jobs.progress, ledger.jobs.names())))
+        if count := DeadLetters(ledger.redis).count():
+            print_dead_letters(out, DeadLetters(ledger.redis).latest(DEAD_LETTERS_SHOWN), count)
         return
     progress = known_progress(ledger, job)
-    queued = {rung: ledger.queued(queue) for rung, queue in progress.queues.items()}
-    print_job(out, progress, queued, ledger.results(job))
-    if count := ledger.count_events(job):
-        print_events(out, ledger.events(job, EVENTS_SHOWN), count)
+    queued = {rung: Queues(ledger.redis).length(queue) for rung, queue in progress.queues.items()}
+    print_job(out, progress, queued, ledger.results.all(job))
+    if count := ledger.events.count(job):
+        print_events(out, ledger.events.latest(job, EVENTS_SHOWN), count)
 
 
 def jobs(*, broker: Broker = None) -> None:
     """List the jobs that Redis knows, newest first."""
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
-    print_jobs(output_console(), filter(None, map(ledger.progress, ledger.jobs())))
+    print_jobs(output_console(), filter(None, map(ledger.jobs.progress, ledger.jobs.names())))
 
 
 def dead_letters(
@@ -97,9 +100,9 @@ def dead_letters(
     """
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
     if clear:
-        ledger.clear_dead_letters()
+        DeadLetters(ledger.redis).clear()
         return
-    for letter in ledger.dead_letters():
+    for letter in DeadLetters(ledger.redis).latest():
         print_line(letter.model_dump_json())
 
 
@@ -110,7 +113,7 @@ def cancel(job: str, /, *, broker: Broker = None) -> None:
     """
     ledger = Ledger(connect(Settings.read(broker=broker).broker_url))
     known_progress(ledger, job)
-    if ledger.cancel(job) is JobState.FINISHED:
+    if ledger.jobs.cancel(job) is JobState.FINISHED:
         raise UserError(f"Job {job} is finished: there is nothing to cancel.")
     say(f"Job {job} is cancelled. To go on with it, submit the same input again.")
 
@@ -196,12 +199,12 @@ def retry(
     ledger = Ledger(connect(settings.broker_url))
     manifest = known_manifest(where, job)
     feeder = publisher_of(settings, ledger)
-    progress = ledger.progress(job)
+    progress = ledger.jobs.progress(job)
     if progress is not None and progress.state in (JobState.CANCELLED, JobState.STOPPED):
         raise UserError(
             f"Job {job} is {progress.state}. To go on with it, submit the same input again."
         )
-    policy: OnInstability = "fail" if ledger.stops_at_instability(job) else "retry"
+    policy: OnInstability = "fail" if ledger.jobs.stops_at_instability(job) else "retry"
     left = open_job(where, ledger, feeder, manifest, policy)
     if quarantined:
         left += retry_quarantined(where, ledger, feeder, manifest)
@@ -255,7 +258,7 @@ def keeper(
 
 def warn_of_eviction(ledger: Ledger) -> None:
     with suppress(RedisError):  # it may not say
-        if policy := ledger.may_forget():
+        if policy := eviction_policy(ledger.redis):
             log.warning(
                 "This Redis throws keys away when it is full (maxmemory-policy %s), claims and "
                 "results too: set it to noeviction.",
@@ -274,7 +277,7 @@ def keep_on(keeper: Keeper) -> NoReturn:
 
 
 def known_progress(ledger: Ledger, job: str) -> Progress:
-    progress = ledger.progress(job)
+    progress = ledger.jobs.progress(job)
     if progress is None:
         raise UserError(f"Redis knows no job {job!r}; producer jobs lists those it knows.")
     return progress

@@ -17,7 +17,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from common import __version__
 from common.errors import UserError
 from common.job.output_form import Include, OutputForm, ResidueDtype
-from common.ledger.ledger import Ledger, OnInstability
+from common.ledger.fields import OnInstability
+from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.model_specs import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
@@ -198,7 +199,7 @@ def submit_to_fleet(
     ledger = Ledger(connect(settings.broker_url))
     feeder = publisher_of(settings, ledger)
     queue = queue_name(request.model, request.rung, request.rung, request.priority)
-    workers = ledger.workers()
+    workers = ledger.workers.all()
     serving = [worker for worker in workers if queue in worker.queues]
     hardware = Hardware.of_fleet(serving)
     manifest = submit_job(request, store, ledger, feeder, hardware=hardware, tokens=tokens)
@@ -220,7 +221,7 @@ def submit_to_fleet(
 
 
 def warn_of_other_weights(ledger: Ledger, job: str, serving: list[WorkerInfo]) -> None:
-    progress = ledger.progress(job)
+    progress = ledger.jobs.progress(job)
     if progress is not None and have_other_weights(progress, serving):
         say(
             f"Mind: this job was begun with weights {progress.weights}, and its workers have "

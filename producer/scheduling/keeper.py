@@ -16,13 +16,14 @@ from common.errors import UserError
 from common.job.layout import closed_key, job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event, EventKind
-from common.ledger.ledger import KEEPING_SECONDS, RENEW_SECONDS, Ledger
+from common.ledger.fields import KEEPING_SECONDS, RENEW_SECONDS
+from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
 from common.model_specs import ModelSource
 from common.store import ObjectNotFoundError, Store, StoreError
 from common.wire.celery_app import publish
 from common.wire.messages import Batch, Document
-from common.wire.queues import queue_of_batch
+from common.wire.queues import Queues, queue_of_batch
 from producer.scheduling.lost_messages import LostMessages
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
@@ -101,7 +102,7 @@ class Keeper:
         if not self._hold():
             return
         self._find_jobs()
-        states = self.ledger.states()
+        states = self.ledger.jobs.states()
         jobs = self._open_jobs(states)
         if now - self._last_step > RENEW_SECONDS:
             # Redis was away, or nobody looked: workers that are alive renew their claims first.
@@ -122,13 +123,13 @@ class Keeper:
 
     def stop(self) -> None:
         """Let another keeper act at once."""
-        self.ledger.release_keeping(self.store.url, self.name)
+        self.ledger.locks.release_keeping(self.store.url, self.name)
 
     def _hold(self) -> bool:
         """Whether it is this keeper that acts."""
         if not self.acting or time.monotonic() >= self._next_hold:
             self._next_hold = time.monotonic() + KEEPING_SECONDS / 3
-            self.acting = self.ledger.hold_keeping(
+            self.acting = self.ledger.locks.hold_keeping(
                 self.store.url, self.name, steps_back=self.only is not None
             )
         return self.acting
@@ -137,13 +138,13 @@ class Keeper:
 
     def _find_jobs(self) -> None:
         """Go on with jobs in the store that Redis knows nothing of: it is new, or was emptied."""
-        if self.only is None and self.ledger.is_new_to(self.store.url):
+        if self.only is None and self.ledger.stores.is_new(self.store.url):
             for job in self.store.folders():
                 self._find(job)
-            self.ledger.set_known(self.store.url)
+            self.ledger.stores.add(self.store.url)
 
     def _find(self, job: str) -> None:
-        if self.ledger.progress(job) is not None or self._read_closed(job) is not None:
+        if self.ledger.jobs.progress(job) is not None or self._read_closed(job) is not None:
             return
         manifest = self._manifest(job)
         if manifest is not None:
@@ -154,7 +155,7 @@ class Keeper:
         """Count some of what the store has of jobs that Redis had forgotten."""
         end = time.monotonic() + STEP_SECONDS
         for manifest in manifests:
-            while self.ledger.has_stored(manifest.job) and time.monotonic() < end:
+            while self.ledger.batches.has_stored(manifest.job) and time.monotonic() < end:
                 retries = restore_some(self.store, self.ledger, manifest)
                 publish(self.feeder.app, ModelSource.parse(manifest.model), retries)
 
@@ -188,10 +189,10 @@ class Keeper:
     # --- what was lost ------------------------------------------------------------------------
 
     def _take_back_leases(self, manifest: Manifest) -> None:
-        expired = self.ledger.expire_leases(manifest.job)
+        expired = self.ledger.leases.expire(manifest.job)
         if not expired:
             return
-        retries = self.ledger.retries(manifest)
+        retries = self.ledger.batches.retries(manifest)
         for index, rung, owner in expired:
             batch = manifest.batch(index) if rung is manifest.rung else retries.get((index, rung))
             if batch is not None:
@@ -210,11 +211,11 @@ class Keeper:
             worker=worker,
             detail=f"{detail}: queued again",
         )
-        self.ledger.note(event)
+        self.ledger.events.add(event)
         self.on_event(event)
         # It has waited once; behind a queue of hours it would wait again.
         sent = publish(self.feeder.app, ModelSource.parse(batch.model), [batch])
-        self.ledger.to_front(queue_of_batch(batch), sent)
+        Queues(self.ledger.redis).move_to_front(queue_of_batch(batch), sent)
 
     # --- what is over -------------------------------------------------------------------------
 
@@ -241,7 +242,7 @@ class Keeper:
 
     def _delete_old(self, before: datetime) -> None:
         """Delete the jobs that were over by then, from the store and from Redis."""
-        states = self.ledger.states()
+        states = self.ledger.jobs.states()
         for job in self.store.folders():
             closed = self._read_closed(job)
             if closed is None or closed.time >= before:
@@ -250,7 +251,7 @@ class Keeper:
             if not ours or states[job][0] in OVER:
                 log.warning("Job %s is %s since %s: deleted.", job, closed.state, closed.time)
                 if ours:
-                    self.ledger.forget(job)
+                    self.ledger.jobs.forget(job)
                 self.store.delete(job_prefix(job))
 
 

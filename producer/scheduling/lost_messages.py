@@ -13,7 +13,7 @@ from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
 from common.rungs import Rung
 from common.wire.messages import Batch
-from common.wire.queues import queue_of_batch
+from common.wire.queues import Queues, queue_of_batch
 
 #: Seconds between looks, or so many times what the last one took: a queue may be long.
 LOOK_SECONDS, LOOK_SHARE = 5.0, 20
@@ -49,13 +49,15 @@ class LostMessages:
         return lost
 
     def _outstanding(self, manifest: Manifest) -> Iterable[Batch]:
-        progress = self.ledger.progress(manifest.job)
-        return self.ledger.outstanding(manifest, progress.published) if progress else ()
+        progress = self.ledger.jobs.progress(manifest.job)
+        return self.ledger.batches.outstanding(manifest, progress.published) if progress else ()
 
     def _lost(self, outstanding: Mapping[Place, Batch]) -> list[Batch]:
         queues = {queue_of_batch(batch) for batch in outstanding.values()}
-        queued = {place_of(item) for queue in queues for item in self.ledger.messages(queue)}
-        in_flight = {place_of(item) for item in self.ledger.messages_in_flight()}
+        queued = {
+            place_of(item) for queue in queues for item in Queues(self.ledger.redis).messages(queue)
+        }
+        in_flight = {place_of(item) for item in Queues(self.ledger.redis).in_flight()}
         lost, missing = [], {}
         for place, batch in outstanding.items():
             if place in queued:

@@ -13,6 +13,8 @@ from common.errors import UserError
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
 from common.ledger.speed import Speed
+from common.wire.dead_letters import DeadLetters
+from common.wire.queues import Queues
 from producer.scheduling.keeper import Keeper
 
 #: Of a job: what they are called, what they mean, and where they are in its progress.
@@ -57,11 +59,11 @@ class FleetCollector(Collector):
         yield gauge("redis_up", "Whether Redis answers", up)
 
     def _fleet(self) -> list[GaugeMetricFamily]:
-        states = self.ledger.states()
-        jobs = [p for job in states if (p := self.ledger.progress(job)) is not None]
+        states = self.ledger.jobs.states()
+        jobs = [p for job in states if (p := self.ledger.jobs.progress(job)) is not None]
         running = [job for job in jobs if job.state is JobState.OPEN]
         queues = sorted({queue for job in running for queue in job.queues.values()})
-        workers = self.ledger.workers()
+        workers = self.ledger.workers.all()
         counts = [(state, sum(job.state is state for job in jobs)) for state in JobState]
         models = sorted({worker.model for worker in workers})
         return [
@@ -70,7 +72,7 @@ class FleetCollector(Collector):
                 "queue_messages",
                 "Messages that wait in a queue of an open job",
                 "queue",
-                [(queue, self.ledger.queued(queue)) for queue in queues],
+                [(queue, Queues(self.ledger.redis).length(queue)) for queue in queues],
             ),
             labelled(
                 "workers",
@@ -81,7 +83,7 @@ class FleetCollector(Collector):
             gauge(
                 "dead_letters",
                 "Messages that no worker could read",
-                self.ledger.count_dead_letters(),
+                DeadLetters(self.ledger.redis).count(),
             ),
             gauge("leases", "Batches that workers have", sum(job.leased for job in running)),
             *self._jobs(running),

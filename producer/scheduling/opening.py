@@ -5,7 +5,8 @@ import numpy as np
 from common.job.layout import closed_key
 from common.job.manifest import Manifest
 from common.job.shards import shards_of
-from common.ledger.ledger import Ledger, OnInstability
+from common.ledger.fields import OnInstability
+from common.ledger.ledger import Ledger
 from common.model_specs import ModelSource
 from common.rungs import ladder
 from common.store import Store
@@ -46,29 +47,31 @@ def open_job(
     Returns:
         Batches that are neither done nor under way, at whatever rung.
     """
-    for result in ledger.results(manifest.job):
+    for result in ledger.results.all(manifest.job):
         if result.status is Status.FAILED:
-            ledger.reopen(result)
+            ledger.results.reopen(result)
     # In this order: a worker that is at it writes a shard before the ledger counts it.
     counted = {
         (index, rung)
         for rung in ladder(manifest.rung)
-        for index in np.flatnonzero(ledger.done(manifest, rung)).tolist()
+        for index in np.flatnonzero(ledger.batches.done(manifest, rung)).tolist()
     }
     shards = shards_of(store, manifest)
     if counted - {(index, rung) for index, found in shards.items() for rung, _ in found}:
-        ledger.forget(manifest.job)
+        ledger.jobs.forget(manifest.job)
     stored = np.zeros(manifest.batches, bool)
     stored[list(shards)] = True
-    ledger.create(manifest, job_queue(manifest), stored)
+    ledger.jobs.create(manifest, job_queue(manifest), stored)
     store.delete(closed_key(manifest.job))
-    ledger.resume(manifest.job, on_instability)
-    leased = ledger.leased(manifest.job)
-    retries = [b for b in ledger.retries(manifest).values() if (b.index, b.rung) not in leased]
+    ledger.jobs.resume(manifest.job, on_instability)
+    leased = ledger.leases.held(manifest.job)
+    retries = [
+        b for b in ledger.batches.retries(manifest).values() if (b.index, b.rung) not in leased
+    ]
     feeder.feed({manifest.job: manifest})
     if count_stored:
         retries += restore(store, ledger, manifest)
     publish(feeder.app, model_of(manifest), retries)
-    settled = ledger.done(manifest, manifest.rung) | ledger.stored(manifest)
+    settled = ledger.batches.done(manifest, manifest.rung) | ledger.batches.stored(manifest)
     running = sum(rung is manifest.rung and not settled[index] for index, rung in leased)
     return manifest.batches - int(settled.sum()) - running + len(retries)

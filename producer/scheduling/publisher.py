@@ -13,6 +13,7 @@ from common.model_specs import ModelSource
 from common.settings import Settings
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch
+from common.wire.queues import Queues
 
 #: So many of a job's first batches go before all that waits: a small job is not to wait for a
 #: large one.
@@ -83,10 +84,10 @@ class Publisher:
         Returns:
             Batches published.
         """
-        found = {job: self.ledger.progress(job) for job in self.open_jobs()}
+        found = {job: self.ledger.jobs.progress(job) for job in self.open_jobs()}
         jobs = {job: progress for job, progress in found.items() if progress is not None}
         queues = {queue for progress in jobs.values() for queue in progress.queues.values()}
-        queued = {queue: self.ledger.queued(queue) for queue in queues}
+        queued = {queue: Queues(self.ledger.redis).length(queue) for queue in queues}
         demands = {job: demand_of(progress) for job, progress in jobs.items()}
         count = 0
         for job, portion in portions(demands, sum(queued.values()), self.mark).items():
@@ -95,28 +96,34 @@ class Publisher:
         return count
 
     def open_jobs(self) -> list[str]:
-        return [job for job, (state, _) in self.ledger.states().items() if state is JobState.OPEN]
+        return [
+            job for job, (state, _) in self.ledger.jobs.states().items() if state is JobState.OPEN
+        ]
 
     def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
         end, batches = self._next(manifest, progress.published, portion)
         model = ModelSource.parse(manifest.model)
         # No more than once, or a large job that is short of batches would pass the others for ever.
         head = max(0, HEAD_START - progress.published)
-        if head and self.ledger.queued(progress.queue):
-            self.ledger.to_front(progress.queue, publish(self.app, model, batches[:head]))
+        if head and Queues(self.ledger.redis).length(progress.queue):
+            Queues(self.ledger.redis).move_to_front(
+                progress.queue, publish(self.app, model, batches[:head])
+            )
             publish(self.app, model, batches[head:])
         else:
             publish(self.app, model, batches)
         # In this order: what is published twice is no harm, what is not published would be.
-        self.ledger.advance(manifest, end)
+        self.ledger.jobs.advance(manifest, end)
         return len(batches)
 
     def _next(self, manifest: Manifest, start: int, portion: int) -> tuple[int, list[Batch]]:
         """Up to ``portion`` batches from ``start`` that are neither done nor under way, and the
         cursor after them.
         """
-        settled = self.ledger.done(manifest, manifest.rung) | self.ledger.stored(manifest)
-        for index, rung in self.ledger.leased(manifest.job):
+        settled = self.ledger.batches.done(manifest, manifest.rung) | self.ledger.batches.stored(
+            manifest
+        )
+        for index, rung in self.ledger.leases.held(manifest.job):
             settled[index] |= rung is manifest.rung
         left = np.flatnonzero(~settled[start:])[: portion + 1] + start
         end = manifest.batches if len(left) <= portion else int(left[portion])

@@ -26,7 +26,7 @@ TOGETHER, AT_ONCE = 128, 16
 def restore(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch]:
     """Count all that the store has of a job and its ledger does not. See ``restore_some``."""
     retries = []
-    while ledger.has_stored(manifest.job):
+    while ledger.batches.has_stored(manifest.job):
         retries += restore_some(store, ledger, manifest)
     return retries
 
@@ -41,7 +41,7 @@ def restore_some(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch
     Returns:
         What is to be done at higher rungs.
     """
-    indices = np.flatnonzero(ledger.stored(manifest))[:TOGETHER].tolist()
+    indices = np.flatnonzero(ledger.batches.stored(manifest))[:TOGETHER].tolist()
 
     def read(index: int) -> list[tuple[BatchResult, str]]:
         return results_of_batch(store, manifest, index)
@@ -49,9 +49,9 @@ def restore_some(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch
     found = list(bounded_map(read, indices, max(AT_ONCE, store.parallel_reads)))
     results = list(chain.from_iterable(found))
     if results:
-        ledger.pin_weights(manifest.job, results[0][1])
-        ledger.complete_all(result for result, _ in results)
-    ledger.set_counted(manifest.job, indices)
+        ledger.jobs.pin_weights(manifest.job, results[0][1])
+        ledger.results.complete_all(result for result, _ in results)
+    ledger.batches.set_counted(manifest.job, indices)
     last = [batch[-1][0] for batch in found if batch]
     return [retry_of(manifest.batch(result.index), result) for result in last if result.next]
 

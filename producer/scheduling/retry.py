@@ -38,14 +38,14 @@ def retry_quarantined(store: Store, ledger: Ledger, feeder: Publisher, manifest:
         Batches that were published for it.
     """
     batches: dict[int, Batch] = {}
-    leased = {index for index, _ in ledger.leased(manifest.job)}
+    leased = {index for index, _ in ledger.leases.held(manifest.job)}
     for index in quarantined_batches(store, manifest):
         results = [result for result, _ in results_of_batch(store, manifest, index)]
         if index in leased or (results and results[-1].next is not None):
             continue
         _take_back(store, ledger, manifest, index, results)
         batches[index] = manifest.batch(index)
-    retries = ledger.retries(manifest).values()
+    retries = ledger.batches.retries(manifest).values()
     batches |= {retry.index: retry for retry in retries if retry.index in batches}
     return publish(feeder.app, model_of(manifest), batches.values())
 
@@ -59,9 +59,9 @@ def _take_back(
 ) -> None:
     """Count a batch as if no row of it had been given up."""
     for result in reversed(results):
-        ledger.reopen(result)
+        ledger.results.reopen(result)
     store.delete(quarantine_key(manifest.job, index))
     last = results[-1] if results else None
     if last is not None and (last.precision is None or NEXT_RUNG[last.precision] is None):
         store.delete(shard_key(manifest.job, index, last.rung))
-    ledger.complete_all(result for result, _ in results_of_batch(store, manifest, index))
+    ledger.results.complete_all(result for result, _ in results_of_batch(store, manifest, index))

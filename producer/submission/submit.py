@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from common.alphabet import ALPHABETS
 from common.job.manifest import Manifest, find_job
-from common.ledger.ledger import STAGING_SECONDS, Ledger
+from common.ledger.fields import STAGING_SECONDS
+from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
@@ -97,7 +98,7 @@ def submit(
 
 
 def warn_of_retries(ledger: Ledger, job: str, request: Request) -> None:
-    progress = ledger.progress(job)
+    progress = ledger.jobs.progress(job)
     if request.on_instability == "fail" and progress is not None and progress.finished:
         unstable = progress.count(f"unstable_at_{request.rung}")
         if unstable:
@@ -141,7 +142,7 @@ def stage_alone(
     def hold() -> None:
         nonlocal held
         held = time.monotonic()
-        if not ledger.hold_staging(job, owner):
+        if not ledger.locks.hold_staging(job, owner):
             raise StagedElsewhereError(
                 f"Job {job} is being submitted by another producer at this moment. Wait for it: "
                 f"producer watch {job}"
@@ -172,7 +173,7 @@ def stage_alone(
                 still_ours=hold,
             )
         finally:
-            ledger.release_staging(job, owner)
+            ledger.locks.release_staging(job, owner)
 
 
 def report_input(manifest: Manifest) -> None:

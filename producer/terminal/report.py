@@ -39,7 +39,7 @@ def check_output(output: Path) -> None:
 
 def report_failures(ledger: Ledger, manifest: Manifest) -> None:
     """Say which batches of a finished job failed; exit with code 1 if any did."""
-    results = ledger.results(manifest.job)
+    results = ledger.results.all(manifest.job)
     failed = [result for result in results if result.status is Status.FAILED]
     for line in problems(failed):
         say(line)
@@ -53,7 +53,7 @@ def report_failures(ledger: Ledger, manifest: Manifest) -> None:
 
 def report_quarantined(ledger: Ledger, manifest: Manifest) -> None:
     """Say which rows no rung could embed, as the ledger knows them."""
-    results = [result for result in ledger.results(manifest.job) if result.quarantined]
+    results = [result for result in ledger.results.all(manifest.job) if result.quarantined]
     for line in problems(results):
         say(line)
 

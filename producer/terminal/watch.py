@@ -72,7 +72,7 @@ def wait(
 
 def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress | None:
     """Show a job's progress once; None if Redis does not know it."""
-    progress = ledger.progress(job)
+    progress = ledger.jobs.progress(job)
     if progress is None:
         show("Redis no longer knows this job: looking for it in the store", None)
         return None
@@ -81,7 +81,7 @@ def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress 
     if progress.state is JobState.STOPPED:
         raise UserError(stopped(ledger, job))
     tokens_per_second = speed.update(time.monotonic(), progress.count("tokens_done"))
-    workers = [worker for worker in ledger.workers() if progress.queue in worker.queues]
+    workers = [worker for worker in ledger.workers.all() if progress.queue in worker.queues]
     show(describe(progress, tokens_per_second, workers), progress)
     return progress
 
@@ -95,7 +95,7 @@ def unknown(job: str) -> str:
 
 def stopped(ledger: Ledger, job: str) -> str:
     """Why a job ended before its end."""
-    errors = "\n".join(problems(ledger.results(job)))
+    errors = "\n".join(problems(ledger.results.all(job)))
     return (
         f"Job {job} stopped, as --on-instability fail asks for:\n{errors}\n"
         "Submit the same input with --on-instability retry, and they run again in higher precision."

@@ -48,7 +48,7 @@ def keeper(fleet: Fleet) -> Iterator[None]:
 
 
 def progress_of(fleet: Fleet, job: str) -> Progress:
-    progress = fleet.ledger.progress(job)
+    progress = fleet.ledger.jobs.progress(job)
     assert progress is not None
     return progress
 
@@ -81,7 +81,7 @@ def assert_nothing_was_lost(
     assert progress.rows_done == progress.records == len(reference["rows"])
     assert progress.count("tokens_done") == progress.tokens
     assert progress.leased == 0
-    assert fleet.ledger.results(job) == []
+    assert fleet.ledger.results.all(job) == []
     assert_same_rows(fetched(fleet, job), reference)
 
 

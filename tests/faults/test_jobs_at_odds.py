@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from common.rungs import PRECISION_CODES, Rung
+from common.wire.queues import Queues
 from tests.faults.checks import (
     assert_nothing_was_lost,
     fetched,
@@ -71,7 +72,7 @@ def test_a_cancelled_job_stops_at_the_next_check_and_goes_on_without_loss(
         wait_for_batches(fleet, job)
         assert fleet.producer("cancel", job).returncode == 0
         queue = progress_of(fleet, job).queue
-        wait_until(lambda: not fleet.ledger.queued(queue), 30)
+        wait_until(lambda: not Queues(fleet.ledger.redis).length(queue), 30)
         wait_until(lambda: not progress_of(fleet, job).leased, 15)
         stopped = progress_of(fleet, job).batches_done
         assert stopped < progress_of(fleet, job).batches
@@ -91,7 +92,7 @@ def test_clocks_that_are_five_minutes_off_stall_nothing(fleet, tiny, proteins, r
             }
             log = tmp_path / f"worker{skew}.log"
             workers.append(stack.enter_context(running_worker(tiny, log, environment)))
-        wait_until(lambda: len([w for w in fleet.ledger.workers() if w.weights]) == 2, 60)
+        wait_until(lambda: len([w for w in fleet.ledger.workers.all() if w.weights]) == 2, 60)
         job = submit(fleet, tiny, proteins)
         with keeper(fleet):
             assert_nothing_was_lost(fleet, job, reference, seconds=30)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.ledger.events import EventKind
-from common.wire.dead_letters import DeadLetter
+from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.queues import KEY_PREFIX
 from common.wire.signing import MessageKeys
 from tests.support.jobs import manifest_of
@@ -58,12 +58,12 @@ def test_what_is_none_of_ours_is_buried_and_the_same_worker_goes_on(
     ledger = signed_fleet.ledger
     strange = strange_messages(signed_fleet)
     with signed_fleet.workers(MODEL, tmp_path) as (log,):
-        (worker,) = ledger.workers()  # its process's number is a part of its name
+        (worker,) = ledger.workers.all()  # its process's number is a part of its name
         queue = worker.queues[0]
         for _, message in strange:
             ledger.redis.lpush(f"{KEY_PREFIX}{queue}", message)
-        wait_until(lambda: ledger.count_dead_letters() == len(strange), 30)
-        letters = ledger.dead_letters()[::-1]
+        wait_until(lambda: DeadLetters(ledger.redis).count() == len(strange), 30)
+        letters = DeadLetters(ledger.redis).latest()[::-1]
         for (reason, _), letter in zip(strange, letters, strict=True):
             assert re.search(reason, letter.reason), letter
             assert (letter.queue, letter.worker) == (queue, worker.name)
@@ -74,7 +74,7 @@ def test_what_is_none_of_ours_is_buried_and_the_same_worker_goes_on(
             "submit", examples, "--model", MODEL, "-o", tmp_path / "out.h5"
         )
         assert done.returncode == 0, done.stderr
-        assert ledger.workers() == [worker]
+        assert ledger.workers.all() == [worker]
         assert not ledger.redis.exists(f"{KEY_PREFIX}{queue}", f"{KEY_PREFIX}unacked")
     events = [json.loads(text) for text in re.findall(r"\{\"time\".*\}", log.read_text())]
     buried = [event for event in events if event["event"] == EventKind.DEAD_LETTER]

@@ -56,17 +56,17 @@ def test_a_sequence_that_kills_its_processes_is_given_up_after_five_and_all_othe
         running(fleet, tmp_path / "keeper.log", keeper),
         running(fleet, log, worker, DEADLY=DEADLY),
     ):
-        wait_until(lambda: ledger.progress(job).finished, 2 * START_SECONDS)
+        wait_until(lambda: ledger.jobs.progress(job).finished, 2 * START_SECONDS)
 
     # Several batches are in a process at once: those that died with the deadly one are embedded.
-    progress = ledger.progress(job)
+    progress = ledger.jobs.progress(job)
     assert progress.batches > 4
     assert (progress.rows_done, progress.count("rows_quarantined")) == (24, 1)
     assert progress.count("batches_failed") == 0
     assert progress.batches_done == progress.batches
     kills = log.read_text().count("ended (signal 9)")
     assert 3 < kills <= 5
-    events = [event.event for event in ledger.events(job)]
+    events = [event.event for event in ledger.events.latest(job)]
     assert events.count(EventKind.LEASE_LOST) >= kills
     assert events.count(EventKind.QUARANTINE) == 1
 

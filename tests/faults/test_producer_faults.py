@@ -58,7 +58,7 @@ def test_a_submit_killed_at_any_point_and_run_again_leaves_no_gap_and_nothing_tw
             process.kill()
             process.wait()
     jobs = [submitted_again(fleet, arguments) for arguments in submits]
-    assert len(set(jobs)) == len(jobs) == len(fleet.ledger.jobs())
+    assert len(set(jobs)) == len(jobs) == len(fleet.ledger.jobs.names())
     with fleet.running_workers(tiny, tmp_path):
         for job in jobs:
             with keeper(fleet):

@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from common.wire.queues import Queues
 from tests.faults.checks import (
     assert_nothing_was_lost,
     claimed_by,
@@ -101,8 +102,8 @@ def assert_ends_at_once_with_nothing_claimed(fleet: Fleet, job: str, worker: Wor
     assert not process.is_running()
     left = progress_of(fleet, job)
     assert left.leased == 0
-    assert fleet.ledger.workers() == []
-    assert left.batches_done + fleet.ledger.queued(left.queue) == left.batches
+    assert fleet.ledger.workers.all() == []
+    assert left.batches_done + Queues(fleet.ledger.redis).length(left.queue) == left.batches
 
 
 def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twice(

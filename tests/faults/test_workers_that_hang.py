@@ -15,6 +15,7 @@ import pytest
 from common.job.layout import input_key
 from common.ledger.events import EventKind
 from common.local.processes import start_dependent, stop
+from common.wire.queues import Queues
 from tests.support.processes import START_SECONDS, Fleet, is_ready, wait_until
 from workers.process.supervisor import GRACE_SECONDS
 from workers.runtime.watchdog import EXIT_HUNG
@@ -60,8 +61,8 @@ def test_a_process_that_hangs_in_a_pack_ends_and_the_next_one_finishes_the_job(
     assert re.search(rf"^batch \d+ of {job} for \d+ s, launch for \d+ s:$", said, re.MULTILINE)
     assert "in hang_once" in said  # the stack
     assert f"exit code {EXIT_HUNG}" in said
-    assert EventKind.LEASE_LOST in {event.event for event in fleet.ledger.events(job)}
-    assert fleet.ledger.progress(job).rows_done == 25
+    assert EventKind.LEASE_LOST in {event.event for event in fleet.ledger.events.latest(job)}
+    assert fleet.ledger.jobs.progress(job).rows_done == 25
 
 
 def test_a_process_that_hangs_in_the_store_ends_and_the_job_goes_on_once_the_store_answers(
@@ -80,7 +81,7 @@ def test_a_process_that_hangs_in_the_store_ends_and_the_job_goes_on_once_the_sto
         stored.write_bytes(content)
         watched = fleet.producer("watch", job)
     assert watched.returncode == 0, watched.stderr
-    assert fleet.ledger.progress(job).rows_done == 25
+    assert fleet.ledger.jobs.progress(job).rows_done == 25
 
 
 def test_sigterm_ends_a_process_that_hangs_and_its_batches_go_back(
@@ -90,13 +91,15 @@ def test_sigterm_ends_a_process_that_hangs_and_its_batches_go_back(
     job = fleet.producer("submit", examples, "--model", tiny, MANY).stdout.strip()
     with hanging_worker(fleet, tiny, log) as worker:
         wait_until(hung.exists, START_SECONDS)
-        wait_until(lambda: fleet.ledger.progress(job).leased > 1, 30)  # others wait for the device
+        wait_until(
+            lambda: fleet.ledger.jobs.progress(job).leased > 1, 30
+        )  # others wait for the device
         worker.terminate()
         assert worker.wait(GRACE_SECONDS - 5) == 0  # ended by itself
     assert "told to end 3 s ago" in log.read_text()
-    progress = fleet.ledger.progress(job)
+    progress = fleet.ledger.jobs.progress(job)
     assert progress.leased == 0
-    assert fleet.ledger.queued(progress.queue) == progress.batches
+    assert Queues(fleet.ledger.redis).length(progress.queue) == progress.batches
 
 
 def test_sigterm_ends_a_process_that_hangs_though_redis_is_frozen_too(
@@ -132,7 +135,7 @@ def test_a_process_that_is_frozen_is_killed_and_replaced_and_the_liveness_file_s
 
 def ready_process(fleet: Fleet, other_than: int = 0) -> int | None:
     """The number of a process that has its model."""
-    names = [worker.name for worker in fleet.ledger.workers() if is_ready(worker)]
+    names = [worker.name for worker in fleet.ledger.workers.all() if is_ready(worker)]
     numbers = [int(name.split("@")[0].split("-")[1]) for name in names]
     return next((number for number in numbers if number != other_than), None)
 

@@ -13,7 +13,7 @@ from common.ledger.events import Event, EventKind
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from common.store import open_store
-from common.wire.dead_letters import DeadLetter
+from common.wire.dead_letters import DeadLetter, DeadLetters
 from tests.support.jobs import failed, unstable
 from tests.support.processes import Fleet, clean_environment, run, run_producer, running_fleet
 from tests.support.shards import store_shard
@@ -193,7 +193,7 @@ def test_weights_that_cannot_be_loaded_end_a_local_run_with_the_reason(tmp_path)
 def test_a_worker_that_cannot_serve_says_why_and_ends(fleet, tmp_path, options, message):
     done = run("workers.cli", "start", *options, environment=fleet.environment, cwd=tmp_path)
     assert message in refused(done)
-    assert not fleet.ledger.workers()
+    assert not fleet.ledger.workers.all()
 
 
 def test_a_worker_without_a_broker_says_what_to_start(tmp_path):
@@ -237,10 +237,10 @@ def test_a_form_that_names_nothing_or_something_twice_is_refused(fleet, tmp_path
 
 def test_a_job_that_somebody_else_stages_is_left_to_them(fleet, tiny, examples):
     first = fleet.producer("submit", examples, "--model", tiny).stdout.strip()
-    fleet.ledger.forget(first)
+    fleet.ledger.jobs.forget(first)
     store = Path(fleet.store_url.removeprefix("file://"))
     (store / first / "manifest.json").unlink()
-    fleet.ledger.hold_staging(first, "another producer")
+    fleet.ledger.locks.hold_staging(first, "another producer")
     text = refused(fleet.producer("submit", examples, "--model", tiny))
     assert "is being submitted by another producer" in text
     assert any((store / first / "input").iterdir())
@@ -258,11 +258,11 @@ def troubled(fleet, tmp_path) -> str:
     job = fleet.producer(*submit).stdout.strip()
     store = open_store(fleet.store_url)
     manifest = read_manifest(store, job)
-    fleet.ledger.complete(failed(manifest.batch(0)))
+    fleet.ledger.results.complete(failed(manifest.batch(0)))
     given_up = unstable(manifest.batch(1), 1, precision=Rung.FP32)
     store_shard(store, manifest, 1, rows=[], precision=Rung.FP32)
     add_to_quarantine(store, Quarantine(job=job, batch=1, rows=given_up.quarantined))
-    fleet.ledger.complete(given_up)
+    fleet.ledger.results.complete(given_up)
     return job
 
 
@@ -274,11 +274,11 @@ def test_sequences_without_an_embedding_are_listed_with_the_reason(fleet, troubl
 
 
 def test_what_failed_is_tried_again_and_what_was_given_up_if_it_is_asked_for(fleet, troubled):
-    assert fleet.ledger.progress(troubled).finished
+    assert fleet.ledger.jobs.progress(troubled).finished
     first = fleet.producer("retry", troubled)
     assert first.returncode == 0, first.stderr
     assert f"1 of 2 batches of job {troubled} are to be done." in first.stderr
-    assert fleet.ledger.progress(troubled).state is JobState.OPEN
+    assert fleet.ledger.jobs.progress(troubled).state is JobState.OPEN
     second = fleet.producer("retry", troubled, "--quarantined")
     assert f"2 of 2 batches of job {troubled} are to be done." in second.stderr
     assert fleet.producer("quarantine", troubled).stdout == ""
@@ -287,7 +287,7 @@ def test_what_failed_is_tried_again_and_what_was_given_up_if_it_is_asked_for(fle
 def test_a_job_s_latest_events_are_in_its_status(fleet, troubled):
     for number in range(8):
         event = Event(event=EventKind.RETRY, job=troubled, batch=number, detail=f"said {number}")
-        fleet.ledger.note(event)
+        fleet.ledger.events.add(event)
     shown = fleet.producer("status", troubled).stdout
     assert re.findall(r"said (\d)", shown) == ["7", "6", "5", "4", "3"]
     assert "… and 3 earlier events" in shown
@@ -295,7 +295,7 @@ def test_a_job_s_latest_events_are_in_its_status(fleet, troubled):
 
 def test_dead_letters_are_listed_counted_and_forgotten(fleet):
     for number in range(7):
-        fleet.ledger.bury(
+        DeadLetters(fleet.ledger.redis).add(
             DeadLetter(queue="m.fp16", worker="w", reason=f"no {number}", message="x")
         )
     lines = fleet.producer("dead-letters").stdout.splitlines()

@@ -12,6 +12,7 @@ import numpy as np
 from common.ledger.progress import Progress
 from common.local.embedded_redis import redis_server
 from common.store import S3Store
+from common.wire.queues import Queues
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
 from tests.support.processes import run_producer, wait_until
@@ -76,8 +77,10 @@ def test_a_cancelled_job_is_not_computed_until_it_is_submitted_again(
     watched = fleet.producer("watch", job)
     assert (watched.returncode, "was cancelled" in watched.stderr) == (2, True)
     with fleet.workers(tiny, tmp_path):
-        wait_until(lambda: not fleet.ledger.queued(fleet.ledger.progress(job).queue), 30)
-        assert fleet.ledger.progress(job).batches_done == 0
+        wait_until(
+            lambda: not Queues(fleet.ledger.redis).length(fleet.ledger.jobs.progress(job).queue), 30
+        )
+        assert fleet.ledger.jobs.progress(job).batches_done == 0
         assert fleet.producer(*submit, "-o", tmp_path / "e.h5").returncode == 0
     assert len(load(tmp_path / "e.h5")["rows"]) == 25
     late = fleet.producer("cancel", job)
@@ -132,13 +135,13 @@ def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disp
     """SIGKILL in the middle: the supervisor brings a new process, the lease runs out, one count."""
     with fleet.workers(tiny, tmp_path, count=2):
         job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
-        wait_until(lambda: fleet.ledger.progress(job).leased, 60)
+        wait_until(lambda: fleet.ledger.jobs.progress(job).leased, 60)
         owner = wait_until(lambda: fleet.ledger.redis.hvals(f"virnucpro:job:{job}:owners"), 60)[0]
         os.kill(int(owner.split("@")[0].split("-")[1]), signal.SIGKILL)
         watched = fleet.producer("watch", job)
         assert watched.returncode == 0, watched.stderr
         assert "lost with their workers and retaken" in watched.stderr
-    progress = fleet.ledger.progress(job)
+    progress = fleet.ledger.jobs.progress(job)
     assert progress.batches_done == progress.batches
     assert progress.rows_done == 1162
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
@@ -154,7 +157,7 @@ def test_a_worker_with_other_weights_leaves_a_job_to_those_who_began_it(
     with fleet.workers(path, tmp_path):
         first = fleet.producer("submit", examples, "--model", path, "-o", tmp_path / "e.h5")
     assert first.returncode == 0, first.stderr
-    job = fleet.ledger.jobs()[0]
+    job = fleet.ledger.jobs.names()[0]
     save_fair_esm(random_fair_esm(TINY, seed=1), path)
     fleet.ledger.redis.hset(f"virnucpro:job:{job}", "state", "open")
     fleet.ledger.redis.delete(f"virnucpro:job:{job}:done:fp16")
@@ -163,7 +166,7 @@ def test_a_worker_with_other_weights_leaves_a_job_to_those_who_began_it(
         assert again.returncode == 0, again.stderr
         assert "this job was begun with weights" in again.stderr
         wait_until(lambda: "other weights" in logs[0].read_text(), 30)
-    assert fleet.ledger.progress(job).leased == 0
+    assert fleet.ledger.jobs.progress(job).leased == 0
 
 
 def test_a_layer_the_model_lacks_fails_the_batch_and_says_so(fleet, tiny, examples, tmp_path):
@@ -179,17 +182,20 @@ def test_a_layer_the_model_lacks_fails_the_batch_and_says_so(fleet, tiny, exampl
 def test_a_worker_stopped_by_sigterm_leaves_nothing_claimed(fleet, tiny, disprot, tmp_path):
     with fleet.workers(tiny, tmp_path):
         job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
-        wait_until(lambda: fleet.ledger.progress(job).leased, 60)
-    progress = fleet.ledger.progress(job)
+        wait_until(lambda: fleet.ledger.jobs.progress(job).leased, 60)
+    progress = fleet.ledger.jobs.progress(job)
     assert progress.leased == 0
-    assert not fleet.ledger.workers()
-    assert progress.batches_done + fleet.ledger.queued(progress.queue) == progress.batches
+    assert not fleet.ledger.workers.all()
+    assert (
+        progress.batches_done + Queues(fleet.ledger.redis).length(progress.queue)
+        == progress.batches
+    )
 
 
 def test_a_wiped_redis_is_told_by_the_store_what_was_done(fleet, tiny, examples, tmp_path):
     with fleet.workers(tiny, tmp_path):
         fleet.producer("submit", examples, "--model", tiny, "-o", tmp_path / "one.h5")
-        done_before = fleet.ledger.progress(fleet.ledger.jobs()[0])
+        done_before = fleet.ledger.jobs.progress(fleet.ledger.jobs.names()[0])
         fleet.ledger.redis.flushall()
         again = fleet.producer("submit", examples, "--model", tiny, "-o", tmp_path / "two.h5")
     assert again.returncode == 0, again.stderr
@@ -207,7 +213,7 @@ def test_a_shard_that_was_deleted_is_computed_anew_and_the_others_are_not(
         first, *others = sorted((tmp_path / "store").glob("*/output/*.h5"))
         before = {path: path.stat().st_mtime_ns for path in others}
         first.write_bytes(first.read_bytes()[:3000])
-        job = fleet.ledger.jobs()[0]
+        job = fleet.ledger.jobs.names()[0]
         damaged = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
         assert damaged.returncode == 2
         assert "delete it and submit the same input again" in damaged.stderr
@@ -247,4 +253,4 @@ def test_a_redis_that_restarts_with_its_data_delays_a_job_and_loses_nothing(
 
 
 def jobs_of(fleet) -> list[Progress]:
-    return [job for job in map(fleet.ledger.progress, fleet.ledger.jobs()) if job]
+    return [job for job in map(fleet.ledger.jobs.progress, fleet.ledger.jobs.names()) if job]

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from common.ledger.progress import JobState
+from common.wire.queues import Queues
 from tests.support.processes import Fleet, clean_environment, wait_until
 from tests.support.results import load
 
@@ -58,7 +59,7 @@ def metrics_at(address: str) -> dict[str, float]:
 
 
 def finished(fleet: Fleet, job: str) -> bool:
-    progress = fleet.ledger.progress(job)
+    progress = fleet.ledger.jobs.progress(job)
     return progress is not None and progress.finished
 
 
@@ -76,14 +77,14 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
         submitted = low_fleet.producer("submit", disprot, "--model", tiny, "--batch-tokens=20000")
         assert submitted.returncode == 0, submitted.stderr
         job = submitted.stdout.strip()
-        queue, batches = (p := low_fleet.ledger.progress(job)).queue, p.batches
+        queue, batches = (p := low_fleet.ledger.jobs.progress(job)).queue, p.batches
         assert batches > 3 * MARK
-        assert low_fleet.ledger.queued(queue) == MARK
+        assert Queues(low_fleet.ledger.redis).length(queue) == MARK
         with low_fleet.workers(tiny, tmp_path):
             lengths = []
 
             def is_finished() -> bool:
-                lengths.append(low_fleet.ledger.queued(queue))
+                lengths.append(Queues(low_fleet.ledger.redis).length(queue))
                 return finished(low_fleet, job)
 
             wait_until(is_finished, 200)
@@ -91,7 +92,7 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
         assert max(lengths) <= MARK
     assert found["virnucpro_redis_up"] == found["virnucpro_keeper_acting"] == 1
     assert found['virnucpro_jobs{state="finished"}'] == 1
-    assert low_fleet.ledger.progress(job).rows_done == 1162
+    assert low_fleet.ledger.jobs.progress(job).rows_done == 1162
     wait_until(lambda: (tmp_path / "store" / job / "closed.json").exists(), 10)
 
 
@@ -109,7 +110,7 @@ def test_a_redis_that_is_wiped_delays_a_job_and_nothing_is_computed_again(
         assert keeper.poll() is None
     computed = Counter(re.findall(rf"Batch (\d+) of {job}: \d", log.read_text()))
     assert {computed[str(int(path.name.partition(".")[0]))] for path in before} == {1}
-    assert fleet.ledger.progress(job).rows_done == 1162
+    assert fleet.ledger.jobs.progress(job).rows_done == 1162
     after = shards(store)
     assert {path: after[path] for path in before} == before
     assert f"Redis did not know job {job}" in (tmp_path / "keeper.log").read_text()
@@ -178,6 +179,6 @@ def test_a_cancelled_job_does_not_come_back_with_an_empty_redis(fleet, tiny, exa
         assert fleet.producer("cancel", job).returncode == 0
         wait_until(lambda: (tmp_path / "store" / job / "closed.json").exists(), 20)
         fleet.ledger.redis.flushall()
-        wait_until(lambda: fleet.ledger.jobs(), 20)
-        assert fleet.ledger.jobs() == [other]
-        assert fleet.ledger.progress(other).state is JobState.OPEN
+        wait_until(lambda: fleet.ledger.jobs.names(), 20)
+        assert fleet.ledger.jobs.names() == [other]
+        assert fleet.ledger.jobs.progress(other).state is JobState.OPEN

@@ -17,7 +17,7 @@ import pytest
 
 from common.ledger.progress import Progress
 from common.rungs import PRECISION_CODES, Rung
-from common.wire.queues import KEY_PREFIX
+from common.wire.queues import KEY_PREFIX, Queues
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
 from tests.support.overflow import (
@@ -126,7 +126,7 @@ def test_only_the_rows_that_overflowed_are_computed_again_until_they_are_finite(
     assert found["precision"].tolist() == expected_precision(repaired_by)
     assert_close_to_fair_esm(found, model, proteins)
 
-    progress = fleet.ledger.progress(fleet.ledger.jobs()[0])
+    progress = fleet.ledger.jobs.progress(fleet.ledger.jobs.names()[0])
     assert progress.batches > 10
     assert_that_none_was_computed_twice(progress, logs, repaired_by)
     status = fleet.producer("status", progress.job).stdout
@@ -143,10 +143,12 @@ def test_a_worker_killed_between_result_and_retry_loses_no_row(fleet, fasta, pro
             command, env=fleet.environment, stdout=log, stderr=log, timeout=120, check=False
         )
     assert died.returncode == -9, (tmp_path / "dying.log").read_text()
-    before = fleet.ledger.progress(job)
+    before = fleet.ledger.jobs.progress(job)
     assert before.count("rows_retried") == 3  # those of the first batch
     assert before.count("embedded_at_selective_fp32") == 0
-    assert fleet.ledger.queued(before.queues[Rung.SELECTIVE_FP32]) == 0  # nobody knows of it
+    assert (
+        Queues(fleet.ledger.redis).length(before.queues[Rung.SELECTIVE_FP32]) == 0
+    )  # nobody knows of it
     with fleet.workers(path, tmp_path, "--precision=fp16") as logs:
         watched = fleet.producer("watch", job)
     assert watched.returncode == 0, watched.stderr
@@ -155,7 +157,7 @@ def test_a_worker_killed_between_result_and_retry_loses_no_row(fleet, fasta, pro
     found = load(tmp_path / "e.h5")
     assert found["precision"].tolist() == expected_precision(SELECTIVE_FP32)
     assert_close_to_fair_esm(found, model, proteins)
-    after = fleet.ledger.progress(job)
+    after = fleet.ledger.jobs.progress(job)
     assert_that_none_was_computed_twice(after, [tmp_path / "dying.log", *logs], SELECTIVE_FP32)
 
 
@@ -185,7 +187,7 @@ def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     assert np.isnan(found["mean"][1]).all()
     assert np.isfinite(found["mean"][[0, 2]]).all()
 
-    job = fleet.ledger.jobs()[0]
+    job = fleet.ledger.jobs.names()[0]
     [path] = (tmp_path / "store" / job / "quarantine").iterdir()
     [row] = json.loads(path.read_text())["rows"]
     assert (row["row"], row["id"], row["length"]) == (1, "bad", 5)
@@ -198,7 +200,7 @@ def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     fleet.ledger.redis.flushall()
     again = fleet.producer(*submit)
     assert again.returncode == 0, again.stderr
-    assert fleet.ledger.progress(job).count("rows_quarantined") == 1
+    assert fleet.ledger.jobs.progress(job).count("rows_quarantined") == 1
 
 
 def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopped(
@@ -212,7 +214,7 @@ def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopp
     first.mkdir()
     second.mkdir()
     job = fleet.producer(*submit, "--on-instability=fail").stdout.strip()
-    batches, queue = fleet.ledger.progress(job).batches, fleet.ledger.progress(job).queue
+    batches, queue = fleet.ledger.jobs.progress(job).batches, fleet.ledger.jobs.progress(job).queue
     # They reach no worker before the job has stopped.
     fleet.ledger.redis.rename(f"{KEY_PREFIX}{queue}", "aside")
 
@@ -222,7 +224,7 @@ def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopp
     assert "as --on-instability fail asks for" in done.stderr
     assert "not finite: row 0 'p0'" in done.stderr
     assert not (tmp_path / "e.h5").exists()
-    stopped = fleet.ledger.progress(job)
+    stopped = fleet.ledger.jobs.progress(job)
     assert stopped.state == "stopped"
     assert stopped.leased == 0
     assert embedded(logs)[0] == {"fp16": stopped.count("embedded_at_fp16")}
@@ -233,14 +235,14 @@ def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopp
     again = fleet.producer(*submit)
     assert again.returncode == 0, again.stderr
     begun = stopped.count("batches_at_fp16")
-    assert fleet.ledger.queued(queue) == batches + (batches - begun)
-    waiting = [fleet.ledger.queued(name) for name in stopped.queues.values()]
-    assert waiting[1:] == [len(fleet.ledger.results(job)), 0]
+    assert Queues(fleet.ledger.redis).length(queue) == batches + (batches - begun)
+    waiting = [Queues(fleet.ledger.redis).length(name) for name in stopped.queues.values()]
+    assert waiting[1:] == [len(fleet.ledger.results.all(job)), 0]
     with fleet.workers(path, second, "--precision=fp16") as more_logs:
         retried = fleet.producer(*to_file)
     assert retried.returncode == 0, retried.stderr
-    assert fleet.ledger.jobs() == [job]
-    after = fleet.ledger.progress(job)
+    assert fleet.ledger.jobs.names() == [job]
+    after = fleet.ledger.jobs.progress(job)
     assert_that_none_was_computed_twice(after, [*logs, *more_logs], FP32)
     found = load(tmp_path / "e.h5")
     assert found["precision"].tolist() == expected_precision(FP32)
@@ -260,14 +262,14 @@ def test_a_job_that_begins_in_fp32_is_left_to_workers_with_weights_in_fp32(
         queued = run_producer(*submit, environment=disabled)
         assert queued.returncode == 0, queued.stderr
         job = queued.stdout.strip()
-        waiting = fleet.ledger.progress(job)
+        waiting = fleet.ledger.jobs.progress(job)
         assert f"No worker serves {waiting.queue} yet" in queued.stderr
         assert f"worker start --model {tiny} --precision fp32\n" in queued.stderr
         # Meanwhile, the worker does all of a job in half precision.
         other = fleet.producer(*submit, "-o", tmp_path / "fp16.h5")
         assert other.returncode == 0, other.stderr
-        waiting = fleet.ledger.progress(job)
-        assert fleet.ledger.queued(waiting.queue) == waiting.batches
+        waiting = fleet.ledger.jobs.progress(job)
+        assert Queues(fleet.ledger.redis).length(waiting.queue) == waiting.batches
         assert (waiting.leased, waiting.rows_done, waiting.weights) == (0, 0, None)
         with fleet.workers(tiny, full, "--precision=fp32") as full_logs:
             done = run_producer(*submit, "-o", tmp_path / "fp32.h5", environment=disabled)

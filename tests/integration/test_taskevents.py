@@ -32,7 +32,7 @@ def broker_url():
 def test_every_event_of_every_task_is_sent_and_many_together(broker_url, tmp_path):
     app, redis = make_celery(broker_url, []), connect(broker_url)
     ledger, heard = Ledger(redis), Counter()
-    ledger.create(MANIFEST, job_queue(MANIFEST))
+    ledger.jobs.create(MANIFEST, job_queue(MANIFEST))
 
     def listen() -> None:
         with app.connection() as connection, suppress(Exception):  # Redis ends before it does
@@ -47,7 +47,7 @@ def test_every_event_of_every_task_is_sent_and_many_together(broker_url, tmp_pat
         wait_until(lambda: heard["worker-online"], START_SECONDS)
         published = redis.info("commandstats")["cmdstat_publish"]["calls"]
         publish(app, MODEL, map(MANIFEST.batch, range(MANIFEST.batches)))
-        wait_until(lambda: ledger.progress(MANIFEST.job).finished, START_SECONDS)
+        wait_until(lambda: ledger.jobs.progress(MANIFEST.job).finished, START_SECONDS)
     kinds = ("task-received", "task-started", "task-succeeded")
     wait_until(lambda: all(heard[kind] == MANIFEST.batches for kind in kinds), 10)
     assert redis.info("commandstats")["cmdstat_publish"]["calls"] - published < MANIFEST.batches

@@ -202,7 +202,7 @@ def test_a_failure_in_the_store_is_refused_on_every_machine(validate, overflowin
     validate("--model", overflowing, "--precision", "fp16", "--store", fleet.store_url)
     elsewhere = replace(fleet, environment={**fleet.environment, "XDG_CACHE_HOME": str(tmp_path)})
     assert_refused(start(overflowing, elsewhere), tmp_path / "store")
-    assert not fleet.ledger.workers()
+    assert not fleet.ledger.workers.all()
 
 
 def test_a_failure_in_the_cache_is_refused_and_another_precision_is_served(
@@ -211,7 +211,7 @@ def test_a_failure_in_the_cache_is_refused_and_another_precision_is_served(
     validate("--model", overflowing, "--precision", "fp16")
     assert_refused(start(overflowing, cached_fleet), cache)
     with cached_fleet.workers(overflowing, tmp_path, "--precision=fp32"):
-        (worker,) = cached_fleet.ledger.workers()
+        (worker,) = cached_fleet.ledger.workers.all()
         assert worker.precision == "fp32"
 
 
@@ -223,7 +223,7 @@ def test_who_passes_after_a_failure_is_served(validate, tiny, cached_fleet, cach
     assert_refused(start(tiny, cached_fleet), cache)
     assert validate(*command).returncode == 0
     with cached_fleet.workers(tiny, tmp_path, "--precision=fp16"):
-        (worker,) = cached_fleet.ledger.workers()
+        (worker,) = cached_fleet.ledger.workers.all()
         assert worker.precision == "fp16"
 
 

@@ -75,7 +75,7 @@ def soak(fleet: SoakFleet, workload: Workload, folder: Path, options: argparse.N
     if submitted.returncode != 0:
         raise RuntimeError(f"The job could not be submitted: {submitted.stderr}")
     begun, job = time.monotonic(), submitted.stdout.strip()
-    progress = fleet.ledger.progress(job)
+    progress = fleet.ledger.jobs.progress(job)
     assert progress is not None, f"Redis does not know job {job}"
     print(f"Job {job}: {progress.batches:,} batches", flush=True)
     recoveries, later = Recoveries(fleet.ledger, job, f"file://{fleet.store}"), Later()
@@ -125,7 +125,7 @@ def disturb(faults: Faults, schedule: Schedule, job: str, seconds: float) -> boo
             if faults.redis_stopped:
                 continue
             faults.recoveries.look()
-            progress = faults.fleet.ledger.progress(job)
+            progress = faults.fleet.ledger.jobs.progress(job)
             if progress is not None and progress.state is JobState.FINISHED:
                 return True
             if time.monotonic() >= next_word:
@@ -141,7 +141,7 @@ def disturb(faults: Faults, schedule: Schedule, job: str, seconds: float) -> boo
 
 def problems_of(fleet: SoakFleet, workload: Workload, job: str, folder: Path) -> list[str]:
     """What is wrong with a finished job: its counts, and every row of what is fetched."""
-    progress = fleet.ledger.progress(job)
+    progress = fleet.ledger.jobs.progress(job)
     assert progress is not None, f"Redis does not know job {job}"
     shards = (fleet.store / output_prefix(job)).glob("[0-9]*.h5")
     problems = wrong_counts(workload, progress, [shard.name for shard in shards])

@@ -153,7 +153,7 @@ class SoakFleet:
 
     def wait_for_workers(self) -> None:
         def are_up() -> bool:
-            return sum(map(has_weights, self.ledger.workers())) >= len(self.workers)
+            return sum(map(has_weights, self.ledger.workers.all())) >= len(self.workers)
 
         self.wait_until(are_up, START_SECONDS)
 

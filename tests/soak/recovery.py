@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from common.ledger.ledger import KEEPING_SECONDS, Ledger, job_key, name_of, place_of
+from common.ledger.fields import KEEPING_SECONDS
+from common.ledger.keys import job_key, name_of, place_of
+from common.ledger.ledger import Ledger
 from common.wire.queues import KEY_PREFIX
 
 #: From a process's end to its batches being at work elsewhere.
@@ -101,7 +103,7 @@ class Recoveries:
     def expect_ledger(self, fault: str) -> None:
         """Wait until a keeper has rebuilt an emptied ledger: until then it does nothing else."""
         self._expect(
-            fault, REBUILT, time.monotonic(), lambda: not self.ledger.is_new_to(self.store_url)
+            fault, REBUILT, time.monotonic(), lambda: not self.ledger.stores.is_new(self.store_url)
         )
 
     def _milliseconds(self) -> int:

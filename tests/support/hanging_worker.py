@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from common.ledger import ledger
+from common.ledger import leases
 from workers import cli
 from workers.batches import lease_renewer as heartbeat
 from workers.batches import runner as tasks
@@ -38,7 +38,7 @@ def hang_once(*arguments: Any) -> PackInFlight:
 if __name__ == "__main__":
     supervisor.COMMAND = [sys.executable, "-m", "tests.support.hanging_worker"]
     pulse.UNWELL_SECONDS, pulse.SILENT_SECONDS = 3.0, 6.0
-    heartbeat.RENEW_SECONDS, ledger.LEASE_SECONDS = 1, 5
+    heartbeat.RENEW_SECONDS, leases.LEASE_SECONDS = 1, 5
     watchdog.DRAIN_SECONDS = 3.0
     engine.CPU_PACK_SECONDS = tasks.STORE_SECONDS = PATIENCE
     if sys.argv[1] == "start":

@@ -4,7 +4,7 @@ from collections import Counter
 
 from common.job.manifest import Manifest
 from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
-from common.ledger.ledger import OnInstability
+from common.ledger.fields import OnInstability
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from common.wire.messages import Batch, BatchResult, Status

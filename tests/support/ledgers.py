@@ -2,7 +2,8 @@
 
 from common.job.manifest import Manifest
 from common.ledger.claims import ClaimOutcome, ClaimResult
-from common.ledger.ledger import Ledger, field_of, job_key
+from common.ledger.keys import field_of, job_key
+from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.rungs import Rung
 from common.wire.messages import Batch
@@ -17,12 +18,12 @@ QUEUE = "random.esm2_t6_8M_UR50D.fp16"
 def try_to_claim(
     ledger: Ledger, batch: Batch = BATCH, owner: str = "a", weights: str = WEIGHTS
 ) -> ClaimOutcome:
-    return ledger.claim(batch, owner=owner, weights=weights).claim
+    return ledger.leases.claim(batch, owner=owner, weights=weights).claim
 
 
 def take(ledger: Ledger, batch: Batch = BATCH, owner: str = "a") -> ClaimResult:
     """Claim a batch that can be had."""
-    attempt = ledger.claim(batch, owner=owner, weights=WEIGHTS)
+    attempt = ledger.leases.claim(batch, owner=owner, weights=WEIGHTS)
     assert attempt.claim is ClaimOutcome.TAKEN
     return attempt
 
@@ -35,18 +36,18 @@ def lapse(ledger: Ledger, batch: Batch = BATCH) -> None:
 def climb(ledger: Ledger, batch: Batch = BATCH) -> Batch:
     """Report a row of a batch as not finite; returns the message that retries it."""
     result = unstable(batch)
-    assert ledger.complete(result)
+    assert ledger.results.complete(result)
     return retry_after(MANIFEST, result)
 
 
 def progress_of(ledger: Ledger, manifest: Manifest = MANIFEST) -> Progress:
-    progress = ledger.progress(manifest.job)
+    progress = ledger.jobs.progress(manifest.job)
     assert progress is not None
     return progress
 
 
 def outstanding_places(ledger: Ledger, manifest: Manifest = MANIFEST) -> list[tuple[int, Rung]]:
-    return [(batch.index, batch.rung) for batch in ledger.outstanding(manifest)]
+    return [(batch.index, batch.rung) for batch in ledger.batches.outstanding(manifest)]
 
 
 def everything(ledger: Ledger) -> dict[str, bytes]:

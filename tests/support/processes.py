@@ -79,7 +79,9 @@ class Fleet:
                 stack.enter_context(running_worker(model, log, self.environment, *options))
                 for log in (folder / f"worker-{number}.log" for number in range(count))
             ]
-            wait_until(lambda: sum(map(is_ready, self.ledger.workers())) >= count, START_SECONDS)
+            wait_until(
+                lambda: sum(map(is_ready, self.ledger.workers.all())) >= count, START_SECONDS
+            )
             yield workers
 
 

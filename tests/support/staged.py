@@ -12,12 +12,14 @@ from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record
 from common.ledger.claims import ClaimOutcome
-from common.ledger.ledger import Ledger, OnInstability, field_of, job_key
+from common.ledger.fields import OnInstability
+from common.ledger.keys import field_of, job_key
+from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.rungs import Rung
 from common.store import FileStore
 from common.wire.messages import Batch, BatchResult, Instability, NonFinite
-from common.wire.queues import KEY_PREFIX
+from common.wire.queues import KEY_PREFIX, Queues
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
 from tests.support.jobs import manifest_of, ok, unstable
@@ -78,7 +80,7 @@ class Job:
 
     @property
     def progress(self) -> Progress:
-        progress = self.ledger.progress(self.name)
+        progress = self.ledger.jobs.progress(self.name)
         assert progress is not None
         return progress
 
@@ -88,12 +90,13 @@ class Job:
     def queued(self) -> dict[str, int]:
         """Messages in each queue of the job that has any."""
         counts = {
-            str(rung): self.ledger.queued(queue) for rung, queue in self.progress.queues.items()
+            str(rung): Queues(self.ledger.redis).length(queue)
+            for rung, queue in self.progress.queues.items()
         }
         return {rung: count for rung, count in counts.items() if count}
 
     def outstanding(self) -> list[tuple[int, Rung]]:
-        found = self.ledger.outstanding(self.manifest)
+        found = self.ledger.batches.outstanding(self.manifest)
         return [(batch.index, batch.rung) for batch in found]
 
     def shard(
@@ -113,7 +116,7 @@ class Job:
 
     def work(self, *rows: int) -> None:
         """Do all that is outstanding as workers do; these rows are not finite at any rung."""
-        for batch in list(self.ledger.outstanding(self.manifest)):
+        for batch in list(self.ledger.batches.outstanding(self.manifest)):
             self.compute(batch, rows)
 
     def compute(self, batch: Batch, never_finite: Sequence[int] = ()) -> BatchResult:
@@ -130,18 +133,18 @@ class Job:
         result = result.model_copy(update=update)
         if result.quarantined:
             self.quarantine(batch.index, result.quarantined)
-        assert self.ledger.complete(result)
+        assert self.ledger.results.complete(result)
         return result
 
     def rows_of(self, batch: Batch) -> list[int]:
         if batch.previous_rung is None:
             return [record.row for record in self.batches[batch.index]]
-        before = self.ledger.result(self.name, batch.index, batch.previous_rung)
+        before = self.ledger.results.get(self.name, batch.index, batch.previous_rung)
         assert before is not None
         return [row.row for row in before.unstable]
 
     def claim(self, batch: Batch, owner: str = "a") -> ClaimOutcome:
-        return self.ledger.claim(batch, owner=owner, weights="w").claim
+        return self.ledger.leases.claim(batch, owner=owner, weights="w").claim
 
     def take_all_messages(self) -> None:
         """As workers do that are killed before they begin: nothing is queued any more."""

@@ -19,7 +19,8 @@ from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.ledger.claims import ClaimOutcome, ClaimResult, Release
 from common.ledger.events import Event
-from common.ledger.ledger import Ledger, field_of, job_key
+from common.ledger.keys import field_of, job_key
+from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.ledger.workers import WorkerInfo
 from common.model_specs import MODELS, ModelSource
@@ -190,21 +191,21 @@ class World:
 
     @property
     def progress(self) -> Progress:
-        progress = self.ledger.progress(self.job)
+        progress = self.ledger.jobs.progress(self.job)
         assert progress is not None
         return progress
 
     @property
     def events(self) -> list[Event]:
         """What was noted of the job, oldest first."""
-        return self.ledger.events(self.job)[::-1]
+        return self.ledger.events.latest(self.job)[::-1]
 
     @property
     def results(self) -> list[BatchResult]:
-        return self.ledger.results(self.job)
+        return self.ledger.results.all(self.job)
 
     def outstanding(self) -> list[Batch]:
-        return list(self.ledger.outstanding(self.manifest))
+        return list(self.ledger.batches.outstanding(self.manifest))
 
     def shard(self, index: int, rung: Rung = FP16) -> Embeddings:
         with (
@@ -224,11 +225,11 @@ class World:
     def take_over(self, batch: Batch) -> None:
         """Let somebody else have a batch."""
         self.lapse(batch)
-        self.ledger.expire_leases(batch.job)
+        self.ledger.leases.expire(batch.job)
         self.claim(batch)
 
     def claim(self, batch: Batch, owner: str = "other") -> ClaimResult:
-        attempt = self.ledger.claim(batch, owner=owner, weights="w")
+        attempt = self.ledger.leases.claim(batch, owner=owner, weights="w")
         assert attempt.claim is ClaimOutcome.TAKEN
         return attempt
 
@@ -236,13 +237,13 @@ class World:
         """Let a batch end as many processes."""
         for _ in range(deaths):
             self.claim(batch)
-            self.ledger.release(batch, owner="other", why=Release.DIED)
+            self.ledger.leases.release(batch, owner="other", why=Release.DIED)
 
     def use_up_attempts(self, batch: Batch) -> None:
         """Leave one attempt at a batch."""
         for number in range(1, MAX_ATTEMPTS):
             assert self.claim(batch).number == number
-            self.ledger.release(batch, owner="other")
+            self.ledger.leases.release(batch, owner="other")
 
 
 def run_first_rung(world: World, engine: FakeEngine) -> Batch:

@@ -17,19 +17,9 @@ FORBIDDEN = {
     "workers": ["producer", "tests"],
     "workers/models": [
         *("celery", "kombu", "redis", "boto3", "botocore", "h5py"),
-        *(
-            "common.store",
-            "common.ledger.ledger",
-            "common.wire.celery_app",
-            "common.wire.messages",
-            "common.job.manifest",
-        ),
-        *(
-            "workers.engine.engine",
-            "workers.batches.runner",
-            "workers.process.worker",
-            "workers.cli",
-        ),
+        *("common.store", "common.ledger", "common.wire", "common.job", "common.local"),
+        *("workers.engine", "workers.batches", "workers.process", "workers.transport"),
+        *("workers.cli", "workers.runtime"),
     ],
 }
 
@@ -93,7 +83,7 @@ def test_the_models_can_be_used_without_the_fleet():
         "redis",
         "boto3",
         "common.store",
-        "common.ledger.ledger",
+        "common.ledger",
         "producer",
     )
     assert [m for m in loaded if any(is_within(m, stranger) for stranger in strangers)] == []

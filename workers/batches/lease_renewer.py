@@ -9,7 +9,8 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from common.ledger.ledger import RENEW_SECONDS, Ledger
+from common.ledger.fields import RENEW_SECONDS
+from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.wire.messages import Batch
 
@@ -50,13 +51,13 @@ class LeaseRenewer:
         """Say something new of this worker: at once, or with the next beat."""
         self.info = info
         with suppress(RedisError):
-            self.ledger.announce(info)
+            self.ledger.workers.announce(info)
 
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
         with suppress(RedisError):  # the entry expires by itself
-            self.ledger.leave(self.info)
+            self.ledger.workers.leave(self.info)
 
     def held(self) -> dict[str, Batch]:
         """The batches whose claims are kept alive, by owner."""
@@ -105,11 +106,11 @@ class LeaseRenewer:
         # Claims first: they are what is lost if Redis answers slowly.
         for owner, batch in self.held().items():
             asked = time.monotonic()
-            if not self.ledger.renew(batch, owner=owner):
+            if not self.ledger.leases.renew(batch, owner=owner):
                 self._give_up(owner, batch)
             else:
                 self._note_renewed(owner, asked)
-        self.ledger.announce(self.info)
+        self.ledger.workers.announce(self.info)
 
     def _note_renewed(self, owner: str, when: float) -> None:
         with self._lock:

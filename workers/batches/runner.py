@@ -20,7 +20,8 @@ from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record, decode_batch
 from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
 from common.ledger.events import Event, EventKind, log_event
-from common.ledger.ledger import LEASE_SECONDS, Ledger
+from common.ledger.fields import LEASE_SECONDS
+from common.ledger.ledger import Ledger
 from common.store import Store, StoreError
 from common.wire.messages import Batch, BatchResult, Instability, Status, retry_of
 from workers.batches.isolation import (
@@ -134,7 +135,7 @@ class BatchRunner:
             )
             # If it is ours still, it need not wait for the lease to run out should it be resumed.
             with suppress(RedisError):
-                self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
+                self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
             return
         except RedisError as error:
             self._let_go(batch, owner)
@@ -153,7 +154,7 @@ class BatchRunner:
         """
         for _ in range(LEASE_SECONDS):
             try:
-                self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
+                self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
                 return
             except RedisError:
                 if self.stopping.wait(1):
@@ -165,14 +166,14 @@ class BatchRunner:
             self._note(EventKind.LEASE_LOST, batch, f"taken over from {attempt.lost_by}")
         earlier = self._earlier(batch)
         if earlier is None:
-            self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
+            self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
             return None
         with self.heartbeat.holding(batch, owner):
             result = self._result(batch, owner, attempt, earlier)
             with watchdog.stage("complete", LEDGER_SECONDS):
                 # Not to be computed once more because Redis is restarted.
                 pauses = backoff(LEDGER_RETRIES, first=1, longest=8)
-                complete = partial(self.ledger.complete, result, owner=owner)
+                complete = partial(self.ledger.results.complete, result, owner=owner)
                 counted = self._retrying(complete, pauses)
                 if result.status is Status.FAILED and not counted:
                     raise LeaseLostError
@@ -199,7 +200,7 @@ class BatchRunner:
         )
         log_event(log, event)
         with suppress(RedisError):  # the log has it
-            self.ledger.note(event)
+            self.ledger.events.add(event)
 
     def _pass_on(self, batch: Batch, result: BatchResult) -> None:
         """Queue the rows that were not finite at the next rung; one message too many is no harm."""
@@ -214,7 +215,7 @@ class BatchRunner:
         loaded = self.engine.loaded
         if batch.model != loaded.source.text:
             self._leave_to_others(f"this worker serves {loaded.source.text}")
-        attempt = self.ledger.claim(batch, owner=owner, weights=loaded.fingerprint)
+        attempt = self.ledger.leases.claim(batch, owner=owner, weights=loaded.fingerprint)
         if attempt.claim is ClaimOutcome.OTHER_WEIGHTS:
             self._leave_to_others(
                 f"its job began with other weights than {loaded.fingerprint}, which this worker "
@@ -226,7 +227,7 @@ class BatchRunner:
         """What was seen of the rows that a retry is about; None if its ledger knows of none."""
         if batch.previous_rung is None:
             return {}
-        result = self.ledger.result(batch.job, batch.index, batch.previous_rung)
+        result = self.ledger.results.get(batch.job, batch.index, batch.previous_rung)
         if result is None or result.next is not batch.rung:
             return None
         return {bad.row: bad for bad in result.unstable}
@@ -242,14 +243,14 @@ class BatchRunner:
         try:
             return self._embed(batch, owner, attempt, earlier)
         except RequeueError:
-            self.ledger.release(batch, owner=owner, why=Release.NO_FAULT)
+            self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
             raise
         except StoreError as error:
             if attempt.number - attempt.deaths < MAX_ATTEMPTS:
                 self._give_back(batch, owner, attempt, error)
             return failure_of(batch, self.name, error)
         except DeviceLostError as error:
-            self.ledger.release(batch, owner=owner, why=Release.DIED)
+            self.ledger.leases.release(batch, owner=owner, why=Release.DIED)
             with suppress(RedisError):  # its own message comes back after an hour
                 self.publish(batch)
             self.end_process(error)
@@ -268,7 +269,7 @@ class BatchRunner:
         self._note(EventKind.GIVEN_BACK, batch, f"attempt {attempt.number}: {error}")
         *_, pause = backoff(attempt.number, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         self.stopping.wait(pause)
-        self.ledger.release(batch, owner=owner)
+        self.ledger.leases.release(batch, owner=owner)
         raise RequeueError(f"attempt {attempt.number}: {error}") from error
 
     def end_process(self, error: Exception) -> NoReturn:
@@ -289,7 +290,7 @@ class BatchRunner:
         if not self.heartbeat.is_sure(owner):
             self._renew(batch, owner)
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
-        stops = bool(outcome.unstable) and self.ledger.stops_at_instability(batch.job)
+        stops = bool(outcome.unstable) and self.ledger.jobs.stops_at_instability(batch.job)
         poisoned = describe_poison(poison, form)
         result = result_of(batch, self.name, outcome, poisoned, stops_at_instability=stops)
         with watchdog.stage("write", STORE_SECONDS):
@@ -326,13 +327,13 @@ class BatchRunner:
             )
 
         def follow(trail: CrashRecord) -> None:
-            if not self.ledger.follow(batch, trail, owner=owner):
+            if not self.ledger.leases.record_crash(batch, trail, owner=owner):
                 raise LeaseLostError
 
         if attempt.deaths < CAREFUL_AFTER:
             with self._turns.together():
                 return embed(records), []
-        trail = read_trail(self.ledger.trail(batch), attempt.deaths)
+        trail = read_trail(self.ledger.leases.crash_record(batch), attempt.deaths)
         if is_hopeless(trail):
             raise CrashLoopError(trail)
         log.warning(
@@ -388,7 +389,7 @@ class BatchRunner:
         return action()
 
     def _renew(self, batch: Batch, owner: str) -> None:
-        if not self.ledger.renew(batch, owner=owner):
+        if not self.ledger.leases.renew(batch, owner=owner):
             raise LeaseLostError
 
     def _stop_if_not_ours(self, owner: str) -> None:

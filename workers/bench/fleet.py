@@ -145,10 +145,10 @@ def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> Non
     )
     write_manifest(store, manifest)
     queue = queue_name(plan.source, plan.rung, plan.rung)
-    ledger.create(manifest, queue)
+    ledger.jobs.create(manifest, queue)
     # The worker has this process's environment, and with it the key.
     app = make_celery(broker_url, [queue], Settings.read().message_keys())
-    publish(app, plan.source, ledger.outstanding(manifest))
+    publish(app, plan.source, ledger.batches.outstanding(manifest))
 
 
 def made_up_records(spec: ModelSpec) -> Iterator[Record]:
@@ -170,7 +170,7 @@ def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) 
     at_work = AtWork(workers)
     done, done_at = 0, started
     while True:
-        progress, now = ledger.progress(JOB), time.perf_counter()
+        progress, now = ledger.jobs.progress(JOB), time.perf_counter()
         assert progress is not None
         if progress.batches_done > done:
             done, done_at = progress.batches_done, now
@@ -201,7 +201,7 @@ class AtWork:
 
     def add(self, now: float, progress: Progress, ledger: Ledger) -> None:
         if self.done_when_ready is None:
-            ready = sum(worker.weights is not None for worker in ledger.workers())
+            ready = sum(worker.weights is not None for worker in ledger.workers.all())
             if ready < self.workers:
                 return
             self.done_when_ready = progress.batches_done

@@ -181,7 +181,7 @@ def hand_back(runner: BatchRunner) -> None:
     """
     try:
         for owner, batch in runner.heartbeat.held().items():
-            if runner.ledger.release(batch, owner=owner, why=Release.NO_FAULT):
+            if runner.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT):
                 runner.publish(batch)
                 log.warning("Batch %d of %s goes back.", batch.index, batch.job)
     except RedisError as error:

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from common.ledger.events import Event, EventKind, log_event
 from common.ledger.ledger import Ledger
 from common.wire.celery_app import EMBED_TASK
-from common.wire.dead_letters import DeadLetter
+from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.messages import Batch, Document
 from common.wire.queues import queue_of_batch
 from common.wire.signing import MessageKeys
@@ -178,7 +178,7 @@ class Guard:
         message = printable(item[:BYTES_KEPT].decode(errors="backslashreplace"))
         letter = DeadLetter(queue=queue, worker=self.worker, reason=reason, message=message)
         try:
-            self.ledger.bury(letter)
+            DeadLetters(self.ledger.redis).add(letter)
         except RedisError as error:
             log.error("Redis failed (%s); here alone is: %s", error, letter.model_dump_json())
 

@@ -19,7 +19,7 @@ from common.settings import Settings
 from common.wire import celery_app as broker
 from common.wire.celery_app import EMBED_TASK, celery_url, make_celery, publish
 from common.wire.messages import Batch
-from common.wire.queues import KEY_PREFIX, queue_name
+from common.wire.queues import KEY_PREFIX, Queues, queue_name
 from common.wire.redis_client import connect, without_password
 from tests.support.jobs import manifest_of, retry_after, unstable
 
@@ -161,7 +161,7 @@ def test_messages_that_celery_sends_are_in_the_queue_that_the_ledger_counts(ledg
     app = make_celery(redis_url, ["some.queue"])
     with app.producer_or_acquire() as producer:
         app.send_task("some.task", queue="some.queue", producer=producer)
-    assert ledger.queued("some.queue") == 1
+    assert Queues(ledger.redis).length("some.queue") == 1
 
 
 # --- batches ------------------------------------------------------------------------------------

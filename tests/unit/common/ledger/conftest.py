@@ -9,4 +9,4 @@ from tests.support.ledgers import MANIFEST, QUEUE
 @pytest.fixture(autouse=True)
 def job(ledger: Ledger) -> None:
     """An open job of two batches."""
-    assert ledger.create(MANIFEST, QUEUE)
+    assert ledger.jobs.create(MANIFEST, QUEUE)

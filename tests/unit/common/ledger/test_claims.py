@@ -3,7 +3,9 @@
 import pytest
 
 from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
-from common.ledger.ledger import LEASE_SECONDS, Ledger, job_key
+from common.ledger.fields import LEASE_SECONDS
+from common.ledger.keys import job_key
+from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import ok
@@ -46,7 +48,7 @@ def test_a_claim_counts_as_an_attempt_even_if_its_owner_dies(ledger):
     lapse(ledger)
     assert take(ledger, owner="b").number == 2
     lapse(ledger)
-    ledger.expire_leases(BATCH.job)
+    ledger.leases.expire(BATCH.job)
     assert take(ledger, owner="c").number == 3
 
 
@@ -59,7 +61,7 @@ def test_a_claim_that_is_refused_is_no_attempt(ledger):
 
 
 def test_a_batch_that_is_done_is_not_given_out_again(ledger):
-    ledger.complete(ok(BATCH))
+    ledger.results.complete(ok(BATCH))
     assert try_to_claim(ledger, owner="b") is ClaimOutcome.DONE
 
 
@@ -92,7 +94,7 @@ def test_a_batch_of_a_job_that_nobody_knows_is_unknown_and_leaves_nothing(ledger
 
 
 def test_a_batch_of_a_cancelled_job_is_not_given_out(ledger):
-    assert ledger.cancel(BATCH.job) is JobState.CANCELLED
+    assert ledger.jobs.cancel(BATCH.job) is JobState.CANCELLED
     assert try_to_claim(ledger) is ClaimOutcome.CANCELLED
     assert progress_of(ledger).state is JobState.CANCELLED
 
@@ -104,7 +106,7 @@ def test_a_message_of_an_earlier_staging_is_not_taken(ledger):
 
 
 def test_weights_that_a_restored_job_began_with_are_kept(ledger):
-    ledger.pin_weights(BATCH.job, "others")
+    ledger.jobs.pin_weights(BATCH.job, "others")
     assert try_to_claim(ledger) is ClaimOutcome.OTHER_WEIGHTS
 
 
@@ -115,7 +117,7 @@ def test_an_owner_can_renew_a_lease_even_one_that_has_run_out(ledger):
     try_to_claim(ledger, owner="a")
     lapse(ledger)
     assert progress_of(ledger).leased == 0
-    assert ledger.renew(BATCH, owner="a")
+    assert ledger.leases.renew(BATCH, owner="a")
     assert progress_of(ledger).leased == 1
     assert try_to_claim(ledger, owner="b") is ClaimOutcome.HELD
 
@@ -138,31 +140,31 @@ def test_an_owner_whose_batch_was_taken_over_cannot_renew(ledger):
     try_to_claim(ledger, owner="a")
     lapse(ledger)
     try_to_claim(ledger, owner="b")
-    assert not ledger.renew(BATCH, owner="a")
-    assert ledger.renew(BATCH, owner="b")
+    assert not ledger.leases.renew(BATCH, owner="a")
+    assert ledger.leases.renew(BATCH, owner="b")
 
 
 def test_a_batch_that_was_given_back_can_be_claimed_at_once(ledger):
     try_to_claim(ledger, owner="a")
-    assert ledger.release(BATCH, owner="a")
+    assert ledger.leases.release(BATCH, owner="a")
     assert take(ledger, owner="b").number == 2
 
 
 def test_who_gave_a_batch_back_can_neither_renew_nor_release_it(ledger):
     try_to_claim(ledger, owner="a")
-    ledger.release(BATCH, owner="a")
-    assert not ledger.renew(BATCH, owner="a")
-    assert not ledger.release(BATCH, owner="a")
+    ledger.leases.release(BATCH, owner="a")
+    assert not ledger.leases.renew(BATCH, owner="a")
+    assert not ledger.leases.release(BATCH, owner="a")
 
 
 def test_leases_that_ran_out_are_taken_back_once_and_the_others_stay(ledger):
     try_to_claim(ledger, owner="a")
     try_to_claim(ledger, OTHER, owner="b")
     lapse(ledger, OTHER)
-    assert ledger.expire_leases(BATCH.job) == [(OTHER.index, Rung.FP16, "b")]
-    assert ledger.expire_leases(BATCH.job) == []
-    assert not ledger.renew(OTHER, owner="b")
-    assert ledger.renew(BATCH, owner="a")
+    assert ledger.leases.expire(BATCH.job) == [(OTHER.index, Rung.FP16, "b")]
+    assert ledger.leases.expire(BATCH.job) == []
+    assert not ledger.leases.renew(OTHER, owner="b")
+    assert ledger.leases.renew(BATCH, owner="a")
     assert progress_of(ledger).count("leases_lost") == 1
 
 
@@ -173,12 +175,12 @@ def test_a_retry_s_lease_that_ran_out_is_taken_back_at_its_rung(ledger):
     assert outstanding_places(ledger) == []
     lapse(ledger, retry)
     lapse(ledger, OTHER)
-    assert ledger.expire_leases(BATCH.job) == [
+    assert ledger.leases.expire(BATCH.job) == [
         (0, Rung.SELECTIVE_FP32, "a"),
         (1, Rung.FP16, "a"),
     ]
-    assert not ledger.renew(retry, owner="a")
-    assert list(ledger.outstanding(MANIFEST)) == [retry, OTHER]
+    assert not ledger.leases.renew(retry, owner="a")
+    assert list(ledger.batches.outstanding(MANIFEST)) == [retry, OTHER]
     assert progress_of(ledger).count("leases_lost") == 2
 
 
@@ -197,7 +199,7 @@ def test_who_takes_a_batch_over_is_told_from_whom(ledger):
 def test_a_lease_that_ran_out_is_a_death_whoever_finds_it(ledger):
     take(ledger, owner="a")
     lapse(ledger)
-    ledger.expire_leases(BATCH.job)
+    ledger.leases.expire(BATCH.job)
     assert take(ledger, owner="b") == ClaimResult(ClaimOutcome.TAKEN, number=2, deaths=1)
     lapse(ledger)
     assert take(ledger, owner="c").deaths == 2
@@ -216,46 +218,46 @@ def test_why_a_batch_was_given_back_says_whether_it_was_an_attempt_and_a_death(
     ledger, why, next_one
 ):
     take(ledger, owner="a")
-    assert ledger.release(BATCH, owner="a", why=why)
-    assert not ledger.release(BATCH, owner="a", why=why)
+    assert ledger.leases.release(BATCH, owner="a", why=why)
+    assert not ledger.leases.release(BATCH, owner="a", why=why)
     assert take(ledger, owner="b") == next_one
     assert progress_of(ledger).count("leases_lost") == 0
 
 
 def test_deaths_are_counted_at_each_rung_by_itself(ledger):
     take(ledger, owner="a")
-    ledger.release(BATCH, owner="a", why=Release.DIED)
+    ledger.leases.release(BATCH, owner="a", why=Release.DIED)
     assert take(ledger, climb(ledger)).deaths == 0
 
 
 def test_a_batch_that_was_claimed_once_is_begun(ledger):
-    assert ledger.begun(MANIFEST).tolist() == [False, False]
+    assert ledger.batches.begun(MANIFEST).tolist() == [False, False]
     take(ledger, OTHER)
-    ledger.release(OTHER, owner="a", why=Release.NO_FAULT)
-    assert ledger.begun(MANIFEST).tolist() == [False, True]
+    ledger.leases.release(OTHER, owner="a", why=Release.NO_FAULT)
+    assert ledger.batches.begun(MANIFEST).tolist() == [False, True]
     take(ledger, climb(ledger))  # at a higher rung: its batch is done at the first
-    assert ledger.begun(MANIFEST).tolist() == [True, True]
+    assert ledger.batches.begun(MANIFEST).tolist() == [True, True]
 
 
 # --- trails -------------------------------------------------------------------------------------
 
 
 def test_what_an_owner_notes_of_a_batch_is_there_for_the_next(ledger):
-    assert ledger.trail(BATCH) == CrashRecord()
+    assert ledger.leases.crash_record(BATCH) == CrashRecord()
     take(ledger, owner="a")
     trail = CrashRecord(row=2, blamed={0: 1})
-    assert ledger.follow(BATCH, trail, owner="a")
+    assert ledger.leases.record_crash(BATCH, trail, owner="a")
     lapse(ledger)
     take(ledger, owner="b")
-    assert ledger.trail(BATCH) == trail
-    assert ledger.trail(OTHER) == CrashRecord()
+    assert ledger.leases.crash_record(BATCH) == trail
+    assert ledger.leases.crash_record(OTHER) == CrashRecord()
 
 
 def test_only_the_owner_of_a_batch_can_note_what_it_does(ledger):
-    assert not ledger.follow(BATCH, CrashRecord(row=1), owner="a")
+    assert not ledger.leases.record_crash(BATCH, CrashRecord(row=1), owner="a")
     take(ledger, owner="a")
-    ledger.follow(BATCH, CrashRecord(row=1), owner="a")
+    ledger.leases.record_crash(BATCH, CrashRecord(row=1), owner="a")
     lapse(ledger)
     take(ledger, owner="b")
-    assert not ledger.follow(BATCH, CrashRecord(row=2), owner="a")
-    assert ledger.trail(BATCH) == CrashRecord(row=1)
+    assert not ledger.leases.record_crash(BATCH, CrashRecord(row=2), owner="a")
+    assert ledger.leases.crash_record(BATCH) == CrashRecord(row=1)

@@ -44,7 +44,7 @@ def test_a_new_job_is_open_and_has_the_totals_of_its_manifest(ledger):
 )
 def test_a_job_may_be_in_the_queues_of_every_rung_from_its_first(ledger, first, rungs):
     manifest = manifest_of([1], job=f"from-{first}", rung=Rung(first))
-    ledger.create(manifest, f"path-1.2.{first}")
+    ledger.jobs.create(manifest, f"path-1.2.{first}")
     queues = progress_of(ledger, manifest).queues
     retries = {rung: f"path-1.2.{first}.{rung}" for rung in rungs[1:]}
     assert queues == {first: f"path-1.2.{first}"} | retries
@@ -55,65 +55,65 @@ def test_a_job_may_be_in_the_queues_of_every_rung_from_its_first(ledger, first, 
 def test_the_queues_of_a_job_are_those_that_its_batches_are_sent_to(ledger, first):
     manifest = manifest_of([1], job=f"from-{first}", rung=first)
     model = ModelSource.parse(manifest.model)
-    ledger.create(manifest, queue_name(model, first, first))
+    ledger.jobs.create(manifest, queue_name(model, first, first))
     expected = {rung: queue_name(model, first, rung) for rung in ladder(first)}
     assert progress_of(ledger, manifest).queues == expected
 
 
 def test_a_job_that_is_created_twice_stays_as_it_is(ledger):
     try_to_claim(ledger)
-    ledger.complete(ok(BATCH))
+    ledger.results.complete(ok(BATCH))
     try_to_claim(ledger, OTHER)
     before = everything(ledger)
     again = Manifest.model_validate_json(MANIFEST.model_dump_json())
-    assert not ledger.create(again, QUEUE)
+    assert not ledger.jobs.create(again, QUEUE)
     assert everything(ledger) == before
 
 
 def test_a_job_that_was_staged_anew_starts_anew(ledger):
     try_to_claim(ledger)
-    ledger.complete(failed(BATCH))
-    ledger.complete(unstable(OTHER))
+    ledger.results.complete(failed(BATCH))
+    ledger.results.complete(unstable(OTHER))
     try_to_claim(ledger, retry_after(MANIFEST, unstable(OTHER)))
     staged_again = manifest_of([2, 2, 4], created=datetime(2026, 2, 3, tzinfo=UTC))
-    assert ledger.create(staged_again, QUEUE)
-    assert list(ledger.outstanding(staged_again)) == list(map(staged_again.batch, range(3)))
-    assert ledger.retries(staged_again) == {}
-    assert ledger.results(staged_again.job) == []
+    assert ledger.jobs.create(staged_again, QUEUE)
+    assert list(ledger.batches.outstanding(staged_again)) == list(map(staged_again.batch, range(3)))
+    assert ledger.batches.retries(staged_again) == {}
+    assert ledger.results.all(staged_again.job) == []
     progress = progress_of(ledger, staged_again)
     assert (progress.batches, progress.batches_done, progress.leased) == (3, 0, 0)
     assert take(ledger, staged_again.batch(0), "b") == ClaimResult(ClaimOutcome.TAKEN, number=1)
-    assert ledger.jobs() == [MANIFEST.job]
+    assert ledger.jobs.names() == [MANIFEST.job]
 
 
 def test_jobs_are_listed_newest_first(ledger):
     for day in (3, 1, 2):
         created = datetime(2026, 5, day, tzinfo=UTC)
-        ledger.create(manifest_of([1], job=f"day-{day}", created=created), QUEUE)
-    assert ledger.jobs() == ["day-3", "day-2", "day-1", MANIFEST.job]
+        ledger.jobs.create(manifest_of([1], job=f"day-{day}", created=created), QUEUE)
+    assert ledger.jobs.names() == ["day-3", "day-2", "day-1", MANIFEST.job]
 
 
 def test_an_unknown_job_has_no_progress(ledger):
-    assert ledger.progress("none") is None
+    assert ledger.jobs.progress("none") is None
 
 
 def test_jobs_do_not_see_each_other(ledger):
     other = manifest_of([3, 5], job="other")
-    ledger.create(other, QUEUE)
-    ledger.complete(unstable(BATCH))
+    ledger.jobs.create(other, QUEUE)
+    ledger.results.complete(unstable(BATCH))
     try_to_claim(ledger, OTHER)
     assert progress_of(ledger, other).count("batches_at_fp16") == 0
-    assert list(ledger.outstanding(other)) == [other.batch(0), other.batch(1)]
+    assert list(ledger.batches.outstanding(other)) == [other.batch(0), other.batch(1)]
 
 
 def test_a_job_is_staged_by_one_producer_at_a_time(ledger):
-    assert ledger.hold_staging("new", "a")
-    assert ledger.hold_staging("new", "a")
-    assert not ledger.hold_staging("new", "b")
-    ledger.release_staging("new", "b")
-    assert not ledger.hold_staging("new", "b")
-    ledger.release_staging("new", "a")
-    assert ledger.hold_staging("new", "b")
+    assert ledger.locks.hold_staging("new", "a")
+    assert ledger.locks.hold_staging("new", "a")
+    assert not ledger.locks.hold_staging("new", "b")
+    ledger.locks.release_staging("new", "b")
+    assert not ledger.locks.hold_staging("new", "b")
+    ledger.locks.release_staging("new", "a")
+    assert ledger.locks.hold_staging("new", "b")
 
 
 def test_a_job_that_many_open_at_once_is_opened_by_one_of_them(ledger):
@@ -122,7 +122,7 @@ def test_a_job_that_many_open_at_once_is_opened_by_one_of_them(ledger):
 
     def create(manifest: Manifest) -> bool:
         together.wait()
-        return ledger.create(manifest, QUEUE)
+        return ledger.jobs.create(manifest, QUEUE)
 
     with ThreadPoolExecutor(16) as threads:
         for number in range(10):
@@ -132,14 +132,14 @@ def test_a_job_that_many_open_at_once_is_opened_by_one_of_them(ledger):
 
 def test_the_states_of_all_jobs_are_listed_newest_first(ledger):
     created = datetime(2026, 5, 1, tzinfo=UTC)
-    ledger.create(manifest_of([1], job="later", created=created), QUEUE)
-    ledger.cancel(MANIFEST.job)
-    assert list(ledger.states().items()) == [
+    ledger.jobs.create(manifest_of([1], job="later", created=created), QUEUE)
+    ledger.jobs.cancel(MANIFEST.job)
+    assert list(ledger.jobs.states().items()) == [
         ("later", (JobState.OPEN, created.timestamp())),
         (MANIFEST.job, (JobState.CANCELLED, MANIFEST.created.timestamp())),
     ]
-    ledger.forget("later")
-    assert list(ledger.states()) == [MANIFEST.job]
+    ledger.jobs.forget("later")
+    assert list(ledger.jobs.states()) == [MANIFEST.job]
 
 
 # --- what of it is published --------------------------------------------------------------------
@@ -147,16 +147,16 @@ def test_the_states_of_all_jobs_are_listed_newest_first(ledger):
 
 def test_published_batches_that_nobody_has_begun_are_waiting(ledger):
     manifest = manifest_of([1] * 20, job="of-20")
-    ledger.create(manifest, QUEUE)
+    ledger.jobs.create(manifest, QUEUE)
     assert published_and_waiting(ledger, manifest) == (0, 0)
-    ledger.advance(manifest, 8)
+    ledger.jobs.advance(manifest, 8)
     assert published_and_waiting(ledger, manifest) == (8, 8)
     take(ledger, manifest.batch(7))
-    ledger.complete(ok(manifest.batch(0)))
+    ledger.results.complete(ok(manifest.batch(0)))
     assert published_and_waiting(ledger, manifest) == (8, 6)
     take(ledger, manifest.batch(8))  # begun, though as far as we know not published
     assert published_and_waiting(ledger, manifest) == (8, 6)
-    ledger.advance(manifest, 20)
+    ledger.jobs.advance(manifest, 20)
     assert published_and_waiting(ledger, manifest) == (20, 17)
 
 
@@ -166,21 +166,21 @@ def published_and_waiting(ledger: Ledger, manifest: Manifest) -> tuple[int, int]
 
 
 def test_what_is_published_only_grows_until_the_job_is_resumed(ledger):
-    ledger.advance(MANIFEST, 2)
-    ledger.advance(MANIFEST, 0)
+    ledger.jobs.advance(MANIFEST, 2)
+    ledger.jobs.advance(MANIFEST, 0)
     assert progress_of(ledger).published == 2
-    ledger.resume(MANIFEST.job, "retry")
+    ledger.jobs.resume(MANIFEST.job, "retry")
     assert progress_of(ledger).published == 0
 
 
 def test_what_is_published_of_an_earlier_staging_is_not_noted(ledger):
     before = everything(ledger)
-    ledger.advance(manifest_of([3, 5], created=datetime(2026, 1, 1, tzinfo=UTC)), 2)
+    ledger.jobs.advance(manifest_of([3, 5], created=datetime(2026, 1, 1, tzinfo=UTC)), 2)
     assert everything(ledger) == before
 
 
 def test_batches_that_are_not_published_can_be_left_out_of_the_outstanding(ledger):
     retry = climb(ledger)
-    assert list(ledger.outstanding(MANIFEST, published=0)) == [retry]
-    assert list(ledger.outstanding(MANIFEST, published=1)) == [retry]
-    assert list(ledger.outstanding(MANIFEST, published=2)) == [retry, OTHER]
+    assert list(ledger.batches.outstanding(MANIFEST, published=0)) == [retry]
+    assert list(ledger.batches.outstanding(MANIFEST, published=1)) == [retry]
+    assert list(ledger.batches.outstanding(MANIFEST, published=2)) == [retry, OTHER]

@@ -20,30 +20,30 @@ from tests.support.ledgers import (
 
 
 def test_an_unstable_result_with_a_next_rung_leaves_its_batch_to_do_at_that_rung_alone(ledger):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     result = unstable(BATCH, 1, 2)
-    assert ledger.complete(result)
+    assert ledger.results.complete(result)
     progress = progress_of(ledger)
     assert progress.state is JobState.OPEN
     assert progress.batches_done == 1
-    (retry,) = ledger.outstanding(MANIFEST)
+    (retry,) = ledger.batches.outstanding(MANIFEST)
     assert retry == retry_after(MANIFEST, result)
     assert (retry.rung, retry.previous_rung, retry.records) == (Rung.SELECTIVE_FP32, Rung.FP16, 2)
-    assert ledger.retries(MANIFEST) == {(0, Rung.SELECTIVE_FP32): retry}
+    assert ledger.batches.retries(MANIFEST) == {(0, Rung.SELECTIVE_FP32): retry}
 
 
 def test_retries_go_before_batches_that_nobody_has_begun(ledger):
     retry = climb(ledger, OTHER)
-    assert list(ledger.outstanding(MANIFEST)) == [retry, BATCH]
+    assert list(ledger.batches.outstanding(MANIFEST)) == [retry, BATCH]
 
 
 def test_a_retry_s_result_settles_its_batch_and_takes_the_place_of_the_one_before(ledger):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     retry = climb(ledger)
     try_to_claim(ledger, retry)
-    assert list(ledger.outstanding(MANIFEST)) == []
-    assert ledger.retries(MANIFEST) == {(0, Rung.SELECTIVE_FP32): retry}
-    assert ledger.complete(ok(retry))
+    assert list(ledger.batches.outstanding(MANIFEST)) == []
+    assert ledger.batches.retries(MANIFEST) == {(0, Rung.SELECTIVE_FP32): retry}
+    assert ledger.results.complete(ok(retry))
     progress = progress_of(ledger)
     assert progress.finished
     assert progress.rows_by_precision == {"fp16": 7, "selective_fp32": 1}
@@ -52,59 +52,59 @@ def test_a_retry_s_result_settles_its_batch_and_takes_the_place_of_the_one_befor
     assert progress.count("batches_at_selective_fp32") == 1
     assert progress.count("embedded_at_selective_fp32") == 1
     assert progress.count("tokens_done") == 8 * TOKENS_PER_RECORD
-    assert ledger.results(BATCH.job) == []
-    assert list(ledger.outstanding(MANIFEST)) == []
-    assert ledger.retries(MANIFEST) == {}
+    assert ledger.results.all(BATCH.job) == []
+    assert list(ledger.batches.outstanding(MANIFEST)) == []
+    assert ledger.batches.retries(MANIFEST) == {}
 
 
 def test_rows_that_a_retry_does_not_help_go_on_and_are_counted_apart(ledger):
     first = unstable(BATCH, 0, 1)
-    ledger.complete(first)
+    ledger.results.complete(first)
     second = unstable(retry_after(MANIFEST, first), 1)
-    ledger.complete(second)
+    ledger.results.complete(second)
     progress = progress_of(ledger)
     assert progress.count("rows_retried") == 2
     assert progress.count("rows_retried_again") == 1
     assert progress.count("unstable_at_selective_fp32") == 1
     assert progress.batches_done == 0
-    assert ledger.results(BATCH.job) == [second]
+    assert ledger.results.all(BATCH.job) == [second]
     third = retry_after(MANIFEST, second)
     assert (third.rung, third.previous_rung, third.records) == (Rung.FP32, Rung.SELECTIVE_FP32, 1)
-    assert list(ledger.outstanding(MANIFEST)) == [third, OTHER]
+    assert list(ledger.batches.outstanding(MANIFEST)) == [third, OTHER]
 
 
 def test_a_quarantine_at_the_last_rung_finishes_the_job(ledger):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     last = unstable(climb(ledger, climb(ledger)))
     assert last.next is None
-    assert ledger.complete(last)
+    assert ledger.results.complete(last)
     progress = progress_of(ledger)
     assert progress.finished
     assert progress.count("rows_quarantined") == 1
     assert progress.count("unstable_at_fp32") == 1
     assert progress.count("batches_at_fp32") == 1
     assert progress.rows_done == 7
-    assert ledger.results(BATCH.job) == [last]
+    assert ledger.results.all(BATCH.job) == [last]
     assert last.quarantined == last.unstable
-    assert list(ledger.outstanding(MANIFEST)) == []
+    assert list(ledger.batches.outstanding(MANIFEST)) == []
 
 
 @pytest.mark.parametrize("climbed", [0, 1])
 def test_a_worker_in_fp32_quarantines_at_whichever_rung_it_was_given(ledger, climbed):
     batch = climb(ledger) if climbed else BATCH
-    ledger.complete(unstable(batch, precision=Rung.FP32))
+    ledger.results.complete(unstable(batch, precision=Rung.FP32))
     progress = progress_of(ledger)
     assert progress.batches_done == progress.count("rows_quarantined") == 1
     assert progress.count(f"unstable_at_{batch.rung}") == 1
-    assert ledger.retries(MANIFEST) == {}
+    assert ledger.batches.retries(MANIFEST) == {}
 
 
 @pytest.mark.parametrize("again", [ok, unstable, failed])
 def test_duplicates_of_the_first_report_change_nothing_once_the_retry_is_done(ledger, again):
-    ledger.complete(ok(climb(ledger)))
+    ledger.results.complete(ok(climb(ledger)))
     before = everything(ledger)
-    assert not ledger.complete(again(BATCH))
-    assert not ledger.complete(again(BATCH), owner="late")
+    assert not ledger.results.complete(again(BATCH))
+    assert not ledger.results.complete(again(BATCH), owner="late")
     assert everything(ledger) == before
     assert try_to_claim(ledger, BATCH, owner="b") is ClaimOutcome.DONE
     assert outstanding_places(ledger) == [(1, Rung.FP16)]
@@ -115,60 +115,60 @@ def test_duplicates_of_the_first_report_change_nothing_while_the_retry_is_under_
     retry = climb(ledger)
     try_to_claim(ledger, retry)
     before = everything(ledger)
-    assert not ledger.complete(again(BATCH))
+    assert not ledger.results.complete(again(BATCH))
     assert everything(ledger) == before
-    assert ledger.complete(ok(retry), owner="a")
+    assert ledger.results.complete(ok(retry), owner="a")
 
 
 def test_a_retry_that_is_reported_twice_is_counted_once(ledger):
     retry = climb(ledger)
-    assert ledger.complete(ok(retry))
+    assert ledger.results.complete(ok(retry))
     before = everything(ledger)
-    assert not ledger.complete(ok(retry))
-    assert not ledger.complete(unstable(retry))
-    assert not ledger.complete(failed(retry))
+    assert not ledger.results.complete(ok(retry))
+    assert not ledger.results.complete(unstable(retry))
+    assert not ledger.results.complete(failed(retry))
     assert everything(ledger) == before
 
 
 def test_a_failed_retry_ends_its_batch_and_keeps_what_was_seen_before(ledger):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     retry = climb(ledger)
-    assert ledger.complete(failed(retry))
+    assert ledger.results.complete(failed(retry))
     progress = progress_of(ledger)
     assert progress.finished
     assert progress.count("batches_failed") == progress.count("batches_at_selective_fp32") == 1
-    assert ledger.results(BATCH.job) == [unstable(BATCH), failed(retry)]
-    assert ledger.retries(MANIFEST) == {}
-    assert list(ledger.outstanding(MANIFEST)) == []
+    assert ledger.results.all(BATCH.job) == [unstable(BATCH), failed(retry)]
+    assert ledger.batches.retries(MANIFEST) == {}
+    assert list(ledger.batches.outstanding(MANIFEST)) == []
 
 
 def test_a_failed_retry_that_is_reopened_is_to_do_again_at_its_rung(ledger):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     retry = climb(ledger)
     try_to_claim(ledger, retry)
-    ledger.complete(failed(retry), owner="a")
-    assert ledger.reopen(failed(retry))
+    ledger.results.complete(failed(retry), owner="a")
+    assert ledger.results.reopen(failed(retry))
     progress = progress_of(ledger)
     assert progress.state is JobState.OPEN
     assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
     assert progress.count("batches_at_selective_fp32") == 0
     assert progress.count("batches_at_fp16") == 2
-    assert list(ledger.outstanding(MANIFEST)) == [retry]
+    assert list(ledger.batches.outstanding(MANIFEST)) == [retry]
     assert take(ledger, retry, "b").number == 1
-    assert ledger.complete(ok(retry), owner="b")
+    assert ledger.results.complete(ok(retry), owner="b")
     assert progress_of(ledger).finished
-    assert ledger.results(BATCH.job) == []
+    assert ledger.results.all(BATCH.job) == []
 
 
 def test_a_retry_that_this_ledger_never_asked_for_is_not_counted(ledger):
     """One that was under way when the ledger was made anew without the result that it retries."""
     retry = retry_after(MANIFEST, unstable(BATCH))
     before = everything(ledger)
-    assert not ledger.complete(ok(retry))
-    assert not ledger.complete(failed(retry))
+    assert not ledger.results.complete(ok(retry))
+    assert not ledger.results.complete(failed(retry))
     assert everything(ledger) == before
-    ledger.complete(unstable(BATCH))
-    assert ledger.complete(ok(retry))
+    ledger.results.complete(unstable(BATCH))
+    assert ledger.results.complete(ok(retry))
     assert progress_of(ledger).batches_done == 1
 
 
@@ -179,7 +179,7 @@ def test_a_retry_that_this_ledger_never_asked_for_is_not_counted(ledger):
 def test_a_retry_of_what_this_ledger_sent_nowhere_is_not_counted(ledger, first, report):
     """Made anew, it has another result of the batch than the one that is retried."""
     retry = retry_after(MANIFEST, unstable(BATCH))
-    ledger.complete(first)
+    ledger.results.complete(first)
     before = everything(ledger)
-    assert not ledger.complete(report(retry))
+    assert not ledger.results.complete(report(retry))
     assert everything(ledger) == before

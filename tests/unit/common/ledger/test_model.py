@@ -21,8 +21,10 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from common.ledger.claims import CrashRecord, Release
-from common.ledger.ledger import SCRIPTS, Ledger, OnInstability, job_key
-from common.ledger.ledger import place_of as place_of_field
+from common.ledger.fields import OnInstability
+from common.ledger.keys import job_key
+from common.ledger.keys import place_of as place_of_field
+from common.ledger.ledger import SCRIPTS, Ledger
 from common.ledger.progress import Progress
 from common.rungs import Rung, ladder
 from common.wire.messages import Batch, BatchResult, Status
@@ -109,7 +111,7 @@ class Fleet(RuleBasedStateMachine):
         redis.flushall()
         self.ledger = TwiceLedger(redis)
         self.manifest = manifest_of(BATCH_SIZES, job=f"fleet-{next(numbers)}")
-        self.ledger.create(self.manifest, QUEUE)
+        self.ledger.jobs.create(self.manifest, QUEUE)
         self.model = JobModel(self.manifest)
         first = map(self.manifest.batch, range(len(BATCH_SIZES)))
         self.messages: dict[Place, Batch] = {place_of(batch): batch for batch in first}
@@ -130,21 +132,21 @@ class Fleet(RuleBasedStateMachine):
         self.try_to_take(self.any_place(data), owner)
 
     def try_to_take(self, place: Place, owner: str) -> None:
-        found = self.ledger.claim(self.messages[place], owner=owner, weights=WEIGHTS)
+        found = self.ledger.leases.claim(self.messages[place], owner=owner, weights=WEIGHTS)
         assert found == self.model.claim(place, owner)
 
     @precondition(lambda self: self.model.owner)
     @rule(data=st.data(), owner=owners)
     def renew(self, data: st.DataObject, owner: str) -> None:
         place = data.draw(st.sampled_from(sorted(self.model.owner)))
-        found = self.ledger.renew(self.messages[place], owner=owner)
+        found = self.ledger.leases.renew(self.messages[place], owner=owner)
         assert found == self.model.renew(place, owner)
 
     @precondition(lambda self: self.model.owner)
     @rule(data=st.data(), owner=owners, why=st.sampled_from(Release))
     def release(self, data: st.DataObject, owner: str, why: Release) -> None:
         place = data.draw(st.sampled_from(sorted(self.model.owner)))
-        found = self.ledger.release(self.messages[place], owner=owner, why=why)
+        found = self.ledger.leases.release(self.messages[place], owner=owner, why=why)
         assert found == self.model.release(place, owner, why)
 
     @precondition(lambda self: self.model.owner)
@@ -152,7 +154,7 @@ class Fleet(RuleBasedStateMachine):
     def follow(self, data: st.DataObject, owner: str, row: int | None) -> None:
         place = data.draw(st.sampled_from(sorted(self.model.owner)))
         trail = CrashRecord(row=row)
-        found = self.ledger.follow(self.messages[place], trail, owner=owner)
+        found = self.ledger.leases.record_crash(self.messages[place], trail, owner=owner)
         assert found == self.model.follow(place, owner, trail)
 
     @rule(data=st.data(), owner=owners)
@@ -179,12 +181,12 @@ class Fleet(RuleBasedStateMachine):
     def report_of_an_earlier_staging(self, data: st.DataObject, owner: str | None) -> None:
         report = data.draw(st.sampled_from(self.reports))
         stale = report.model_copy(update={"created": self.manifest.created.timestamp() - 1})
-        assert not self.ledger.complete(stale, owner=owner)
-        assert not self.ledger.reopen(stale)
+        assert not self.ledger.results.complete(stale, owner=owner)
+        assert not self.ledger.results.reopen(stale)
 
     def report(self, report: BatchResult, owner: str | None) -> None:
         counts = self.model.complete(report, owner)
-        assert self.ledger.complete(report, owner=owner) == counts
+        assert self.ledger.results.complete(report, owner=owner) == counts
         if counts:
             self.reports.append(report)
             self.messages |= self.model.retries()
@@ -201,11 +203,11 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: self.model.owner)
     @rule()
     def expire_leases(self) -> None:
-        assert self.ledger.expire_leases(self.manifest.job) == self.model.expire()
+        assert self.ledger.leases.expire(self.manifest.job) == self.model.expire()
 
     @rule(published=st.sampled_from([0, 8, len(BATCH_SIZES)]))
     def advance(self, published: int) -> None:
-        self.ledger.advance(self.manifest, published)
+        self.ledger.jobs.advance(self.manifest, published)
         self.model.published = max(self.model.published, published)
 
     # --- a user ---
@@ -221,26 +223,26 @@ class Fleet(RuleBasedStateMachine):
         )
         only_last = last.status is Status.FAILED and data.draw(st.booleans())
         for result in [last] if only_last else [last, *reversed(earlier)]:
-            assert self.ledger.reopen(result) == self.model.reopen(result) is True
-            assert not self.ledger.reopen(result)
+            assert self.ledger.results.reopen(result) == self.model.reopen(result) is True
+            assert not self.ledger.results.reopen(result)
         # Who reopens a batch sees that nobody has it: no worker reports the old results again.
         self.reports = [report for report in self.reports if report.index != index]
 
     @rule(policy=st.sampled_from(["retry", "fail"]))
     def resume(self, policy: OnInstability) -> None:
-        self.ledger.resume(self.manifest.job, policy)
+        self.ledger.jobs.resume(self.manifest.job, policy)
         self.model.resume(policy)
 
     @rule()
     def cancel(self) -> None:
-        assert self.ledger.cancel(self.manifest.job) is self.model.cancel()
+        assert self.ledger.jobs.cancel(self.manifest.job) is self.model.cancel()
 
     @precondition(lambda self: len(self.model.done) > 3 and not self.wiped)
     @rule()
     def wipe(self) -> None:
         """All is forgotten, in the store too; but messages are still queued, of retries too."""
-        self.ledger.forget(self.manifest.job)
-        assert self.ledger.create(self.manifest, QUEUE)
+        self.ledger.jobs.forget(self.manifest.job)
+        assert self.ledger.jobs.create(self.manifest, QUEUE)
         self.model = JobModel(self.manifest)
         self.wiped = True
 
@@ -254,7 +256,7 @@ class Fleet(RuleBasedStateMachine):
         assert (progress.published, progress.waiting) == (self.model.published, self.model.waiting)
         assert progress.leased == sum(map(self.model.held, self.messages))
         fails = self.model.policy == "fail"
-        assert self.ledger.stops_at_instability(self.manifest.job) == fails
+        assert self.ledger.jobs.stops_at_instability(self.manifest.job) == fails
         self.no_row_is_lost_and_none_counted_twice(progress)
 
     def no_row_is_lost_and_none_counted_twice(self, progress: Progress) -> None:
@@ -267,16 +269,16 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def results_and_what_is_to_be_done_are_those_of_the_model(self) -> None:
-        found = self.ledger.results(self.manifest.job)
+        found = self.ledger.results.all(self.manifest.job)
         found.sort(key=lambda result: (*place_of(result), bool(result.poisoned)))
         assert found == self.model.results()
         retries = self.model.retries()
-        assert self.ledger.retries(self.manifest) == retries
+        assert self.ledger.batches.retries(self.manifest) == retries
         first = [(index, self.manifest.rung) for index in range(len(BATCH_SIZES))]
         places = [*retries, *(place for place in first if place not in self.model.done)]
         expected = [self.messages[place] for place in places if place not in self.model.owner]
-        assert list(self.ledger.outstanding(self.manifest)) == expected
-        assert self.ledger.leased(self.manifest.job) == set(self.model.owner)
+        assert list(self.ledger.batches.outstanding(self.manifest)) == expected
+        assert self.ledger.leases.held(self.manifest.job) == set(self.model.owner)
 
     @invariant()
     def what_is_known_of_attempts_is_what_the_model_knows(self) -> None:
@@ -285,7 +287,9 @@ class Fleet(RuleBasedStateMachine):
         assert self.noted("deaths") == {k: str(v) for k, v in model.deaths.items() if v}
         trails = {place: trail.model_dump_json() for place, trail in model.trails.items()}
         assert self.noted("trails") == trails
-        assert np.flatnonzero(self.ledger.begun(self.manifest)).tolist() == sorted(model.begun)
+        assert np.flatnonzero(self.ledger.batches.begun(self.manifest)).tolist() == sorted(
+            model.begun
+        )
 
     def noted(self, part: str) -> dict[Place, str]:
         """What there is in a hash of the job, but for zeros."""

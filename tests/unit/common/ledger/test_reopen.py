@@ -3,7 +3,8 @@
 import pytest
 
 from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
-from common.ledger.ledger import Ledger, job_key
+from common.ledger.keys import job_key
+from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import failed, ok, poisoned, retry_after, unstable
@@ -11,33 +12,33 @@ from tests.support.ledgers import BATCH, MANIFEST, OTHER, everything, progress_o
 
 
 def test_a_failed_batch_that_is_reopened_is_as_if_it_had_never_run(ledger):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     take(ledger, owner="a")
-    ledger.complete(failed(BATCH))
-    assert ledger.reopen(failed(BATCH))
+    ledger.results.complete(failed(BATCH))
+    assert ledger.results.reopen(failed(BATCH))
     progress = progress_of(ledger)
     assert progress.state is JobState.OPEN
     assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
     assert progress.count("batches_at_fp16") == 1
-    assert ledger.results(BATCH.job) == []
-    assert list(ledger.outstanding(MANIFEST)) == [BATCH]
+    assert ledger.results.all(BATCH.job) == []
+    assert list(ledger.batches.outstanding(MANIFEST)) == [BATCH]
     assert take(ledger, owner="b").number == 1
-    assert ledger.complete(ok(BATCH))
+    assert ledger.results.complete(ok(BATCH))
     assert progress_of(ledger).finished
 
 
 def test_a_batch_is_reopened_once(ledger):
-    ledger.complete(failed(BATCH))
-    assert ledger.reopen(failed(BATCH))
+    ledger.results.complete(failed(BATCH))
+    assert ledger.results.reopen(failed(BATCH))
     before = everything(ledger)
-    assert not ledger.reopen(failed(BATCH))
+    assert not ledger.results.reopen(failed(BATCH))
     assert everything(ledger) == before
 
 
 def test_a_failed_batch_of_a_cancelled_job_is_reopened_but_not_its_job(ledger):
-    ledger.complete(failed(BATCH))
+    ledger.results.complete(failed(BATCH))
     ledger.redis.hset(job_key(BATCH.job), "state", JobState.CANCELLED)
-    assert ledger.reopen(failed(BATCH))
+    assert ledger.results.reopen(failed(BATCH))
     assert progress_of(ledger).state is JobState.CANCELLED
 
 
@@ -62,12 +63,12 @@ POISONED_AND_UNSTABLE = unstable(BATCH, 0, 1).model_copy(
 @pytest.mark.parametrize("is_last", [False, True])
 def test_to_reopen_a_result_is_the_inverse_of_counting_it_but_for_the_time(ledger, result, is_last):
     if is_last:
-        ledger.complete(ok(OTHER))
+        ledger.results.complete(ok(OTHER))
     take(ledger)
     before = everything_but_zeros_and_time(ledger)
-    assert ledger.complete(result)
+    assert ledger.results.complete(result)
     assert everything_but_zeros_and_time(ledger) != before
-    assert ledger.reopen(result)
+    assert ledger.results.reopen(result)
     del before["leases"], before["owners"], before["attempts"]
     assert everything_but_zeros_and_time(ledger) == before
     assert take(ledger, owner="next") == ClaimResult(ClaimOutcome.TAKEN, number=1)
@@ -81,42 +82,42 @@ def everything_but_zeros_and_time(ledger: Ledger) -> dict[str, object]:
     for part in ("leases", "owners", "attempts", "deaths", "trails", "results"):
         if ledger.redis.exists(f"{key}:{part}"):
             found[part] = ledger.redis.dump(f"{key}:{part}")
-    found["done"] = {rung: ledger.done(MANIFEST, rung).tolist() for rung in Rung}
-    found["begun"] = ledger.begun(MANIFEST).tolist()
+    found["done"] = {rung: ledger.batches.done(MANIFEST, rung).tolist() for rung in Rung}
+    found["begun"] = ledger.batches.begun(MANIFEST).tolist()
     return found
 
 
 @pytest.mark.parametrize("last", [ok, unstable, failed, poisoned])
 def test_results_of_several_rungs_are_reopened_from_the_last_on(ledger, last):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     take(ledger)
-    ledger.release(BATCH, owner="a", why=Release.NO_FAULT)
+    ledger.leases.release(BATCH, owner="a", why=Release.NO_FAULT)
     before = everything_but_zeros_and_time(ledger)
     results = [unstable(BATCH, 0, 1)]
     results.append(unstable(retry_after(MANIFEST, results[-1]), 0))
     results.append(last(retry_after(MANIFEST, results[-1])))
-    assert all(map(ledger.complete, results))
+    assert all(map(ledger.results.complete, results))
     assert progress_of(ledger).finished
-    assert all(map(ledger.reopen, reversed(results)))
+    assert all(map(ledger.results.reopen, reversed(results)))
     del before["attempts"]
     assert everything_but_zeros_and_time(ledger) == before
-    assert list(ledger.outstanding(MANIFEST)) == [BATCH]
+    assert list(ledger.batches.outstanding(MANIFEST)) == [BATCH]
 
 
 def test_what_was_not_counted_cannot_be_reopened(ledger):
-    ledger.complete(ok(OTHER))
+    ledger.results.complete(ok(OTHER))
     before = everything_but_zeros_and_time(ledger)
-    assert not ledger.reopen(unstable(BATCH))
+    assert not ledger.results.reopen(unstable(BATCH))
     assert everything_but_zeros_and_time(ledger) == before
 
 
 def test_what_led_to_a_result_is_forgotten_with_it(ledger):
     key = job_key(BATCH.job)
     take(ledger, owner="a")
-    ledger.follow(BATCH, CrashRecord(row=1), owner="a")
-    ledger.release(BATCH, owner="a", why=Release.DIED)
+    ledger.leases.record_crash(BATCH, CrashRecord(row=1), owner="a")
+    ledger.leases.release(BATCH, owner="a", why=Release.DIED)
     take(ledger, owner="b")
     parts = [f"{key}:{part}" for part in ("leases", "owners", "attempts", "deaths", "trails")]
     assert ledger.redis.exists(*parts) == len(parts)
-    ledger.complete(ok(BATCH), owner="b")
+    ledger.results.complete(ok(BATCH), owner="b")
     assert ledger.redis.exists(*parts) == 0

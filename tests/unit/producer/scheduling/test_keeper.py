@@ -89,7 +89,7 @@ def test_a_batch_whose_lease_ran_out_is_queued_again_and_the_worker_named(staged
         "worker": "cuda0-1@host",
         "detail": "its worker went away: queued again",
     }
-    assert staged.ledger.events(staged.name) == events
+    assert staged.ledger.events.latest(staged.name) == events
     step(kept)
     assert staged.queued() == {"fp16": 1}
     assert staged.claim(staged.manifest.batch(1), "b") is ClaimOutcome.TAKEN
@@ -162,7 +162,7 @@ def test_steps_are_a_second_apart(staged, kept):
     kept.step()
     staged.ledger.redis.flushall()
     kept.step()
-    assert staged.ledger.jobs() == []
+    assert staged.ledger.jobs.names() == []
 
 
 # --- a Redis that was wiped ---------------------------------------------------------------------
@@ -189,15 +189,15 @@ def test_a_new_keeper_on_a_new_redis_finds_the_jobs_of_its_store(staged, keeper_
     staged.store.put("validations/w.fp16.cpu.json", b"{}")
     staged.store.put("notes/readme.txt", b"no job")
     step(keeper_of())
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
     assert staged.queued() == {"fp16": 3}
 
 
 def test_a_store_is_searched_once(staged, kept):
     step(kept)
-    staged.ledger.forget(staged.name)
+    staged.ledger.jobs.forget(staged.name)
     step(kept)
-    assert staged.ledger.jobs() == []
+    assert staged.ledger.jobs.names() == []
 
 
 def test_a_store_that_fails_is_searched_again(staged, kept, monkeypatch):
@@ -209,13 +209,13 @@ def test_a_store_that_fails_is_searched_again(staged, kept, monkeypatch):
         with pytest.raises(StoreError):
             step(kept)
     step(kept)
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
 
 
 def test_a_job_whose_manifest_is_damaged_does_not_keep_others_waiting(staged, kept, caplog):
     staged.store.put(manifest_key("a-broken-one"), b"{")
     step(kept)
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
     assert "Job a-broken-one is left alone: " in caplog.text
     assert "to begin the job anew" in caplog.text
 
@@ -243,10 +243,10 @@ def test_a_watch_finds_its_own_job_and_no_other(staged, keeper_of):
     write_manifest(staged.store, manifest_of([1], job="other"))
     watching = keeper_of(only=staged.name)
     step(watching)
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
     staged.ledger.redis.flushall()
     step(watching)
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
 
 
 def test_a_watch_finds_its_own_job_even_if_another_one_acts(staged, keeper_of):
@@ -254,7 +254,7 @@ def test_a_watch_finds_its_own_job_even_if_another_one_acts(staged, keeper_of):
     step(first)
     step(second)
     assert (first.acting, second.acting) == (True, False)
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
 
 
 # --- jobs that are over -------------------------------------------------------------------------
@@ -269,24 +269,24 @@ def test_a_job_that_is_finished_is_noted_so_in_the_store_and_stays_so_after_a_wi
     assert closed(staged) is JobState.FINISHED
     staged.ledger.redis.flushall()
     step(kept)
-    assert staged.ledger.jobs() == []
+    assert staged.ledger.jobs.names() == []
 
 
 def test_a_job_that_was_cancelled_does_not_come_back_until_it_is_submitted_again(staged, kept):
     staged.open()
     step(kept)
-    staged.ledger.cancel(staged.name)
+    staged.ledger.jobs.cancel(staged.name)
     step(kept)
     assert closed(staged) is JobState.CANCELLED
     staged.ledger.redis.flushall()
     step(kept)
-    assert staged.ledger.jobs() == []
+    assert staged.ledger.jobs.names() == []
     assert staged.open() == 3
     step(kept)
     assert closed(staged) is None
     staged.ledger.redis.flushall()
     step(kept)
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
 
 
 def test_a_job_that_stopped_at_an_instability_is_noted_so(staged, kept):
@@ -294,14 +294,14 @@ def test_a_job_that_stopped_at_an_instability_is_noted_so(staged, kept):
     staged.ledger.redis.hset(f"{KEY_PREFIX}job:{staged.name}", "state", JobState.STOPPED)
     step(kept)
     assert closed(staged) is JobState.STOPPED
-    staged.ledger.cancel(staged.name)
+    staged.ledger.jobs.cancel(staged.name)
     step(kept)
     assert closed(staged) is JobState.CANCELLED
 
 
 def test_a_mark_that_cannot_be_read_is_made_anew(staged, kept):
     staged.open()
-    staged.ledger.cancel(staged.name)
+    staged.ledger.jobs.cancel(staged.name)
     staged.store.put(closed_key(staged.name), b"{")
     step(kept)
     assert closed(staged) is JobState.CANCELLED
@@ -392,7 +392,7 @@ def test_a_job_of_another_store_is_left_alone(staged, keeper_of, tmp_path, event
     other = keeper_of(store=store)
     step(other, 2 * PATIENCE)
     assert staged.queued() == {}
-    staged.ledger.cancel(staged.name)
+    staged.ledger.jobs.cancel(staged.name)
     step(other)
     assert events == []
     assert list(store.keys("")) == []
@@ -411,13 +411,13 @@ def test_the_same_input_in_two_stores_is_two_jobs_of_which_redis_knows_the_last(
     staged.open()
     first, second = keeper_of(), keeper_of(store=store)
     step(first)
-    staged.ledger.create(later, job_queue(later))
+    staged.ledger.jobs.create(later, job_queue(later))
     staged.take_all_messages()
     step(first, 2 * PATIENCE)
     assert staged.queued() == {}
     step(second)
     assert messages(staged.ledger.redis, job_queue(later)) == list(map(later.batch, range(3)))
-    staged.ledger.cancel(staged.name)
+    staged.ledger.jobs.cancel(staged.name)
     step(first)
     step(second)
     assert closed(staged) is None
@@ -429,7 +429,7 @@ def test_a_job_that_was_staged_anew_under_its_name_is_kept_as_it_is_now(staged, 
     step(kept)
     later = anew(staged.manifest)
     write_manifest(staged.store, later)
-    staged.ledger.create(later, job_queue(later))
+    staged.ledger.jobs.create(later, job_queue(later))
     staged.ledger.redis.delete(f"{KEY_PREFIX}{job_queue(later)}")
     step(kept)
     assert messages(staged.ledger.redis, job_queue(later)) == list(map(later.batch, range(3)))
@@ -475,7 +475,7 @@ def test_a_job_that_is_over_for_long_is_deleted_and_nothing_else(staged, keeper_
         "notes/readme.txt",
         manifest_key(running.job),
     }
-    assert staged.ledger.jobs() == [running.job]
+    assert staged.ledger.jobs.names() == [running.job]
     assert not staged.ledger.redis.keys(f"{KEY_PREFIX}job:{staged.name}:*")
 
 
@@ -519,11 +519,11 @@ def test_an_old_job_does_not_take_another_store_s_job_of_its_name_with_it(
     staged, keeper_of, tmp_path
 ):
     later = anew(staged.manifest)
-    staged.ledger.create(later, job_queue(later))
+    staged.ledger.jobs.create(later, job_queue(later))
     close_before(staged, 3 * DAY)
     clean(keeper_of(keep=2 * DAY))
     assert not list(staged.store.keys(""))
-    assert staged.ledger.jobs() == [staged.name]
+    assert staged.ledger.jobs.names() == [staged.name]
 
 
 # --- what fails ---------------------------------------------------------------------------------
@@ -554,6 +554,6 @@ def test_a_batch_that_is_computed_while_its_lease_runs_out_is_counted_once(stage
     staged.claim(batch)
     staged.lapse(batch)
     step(kept)
-    staged.ledger.complete(ok(batch), owner="a")
+    staged.ledger.results.complete(ok(batch), owner="a")
     assert staged.claim(batch, "b") is ClaimOutcome.DONE
     assert staged.progress.batches_done == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.ledger.ledger import job_key
+from common.ledger.keys import job_key
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from common.wire.celery_app import publish
@@ -160,7 +160,7 @@ def test_of_a_job_that_is_not_looked_for_nothing_is_lost(lost, job, state):
 
 
 def test_a_job_that_redis_does_not_know_has_lost_nothing(lost, job):
-    job.ledger.forget(job.name)
+    job.ledger.jobs.forget(job.name)
     assert look(lost, job, 2 * PATIENCE) == []
 
 

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
-from common.wire.dead_letters import DeadLetter
+from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.queues import KEY_PREFIX
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.metrics import FleetCollector, serve_metrics
@@ -58,12 +58,12 @@ def test_a_fleet_without_anything_has_its_zeros(collector):
 
 
 def test_a_job_s_values_are_those_of_the_ledger(collector, ledger):
-    ledger.create(MANIFEST, QUEUE)
-    ledger.advance(MANIFEST, 4)
+    ledger.jobs.create(MANIFEST, QUEUE)
+    ledger.jobs.advance(MANIFEST, 4)
     first = unstable(MANIFEST.batch(1), 4, 6)
     for result in (ok(MANIFEST.batch(0)), first, failed(MANIFEST.batch(3))):
-        ledger.complete(result)
-    ledger.claim(retry_after(MANIFEST, first), owner="a", weights="w")
+        ledger.results.complete(result)
+    ledger.leases.claim(retry_after(MANIFEST, first), owner="a", weights="w")
     ledger.redis.lpush(f"{KEY_PREFIX}{QUEUE}", "a", "b")
     found = scrape(collector)
     expected = {
@@ -90,11 +90,11 @@ def test_a_job_s_values_are_those_of_the_ledger(collector, ledger):
 
 
 def test_a_speed_is_that_between_scrapes_and_says_when_a_job_ends(collector, ledger):
-    ledger.create(MANIFEST, QUEUE)
+    ledger.jobs.create(MANIFEST, QUEUE)
     first = scrape(collector)
     assert first["job_tokens_per_second", JOB] == 0
     assert ("job_eta_seconds", JOB) not in first
-    ledger.complete(ok(MANIFEST.batch(1)))
+    ledger.results.complete(ok(MANIFEST.batch(1)))
     second = scrape(collector)
     speed, left = second["job_tokens_per_second", JOB], 60
     assert speed > 0
@@ -102,11 +102,11 @@ def test_a_speed_is_that_between_scrapes_and_says_when_a_job_ends(collector, led
 
 
 def test_jobs_that_are_over_are_counted_and_no_more(collector, ledger):
-    ledger.create(MANIFEST, QUEUE)
+    ledger.jobs.create(MANIFEST, QUEUE)
     other = manifest_of([1], job="other")
-    ledger.create(other, QUEUE)
-    ledger.complete(ok(other.batch(0)))
-    ledger.cancel(JOB)
+    ledger.jobs.create(other, QUEUE)
+    ledger.results.complete(ok(other.batch(0)))
+    ledger.jobs.cancel(JOB)
     found = scrape(collector)
     assert (found["jobs", "cancelled"], found["jobs", "finished"]) == (1, 1)
     assert not [name for name, *_ in found if name.startswith("job_")]
@@ -115,8 +115,8 @@ def test_jobs_that_are_over_are_counted_and_no_more(collector, ledger):
 def test_workers_and_dead_letters_are_counted(collector, ledger):
     for number, model in enumerate(["one", "one", "two"]):
         place = {"device": "CPU", "precision": Rung.FP32, "queues": ()}
-        ledger.announce(WorkerInfo(name=str(number), model=model, weights=None, **place))
-    ledger.bury(DeadLetter(queue="q", worker="w", reason="r", message="m"))
+        ledger.workers.announce(WorkerInfo(name=str(number), model=model, weights=None, **place))
+    DeadLetters(ledger.redis).add(DeadLetter(queue="q", worker="w", reason="r", message="m"))
     found = scrape(collector)
     assert (found["workers", "one"], found["workers", "two"]) == (2, 1)
     assert found["dead_letters",] == 1

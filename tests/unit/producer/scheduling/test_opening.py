@@ -8,7 +8,8 @@ from common.job.layout import output_prefix, quarantine_key, shard_key
 from common.job.quarantine import read_quarantine
 from common.job.shards import shards_of
 from common.ledger.claims import ClaimOutcome
-from common.ledger.ledger import Flags, Ledger
+from common.ledger.fields import Flags
+from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
 from common.rungs import Rung
 from common.store import StoreError
@@ -76,8 +77,8 @@ def test_a_job_that_goes_on_queues_its_retries_at_their_rungs(job, redis):
 def test_what_failed_is_tried_again_at_its_rung(job):
     job.open()
     retry = retry_after(job.manifest, job.compute(job.manifest.batch(0), [0]))
-    job.ledger.complete(failed(retry))
-    job.ledger.complete(failed(job.manifest.batch(1)))
+    job.ledger.results.complete(failed(retry))
+    job.ledger.results.complete(failed(job.manifest.batch(1)))
     job.compute(job.manifest.batch(2))
     assert job.progress.finished
     assert job.open() == 2
@@ -92,7 +93,7 @@ def test_a_job_that_stopped_goes_on_with_the_retry_and_what_was_not_begun(job, r
     job.open("fail")
     stopping = unstable(job.manifest.batch(0), 0, 3, stops_job=True)
     job.shard(0, FP16, [1])
-    job.ledger.complete(stopping)
+    job.ledger.results.complete(stopping)
     assert job.progress.state is JobState.STOPPED
     job.take_all_messages()
     assert job.open() == 3
@@ -108,7 +109,7 @@ def test_a_job_that_stopped_goes_on_with_the_retry_and_what_was_not_begun(job, r
 def test_a_job_stops_at_instability_if_the_last_who_opened_it_asked_for_that(job):
     for policy in ("retry", "fail", "retry"):
         job.open(policy)
-        assert job.ledger.stops_at_instability(job.name) == (policy == "fail")
+        assert job.ledger.jobs.stops_at_instability(job.name) == (policy == "fail")
 
 
 def test_a_job_that_is_opened_on_a_wiped_ledger_stops_as_it_is_asked_to(job):
@@ -116,7 +117,7 @@ def test_a_job_that_is_opened_on_a_wiped_ledger_stops_as_it_is_asked_to(job):
     job.shard(0, FP16, [1])
     job.ledger.redis.flushall()
     assert job.open("fail") == 3
-    assert job.ledger.stops_at_instability(job.name)
+    assert job.ledger.jobs.stops_at_instability(job.name)
     assert job.outstanding() == [(0, SELECTIVE), (1, FP16), (2, FP16)]
 
 
@@ -138,7 +139,7 @@ def test_shards_with_all_rows_are_done(job):
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 4, "fp32": 3}
     assert job.progress.count("tokens_done") == tokens_of(RECORDS)
-    assert job.ledger.results(job.name) == []
+    assert job.ledger.results.all(job.name) == []
 
 
 def test_rows_that_the_first_shard_lacks_are_to_be_retried(job, redis):
@@ -152,14 +153,14 @@ def test_rows_that_the_first_shard_lacks_are_to_be_retried(job, redis):
     assert job.queued() == {"selective_fp32": 1}
     (retry,) = messages(redis, job.progress.queues[SELECTIVE])
     assert (retry.index, retry.rung, retry.previous_rung, retry.records) == (0, SELECTIVE, FP16, 2)
-    (result,) = job.ledger.results(job.name)
+    (result,) = job.ledger.results.all(job.name)
     assert result.unstable == (bad(RECORDS[0]), bad(RECORDS[2]))
 
 
 def test_a_batch_of_which_no_row_was_finite_is_to_be_retried_whole(job):
     job.shard(0, FP16, [])
     job.open()
-    (result,) = job.ledger.results(job.name)
+    (result,) = job.ledger.results.all(job.name)
     assert [row.row for row in result.unstable] == [0, 1, 3]
     assert (0, SELECTIVE) in job.outstanding()
 
@@ -173,7 +174,7 @@ def test_rows_that_a_retry_repaired_are_done(job):
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 2}
     assert job.progress.count("rows_retried") == 2
-    assert job.ledger.results(job.name) == []
+    assert job.ledger.results.all(job.name) == []
 
 
 def test_rows_that_went_through_all_rungs_are_known_with_what_each_saw(job):
@@ -189,7 +190,7 @@ def test_rows_that_went_through_all_rungs_are_known_with_what_each_saw(job):
     assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 1}
     counts = ("rows_retried", "rows_retried_again", "rows_quarantined")
     assert [job.progress.count(name) for name in counts] == [2, 1, 1]
-    (result,) = job.ledger.results(job.name)
+    (result,) = job.ledger.results.all(job.name)
     assert (result.rung, result.next, result.quarantined) == (FP32, None, (quarantined,))
 
 
@@ -201,7 +202,7 @@ def test_what_a_worker_in_fp32_could_not_embed_is_quarantined_at_the_first_rung(
     job.shard(2)
     assert job.open() == 0
     assert job.progress.finished
-    (result,) = job.ledger.results(job.name)
+    (result,) = job.ledger.results.all(job.name)
     assert (result.rung, result.precision) == (FP16, FP32)
     assert result.quarantined == (quarantined,)
 
@@ -360,10 +361,10 @@ def test_a_ledger_that_is_wiped_at_any_moment_is_rebuilt_as_it_was(job):
     """All rungs, one batch after another: counters and what is to be done are the same."""
     job.open()
     for _ in range(8):
-        before, to_do = job.progress, list(job.ledger.outstanding(job.manifest))
+        before, to_do = job.progress, list(job.ledger.batches.outstanding(job.manifest))
         job.ledger.redis.flushall()
         job.open()
-        assert list(job.ledger.outstanding(job.manifest)) == to_do
+        assert list(job.ledger.batches.outstanding(job.manifest)) == to_do
         # The store does not say how long it took, nor is what is done published again.
         assert counts_of(job.progress) == counts_of(before)
         assert job.progress.state is before.state

@@ -15,7 +15,7 @@ from common.ledger.claims import ClaimOutcome
 from common.ledger.ledger import Ledger
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch
-from common.wire.queues import KEY_PREFIX
+from common.wire.queues import KEY_PREFIX, Queues
 from producer.scheduling.opening import job_queue, model_of
 from producer.scheduling.publisher import HEAD_START, RESERVE, Demand, Publisher, portions
 from tests.support.jobs import manifest_of, ok, retry_after, unstable
@@ -116,7 +116,7 @@ class Fleet:
     def open(self, job: str, batches: int, **options: object) -> Manifest:
         created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.jobs))
         manifest = manifest_of([1] * batches, job=job, created=created, **options)
-        self.ledger.create(manifest, job_queue(manifest))
+        self.ledger.jobs.create(manifest, job_queue(manifest))
         self.jobs[job] = manifest
         return manifest
 
@@ -126,7 +126,10 @@ class Fleet:
         return count
 
     def queued(self) -> int:
-        return sum(self.ledger.queued(queue) for queue in set(map(job_queue, self.jobs.values())))
+        return sum(
+            Queues(self.ledger.redis).length(queue)
+            for queue in set(map(job_queue, self.jobs.values()))
+        )
 
     def take(self, queue: str) -> Batch | None:
         """As BRPOP does."""
@@ -140,12 +143,12 @@ class Fleet:
             if batch is None:
                 return number
             self.taken[batch.job, batch.index] += 1
-            if self.ledger.claim(batch, owner="a", weights="w").claim is ClaimOutcome.TAKEN:
-                self.ledger.complete(ok(batch), owner="a")
+            if self.ledger.leases.claim(batch, owner="a", weights="w").claim is ClaimOutcome.TAKEN:
+                self.ledger.results.complete(ok(batch), owner="a")
         return count
 
     def waiting(self, job: str) -> int:
-        progress = self.ledger.progress(job)
+        progress = self.ledger.jobs.progress(job)
         assert progress is not None
         return progress.waiting
 
@@ -195,7 +198,7 @@ def test_batches_are_published_in_their_order_and_taken_in_it(fleet, redis):
     manifest = fleet.open("one", 150)
     assert fleet.feed() == 150
     assert messages(redis, job_queue(manifest)) == list(map(manifest.batch, range(150)))
-    assert fleet.ledger.progress("one").published == 150
+    assert fleet.ledger.jobs.progress("one").published == 150
 
 
 def test_a_small_job_behind_a_large_one_is_taken_next(fleet, redis):
@@ -239,25 +242,25 @@ def test_jobs_of_another_queue_count_for_the_mark_too(fleet):
     fleet.feed()
     other = fleet.open("other", 2000, model="random:esm2_t12_35M_UR50D")
     fleet.feed()
-    assert fleet.ledger.queued(job_queue(other)) == MARK // RESERVE
+    assert Queues(fleet.ledger.redis).length(job_queue(other)) == MARK // RESERVE
 
 
 def test_retries_count_for_the_mark_and_are_left_alone(fleet, redis):
     manifest = fleet.open("one", 2000)
     result = unstable(manifest.batch(0))
-    fleet.ledger.complete(result)
+    fleet.ledger.results.complete(result)
     retry = retry_after(manifest, result)
     publish(fleet.app, model_of(manifest), [retry])
     assert fleet.feed() == MARK - MARK // RESERVE - 1
-    queues = fleet.ledger.progress("one").queues
+    queues = fleet.ledger.jobs.progress("one").queues
     assert messages(redis, queues[retry.rung]) == [retry]
     assert messages(redis, job_queue(manifest))[0] == manifest.batch(1)
 
 
 def test_what_is_done_or_held_is_not_published(fleet, redis):
     manifest = fleet.open("one", 30)
-    fleet.ledger.complete(ok(manifest.batch(3)))
-    fleet.ledger.claim(manifest.batch(5), owner="a", weights="w")
+    fleet.ledger.results.complete(ok(manifest.batch(3)))
+    fleet.ledger.leases.claim(manifest.batch(5), owner="a", weights="w")
     assert fleet.feed() == 28
     left = [index for index in range(30) if index not in (3, 5)]
     assert messages(redis, job_queue(manifest)) == list(map(manifest.batch, left))
@@ -266,10 +269,10 @@ def test_what_is_done_or_held_is_not_published(fleet, redis):
 def test_what_is_held_at_a_higher_rung_is_done_at_the_first(fleet):
     manifest = fleet.open("one", 3)
     result = unstable(manifest.batch(1))
-    fleet.ledger.complete(result)
-    fleet.ledger.claim(retry_after(manifest, result), owner="a", weights="w")
+    fleet.ledger.results.complete(result)
+    fleet.ledger.leases.claim(retry_after(manifest, result), owner="a", weights="w")
     assert fleet.feed() == 2
-    assert fleet.ledger.leased("one") == {(1, result.next)}
+    assert fleet.ledger.leases.held("one") == {(1, result.next)}
 
 
 def test_a_job_that_another_keeper_feeds_has_its_share_and_gets_nothing_from_this_one(fleet):
@@ -282,7 +285,7 @@ def test_a_job_that_another_keeper_feeds_has_its_share_and_gets_nothing_from_thi
 def test_a_job_that_is_cancelled_gets_nothing_more(fleet):
     fleet.open("one", 2000)
     fleet.feed()
-    fleet.ledger.cancel("one")
+    fleet.ledger.jobs.cancel("one")
     fleet.ledger.redis.delete(f"{KEY_PREFIX}{job_queue(fleet.jobs['one'])}")
     assert fleet.feed() == 0
 
@@ -297,6 +300,6 @@ def test_a_cursor_of_an_earlier_staging_moves_nothing(fleet, redis: Redis):
     manifest = fleet.open("one", 30)
     earlier = manifest.model_copy(update={"created": datetime(2025, 1, 1, tzinfo=UTC)})
     fleet.feeder.feed({"one": earlier})
-    assert fleet.ledger.progress("one").published == 0
+    assert fleet.ledger.jobs.progress("one").published == 0
     redis.delete(f"{KEY_PREFIX}{job_queue(manifest)}")
     assert fleet.feed() == 30

@@ -3,7 +3,7 @@
 import pytest
 
 from common.job.manifest import Manifest, write_manifest
-from common.ledger.ledger import field_of, job_key
+from common.ledger.keys import field_of, job_key
 from common.store import FileStore
 from common.wire.celery_app import make_celery
 from common.wire.messages import Batch
@@ -43,7 +43,7 @@ def take(redis, manifest) -> Batch:
 
 def test_a_batch_whose_lease_ran_out_is_the_next_that_is_taken(kept, manifest, ledger, redis):
     batch = take(redis, manifest)
-    ledger.claim(batch, owner="a", weights="w")
+    ledger.leases.claim(batch, owner="a", weights="w")
     leases = f"{job_key(manifest.job)}:leases"
     redis.zadd(leases, {field_of(batch.index, batch.rung): 1})
     kept.step()

@@ -14,7 +14,8 @@ from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.job.shards import shards_of
-from common.ledger.ledger import Ledger, job_key
+from common.ledger.keys import job_key
+from common.ledger.ledger import Ledger
 from common.rungs import Rung, ladder
 from common.store import FileStore, StoreError
 from common.store.ranges import BLOCK_BYTES
@@ -71,7 +72,7 @@ def staged(store: FileStore, sizes: list[int], form: OutputForm = FORMS[0]) -> M
 def create(ledger: Ledger, store: FileStore, manifest: Manifest) -> None:
     stored = np.zeros(manifest.batches, bool)
     stored[list(shards_of(store, manifest))] = True
-    assert ledger.create(manifest, "m.fp16", stored)
+    assert ledger.jobs.create(manifest, "m.fp16", stored)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "+".join(form.include))
@@ -99,12 +100,12 @@ def test_a_job_is_restored_with_every_batch_and_rung(store, ledger: Ledger):
     assert [(retry.index, retry.rung) for retry in retries] == [
         (index, SELECTIVE) for index in range(11, 20, 2)
     ]
-    progress = ledger.progress(manifest.job)
+    progress = ledger.jobs.progress(manifest.job)
     assert progress is not None
     assert progress.weights == "w"
     assert progress.batches_done == 10 + 5
     assert progress.rows_by_precision == {"fp16": 30, "selective_fp32": 5}
-    outstanding = [(batch.index, batch.rung) for batch in ledger.outstanding(manifest)]
+    outstanding = [(batch.index, batch.rung) for batch in ledger.batches.outstanding(manifest)]
     assert sorted(outstanding) == [
         *((index, SELECTIVE) for index in range(11, 20, 2)),
         *((index, FP16) for index in range(20, 30)),
@@ -120,7 +121,7 @@ def test_what_is_restored_twice_counts_once(store, ledger: Ledger, redis: Redis)
     restore(store, ledger, manifest)
     ledger.redis.restore(f"{job_key(manifest.job)}:stored", 0, stored)
     restore(store, ledger, manifest)
-    progress = ledger.progress(manifest.job)
+    progress = ledger.jobs.progress(manifest.job)
     assert progress is not None
     assert progress.count("tokens_done") == 6 * 12
 
@@ -186,7 +187,7 @@ def test_a_store_that_fails_is_no_damaged_shard(store, ledger: Ledger, monkeypat
     create(ledger, store, manifest)
     with pytest.raises(StoreError, match="the store is away"):
         restore(store, ledger, manifest)
-    assert ledger.stored(manifest).all()
+    assert ledger.batches.stored(manifest).all()
 
 
 def test_an_input_that_is_gone_is_not_needed_for_whole_shards(store):

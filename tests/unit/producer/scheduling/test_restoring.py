@@ -30,14 +30,16 @@ def test_what_the_store_has_not_goes_on_before_the_rest_is_counted(forgotten):
     assert open_and_count_later(forgotten) == 1
     assert forgotten.queued() == {"fp16": 1}
     assert forgotten.progress.batches_done == 0
-    assert [batch.index for batch in forgotten.ledger.outstanding(forgotten.manifest)] == [1]
+    assert [batch.index for batch in forgotten.ledger.batches.outstanding(forgotten.manifest)] == [
+        1
+    ]
     assert forgotten.claim(forgotten.manifest.batch(1)) is ClaimOutcome.TAKEN
 
 
 def test_it_is_counted_bit_by_bit_by_whoever_is_there(forgotten):
     open_and_count_later(forgotten)
     left = []
-    while forgotten.ledger.has_stored(forgotten.name):
+    while forgotten.ledger.batches.has_stored(forgotten.name):
         restore_some(forgotten.store, forgotten.ledger, forgotten.manifest)
         left.append(forgotten.progress.batches_done)
     assert left == [1, 2]
@@ -50,7 +52,9 @@ def test_a_second_who_opens_the_job_counts_the_rest_and_queues_nothing_that_is_s
     restore_some(forgotten.store, forgotten.ledger, forgotten.manifest)
     assert forgotten.open() == 1
     assert forgotten.progress.batches_done == 2
-    assert {batch.index for batch in forgotten.ledger.outstanding(forgotten.manifest)} == {1}
+    assert {batch.index for batch in forgotten.ledger.batches.outstanding(forgotten.manifest)} == {
+        1
+    }
 
 
 def test_a_keeper_counts_it(forgotten):
@@ -58,7 +62,7 @@ def test_a_keeper_counts_it(forgotten):
     keeper = Keeper(forgotten.store, forgotten.ledger, forgotten.feeder)
     keeper.step()
     assert forgotten.progress.batches_done == 2
-    assert not forgotten.ledger.has_stored(forgotten.name)
+    assert not forgotten.ledger.batches.has_stored(forgotten.name)
 
 
 def test_a_damaged_shard_is_computed_anew_once_it_was_looked_at(forgotten):
@@ -67,7 +71,10 @@ def test_a_damaged_shard_is_computed_anew_once_it_was_looked_at(forgotten):
     assert forgotten.queued() == {"fp16": 1}
     assert forgotten.open() == 2
     assert forgotten.progress.batches_done == 1
-    assert {batch.index for batch in forgotten.ledger.outstanding(forgotten.manifest)} == {0, 1}
+    assert {batch.index for batch in forgotten.ledger.batches.outstanding(forgotten.manifest)} == {
+        0,
+        1,
+    }
 
 
 def test_a_job_that_was_all_done_is_finished_once_it_is_counted(forgotten, redis):

@@ -42,7 +42,7 @@ def give_up(job: Job, index: int, *rows: int, unstable: tuple[int, ...] = ()) ->
             "created": job.manifest.created.timestamp(),
         }
     )
-    assert job.ledger.complete(result)
+    assert job.ledger.results.complete(result)
     return result
 
 

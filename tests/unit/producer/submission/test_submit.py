@@ -120,11 +120,11 @@ def test_a_priority_has_its_own_queues_for_retries_too_and_changes_no_output(
     queue = f"{before}{MODEL}.fp16"
     assert messages(redis, queue) == [manifest.batch(0)]
     result = unstable(manifest.batch(0))
-    ledger.complete(result)
+    ledger.results.complete(result)
     retry = retry_after(manifest, result)
     publish(feeder.app, model_of(manifest), [retry])
     assert messages(redis, f"{queue}.selective_fp32") == [retry]
-    queues = ledger.progress(manifest.job).queues
+    queues = ledger.jobs.progress(manifest.job).queues
     assert queues[retry.rung] == f"{queue}.selective_fp32"
 
 
@@ -142,7 +142,7 @@ def test_what_to_do_about_instability_is_what_was_asked_for_last(
         request = request_of(proteins, on_instability=policy)
         manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
         names.add(manifest.job)
-        assert ledger.stops_at_instability(manifest.job) == (policy == "fail")
+        assert ledger.jobs.stops_at_instability(manifest.job) == (policy == "fail")
     assert len(names) == 1
     assert capsys.readouterr().err.count(f"going on with job {manifest.job}, 1 of 1 batches") == 2
 
@@ -163,9 +163,9 @@ def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
         (0, Rung.FP32, []),
     ):
         store_shard(store, manifest, index, rung=rung, rows=rows)
-    ledger.forget(manifest.job)  # it learns from the store that row 0 was finite nowhere
+    ledger.jobs.forget(manifest.job)  # it learns from the store that row 0 was finite nowhere
     submit_once(policy)
-    assert ledger.progress(manifest.job).finished
+    assert ledger.jobs.progress(manifest.job).finished
     warned = "1 sequence of this finished job were not finite" in capsys.readouterr().err
     assert warned == (policy == "fail")
 
@@ -175,12 +175,12 @@ def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(
 ):
     request = request_of(proteins)
     manifest = staged(store, request, MODEL)
-    ledger.create(manifest, "m.fp16")
+    ledger.jobs.create(manifest, "m.fp16")
     worker = WorkerInfo(
         name="w", model=MODEL, weights="new", device="GPU", precision=Rung.FP16, queues=("m.fp16",)
     )
     warn_of_other_weights(ledger, manifest.job, [worker])
-    ledger.pin_weights(manifest.job, "old")
+    ledger.jobs.pin_weights(manifest.job, "old")
     warn_of_other_weights(ledger, manifest.job, [])
     warn_of_other_weights(ledger, manifest.job, [worker.model_copy(update={"weights": None})])
     same = worker.model_copy(update={"weights": "old"})

@@ -112,15 +112,15 @@ def test_a_ladder_has_the_rungs_of_its_job_alone(first, rungs):
 
 
 def test_the_ladder_of_a_real_ledger_adds_up(ledger):
-    ledger.create(MANIFEST, QUEUE)
-    ledger.complete(ok(MANIFEST.batch(0)))
+    ledger.jobs.create(MANIFEST, QUEUE)
+    ledger.results.complete(ok(MANIFEST.batch(0)))
     first = unstable(MANIFEST.batch(1), 4, 5, 6)
     second = unstable(retry_after(MANIFEST, first), 6)
     last = unstable(retry_after(MANIFEST, second), 6)
     for result in (first, second, last):
-        ledger.complete(result)
-    job = ledger.progress(MANIFEST.job)
-    text = printed(job, results=ledger.results(MANIFEST.job))
+        ledger.results.complete(result)
+    job = ledger.jobs.progress(MANIFEST.job)
+    text = printed(job, results=ledger.results.all(MANIFEST.job))
     assert [row for row in cells(text) if len(row) == 6][1:] == [
         ["fp16", "0", "2", "5", "3", "selective_fp32"],
         ["selective_fp32", "0", "1", "2", "1", "fp32"],
@@ -170,10 +170,10 @@ def test_dead_letters_are_named_and_counted_whatever_is_in_them():
 
 
 def test_the_latest_events_of_a_job_are_shown_and_the_others_counted(ledger):
-    ledger.create(MANIFEST, QUEUE)
+    ledger.jobs.create(MANIFEST, QUEUE)
     for number in range(7):
         detail = f"[red]{number}[/]"
-        ledger.note(
+        ledger.events.add(
             Event(
                 time=0,
                 event=EventKind.LEASE_LOST,
@@ -186,7 +186,9 @@ def test_the_latest_events_of_a_job_are_shown_and_the_others_counted(ledger):
         )
     console = Console(width=200)
     with console.capture() as capture:
-        print_events(console, ledger.events(MANIFEST.job, 2), ledger.count_events(MANIFEST.job))
+        print_events(
+            console, ledger.events.latest(MANIFEST.job, 2), ledger.events.count(MANIFEST.job)
+        )
     _, *shown = [row[1:] for row in cells(capture.get())]
     assert shown == [["lease_lost", str(n), "fp16", "w", f"[red]{n}[/]"] for n in (6, 5)]
     assert capture.get().splitlines()[-1] == "… and 5 earlier events"
@@ -264,11 +266,11 @@ def test_a_finished_job_says_whether_batches_failed():
 @pytest.fixture
 def finished(ledger) -> Manifest:
     """A job with a failed retry and a quarantined row."""
-    ledger.create(MANIFEST, QUEUE)
+    ledger.jobs.create(MANIFEST, QUEUE)
     first = unstable(MANIFEST.batch(0), 1)
-    ledger.complete(first)
-    ledger.complete(failed(retry_after(MANIFEST, first)))
-    ledger.complete(unstable(MANIFEST.batch(1), 6, precision=Rung.FP32))
+    ledger.results.complete(first)
+    ledger.results.complete(failed(retry_after(MANIFEST, first)))
+    ledger.results.complete(unstable(MANIFEST.batch(1), 6, precision=Rung.FP32))
     return MANIFEST
 
 
@@ -288,9 +290,9 @@ def test_quarantined_rows_are_named_and_are_no_failure(ledger: Ledger, finished,
 
 
 def test_a_job_in_which_nothing_went_wrong_ends_without_a_word(ledger: Ledger, capsys):
-    ledger.create(MANIFEST, QUEUE)
+    ledger.jobs.create(MANIFEST, QUEUE)
     for index in range(2):
-        ledger.complete(ok(MANIFEST.batch(index)))
+        ledger.results.complete(ok(MANIFEST.batch(index)))
     report_failures(ledger, MANIFEST)
     report_quarantined(ledger, MANIFEST)
     assert capsys.readouterr().err == ""

@@ -170,13 +170,13 @@ class Shown(list[str]):
 
 @pytest.fixture
 def shown(ledger) -> Shown:
-    ledger.create(MANIFEST, "m.fp16")
+    ledger.jobs.create(MANIFEST, "m.fp16")
     return Shown()
 
 
 def test_a_job_with_rows_to_retry_goes_on_and_says_so(ledger, shown):
-    ledger.complete(ok(MANIFEST.batch(0)))
-    ledger.complete(unstable(MANIFEST.batch(1), 4, 6))
+    ledger.results.complete(ok(MANIFEST.batch(0)))
+    ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6))
     found = look(ledger, JOB, Speed(), shown)
     assert not found.finished
     (line,) = shown
@@ -185,8 +185,8 @@ def test_a_job_with_rows_to_retry_goes_on_and_says_so(ledger, shown):
 
 
 def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_reason(ledger, shown):
-    ledger.complete(unstable(MANIFEST.batch(0)))
-    ledger.complete(unstable(MANIFEST.batch(1), 4, 6, stops_job=True))
+    ledger.results.complete(unstable(MANIFEST.batch(0)))
+    ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6, stops_job=True))
     with pytest.raises(UserError) as caught:
         look(ledger, JOB, Speed(), shown)
     assert str(caught.value) == (
@@ -199,7 +199,7 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
 
 
 def test_a_job_that_was_cancelled_ends_the_watch(ledger, shown):
-    ledger.cancel(JOB)
+    ledger.jobs.cancel(JOB)
     with pytest.raises(UserError, match=f"Job {JOB} was cancelled"):
         look(ledger, JOB, Speed(), shown)
 
@@ -212,7 +212,7 @@ def test_a_job_that_redis_lost_may_come_back_from_the_store(ledger):
 
 def test_a_watch_keeps_its_job_going_until_it_is_finished(ledger, shown):
     batches = [MANIFEST.batch(index) for index in range(2)]
-    done = wait(ledger, JOB, quiet(), keep=lambda: ledger.complete(ok(batches.pop())))
+    done = wait(ledger, JOB, quiet(), keep=lambda: ledger.results.complete(ok(batches.pop())))
     assert done.finished
     assert batches == []
 
@@ -224,9 +224,9 @@ def test_a_job_that_redis_lost_is_waited_for_and_goes_on(ledger, monkeypatch):
     def come_back_and_finish() -> None:
         looks.append(1)
         if len(looks) == 3:
-            ledger.create(MANIFEST, "m.fp16")
+            ledger.jobs.create(MANIFEST, "m.fp16")
             for index in range(2):
-                ledger.complete(ok(MANIFEST.batch(index)))
+                ledger.results.complete(ok(MANIFEST.batch(index)))
 
     assert wait(ledger, JOB, quiet(), keep=come_back_and_finish).finished
     assert len(looks) == 3
@@ -248,7 +248,7 @@ def test_redis_and_the_store_are_waited_for(ledger, shown, monkeypatch, error, c
         if errors:
             raise errors.pop()
         for index in range(2):
-            ledger.complete(ok(MANIFEST.batch(index)))
+            ledger.results.complete(ok(MANIFEST.batch(index)))
 
     console = Console(width=200)
     assert wait(ledger, JOB, console, keep=keep).finished

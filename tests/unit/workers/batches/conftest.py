@@ -20,7 +20,7 @@ def world_of(ledger, tmp_path) -> Callable[..., World]:
         store = TroubledStore(tmp_path / "store")
         store_inputs(store, manifest, RECORDS[: sum(batch_records)])
         write_manifest(store, manifest)
-        ledger.create(manifest, f"random.esm2_t6_8M_UR50D.{manifest.rung}")
+        ledger.jobs.create(manifest, f"random.esm2_t6_8M_UR50D.{manifest.rung}")
         store.written.clear()
         return World(ledger, store, manifest)
 

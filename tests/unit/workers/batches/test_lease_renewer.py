@@ -66,8 +66,8 @@ def _fast(monkeypatch):
 
 def claim_batch(redis: Redis) -> Batch:
     ledger, manifest = Ledger(redis), manifest_of([2])
-    ledger.create(manifest, "m.fp16")
-    ledger.claim(manifest.batch(0), owner="a/1", weights="w")
+    ledger.jobs.create(manifest, "m.fp16")
+    ledger.leases.claim(manifest.batch(0), owner="a/1", weights="w")
     return manifest.batch(0)
 
 

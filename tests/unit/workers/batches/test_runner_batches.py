@@ -114,7 +114,7 @@ def test_a_batch_of_a_job_that_is_cancelled_is_dropped_between_two_packs(world, 
     heartbeat = LeaseRenewer(world.ledger, WORKER)
 
     def cancel_and_wait() -> None:
-        world.ledger.cancel(batch.job)
+        world.ledger.jobs.cancel(batch.job)
         wait_until(lambda: heartbeat._lost, 10)
 
     heartbeat.start()

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from common.errors import UserError
-from common.ledger.ledger import job_key
+from common.ledger.keys import job_key
 from common.ledger.progress import JobState
 from common.wire.messages import Batch
 from tests.support.jobs import ok
@@ -21,12 +21,12 @@ def lease_taken_over(world: World, batch: Batch) -> None:
 
 def lease_taken_back(world: World, batch: Batch) -> None:
     world.lapse(batch)
-    world.ledger.expire_leases(batch.job)
+    world.ledger.leases.expire(batch.job)
 
 
 def done_by_another(world: World, batch: Batch) -> None:
     world.take_over(batch)
-    world.ledger.complete(ok(batch), owner="other")
+    world.ledger.results.complete(ok(batch), owner="other")
 
 
 @pytest.mark.parametrize("lost", [lease_taken_over, lease_taken_back, done_by_another])
@@ -63,7 +63,7 @@ def test_a_late_owner_s_failure_does_not_count(world, batch, error):
     world.runner(FakeEngine(during=lose_the_batch_and_fail)).run(batch)
     assert world.progress.batches_done == 0
     assert world.results == []
-    assert world.ledger.renew(batch, owner="other")
+    assert world.ledger.leases.renew(batch, owner="other")
 
 
 @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.STOPPED])
@@ -90,7 +90,7 @@ def test_a_batch_that_is_done_or_held_by_another_is_left_alone(world, batch):
 def test_a_batch_of_another_model_or_of_other_weights_goes_back_after_a_pause(world, batch):
     """Those who can do it should find it."""
     stranger = batch.model_copy(update={"model": "esm2_t33_650M_UR50D"})
-    world.ledger.pin_weights(world.job, "others")
+    world.ledger.jobs.pin_weights(world.job, "others")
     for message, reason in ((stranger, "this worker serves random:"), (batch, "other weights")):
         engine = FakeEngine()
         runner = world.runner(engine)

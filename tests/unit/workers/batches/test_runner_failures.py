@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from common.errors import UserError
 from common.job.layout import input_key, manifest_key
 from common.job.quarantine import read_quarantine
-from common.ledger.ledger import LEASE_SECONDS
+from common.ledger.fields import LEASE_SECONDS
 from common.ledger.progress import JobState
 from common.wire.messages import BatchResult, Status
 from tests.support.worlds import (
@@ -119,7 +119,7 @@ def test_an_error_that_nobody_thought_of_fails_the_batch_and_is_logged_in_full(
 
 
 def test_a_failure_does_not_stop_a_job_that_is_to_stop_at_instability(world, batch):
-    world.ledger.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.job, "fail")
     failure(world, batch, failing(ValueError("no")))
     assert world.progress.state is JobState.OPEN
 
@@ -188,7 +188,7 @@ def test_a_batch_is_let_go_once_the_ledger_answers_again(world, monkeypatch, cal
     runner = world.runner(FakeEngine(bad))
     with monkeypatch.context() as patch:
         patch.setattr(world.ledger, call, refuse)
-        patch.setattr(world.ledger, "release", refuse_times(3, world.ledger.release))
+        patch.setattr(world.ledger, "release", refuse_times(3, world.ledger.leases.release))
         with pytest.raises(RequeueError, match="the ledger did not answer: gone"):
             runner.run(retry)
     retries, looks = runner.stopping.waits[:-3], runner.stopping.waits[-3:]
@@ -225,7 +225,7 @@ def test_a_claim_that_cannot_have_run_out_is_not_asked_for_again(world, batch, m
 def test_a_result_that_was_counted_but_not_answered_is_not_computed_again(
     world, batch, monkeypatch
 ):
-    complete, engine = world.ledger.complete, FakeEngine({0: [FP16]})
+    complete, engine = world.ledger.results.complete, FakeEngine({0: [FP16]})
 
     def complete_and_go(result: BatchResult, *, owner: str) -> bool:
         complete(result, owner=owner)
@@ -242,7 +242,7 @@ def test_a_result_that_was_counted_but_not_answered_is_not_computed_again(
 
 
 def test_a_result_is_reported_again_while_redis_is_away_for_a_while(world, batch, monkeypatch):
-    complete, failures = world.ledger.complete, iter(range(LEDGER_RETRIES))
+    complete, failures = world.ledger.results.complete, iter(range(LEDGER_RETRIES))
 
     def complete_in_the_end(result: BatchResult, *, owner: str) -> bool:
         if next(failures, None) is not None:
@@ -258,7 +258,7 @@ def test_a_result_is_reported_again_while_redis_is_away_for_a_while(world, batch
 
 
 def test_a_result_is_reported_again_even_by_a_worker_that_stops(world, batch, monkeypatch):
-    complete, failures = world.ledger.complete, iter(range(1))
+    complete, failures = world.ledger.results.complete, iter(range(1))
     runner = world.runner()
 
     def complete_the_second_time(result: BatchResult, *, owner: str) -> bool:

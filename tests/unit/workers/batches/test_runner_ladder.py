@@ -137,7 +137,7 @@ def test_a_retry_that_cannot_be_queued_is_left_to_whoever_looks_after_lost_work(
 
 def test_a_retry_is_passed_on_even_if_the_ledger_says_it_has_the_result(world, batch, monkeypatch):
     """A client sends again what was not answered; the second answer is that it is known."""
-    complete = world.ledger.complete
+    complete = world.ledger.results.complete
 
     def complete_twice(result: BatchResult, *, owner: str) -> bool:
         assert complete(result, owner=owner)
@@ -156,8 +156,8 @@ def test_a_retry_whose_result_before_is_gone_is_dropped_and_not_held(world):
     """The ledger was made anew: it knows nothing of the rows, and begins with the rung before."""
     engine = FakeEngine({0: [FP16]})
     retry = run_first_rung(world, engine)
-    world.ledger.forget(world.job)
-    world.ledger.create(world.manifest, "random.esm2_t6_8M_UR50D.fp16")
+    world.ledger.jobs.forget(world.job)
+    world.ledger.jobs.create(world.manifest, "random.esm2_t6_8M_UR50D.fp16")
     world.runner(engine).run(retry)
     assert engine.calls == []
     assert world.published == []
@@ -172,8 +172,8 @@ def test_a_retry_whose_result_before_is_gone_is_dropped_and_not_held(world):
 def test_a_retry_of_what_another_worker_settled_since_is_dropped(world, again):
     """The ledger was made anew, and a worker in FP32 did the first rung again."""
     retry = run_first_rung(world, FakeEngine({0: [FP16]}))
-    world.ledger.forget(world.job)
-    world.ledger.create(world.manifest, "random.esm2_t6_8M_UR50D.fp16")
+    world.ledger.jobs.forget(world.job)
+    world.ledger.jobs.create(world.manifest, "random.esm2_t6_8M_UR50D.fp16")
     world.runner(FakeEngine(again, precision=FP32)).run(world.manifest.batch(0))
     before, engine = world.progress.counts, FakeEngine()
     world.runner(engine).run(retry)
@@ -186,8 +186,8 @@ def test_a_retry_of_what_another_worker_settled_since_is_dropped(world, again):
 def test_a_retry_embeds_the_rows_that_the_ledger_knows_of_whatever_the_message_says(world):
     """The ledger was made anew, and the first rung had other rows that were not finite."""
     retry = run_first_rung(world, FakeEngine({0: [FP16]}))
-    world.ledger.forget(world.job)
-    world.ledger.create(world.manifest, "random.esm2_t6_8M_UR50D.fp16")
+    world.ledger.jobs.forget(world.job)
+    world.ledger.jobs.create(world.manifest, "random.esm2_t6_8M_UR50D.fp16")
     engine = FakeEngine({1: [FP16], 2: [FP16]})
     assert run_first_rung(world, engine).records == 2
     world.runner(engine).run(retry)
@@ -200,7 +200,7 @@ def test_a_retry_embeds_the_rows_that_the_ledger_knows_of_whatever_the_message_s
 
 
 def test_a_job_that_is_to_stop_stops_and_keeps_what_is_finite(world, batch):
-    world.ledger.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.job, "fail")
     world.runner(FakeEngine({0: [FP16], 2: [FP16]})).run(batch)
     assert world.progress.state is JobState.STOPPED
     assert world.shard(0).rows.tolist() == [1, 3]
@@ -212,7 +212,7 @@ def test_a_job_that_is_to_stop_stops_and_keeps_what_is_finite(world, batch):
 
 
 def test_a_job_that_stopped_is_left_alone(world, batch):
-    world.ledger.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.job, "fail")
     retry = retry_of(batch, stop(world))
     for message in (world.manifest.batch(1), batch, retry):
         engine = FakeEngine()
@@ -230,9 +230,9 @@ def stop(world: World, bad: BadRows | None = None) -> BatchResult:
 
 
 def test_after_a_stop_the_retry_is_to_do_and_nothing_is_computed_twice(world, batch):
-    world.ledger.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.job, "fail")
     retry = retry_of(batch, stop(world, {0: [FP16], 2: [FP16]}))
-    world.ledger.resume(world.job, "retry")
+    world.ledger.jobs.resume(world.job, "retry")
     assert world.outstanding() == [retry, world.manifest.batch(1)]
     engine = FakeEngine({0: [FP16], 2: [FP16]})
     runner = world.runner(engine)
@@ -245,8 +245,8 @@ def test_after_a_stop_the_retry_is_to_do_and_nothing_is_computed_twice(world, ba
 
 def test_what_is_to_be_done_about_instability_is_what_the_ledger_says_when_it_comes(world, batch):
     """Not what was asked for when the message was queued, or the batch begun."""
-    world.ledger.resume(world.job, "fail")
-    engine = FakeEngine({0: [FP16]}, during=lambda: world.ledger.resume(world.job, "retry"))
+    world.ledger.jobs.resume(world.job, "fail")
+    engine = FakeEngine({0: [FP16]}, during=lambda: world.ledger.jobs.resume(world.job, "retry"))
     world.runner(engine).run(batch)
     assert world.progress.state is JobState.OPEN
     assert [retry.rung for retry in world.published] == [SELECTIVE]
@@ -256,7 +256,7 @@ def test_what_is_to_be_done_about_instability_is_what_the_ledger_says_when_it_co
 def test_a_retry_that_does_not_help_stops_the_job_only_if_it_is_still_to_stop(world, policy):
     engine = FakeEngine({0: [FP16, SELECTIVE]})
     retry = run_first_rung(world, engine)
-    world.ledger.resume(world.job, policy)
+    world.ledger.jobs.resume(world.job, policy)
     world.runner(engine).run(retry)
     assert (world.progress.state is JobState.STOPPED) == (policy == "fail")
     assert len(world.published) == (policy == "retry")
@@ -264,9 +264,9 @@ def test_a_retry_that_does_not_help_stops_the_job_only_if_it_is_still_to_stop(wo
 
 
 def test_a_row_that_no_rung_could_embed_stops_the_job_and_is_on_record(world, batch):
-    world.ledger.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.job, "fail")
     world.runner(FakeEngine({0: [FP32]}, precision=FP32)).run(batch)
     assert world.progress.state is JobState.STOPPED
     assert [bad.row for bad in read_quarantine(world.store, world.job, 0)] == [0]
-    world.ledger.resume(world.job, "retry")
+    world.ledger.jobs.resume(world.job, "retry")
     assert world.outstanding() == [world.manifest.batch(1)]

@@ -102,7 +102,7 @@ def test_processes_that_went_away_without_a_word_count_as_well(world, batch):
     for _ in range(3):
         world.claim(batch)
         world.lapse(batch)
-        world.ledger.expire_leases(world.job)
+        world.ledger.leases.expire(world.job)
     engine = FakeEngine()
     world.runner(engine).run(batch)
     assert engine.calls == [(FP16, [row]) for row in ROWS[0]]
@@ -174,7 +174,9 @@ def test_a_worker_that_stops_between_rows_blames_none_of_them(world, batch):
         runner.engine.during = runner.stopping.set
         with pytest.raises(RequeueError, match="this worker is stopping"):
             runner.run(batch)
-        assert world.ledger.trail(batch).row is None  # nor for an end that comes later
+        assert (
+            world.ledger.leases.crash_record(batch).row is None
+        )  # nor for an end that comes later
     world.runner().run(batch)
     assert world.shard(0).rows.tolist() == ROWS[0]
     assert world.results == []
@@ -186,7 +188,7 @@ def test_who_has_lost_such_a_batch_notes_nothing_more_of_it(world, batch):
     world.runner(engine).run(batch)
     assert engine.calls == [(FP16, [0]), (FP16, [1])]
     assert world.shards() == []
-    assert world.ledger.trail(batch).row == 1
+    assert world.ledger.leases.crash_record(batch).row == 1
 
 
 def test_nothing_else_is_computed_in_a_process_while_such_a_batch_is(world, batch):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from common.ledger.events import EventKind
-from common.ledger.ledger import DEAD_LETTERS, Ledger
+from common.ledger.ledger import Ledger
 from common.model_specs import ModelSource
 from common.wire.celery_app import make_celery, publish
+from common.wire.dead_letters import DEAD_LETTERS, DeadLetters
 from common.wire.messages import Batch
 from common.wire.queues import KEY_PREFIX, queue_name
 from common.wire.signing import MessageKeys
@@ -196,7 +197,7 @@ def test_no_json_makes_it_raise(message, other):
 def test_what_is_refused_is_buried_with_its_place_and_a_line_in_the_log(ledger, item, caplog):
     guard = Guard(ledger, OTHERS, "w@host")
     assert guard.check(QUEUE.encode(), item) is None
-    (letter,) = ledger.dead_letters()
+    (letter,) = DeadLetters(ledger.redis).latest()
     assert (letter.queue, letter.worker) == (QUEUE, "w@host")
     assert letter.reason.startswith("its signature is wrong")
     assert letter.message == item.decode()
@@ -210,7 +211,7 @@ def test_what_is_refused_is_buried_with_its_place_and_a_line_in_the_log(ledger, 
 
 def test_a_dead_letter_does_nothing_to_a_terminal_and_has_an_end(ledger):
     Guard(ledger, NO_KEYS, "w").check(b"q", b"\xff\x1b[2J" + b"x" * 10_000)
-    (letter,) = ledger.dead_letters()
+    (letter,) = DeadLetters(ledger.redis).latest()
     assert letter.message.startswith(r"\xff\x1b[2Jxxx")
     assert len(letter.message) < BYTES_KEPT + 10
 
@@ -250,7 +251,7 @@ def test_a_consumer_gets_what_is_ours_and_what_it_gives_back_comes_again(redis, 
         while len(received) < 2:
             connection.drain_events(timeout=5)
     assert [Batch(**message.payload[1]) for message in received] == [BATCH, BATCH]
-    assert [letter.message for letter in ledger.dead_letters()] == ["garbage"]
+    assert [letter.message for letter in DeadLetters(ledger.redis).latest()] == ["garbage"]
 
 
 @pytest.mark.parametrize(
@@ -274,10 +275,10 @@ def test_dead_letters_are_counted_until_they_are_cleared(ledger):
     guard = Guard(ledger, NO_KEYS, "w")
     for number in range(3):
         guard.check(b"q", b"%d" % number)
-    assert ledger.count_dead_letters() == 3
-    assert [letter.message for letter in ledger.dead_letters(2)] == ["2", "1"]
-    ledger.clear_dead_letters()
-    assert (ledger.count_dead_letters(), ledger.redis.exists(DEAD_LETTERS)) == (0, 0)
+    assert DeadLetters(ledger.redis).count() == 3
+    assert [letter.message for letter in DeadLetters(ledger.redis).latest(2)] == ["2", "1"]
+    DeadLetters(ledger.redis).clear()
+    assert (DeadLetters(ledger.redis).count(), ledger.redis.exists(DEAD_LETTERS)) == (0, 0)
 
 
 def assert_matches(pattern: str, text: str) -> None:
