@@ -5,7 +5,7 @@ import pytest
 from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
 from common.ledger.fields import LEASE_SECONDS
 from common.ledger.keys import job_key
-from common.ledger.ledger import Ledger
+from common.ledger.leases import Leases
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import ok
@@ -122,17 +122,17 @@ def test_an_owner_can_renew_a_lease_even_one_that_has_run_out(ledger):
     assert try_to_claim(ledger, owner="b") is ClaimOutcome.HELD
 
 
-@pytest.mark.parametrize("action", [Ledger.renew, Ledger.release])
+@pytest.mark.parametrize("action", [Leases.renew, Leases.release])
 def test_a_stranger_can_neither_renew_nor_release(ledger, action):
     try_to_claim(ledger, owner="a")
     before = everything(ledger)
-    assert not action(ledger, BATCH, owner="b")
+    assert not action(ledger.leases, BATCH, owner="b")
     assert everything(ledger) == before
 
 
-@pytest.mark.parametrize("action", [Ledger.renew, Ledger.release])
+@pytest.mark.parametrize("action", [Leases.renew, Leases.release])
 def test_a_lease_that_is_not_there_can_neither_be_renewed_nor_released(ledger, action):
-    assert not action(ledger, BATCH, owner="a")
+    assert not action(ledger.leases, BATCH, owner="a")
     assert progress_of(ledger).leased == 0
 
 

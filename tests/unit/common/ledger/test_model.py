@@ -24,7 +24,7 @@ from common.ledger.claims import CrashRecord, Release
 from common.ledger.fields import OnInstability
 from common.ledger.keys import job_key
 from common.ledger.keys import place_of as place_of_field
-from common.ledger.ledger import SCRIPTS, Ledger
+from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.rungs import Rung, ladder
 from common.wire.messages import Batch, BatchResult, Status
@@ -85,10 +85,11 @@ class TwiceLedger(Ledger):
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        self._scripts = {name: self.twice(name) for name in SCRIPTS}
+        for part in vars(self).values():
+            scripts = getattr(part, "_scripts", {})
+            scripts |= {name: self.twice(name, script) for name, script in scripts.items()}
 
-    def twice(self, name: str) -> Any:
-        script = self._scripts[name]
+    def twice(self, name: str, script: Any) -> Any:
 
         def run(**arguments: Any) -> Any:
             answer = script(**arguments)

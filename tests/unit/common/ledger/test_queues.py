@@ -4,11 +4,11 @@ import pytest
 
 from common.ledger.events import Event, EventKind
 from common.ledger.fields import KEEPING_SECONDS, WORKER_TTL_SECONDS
-from common.ledger.ledger import LOOKED_AT_TOGETHER, Ledger
+from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
 from common.wire.dead_letters import DeadLetter, DeadLetters
-from common.wire.queues import KEY_PREFIX, Queues
+from common.wire.queues import KEY_PREFIX, LOOKED_AT_TOGETHER, Queues
 from common.wire.redis_client import eviction_policy
 from tests.support.ledgers import (
     BATCH,

@@ -152,7 +152,7 @@ def test_a_retry_is_the_batch_again_with_its_unstable_rows_alone():
     retry = retry_after(MANIFEST, result)
     assert (retry.rung, retry.previous_rung) == (Rung.SELECTIVE_FP32, Rung.FP16)
     assert retry.records == 2
-    same = ("job", "index", "first", "model", "key", "created")
+    same = ("job", "index", "first_rung", "model", "key", "created")
     assert all(getattr(retry, name) == getattr(MANIFEST.batch(1), name) for name in same)
     assert Batch.model_validate_json(retry.model_dump_json()) == retry
 

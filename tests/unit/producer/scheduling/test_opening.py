@@ -7,9 +7,9 @@ import pytest
 from common.job.layout import output_prefix, quarantine_key, shard_key
 from common.job.quarantine import read_quarantine
 from common.job.shards import shards_of
+from common.ledger.batches import Batches
 from common.ledger.claims import ClaimOutcome
 from common.ledger.fields import Flags
-from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
 from common.rungs import Rung
 from common.store import StoreError
@@ -286,14 +286,14 @@ def test_shards_that_come_while_a_job_is_opened_do_not_make_its_ledger_doubtful(
     """A worker writes a shard, and then has it counted."""
     job.open()
     job.claim(job.manifest.batch(1), "busy")
-    done, rest = Ledger.done, [job.manifest.batch(0), job.manifest.batch(2)]
+    done, rest = Batches.done, [job.manifest.batch(0), job.manifest.batch(2)]
 
     def done_after_one_more(*arguments) -> Flags:
         if rest:
             job.compute(rest.pop())
         return done(*arguments)
 
-    monkeypatch.setattr(Ledger, "done", done_after_one_more)
+    monkeypatch.setattr(Batches, "done", done_after_one_more)
     job.open()
     assert job.progress.batches_done == 2
     assert job.progress.leased == 1

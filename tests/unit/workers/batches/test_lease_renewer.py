@@ -93,7 +93,7 @@ def test_the_file_is_touched_and_claims_are_renewed_again_though_redis_was_froze
 @pytest.mark.usefixtures("_fast")
 def test_a_heartbeat_ends_quietly_though_redis_is_frozen(own_redis_url):
     with connect(own_redis_url) as redis, beating(own_redis_url) as pulse:
-        wait_until(lambda: Ledger(redis).workers(), 5)
+        wait_until(lambda: Ledger(redis).workers.all(), 5)
         with frozen(redis):
             pulse.stop()
 
@@ -103,12 +103,12 @@ def test_what_is_new_of_a_worker_is_said_later_if_redis_does_not_answer_now(own_
     with connect(own_redis_url) as redis, beating(own_redis_url) as pulse:
         with frozen(redis):
             pulse.update(WORKER.model_copy(update={"weights": "w"}))
-        wait_until(lambda: [w.weights for w in Ledger(redis).workers()] == ["w"], 5)
+        wait_until(lambda: [w.weights for w in Ledger(redis).workers.all()] == ["w"], 5)
 
 
 @pytest.mark.usefixtures("_fast")
 def test_a_file_that_cannot_be_touched_does_not_stop_the_beats(redis_url, redis, tmp_path):
     with beating(redis_url, tmp_path / "gone" / "beat"):
-        wait_until(lambda: Ledger(redis).workers(), 5)
+        wait_until(lambda: Ledger(redis).workers.all(), 5)
         redis.flushall()
-        wait_until(lambda: Ledger(redis).workers(), 5)
+        wait_until(lambda: Ledger(redis).workers.all(), 5)

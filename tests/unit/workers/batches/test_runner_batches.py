@@ -86,7 +86,7 @@ def test_a_job_is_finished_with_its_last_batch(world):
 def test_whether_the_job_is_to_stop_is_asked_only_if_something_is_not_finite(
     world, batch, monkeypatch
 ):
-    monkeypatch.setattr(world.ledger, "stops_at_instability", refuse)
+    monkeypatch.setattr(world.ledger.jobs, "stops_at_instability", refuse)
     world.runner().run(batch)
     assert world.progress.batches_done == 1
 

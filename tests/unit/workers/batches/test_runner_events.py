@@ -67,7 +67,7 @@ def test_a_lease_that_another_lost_is_an_event_of_who_takes_the_batch_over(world
 
 
 def test_an_event_that_the_ledger_cannot_keep_is_in_the_log(world, batch, monkeypatch, caplog):
-    monkeypatch.setattr(world.ledger, "note", refuse)
+    monkeypatch.setattr(world.ledger.events, "add", refuse)
     world.runner(FakeEngine({0: [FP16]})).run(batch)
     (event,) = events_in("\n".join(caplog.messages))
     assert event.event is EventKind.RETRY

@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.job.layout import input_key, manifest_key
 from common.job.quarantine import read_quarantine
 from common.ledger.fields import LEASE_SECONDS
+from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
 from common.wire.messages import BatchResult, Status
 from tests.support.worlds import (
@@ -169,7 +170,7 @@ def test_a_process_whose_device_is_lost_gives_its_batch_back_and_ends(world, bat
 
 
 def test_a_batch_that_could_not_be_claimed_goes_back_at_once(world, batch, monkeypatch):
-    monkeypatch.setattr(world.ledger, "claim", refuse)
+    monkeypatch.setattr(world.ledger.leases, "claim", refuse)
     runner = world.runner()
     with pytest.raises(RequeueError, match="the ledger did not answer: gone"):
         runner.run(batch)
@@ -177,7 +178,13 @@ def test_a_batch_that_could_not_be_claimed_goes_back_at_once(world, batch, monke
     assert world.store.written == []
 
 
-CALLS = ["result", "renew", "stops_at_instability", "complete"]
+def method_of(ledger: Ledger, name: str) -> tuple[object, str]:
+    """A part of the ledger and the name of one of its methods."""
+    part, _, method = name.partition(".")
+    return getattr(ledger, part), method
+
+
+CALLS = ["results.get", "leases.renew", "jobs.stops_at_instability", "results.complete"]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -187,12 +194,12 @@ def test_a_batch_is_let_go_once_the_ledger_answers_again(world, monkeypatch, cal
     retry = run_first_rung(world, FakeEngine(bad))
     runner = world.runner(FakeEngine(bad))
     with monkeypatch.context() as patch:
-        patch.setattr(world.ledger, call, refuse)
-        patch.setattr(world.ledger, "release", refuse_times(3, world.ledger.leases.release))
+        patch.setattr(*method_of(world.ledger, call), refuse)
+        patch.setattr(world.ledger.leases, "release", refuse_times(3, world.ledger.leases.release))
         with pytest.raises(RequeueError, match="the ledger did not answer: gone"):
             runner.run(retry)
     retries, looks = runner.stopping.waits[:-3], runner.stopping.waits[-3:]
-    assert_within(retries, [1, 2, 4, 8, 8] if call == "complete" else [])
+    assert_within(retries, [1, 2, 4, 8, 8] if call == "results.complete" else [])
     assert looks == [1, 1, 1]
     assert world.published == []
     assert world.progress.count("batches_at_selective_fp32") == 0
@@ -206,8 +213,8 @@ def test_a_batch_goes_back_when_its_lease_is_over_if_the_ledger_stays_away(
 ):
     runner = world.runner()
     with monkeypatch.context() as patch:
-        for call in ("renew", "release"):
-            patch.setattr(world.ledger, call, refuse)
+        for call in ("leases.renew", "leases.release"):
+            patch.setattr(*method_of(world.ledger, call), refuse)
         with pytest.raises(RequeueError, match="the ledger did not answer: gone"):
             runner.run(batch)
     assert runner.stopping.waits == [1] * LEASE_SECONDS
@@ -217,7 +224,7 @@ def test_a_batch_goes_back_when_its_lease_is_over_if_the_ledger_stays_away(
 
 
 def test_a_claim_that_cannot_have_run_out_is_not_asked_for_again(world, batch, monkeypatch):
-    monkeypatch.setattr(world.ledger, "renew", refuse)
+    monkeypatch.setattr(world.ledger.leases, "renew", refuse)
     world.runner(heartbeat=LeaseRenewer(world.ledger, WORKER)).run(batch)
     assert world.progress.batches_done == 1
 
@@ -232,7 +239,7 @@ def test_a_result_that_was_counted_but_not_answered_is_not_computed_again(
         raise RedisError("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.ledger, "complete", complete_and_go)
+        patch.setattr(world.ledger.results, "complete", complete_and_go)
         with pytest.raises(RequeueError):
             world.runner(engine).run(batch)
     world.runner(engine).run(batch)
@@ -249,7 +256,7 @@ def test_a_result_is_reported_again_while_redis_is_away_for_a_while(world, batch
             refuse()
         return complete(result, owner=owner)
 
-    monkeypatch.setattr(world.ledger, "complete", complete_in_the_end)
+    monkeypatch.setattr(world.ledger.results, "complete", complete_in_the_end)
     runner = world.runner()
     runner.run(batch)
     assert len(runner.stopping.waits) == LEDGER_RETRIES
@@ -267,6 +274,6 @@ def test_a_result_is_reported_again_even_by_a_worker_that_stops(world, batch, mo
             refuse()
         return complete(result, owner=owner)
 
-    monkeypatch.setattr(world.ledger, "complete", complete_the_second_time)
+    monkeypatch.setattr(world.ledger.results, "complete", complete_the_second_time)
     runner.run(batch)
     assert world.progress.batches_done == 1

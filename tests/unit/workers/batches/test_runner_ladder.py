@@ -33,7 +33,7 @@ def test_finite_rows_are_written_and_the_others_go_on_to_the_next_rung(world, ba
     world.runner(FakeEngine({0: [FP16], 2: [FP16]})).run(batch)
     assert world.shard(0).rows.tolist() == [1, 3]
     (retry,) = world.published
-    assert retry == batch.model_copy(update={"rung": SELECTIVE, "after": FP16, "records": 2})
+    assert retry == batch.model_copy(update={"rung": SELECTIVE, "previous_rung": FP16, "records": 2})
     assert retry.first_rung is FP16
     assert world.outstanding() == [retry, world.manifest.batch(1)]
     (result,) = world.results
@@ -71,7 +71,7 @@ def test_a_retry_that_does_not_help_goes_on_with_what_every_rung_saw(world):
     world.runner(engine).run(retry)
     assert world.shard(0, SELECTIVE).rows.tolist() == [0]
     (last,) = world.published
-    assert last == retry.model_copy(update={"rung": FP32, "after": SELECTIVE, "records": 1})
+    assert last == retry.model_copy(update={"rung": FP32, "previous_rung": SELECTIVE, "records": 1})
     (result,) = world.results
     (bad,) = result.unstable
     assert bad.row == 2
@@ -143,7 +143,7 @@ def test_a_retry_is_passed_on_even_if_the_ledger_says_it_has_the_result(world, b
         assert complete(result, owner=owner)
         return complete(result, owner=owner)
 
-    monkeypatch.setattr(world.ledger, "complete", complete_twice)
+    monkeypatch.setattr(world.ledger.results, "complete", complete_twice)
     world.runner(FakeEngine({0: [FP16]})).run(batch)
     assert [(b.index, b.rung, b.records) for b in world.published] == [(0, SELECTIVE, 1)]
     assert world.progress.count("batches_at_fp16") == 1

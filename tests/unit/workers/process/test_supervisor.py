@@ -14,7 +14,7 @@ from workers.process.supervisor import Slot, tend
 def supervisor(script: str, gpus: str, tmp_path) -> "subprocess.Popen[str]":
     """A supervisor whose worker processes run ``script`` instead of a model."""
     code = (
-        "import os, sys, workers.supervisor as s\n"
+        "import os, sys, workers.process.supervisor as s\n"
         f"s.COMMAND = [sys.executable, '-c', {script!r}]\n"
         f"sys.exit(s.supervise(['model'], {gpus!r}.split(), os.environ))\n"
     )

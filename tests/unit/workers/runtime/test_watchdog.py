@@ -106,7 +106,7 @@ def end_of_process(script: str) -> "subprocess.CompletedProcess[str]":
     """Run a script that should not outlive its watchdog."""
     setup = (
         "import logging, threading, time\n"
-        "from workers import watchdog\n"
+        "from workers.runtime import watchdog\n"
         "logging.basicConfig()\n"
         "watchdog.DRAIN_SECONDS = watchdog.LAST_SECONDS = watchdog.LOOK_SECONDS = 0.2\n"
         "guard = watchdog.Watchdog()\n"
