@@ -1,19 +1,26 @@
 """The embeddings of some records, as arrays."""
 
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.job.output_form import OutputForm
+from common.job.records import Record
+from common.rungs import PRECISION_CODES
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """Rows with their numbers. ``W`` is ``(D,)``, or ``(K, D)`` if K > 1 layers were asked for."""
+    """Rows with their vectors.
+
+    ``W``, the shape of one vector, is ``OutputForm.vector_shape``: ``(D,)``, or ``(K, D)`` for
+    K > 1 layers.
+    """
 
     rows: NDArray[np.int64]  # [n], position in the input
     headers: list[str]  # n
@@ -29,7 +36,7 @@ class Embeddings:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What has one entry for each row, by the name of its dataset."""
+        """Everything with one entry per row, by the name of its dataset."""
         return {
             "rows": self.rows,
             "ids": self.ids,
@@ -40,14 +47,103 @@ class Embeddings:
             **self.pooled,
         }
 
+    @classmethod
+    def of_records(
+        cls,
+        records: Sequence[Record],
+        form: OutputForm,
+        *,
+        precision: str,
+        pooled: Mapping[str, Array],
+        residues: Array | None,
+    ) -> Self:
+        """Return the vectors of records, all computed in one precision, with the records' ids."""
+        input_lengths = [len(record.residues) for record in records]
+        return cls(
+            rows=np.array([record.row for record in records], np.int64),
+            headers=[record.header for record in records],
+            ids=[record.id for record in records],
+            lengths=np.array([form.embedded(length) for length in input_lengths], np.int64),
+            input_lengths=np.array(input_lengths, np.int64),
+            precision=np.full(len(records), PRECISION_CODES[precision], np.uint8),
+            pooled=pooled,
+            residues=residues,
+        )
 
-def checksums(part: Embeddings, before: Mapping[str, int] | None = None) -> dict[str, int]:
-    """CRC-32 of each dataset, after those of the parts before this one."""
-    values = part.columns | ({} if part.residues is None else {"residues": part.residues})
-    return {name: checksum(values[name], (before or {}).get(name, 0)) for name in values}
+    @classmethod
+    def without_vectors(cls, records: Sequence[Record], form: OutputForm, dim: int) -> Self:
+        """Return rows of NaN with precision ``none``."""
+        shape = form.vector_shape(dim)
+        count, letters = len(records), sum(form.embedded(len(r.residues)) for r in records)
+        return cls.of_records(
+            records,
+            form,
+            precision="none",
+            pooled={n: np.full((count, *shape), np.nan, np.float32) for n in form.pooled_names},
+            residues=np.full((letters, *shape), np.nan, form.residue_dtype)
+            if form.per_residue
+            else None,
+        )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self], form: OutputForm, dim: int) -> Self:
+        """Return the rows of all parts in order; without parts, no rows of the right shape."""
+        parts = [cls.without_vectors([], form, dim), *parts]
+        residues = [part.residues for part in parts if part.residues is not None]
+        return cls(
+            rows=np.concatenate([part.rows for part in parts]),
+            headers=[header for part in parts for header in part.headers],
+            ids=[id_ for part in parts for id_ in part.ids],
+            lengths=np.concatenate([part.lengths for part in parts]),
+            input_lengths=np.concatenate([part.input_lengths for part in parts]),
+            precision=np.concatenate([part.precision for part in parts]),
+            pooled={
+                name: np.concatenate([part.pooled[name] for part in parts])
+                for name in form.pooled_names
+            },
+            residues=np.concatenate(residues) if form.per_residue else None,
+        )
 
-def checksum(values: Array | list[str], before: int) -> int:
-    if isinstance(values, list):
-        return zlib.crc32("".join(f"{value}\n" for value in values).encode(), before)
-    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, before)
+    @classmethod
+    def overlay(
+        cls, parts: Sequence[Self], records: Sequence[Record], form: OutputForm, dim: int
+    ) -> Self:
+        """Return one row per record: a part's, or NaN with precision ``none`` if no part has it.
+
+        Raises:
+            KeyError: a part has a row that is not among the records.
+            ValueError: a part has another number of residues than its records.
+        """
+        whole = cls.without_vectors(records, form, dim)
+        position = {record.row: index for index, record in enumerate(records)}
+        for part in parts:
+            places = np.array([position[row] for row in part.rows.tolist()], np.int64)
+            whole.precision[places] = part.precision
+            for name, values in part.pooled.items():
+                whole.pooled[name][places] = values
+            if whole.residues is not None and part.residues is not None:
+                whole.residues[whole._letters(places)] = part.residues
+        return whole
+
+    def select(self, mask: NDArray[np.bool_]) -> Self:
+        """Return the rows where ``mask`` ``[n]`` is true; nothing is copied if all are."""
+        if mask.all():
+            return self
+        return replace(
+            self,
+            rows=self.rows[mask],
+            headers=[header for header, chosen in zip(self.headers, mask, strict=True) if chosen],
+            ids=[id_ for id_, chosen in zip(self.ids, mask, strict=True) if chosen],
+            lengths=self.lengths[mask],
+            input_lengths=self.input_lengths[mask],
+            precision=self.precision[mask],
+            pooled={name: values[mask] for name, values in self.pooled.items()},
+            residues=None if self.residues is None else self.residues[self._letters(mask)],
+        )
+
+    def _letters(self, rows: Array) -> Array:
+        """Return where the residues of rows, given as a mask or as positions, lie."""
+        lengths = self.lengths[rows]
+        starts = (np.cumsum(self.lengths) - self.lengths)[rows]
+        first_outputs = np.cumsum(lengths) - lengths
+        return np.arange(lengths.sum()) + np.repeat(starts - first_outputs, lengths)

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from common.embeddings.arrays import Array, Embeddings, checksums
+from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.checksums import checksums
 from common.job.output_form import OutputForm
 from common.rungs import PRECISION_CODES
 
@@ -131,7 +132,7 @@ def create_embedding_file(
     Raises:
         OSError: the file cannot be written, a full disk included.
     """
-    width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
+    shape = form.vector_shape(dim)
     text = h5py.string_dtype()
     with Sink(path, "w+b") as sink, h5py.File(sink, "w") as file:
         file.attrs.update(attributes)
@@ -141,9 +142,9 @@ def create_embedding_file(
             file.create_dataset(name, (records,), np.int64)
         file.create_dataset("precision", (records,), PRECISION_TYPE)
         for name in form.pooled_names:
-            file.create_dataset(name, (records, *width), np.float32)
+            file.create_dataset(name, (records, *shape), np.float32)
         if form.per_residue:
-            create_unfilled(file, "residues", (residues, *width), np.dtype(form.residue_dtype))
+            create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
         # Now and not at the end: all that says what the file is comes before any vector.
         for dataset in file.values():
             dataset.attrs[CHECKSUM] = np.uint32(0)

@@ -48,6 +48,10 @@ class OutputForm(Frozen):
         """How many letters of a record's count."""
         return min(letters, self.max_residues) if self.overlap is None else letters
 
+    def vector_shape(self, dim: int) -> tuple[int, ...]:
+        """Return the shape of one vector: ``(D,)``, or ``(K, D)`` for K > 1 layers."""
+        return (dim,) if len(self.layers) == 1 else (len(self.layers), dim)
+
     @property
     def pooled_names(self) -> tuple[Include, ...]:
         """The datasets with one row per record."""

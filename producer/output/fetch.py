@@ -12,7 +12,7 @@ import numpy as np
 
 from common import __version__
 from common.bounded_map import bounded_map
-from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.arrays import Embeddings
 from common.embeddings.hdf5 import (
     DamagedError,
     create_embedding_file,
@@ -221,42 +221,10 @@ def fill(
 ) -> Embeddings:
     """Lay the rows of ``parts`` over a batch of NaN rows made from the batch's input."""
     records = decode_batch(store.get(input_key(manifest.job, index)))
-    form = manifest.form
-    place = {record.row: position for position, record in enumerate(records)}
-    lengths = np.array([form.embedded(len(record.residues)) for record in records], np.int64)
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
-    precision = np.zeros(len(records), np.uint8)
-    pooled: dict[str, Array] = {
-        name: nan((len(records), *width), "float32") for name in form.pooled_names
-    }
-    residues = nan((starts[-1], *width), form.residue_dtype) if form.per_residue else None
-    for part in parts:
-        if not place.keys() >= set(part.rows.tolist()):
-            raise UserError(
-                f"A shard of batch {index} of {manifest.job} has rows of another batch: delete "
-                f"{store.url}/{output_prefix(manifest.job)}{index:07d}.* and submit again."
-            )
-        places = [place[int(row)] for row in part.rows]
-        precision[places] = part.precision
-        for name, values in part.pooled.items():
-            pooled[name][places] = values
-        if residues is not None and part.residues is not None:
-            ends = np.cumsum(part.lengths)
-            for position, end, length in zip(places, ends, part.lengths, strict=True):
-                here = slice(starts[position], starts[position] + length)
-                residues[here] = part.residues[end - length : end]
-    return Embeddings(
-        rows=np.array([record.row for record in records], np.int64),
-        headers=[record.header for record in records],
-        ids=[record.id for record in records],
-        lengths=lengths,
-        input_lengths=np.array([len(record.residues) for record in records], np.int64),
-        precision=precision,
-        pooled=pooled,
-        residues=residues,
-    )
-
-
-def nan(shape: tuple[int, ...], dtype: str) -> Array:
-    return np.full(shape, np.nan, dtype)
+    try:
+        return Embeddings.overlay(parts, records, manifest.form, dim)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"A shard of batch {index} of {manifest.job} has rows of another batch: delete "
+            f"{store.url}/{output_prefix(manifest.job)}{index:07d}.* and submit again."
+        ) from error

@@ -12,7 +12,7 @@ from common.job.layout import input_key, shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.job.records import Record, decode_batch, encode_batch
-from common.rungs import PRECISION_CODES, Rung
+from common.rungs import Rung
 from common.store import Store
 
 
@@ -20,23 +20,18 @@ def embeddings_of(
     records: Sequence[Record], form: OutputForm, dim: int, *, precision: Rung = Rung.FP16
 ) -> Embeddings:
     """What an engine makes of records, but for the numbers: those are random, all different."""
-    input_lengths = np.array([len(record.residues) for record in records], np.int64)
-    lengths = np.array([form.embedded(int(length)) for length in input_lengths], np.int64)
-    width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
+    letters = sum(form.embedded(len(record.residues)) for record in records)
     random = np.random.default_rng()
 
     def numbers(count: int, dtype: str) -> np.ndarray:
-        return random.random((count, *width)).astype(dtype)
+        return random.random((count, *form.vector_shape(dim))).astype(dtype)
 
-    return Embeddings(
-        rows=np.array([record.row for record in records], np.int64),
-        headers=[record.header for record in records],
-        ids=[record.id for record in records],
-        lengths=lengths,
-        input_lengths=input_lengths,
-        precision=np.full(len(records), PRECISION_CODES[precision], np.uint8),
+    return Embeddings.of_records(
+        records,
+        form,
+        precision=precision,
         pooled={name: numbers(len(records), "float32") for name in form.pooled_names},
-        residues=numbers(int(lengths.sum()), form.residue_dtype) if form.per_residue else None,
+        residues=numbers(letters, form.residue_dtype) if form.per_residue else None,
     )
 
 

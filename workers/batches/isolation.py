@@ -9,9 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-
-from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.arrays import Embeddings
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.ledger.claims import CrashRecord
@@ -132,35 +130,9 @@ def describe_poison(records: Sequence[Record], form: OutputForm) -> tuple[Instab
 def join_outcomes(parts: Sequence[Outcome], form: OutputForm, dim: int) -> Outcome:
     """Rows that were computed one at a time, as of one batch."""
     return Outcome(
-        embeddings=join_embeddings([part.embeddings for part in parts], form, dim),
+        embeddings=Embeddings.concatenate([part.embeddings for part in parts], form, dim),
         unstable=tuple(bad for part in parts for bad in part.unstable),
         precision=parts[0].precision if parts else Rung.FP32,
         tokens=sum(part.tokens for part in parts),
         seconds=sum(part.seconds for part in parts),
-    )
-
-
-def join_embeddings(parts: Sequence[Embeddings], form: OutputForm, dim: int) -> Embeddings:
-    """Rows of several parts, in their order; of none at all, too."""
-    width = (dim,) if len(form.layers) == 1 else (len(form.layers), dim)
-
-    def joined(values: Sequence[Array], empty: Array) -> Array:
-        return np.concatenate([empty, *values])
-
-    residues: Array | None = None
-    if form.per_residue:
-        given = [part.residues for part in parts if part.residues is not None]
-        residues = joined(given, np.zeros((0, *width), form.residue_dtype))
-    return Embeddings(
-        rows=joined([part.rows for part in parts], np.zeros(0, np.int64)),
-        headers=[header for part in parts for header in part.headers],
-        ids=[id_ for part in parts for id_ in part.ids],
-        lengths=joined([part.lengths for part in parts], np.zeros(0, np.int64)),
-        input_lengths=joined([part.input_lengths for part in parts], np.zeros(0, np.int64)),
-        precision=joined([part.precision for part in parts], np.zeros(0, np.uint8)),
-        pooled={
-            name: joined([part.pooled[name] for part in parts], np.zeros((0, *width), np.float32))
-            for name in form.pooled_names
-        },
-        residues=residues,
     )

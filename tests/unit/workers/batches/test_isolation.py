@@ -4,12 +4,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.embeddings.arrays import Embeddings
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.ledger.claims import CrashRecord
@@ -25,7 +23,6 @@ from workers.batches.isolation import (
     describe_poison,
     embed_carefully,
     is_hopeless,
-    join_embeddings,
     join_outcomes,
     read_trail,
 )
@@ -211,59 +208,6 @@ def test_why_a_row_is_given_up_is_said():
 
 
 # --- rows that were computed one at a time ------------------------------------------------------
-
-FORMS = [
-    OutputForm(max_residues=1022),
-    OutputForm(max_residues=1022, include=("bos", "mean")),
-    OutputForm(max_residues=6, include=("mean", "per_residue")),
-    OutputForm(max_residues=1022, include=("per_residue",), residue_dtype="float32"),
-    OutputForm(max_residues=1022, include=("mean", "bos", "per_residue"), layers=(-1, 0, 3)),
-]
-
-
-def describe(form: OutputForm) -> str:
-    return f"{'+'.join(form.include)} of {len(form.layers)} layers"
-
-
-def everything_of(embeddings: Embeddings) -> dict[str, object]:
-    """Numbers with their types and shapes."""
-
-    def described(values: object) -> object:
-        is_array = isinstance(values, np.ndarray)
-        return (values.dtype, values.shape, values.tobytes()) if is_array else values
-
-    columns = {**embeddings.columns, "residues": embeddings.residues}
-    return {name: described(values) for name, values in columns.items()}
-
-
-@pytest.mark.parametrize("form", FORMS, ids=describe)
-def test_rows_one_at_a_time_are_as_of_one_batch(form):
-    records = records_of(range(7))
-    whole = embeddings_of(records, form, DIM)
-    ends = np.cumsum(whole.lengths)
-    parts = [
-        Embeddings(
-            rows=whole.rows[i : i + 1],
-            headers=whole.headers[i : i + 1],
-            ids=whole.ids[i : i + 1],
-            lengths=whole.lengths[i : i + 1],
-            input_lengths=whole.input_lengths[i : i + 1],
-            precision=whole.precision[i : i + 1],
-            pooled={name: values[i : i + 1] for name, values in whole.pooled.items()},
-            residues=None
-            if whole.residues is None
-            else whole.residues[ends[i] - whole.lengths[i] : ends[i]],
-        )
-        for i in range(len(records))
-    ]
-    assert everything_of(join_embeddings(parts, form, DIM)) == everything_of(whole)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=describe)
-def test_of_no_rows_at_all_the_numbers_have_the_types_and_shapes_of_others(form):
-    assert everything_of(join_embeddings([], form, DIM)) == everything_of(
-        embeddings_of([], form, DIM)
-    )
 
 
 def test_what_was_not_finite_of_each_row_and_what_it_took_are_together():

@@ -1,0 +1,20 @@
+"""CRC-32 checksums of the datasets of a shard or of a result file."""
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.embeddings.arrays import Array, Embeddings
+
+
+def checksums(part: Embeddings, previous: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Return the CRC-32 of each dataset, continued from ``previous``, those of earlier parts."""
+    values = part.columns | ({} if part.residues is None else {"residues": part.residues})
+    return {name: checksum(values[name], (previous or {}).get(name, 0)) for name in values}
+
+
+def checksum(values: Array | list[str], previous: int) -> int:
+    if isinstance(values, list):
+        return zlib.crc32("".join(f"{value}\n" for value in values).encode(), previous)
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, previous)
