@@ -146,4 +146,5 @@ class Embeddings:
         lengths = self.lengths[rows]
         starts = (np.cumsum(self.lengths) - self.lengths)[rows]
         first_outputs = np.cumsum(lengths) - lengths
-        return np.arange(lengths.sum()) + np.repeat(starts - first_outputs, lengths)
+        places: Array = np.arange(lengths.sum()) + np.repeat(starts - first_outputs, lengths)
+        return places
