@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.costs import MEASURED, STAGING_RATE, Costs
-from common.embeddings.hdf5 import shard_bytes
+from common.embeddings.writer import shard_bytes
 from common.job.output_form import OutputForm
 from common.job.records import Record, encode_batch
 from common.ledger.fields import RENEW_SECONDS

@@ -7,6 +7,9 @@ import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 
+#: The attribute of a dataset that holds its checksum.
+CHECKSUM = "crc32"
+
 
 def checksums(part: Embeddings, previous: Mapping[str, int] | None = None) -> dict[str, int]:
     """Return the CRC-32 of each dataset, continued from ``previous``, those of earlier parts."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from common.alphabet import SPECIAL_TOKENS
-from common.embeddings.hdf5 import shard_bytes
+from common.embeddings.writer import shard_bytes
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec

@@ -13,12 +13,8 @@ import numpy as np
 from common import __version__
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
-from common.embeddings.hdf5 import (
-    DamagedError,
-    create_embedding_file,
-    open_embedding_file,
-    read_embeddings,
-)
+from common.embeddings.reader import DamagedError, open_embedding_file, read_embeddings
+from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
 from common.job.layout import input_key, output_prefix
 from common.job.manifest import Manifest

@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 
 from common.bounded_map import bounded_map
-from common.embeddings.hdf5 import UNREADABLE, DamagedError, open_embedding_file
+from common.embeddings.reader import UNREADABLE, DamagedError, open_embedding_file
 from common.errors import UserError
 from common.job.layout import input_key, shard_key
 from common.job.manifest import Manifest

@@ -7,7 +7,7 @@ import numpy as np
 
 from common.alphabet import SPECIAL_TOKENS
 from common.embeddings.arrays import Embeddings
-from common.embeddings.hdf5 import create_embedding_file
+from common.embeddings.writer import create_embedding_file
 from common.job.layout import input_key, shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm

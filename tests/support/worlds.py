@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.embeddings.arrays import Embeddings
-from common.embeddings.hdf5 import open_embedding_file, read_embeddings
+from common.embeddings.reader import open_embedding_file, read_embeddings
 from common.job.layout import shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm

@@ -8,12 +8,8 @@ import numpy as np
 
 from common import __version__
 from common.embeddings.arrays import Embeddings
-from common.embeddings.hdf5 import (
-    UNREADABLE,
-    create_embedding_file,
-    open_embedding_file,
-    read_embeddings,
-)
+from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embeddings
+from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
 from common.model_specs import resolve_layers

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from common.embeddings.hdf5 import shard_bytes
+from common.embeddings.writer import shard_bytes
 from common.errors import UserError
 from common.job.output_form import Include, OutputForm
 from common.model_specs import MODELS, RANDOM_PREFIX, ModelSource, ModelSpec

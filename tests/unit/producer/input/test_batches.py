@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from common.alphabet import SPECIAL_TOKENS
-from common.embeddings.hdf5 import shard_bytes
+from common.embeddings.writer import shard_bytes
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import DNABERT_S, ESM2, MODELS, ModelSpec

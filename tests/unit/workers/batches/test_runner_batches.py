@@ -3,7 +3,7 @@
 import logging
 
 from common import __version__
-from common.embeddings.hdf5 import open_embedding_file
+from common.embeddings.reader import open_embedding_file
 from common.job.layout import output_prefix, shard_key
 from common.job.output_form import OutputForm
 from common.rungs import PRECISION_CODES

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from common.embeddings.hdf5 import open_embedding_file, read_embeddings
+from common.embeddings.reader import open_embedding_file, read_embeddings
 from common.job.layout import quarantine_key, shard_key
 from common.job.quarantine import read_quarantine
 from common.ledger.progress import JobState
@@ -33,7 +33,9 @@ def test_finite_rows_are_written_and_the_others_go_on_to_the_next_rung(world, ba
     world.runner(FakeEngine({0: [FP16], 2: [FP16]})).run(batch)
     assert world.shard(0).rows.tolist() == [1, 3]
     (retry,) = world.published
-    assert retry == batch.model_copy(update={"rung": SELECTIVE, "previous_rung": FP16, "records": 2})
+    assert retry == batch.model_copy(
+        update={"rung": SELECTIVE, "previous_rung": FP16, "records": 2}
+    )
     assert retry.first_rung is FP16
     assert world.outstanding() == [retry, world.manifest.batch(1)]
     (result,) = world.results

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.embeddings.arrays import Embeddings
-from common.embeddings.hdf5 import open_embedding_file, read_embeddings
+from common.embeddings.reader import open_embedding_file, read_embeddings
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
 from common.job.records import Record

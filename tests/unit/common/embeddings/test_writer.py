@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.embeddings.arrays import Embeddings
-from common.embeddings.hdf5 import Sink, create_embedding_file, open_embedding_file, read_embeddings
+from common.embeddings.reader import open_embedding_file, read_embeddings
+from common.embeddings.sink import Sink
+from common.embeddings.writer import create_embedding_file
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.rungs import Rung
@@ -189,7 +191,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from tests.support.shards import write_shard
-from tests.unit.common.embeddings.test_hdf5 import DIM, MEAN
+from tests.unit.common.embeddings.test_writer import DIM, MEAN
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,0 +1,127 @@
+"""Writing embeddings to HDF5: a batch's shard, or the file that a user gets.
+
+The form is columnar, one dataset per kind of value with one entry per record: a dataset per record
+is slow beyond 10^5 of them. ``docs/formats.md`` describes it for users.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.checksums import CHECKSUM, checksums
+from common.embeddings.sink import Sink
+from common.job.output_form import OutputForm
+from common.rungs import PRECISION_CODES
+
+#: The HDF5 type of the dataset ``precision``.
+PRECISION_TYPE = h5py.enum_dtype(PRECISION_CODES, basetype="u1")
+
+
+class EmbeddingWriter:
+    """Appends rows to a file that was created for a known number of them."""
+
+    def __init__(self, file: h5py.File, sink: Sink, form: OutputForm) -> None:
+        self.file = file
+        self.sink = sink
+        self.form = form
+        self.rows_written = 0
+        self.residues_written = 0
+        #: The CRC-32 of each dataset's rows so far.
+        self.checksums: dict[str, int] = {}
+
+    def write(self, part: Embeddings) -> None:
+        """Append the rows of ``part``, residues included."""
+        here = slice(self.rows_written, self.rows_written + len(part))
+        for name, values in part.columns.items():
+            self.file[name][here] = values
+        self.checksums = checksums(part, self.checksums)
+        if part.residues is not None:
+            ends = self.residues_written + np.cumsum(part.lengths)
+            self.file["offsets"][here.start + 1 : here.stop + 1] = ends
+            self._write_residues(part.residues)
+        self.rows_written = here.stop
+
+    def _write_residues(self, values: Array) -> None:
+        """Write residues to their place in the file without HDF5.
+
+        They are nearly all of the bytes, and HDF5 would write them under a lock that all threads
+        of the process share.
+        """
+        dataset = self.file["residues"]
+        values = np.ascontiguousarray(values, dataset.dtype)
+        room = len(dataset) - self.residues_written
+        if values.shape[1:] != dataset.shape[1:] or len(values) > room:
+            # Written without HDF5, they would overwrite the next dataset.
+            raise ValueError(f"residues {values.shape} do not fit {room} of {dataset.shape}")
+        if values.size:
+            if dataset.id.get_offset() is None:
+                dataset[:1] = values[:1]  # HDF5 allocates the dataset at its first write
+            row_bytes = values.nbytes // len(values)
+            self.sink.write_at(dataset.id.get_offset() + self.residues_written * row_bytes, values)
+        self.residues_written += len(values)
+
+
+@contextmanager
+def create_embedding_file(
+    path: Path,
+    *,
+    form: OutputForm,
+    records: int,
+    residues: int,
+    dim: int,
+    attributes: Mapping[str, Any],
+) -> Iterator[EmbeddingWriter]:
+    """Create an HDF5 file with room for ``records`` rows and ``residues`` residues.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full.
+    """
+    shape = form.vector_shape(dim)
+    text = h5py.string_dtype()
+    with Sink(path, "w+b") as sink, h5py.File(sink, "w") as file:
+        file.attrs.update(attributes)
+        file.create_dataset("ids", (records,), text)
+        file.create_dataset("headers", (records,), text)
+        for name in ("rows", "lengths", "input_lengths"):
+            file.create_dataset(name, (records,), np.int64)
+        file.create_dataset("precision", (records,), PRECISION_TYPE)
+        for name in form.pooled_names:
+            file.create_dataset(name, (records, *shape), np.float32)
+        if form.per_residue:
+            create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
+        # Created here and not at the end, so that all metadata lies before the vectors.
+        for dataset in file.values():
+            dataset.attrs[CHECKSUM] = np.uint32(0)
+        if form.per_residue:
+            file.create_dataset("offsets", (records + 1,), np.int64)
+        writer = EmbeddingWriter(file, sink, form)
+        yield writer
+        for name, crc in writer.checksums.items():
+            file[name].attrs.modify(CHECKSUM, np.uint32(crc))
+        file.close()
+        if sink.error:
+            raise sink.error
+
+
+def create_unfilled(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """Create a contiguous dataset that HDF5 does not fill with zeros."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, plan)
+
+
+def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:
+    """Return a shard's bytes per record, without its header, and per residue."""
+    numbers = len(form.layers) * dim
+    per_record = 128 + 4 * numbers * len(form.pooled_names)
+    per_residue = numbers * np.dtype(form.residue_dtype).itemsize if form.per_residue else 0
+    return per_record, per_residue
