@@ -1,5 +1,49 @@
-"""Errors that a user can mend: the command prints the text alone and exits with code 2."""
+"""The errors of the package: each says what happened, where, and what to do.
+
+All derive from ``VirnucproError``. The commands print the text alone and exit with code 2.
+"""
+
+from pathlib import Path
 
 
-class UserError(Exception):
-    """What happened, where (file, line, record) and what to do about it."""
+class VirnucproError(Exception):
+    """The base of all errors of this package.
+
+    Attributes:
+        path: the file or object that is to blame, if one is.
+        line: the line in it, from 1.
+        record: the FASTA record in it, from 1.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        path: str | Path | None = None,
+        line: int | None = None,
+        record: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = None if path is None else str(path)
+        self.line = line
+        self.record = record
+
+
+class UserError(VirnucproError):
+    """An error that the user can fix: options, files, services that do not answer."""
+
+
+class InputError(UserError):
+    """An input that is not FASTA, or has a record that cannot be embedded."""
+
+
+class UnknownJobError(UserError):
+    """A job that this store, or this Redis, does not know."""
+
+
+class JobEndedError(UserError):
+    """A job that was cancelled or stopped before its end."""
+
+
+class WaitTimeoutError(UserError, TimeoutError):
+    """A job that did not finish within the time its caller would wait."""
