@@ -18,8 +18,12 @@ from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.embedded_redis import redis_server
 from common.local.processes import start_dependent, stop
+from tests.support import warm
 
 START_SECONDS = 90
+
+#: Seconds that a command may take to its end.
+COMMAND_SECONDS = 240
 
 T = TypeVar("T")
 
@@ -107,15 +111,20 @@ def run(
     stdin: bytes | None = None,
     cwd: Path | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        env=environment or clean_environment(),
-        input=b"" if stdin is None else stdin,
-        capture_output=True,
-        cwd=cwd,
-        timeout=240,
-        check=False,
-    )
+    words = [str(argument) for argument in arguments]
+    variables = clean_environment() if environment is None else environment
+    if stdin is None and module in warm.PRELOADED:
+        done = warm.run(module, words, variables, cwd, COMMAND_SECONDS)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            env=variables,
+            input=stdin or b"",
+            capture_output=True,
+            cwd=cwd,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
