@@ -19,7 +19,7 @@ from benchmarks.costs import MEASURED, STAGING_RATE, Costs
 from common.embeddings.writer import shard_bytes
 from common.job.output_form import OutputForm
 from common.job.records import Record, encode_batch
-from common.ledger.fields import RENEW_SECONDS
+from common.ledger.leases import RENEW_SECONDS
 from common.model_specs import MODELS, ModelSpec
 from common.store.s3 import PART_BYTES
 from producer.input.batches import Budget, batch_tokens, cut_batches

@@ -18,7 +18,7 @@ def shards_of(store: Store, manifest: Manifest) -> dict[int, list[tuple[Rung, st
     """Every batch's shards, with their keys, in the ladder's order."""
     found: dict[int, list[tuple[Rung, str]]] = defaultdict(list)
     for key in store.keys(output_prefix(manifest.job)):
-        place = place_of(manifest, key)
+        place = batch_of_shard(manifest, key)
         if place is None:
             log.warning("%s/%s is no shard of this job: left alone.", store.url, key)
             continue
@@ -29,7 +29,7 @@ def shards_of(store: Store, manifest: Manifest) -> dict[int, list[tuple[Rung, st
     }
 
 
-def place_of(manifest: Manifest, key: str) -> tuple[int, Rung] | None:
+def batch_of_shard(manifest: Manifest, key: str) -> tuple[int, Rung] | None:
     """The batch and rung that a shard is of; None if the job has no such batch."""
     try:
         batch, rung = parse_shard_key(key)

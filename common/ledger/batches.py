@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from redis import Redis
 
 from common.job.manifest import Manifest
-from common.ledger.fields import (
-    Flags,
-)
 from common.ledger.keys import job_key
 from common.ledger.leases import Leases
 from common.ledger.results import Results
 from common.ledger.scripts import load_scripts
 from common.rungs import Rung
 from common.wire.messages import Batch, retry_of
+
+#: One boolean for each batch of a job.
+Flags = npt.NDArray[np.bool_]
 
 
 class Batches:

@@ -1,13 +1,13 @@
-"""Who may compute a batch: what becomes of a claim, and what is known of earlier ones."""
+"""What a worker learns when it claims a batch, and what it leaves behind for the next one."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from common.wire.messages import Document, renamed_field
 
 
 class ClaimOutcome(StrEnum):
-    """What became of an attempt to take a batch."""
+    """Whether a claim succeeded, or why it did not."""
 
     TAKEN = "taken"
     DONE = "done"
@@ -20,28 +20,29 @@ class ClaimOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """What became of a claim, and what is known of earlier ones of the same batch and rung."""
+    """The outcome of a claim and the history of its batch at its rung."""
 
-    claim: ClaimOutcome
-    number: int = 0  # of this attempt, from 1
-    deaths: int = 0  # owners that went away without a word
-    lost_by: str = ""  # the owner whose lease had run out, if it is taken over from one
-
-
-class Release(StrEnum):
-    """Why a batch is given back."""
-
-    NO_FAULT = "no_fault"  # through no fault of its own: it is no attempt
-    FAILED = "failed"
-    DIED = "died"  # it ended its process
+    outcome: ClaimOutcome
+    attempts: int = 0  # including this one
+    crashes: int = 0  # leases that expired or whose worker crashed
+    previous_owner: str = ""  # whose expired lease this claim replaces
 
 
-class CrashRecord(BaseModel):
-    """What is known of a batch that ends its processes: written before each row is computed."""
+class ReleaseReason(StrEnum):
+    """Why a lease ends without a result."""
 
-    model_config = ConfigDict(frozen=True)
+    INTERRUPTED = "interrupted"  # the batch is not to blame: not counted as an attempt
+    FAILED = "failed"  # counted as an attempt
+    CRASHED = "crashed"  # counted as an attempt and as a crash
 
-    deaths: int = 0  # of the batch until this was noted; 0: it was never computed row by row
-    row: int | None = None  # that is being computed, alone
-    ends: int = 0  # of processes that computed it row by row
-    blamed: dict[int, int] = {}  # rows that were being computed when one of these ended: how often
+
+class CrashRecord(Document):
+    """The history of a batch that crashes its workers; saved before each row is computed alone.
+
+    The names in Redis are those of the first version.
+    """
+
+    crashes: int = renamed_field("deaths", "crashes", default=0)  # when this record was saved
+    current_row: int | None = renamed_field("row", "current_row", default=None)
+    isolated_crashes: int = renamed_field("ends", "isolated_crashes", default=0)
+    suspects: dict[int, int] = renamed_field("blamed", "suspects", default={})  # row: crashes

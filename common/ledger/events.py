@@ -8,11 +8,13 @@ from typing import cast
 from pydantic import Field, NonNegativeInt
 from redis import Redis
 
-from common.ledger.fields import EVENTS_KEPT
 from common.ledger.keys import job_key
 from common.rungs import Rung
 from common.wire.messages import Document
 from common.wire.redis_client import append_capped
+
+#: Events kept for each job; older ones are in the logs alone.
+EVENTS_KEPT = 1000
 
 
 class EventKind(StrEnum):

@@ -1,5 +1,6 @@
 """Jobs in the ledger: created, resumed, cancelled, and how far each is."""
 
+from collections import Counter
 from itertools import chain
 from typing import cast
 
@@ -7,10 +8,11 @@ import numpy as np
 from redis import Redis
 
 from common.job.manifest import Manifest
-from common.ledger.fields import Field, Flags, OnInstability
+from common.ledger.batches import Flags
 from common.ledger.keys import JOB_PARTS, job_key
-from common.ledger.progress import JobState, Progress
-from common.ledger.scripts import load_scripts
+from common.ledger.progress import JobState, OnInstability, Progress
+from common.ledger.scripts import Argument, load_scripts
+from common.rungs import Rung
 from common.wire.queues import KEY_PREFIX
 
 
@@ -33,17 +35,18 @@ class Jobs:
                 ``set_counted``.
         """
         key = job_key(manifest.job)
-        fields: dict[str, Field] = {
+        fields: dict[str, Argument] = {
             "state": JobState.OPEN,
             "model": manifest.model,
             "queue": queue,
+            "rung": manifest.rung,
             "batches": manifest.batches,
             "records": manifest.report.records,
             "tokens": manifest.tokens,
         }
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
         bitmap = b"" if stored is None or not stored.any() else np.packbits(stored).tobytes()
-        args: list[Field | bytes] = [manifest.job, manifest.created.timestamp(), bitmap]
+        args: list[Argument] = [manifest.job, manifest.created.timestamp(), bitmap]
         args += chain.from_iterable(fields.items())
         return bool(self._scripts["create"](keys=keys, args=args))
 
@@ -85,12 +88,14 @@ class Jobs:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
-        text = {"state", "model", "queue", "created", "weights", "on_instability"}
+        text = {"state", "model", "queue", "created", "weights", "on_instability", "rung"}
         return Progress(
             job=job,
             state=JobState(fields["state"]),
             model=fields["model"],
             queue=fields["queue"],
+            # A job of a version that did not store its first rung has it in its queue's name.
+            first_rung=Rung(fields.get("rung") or fields["queue"].rpartition(".")[2]),
             created=float(fields["created"]),
             batches=int(fields["batches"]),
             records=int(fields["records"]),
@@ -98,13 +103,13 @@ class Jobs:
             published=int(fields.get("published", 0)),
             waiting=max(0, int(waiting)),
             leased=int(leased),
-            counts={name: int(value) for name, value in fields.items() if name not in text},
+            counts=Counter({n: int(value) for n, value in fields.items() if n not in text}),
             weights=fields.get("weights"),
         )
 
     def advance(self, manifest: Manifest, published: int) -> None:
         """Note that the first ``published`` of a job's batches have been sent to the queue."""
-        args: list[Field] = [published, manifest.created.timestamp()]
+        args: list[Argument] = [published, manifest.created.timestamp()]
         self._scripts["advance"](keys=[job_key(manifest.job)], args=args)
 
     def pin_weights(self, job: str, weights: str) -> None:

@@ -13,7 +13,7 @@ JOB_PARTS = (
 )
 
 
-def name_of(store: str) -> str:
+def store_digest(store: str) -> str:
     return hashlib.sha256(store.encode()).hexdigest()[:16]
 
 
@@ -25,10 +25,10 @@ def done_key(of: Batch | BatchResult) -> str:
     return f"{job_key(of.job)}:done:{of.rung}"
 
 
-def field_of(index: int, rung: Rung) -> str:
+def batch_field(index: int, rung: Rung) -> str:
     return f"{index}.{rung}"
 
 
-def place_of(field: str) -> tuple[int, Rung]:
+def parse_batch_field(field: str) -> tuple[int, Rung]:
     index, rung = field.split(".")
     return int(index), Rung(rung)

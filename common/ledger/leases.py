@@ -1,15 +1,20 @@
-"""Leases: who may compute a batch, and what is known of those who could not."""
+"""Leases: which worker may compute a batch, and the crashes of earlier ones."""
 
 from typing import cast
 
 from redis import Redis
 
-from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
-from common.ledger.fields import LEASE_SECONDS, Field
-from common.ledger.keys import done_key, field_of, job_key, place_of
-from common.ledger.scripts import load_scripts
+from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, ReleaseReason
+from common.ledger.keys import batch_field, done_key, job_key, parse_batch_field
+from common.ledger.scripts import Argument, load_scripts
 from common.rungs import Rung
 from common.wire.messages import Batch
+
+#: Seconds a lease lasts without renewal.
+LEASE_SECONDS = 30
+
+#: Seconds between two renewals of a lease, or of the keeper's lock.
+RENEW_SECONDS = 10
 
 
 class Leases:
@@ -17,18 +22,27 @@ class Leases:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self._scripts = load_scripts(redis, ("claim", "renew", "release", "follow", "expire"))
+        self._scripts = load_scripts(
+            redis, ("claim", "renew", "release", "save_crash_record", "expire")
+        )
 
     def held(self, job: str) -> set[tuple[int, Rung]]:
-        """Which batches, at which rung, somebody holds, or held until lately."""
+        """Return the batches, with their rungs, that are leased or whose lease is not expired yet
+        by ``expire``.
+        """
         fields = cast(list[str], self.redis.zrange(f"{job_key(job)}:leases", 0, -1))
-        return set(map(place_of, fields))
+        return set(map(parse_batch_field, fields))
 
     def claim(self, batch: Batch, *, owner: str, weights: str) -> ClaimResult:
-        """Try to take a batch for ``LEASE_SECONDS``; ``owner`` names this one attempt."""
-        args: list[Field] = [
+        """Claim a batch for ``LEASE_SECONDS``.
+
+        Args:
+            owner: a name of this attempt alone, not of the worker.
+            weights: fingerprint of the weights that the batch would be computed with.
+        """
+        args: list[Argument] = [
             batch.index,
-            field_of(batch.index, batch.rung),
+            batch_field(batch.index, batch.rung),
             owner,
             weights,
             LEASE_SECONDS,
@@ -38,36 +52,40 @@ class Leases:
         key = job_key(batch.job)
         parts = ("leases", "owners", "attempts", "deaths", "begun")
         keys = [key, done_key(batch), *(f"{key}:{part}" for part in parts)]
-        outcome, number, deaths, lost_by = self._scripts["claim"](keys=keys, args=args)
-        return ClaimResult(ClaimOutcome(outcome), int(number), int(deaths), lost_by)
+        outcome, attempts, crashes, previous = self._scripts["claim"](keys=keys, args=args)
+        return ClaimResult(ClaimOutcome(outcome), int(attempts), int(crashes), previous)
 
     def renew(self, batch: Batch, *, owner: str) -> bool:
-        """Prolong a claim; False if it is no longer this owner's, or its job was cancelled."""
-        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
+        """Renew a lease; False if ``owner`` has lost it or its job was cancelled."""
+        key, field = job_key(batch.job), batch_field(batch.index, batch.rung)
         keys = [f"{key}:leases", f"{key}:owners", key]
         return bool(self._scripts["renew"](keys=keys, args=[field, owner, LEASE_SECONDS]))
 
-    def release(self, batch: Batch, *, owner: str, why: Release = Release.FAILED) -> bool:
-        """Give a claim back without a result."""
-        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
+    def release(
+        self, batch: Batch, *, owner: str, reason: ReleaseReason = ReleaseReason.FAILED
+    ) -> bool:
+        """End a lease without a result; False if ``owner`` has lost it."""
+        key, field = job_key(batch.job), batch_field(batch.index, batch.rung)
         keys = [f"{key}:{part}" for part in ("leases", "owners", "attempts", "deaths")]
-        return bool(self._scripts["release"](keys=keys, args=[field, owner, why]))
+        return bool(self._scripts["release"](keys=keys, args=[field, owner, reason]))
 
     def crash_record(self, batch: Batch) -> CrashRecord:
-        """What an earlier owner of a batch noted of it."""
-        field = field_of(batch.index, batch.rung)
+        """Return the crash record of a batch; an empty one if there is none."""
+        field = batch_field(batch.index, batch.rung)
         text = cast(str | None, self.redis.hget(f"{job_key(batch.job)}:trails", field))
         return CrashRecord() if text is None else CrashRecord.model_validate_json(text)
 
-    def record_crash(self, batch: Batch, trail: CrashRecord, *, owner: str) -> bool:
-        """Note what ``owner`` is about to do with a batch; False if it is no longer theirs."""
-        key, field = job_key(batch.job), field_of(batch.index, batch.rung)
-        args: list[Field] = [field, owner, trail.model_dump_json()]
-        return bool(self._scripts["follow"](keys=[f"{key}:owners", f"{key}:trails"], args=args))
+    def save_crash_record(self, batch: Batch, record: CrashRecord, *, owner: str) -> bool:
+        """Save the crash record of a batch; False if ``owner`` has lost its lease."""
+        key, field = job_key(batch.job), batch_field(batch.index, batch.rung)
+        keys = [f"{key}:owners", f"{key}:trails"]
+        args: list[Argument] = [field, owner, record.model_dump_json()]
+        return bool(self._scripts["save_crash_record"](keys=keys, args=args))
 
     def expire(self, job: str) -> list[tuple[int, Rung, str]]:
-        """Take back the leases that ran out; the batches, at which rung, and who had them."""
+        """Remove a job's expired leases; return batch, rung and owner of each."""
         key = job_key(job)
         keys = [key, f"{key}:leases", f"{key}:owners", f"{key}:deaths"]
         flat = self._scripts["expire"](keys=keys)
-        return sorted((*place_of(f), o) for f, o in zip(flat[::2], flat[1::2], strict=True))
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return sorted((*parse_batch_field(field), owner) for field, owner in pairs)

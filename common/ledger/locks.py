@@ -2,9 +2,17 @@
 
 from redis import Redis
 
-from common.ledger.fields import KEEPING_SECONDS, STAGING_SECONDS, STEPS_BACK
-from common.ledger.keys import job_key, name_of
+from common.ledger.keys import job_key, store_digest
 from common.wire.queues import KEY_PREFIX
+
+#: Seconds the lock of a job's staging lasts without renewal.
+STAGING_SECONDS = 60
+
+#: Seconds the lock of a store's keeper lasts without renewal.
+KEEPING_SECONDS = 15
+
+#: Prefix of the name of a standby keeper, which gives way to any other.
+STANDBY_PREFIX = "watch/"
 
 
 class Locks:
@@ -21,22 +29,22 @@ class Locks:
         """Let others stage a job, if it is still ``owner`` who does."""
         self._let_go(f"{job_key(job)}:staging", owner)
 
-    def hold_keeping(self, store: str, owner: str, *, steps_back: bool = False) -> bool:
+    def hold_keeping(self, store: str, owner: str, *, standby: bool = False) -> bool:
         """Be the only one who keeps a store's jobs, for ``KEEPING_SECONDS`` from each call.
 
         Args:
-            steps_back: whether others, who do not, may take over at once.
+            standby: whether others, who do not, may take over at once.
         """
-        key = f"{KEY_PREFIX}keeper:{name_of(store)}"
-        if steps_back:
-            return self._hold(key, f"{STEPS_BACK}{owner}", KEEPING_SECONDS)
-        if str(self.redis.get(key) or "").startswith(STEPS_BACK):
+        key = f"{KEY_PREFIX}keeper:{store_digest(store)}"
+        if standby:
+            return self._hold(key, f"{STANDBY_PREFIX}{owner}", KEEPING_SECONDS)
+        if str(self.redis.get(key) or "").startswith(STANDBY_PREFIX):
             self.redis.set(key, owner, ex=KEEPING_SECONDS)
         return self._hold(key, owner, KEEPING_SECONDS)
 
     def release_keeping(self, store: str, owner: str) -> None:
-        for holder in (owner, f"{STEPS_BACK}{owner}"):
-            self._let_go(f"{KEY_PREFIX}keeper:{name_of(store)}", holder)
+        for holder in (owner, f"{STANDBY_PREFIX}{owner}"):
+            self._let_go(f"{KEY_PREFIX}keeper:{store_digest(store)}", holder)
 
     def _hold(self, key: str, owner: str, seconds: int) -> bool:
         if self.redis.set(key, owner, nx=True, ex=seconds):

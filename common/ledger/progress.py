@@ -1,12 +1,19 @@
-"""A job and a worker as the ledger shows them."""
+"""The progress of a job, as the ledger counts it."""
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from common.rungs import Rung, ladder
 
+#: What happens to a job with a row that is not finite: retry the row at the next rung, or stop.
+OnInstability = Literal["retry", "fail"]
+
 
 class JobState(StrEnum):
+    """The state of a job in the ledger."""
+
     OPEN = "open"
     CANCELLED = "cancelled"
     STOPPED = "stopped"  # by the first instability, where the user asked for it
@@ -20,39 +27,88 @@ class Progress:
     job: str
     state: JobState
     model: str
-    queue: str
-    created: float
+    queue: str  # of the first rung
+    first_rung: Rung
+    created: float  # seconds since the epoch
     batches: int
     records: int
     tokens: int
-    published: int  # the job's first batches, that were sent to the queue
-    waiting: int  # of these, those that nobody has begun
+    published: int  # batches sent to the queue, counted from the job's first
+    waiting: int  # published batches that no worker has claimed yet
     leased: int
-    counts: dict[str, int]
+    counts: Counter[str]  # all counters of the job's hash, by their names there
     weights: str | None
 
-    def count(self, name: str) -> int:
-        return self.counts.get(name, 0)
+    def _count(self, name: str) -> int:
+        return self.counts[name]
+
+    @property
+    def status(self) -> str:
+        """The state as shown to people: an open job is either queued or running."""
+        if self.state is not JobState.OPEN:
+            return str(self.state)
+        begun = self.leased or self.waiting < self.published
+        return "running" if begun or any(map(self.batches_at, Rung)) else "queued"
+
+    @property
+    def finished(self) -> bool:
+        return self.state is JobState.FINISHED
 
     @property
     def queues(self) -> dict[Rung, str]:
         """The queues that the job's batches may be in, by rung."""
-        first, *higher = ladder(Rung(self.queue.rpartition(".")[2]))
+        first, *higher = ladder(self.first_rung)
         return {first: self.queue} | {rung: f"{self.queue}.{rung}" for rung in higher}
 
     @property
     def batches_done(self) -> int:
-        return self.count("batches_done")
+        return self._count("batches_done")
+
+    @property
+    def batches_failed(self) -> int:
+        return self._count("batches_failed")
+
+    @property
+    def leases_lost(self) -> int:
+        """Leases that expired, or were taken over, before their batch completed."""
+        return self._count("leases_lost")
+
+    @property
+    def rows_retried(self) -> int:
+        """Rows that were sent to a second rung; a third does not count them again."""
+        return self._count("rows_retried")
+
+    @property
+    def rows_quarantined(self) -> int:
+        return self._count("rows_quarantined")
+
+    @property
+    def tokens_done(self) -> int:
+        return self._count("tokens_done")
+
+    @property
+    def device_seconds(self) -> float:
+        """Seconds of forward passes on all devices together."""
+        return self._count("milliseconds") / 1000
+
+    def batches_at(self, rung: Rung) -> int:
+        """Batches that have a result at a rung."""
+        return self._count(f"batches_at_{rung}")
+
+    def embedded_at(self, rung: Rung) -> int:
+        """Rows that were embedded at a rung."""
+        return self._count(f"embedded_at_{rung}")
+
+    def unstable_at(self, rung: Rung) -> int:
+        """Rows that were not finite at a rung."""
+        return self._count(f"unstable_at_{rung}")
 
     @property
     def rows_by_precision(self) -> dict[str, int]:
-        rows = {str(rung): self.count(f"rows_{rung}") for rung in Rung}
+        """Embedded rows by the precision they were computed in, without those that have none."""
+        rows = {str(rung): self._count(f"rows_{rung}") for rung in Rung}
         return {rung: count for rung, count in rows.items() if count}
 
     @property
     def rows_done(self) -> int:
         return sum(self.rows_by_precision.values())
-
-    @property
-    def finished(self) -> bool:
-        return self.state is JobState.FINISHED

@@ -5,11 +5,8 @@ from typing import Any, cast
 
 from redis import Redis
 
-from common.ledger.fields import (
-    Field,
-)
-from common.ledger.keys import done_key, field_of, job_key
-from common.ledger.scripts import load_scripts
+from common.ledger.keys import batch_field, done_key, job_key
+from common.ledger.scripts import Argument, load_scripts
 from common.rungs import Rung
 from common.wire.messages import BatchResult
 
@@ -29,7 +26,8 @@ class Results:
 
     def get(self, job: str, index: int, rung: Rung) -> BatchResult | None:
         """A batch's result at a rung, if it was not ok and is still of interest."""
-        text = cast(str | None, self.redis.hget(f"{job_key(job)}:results", field_of(index, rung)))
+        key, field = f"{job_key(job)}:results", batch_field(index, rung)
+        text = cast(str | None, self.redis.hget(key, field))
         return None if text is None else BatchResult.model_validate_json(text)
 
     def complete(self, result: BatchResult, *, owner: str | None = None) -> bool:
@@ -55,11 +53,11 @@ class Results:
 
 def counting(result: BatchResult, owner: str | None) -> dict[str, Any]:
     """Keys and arguments of the scripts that count a result, or take it back."""
-    key, field = job_key(result.job), field_of(result.index, result.rung)
+    key, field = job_key(result.job), batch_field(result.index, result.rung)
     keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
     keys += [f"{key}:{part}" for part in ("attempts", "deaths", "trails", "begun")]
     poison = result.model_copy(update={"unstable": (), "next": None, "records": 0})
-    args: list[Field] = [
+    args: list[Argument] = [
         result.index,
         field,
         result.status,
@@ -71,7 +69,7 @@ def counting(result: BatchResult, owner: str | None) -> dict[str, Any]:
         result.model_copy(update={"poisoned": ()}).model_dump_json(),
         owner or "",
         result.rung,
-        "" if result.previous_rung is None else field_of(result.index, result.previous_rung),
+        "" if result.previous_rung is None else batch_field(result.index, result.previous_rung),
         result.next or "",
         int(result.stops_job),
         len(result.poisoned),

@@ -2,7 +2,7 @@
 
 from redis import Redis
 
-from common.ledger.keys import name_of
+from common.ledger.keys import store_digest
 from common.wire.queues import KEY_PREFIX
 
 
@@ -14,7 +14,7 @@ class Stores:
 
     def is_new(self, store: str) -> bool:
         """Whether nobody has looked for a store's jobs since this Redis was empty."""
-        return not self.redis.exists(f"{KEY_PREFIX}kept:{name_of(store)}")
+        return not self.redis.exists(f"{KEY_PREFIX}kept:{store_digest(store)}")
 
     def add(self, store: str) -> None:
-        self.redis.set(f"{KEY_PREFIX}kept:{name_of(store)}", store)
+        self.redis.set(f"{KEY_PREFIX}kept:{store_digest(store)}", store)

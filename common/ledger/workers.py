@@ -3,9 +3,11 @@
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
-from common.ledger.fields import WORKER_TTL_SECONDS
 from common.rungs import Rung
 from common.wire.queues import KEY_PREFIX
+
+#: Seconds a worker stays listed after its last announcement.
+WORKER_TTL_SECONDS = 30
 
 
 class WorkerInfo(BaseModel):

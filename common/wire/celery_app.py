@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.model_specs import ModelSource
 from common.wire.messages import Batch
-from common.wire.queues import KEY_PREFIX, queue_name, queue_of
+from common.wire.queues import KEY_PREFIX, kombu_queue, queue_name
 from common.wire.signing import MessageKeys
 
 EMBED_TASK = "virnucpro.embed"
@@ -61,7 +61,7 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
         accept_content=["json"],
         task_acks_late=True,
         task_create_missing_queues=False,
-        task_queues=[queue_of(name) for name in queues],
+        task_queues=[kombu_queue(name) for name in queues],
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_eta_task_limit=8,

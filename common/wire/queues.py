@@ -27,12 +27,12 @@ def queue_name(
     return f"{before}{model.queue}.{first}" + ("" if rung is first else f".{rung}")
 
 
-def queue_of_batch(batch: Batch) -> str:
+def batch_queue(batch: Batch) -> str:
     """The queue that a batch is sent to."""
     return queue_name(ModelSource.parse(batch.model), batch.first_rung, batch.rung, batch.priority)
 
 
-def queue_of(name: str) -> Queue:
+def kombu_queue(name: str) -> Queue:
     """The queue as Celery wants it described, the same to publish and to consume."""
     return Queue(name, routing_key=name)
 

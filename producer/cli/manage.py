@@ -17,9 +17,8 @@ from redis.exceptions import RedisError
 from common.errors import UserError
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import log_event
-from common.ledger.fields import OnInstability
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import JobState, OnInstability, Progress
 from common.settings import Settings
 from common.store import Store, StoreError, open_store
 from common.wire.dead_letters import DeadLetters

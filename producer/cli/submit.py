@@ -17,8 +17,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from common import __version__
 from common.errors import UserError
 from common.job.output_form import Include, OutputForm, ResidueDtype
-from common.ledger.fields import OnInstability
 from common.ledger.ledger import Ledger
+from common.ledger.progress import OnInstability
 from common.ledger.workers import WorkerInfo
 from common.model_specs import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung

@@ -16,14 +16,15 @@ from common.errors import UserError
 from common.job.layout import closed_key, job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event, EventKind
-from common.ledger.fields import KEEPING_SECONDS, RENEW_SECONDS
+from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
+from common.ledger.locks import KEEPING_SECONDS
 from common.ledger.progress import JobState
 from common.model_specs import ModelSource
 from common.store import ObjectNotFoundError, Store, StoreError
 from common.wire.celery_app import publish
 from common.wire.messages import Batch, Document
-from common.wire.queues import Queues, queue_of_batch
+from common.wire.queues import Queues, batch_queue
 from producer.scheduling.lost_messages import LostMessages
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
@@ -130,7 +131,7 @@ class Keeper:
         if not self.acting or time.monotonic() >= self._next_hold:
             self._next_hold = time.monotonic() + KEEPING_SECONDS / 3
             self.acting = self.ledger.locks.hold_keeping(
-                self.store.url, self.name, steps_back=self.only is not None
+                self.store.url, self.name, standby=self.only is not None
             )
         return self.acting
 
@@ -215,7 +216,7 @@ class Keeper:
         self.on_event(event)
         # It has waited once; behind a queue of hours it would wait again.
         sent = publish(self.feeder.app, ModelSource.parse(batch.model), [batch])
-        Queues(self.ledger.redis).move_to_front(queue_of_batch(batch), sent)
+        Queues(self.ledger.redis).move_to_front(batch_queue(batch), sent)
 
     # --- what is over -------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
 from common.rungs import Rung
 from common.wire.messages import Batch
-from common.wire.queues import Queues, queue_of_batch
+from common.wire.queues import Queues, batch_queue
 
 #: Seconds between looks, or so many times what the last one took: a queue may be long.
 LOOK_SECONDS, LOOK_SHARE = 5.0, 20
@@ -53,7 +53,7 @@ class LostMessages:
         return self.ledger.batches.outstanding(manifest, progress.published) if progress else ()
 
     def _lost(self, outstanding: Mapping[Place, Batch]) -> list[Batch]:
-        queues = {queue_of_batch(batch) for batch in outstanding.values()}
+        queues = {batch_queue(batch) for batch in outstanding.values()}
         queued = {
             place_of(item) for queue in queues for item in Queues(self.ledger.redis).messages(queue)
         }

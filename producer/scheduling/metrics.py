@@ -24,20 +24,20 @@ JOB_METRICS: dict[str, tuple[str, Callable[[Progress], int]]] = {
     "batches_published": ("Batches that were sent to the queue", lambda job: job.published),
     "batches_waiting": ("Of these, those that nobody has begun", lambda job: job.waiting),
     "batches_leased": ("Batches that workers have", lambda job: job.leased),
-    "batches_failed": ("Batches that were given up", lambda job: job.count("batches_failed")),
-    "leases_lost": ("Batches whose worker went away", lambda job: job.count("leases_lost")),
+    "batches_failed": ("Batches that were given up", lambda job: job.batches_failed),
+    "leases_lost": ("Batches whose worker went away", lambda job: job.leases_lost),
     "rows": ("Sequences of the job", lambda job: job.records),
     "rows_done": ("Sequences with an embedding", lambda job: job.rows_done),
     "rows_retried": (
         "Sequences that were computed again in higher precision",
-        lambda job: job.count("rows_retried"),
+        lambda job: job.rows_retried,
     ),
     "rows_quarantined": (
         "Sequences without an embedding",
-        lambda job: job.count("rows_quarantined"),
+        lambda job: job.rows_quarantined,
     ),
     "tokens": ("Tokens of the job", lambda job: job.tokens),
-    "tokens_done": ("Tokens that are embedded", lambda job: job.count("tokens_done")),
+    "tokens_done": ("Tokens that are embedded", lambda job: job.tokens_done),
 }
 
 
@@ -97,22 +97,20 @@ class FleetCollector(Collector):
         )
         for job in jobs:
             for rung in job.queues:
-                by_rung.add_metric([job.job, rung], job.count(f"batches_at_{rung}"))
+                by_rung.add_metric([job.job, rung], job.batches_at(rung))
         yield by_rung
         speeds = self._tokens_per_second(jobs)
         yield labelled(
             "job_tokens_per_second", "Speed since the last scrapes", "job", speeds.items()
         )
-        left = [(job.job, job.tokens - job.count("tokens_done")) for job in jobs]
+        left = [(job.job, job.tokens - job.tokens_done) for job in jobs]
         etas = [(job, tokens / speeds[job]) for job, tokens in left if speeds.get(job)]
         yield labelled("job_eta_seconds", "Time to go at this speed", "job", etas)
 
     def _tokens_per_second(self, jobs: list[Progress]) -> dict[str, float]:
         now = time.monotonic()
         self._speeds = {job.job: self._speeds.get(job.job, Speed(120)) for job in jobs}
-        found = {
-            job.job: self._speeds[job.job].update(now, job.count("tokens_done")) for job in jobs
-        }
+        found = {job.job: self._speeds[job.job].update(now, job.tokens_done) for job in jobs}
         return {job: speed or 0.0 for job, speed in found.items()}
 
 

@@ -5,8 +5,8 @@ import numpy as np
 from common.job.layout import closed_key
 from common.job.manifest import Manifest
 from common.job.shards import shards_of
-from common.ledger.fields import OnInstability
 from common.ledger.ledger import Ledger
+from common.ledger.progress import OnInstability
 from common.model_specs import ModelSource
 from common.rungs import ladder
 from common.store import Store

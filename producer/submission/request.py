@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from common.alphabet import Alphabet
 from common.job.output_form import OutputForm
-from common.ledger.fields import OnInstability
+from common.ledger.progress import OnInstability
 from common.model_specs import ModelSource
 from common.rungs import Rung
 from common.wire.messages import Priority

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from common.alphabet import ALPHABETS
 from common.job.manifest import Manifest, find_job
-from common.ledger.fields import STAGING_SECONDS
 from common.ledger.ledger import Ledger
+from common.ledger.locks import STAGING_SECONDS
 from common.ledger.workers import WorkerInfo
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
@@ -100,7 +100,7 @@ def submit(
 def warn_of_retries(ledger: Ledger, job: str, request: Request) -> None:
     progress = ledger.jobs.progress(job)
     if request.on_instability == "fail" and progress is not None and progress.finished:
-        unstable = progress.count(f"unstable_at_{request.rung}")
+        unstable = progress.unstable_at(request.rung)
         if unstable:
             say(
                 f"Mind: {counted(unstable, 'sequence')} of this finished job were not finite at "

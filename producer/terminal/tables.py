@@ -60,18 +60,18 @@ def print_job(
         "queue": f"{job.queue}: {queued[first]:,} waiting",
         "sequences": f"{job.rows_done:,} of {job.records:,}",
         "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
-        "tokens": f"{job.count('tokens_done'):,} of {job.tokens:,}",
+        "tokens": f"{job.tokens_done:,} of {job.tokens:,}",
         "tokens/s a device": mean_speed(job),
-        "device time": f"{job.count('milliseconds') / 1000:,.1f} s",
-        "taken over": f"{job.count('leases_lost'):,} batches from workers that went away",
-        "retried": f"{job.count('rows_retried'):,} sequences at a higher rung",
-        "quarantined": f"{job.count('rows_quarantined'):,} sequences without numbers",
-        "failed": f"{job.count('batches_failed'):,} batches",
+        "device time": f"{job.device_seconds:,.1f} s",
+        "taken over": f"{job.leases_lost:,} batches from workers that went away",
+        "retried": f"{job.rows_retried:,} sequences at a higher rung",
+        "quarantined": f"{job.rows_quarantined:,} sequences without numbers",
+        "failed": f"{job.batches_failed:,} batches",
     }
     for name, value in rows.items():
         table.add_row(name, value or "-")
     console.print(table)
-    if job.count(f"unstable_at_{first}"):
+    if job.unstable_at(first):
         console.print(ladder_table(job, queued))
     for line in problems(results):
         console.print(line, highlight=False, markup=False)
@@ -84,9 +84,9 @@ def ladder_table(job: Progress, queued: Mapping[Rung, int]) -> Table:
         table.add_row(
             rung,
             f"{queued[rung]:,}",
-            f"{job.count(f'batches_at_{rung}'):,}",
-            f"{job.count(f'embedded_at_{rung}'):,}",
-            f"{job.count(f'unstable_at_{rung}'):,}",
+            f"{job.batches_at(rung):,}",
+            f"{job.embedded_at(rung):,}",
+            f"{job.unstable_at(rung):,}",
             NEXT_RUNG[rung] or "quarantine",
         )
     return table
@@ -166,12 +166,11 @@ def stem_of(worker: WorkerInfo) -> str:
 
 
 def state_of(job: Progress) -> str:
-    if job.finished and job.count("batches_failed"):
+    if job.finished and job.batches_failed:
         return "finished with failures"
     return job.state
 
 
 def mean_speed(job: Progress) -> str:
     """Tokens per second of device time: what one device does."""
-    milliseconds = job.count("milliseconds")
-    return f"{1000 * job.count('tokens_done') / milliseconds:,.0f}" if milliseconds else "-"
+    return f"{job.tokens_done / job.device_seconds:,.0f}" if job.device_seconds else "-"

@@ -80,7 +80,7 @@ def look(ledger: Ledger, job: str, speed: "Speed", show: "Show") -> JobProgress 
         raise UserError(f"Job {job} was cancelled. To go on with it, submit the same input again.")
     if progress.state is JobState.STOPPED:
         raise UserError(stopped(ledger, job))
-    tokens_per_second = speed.update(time.monotonic(), progress.count("tokens_done"))
+    tokens_per_second = speed.update(time.monotonic(), progress.tokens_done)
     workers = [worker for worker in ledger.workers.all() if progress.queue in worker.queues]
     show(describe(progress, tokens_per_second, workers), progress)
     return progress
@@ -118,7 +118,7 @@ def display(console: Console, job: str) -> Iterator[Show]:
         def show(text: str, progress: JobProgress | None) -> None:
             bar.update(task, description=text)
             if progress is not None:
-                bar.update(task, total=progress.tokens, completed=progress.count("tokens_done"))
+                bar.update(task, total=progress.tokens, completed=progress.tokens_done)
 
         yield show
 
@@ -153,19 +153,19 @@ def describe(progress: JobProgress, speed: float | None, workers: Sequence[Worke
     if speed is not None:
         parts.append(f"{speed:,.0f} tokens/s")
         if not progress.finished:
-            seconds = (progress.tokens - progress.count("tokens_done")) / speed
+            seconds = (progress.tokens - progress.tokens_done) / speed
             parts.append(f"ETA {duration(seconds)}")
     elif not progress.finished:
         parts.append(describe_workers(workers))
     if have_other_weights(progress, workers):
         parts.append("its workers have other weights than it began with")
-    labels = {
-        "rows_retried": "retried",
-        "rows_quarantined": "quarantined",
-        "leases_lost": "lost with their workers and retaken",
-        "batches_failed": "batches failed",
+    troubles = {
+        "retried": progress.rows_retried,
+        "quarantined": progress.rows_quarantined,
+        "lost with their workers and retaken": progress.leases_lost,
+        "batches failed": progress.batches_failed,
     }
-    parts += [f"{progress.count(n):,} {label}" for n, label in labels.items() if progress.count(n)]
+    parts += [f"{count:,} {label}" for label, count in troubles.items() if count]
     return " · ".join(parts)
 
 

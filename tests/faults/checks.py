@@ -77,9 +77,9 @@ def assert_nothing_was_lost(
     """The job ends; each row is there once, in order, with its numbers, and was counted once."""
     wait_until(lambda: progress_of(fleet, job).finished, seconds)
     progress = progress_of(fleet, job)
-    assert progress.batches_done == progress.count("batches_ok") == progress.batches
+    assert progress.batches_done == progress.counts["batches_ok"] == progress.batches
     assert progress.rows_done == progress.records == len(reference["rows"])
-    assert progress.count("tokens_done") == progress.tokens
+    assert progress.tokens_done == progress.tokens
     assert progress.leased == 0
     assert fleet.ledger.results.all(job) == []
     assert_same_rows(fetched(fleet, job), reference)

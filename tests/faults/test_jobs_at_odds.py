@@ -47,7 +47,7 @@ def test_rows_that_are_not_finite_go_to_the_next_queue_at_once_and_count_once(
         done = progress_of(fleet, job)
         queue = done.queues[Rung.SELECTIVE_FP32]
         pushed = []
-        while len(pushed) < done.count(f"batches_at_{Rung.SELECTIVE_FP32}"):
+        while len(pushed) < done.batches_at(Rung.SELECTIVE_FP32):
             command = monitor.next_command()["command"]
             if command.startswith("LPUSH") and f"{queue} " in command:
                 pushed.append(command.replace("\\", ""))
@@ -56,8 +56,8 @@ def test_rows_that_are_not_finite_go_to_the_next_queue_at_once_and_count_once(
     assert not any(re.search('"eta": (?!null)', command) for command in pushed)
     assert done.batches_done == done.batches
     assert done.rows_done == 60
-    assert done.count("rows_retried") == len(bad)
-    assert done.count("rows_quarantined") == 0
+    assert done.rows_retried == len(bad)
+    assert done.rows_quarantined == 0
     found = fetched(fleet, job)
     codes = {True: Rung.SELECTIVE_FP32, False: Rung.FP16}
     assert found["rows"].tolist() == list(range(60))
@@ -101,7 +101,7 @@ def test_clocks_that_are_five_minutes_off_stall_nothing(fleet, tiny, proteins, r
             assert f"of {job}: " in text
             logged = datetime.fromisoformat(text[:19])
             assert abs(logged - datetime.now() - timedelta(seconds=skew)) < timedelta(seconds=90)
-    assert progress_of(fleet, job).count("leases_lost") == 0
+    assert progress_of(fleet, job).leases_lost == 0
 
 
 def test_those_who_ask_for_events_and_never_read_them_do_not_slow_a_job(

@@ -32,7 +32,7 @@ def test_an_s3_that_errs_slows_down_stalls_and_resets_delays_a_job_and_loses_not
         assert_nothing_was_lost(s3_fleet, job, reference)
     assert [fault.times for fault in faults] == [0, 0, 0, 0]
     assert s3_fleet.producer("verify", job).returncode == 0
-    assert progress_of(s3_fleet, job).count("batches_failed") == 0
+    assert progress_of(s3_fleet, job).batches_failed == 0
 
 
 def test_an_upload_that_is_reset_halfway_each_time_leaves_no_object(
@@ -77,7 +77,7 @@ def test_an_s3_that_denies_access_fails_a_batch_after_five_attempts_and_says_why
         assert "AccessDenied" in watched.stderr
         assert f"To try them again: producer retry {job}" in watched.stderr
         failed = progress_of(s3_fleet, job)
-        assert failed.count("batches_failed") == failed.batches
+        assert failed.batches_failed == failed.batches
         assert failed.rows_done == 0
         bucket.heal()
         assert s3_fleet.producer("retry", job).returncode == 0

@@ -40,7 +40,7 @@ def test_batches_of_a_killed_worker_run_elsewhere_in_45_seconds_and_count_once(
                 TAKEOVER_SECONDS,
             )
             assert_nothing_was_lost(fleet, job, reference)
-    assert progress_of(fleet, job).count("leases_lost") == len(held)
+    assert progress_of(fleet, job).leases_lost == len(held)
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_25_kills_under_load_lose_no_row_and_double_none(
         with fleet.running_workers(tiny, tmp_path):
             for job in jobs:
                 assert_nothing_was_lost(fleet, job, reference)
-    assert sum(progress_of(fleet, job).count("leases_lost") for job in jobs) >= 25
+    assert sum(progress_of(fleet, job).leases_lost for job in jobs) >= 25
 
 
 def test_a_worker_told_to_end_does_so_within_a_stage_and_leaves_nothing_claimed(

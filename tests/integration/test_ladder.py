@@ -94,12 +94,12 @@ def assert_that_none_was_computed_twice(
         not_finite = {"fp16": 7, "selective_fp32": 0}
     assert embedded(logs) == (expected, not_finite)
     for rung in progress.queues:
-        assert progress.count(f"embedded_at_{rung}") == expected.get(rung, 0)
-        assert progress.count(f"unstable_at_{rung}") == not_finite.get(rung, 0)
+        assert progress.embedded_at(rung) == expected.get(rung, 0)
+        assert progress.unstable_at(rung) == not_finite.get(rung, 0)
     assert progress.batches_done == progress.batches
-    assert progress.count("tokens_done") == progress.tokens
-    assert progress.count("rows_retried") == 7
-    assert progress.count("rows_quarantined") == 0
+    assert progress.tokens_done == progress.tokens
+    assert progress.rows_retried == 7
+    assert progress.rows_quarantined == 0
 
 
 def assert_close_to_fair_esm(found: dict, model, proteins: list[str]) -> None:
@@ -144,8 +144,8 @@ def test_a_worker_killed_between_result_and_retry_loses_no_row(fleet, fasta, pro
         )
     assert died.returncode == -9, (tmp_path / "dying.log").read_text()
     before = fleet.ledger.jobs.progress(job)
-    assert before.count("rows_retried") == 3  # those of the first batch
-    assert before.count("embedded_at_selective_fp32") == 0
+    assert before.rows_retried == 3  # those of the first batch
+    assert before.embedded_at(Rung.SELECTIVE_FP32) == 0
     assert (
         Queues(fleet.ledger.redis).length(before.queues[Rung.SELECTIVE_FP32]) == 0
     )  # nobody knows of it
@@ -200,7 +200,7 @@ def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     fleet.ledger.redis.flushall()
     again = fleet.producer(*submit)
     assert again.returncode == 0, again.stderr
-    assert fleet.ledger.jobs.progress(job).count("rows_quarantined") == 1
+    assert fleet.ledger.jobs.progress(job).rows_quarantined == 1
 
 
 def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopped(
@@ -227,14 +227,14 @@ def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopp
     stopped = fleet.ledger.jobs.progress(job)
     assert stopped.state == "stopped"
     assert stopped.leased == 0
-    assert embedded(logs)[0] == {"fp16": stopped.count("embedded_at_fp16")}
-    assert 0 < stopped.count("embedded_at_fp16") < 493
-    assert stopped.count("unstable_at_fp16") > 0
+    assert embedded(logs)[0] == {"fp16": stopped.embedded_at(Rung.FP16)}
+    assert 0 < stopped.embedded_at(Rung.FP16) < 493
+    assert stopped.unstable_at(Rung.FP16) > 0
 
     fleet.ledger.redis.rename("aside", f"{KEY_PREFIX}{queue}")
     again = fleet.producer(*submit)
     assert again.returncode == 0, again.stderr
-    begun = stopped.count("batches_at_fp16")
+    begun = stopped.batches_at(Rung.FP16)
     assert Queues(fleet.ledger.redis).length(queue) == batches + (batches - begun)
     waiting = [Queues(fleet.ledger.redis).length(name) for name in stopped.queues.values()]
     assert waiting[1:] == [len(fleet.ledger.results.all(job)), 0]

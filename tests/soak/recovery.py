@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from common.ledger.fields import KEEPING_SECONDS
-from common.ledger.keys import job_key, name_of, place_of
+from common.ledger.keys import job_key, parse_batch_field, store_digest
 from common.ledger.ledger import Ledger
+from common.ledger.locks import KEEPING_SECONDS
 from common.wire.queues import KEY_PREFIX
 
 #: From a process's end to its batches being at work elsewhere.
@@ -55,7 +55,7 @@ class Recoveries:
         self.redis = ledger.redis
         self.store_url = store_url
         self.key = job_key(job)
-        self.keeper_key = f"{KEY_PREFIX}keeper:{name_of(store_url)}"
+        self.keeper_key = f"{KEY_PREFIX}keeper:{store_digest(store_url)}"
         self.all: list[Recovery] = []
 
     def look(self) -> None:
@@ -74,7 +74,7 @@ class Recoveries:
 
         def is_over() -> bool:
             for batch in list(left):
-                index, rung = place_of(batch)
+                index, rung = parse_batch_field(batch)
                 owner = self.redis.hget(f"{self.key}:owners", batch)
                 done = self.redis.getbit(f"{self.key}:done:{rung}", index)
                 if done or (owner is not None and owner != left[batch]):

@@ -111,9 +111,9 @@ def wrong_counts(workload: Workload, progress: Progress, shards: list[str]) -> l
     counted = {
         "shards in the store": (len(shards), workload.batches),
         "batches done": (progress.batches_done, workload.batches),
-        "batches ok": (progress.count("batches_ok"), workload.batches),
+        "batches ok": (progress.counts["batches_ok"], workload.batches),
         "rows done": (progress.rows_done, workload.records),
-        "tokens done": (progress.count("tokens_done"), tokens),
+        "tokens done": (progress.tokens_done, tokens),
         "leases left": (progress.leased, 0),
     }
     return [

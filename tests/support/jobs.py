@@ -1,5 +1,6 @@
 """Manifests of small jobs, and what workers report of their batches."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -133,6 +134,7 @@ def progress(state: JobState = JobState.OPEN, queue: str = "m.fp16", **counts: i
         state=state,
         model="m",
         queue=queue,
+        first_rung=Rung(queue.rpartition(".")[2]),
         created=0,
         batches=1200,
         records=50_000,
@@ -140,6 +142,6 @@ def progress(state: JobState = JobState.OPEN, queue: str = "m.fp16", **counts: i
         published=0,
         waiting=0,
         leased=0,
-        counts=counts,
+        counts=Counter(counts),
         weights=None,
     )

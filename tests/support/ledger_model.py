@@ -3,9 +3,8 @@
 from collections import Counter
 
 from common.job.manifest import Manifest
-from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
-from common.ledger.fields import OnInstability
-from common.ledger.progress import JobState
+from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, ReleaseReason
+from common.ledger.progress import JobState, OnInstability
 from common.rungs import Rung
 from common.wire.messages import Batch, BatchResult, Status
 from tests.support.jobs import retry_after
@@ -32,7 +31,7 @@ class JobModel:
         self.lapsed: set[Place] = set()
         self.attempts: Counter[Place] = Counter()
         self.deaths: Counter[Place] = Counter()
-        self.trails: dict[Place, CrashRecord] = {}
+        self.crash_records: dict[Place, CrashRecord] = {}
         self.lost = 0
         self.milliseconds = 0
 
@@ -112,16 +111,18 @@ class JobModel:
             return ClaimResult(ClaimOutcome.DONE)
         if self.held(place) and self.owner[place] != owner:
             return ClaimResult(ClaimOutcome.HELD)
-        lost_by = self.owner.get(place, owner)
-        if lost_by != owner:
+        previous_owner = self.owner.get(place, owner)
+        if previous_owner != owner:
             self.lose(place)
         self.attempts[place] += not self.held(place)
         self.lapsed.discard(place)
         self.owner[place] = owner
         if place[1] is self.manifest.rung:
             self.begun.add(place[0])
-        lost_by = "" if lost_by == owner else lost_by
-        return ClaimResult(ClaimOutcome.TAKEN, self.attempts[place], self.deaths[place], lost_by)
+        previous_owner = "" if previous_owner == owner else previous_owner
+        return ClaimResult(
+            ClaimOutcome.TAKEN, self.attempts[place], self.deaths[place], previous_owner
+        )
 
     def lose(self, place: Place) -> None:
         self.deaths[place] += 1
@@ -133,22 +134,22 @@ class JobModel:
         self.lapsed.discard(place)
         return True
 
-    def release(self, place: Place, owner: str, why: Release) -> bool:
+    def release(self, place: Place, owner: str, reason: ReleaseReason) -> bool:
         if self.owner.get(place) != owner:
             return False
         self.drop_lease(place)
-        self.attempts[place] -= why is Release.NO_FAULT
-        self.deaths[place] += why is Release.DIED
+        self.attempts[place] -= reason is ReleaseReason.INTERRUPTED
+        self.deaths[place] += reason is ReleaseReason.CRASHED
         return True
 
     def drop_lease(self, place: Place) -> None:
         self.owner.pop(place, None)
         self.lapsed.discard(place)
 
-    def follow(self, place: Place, owner: str, trail: CrashRecord) -> bool:
+    def save_crash_record(self, place: Place, owner: str, record: CrashRecord) -> bool:
         if self.owner.get(place) != owner:
             return False
-        self.trails[place] = trail
+        self.crash_records[place] = record
         return True
 
     def expire(self) -> list[tuple[int, Rung, str]]:
@@ -183,7 +184,7 @@ class JobModel:
 
     def forget(self, place: Place) -> None:
         del self.attempts[place], self.deaths[place]
-        self.trails.pop(place, None)
+        self.crash_records.pop(place, None)
 
     def reopen(self, result: BatchResult) -> bool:
         if self.done.pop(place_of(result), None) is None:

@@ -2,7 +2,7 @@
 
 from common.job.manifest import Manifest
 from common.ledger.claims import ClaimOutcome, ClaimResult
-from common.ledger.keys import field_of, job_key
+from common.ledger.keys import batch_field, job_key
 from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.rungs import Rung
@@ -18,19 +18,19 @@ QUEUE = "random.esm2_t6_8M_UR50D.fp16"
 def try_to_claim(
     ledger: Ledger, batch: Batch = BATCH, owner: str = "a", weights: str = WEIGHTS
 ) -> ClaimOutcome:
-    return ledger.leases.claim(batch, owner=owner, weights=weights).claim
+    return ledger.leases.claim(batch, owner=owner, weights=weights).outcome
 
 
 def take(ledger: Ledger, batch: Batch = BATCH, owner: str = "a") -> ClaimResult:
     """Claim a batch that can be had."""
     attempt = ledger.leases.claim(batch, owner=owner, weights=WEIGHTS)
-    assert attempt.claim is ClaimOutcome.TAKEN
+    assert attempt.outcome is ClaimOutcome.TAKEN
     return attempt
 
 
 def lapse(ledger: Ledger, batch: Batch = BATCH) -> None:
     """Let a lease run out now."""
-    ledger.redis.zadd(f"{job_key(batch.job)}:leases", {field_of(batch.index, batch.rung): 1})
+    ledger.redis.zadd(f"{job_key(batch.job)}:leases", {batch_field(batch.index, batch.rung): 1})
 
 
 def climb(ledger: Ledger, batch: Batch = BATCH) -> Batch:

@@ -12,10 +12,9 @@ from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record
 from common.ledger.claims import ClaimOutcome
-from common.ledger.fields import OnInstability
-from common.ledger.keys import field_of, job_key
+from common.ledger.keys import batch_field, job_key
 from common.ledger.ledger import Ledger
-from common.ledger.progress import Progress
+from common.ledger.progress import OnInstability, Progress
 from common.rungs import Rung
 from common.store import FileStore
 from common.wire.messages import Batch, BatchResult, Instability, NonFinite
@@ -144,7 +143,7 @@ class Job:
         return [row.row for row in before.unstable]
 
     def claim(self, batch: Batch, owner: str = "a") -> ClaimOutcome:
-        return self.ledger.leases.claim(batch, owner=owner, weights="w").claim
+        return self.ledger.leases.claim(batch, owner=owner, weights="w").outcome
 
     def take_all_messages(self) -> None:
         """As workers do that are killed before they begin: nothing is queued any more."""
@@ -153,7 +152,7 @@ class Job:
 
     def lapse(self, batch: Batch) -> None:
         """Let a lease run out now."""
-        field = field_of(batch.index, batch.rung)
+        field = batch_field(batch.index, batch.rung)
         self.ledger.redis.zadd(f"{job_key(self.name)}:leases", {field: 1})
 
 

@@ -17,9 +17,9 @@ from common.job.layout import shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.job.records import Record
-from common.ledger.claims import ClaimOutcome, ClaimResult, Release
+from common.ledger.claims import ClaimOutcome, ClaimResult, ReleaseReason
 from common.ledger.events import Event
-from common.ledger.keys import field_of, job_key
+from common.ledger.keys import batch_field, job_key
 from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.ledger.workers import WorkerInfo
@@ -220,7 +220,7 @@ class World:
     def lapse(self, batch: Batch) -> None:
         """Let the lease on a batch run out now."""
         leases = f"{job_key(batch.job)}:leases"
-        self.ledger.redis.zadd(leases, {field_of(batch.index, batch.rung): 1})
+        self.ledger.redis.zadd(leases, {batch_field(batch.index, batch.rung): 1})
 
     def take_over(self, batch: Batch) -> None:
         """Let somebody else have a batch."""
@@ -230,19 +230,19 @@ class World:
 
     def claim(self, batch: Batch, owner: str = "other") -> ClaimResult:
         attempt = self.ledger.leases.claim(batch, owner=owner, weights="w")
-        assert attempt.claim is ClaimOutcome.TAKEN
+        assert attempt.outcome is ClaimOutcome.TAKEN
         return attempt
 
     def end_processes(self, batch: Batch, deaths: int) -> None:
         """Let a batch end as many processes."""
         for _ in range(deaths):
             self.claim(batch)
-            self.ledger.leases.release(batch, owner="other", why=Release.DIED)
+            self.ledger.leases.release(batch, owner="other", reason=ReleaseReason.CRASHED)
 
     def use_up_attempts(self, batch: Batch) -> None:
         """Leave one attempt at a batch."""
         for number in range(1, MAX_ATTEMPTS):
-            assert self.claim(batch).number == number
+            assert self.claim(batch).attempts == number
             self.ledger.leases.release(batch, owner="other")
 
 
@@ -283,7 +283,7 @@ def failure(world: World, batch: Batch, engine: FakeEngine | None = None) -> str
         batch.previous_rung,
     )
     assert world.published == []
-    assert world.progress.count("batches_failed") == 1
+    assert world.progress.batches_failed == 1
     assert world.progress.leased == 0
     assert result.error is not None
     return result.error

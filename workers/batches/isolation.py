@@ -66,7 +66,9 @@ class Turns:
 
 def is_hopeless(trail: CrashRecord) -> bool:
     """Whether nothing can be done for a batch, by ``read_trail``."""
-    return trail.ends >= SCATTERED_AFTER or (trail.ends >= HOPELESS_AFTER and not trail.blamed)
+    return trail.isolated_crashes >= SCATTERED_AFTER or (
+        trail.isolated_crashes >= HOPELESS_AFTER and not trail.suspects
+    )
 
 
 def read_trail(trail: CrashRecord, deaths: int) -> CrashRecord:
@@ -77,11 +79,17 @@ def read_trail(trail: CrashRecord, deaths: int) -> CrashRecord:
             process has not ended, but given the batch back. If it was never computed row by row,
             others may have ended them: several are in a process.
     """
-    known = trail.model_copy(update={"deaths": deaths, "row": None})
-    if trail.deaths in (0, deaths):
+    known = trail.model_copy(update={"crashes": deaths, "current_row": None})
+    if trail.crashes in (0, deaths):
         return known
-    row = {} if trail.row is None else {trail.row: trail.blamed.get(trail.row, 0) + 1}
-    return known.model_copy(update={"ends": trail.ends + 1, "blamed": trail.blamed | row})
+    row = (
+        {}
+        if trail.current_row is None
+        else {trail.current_row: trail.suspects.get(trail.current_row, 0) + 1}
+    )
+    return known.model_copy(
+        update={"isolated_crashes": trail.isolated_crashes + 1, "suspects": trail.suspects | row}
+    )
 
 
 def embed_carefully(
@@ -102,12 +110,12 @@ def embed_carefully(
         The outcomes by row, and the rows that are not computed any more.
     """
     follow(trail)
-    blame = {record.row: trail.blamed.get(record.row, 0) for record in records}
+    blame = {record.row: trail.suspects.get(record.row, 0) for record in records}
     poison = [record for record in records if blame[record.row] >= BLAMED_ENOUGH]
     others = [record for record in records if blame[record.row] < BLAMED_ENOUGH]
     outcomes = {}
     for record in sorted(others, key=lambda record: blame[record.row]):
-        follow(trail.model_copy(update={"row": record.row}))
+        follow(trail.model_copy(update={"current_row": record.row}))
         outcomes[record.row] = embed(record)
     follow(trail)
     return [outcomes[row] for row in sorted(outcomes)], poison

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from common.ledger.fields import RENEW_SECONDS
+from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.wire.messages import Batch

@@ -18,9 +18,9 @@ from common.job.manifest import Manifest, read_manifest
 from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record, decode_batch
-from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
+from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, ReleaseReason
 from common.ledger.events import Event, EventKind, log_event
-from common.ledger.fields import LEASE_SECONDS
+from common.ledger.leases import LEASE_SECONDS
 from common.ledger.ledger import Ledger
 from common.store import Store, StoreError
 from common.wire.messages import Batch, BatchResult, Instability, Status, retry_of
@@ -70,9 +70,9 @@ class CrashLoopError(UserError):
     """A batch ended too many processes, and no row of its own is to blame."""
 
     def __init__(self, trail: CrashRecord) -> None:
-        how = "one or another" if trail.blamed else "none"
+        how = "one or another" if trail.suspects else "none"
         super().__init__(
-            f"it ended {trail.deaths} worker processes, and {how} of its sequences did so alone. "
+            f"it ended {trail.crashes} worker processes, and {how} of its sequences did so alone. "
             "The workers' logs say how they ended; to try it again: producer retry JOB"
         )
 
@@ -124,8 +124,8 @@ class BatchRunner:
         except RedisError as error:
             self._let_go(batch, owner)  # it may have heard
             raise RequeueError(f"the ledger did not answer: {error}") from error
-        if attempt.claim is not ClaimOutcome.TAKEN:
-            log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, attempt.claim)
+        if attempt.outcome is not ClaimOutcome.TAKEN:
+            log.info("Batch %d of %s is left alone: %s.", batch.index, batch.job, attempt.outcome)
             return
         try:
             result = self._run(batch, owner, attempt)
@@ -135,7 +135,7 @@ class BatchRunner:
             )
             # If it is ours still, it need not wait for the lease to run out should it be resumed.
             with suppress(RedisError):
-                self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
+                self.ledger.leases.release(batch, owner=owner, reason=ReleaseReason.INTERRUPTED)
             return
         except RedisError as error:
             self._let_go(batch, owner)
@@ -154,7 +154,7 @@ class BatchRunner:
         """
         for _ in range(LEASE_SECONDS):
             try:
-                self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
+                self.ledger.leases.release(batch, owner=owner, reason=ReleaseReason.INTERRUPTED)
                 return
             except RedisError:
                 if self.stopping.wait(1):
@@ -162,11 +162,11 @@ class BatchRunner:
 
     def _run(self, batch: Batch, owner: str, attempt: ClaimResult) -> BatchResult | None:
         """The result of a batch that is ours, which the ledger has then; None if none is wanted."""
-        if attempt.lost_by:
-            self._note(EventKind.LEASE_LOST, batch, f"taken over from {attempt.lost_by}")
+        if attempt.previous_owner:
+            self._note(EventKind.LEASE_LOST, batch, f"taken over from {attempt.previous_owner}")
         earlier = self._earlier(batch)
         if earlier is None:
-            self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
+            self.ledger.leases.release(batch, owner=owner, reason=ReleaseReason.INTERRUPTED)
             return None
         with self.heartbeat.holding(batch, owner):
             result = self._result(batch, owner, attempt, earlier)
@@ -216,7 +216,7 @@ class BatchRunner:
         if batch.model != loaded.source.text:
             self._leave_to_others(f"this worker serves {loaded.source.text}")
         attempt = self.ledger.leases.claim(batch, owner=owner, weights=loaded.fingerprint)
-        if attempt.claim is ClaimOutcome.OTHER_WEIGHTS:
+        if attempt.outcome is ClaimOutcome.OTHER_WEIGHTS:
             self._leave_to_others(
                 f"its job began with other weights than {loaded.fingerprint}, which this worker "
                 f"has of {loaded.source.text}"
@@ -243,14 +243,14 @@ class BatchRunner:
         try:
             return self._embed(batch, owner, attempt, earlier)
         except RequeueError:
-            self.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT)
+            self.ledger.leases.release(batch, owner=owner, reason=ReleaseReason.INTERRUPTED)
             raise
         except StoreError as error:
-            if attempt.number - attempt.deaths < MAX_ATTEMPTS:
+            if attempt.attempts - attempt.crashes < MAX_ATTEMPTS:
                 self._give_back(batch, owner, attempt, error)
             return failure_of(batch, self.name, error)
         except DeviceLostError as error:
-            self.ledger.leases.release(batch, owner=owner, why=Release.DIED)
+            self.ledger.leases.release(batch, owner=owner, reason=ReleaseReason.CRASHED)
             with suppress(RedisError):  # its own message comes back after an hour
                 self.publish(batch)
             self.end_process(error)
@@ -266,11 +266,11 @@ class BatchRunner:
         self, batch: Batch, owner: str, attempt: ClaimResult, error: Exception
     ) -> NoReturn:
         """Let it be tried again after a while, as what failed may take longer to be mended."""
-        self._note(EventKind.GIVEN_BACK, batch, f"attempt {attempt.number}: {error}")
-        *_, pause = backoff(attempt.number, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        self._note(EventKind.GIVEN_BACK, batch, f"attempt {attempt.attempts}: {error}")
+        *_, pause = backoff(attempt.attempts, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         self.stopping.wait(pause)
         self.ledger.leases.release(batch, owner=owner)
-        raise RequeueError(f"attempt {attempt.number}: {error}") from error
+        raise RequeueError(f"attempt {attempt.attempts}: {error}") from error
 
     def end_process(self, error: Exception) -> NoReturn:
         """End at once: other threads would fail every batch that they take."""
@@ -327,18 +327,18 @@ class BatchRunner:
             )
 
         def follow(trail: CrashRecord) -> None:
-            if not self.ledger.leases.record_crash(batch, trail, owner=owner):
+            if not self.ledger.leases.save_crash_record(batch, trail, owner=owner):
                 raise LeaseLostError
 
-        if attempt.deaths < CAREFUL_AFTER:
+        if attempt.crashes < CAREFUL_AFTER:
             with self._turns.together():
                 return embed(records), []
-        trail = read_trail(self.ledger.leases.crash_record(batch), attempt.deaths)
+        trail = read_trail(self.ledger.leases.crash_record(batch), attempt.crashes)
         if is_hopeless(trail):
             raise CrashLoopError(trail)
         log.warning(
             "Batch %d of %s ended %d processes: its rows are computed one at a time.",
-            *(batch.index, batch.job, attempt.deaths),
+            *(batch.index, batch.job, attempt.crashes),
         )
         # Or the end that another batch brings about is blamed on a row of this one.
         with self._turns.alone():

@@ -208,7 +208,7 @@ class AtWork:
         # Each has ended a batch since the last of them was ready.
         all_at_work = progress.batches_done > self.done_when_ready + self.workers
         waiting = progress.batches - progress.batches_done - progress.leased
-        tokens = progress.count("tokens_done")
+        tokens = progress.tokens_done
         if all_at_work and waiting > 0 and (not self.seen or tokens > self.seen[-1][1]):
             self.seen.append((now, tokens))
 

@@ -18,7 +18,7 @@ from celery.signals import worker_shutting_down
 from redis.exceptions import RedisError
 
 from common.errors import UserError
-from common.ledger.claims import Release
+from common.ledger.claims import ReleaseReason
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.model_specs import ModelSource
@@ -181,7 +181,7 @@ def hand_back(runner: BatchRunner) -> None:
     """
     try:
         for owner, batch in runner.heartbeat.held().items():
-            if runner.ledger.leases.release(batch, owner=owner, why=Release.NO_FAULT):
+            if runner.ledger.leases.release(batch, owner=owner, reason=ReleaseReason.INTERRUPTED):
                 runner.publish(batch)
                 log.warning("Batch %d of %s goes back.", batch.index, batch.job)
     except RedisError as error:

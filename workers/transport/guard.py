@@ -26,7 +26,7 @@ from common.ledger.ledger import Ledger
 from common.wire.celery_app import EMBED_TASK
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.messages import Batch, Document
-from common.wire.queues import queue_of_batch
+from common.wire.queues import batch_queue
 from common.wire.signing import MessageKeys
 from workers.transport.channel import WorkerChannel
 
@@ -132,8 +132,8 @@ def judge(item: bytes, keys: MessageKeys, queue: str | None = None) -> bytes | R
             batch,
         )
     place = envelope.properties.delivery_info.routing_key
-    if queue is not None and not queue == place == queue_of_batch(batch):
-        return Refusal(f"for {queue_of_batch(batch)}, and would go back to {place}", batch)
+    if queue is not None and not queue == place == batch_queue(batch):
+        return Refusal(f"for {batch_queue(batch)}, and would go back to {place}", batch)
     return envelope.model_dump_json(by_alias=True).encode()
 
 

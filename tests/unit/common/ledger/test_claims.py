@@ -2,10 +2,9 @@
 
 import pytest
 
-from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
-from common.ledger.fields import LEASE_SECONDS
+from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, ReleaseReason
 from common.ledger.keys import job_key
-from common.ledger.leases import Leases
+from common.ledger.leases import LEASE_SECONDS, Leases
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from tests.support.jobs import ok
@@ -39,17 +38,17 @@ def test_a_claim_lasts_as_long_as_a_lease(ledger):
 
 
 def test_a_claim_that_is_sent_twice_is_one_attempt(ledger):
-    assert take(ledger, owner="a").number == 1
-    assert take(ledger, owner="a").number == 1
+    assert take(ledger, owner="a").attempts == 1
+    assert take(ledger, owner="a").attempts == 1
 
 
 def test_a_claim_counts_as_an_attempt_even_if_its_owner_dies(ledger):
-    assert take(ledger, owner="a").number == 1
+    assert take(ledger, owner="a").attempts == 1
     lapse(ledger)
-    assert take(ledger, owner="b").number == 2
+    assert take(ledger, owner="b").attempts == 2
     lapse(ledger)
     ledger.leases.expire(BATCH.job)
-    assert take(ledger, owner="c").number == 3
+    assert take(ledger, owner="c").attempts == 3
 
 
 def test_a_claim_that_is_refused_is_no_attempt(ledger):
@@ -57,7 +56,7 @@ def test_a_claim_that_is_refused_is_no_attempt(ledger):
     try_to_claim(ledger, owner="b")
     try_to_claim(ledger, OTHER, weights="others")
     lapse(ledger)
-    assert take(ledger, owner="b").number == 2
+    assert take(ledger, owner="b").attempts == 2
 
 
 def test_a_batch_that_is_done_is_not_given_out_again(ledger):
@@ -75,9 +74,9 @@ def test_a_batch_that_is_done_at_one_rung_can_be_claimed_at_the_next(ledger):
 def test_attempts_are_counted_at_each_rung_by_itself(ledger):
     take(ledger, owner="a")
     retry = climb(ledger)
-    assert take(ledger, retry).number == 1
+    assert take(ledger, retry).attempts == 1
     lapse(ledger, retry)
-    assert take(ledger, retry, "b").number == 2
+    assert take(ledger, retry, "b").attempts == 2
 
 
 def test_the_first_claim_decides_on_the_weights(ledger):
@@ -147,7 +146,7 @@ def test_an_owner_whose_batch_was_taken_over_cannot_renew(ledger):
 def test_a_batch_that_was_given_back_can_be_claimed_at_once(ledger):
     try_to_claim(ledger, owner="a")
     assert ledger.leases.release(BATCH, owner="a")
-    assert take(ledger, owner="b").number == 2
+    assert take(ledger, owner="b").attempts == 2
 
 
 def test_who_gave_a_batch_back_can_neither_renew_nor_release_it(ledger):
@@ -165,7 +164,7 @@ def test_leases_that_ran_out_are_taken_back_once_and_the_others_stay(ledger):
     assert ledger.leases.expire(BATCH.job) == []
     assert not ledger.leases.renew(OTHER, owner="b")
     assert ledger.leases.renew(BATCH, owner="a")
-    assert progress_of(ledger).count("leases_lost") == 1
+    assert progress_of(ledger).leases_lost == 1
 
 
 def test_a_retry_s_lease_that_ran_out_is_taken_back_at_its_rung(ledger):
@@ -181,59 +180,59 @@ def test_a_retry_s_lease_that_ran_out_is_taken_back_at_its_rung(ledger):
     ]
     assert not ledger.leases.renew(retry, owner="a")
     assert list(ledger.batches.outstanding(MANIFEST)) == [retry, OTHER]
-    assert progress_of(ledger).count("leases_lost") == 2
+    assert progress_of(ledger).leases_lost == 2
 
 
 # --- what is known of earlier attempts ----------------------------------------------------------
 
 
 def test_who_takes_a_batch_over_is_told_from_whom(ledger):
-    assert take(ledger, owner="a") == ClaimResult(ClaimOutcome.TAKEN, number=1)
+    assert take(ledger, owner="a") == ClaimResult(ClaimOutcome.TAKEN, attempts=1)
     lapse(ledger)
     assert take(ledger, owner="b") == ClaimResult(
-        ClaimOutcome.TAKEN, number=2, deaths=1, lost_by="a"
+        ClaimOutcome.TAKEN, attempts=2, crashes=1, previous_owner="a"
     )
-    assert progress_of(ledger).count("leases_lost") == 1
+    assert progress_of(ledger).leases_lost == 1
 
 
 def test_a_lease_that_ran_out_is_a_death_whoever_finds_it(ledger):
     take(ledger, owner="a")
     lapse(ledger)
     ledger.leases.expire(BATCH.job)
-    assert take(ledger, owner="b") == ClaimResult(ClaimOutcome.TAKEN, number=2, deaths=1)
+    assert take(ledger, owner="b") == ClaimResult(ClaimOutcome.TAKEN, attempts=2, crashes=1)
     lapse(ledger)
-    assert take(ledger, owner="c").deaths == 2
-    assert progress_of(ledger).count("leases_lost") == 2
+    assert take(ledger, owner="c").crashes == 2
+    assert progress_of(ledger).leases_lost == 2
 
 
 @pytest.mark.parametrize(
-    ("why", "next_one"),
+    ("reason", "next_one"),
     [
-        (Release.NO_FAULT, ClaimResult(ClaimOutcome.TAKEN, number=1, deaths=0)),
-        (Release.FAILED, ClaimResult(ClaimOutcome.TAKEN, number=2, deaths=0)),
-        (Release.DIED, ClaimResult(ClaimOutcome.TAKEN, number=2, deaths=1)),
+        (ReleaseReason.INTERRUPTED, ClaimResult(ClaimOutcome.TAKEN, attempts=1, crashes=0)),
+        (ReleaseReason.FAILED, ClaimResult(ClaimOutcome.TAKEN, attempts=2, crashes=0)),
+        (ReleaseReason.CRASHED, ClaimResult(ClaimOutcome.TAKEN, attempts=2, crashes=1)),
     ],
 )
 def test_why_a_batch_was_given_back_says_whether_it_was_an_attempt_and_a_death(
-    ledger, why, next_one
+    ledger, reason, next_one
 ):
     take(ledger, owner="a")
-    assert ledger.leases.release(BATCH, owner="a", why=why)
-    assert not ledger.leases.release(BATCH, owner="a", why=why)
+    assert ledger.leases.release(BATCH, owner="a", reason=reason)
+    assert not ledger.leases.release(BATCH, owner="a", reason=reason)
     assert take(ledger, owner="b") == next_one
-    assert progress_of(ledger).count("leases_lost") == 0
+    assert progress_of(ledger).leases_lost == 0
 
 
 def test_deaths_are_counted_at_each_rung_by_itself(ledger):
     take(ledger, owner="a")
-    ledger.leases.release(BATCH, owner="a", why=Release.DIED)
-    assert take(ledger, climb(ledger)).deaths == 0
+    ledger.leases.release(BATCH, owner="a", reason=ReleaseReason.CRASHED)
+    assert take(ledger, climb(ledger)).crashes == 0
 
 
 def test_a_batch_that_was_claimed_once_is_begun(ledger):
     assert ledger.batches.begun(MANIFEST).tolist() == [False, False]
     take(ledger, OTHER)
-    ledger.leases.release(OTHER, owner="a", why=Release.NO_FAULT)
+    ledger.leases.release(OTHER, owner="a", reason=ReleaseReason.INTERRUPTED)
     assert ledger.batches.begun(MANIFEST).tolist() == [False, True]
     take(ledger, climb(ledger))  # at a higher rung: its batch is done at the first
     assert ledger.batches.begun(MANIFEST).tolist() == [True, True]
@@ -245,8 +244,8 @@ def test_a_batch_that_was_claimed_once_is_begun(ledger):
 def test_what_an_owner_notes_of_a_batch_is_there_for_the_next(ledger):
     assert ledger.leases.crash_record(BATCH) == CrashRecord()
     take(ledger, owner="a")
-    trail = CrashRecord(row=2, blamed={0: 1})
-    assert ledger.leases.record_crash(BATCH, trail, owner="a")
+    trail = CrashRecord(current_row=2, suspects={0: 1})
+    assert ledger.leases.save_crash_record(BATCH, trail, owner="a")
     lapse(ledger)
     take(ledger, owner="b")
     assert ledger.leases.crash_record(BATCH) == trail
@@ -254,10 +253,10 @@ def test_what_an_owner_notes_of_a_batch_is_there_for_the_next(ledger):
 
 
 def test_only_the_owner_of_a_batch_can_note_what_it_does(ledger):
-    assert not ledger.leases.record_crash(BATCH, CrashRecord(row=1), owner="a")
+    assert not ledger.leases.save_crash_record(BATCH, CrashRecord(current_row=1), owner="a")
     take(ledger, owner="a")
-    ledger.leases.record_crash(BATCH, CrashRecord(row=1), owner="a")
+    ledger.leases.save_crash_record(BATCH, CrashRecord(current_row=1), owner="a")
     lapse(ledger)
     take(ledger, owner="b")
-    assert not ledger.leases.record_crash(BATCH, CrashRecord(row=2), owner="a")
-    assert ledger.leases.crash_record(BATCH) == CrashRecord(row=1)
+    assert not ledger.leases.save_crash_record(BATCH, CrashRecord(current_row=2), owner="a")
+    assert ledger.leases.crash_record(BATCH) == CrashRecord(current_row=1)

@@ -82,7 +82,7 @@ def test_a_job_that_was_staged_anew_starts_anew(ledger):
     assert ledger.results.all(staged_again.job) == []
     progress = progress_of(ledger, staged_again)
     assert (progress.batches, progress.batches_done, progress.leased) == (3, 0, 0)
-    assert take(ledger, staged_again.batch(0), "b") == ClaimResult(ClaimOutcome.TAKEN, number=1)
+    assert take(ledger, staged_again.batch(0), "b") == ClaimResult(ClaimOutcome.TAKEN, attempts=1)
     assert ledger.jobs.names() == [MANIFEST.job]
 
 
@@ -102,7 +102,7 @@ def test_jobs_do_not_see_each_other(ledger):
     ledger.jobs.create(other, QUEUE)
     ledger.results.complete(unstable(BATCH))
     try_to_claim(ledger, OTHER)
-    assert progress_of(ledger, other).count("batches_at_fp16") == 0
+    assert progress_of(ledger, other).batches_at(Rung.FP16) == 0
     assert list(ledger.batches.outstanding(other)) == [other.batch(0), other.batch(1)]
 
 

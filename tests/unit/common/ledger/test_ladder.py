@@ -47,11 +47,11 @@ def test_a_retry_s_result_settles_its_batch_and_takes_the_place_of_the_one_befor
     progress = progress_of(ledger)
     assert progress.finished
     assert progress.rows_by_precision == {"fp16": 7, "selective_fp32": 1}
-    assert progress.count("rows_retried") == 1
-    assert progress.count("rows_retried_again") == progress.count("rows_quarantined") == 0
-    assert progress.count("batches_at_selective_fp32") == 1
-    assert progress.count("embedded_at_selective_fp32") == 1
-    assert progress.count("tokens_done") == 8 * TOKENS_PER_RECORD
+    assert progress.rows_retried == 1
+    assert progress.counts["rows_retried_again"] == progress.rows_quarantined == 0
+    assert progress.batches_at(Rung.SELECTIVE_FP32) == 1
+    assert progress.embedded_at(Rung.SELECTIVE_FP32) == 1
+    assert progress.tokens_done == 8 * TOKENS_PER_RECORD
     assert ledger.results.all(BATCH.job) == []
     assert list(ledger.batches.outstanding(MANIFEST)) == []
     assert ledger.batches.retries(MANIFEST) == {}
@@ -63,9 +63,9 @@ def test_rows_that_a_retry_does_not_help_go_on_and_are_counted_apart(ledger):
     second = unstable(retry_after(MANIFEST, first), 1)
     ledger.results.complete(second)
     progress = progress_of(ledger)
-    assert progress.count("rows_retried") == 2
-    assert progress.count("rows_retried_again") == 1
-    assert progress.count("unstable_at_selective_fp32") == 1
+    assert progress.rows_retried == 2
+    assert progress.counts["rows_retried_again"] == 1
+    assert progress.unstable_at(Rung.SELECTIVE_FP32) == 1
     assert progress.batches_done == 0
     assert ledger.results.all(BATCH.job) == [second]
     third = retry_after(MANIFEST, second)
@@ -80,9 +80,9 @@ def test_a_quarantine_at_the_last_rung_finishes_the_job(ledger):
     assert ledger.results.complete(last)
     progress = progress_of(ledger)
     assert progress.finished
-    assert progress.count("rows_quarantined") == 1
-    assert progress.count("unstable_at_fp32") == 1
-    assert progress.count("batches_at_fp32") == 1
+    assert progress.rows_quarantined == 1
+    assert progress.unstable_at(Rung.FP32) == 1
+    assert progress.batches_at(Rung.FP32) == 1
     assert progress.rows_done == 7
     assert ledger.results.all(BATCH.job) == [last]
     assert last.quarantined == last.unstable
@@ -94,8 +94,8 @@ def test_a_worker_in_fp32_quarantines_at_whichever_rung_it_was_given(ledger, cli
     batch = climb(ledger) if climbed else BATCH
     ledger.results.complete(unstable(batch, precision=Rung.FP32))
     progress = progress_of(ledger)
-    assert progress.batches_done == progress.count("rows_quarantined") == 1
-    assert progress.count(f"unstable_at_{batch.rung}") == 1
+    assert progress.batches_done == progress.rows_quarantined == 1
+    assert progress.unstable_at(batch.rung) == 1
     assert ledger.batches.retries(MANIFEST) == {}
 
 
@@ -136,7 +136,7 @@ def test_a_failed_retry_ends_its_batch_and_keeps_what_was_seen_before(ledger):
     assert ledger.results.complete(failed(retry))
     progress = progress_of(ledger)
     assert progress.finished
-    assert progress.count("batches_failed") == progress.count("batches_at_selective_fp32") == 1
+    assert progress.batches_failed == progress.batches_at(Rung.SELECTIVE_FP32) == 1
     assert ledger.results.all(BATCH.job) == [unstable(BATCH), failed(retry)]
     assert ledger.batches.retries(MANIFEST) == {}
     assert list(ledger.batches.outstanding(MANIFEST)) == []
@@ -150,11 +150,11 @@ def test_a_failed_retry_that_is_reopened_is_to_do_again_at_its_rung(ledger):
     assert ledger.results.reopen(failed(retry))
     progress = progress_of(ledger)
     assert progress.state is JobState.OPEN
-    assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
-    assert progress.count("batches_at_selective_fp32") == 0
-    assert progress.count("batches_at_fp16") == 2
+    assert (progress.batches_done, progress.batches_failed) == (1, 0)
+    assert progress.batches_at(Rung.SELECTIVE_FP32) == 0
+    assert progress.batches_at(Rung.FP16) == 2
     assert list(ledger.batches.outstanding(MANIFEST)) == [retry]
-    assert take(ledger, retry, "b").number == 1
+    assert take(ledger, retry, "b").attempts == 1
     assert ledger.results.complete(ok(retry), owner="b")
     assert progress_of(ledger).finished
     assert ledger.results.all(BATCH.job) == []

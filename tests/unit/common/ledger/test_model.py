@@ -20,12 +20,10 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from common.ledger.claims import CrashRecord, Release
-from common.ledger.fields import OnInstability
-from common.ledger.keys import job_key
-from common.ledger.keys import place_of as place_of_field
+from common.ledger.claims import CrashRecord, ReleaseReason
+from common.ledger.keys import job_key, parse_batch_field
 from common.ledger.ledger import Ledger
-from common.ledger.progress import Progress
+from common.ledger.progress import OnInstability, Progress
 from common.rungs import Rung, ladder
 from common.wire.messages import Batch, BatchResult, Status
 from tests.support.jobs import failed, manifest_of, ok, poisoned, unstable
@@ -144,19 +142,19 @@ class Fleet(RuleBasedStateMachine):
         assert found == self.model.renew(place, owner)
 
     @precondition(lambda self: self.model.owner)
-    @rule(data=st.data(), owner=owners, why=st.sampled_from(Release))
-    def release(self, data: st.DataObject, owner: str, why: Release) -> None:
+    @rule(data=st.data(), owner=owners, reason=st.sampled_from(ReleaseReason))
+    def release(self, data: st.DataObject, owner: str, reason: ReleaseReason) -> None:
         place = data.draw(st.sampled_from(sorted(self.model.owner)))
-        found = self.ledger.leases.release(self.messages[place], owner=owner, why=why)
-        assert found == self.model.release(place, owner, why)
+        found = self.ledger.leases.release(self.messages[place], owner=owner, reason=reason)
+        assert found == self.model.release(place, owner, reason)
 
     @precondition(lambda self: self.model.owner)
     @rule(data=st.data(), owner=owners, row=st.none() | st.integers(0, 9))
     def follow(self, data: st.DataObject, owner: str, row: int | None) -> None:
         place = data.draw(st.sampled_from(sorted(self.model.owner)))
-        trail = CrashRecord(row=row)
-        found = self.ledger.leases.record_crash(self.messages[place], trail, owner=owner)
-        assert found == self.model.follow(place, owner, trail)
+        record = CrashRecord(current_row=row)
+        found = self.ledger.leases.save_crash_record(self.messages[place], record, owner=owner)
+        assert found == self.model.save_crash_record(place, owner, record)
 
     @rule(data=st.data(), owner=owners)
     def take_and_complete(self, data: st.DataObject, owner: str) -> None:
@@ -265,7 +263,7 @@ class Fleet(RuleBasedStateMachine):
         failed = [self.messages[place] for place, result in done.items() if result.error]
         without = sum(batch.records for batch in [*failed, *self.model.retries().values()])
         begun = {index for index, rung in done if rung is self.manifest.rung}
-        known = progress.rows_done + progress.count("rows_quarantined") + without
+        known = progress.rows_done + progress.rows_quarantined + without
         assert known == sum(BATCH_SIZES[index] for index in begun)
 
     @invariant()
@@ -286,7 +284,7 @@ class Fleet(RuleBasedStateMachine):
         model = self.model
         assert self.noted("attempts") == {k: str(v) for k, v in model.attempts.items() if v}
         assert self.noted("deaths") == {k: str(v) for k, v in model.deaths.items() if v}
-        trails = {place: trail.model_dump_json() for place, trail in model.trails.items()}
+        trails = {place: record.model_dump_json() for place, record in model.crash_records.items()}
         assert self.noted("trails") == trails
         assert np.flatnonzero(self.ledger.batches.begun(self.manifest)).tolist() == sorted(
             model.begun
@@ -295,7 +293,7 @@ class Fleet(RuleBasedStateMachine):
     def noted(self, part: str) -> dict[Place, str]:
         """What there is in a hash of the job, but for zeros."""
         found = self.ledger.redis.hgetall(f"{job_key(self.manifest.job)}:{part}")
-        return {place_of_field(field): text for field, text in found.items() if text != "0"}
+        return {parse_batch_field(field): text for field, text in found.items() if text != "0"}
 
 
 def test_the_ledger_is_right_whatever_happens_in_whatever_order(redis):

@@ -3,9 +3,9 @@
 import pytest
 
 from common.ledger.events import Event, EventKind
-from common.ledger.fields import KEEPING_SECONDS, WORKER_TTL_SECONDS
 from common.ledger.ledger import Ledger
-from common.ledger.workers import WorkerInfo
+from common.ledger.locks import KEEPING_SECONDS
+from common.ledger.workers import WORKER_TTL_SECONDS, WorkerInfo
 from common.rungs import Rung
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.queues import KEY_PREFIX, LOOKED_AT_TOGETHER, Queues
@@ -100,19 +100,19 @@ def test_a_keeper_that_falls_silent_makes_room_for_the_next(ledger):
 
 
 def test_a_keeper_that_steps_back_does_so_for_one_that_does_not_and_for_no_other(ledger):
-    assert ledger.locks.hold_keeping("s3://a", "watch", steps_back=True)
-    assert ledger.locks.hold_keeping("s3://a", "watch", steps_back=True)
-    assert not ledger.locks.hold_keeping("s3://a", "other watch", steps_back=True)
+    assert ledger.locks.hold_keeping("s3://a", "watch", standby=True)
+    assert ledger.locks.hold_keeping("s3://a", "watch", standby=True)
+    assert not ledger.locks.hold_keeping("s3://a", "other watch", standby=True)
     assert ledger.locks.hold_keeping("s3://a", "keeper")
-    assert not ledger.locks.hold_keeping("s3://a", "watch", steps_back=True)
+    assert not ledger.locks.hold_keeping("s3://a", "watch", standby=True)
     ledger.locks.release_keeping("s3://a", "watch")
     assert not ledger.locks.hold_keeping("s3://a", "other keeper")
 
 
 def test_a_keeper_that_steps_back_can_stop(ledger):
-    assert ledger.locks.hold_keeping("s3://a", "watch", steps_back=True)
+    assert ledger.locks.hold_keeping("s3://a", "watch", standby=True)
     ledger.locks.release_keeping("s3://a", "watch")
-    assert ledger.locks.hold_keeping("s3://a", "other watch", steps_back=True)
+    assert ledger.locks.hold_keeping("s3://a", "other watch", standby=True)
 
 
 def test_a_store_is_new_to_a_redis_until_it_was_looked_at_and_when_that_is_emptied(ledger):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, Release
+from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, ReleaseReason
 from common.ledger.keys import job_key
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
@@ -18,11 +18,11 @@ def test_a_failed_batch_that_is_reopened_is_as_if_it_had_never_run(ledger):
     assert ledger.results.reopen(failed(BATCH))
     progress = progress_of(ledger)
     assert progress.state is JobState.OPEN
-    assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
-    assert progress.count("batches_at_fp16") == 1
+    assert (progress.batches_done, progress.batches_failed) == (1, 0)
+    assert progress.batches_at(Rung.FP16) == 1
     assert ledger.results.all(BATCH.job) == []
     assert list(ledger.batches.outstanding(MANIFEST)) == [BATCH]
-    assert take(ledger, owner="b").number == 1
+    assert take(ledger, owner="b").attempts == 1
     assert ledger.results.complete(ok(BATCH))
     assert progress_of(ledger).finished
 
@@ -71,7 +71,7 @@ def test_to_reopen_a_result_is_the_inverse_of_counting_it_but_for_the_time(ledge
     assert ledger.results.reopen(result)
     del before["leases"], before["owners"], before["attempts"]
     assert everything_but_zeros_and_time(ledger) == before
-    assert take(ledger, owner="next") == ClaimResult(ClaimOutcome.TAKEN, number=1)
+    assert take(ledger, owner="next") == ClaimResult(ClaimOutcome.TAKEN, attempts=1)
 
 
 def everything_but_zeros_and_time(ledger: Ledger) -> dict[str, object]:
@@ -91,7 +91,7 @@ def everything_but_zeros_and_time(ledger: Ledger) -> dict[str, object]:
 def test_results_of_several_rungs_are_reopened_from_the_last_on(ledger, last):
     ledger.results.complete(ok(OTHER))
     take(ledger)
-    ledger.leases.release(BATCH, owner="a", why=Release.NO_FAULT)
+    ledger.leases.release(BATCH, owner="a", reason=ReleaseReason.INTERRUPTED)
     before = everything_but_zeros_and_time(ledger)
     results = [unstable(BATCH, 0, 1)]
     results.append(unstable(retry_after(MANIFEST, results[-1]), 0))
@@ -114,8 +114,8 @@ def test_what_was_not_counted_cannot_be_reopened(ledger):
 def test_what_led_to_a_result_is_forgotten_with_it(ledger):
     key = job_key(BATCH.job)
     take(ledger, owner="a")
-    ledger.leases.record_crash(BATCH, CrashRecord(row=1), owner="a")
-    ledger.leases.release(BATCH, owner="a", why=Release.DIED)
+    ledger.leases.save_crash_record(BATCH, CrashRecord(current_row=1), owner="a")
+    ledger.leases.release(BATCH, owner="a", reason=ReleaseReason.CRASHED)
     take(ledger, owner="b")
     parts = [f"{key}:{part}" for part in ("leases", "owners", "attempts", "deaths", "trails")]
     assert ledger.redis.exists(*parts) == len(parts)

@@ -33,11 +33,11 @@ def test_a_result_counts_its_rows_tokens_and_time(ledger):
     assert ledger.results.complete(ok(BATCH))
     progress = progress_of(ledger)
     assert (progress.batches_done, progress.rows_done) == (1, 3)
-    assert progress.count("batches_ok") == 1
-    assert progress.count("batches_at_fp16") == 1
-    assert progress.count("embedded_at_fp16") == 3
-    assert progress.count("tokens_done") == 3 * TOKENS_PER_RECORD
-    assert progress.count("milliseconds") == 250
+    assert progress.counts["batches_ok"] == 1
+    assert progress.batches_at(Rung.FP16) == 1
+    assert progress.embedded_at(Rung.FP16) == 3
+    assert progress.tokens_done == 3 * TOKENS_PER_RECORD
+    assert progress.device_seconds == 0.25
     assert progress.leased == 0
 
 
@@ -75,7 +75,7 @@ def test_a_failure_counts_while_its_owner_still_has_the_batch_even_if_the_lease_
     try_to_claim(ledger, owner="a")
     lapse(ledger)
     assert ledger.results.complete(failed(BATCH), owner="a")
-    assert progress_of(ledger).count("batches_failed") == 1
+    assert progress_of(ledger).batches_failed == 1
 
 
 def test_a_failure_does_not_beat_the_one_who_took_over(ledger):
@@ -86,7 +86,7 @@ def test_a_failure_does_not_beat_the_one_who_took_over(ledger):
     assert ledger.leases.renew(BATCH, owner="quick")
     assert ledger.results.complete(ok(BATCH), owner="quick")
     progress = progress_of(ledger)
-    assert (progress.batches_done, progress.count("batches_failed")) == (1, 0)
+    assert (progress.batches_done, progress.batches_failed) == (1, 0)
 
 
 def test_a_failure_does_not_count_once_the_batch_was_taken_back_to_be_queued_again(ledger):
@@ -96,7 +96,7 @@ def test_a_failure_does_not_count_once_the_batch_was_taken_back_to_be_queued_aga
     before = everything(ledger)
     assert not ledger.results.complete(failed(BATCH), owner="late")
     assert everything(ledger) == before
-    assert take(ledger, owner="next").number == 2
+    assert take(ledger, owner="next").attempts == 2
 
 
 def test_a_failure_of_somebody_who_gave_the_batch_back_does_not_count(ledger):
@@ -120,8 +120,8 @@ def test_rows_are_counted_by_the_precision_of_their_numbers_and_by_the_rung_they
     ledger.results.complete(ok(OTHER, precision=Rung.FP32))
     progress = progress_of(ledger)
     assert progress.rows_by_precision == {"fp16": 3, "fp32": 5}
-    assert progress.count("embedded_at_fp16") == 8
-    assert progress.count("embedded_at_fp32") == 0
+    assert progress.embedded_at(Rung.FP16) == 8
+    assert progress.embedded_at(Rung.FP32) == 0
 
 
 def test_an_unstable_batch_counts_its_good_rows_and_keeps_what_was_seen_of_the_bad(ledger):
@@ -129,9 +129,9 @@ def test_an_unstable_batch_counts_its_good_rows_and_keeps_what_was_seen_of_the_b
     ledger.results.complete(result)
     progress = progress_of(ledger)
     assert progress.rows_by_precision == {"fp16": 2}
-    assert progress.count("rows_retried") == progress.count("unstable_at_fp16") == 1
-    assert progress.count("embedded_at_fp16") == 2
-    assert progress.count("batches_numerical_instability") == 1
+    assert progress.rows_retried == progress.unstable_at(Rung.FP16) == 1
+    assert progress.embedded_at(Rung.FP16) == 2
+    assert progress.counts["batches_numerical_instability"] == 1
     assert ledger.results.all(BATCH.job) == [result]
     assert ledger.results.get(BATCH.job, BATCH.index, Rung.FP16) == result
     assert ledger.results.get(BATCH.job, BATCH.index, Rung.SELECTIVE_FP32) is None
@@ -141,8 +141,8 @@ def test_a_failed_batch_has_no_rows_and_keeps_its_error(ledger):
     ledger.results.complete(failed(BATCH))
     progress = progress_of(ledger)
     assert progress.rows_by_precision == {}
-    assert progress.count("batches_failed") == progress.batches_done == 1
-    assert progress.count("rows_quarantined") == 0
+    assert progress.batches_failed == progress.batches_done == 1
+    assert progress.rows_quarantined == 0
     assert ledger.results.all(BATCH.job) == [failed(BATCH)]
 
 
@@ -194,8 +194,8 @@ def test_rows_that_end_their_process_are_given_up_at_once_and_settle_their_batch
     progress = progress_of(ledger)
     assert progress.finished
     assert progress.rows_by_precision == {"fp16": 7}
-    assert progress.count("batches_poisoned") == progress.count("rows_quarantined") == 1
-    assert progress.count("unstable_at_fp16") == 0
+    assert progress.counts["batches_poisoned"] == progress.rows_quarantined == 1
+    assert progress.unstable_at(Rung.FP16) == 0
     (kept,) = ledger.results.all(BATCH.job)
     assert kept.quarantined == result.poisoned
     assert ledger.results.get(BATCH.job, BATCH.index, Rung.FP16) is None
@@ -209,7 +209,7 @@ def test_rows_that_are_not_finite_go_on_and_those_that_end_their_process_do_not(
     ledger.results.complete(result)
     progress = progress_of(ledger)
     assert progress.batches_done == 0
-    assert progress.count("rows_retried") == progress.count("rows_quarantined") == 1
+    assert progress.rows_retried == progress.rows_quarantined == 1
     retry = retry_after(MANIFEST, result)
     assert retry.records == 1
     assert list(ledger.batches.outstanding(MANIFEST)) == [retry, OTHER]

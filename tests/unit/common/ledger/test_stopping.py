@@ -56,8 +56,8 @@ def test_finite_rows_of_what_stopped_a_job_are_counted_and_the_others_are_to_be_
     ledger.results.complete(result)
     progress = progress_of(ledger)
     assert progress.rows_by_precision == {"fp16": 2}
-    assert progress.count("rows_retried") == 1
-    assert progress.count("batches_failed") == progress.batches_done == 0
+    assert progress.rows_retried == 1
+    assert progress.batches_failed == progress.batches_done == 0
     assert ledger.results.all(BATCH.job) == [result]
     assert list(ledger.batches.outstanding(MANIFEST)) == [retry_after(MANIFEST, result), OTHER]
 

@@ -79,7 +79,7 @@ def test_a_batch_whose_lease_ran_out_is_queued_again_and_the_worker_named(staged
     staged.lapse(staged.manifest.batch(1))
     step(kept)
     assert messages(staged.ledger.redis, job_queue(staged.manifest)) == [staged.manifest.batch(1)]
-    assert staged.progress.count("leases_lost") == 1
+    assert staged.progress.leases_lost == 1
     (event,) = events
     assert event.model_dump(exclude={"time"}) == {
         "event": EventKind.LEASE_LOST,

@@ -7,9 +7,8 @@ import pytest
 from common.job.layout import output_prefix, quarantine_key, shard_key
 from common.job.quarantine import read_quarantine
 from common.job.shards import shards_of
-from common.ledger.batches import Batches
+from common.ledger.batches import Batches, Flags
 from common.ledger.claims import ClaimOutcome
-from common.ledger.fields import Flags
 from common.ledger.progress import JobState, Progress
 from common.rungs import Rung
 from common.store import StoreError
@@ -138,7 +137,7 @@ def test_shards_with_all_rows_are_done(job):
     assert job.open() == 0
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 4, "fp32": 3}
-    assert job.progress.count("tokens_done") == tokens_of(RECORDS)
+    assert job.progress.tokens_done == tokens_of(RECORDS)
     assert job.ledger.results.all(job.name) == []
 
 
@@ -149,7 +148,7 @@ def test_rows_that_the_first_shard_lacks_are_to_be_retried(job, redis):
     assert job.open() == 1
     assert job.progress.state is JobState.OPEN
     assert job.progress.batches_done == 2
-    assert job.progress.count("rows_retried") == 2
+    assert job.progress.rows_retried == 2
     assert job.queued() == {"selective_fp32": 1}
     (retry,) = messages(redis, job.progress.queues[SELECTIVE])
     assert (retry.index, retry.rung, retry.previous_rung, retry.records) == (0, SELECTIVE, FP16, 2)
@@ -173,7 +172,7 @@ def test_rows_that_a_retry_repaired_are_done(job):
     assert job.open() == 0
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 2}
-    assert job.progress.count("rows_retried") == 2
+    assert job.progress.rows_retried == 2
     assert job.ledger.results.all(job.name) == []
 
 
@@ -189,7 +188,7 @@ def test_rows_that_went_through_all_rungs_are_known_with_what_each_saw(job):
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 5, "selective_fp32": 1}
     counts = ("rows_retried", "rows_retried_again", "rows_quarantined")
-    assert [job.progress.count(name) for name in counts] == [2, 1, 1]
+    assert [job.progress.counts[name] for name in counts] == [2, 1, 1]
     (result,) = job.ledger.results.all(job.name)
     assert (result.rung, result.next, result.quarantined) == (FP32, None, (quarantined,))
 
@@ -247,7 +246,7 @@ def test_from_a_shard_that_was_deleted_on_the_ladder_is_climbed_anew(job, lost):
     assert job.open() == 1
     assert job.outstanding() == [(0, lost)]
     assert job.progress.batches_done == 2
-    assert job.progress.count("rows_quarantined") == 0
+    assert job.progress.rows_quarantined == 0
 
 
 @pytest.mark.parametrize("lost", [FP16, SELECTIVE, FP32])
@@ -265,7 +264,7 @@ def test_a_ledger_that_counts_what_the_store_has_no_more_is_made_anew(job, lost)
         job.work(3)
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 6}
-    assert job.progress.count("rows_quarantined") == 1
+    assert job.progress.rows_quarantined == 1
 
 
 def test_a_quarantine_that_is_damaged_is_made_anew_with_the_last_shard(job):
@@ -371,7 +370,7 @@ def test_a_ledger_that_is_wiped_at_any_moment_is_rebuilt_as_it_was(job):
         if to_do:
             job.compute(to_do[0], [3, 4])
     assert job.progress.finished
-    assert job.progress.count("rows_quarantined") == 2
+    assert job.progress.rows_quarantined == 2
 
 
 def counts_of(progress: Progress) -> dict[str, int]:

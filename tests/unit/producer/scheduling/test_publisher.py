@@ -143,7 +143,10 @@ class Fleet:
             if batch is None:
                 return number
             self.taken[batch.job, batch.index] += 1
-            if self.ledger.leases.claim(batch, owner="a", weights="w").claim is ClaimOutcome.TAKEN:
+            if (
+                self.ledger.leases.claim(batch, owner="a", weights="w").outcome
+                is ClaimOutcome.TAKEN
+            ):
                 self.ledger.results.complete(ok(batch), owner="a")
         return count
 

@@ -3,7 +3,7 @@
 import pytest
 
 from common.job.manifest import Manifest, write_manifest
-from common.ledger.keys import field_of, job_key
+from common.ledger.keys import batch_field, job_key
 from common.store import FileStore
 from common.wire.celery_app import make_celery
 from common.wire.messages import Batch
@@ -45,7 +45,7 @@ def test_a_batch_whose_lease_ran_out_is_the_next_that_is_taken(kept, manifest, l
     batch = take(redis, manifest)
     ledger.leases.claim(batch, owner="a", weights="w")
     leases = f"{job_key(manifest.job)}:leases"
-    redis.zadd(leases, {field_of(batch.index, batch.rung): 1})
+    redis.zadd(leases, {batch_field(batch.index, batch.rung): 1})
     kept.step()
     assert take(redis, manifest) == batch
 

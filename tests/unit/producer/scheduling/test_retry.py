@@ -96,7 +96,7 @@ def test_rows_that_no_rung_could_embed_are_computed_again_at_the_last(job, redis
     assert job.outstanding() == [(0, FP32)]
     (message,) = messages(redis, job.progress.queues[FP32])
     assert (message.index, message.previous_rung, message.records) == (0, SELECTIVE, 1)
-    assert job.progress.count("rows_quarantined") == 0
+    assert job.progress.rows_quarantined == 0
     work_off(job)
     assert job.progress.finished
     assert job.progress.rows_by_precision == {"fp16": 6, "fp32": 1}
@@ -224,7 +224,7 @@ def test_a_wiped_redis_learns_from_the_store_what_is_to_be_tried_again(job):
     job.ledger.redis.flushall()
     job.open()
     assert job.progress.finished
-    assert job.progress.count("rows_quarantined") == 2
+    assert job.progress.rows_quarantined == 2
     assert retry(job) == 2
     assert job.outstanding() == [(0, SELECTIVE), (2, FP32)]
     work_off(job)

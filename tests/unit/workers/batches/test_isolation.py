@@ -142,7 +142,7 @@ def test_a_row_is_not_blamed_for_a_process_that_gave_its_batch_back(rows, data):
         trail = read_trail(batch.trail, batch.deaths)
         with pytest.raises(GivenBackError):
             embed_carefully(batch.records, trail, follow=batch.follow, embed=give_back)
-        assert batch.trail.row == row
+        assert batch.trail.current_row == row
     assert batch.run() == (rows, [])
 
 
@@ -159,7 +159,7 @@ def test_a_row_is_not_blamed_twice_for_one_end():
     with pytest.raises(EndedError):
         batch.attempt()
     once = read_trail(batch.trail, batch.deaths)
-    assert (once.ends, once.blamed, once.row) == (1, {2: 1}, None)
+    assert (once.isolated_crashes, once.suspects, once.current_row) == (1, {2: 1}, None)
     batch.follow(once)
     assert read_trail(batch.trail, batch.deaths) == once
 
@@ -178,7 +178,7 @@ def test_a_batch_that_ends_its_processes_between_its_rows_is_given_up():
 def test_rows_that_are_blamed_are_computed_last():
     batch = Batch(range(5), [])
     batch.computed.append([])
-    trail = CrashRecord(deaths=4, ends=1, blamed={1: 1})
+    trail = CrashRecord(crashes=4, isolated_crashes=1, suspects={1: 1})
     parts, _ = embed_carefully(batch.records, trail, follow=batch.follow, embed=batch.embed)
     assert batch.computed == [[0, 2, 3, 4, 1]]
     assert [part.embeddings.rows.tolist() for part in parts] == [[0], [1], [2], [3], [4]]
@@ -188,10 +188,10 @@ def test_what_is_to_be_computed_is_noted_before():
     batch, noted = Batch(range(3), []), []
 
     def embed(record: Record) -> Outcome:
-        noted.append((batch.trail.row, record.row))
+        noted.append((batch.trail.current_row, record.row))
         return outcome_of([record])
 
-    trail = CrashRecord(deaths=3)
+    trail = CrashRecord(crashes=3)
     embed_carefully(batch.records, trail, follow=batch.follow, embed=embed)
     assert noted == [(0, 0), (1, 1), (2, 2)]
     assert batch.trail == trail  # once they are done

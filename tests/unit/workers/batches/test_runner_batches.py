@@ -37,8 +37,8 @@ def test_a_batch_is_embedded_written_and_counted(world, batch):
     progress = world.progress
     assert (progress.batches_done, progress.leased) == (1, 0)
     assert progress.rows_by_precision == {"fp16": 4}
-    assert progress.count("tokens_done") == 4 * TOKENS_PER_RECORD
-    assert progress.count("milliseconds") == 250
+    assert progress.tokens_done == 4 * TOKENS_PER_RECORD
+    assert progress.device_seconds == 0.25
     assert progress.weights == "w"
     assert world.results == world.published == []
     assert world.store.written == [shard_key(world.job, 0, FP16)]

@@ -110,7 +110,7 @@ def test_a_worker_that_stops_takes_no_batch(world, batch):
     with pytest.raises(RequeueError, match="this worker is stopping"):
         runner.run(batch)
     assert world.progress.leased == 0
-    assert world.claim(batch).number == 1
+    assert world.claim(batch).attempts == 1
 
 
 def test_a_worker_that_stops_gives_back_what_it_computes(world, batch):
@@ -120,7 +120,7 @@ def test_a_worker_that_stops_gives_back_what_it_computes(world, batch):
         runner.run(batch)
     assert world.progress.leased == 0
     assert world.shards() == world.results == []
-    assert world.claim(batch).number == 1  # it is no attempt
+    assert world.claim(batch).attempts == 1  # it is no attempt
 
 
 def test_a_worker_that_stops_does_not_wait_for_its_store(world, batch):

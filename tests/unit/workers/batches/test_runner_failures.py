@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from common.errors import UserError
 from common.job.layout import input_key, manifest_key
 from common.job.quarantine import read_quarantine
-from common.ledger.fields import LEASE_SECONDS
+from common.ledger.leases import LEASE_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
 from common.wire.messages import BatchResult, Status
@@ -63,7 +63,7 @@ def test_a_store_that_fails_for_a_while_is_asked_again(world, batch, action, cap
     assert_within(runner.stopping.waits, [STORE_PAUSE, 2 * STORE_PAUSE])
     assert re.search(rf"did not {action}\. Trying again in [012]\.\d s\.", caplog.text)
     assert world.progress.batches_done == 1
-    assert world.progress.count("batches_failed") == 0
+    assert world.progress.batches_failed == 0
     assert world.shard(0).rows.tolist() == [1, 2, 3]
     assert len(read_quarantine(world.store, world.job, 0)) == 1
 
@@ -81,7 +81,7 @@ def test_a_batch_whose_store_keeps_failing_goes_back(world, batch, action):
     assert world.outstanding()[0] == batch
     runner.run(batch)
     assert world.progress.batches_done == 1
-    assert world.progress.count("batches_failed") == 0
+    assert world.progress.batches_failed == 0
 
 
 def test_a_batch_whose_store_failed_at_every_attempt_is_reported(world, batch):
@@ -163,7 +163,7 @@ def test_a_process_whose_device_is_lost_gives_its_batch_back_and_ends(world, bat
     assert world.progress.leased == 0
     assert world.outstanding()[0] == batch
     attempt = world.claim(batch)
-    assert (attempt.number, attempt.deaths) == (2, 1)
+    assert (attempt.attempts, attempt.crashes) == (2, 1)
 
 
 # --- a ledger that does not answer ---------------------------------------------------------------
@@ -202,9 +202,9 @@ def test_a_batch_is_let_go_once_the_ledger_answers_again(world, monkeypatch, cal
     assert_within(retries, [1, 2, 4, 8, 8] if call == "results.complete" else [])
     assert looks == [1, 1, 1]
     assert world.published == []
-    assert world.progress.count("batches_at_selective_fp32") == 0
+    assert world.progress.batches_at(SELECTIVE) == 0
     world.runner(FakeEngine(bad)).run(retry)
-    assert world.progress.count("batches_at_selective_fp32") == 1
+    assert world.progress.batches_at(SELECTIVE) == 1
     assert [(b.rung, b.records) for b in world.published] == [(FP32, 1)]
 
 

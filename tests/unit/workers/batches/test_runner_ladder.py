@@ -44,7 +44,7 @@ def test_finite_rows_are_written_and_the_others_go_on_to_the_next_rung(world, ba
     assert [bad.row for bad in result.unstable] == [0, 2]
     assert not result.stops_job
     assert world.progress.state is JobState.OPEN
-    assert world.progress.count("rows_retried") == 2
+    assert world.progress.rows_retried == 2
     assert f"Numerical instability in job {world.job} batch 0 rung fp16: row 0 'id0'" in caplog.text
     assert world.store.written == [shard_key(world.job, 0, FP16)]
 
@@ -78,7 +78,7 @@ def test_a_retry_that_does_not_help_goes_on_with_what_every_rung_saw(world):
     (bad,) = result.unstable
     assert bad.row == 2
     assert list(bad.seen.items()) == [(rung, saw(rung, 2)) for rung in (FP16, SELECTIVE)]
-    assert world.progress.count("rows_retried_again") == 1
+    assert world.progress.counts["rows_retried_again"] == 1
 
 
 def test_what_no_rung_could_embed_is_on_record_before_the_last_shard_is_there(world):
@@ -94,7 +94,7 @@ def test_what_no_rung_could_embed_is_on_record_before_the_last_shard_is_there(wo
     assert world.shard(0, FP32).rows.tolist() == [3]
     assert world.published == []
     progress = world.progress
-    assert (progress.batches_done, progress.count("rows_quarantined")) == (1, 1)
+    assert (progress.batches_done, progress.rows_quarantined) == (1, 1)
     assert progress.rows_by_precision == {"fp16": 2, "fp32": 1}
 
 
@@ -105,7 +105,7 @@ def test_what_fp32_weights_could_not_embed_is_quarantined_at_the_first_rung(worl
     assert world.store.written == [quarantine_key(world.job, 0), shard_key(world.job, 0, FP16)]
     assert world.published == []
     assert world.progress.rows_by_precision == {"fp32": 3}
-    assert world.progress.count("rows_quarantined") == 1
+    assert world.progress.rows_quarantined == 1
 
 
 def test_what_all_rungs_wrote_is_fetched_as_one_file(world, tmp_path):
@@ -148,7 +148,7 @@ def test_a_retry_is_passed_on_even_if_the_ledger_says_it_has_the_result(world, b
     monkeypatch.setattr(world.ledger.results, "complete", complete_twice)
     world.runner(FakeEngine({0: [FP16]})).run(batch)
     assert [(b.index, b.rung, b.records) for b in world.published] == [(0, SELECTIVE, 1)]
-    assert world.progress.count("batches_at_fp16") == 1
+    assert world.progress.batches_at(FP16) == 1
 
 
 # --- a retry of what is not to be retried --------------------------------------------------------

@@ -74,7 +74,7 @@ def test_a_row_that_ends_its_processes_is_given_up_and_all_others_are_embedded(
     progress = world.progress
     assert (progress.batches_done, progress.leased) == (1, 0)
     assert progress.rows_by_precision == {"fp16": 3}
-    assert progress.count("rows_quarantined") == progress.count("batches_poisoned") == 1
+    assert progress.rows_quarantined == progress.counts["batches_poisoned"] == 1
     (event,) = world.events
     assert (event.event, event.detail) == (EventKind.QUARANTINE, str(row))
     assert f"Batch 0 of {world.job} ended 3 processes: its rows are computed one" in caplog.text
@@ -93,8 +93,8 @@ def test_from_then_on_it_is_computed_row_by_row_and_may_be_well(world, batch):
     world.runner(engine).run(batch)
     assert engine.calls == [(FP16, [row]) for row in ROWS[0]]
     assert world.shard(0).rows.tolist() == ROWS[0]
-    assert world.progress.count("tokens_done") == 4 * TOKENS_PER_RECORD
-    assert world.progress.count("milliseconds") == 4 * 250
+    assert world.progress.tokens_done == 4 * TOKENS_PER_RECORD
+    assert world.progress.device_seconds == 4 * 0.25
     assert world.results == world.events == []
 
 
@@ -121,7 +121,7 @@ def test_of_a_batch_some_rows_are_given_up_and_others_go_on(world, batch, exits)
     assert world.shard(0, SELECTIVE).rows.tolist() == [1]
     progress = world.progress
     assert progress.rows_by_precision == {"fp16": 2, "selective_fp32": 1}
-    assert (progress.batches_done, progress.count("rows_quarantined")) == (1, 1)
+    assert (progress.batches_done, progress.rows_quarantined) == (1, 1)
 
 
 def test_a_batch_of_which_every_row_ends_its_process_leaves_an_empty_shard(world, exits):
@@ -175,7 +175,7 @@ def test_a_worker_that_stops_between_rows_blames_none_of_them(world, batch):
         with pytest.raises(RequeueError, match="this worker is stopping"):
             runner.run(batch)
         assert (
-            world.ledger.leases.crash_record(batch).row is None
+            world.ledger.leases.crash_record(batch).current_row is None
         )  # nor for an end that comes later
     world.runner().run(batch)
     assert world.shard(0).rows.tolist() == ROWS[0]
@@ -188,7 +188,7 @@ def test_who_has_lost_such_a_batch_notes_nothing_more_of_it(world, batch):
     world.runner(engine).run(batch)
     assert engine.calls == [(FP16, [0]), (FP16, [1])]
     assert world.shards() == []
-    assert world.ledger.leases.crash_record(batch).row == 1
+    assert world.ledger.leases.crash_record(batch).current_row == 1
 
 
 def test_nothing_else_is_computed_in_a_process_while_such_a_batch_is(world, batch):
