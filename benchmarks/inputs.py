@@ -10,8 +10,8 @@ from common.alphabet import SPECIAL_TOKENS
 from common.model_specs import ESM2, ModelSpec
 from workers.bench.proteins import segment_lengths
 from workers.models.encoder import Encoder
-from workers.models.esm2.tokenizer import tokenize_esm2
-from workers.models.loading import model_class
+from workers.models.esm2.tokenizer import ESM2_TOKENIZER
+from workers.models.families import model_class
 from workers.models.random_weights import random_scale
 from workers.models.tokens import Tokens
 
@@ -38,7 +38,7 @@ def first_proteins(proteins: list[str], tokens: int) -> list[str]:
 
 def tokens_for(spec: ModelSpec, proteins: list[str]) -> Tokens:
     """The proteins' tokens; for DNA, random tokens of the same number for each."""
-    tokens = tokenize_esm2(proteins)
+    tokens = ESM2_TOKENIZER(proteins)
     if spec.family is ESM2:
         return tokens
     return Tokens(np.random.default_rng(0).integers(5, 4096, len(tokens.ids)), tokens.cu_seqlens)

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from benchmarks.inputs import random_proteins
 from benchmarks.machine import attempt, describe_machine, release, time_runs
 from workers.models import kernels
-from workers.models.attention.plain import segment_attention
+from workers.models.attention.attention import segment_attention
 from workers.models.esm2.model import RotaryEmbedding, rotate
-from workers.models.esm2.tokenizer import tokenize_esm2
+from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.kernels import hopper
 from workers.models.kernels.attention import tiles_of, varlen_attention
 from workers.models.kernels.gate import gelu_gate
@@ -126,7 +126,7 @@ def attention_inputs(
     """``[T, 3, H, Dh]``, as a model's projection gives them, tiles, and two ways to attend."""
     from torch.nn.attention.varlen import varlen_attn
 
-    packed = tokenize_esm2(random_proteins(tokens))
+    packed = ESM2_TOKENIZER(random_proteins(tokens))
     longest, lengths = int(packed.lengths.max()), packed.lengths.tolist()
     cu_seqlens = torch.tensor(packed.cu_seqlens)
     qkv = half(tokens, 3, HEADS, head_dim)

@@ -25,9 +25,9 @@ from workers.engine.in_flight import PackInFlight
 from workers.engine.packing import Pack, make_packs
 from workers.engine.pooling import pool
 from workers.engine.prepared import PreparedBatch, made_up_batch
-from workers.models.esm2.tokenizer import tokenize_esm2
+from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.loading import LoadedModel
-from workers.runtime.device import exact_sums, fetch
+from workers.runtime.device import exact_sums, to_host
 
 GPU = torch.device("cuda")
 
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
     model = random_model(spec, GPU).half()
     before = torch.cuda.memory_allocated()
-    engine = Engine(LoadedModel(model, tokenize_esm2, ModelSource(f"random:{spec.name}"), ""))
+    engine = Engine(LoadedModel(model, ESM2_TOKENIZER, ModelSource(f"random:{spec.name}"), ""))
     views = (torch.cuda.memory_allocated() - before) / 1e6
     lengths = [len(protein) + SPECIAL_TOKENS for protein in random_proteins(tokens)]
     passes = {rung: OnePack(engine, made_up_batch(spec, lengths, rung)) for rung in engine.models}
@@ -96,7 +96,7 @@ def print_check(one: OnePack, repeats: int) -> None:
     seconds: dict[Callable[..., Tensor], list[float]] = {pool_unchecked: [], pool: []}
     for _ in range(10 * repeats):
         for way, found in seconds.items():
-            found += timed(lambda way=way: fetch(way(hidden, cu_seqlens, family)), 1)
+            found += timed(lambda way=way: to_host(way(hidden, cu_seqlens, family)), 1)
     without, with_ = (statistics.median(found) for found in seconds.values())
     cost = with_ - without
     print(

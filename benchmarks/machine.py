@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from workers.runtime.device import Moment
+from workers.runtime.device import DeviceEvent
 
 T = TypeVar("T")
 
@@ -50,13 +50,13 @@ def time_runs(
     """
     run()
     reset_peak(device)
-    moments = [Moment(device)]
+    events = [DeviceEvent(device)]
     end = time.perf_counter() + most_seconds
-    while len(moments) == 1 or (len(moments) <= repeats and time.perf_counter() < end):
+    while len(events) == 1 or (len(events) <= repeats and time.perf_counter() < end):
         run()
-        moments.append(Moment(device))
-    moments[-1].wait()
-    seconds = [later.seconds_since(earlier) for earlier, later in pairwise(moments)]
+        events.append(DeviceEvent(device))
+    events[-1].wait()
+    seconds = [later.seconds_since(earlier) for earlier, later in pairwise(events)]
     return Timing(seconds, peak_bytes(device))
 
 

@@ -18,8 +18,9 @@ from tests.support.overflow import (
 )
 from workers.engine.engine import Engine
 from workers.models.encoder import Encoder
+from workers.models.families import model_class
 from workers.models.fused import apply_fused
-from workers.models.loading import load_model, model_class
+from workers.models.loading import load_model
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 
 RUNGS = [Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32]

@@ -27,7 +27,7 @@ from workers.bench.forward import PackSpeed, measure_forward
 from workers.engine.engine import DTYPES, Engine
 from workers.models import kernels
 from workers.models.loading import load_model
-from workers.runtime.device_name import device_name
+from workers.runtime.device import device_name
 from workers.runtime.memory import limit_memory
 from workers.runtime.trace import DEVICE
 

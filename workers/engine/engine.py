@@ -1,8 +1,8 @@
 """The engine: records in, embeddings out, on one device with one loaded model.
 
 A batch is split into packs; each is one forward pass, one pooling, one finiteness check and one
-copy to the host. The next is queued before the last is done: the device never waits. What is not
-finite is left out of the rows and described beside them.
+copy to the host. The next is queued before the last is done, so that the device never waits. Rows
+that are not finite are left out of the embeddings and described in the outcome.
 """
 
 import logging
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.embeddings.arrays import Embeddings
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import resolve_layers
-from common.rungs import PRECISION_CODES, Rung, ladder
+from common.rungs import Rung, ladder
 from common.wire.messages import Instability
 from workers.engine.in_flight import PackInFlight, PackResult
 from workers.engine.packing import Pack, make_packs
@@ -35,37 +36,38 @@ from workers.runtime.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pa
 
 log = logging.getLogger(__name__)
 
+#: Dtype of the weights by the model's precision.
 DTYPES = {Rung.FP16: torch.float16, Rung.BF16: torch.bfloat16, Rung.FP32: torch.float32}
 PRECISIONS = {dtype: rung for rung, dtype in DTYPES.items()}
 
-#: What each rung makes of a model with half-precision weights.
+#: Views of a model with half-precision weights, by rung.
 VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
 
-#: Tokens of a segment in packs that are only tried: short, to fill them nearly whole.
+#: Tokens of a segment in trial packs: short, so that they fill a pack almost exactly.
 TRIAL_LENGTH = 64
 
-#: Packs of a batch that are queued while another is computed.
+#: Number of packs queued while another is computed.
 PACKS_AHEAD = 1
 
-#: Seconds after which a device hangs that is still at one pack: on a GPU, packs take seconds, and
-#: minutes only if its kernels are compiled first. On a CPU, one of a large model takes long.
+#: Seconds on one pack after which the device counts as hung. On a GPU a pack takes seconds, and
+#: minutes only if kernels are compiled first; on a CPU a large model may take an hour.
 GPU_PACK_SECONDS, CPU_PACK_SECONDS = 300.0, 7200.0
 
 
 class DeviceLostError(Exception):
-    """After a CUDA error every later call fails too, until a new process begins."""
+    """An error of the device after which every later call fails too, until a new process."""
 
 
-#: How errors of the device begin, PyTorch's and Triton's.
+#: Pattern of the device's errors in PyTorch and Triton.
 DEVICE_ERROR = re.compile(r"CUDA error|Triton Error \[CUDA\]")
 
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Tell errors after which the device is of no more use from all others.
+    """Raise the device's errors under two classes, and let all others pass.
 
     Raises:
-        torch.OutOfMemoryError: whoever ran out of memory.
+        torch.OutOfMemoryError: the device has no memory left, whoever reports it.
         DeviceLostError: any other error of the device.
     """
     try:
@@ -83,23 +85,23 @@ def device_errors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the engine made of a batch."""
+    """The result of a batch."""
 
     embeddings: Embeddings  # the finite rows
     unstable: tuple[Instability, ...]
-    precision: Rung  # that computed all of them
-    tokens: int  # of the finite rows, as the producer counts them
-    seconds: float  # with the device
+    precision: Rung  # of all rows
+    tokens: int  # of the finite rows, as the producer counts tokens
+    seconds: float  # of the device's time
 
 
 class Engine:
-    """Serves one model on one device. Safe to call from several threads, which take turns."""
+    """One model on one device. Several threads may call it; they take turns."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         weight = next(loaded.model.parameters())
         self.loaded = loaded
         self.device = weight.device
-        #: What the weights are in, which is the rung of a batch that asks for none.
+        #: Precision of the weights, and the rung of a batch that names none.
         self.precision = PRECISIONS[weight.dtype]
         first = apply_fused(loaded.model) if can_fuse(loaded.model) else loaded.model
         self.models = {self.precision: first}
@@ -110,16 +112,16 @@ class Engine:
         on_gpu = self.device.type == "cuda"
         self._pack_seconds = GPU_PACK_SECONDS if on_gpu else CPU_PACK_SECONDS
         self._lock = threading.Lock()
-        #: Packs whose memory is in use, of all threads.
+        #: Packs of all threads that hold device memory.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)
 
     def warm_up(self) -> None:
-        """On a GPU: have all kernels compiled, and see how large packs may be."""
+        """On a GPU, compile all kernels and find the size of packs that fits."""
         if self.device.type != "cuda":
             return
 
         def run(tokens: int) -> None:
-            # As many packs as are under way at once, and another, of what is left.
+            # As many packs as are in flight at once, and one of the rest.
             segments, rest = divmod((1 + PACKS_AHEAD) * tokens, TRIAL_LENGTH)
             lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
             work = made_up_batch(self.loaded.spec, lengths, self.precision)
@@ -130,7 +132,7 @@ class Engine:
         log.info("Packs have up to %s tokens.", f"{tokens:,}")
 
     def run_pack(self, work: PreparedBatch) -> PackResult:
-        """Run a batch as one pack, whatever its size."""
+        """Run a batch as one pack of any size."""
         [result] = self._run_packs(work, len(work.tokens.ids), lambda: None)
         return result
 
@@ -145,16 +147,17 @@ class Engine:
         """Embed records in the order given.
 
         Args:
-            records: at least one; letters of the model's alphabet.
+            records: at least one, in letters of the model's alphabet.
             form: which vectors of which layers; longer records are cut to ``form.max_residues``,
                 or embedded in windows of that size.
-            rung: the arithmetic; the model's own if it has no such rung.
-            between_packs: is called before every pack; what it raises ends the batch.
+            rung: the arithmetic; the model's own precision if it has no such rung.
+            between_packs: called before every pack; an error that it raises ends the batch.
 
         Raises:
-            UserError: a layer that the model does not have.
+            UserError: the model does not have a layer of ``form``, or residues are beyond the range
+                of ``form.residue_dtype``.
             torch.OutOfMemoryError: not even the smallest pack fits the device.
-            DeviceLostError: the device is of no more use to this process.
+            DeviceLostError: the device is lost to this process.
         """
         precision = rung if rung in self.models else self.precision
         with trace.span("tokenise"):
@@ -173,11 +176,6 @@ class Engine:
         if form.overlap is not None:
             sequences, firsts = cut_windows(sequences, form.max_residues, form.overlap)
         layers = resolve_layers(form.layers, self.loaded.spec.layers)
-        residues = None
-        if form.per_residue:
-            shape = int(lengths.sum()), len(layers), self.loaded.spec.dim
-            dtype = getattr(torch, form.residue_dtype)
-            residues = host_buffer(*shape, dtype=dtype, device=self.device)
         return PreparedBatch(
             records=records,
             lengths=lengths,
@@ -186,18 +184,23 @@ class Engine:
             layers=layers,
             form=form,
             precision=precision,
-            residues=residues,
+            residues=self._residue_buffer(form, int(lengths.sum())) if form.per_residue else None,
         )
+
+    def _residue_buffer(self, form: OutputForm, residues: int) -> Tensor:
+        shape = residues, len(form.layers), self.loaded.spec.dim
+        dtype: torch.dtype = getattr(torch, form.residue_dtype)
+        return host_buffer(*shape, dtype=dtype, device=self.device)
 
     @device_errors()
     def _run(self, work: PreparedBatch, between_packs: Callable[[], None]) -> list[PackResult]:
-        """Run all packs; if one does not fit the device, start again with smaller ones."""
+        """Run all packs; if one does not fit the device, start again with smaller packs."""
         while True:
             budget = self.pack_tokens[work.precision]
             try:
                 return self._run_packs(work, budget, between_packs)
             except torch.OutOfMemoryError:
-                # A smaller pack is no help if one record alone is too large for the device.
+                # Smaller packs do not help if one segment alone is too large.
                 if budget <= SMALLEST_PACK_TOKENS or work.tokens.lengths.max() >= budget:
                     raise
                 smaller = max(budget // 2, SMALLEST_PACK_TOKENS)
@@ -226,7 +229,7 @@ class Engine:
                         results.append(self._finish(running))
             finally:
                 self._lock.release()
-            # Meanwhile the next batch is queued behind this one's last packs.
+            # Another thread's batch is queued behind the last packs of this one.
             while running:
                 results.append(self._finish(running))
             return results
@@ -244,7 +247,7 @@ class Engine:
             raise
 
     def _finish(self, running: deque[PackInFlight]) -> PackResult:
-        """Wait for the first of ``running``, and take it out."""
+        """Wait for the first pack of ``running`` and remove it."""
         with watchdog.stage("wait for device", self._pack_seconds):
             result = running[0].result()
         running.popleft()
@@ -252,18 +255,14 @@ class Engine:
         return result
 
     def _assemble(self, work: PreparedBatch, parts: list[PackResult]) -> Outcome:
-        """The batch's finite rows in order, and what became of the others."""
+        """Join the results of packs: finite rows in order, and descriptions of the others."""
         unstable = work.describe({k: v for part in parts for k, v in part.unstable.items()})
-        rows_without = {bad.row for bad in unstable}
-        finite = np.array([record.row not in rows_without for record in work.records])
-        kept = [record for record, good in zip(work.records, finite, strict=True) if good]
-        embeddings = Embeddings(
-            rows=np.array([record.row for record in kept], dtype=np.int64),
-            headers=[record.header for record in kept],
-            ids=[record.id for record in kept],
-            lengths=work.lengths[finite],
-            input_lengths=np.array([len(record.residues) for record in kept], dtype=np.int64),
-            precision=np.full(len(kept), PRECISION_CODES[work.precision], dtype=np.uint8),
+        unstable_rows = {row.row for row in unstable}
+        finite = np.array([record.row not in unstable_rows for record in work.records])
+        embeddings = Embeddings.of_records(
+            [record for record, good in zip(work.records, finite, strict=True) if good],
+            work.form,
+            precision=work.precision,
             pooled={
                 name: work.join([getattr(part.pooled, name) for part in parts])[finite]
                 for name in work.form.pooled_names

@@ -1,4 +1,4 @@
-"""The check that every embedding passes before it leaves the fleet."""
+"""The finiteness check of all embeddings, and the description of rows that fail it."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from common.rungs import Rung
 from common.wire.messages import Instability, NonFinite
 
-#: Rows that a message names; the rest are counted.
+#: Number of rows that a message names; the others are counted.
 SHOWN = 3
 
 
 def describe_instability(where: str, unstable: Sequence[Instability], after: Rung | None) -> str:
-    """What a user should know of rows that are not finite; ``after`` is the rung they go on to."""
+    """Return the message on rows that are not finite; ``after`` is the rung that retries them."""
     named = ". ".join(map(str, unstable[:SHOWN]))
     more = f". And {len(unstable) - SHOWN:,} more" if len(unstable) > SHOWN else ""
     what_next = (
@@ -25,8 +25,8 @@ def describe_instability(where: str, unstable: Sequence[Instability], after: Run
     return f"Numerical instability in {where}: {named}{more}. {what_next}"
 
 
-def look_at(values: Tensor) -> NonFinite | None:
-    """What is not finite in a tensor of any shape; None if all is. Waits for the device."""
+def describe_non_finite(values: Tensor) -> NonFinite | None:
+    """Return what is not finite in a tensor, None if all is finite; wait for the device."""
     finite = torch.isfinite(values)
     if bool(finite.all()):
         return None
@@ -39,8 +39,8 @@ def look_at(values: Tensor) -> NonFinite | None:
     )
 
 
-def sum_up(parts: Sequence[NonFinite]) -> NonFinite:
-    """What was seen of several tensors, as of one."""
+def merge_non_finite(parts: Sequence[NonFinite]) -> NonFinite:
+    """Return the description of several tensors as of one."""
     lows = [part.finite_min for part in parts if part.finite_min is not None]
     highs = [part.finite_max for part in parts if part.finite_max is not None]
     return NonFinite(
@@ -52,9 +52,9 @@ def sum_up(parts: Sequence[NonFinite]) -> NonFinite:
 
 
 def finite_segments(sums: Tensor) -> Tensor:
-    """Which segments are finite, ``[N]`` bool, from the sums over their tokens ``[N, ...]``.
+    """Return which segments are finite ``[N]`` bool, from the sums over their tokens ``[N, ...]``.
 
-    A sum in FP32 is finite exactly if every FP16 term is: NaN and Inf survive addition, and
-    65504 times a segment's length is far from FP32's limit.
+    An FP32 sum is finite exactly if all its FP16 terms are: NaN and Inf survive addition, and 65504
+    times a segment's length is far below FP32's limit.
     """
     return torch.isfinite(sums).flatten(1).all(1)

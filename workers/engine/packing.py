@@ -1,4 +1,4 @@
-"""Tokens to packs: whole segments, one after another, up to a budget."""
+"""Packing: consecutive whole segments, up to a token budget."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from workers.models.tokens import Tokens
 
 @dataclass(frozen=True)
 class Pack(Tokens):
-    """What one ``forward_packed`` call takes, and which segments of the batch it holds."""
+    """The input of one ``forward_packed`` call, and its place in the batch."""
 
-    first: int  # position in the batch of the first segment
+    first: int  # position of its first segment in the batch
 
     @property
     def segments(self) -> int:

@@ -1,4 +1,4 @@
-"""Long records to windows and back: pure functions."""
+"""Windows of long records: cutting, and joining their vectors."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from common.embeddings.arrays import Array
 
 
 def windows(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    """The fewest windows of ``size`` letters that cover ``length`` and overlap evenly.
+    """Return the fewest windows of ``size`` letters that cover ``length`` and overlap evenly.
 
     Args:
         length: letters of a record.
-        size: letters of a window; a record up to it is a window of its own.
-        overlap: letters that neighbours share at least; less than ``size``.
+        size: letters of a window; a shorter record is one window.
+        overlap: minimum of letters that neighbours share; less than ``size``.
 
     Returns:
-        Start and end of each, in order.
+        Start and end of each window, in order.
     """
     assert 0 <= overlap < size, (size, overlap)
     if length <= size:
@@ -27,7 +27,7 @@ def windows(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def cut_windows(sequences: Sequence[str], size: int, overlap: int) -> tuple[list[str], list[int]]:
-    """Every sequence's windows, one after another, and where each sequence's first one is."""
+    """Return the windows of all sequences, and the position of each sequence's first window."""
     pieces: list[str] = []
     firsts = []
     for sequence in sequences:
@@ -37,10 +37,10 @@ def cut_windows(sequences: Sequence[str], size: int, overlap: int) -> tuple[list
 
 
 def join_windows(vectors: Array, weights: Array, firsts: Sequence[int]) -> Array:
-    """Mean of each record's windows ``[S, ...]``, weighted by ``weights`` ``[S]``: ``[N, ...]``."""
+    """Return each record's mean ``[N, ...]`` of windows ``[S, ...]``, by ``weights`` ``[S]``."""
     if len(firsts) == len(vectors):
         return vectors
-    # In FP64 nothing overflows on the way; and a mean is no larger than what it is of.
+    # In FP64 no sum overflows, and a mean is no larger than its terms.
     columns = weights.astype(np.float64).reshape(-1, *[1] * (vectors.ndim - 1))
     sums = np.add.reduceat(vectors * columns, firsts, axis=0)
     return (sums / np.add.reduceat(columns, firsts, axis=0)).astype(np.float32)

@@ -1,48 +1,39 @@
-"""What all models here have in common."""
+"""The base of all models: token embeddings, blocks, and views that share their weights."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from common.model_specs import ModelSpec
+from workers.models.attention.layouts import Layout, packed_layout
 
 M = TypeVar("M", bound="Encoder")
-
-
-class ExactBuffers(nn.Module):
-    """A layer whose buffers are FP32 whatever the model's dtype."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # .half() and .to(dtype) go through here: follow them to the device, not to the dtype.
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in exact.items():
-            moved = self.get_buffer(name)
-            if moved.dtype != buffer.dtype:
-                setattr(self, name, buffer.to(moved.device))
-        return self
 
 
 class Encoder(nn.Module):
     """Token embeddings, then blocks on a residual stream; padded for validation, packed for work.
 
-    All its buffers are in ``ExactBuffers``.
-    Blocks have the linear layers ``qkv`` and ``fc1``, which read the stream, and ``out`` and
-    ``fc2``, which write to it: ``mixed_precision`` wraps them by these names.
+    All buffers are in ``ExactBuffers``. The linear layers ``qkv`` and ``fc1`` of a block read the
+    stream, ``out`` and ``fc2`` write to it: ``mixed_precision`` wraps them by these names.
     """
 
     embed_tokens: nn.Module
     blocks: nn.ModuleList
 
-    #: Of queries, keys and values where it is not the stream's.
+    #: Dtype of queries, keys and values; None for the stream's.
     attention_dtype: torch.dtype | None = None
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head of attention."""
+        return self.spec.dim // self.spec.heads
 
     @abstractmethod
     def forward(
@@ -51,60 +42,75 @@ class Encoder(nn.Module):
         """Embed a padded batch; the reference that ``forward_packed`` is validated against.
 
         Args:
-            tokens: ``[B, T]`` token ids, right-padded with any.
+            tokens: ``[B, T]`` token ids, padded on the right with any ids.
             real: ``[B, T]`` bool, False at padding.
             repr_layers: which representations to return, 0 to ``spec.layers``.
 
         Returns:
-            ``{layer: [B, T, D]}``; what stands at padding has no meaning.
+            ``{layer: [B, T, D]}``; vectors at padding are undefined.
         """
 
     @abstractmethod
     def forward_packed(
         self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
     ) -> dict[int, Tensor]:
-        """Embed a pack: segments one after another, no padding, none sees another.
+        """Embed a pack: segments one after another, without padding and independent of each other.
 
         Args:
             input_ids: ``[T]`` token ids of all segments.
             cu_seqlens: ``[N + 1]`` int32, where each segment starts; the last entry is T.
-            max_seqlen: at least the longest segment's tokens.
+            max_seqlen: an upper bound of the segments' tokens.
             repr_layers: which representations to return, 0 to ``spec.layers``.
 
         Returns:
             ``{layer: [T, D]}``.
         """
 
-    def run_blocks(self, x: Tensor, repr_layers: Sequence[int], *given: Any) -> dict[int, Tensor]:
-        """Representations of the stream ``x`` before the first block and after each.
+    def layout_of(
+        self, x: Tensor, cu_seqlens: Tensor, max_seqlen: int, slopes: Tensor | None = None
+    ) -> Layout:
+        """Return the layout of a pack whose stream is ``x`` ``[T, D]``."""
+        dtype = self.attention_dtype or x.dtype
+        return packed_layout(
+            *(cu_seqlens, max_seqlen, len(x), slopes), dtype=dtype, head_dim=self.head_dim
+        )
+
+    def run_blocks(self, x: Tensor, repr_layers: Sequence[int], *shared: Any) -> dict[int, Tensor]:
+        """Return representations of the stream before the first block and after each.
 
         Args:
-            x: ``[..., D]``.
+            x: ``[..., D]``, the stream.
             repr_layers: which representations to return, 0 to ``spec.layers``.
-            given: what every block takes beside the stream.
+            shared: further arguments of every block.
         """
         wanted = set(repr_layers)
         assert wanted <= set(range(self.spec.layers + 1)), repr_layers
         found = {0: self.representation(x, 0)} if 0 in wanted else {}
-        # Layers above the highest one wanted would be thrown away.
+        # Blocks above the highest layer wanted are not run.
         for k, block in enumerate(self.blocks[: max(wanted)], start=1):
-            x = block(x, *given)
+            x = block(x, *shared)
             if k in wanted:
                 found[k] = self.representation(x, k)
         return found
 
     def representation(self, x: Tensor, k: int) -> Tensor:
-        """What the model gives for the stream ``x`` ``[..., D]`` after k blocks."""
+        """Return the model's output for the stream ``x`` ``[..., D]`` after k blocks."""
         return x
 
     def block_list(self) -> list[Any]:
-        """The blocks, to be looked into."""
+        """Return the blocks, without the type that ``nn.ModuleList`` hides."""
         return list(self.blocks)
 
 
-def view_of(model: Encoder, kind: type[M]) -> M:
-    """A second model, of a class of the same layers, on the same tensors."""
+def view_of(model: M) -> M:
+    """Return a second model on the same tensors."""
     with torch.device("meta"):
-        view = kind(model.spec)
-    view.load_state_dict(model.state_dict(), assign=True)
-    return view.eval().requires_grad_(False)
+        view = type(model)(model.spec)
+    share_weights(view, model)
+    return view
+
+
+def share_weights(view: Encoder, base: Encoder) -> None:
+    """Give ``view``, built on the meta device, the tensors of ``base``, in evaluation mode."""
+    view.load_state_dict(base.state_dict(), assign=True)
+    view.eval().requires_grad_(False)

@@ -1,62 +1,58 @@
-"""A ``--model`` value to a model ready to serve."""
+"""Loading a model from a ``--model`` value: random weights, the hub, a folder or a file."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from common.errors import UserError
-from common.model_specs import DNABERT_S, MODELS, ModelSource, ModelSpec
+from common.model_specs import MODELS, ModelSource, ModelSpec
 from common.rungs import should_use_fp16
-from workers.models.dnabert_s import checkpoint as dnabert_checkpoint
-from workers.models.dnabert_s.model import DNABERTS
-from workers.models.dnabert_s.tokenizer import DNATokenizer
 from workers.models.encoder import Encoder
-from workers.models.esm2 import checkpoint as esm2_checkpoint
-from workers.models.esm2.model import ESM2
-from workers.models.esm2.tokenizer import tokenize_esm2
+from workers.models.esm2.checkpoint import read_fair_esm
+from workers.models.esm2.tokenizer import ESM2_TOKENIZER
+from workers.models.families import CODE_OF, model_class
 from workers.models.random_weights import random_weights
-from workers.models.tokens import Tokens
+from workers.models.tokens import Tokenizer
 from workers.models.weight_files import State, first_line, read_hugging_face, weight_files
 
-#: Values of each tensor that go into the fingerprint: enough to tell any two trainings apart,
-#: few enough that 3 billion parameters are told apart in a second.
+#: Values of each tensor in the fingerprint: enough to tell any two trainings apart, few enough to
+#: take a second for 3 billion parameters.
 FINGERPRINT_SAMPLE = 4096
-
-Tokenize = Callable[[Sequence[str]], Tokens]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to serve, its tokenizer, and what names its weights."""
+    """A model ready to serve, with its tokenizer, origin and fingerprint."""
 
     model: Encoder
-    tokenize: Tokenize
+    tokenize: Tokenizer
     source: ModelSource
     fingerprint: str
 
     @property
     def spec(self) -> ModelSpec:
+        """The model's shape."""
         return self.model.spec
 
 
 def load_model(
     source: ModelSource | str, *, device: torch.device | str = "cpu", dtype: torch.dtype
 ) -> LoadedModel:
-    """Build a model with its weights on ``device`` in ``dtype``, in evaluation mode.
+    """Load a model with its weights on ``device`` in ``dtype``, in evaluation mode.
 
-    ``VIRNUCPRO_DISABLE_FP16`` makes it FP32, whatever ``dtype`` says.
+    With ``VIRNUCPRO_DISABLE_FP16`` it is FP32, whatever ``dtype`` is.
 
     Raises:
-        UserError: the weights cannot be had, are not the model's, do not fit each other, or are
-            too large for ``dtype``.
+        UserError: the weights cannot be found or read, do not fit the model, or are beyond the
+            range of ``dtype``.
     """
     source = ModelSource.parse(source) if isinstance(source, str) else source
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
     spec, state, tokenize = read_weights(source)
-    fingerprint = fingerprint_of(state, vocabulary_of(tokenize))
+    fingerprint = fingerprint_of(state, tokenize.vocabulary)
     with torch.device("meta"):
         model = model_class(spec)(spec)
     exact = dict(model.named_buffers())
@@ -76,17 +72,14 @@ def load_model(
     return LoadedModel(model.eval().requires_grad_(False), tokenize, source, fingerprint)
 
 
-def model_class(spec: ModelSpec) -> type[Encoder]:
-    return DNABERTS if spec.family is DNABERT_S else ESM2
-
-
 def article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "AEIOU" else f"a {noun}"
 
 
 def check_range(source: ModelSource, state: State, cast: State) -> None:
-    """Refuse weights that are not finite, or not in the dtype that they are to be served in: no
-    input could have a finite embedding.
+    """Raise UserError for weights that are not finite as read, or not finite as ``cast``.
+
+    No input would have a finite embedding.
     """
     for name, tensor in cast.items():
         if bool(torch.isfinite(tensor).all()):
@@ -99,37 +92,34 @@ def check_range(source: ModelSource, state: State, cast: State) -> None:
         )
 
 
-def read_weights(source: ModelSource) -> tuple[ModelSpec, State, Tokenize]:
+def read_weights(source: ModelSource) -> tuple[ModelSpec, State, Tokenizer]:
     """Read the shape, the weights (under this project's names) and the tokenizer of ``source``."""
     if source.is_random:
         spec = MODELS[source.name]
-        own = DNATokenizer.own() if spec.family is DNABERT_S else tokenize_esm2
-        return spec, random_weights(model_class(spec), spec), own
+        return spec, random_weights(model_class(spec), spec), CODE_OF[spec.family].own_tokenizer()
     if not source.is_path:
         return read_folder(download(MODELS[source.name]))
     path = Path(source.text)
     if path.is_dir():
         return read_folder(path)
     if path.is_file():
-        return *esm2_checkpoint.read_fair_esm(path), tokenize_esm2
+        return *read_fair_esm(path), ESM2_TOKENIZER
     raise UserError(f"{path}: no such folder or file with weights.")
 
 
-def read_folder(folder: Path) -> tuple[ModelSpec, State, Tokenize]:
+def read_folder(folder: Path) -> tuple[ModelSpec, State, Tokenizer]:
     spec, raw = read_hugging_face(folder)
-    if spec.family is DNABERT_S:
-        state = dnabert_checkpoint.from_hugging_face(raw, spec, folder)
-        return spec, state, DNATokenizer.from_file(folder / "tokenizer.json")
-    return spec, esm2_checkpoint.from_hugging_face(raw, spec, folder), tokenize_esm2
+    code = CODE_OF[spec.family]
+    return spec, code.from_hugging_face(raw, spec, folder), code.tokenizer_in(folder)
 
 
 def download(spec: ModelSpec) -> Path:
-    """Fetch a model from the Hugging Face hub, or find it in the local cache.
+    """Download a model from the Hugging Face hub, or find it in the local cache.
 
-    Only weights, configuration and tokenizer are fetched: no code.
+    Only weights, configuration and tokenizer are downloaded, no code.
 
     Raises:
-        UserError: neither the hub nor the cache has it.
+        UserError: it is not in the cache and cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
@@ -141,7 +131,7 @@ def download(spec: ModelSpec) -> Path:
 
     try:
         folder = fetch("*.safetensors")
-        # Some models were never converted on the hub.
+        # Some models on the hub have no safetensors.
         return folder if weight_files(folder) else fetch("pytorch_model*.bin")
     except Exception as error:
         raise UserError(
@@ -152,16 +142,11 @@ def download(spec: ModelSpec) -> Path:
         ) from error
 
 
-def vocabulary_of(tokenize: Tokenize) -> dict[str, int]:
-    """The tokens that came with the weights; none where they are the same for all weights."""
-    return tokenize.vocabulary if isinstance(tokenize, DNATokenizer) else {}
-
-
-def fingerprint_of(state: State, vocabulary: dict[str, int]) -> str:
-    """Name the weights by content: 16 hex digits, the same for both checkpoint formats.
+def fingerprint_of(state: State, vocabulary: Mapping[str, int]) -> str:
+    """Return 16 hex digits that identify the weights, the same for both checkpoint formats.
 
     Hashes each tensor's name, shape and up to ``FINGERPRINT_SAMPLE`` evenly spaced values, and
-    each token with its id: with another vocabulary the same weights give other embeddings.
+    each token with its id, since embeddings depend on the vocabulary too.
     """
     digest = hashlib.sha256()
     for name in sorted(state):

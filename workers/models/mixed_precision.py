@@ -1,14 +1,13 @@
-"""The rungs above FP16, as views of one loaded model: the same weights, other arithmetic.
+"""The rungs above FP16 as views of one loaded model: the same weights, other arithmetic.
 
-``apply_selective_fp32`` and ``apply_fp32`` give a second model whose tensors are the first one's.
-Neither changes a dtype of the first, and no forward pass of either changes anything: all rungs
-may be in use at once.
+``apply_selective_fp32`` and ``apply_fp32`` return a second model on the tensors of the first. They
+change no dtype of it, and no forward pass changes a weight: all rungs may be in use at once.
 
 Where FP16 overflows (beyond 65504), and which rung repairs it:
 
-- in the residual stream, or in what attention or the MLP adds to it: ``selective_fp32``;
+- in the residual stream, or in a term that attention or the MLP adds to it: ``selective_fp32``;
 - inside a block, in a query, key, value or hidden unit of the MLP: ``fp32``;
-- attention scores never leave the kernels, which keep them in FP32: no rung is needed.
+- in attention scores: none is needed, since all kernels keep them in FP32.
 """
 
 from collections.abc import Callable
@@ -18,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.models.attention.plain import Attention, Padded, Segments, nan_beyond
+from workers.models.attention.attention import Attention, nan_beyond
+from workers.models.attention.layouts import Layout, PaddedBatch, SeparateSegments
 from workers.models.encoder import Encoder, view_of
 
 M = TypeVar("M", bound=Encoder)
 
 
 class MixedPrecisionLayerNorm(nn.Module):
-    """LayerNorm in FP32, whatever goes in: ``[..., D]`` to ``[..., D]`` FP32."""
+    """LayerNorm in FP32 of input of any dtype: ``[..., D]`` to ``[..., D]`` FP32."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
@@ -38,17 +38,17 @@ class MixedPrecisionLayerNorm(nn.Module):
 
 
 class MixedPrecisionSoftmax(nn.Module):
-    """Softmax over the last dimension in FP32, given in ``dtype``."""
+    """Softmax over the last dimension in FP32, rounded to ``dtype``."""
 
     def forward(self, scores: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.softmax(scores.float(), dim=-1).to(dtype)
 
 
 class MixedPrecisionAttention(nn.Module):
-    """Attention with an FP32 softmax by our own hand, where no kernel is known to have one.
+    """Attention with an FP32 softmax written out where no kernel is known to have one.
 
-    FlashAttention's softmax is FP32 always; which kernel ``scaled_dot_product_attention`` takes,
-    and how that one computes, is nowhere promised.
+    The softmax of FlashAttention, and of attention with ALiBi, is always FP32. Which kernel
+    ``scaled_dot_product_attention`` takes without biases, and in which precision, is not specified.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -56,16 +56,16 @@ class MixedPrecisionAttention(nn.Module):
         self.attention = attention
         self.softmax = MixedPrecisionSoftmax()
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, layout: Segments | Padded) -> Tensor:
-        if isinstance(layout, Padded):
-            return self._plain(q, k, v, layout.real[:, None, None, :])
-        if layout.lengths is None:
-            return self.attention(q, k, v, layout)
-        segments = zip(*(t.split(layout.lengths) for t in (q, k, v)), strict=True)
-        return torch.cat([self._plain(q1, k1, v1, None) for q1, k1, v1 in segments])
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        if isinstance(layout, PaddedBatch) and layout.mask.dtype == torch.bool:
+            return self._plain(q, k, v, layout.mask)
+        if isinstance(layout, SeparateSegments) and layout.biases is None:
+            segments = zip(*(t.split(layout.lengths) for t in (q, k, v)), strict=True)
+            return torch.cat([self._plain(q1, k1, v1, None) for q1, k1, v1 in segments])
+        return self.attention(q, k, v, layout)
 
     def _plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """``[..., L, H, Dh]`` to the same: FP32 scores and softmax, values in their own dtype."""
+        """Attend ``[..., L, H, Dh]`` with FP32 scores and softmax; values keep their dtype."""
         q, k, v = (t.transpose(-3, -2) for t in (q, k, v))  # [..., H, L, Dh]
         q, k = nan_beyond(q, q.dtype), nan_beyond(k, k.dtype)
         scores = q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5  # [..., H, L, L]
@@ -77,7 +77,8 @@ class MixedPrecisionAttention(nn.Module):
 class MixedPrecisionLinear(nn.Module):
     """A matrix product in the weights' dtype, summed in FP32: ``[..., in]`` to ``[..., out]``.
 
-    With ``to_stream`` the sum is given in FP32 and cannot overflow; without, in the weights' dtype.
+    With ``to_stream`` the result is the FP32 sum, which cannot overflow; without, it is rounded to
+    the weights' dtype.
     """
 
     def __init__(self, linear: nn.Linear, *, to_stream: bool) -> None:
@@ -91,18 +92,18 @@ class MixedPrecisionLinear(nn.Module):
 
 
 def linear_in_fp32(x: Tensor, linear: nn.Linear) -> Tensor:
-    """``linear(x)`` for half-precision ``x`` and weights, with the FP32 sums as they are."""
+    """Return ``linear(x)`` of half-precision ``x`` and weights as FP32 sums, not rounded."""
     weight, bias = linear.weight, linear.bias
     if x.is_cuda:
         product = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
         product = product.unflatten(0, x.shape[:-1])
-    else:  # torch.mm has no out_dtype there; products of FP16 numbers are exact in FP32
+    else:  # torch.mm has no out_dtype on a CPU; products of FP16 numbers are exact in FP32
         product = F.linear(x.float(), weight.float())
     return product if bias is None else product + bias.float()
 
 
 class UpcastLinear(nn.Module):
-    """A matrix product in FP32, weights upcast for as long as it takes."""
+    """A matrix product in FP32, with weights upcast for its duration."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class UpcastLinear(nn.Module):
 
 
 class UpcastEmbedding(nn.Module):
-    """A look-up whose result is FP32: ``[...]`` to ``[..., D]``."""
+    """An embedding with FP32 output: ``[...]`` to ``[..., D]`` FP32."""
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
@@ -126,12 +127,12 @@ class UpcastEmbedding(nn.Module):
 
 
 def apply_selective_fp32(model: M) -> M:
-    """A view of ``model`` with LayerNorm, softmax and the residual stream in FP32.
+    """Return a view of ``model`` with LayerNorm, softmax and the residual stream in FP32.
 
-    Matrix products and attention stay in the weights' dtype; what they add to the stream is
-    their FP32 sum.
+    Matrix products and attention stay in the weights' dtype; the terms that they add to the
+    stream are FP32 sums.
     """
-    view = view_of(model, type(model))
+    view = view_of(model)
     view.attention_dtype = next(model.parameters()).dtype
     for block in view.block_list():
         for name in ("qkv", "fc1"):
@@ -145,8 +146,8 @@ def apply_selective_fp32(model: M) -> M:
 
 
 def apply_fp32(model: M) -> M:
-    """A view of ``model`` that computes all in FP32, weights upcast layer by layer."""
-    view = view_of(model, type(model))
+    """Return a view of ``model`` that computes in FP32, with weights upcast layer by layer."""
+    view = view_of(model)
     wrap(view, nn.Linear, UpcastLinear)
     wrap(view, nn.LayerNorm, MixedPrecisionLayerNorm)
     wrap(view, nn.Embedding, UpcastEmbedding)
@@ -154,7 +155,7 @@ def apply_fp32(model: M) -> M:
 
 
 def wrap(model: nn.Module, kind: type[Any], wrapper: Callable[[Any], nn.Module]) -> None:
-    """Wrap every layer of a kind."""
+    """Replace every layer of type ``kind`` by ``wrapper(layer)``."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, kind):

@@ -1,4 +1,4 @@
-"""Weights that mean nothing: for trying the fleet without a download, and for measuring speed."""
+"""Random weights, for trials without a download and for measuring speed."""
 
 import torch
 from torch import Tensor, nn
@@ -7,18 +7,18 @@ from common.model_specs import ModelSpec
 from workers.models.attention.alibi import alibi_slopes
 from workers.models.esm2.model import exact_inv_freq
 
-#: Numbers that are drawn; larger models have them several times. A prime, so that no two rows of a
-#: matrix begin with the same.
+#: Count of numbers drawn; larger models repeat them. A prime, so that no two rows of a matrix
+#: begin with the same number.
 DRAWN = 16_777_213
 
 
 def random_weights(model: type[nn.Module], spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
-    """Weights that mean nothing, the same on every machine, with activations of a usual size."""
+    """Return random weights, the same on every machine, with activations of a usual size."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in model(spec).state_dict().items()}
     total = sum(shape.numel() for shape in shapes.values())
-    # To draw 3 billion would take minutes.
+    # Drawing 3 billion would take minutes.
     drawn = torch.randn(min(total, DRAWN), generator=generator)
     state, start = {}, 0
     for name, shape in shapes.items():
@@ -35,7 +35,7 @@ def random_weights(model: type[nn.Module], spec: ModelSpec, seed: int = 0) -> di
 
 
 def fill_from(drawn: Tensor, start: int, values: Tensor) -> int:
-    """Fill ``values`` ``[n]`` from ``drawn``, over and over; returns where the next ones start."""
+    """Fill ``values`` ``[n]`` from ``drawn``, repeated; return where the next values start."""
     filled = 0
     while filled < len(values):
         part = drawn[start : start + len(values) - filled]
@@ -45,6 +45,6 @@ def fill_from(drawn: Tensor, start: int, values: Tensor) -> int:
 
 
 def random_scale(name: str, shape: torch.Size) -> float:
-    """Standard deviation that keeps a matrix product's output as large as its input."""
+    """Return the standard deviation of weights that keep a product as large as its input."""
     is_matrix = len(shape) == 2 and name != "embed_tokens.weight"
     return float(shape[1]) ** -0.5 if is_matrix else 1.0 if len(shape) == 2 else 0.1

@@ -1,4 +1,4 @@
-"""Files with weights of any model: how they are found, opened safely, and their tensors renamed."""
+"""Weight files of any model: finding them, opening them safely, and renaming their tensors."""
 
 import argparse
 import pickle
@@ -19,13 +19,13 @@ State = dict[str, Tensor]
 
 
 def read_hugging_face(folder: Path) -> tuple[ModelSpec, State]:
-    """The shape of a model and all its tensors, under their published names.
+    """Return the shape of a model and all its tensors, under their published names.
 
     Args:
-        folder: with ``config.json``, and weights in one or more files.
+        folder: has ``config.json`` and weights in one or more files.
 
     Raises:
-        UserError: something is missing, unreadable, or of no model that is known here.
+        UserError: a file is missing or unreadable, or the model is of no known family.
     """
     config, files = folder / "config.json", weight_files(folder)
     if not files or not config.is_file():
@@ -35,12 +35,12 @@ def read_hugging_face(folder: Path) -> tuple[ModelSpec, State]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of one set of weights: safetensors if there are any."""
+    """Return the files of one set of weights, safetensors if there are any."""
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def modern(name: str) -> str:
-    """What transformers 5 writes as ``LayerNorm.gamma`` and ``.beta``, by its present name."""
+    """Return a tensor's present name: old checkpoints have ``LayerNorm.gamma`` and ``.beta``."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
@@ -58,7 +58,7 @@ def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def safe_load(file: Path) -> Any:
-    """Open a pickled checkpoint; nothing in it is run, and there is no other way to open one."""
+    """Open a pickled checkpoint without running anything in it."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(
             file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
@@ -66,10 +66,14 @@ def safe_load(file: Path) -> Any:
 
 
 def rename(raw: State, prefix: str, names: dict[str, str]) -> State:
-    """The tensors under our names, ``{pattern of theirs: ours}``.
+    """Return tensors under this project's names.
 
-    Those that no pattern names (heads, pooler) are not needed for embeddings, and left out.
-    ``prefix`` is a pattern too, of what stands before each of their names.
+    Tensors that no pattern matches (heads, pooler) are left out: embeddings do not need them.
+
+    Args:
+        raw: tensors under their published names.
+        prefix: pattern that precedes every published name.
+        names: ``{pattern of a published name: this project's name}``.
     """
     return {
         re.sub(prefix + theirs, ours, name, count=1): tensor
@@ -80,7 +84,7 @@ def rename(raw: State, prefix: str, names: dict[str, str]) -> State:
 
 
 def taker(state: State, path: Path) -> Callable[[str], Tensor]:
-    """A function that takes a tensor out of ``state``; one that is missing is a ``UserError``."""
+    """Return a function that pops a tensor from ``state``, or raises UserError if it is missing."""
 
     def take(name: str) -> Tensor:
         try:
@@ -92,8 +96,8 @@ def taker(state: State, path: Path) -> Callable[[str], Tensor]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, short enough for one of ours."""
+    """Return the first line of a library's error, at most 200 characters."""
     if isinstance(error, pickle.UnpicklingError):
-        # PyTorch's own text recommends to open it unsafely.
+        # PyTorch's own text recommends opening the file unsafely.
         return "it is damaged, or holds more than weights"
     return (str(error).splitlines() or [""])[0][:200]

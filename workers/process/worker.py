@@ -36,7 +36,7 @@ from workers.models.loading import load_model
 from workers.process.liveness import BEAT_FILE
 from workers.process.supervisor import READY_FILE
 from workers.runtime import trace, watchdog
-from workers.runtime.device_name import device_name
+from workers.runtime.device import device_name
 from workers.runtime.memory import limit_memory
 from workers.runtime.watchdog import Watchdog
 from workers.transport.guard import Guard, place_guard

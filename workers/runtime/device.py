@@ -1,4 +1,4 @@
-"""What is asked of PyTorch as a whole: sums that can be trusted, and moments in a device's time."""
+"""The device of a process: its name, exact sums, events in its queue, and copies."""
 
 import time
 from collections.abc import Iterator
@@ -7,14 +7,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+#: The device's name on a worker without a GPU.
+CPU = "CPU"
+
+
+def device_name(device: str) -> str:
+    """Return the name of ``cuda``, the first GPU that this process sees, or of ``cpu``."""
+    return torch.cuda.get_device_name() if device == "cuda" else CPU
+
 
 @contextmanager
 def exact_sums() -> Iterator[None]:
-    """Sum matrix products in FP32, and multiply FP32 in FP32 and not in TF32, whatever this
-    process has set otherwise.
+    """Sum matrix products in FP32, and multiply FP32 in FP32, not TF32, whatever else is set.
 
-    By default PyTorch lets cuBLAS add up parts of FP16 and BF16 sums in those types, where they
-    may overflow. On an H200 that is no faster.
+    By default PyTorch lets cuBLAS add parts of FP16 and BF16 sums in those types, where they may
+    overflow. On an H200 that is no faster.
     """
     matmul = torch.backends.cuda.matmul
     before = torch.get_float32_matmul_precision()
@@ -31,44 +38,44 @@ def exact_sums() -> Iterator[None]:
         matmul.allow_bf16_reduced_precision_reduction = bf16
 
 
-class Moment:
-    """When the device comes to what is queued now."""
+class DeviceEvent:
+    """An event in the device's queue, behind all that is queued now."""
 
     def __init__(self, device: torch.device) -> None:
         self._event: torch.cuda.Event | None = None
         self._time = time.perf_counter()
         if device.type == "cuda":
-            # Blocking: a thread that waits leaves its core to the others.
+            # Blocking: a waiting thread leaves its core to the others.
             self._event = torch.cuda.Event(enable_timing=True, blocking=True)
             self._event.record()
 
     def wait(self) -> None:
-        """Return once the device is there."""
+        """Return once the device has reached the event."""
         if self._event is not None:
             self._event.synchronize()
 
-    def seconds_since(self, earlier: "Moment") -> float:
-        """Of two moments that have both been waited for."""
+    def seconds_since(self, earlier: "DeviceEvent") -> float:
+        """Return the device's time between two events, both of which have been waited for."""
         if self._event is None or earlier._event is None:
             return self._time - earlier._time
         return float(earlier._event.elapsed_time(self._event)) / 1000
 
 
 def host_buffer(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory on the host that the device can write to while the host does other things."""
+    """Return memory on the host that the device can write to asynchronously."""
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
 
 
-def send(values: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device of a tensor on the host; does not wait."""
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return a copy on the device of a tensor on the host, without waiting."""
     if device.type != "cuda":
         return values
-    # From memory that is not pinned the copy would wait for all that is queued before it.
+    # From memory that is not pinned, the copy would wait for all work queued before it.
     return values.pin_memory().to(device, non_blocking=True)
 
 
-def fetch(values: Tensor) -> Tensor:
-    """A copy on the host, complete once the device has come that far; does not wait."""
+def to_host(values: Tensor) -> Tensor:
+    """Return a copy on the host, complete once the device has reached it, without waiting."""
     if values.device.type != "cuda":
         return values
     host = host_buffer(*values.shape, dtype=values.dtype, device=values.device)

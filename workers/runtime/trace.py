@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from workers.runtime.device import Moment
+from workers.runtime.device import DeviceEvent
 
 DEVICE = "device"
 
@@ -34,7 +34,7 @@ class Recorder:
 
     def __init__(self, device: torch.device) -> None:
         self._spans: list[Span] = []
-        self._device_base = Moment(device)
+        self._device_base = DeviceEvent(device)
         self._device_base.wait()
         self._base = time.perf_counter()
 
@@ -43,7 +43,7 @@ class Recorder:
         track = threading.current_thread().name
         self._spans.append(Span(name, track, start - self._base, end - start))
 
-    def add_device_span(self, name: str, end: Moment, seconds: float) -> None:
+    def add_device_span(self, name: str, end: DeviceEvent, seconds: float) -> None:
         ended = end.seconds_since(self._device_base)
         self._spans.append(Span(name, DEVICE, ended - seconds, seconds))
 
@@ -93,7 +93,7 @@ def span(name: str) -> Iterator[None]:
         recorder.add(name, began, time.perf_counter())
 
 
-def add_device_span(name: str, end: Moment, seconds: float) -> None:
+def add_device_span(name: str, end: DeviceEvent, seconds: float) -> None:
     """Record what the device did for ``seconds`` until ``end``."""
     if _recorder is not None:
         _recorder.add_device_span(name, end, seconds)

@@ -17,7 +17,7 @@ from pydantic import AwareDatetime
 from common.rungs import Rung
 from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
 from common.wire.messages import Document
-from workers.runtime.device_name import CPU
+from workers.runtime.device import CPU
 from workers.validation.statistics import FLOOR, Comparison
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from common.model_specs import MODELS, ModelSource, ModelSpec
 from common.rungs import Rung, should_use_fp16
-from workers.runtime.device_name import device_name
+from workers.runtime.device import device_name
 from workers.validation import DeviceChoice, HalfChoice, Request
 from workers.validation.judge import judge
 from workers.validation.measure import Measured, measure

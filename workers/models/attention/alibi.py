@@ -1,22 +1,12 @@
-"""Attention with linear biases (ALiBi), by the fastest exact kernel that the machine has.
-
-On CUDA in FP16 and BF16 that is our Triton kernel, or ``flash_attn`` where Triton is not to be
-had (the FlashAttention inside PyTorch knows no ALiBi); everywhere else
-``scaled_dot_product_attention`` in FP32. All have an FP32 softmax.
-"""
-
-from typing import NamedTuple
+"""The linear biases of ALiBi (Press et al. 2022): a score falls with the distance of its tokens."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from workers.models.attention.plain import FLASH_ATTN, can_run, nan_beyond
-from workers.models.encoder import ExactBuffers
-from workers.models.kernels import attention as own_kernel
+from workers.models.exact_buffers import ExactBuffers
 
-#: Queries that ``scaled_dot_product_attention`` takes at once: what it needs for its biases then
-#: grows with a segment's length and not with the length's square.
+#: Queries per call of ``scaled_dot_product_attention`` with biases: the memory for the biases
+#: then grows with a segment's length and not with its square.
 QUERIES = 256
 
 
@@ -31,10 +21,10 @@ class Alibi(ExactBuffers):
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """One slope per head ``[H]``, FP32 (Press et al. 2022 and the code they published).
+    """Return one slope per head ``[H]``, FP32, as in the code that Press et al. published.
 
-    ``2 ** (-8 h / H)`` for H a power of two; else those of the next lower power, and then every
-    other one of the next higher power.
+    ``2 ** (-8 h / H)`` for H a power of two; else the slopes of the next lower power, followed by
+    every other slope of the next higher power.
     """
     lower = 1 << (heads.bit_length() - 1)
     steps = [(h + 1) / lower for h in range(lower)]
@@ -42,82 +32,25 @@ def alibi_slopes(heads: int) -> Tensor:
     return torch.exp2(-8 * torch.tensor(steps, dtype=torch.float32))
 
 
-# --- layouts: who sees whom, in the form that one kernel takes --------------------------------
-
-
-class TiledSegments(NamedTuple):
-    """A pack, for our Triton kernel."""
-
-    tiles: Tensor  # own_kernel.tiles_of
-    slopes: Tensor  # [H] FP32
-
-
-class FlashSegments(NamedTuple):
-    """A pack, for ``flash_attn``."""
-
-    cu_seqlens: Tensor  # [N + 1] int32
-    max_seqlen: int
-    slopes: Tensor  # [H] FP32
-
-
-class BiasedSegments(NamedTuple):
-    """A pack, for ``scaled_dot_product_attention``."""
-
-    lengths: list[int]  # [N]
-    biases: Tensor  # bias_table
-
-
-class BiasedBatch(NamedTuple):
-    """Padded sequences, for ``scaled_dot_product_attention``."""
-
-    bias: Tensor  # [B, H, T, T] FP32, -inf at keys that are padding
-
-
-Layout = TiledSegments | FlashSegments | BiasedSegments | BiasedBatch
-
-
-def packed_layout(
-    slopes: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-    total: int,
-    *,
-    dtype: torch.dtype,
-    head_dim: int,
-) -> Layout:
-    """The layout of a pack for the fastest kernel there is; made once and used in every block.
+def padded_biases(slopes: Tensor, real: Tensor) -> Tensor:
+    """Return the biases ``[B, H, T, T]`` of padded sequences, -inf at keys that are padding.
 
     Args:
         slopes: ``[H]`` FP32.
-        cu_seqlens: ``[N + 1]`` int32, where each segment starts; the last entry is ``total``.
-        max_seqlen: at least the longest segment's tokens.
-        total: tokens of all segments.
-        dtype: of queries, keys and values.
-        head_dim: their width.
+        real: ``[B, T]`` bool, False at padding.
     """
-    device = cu_seqlens.device
-    if own_kernel.takes(device, dtype, head_dim):
-        return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
-    if can_run(FLASH_ATTN, device, dtype, head_dim):
-        return FlashSegments(cu_seqlens, max_seqlen, slopes)
-    # The only layout that waits for the device.
-    return BiasedSegments(cu_seqlens.diff().tolist(), bias_table(slopes, max_seqlen))
-
-
-def padded_layout(slopes: Tensor, real: Tensor) -> Layout:
-    """The layout of sequences padded to one length; ``real`` ``[B, T]`` is False at padding."""
     position = torch.arange(real.shape[1], device=real.device)
     distance = (position[:, None] - position).abs()  # [T, T]
     bias = -slopes[:, None, None] * distance  # [H, T, T]
-    return BiasedBatch(torch.where(real[:, None, None, :], bias, float("-inf")))
+    return torch.where(real[:, None, None, :], bias, float("-inf"))
 
 
 def bias_table(slopes: Tensor, max_seqlen: int) -> Tensor:
-    """Biases of ``QUERIES`` queries, of which those of any part of any segment are a view.
+    """Return a table of biases; those of any ``QUERIES`` queries of a segment are a view of it.
 
-    A bias is a function of the distance alone. Row i, column c of ``[H, QUERIES, 2 C]`` has that
-    of query i and key c - C, both counted from the part's first query; C is ``max_seqlen``, rounded
-    up to a multiple of ``QUERIES``, which also keeps the rows of every view aligned.
+    A bias depends on the distance alone. Row i, column c of ``[H, QUERIES, 2 C]`` is the bias of
+    query i and key c - C, both counted from the first of the queries. C is ``max_seqlen`` rounded
+    up to a multiple of ``QUERIES``, which keeps the rows of every view aligned.
     """
     reach = -(-max_seqlen // QUERIES) * QUERIES
     query = torch.arange(QUERIES, device=slopes.device)
@@ -125,61 +58,14 @@ def bias_table(slopes: Tensor, max_seqlen: int) -> Tensor:
     return -slopes[:, None, None] * (query[:, None] - key).abs()
 
 
-# --- attention --------------------------------------------------------------------------------
-
-
-def alibi_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """``softmax(q k' / sqrt(Dh) - slope * |i - j|) v`` within each segment or sequence.
+def biases_of(table: Tensor, queries: int, first: int, length: int) -> Tensor:
+    """Return the biases ``[1, H, queries, L]`` of a segment's queries from ``first`` on.
 
     Args:
-        q, k, v: ``[T, H, Dh]`` for a pack's layout, ``[B, T, H, Dh]`` for a padded one's.
-        layout: which tokens may see each other; of ``packed_layout`` or ``padded_layout``.
-
-    Returns:
-        The attended values, shaped as ``q``: NaN where a query or key is not finite.
+        table: ``bias_table``.
+        queries: number of queries, at most ``QUERIES``.
+        first: position of the first query in the segment.
+        length: L, the segment's tokens.
     """
-    if isinstance(layout, TiledSegments):
-        return own_kernel.varlen_attention(q, k, v, *layout)
-    if isinstance(layout, FlashSegments):
-        return flash_attention(q, k, v, layout)
-    if isinstance(layout, BiasedSegments):
-        return segment_attention(q, k, v, layout)
-    return biased_attention(q, k, v, layout.bias)
-
-
-def flash_attention(q: Tensor, k: Tensor, v: Tensor, layout: FlashSegments) -> Tensor:
-    assert FLASH_ATTN is not None
-    q, k = (nan_beyond(t, t.dtype) for t in (q, k))
-    bounds = (layout.cu_seqlens,) * 2 + (layout.max_seqlen,) * 2
-    return FLASH_ATTN(q, k, v, *bounds, alibi_slopes=layout.slopes)
-
-
-def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: BiasedSegments) -> Tensor:
-    q, k, v = (t[None] for t in (q, k, v))  # [1, T, H, Dh]
-    out = torch.empty_like(q)
-    start = 0
-    for length in layout.lengths:
-        keys, values = (t[:, start : start + length] for t in (k, v))
-        for first in range(0, length, QUERIES):
-            part = slice(start + first, start + min(first + QUERIES, length))
-            bias = biases_of(layout.biases, part.stop - part.start, first, length)
-            out[:, part] = biased_attention(q[:, part], keys, values, bias)
-        start += length
-    return out[0]
-
-
-def biases_of(table: Tensor, queries: int, first: int, length: int) -> Tensor:
-    """Biases ``[1, H, queries, L]`` of some queries of a segment of ``length``, from ``first``."""
     origin = table.shape[2] // 2 - first
     return table[None, :, :queries, origin : origin + length]
-
-
-def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attention ``[B, L, H, Dh]`` with biases ``[B, H, L, S]``, in FP32 throughout.
-
-    A bias near -10 would be off by up to 0.004 in FP16 and by 0.03 in BF16.
-    """
-    q32, k32, v32 = (t.transpose(1, 2).float() for t in (q, k, v))  # [B, H, L, Dh]
-    q32, k32 = nan_beyond(q32, q.dtype), nan_beyond(k32, k.dtype)
-    attended = F.scaled_dot_product_attention(q32, k32, v32, attn_mask=bias)
-    return attended.transpose(1, 2).to(q.dtype)

@@ -1,4 +1,7 @@
-"""The published DNABERT-S checkpoint under our names. Every quirk of it ends here."""
+"""The published DNABERT-S checkpoint under this project's names.
+
+Its quirks are handled here and nowhere else.
+"""
 
 import re
 from pathlib import Path
@@ -12,7 +15,7 @@ from workers.models.attention.alibi import alibi_slopes
 from workers.models.dnabert_s.model import DNABERTS, VOCABULARY
 from workers.models.weight_files import State, rename, taker
 
-#: Names in the checkpoint, and ours.
+#: Patterns of names in the checkpoint, and this project's names.
 PREFIX = r"(?:bert\.)?"
 NAMES = {
     r"embeddings\.word_embeddings\.": "embed_tokens.",
@@ -26,15 +29,20 @@ NAMES = {
     r"encoder\.layer\.(\d+)\.mlp\.layernorm\.": r"blocks.\1.mlp_norm.",
 }
 
-#: What a BERT has that DNABERT-S has not.
+#: Tensors that a plain BERT has and DNABERT-S lacks.
 PLAIN_BERT = re.compile(r"position_embeddings\.weight$|attention\.self\.(query|key|value)\.")
 
 
 def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
-    """The tensors of ``read_hugging_face`` under our names; ``folder`` is for errors.
+    """Return the tensors of ``read_hugging_face`` under this project's names.
+
+    Args:
+        raw: tensors under their published names.
+        spec: the model's shape.
+        folder: where they come from, for errors.
 
     Raises:
-        UserError: something is missing, or this is another model.
+        UserError: a tensor is missing, or this is another model.
     """
     refuse_plain_bert(raw, folder)
     state = rename(raw, PREFIX, NAMES)
@@ -46,7 +54,7 @@ def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
         )
     # Sequences are embedded one at a time, so every token is of the first type.
     state["embed_tokens.weight"] = words.float() + types[0].float()
-    state["alibi.slopes"] = alibi_slopes(spec.heads)  # a formula; no checkpoint has them
+    state["alibi.slopes"] = alibi_slopes(spec.heads)  # by formula: no checkpoint has them
     check_complete(state, spec, folder)
     return state
 

@@ -10,16 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.model_specs import ModelSpec
-from workers.models.attention.alibi import (
-    Alibi,
-    Layout,
-    alibi_attention,
-    packed_layout,
-    padded_layout,
-)
+from workers.models.attention.alibi import Alibi
+from workers.models.attention.attention import Attention
+from workers.models.attention.layouts import Layout, padded_layout
 from workers.models.encoder import Encoder
 
-#: Tokens of its byte-pair encoding, the special ones among them.
+#: Number of tokens of the byte-pair encoding, special tokens included.
 VOCABULARY = 4096
 
 LAYER_NORM_EPS = 1e-12
@@ -41,7 +37,7 @@ class DNABERTS(Encoder):
         # tokens [B, T], real [B, T]
         assert tokens.shape == real.shape, (tokens.shape, real.shape)
         x = self.embed_norm(self.embed_tokens(tokens))
-        return self.run_blocks(x, repr_layers, padded_layout(self.alibi.slopes, real))
+        return self.run_blocks(x, repr_layers, padded_layout(real, self.alibi.slopes))
 
     def forward_packed(
         self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
@@ -49,11 +45,7 @@ class DNABERTS(Encoder):
         # input_ids [T], cu_seqlens [N + 1]
         assert (input_ids.ndim, cu_seqlens.ndim) == (1, 1), (input_ids.shape, cu_seqlens.shape)
         x = self.embed_norm(self.embed_tokens(input_ids))
-        layout = packed_layout(
-            *(self.alibi.slopes, cu_seqlens, max_seqlen, len(input_ids)),
-            dtype=self.attention_dtype or x.dtype,
-            head_dim=self.spec.dim // self.spec.heads,
-        )
+        layout = self.layout_of(x, cu_seqlens, max_seqlen, self.alibi.slopes)
         return self.run_blocks(x, repr_layers, layout)
 
 
@@ -64,6 +56,7 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
+        self.attention = Attention()
         self.out = nn.Linear(dim, dim)
         self.attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.fc1 = nn.Linear(dim, 8 * dim, bias=False)
@@ -76,7 +69,7 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, layout: Layout) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [..., H, Dh]
-        return self.out(alibi_attention(q, k, v, layout).flatten(-2))
+        return self.out(self.attention(q, k, v, layout).flatten(-2))
 
     def _transform(self, x: Tensor) -> Tensor:
         gate, values = self.fc1(x).chunk(2, dim=-1)  # [..., 4 D]

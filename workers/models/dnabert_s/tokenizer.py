@@ -13,18 +13,22 @@ from common.errors import UserError
 from workers.models.dnabert_s.model import VOCABULARY
 from workers.models.tokens import Tokens
 
-#: Special tokens of our own tokenizer, by id.
+#: Special tokens of the tokenizer of random weights, by id.
 SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
 class DNATokenizer:
     """``[CLS] tokens [SEP]`` of each sequence.
 
-    Both are put there by us, so a file's own template, truncation and padding change nothing.
+    The special tokens are added here: a file's own template, truncation and padding are ignored.
     """
 
     def __init__(self, tokenizer: Tokenizer, name: str) -> None:
-        """Take over ``tokenizer``; ``name`` is what errors call it.
+        """Check ``tokenizer`` and switch its truncation and padding off.
+
+        Args:
+            tokenizer: a tokenizer of the ``tokenizers`` library.
+            name: its name in errors.
 
         Raises:
             UserError: no ``[CLS]`` or ``[SEP]``, or ids beyond the model's vocabulary.
@@ -46,17 +50,17 @@ class DNATokenizer:
         """Read a checkpoint's ``tokenizer.json``.
 
         Raises:
-            UserError: not readable, or not a tokenizer of this model.
+            UserError: the file is not readable, or not a tokenizer of this model.
         """
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # the library raises no narrower class
             raise UserError(f"{path}: not a readable tokenizer ({error}).") from error
         return cls(tokenizer, str(path))
 
     @classmethod
     def own(cls) -> Self:
-        """The tokenizer of random weights, which needs no file."""
+        """Return the tokenizer of random weights, which needs no file."""
         return cls(own_tokenizer(), "our own tokenizer")
 
     @property
@@ -65,7 +69,7 @@ class DNATokenizer:
         return self.tokenizer.get_vocab()
 
     def __call__(self, sequences: Sequence[str]) -> Tokens:
-        """Tokenise ``sequences`` (upper case), on as many cores as there are."""
+        """Return the tokens of ``sequences`` (upper case), on all cores."""
         encodings = self.tokenizer.encode_batch_fast(sequences, add_special_tokens=False)
         pieces = [encoding.ids for encoding in encodings]
         lengths = [len(piece) + SPECIAL_TOKENS for piece in pieces]
@@ -81,9 +85,9 @@ def special_id(tokenizer: Tokenizer, token: str, name: str) -> int:
     return int(found)
 
 
-#: Merges of our own tokenizer: lengths of the two parts, in the order of their rank. First whole
-#: twos and fours, then what takes up the bases left between them: 4.4 bases a token in random DNA,
-#: where the published tokenizer has about 5.
+#: Lengths of the two parts of each merge of the tokenizer of random weights, by rank. First pairs
+#: and fours, then merges with the bases left between them: 4.4 bases per token in random DNA; the
+#: published tokenizer has about 5.
 MERGED_LENGTHS = (
     *((1, 1), (2, 2), (1, 4), (4, 1), (1, 2), (2, 1)),
     *((3, 2), (2, 3), (4, 2), (2, 4), (3, 3)),
@@ -91,9 +95,9 @@ MERGED_LENGTHS = (
 
 
 def own_tokenizer() -> Tokenizer:
-    """A byte-pair encoding of 4096 tokens that no data went into.
+    """Return a byte-pair encoding of 4096 tokens, made without data.
 
-    Tokens of 1 to 5 bases, all of them, and as many of 6 as there is room for. Any other letter is
+    Its tokens are all sequences of 1 to 5 bases, and as many of 6 as fit. Any other letter is
     ``[UNK]``.
     """
     vocabulary = {token: number for number, token in enumerate([*SPECIALS, *"ACGT"])}

@@ -1,6 +1,6 @@
-"""The two formats of ESM-2 checkpoints, Hugging Face's and fair-esm's, under our names.
+"""ESM-2 checkpoints in Hugging Face's and fair-esm's format, under this project's names.
 
-Every quirk of them ends here.
+Their quirks are handled here and nowhere else.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from common.model_specs import ModelSpec
 from workers.models.esm2.model import exact_inv_freq
 from workers.models.weight_files import State, first_line, rename, safe_load, taker
 
-#: Names in a Hugging Face checkpoint, and ours.
+#: Patterns of names in a Hugging Face checkpoint, and this project's names.
 HUGGING_FACE_PREFIX = r"(?:esm\.)?"
 HUGGING_FACE_NAMES = {
     r"embeddings\.word_embeddings\.": "embed_tokens.",
@@ -22,7 +22,7 @@ HUGGING_FACE_NAMES = {
     r"encoder\.layer\.(\d+)\.attention\.self\.query\.": r"blocks.\1.q.",
     r"encoder\.layer\.(\d+)\.attention\.self\.key\.": r"blocks.\1.k.",
     r"encoder\.layer\.(\d+)\.attention\.self\.value\.": r"blocks.\1.v.",
-    # In each layer in the published files; once, also under a literal '*', from transformers 5 on.
+    # Once per layer in the published files; from transformers 5 on once, perhaps under '*'.
     r"(?:encoder\.layer\.(\d+|\*)\.attention\.self\.)?rotary_embeddings\.": r"blocks.\1.rotary.",
     r"encoder\.layer\.(\d+)\.attention\.output\.dense\.": r"blocks.\1.out.",
     r"encoder\.layer\.(\d+)\.attention\.LayerNorm\.": r"blocks.\1.attention_norm.",
@@ -31,7 +31,7 @@ HUGGING_FACE_NAMES = {
     r"encoder\.layer\.(\d+)\.LayerNorm\.": r"blocks.\1.mlp_norm.",
 }
 
-#: Names in a fair-esm checkpoint, and ours.
+#: Patterns of names in a fair-esm checkpoint, and this project's names.
 FAIR_ESM_PREFIX = r"(?:encoder\.)?(?:sentence_encoder\.)?"
 FAIR_ESM_NAMES = {
     r"embed_tokens\.": "embed_tokens.",
@@ -46,10 +46,15 @@ FAIR_ESM_NAMES = {
 
 
 def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
-    """The tensors of ``read_hugging_face`` under our names; ``folder`` is for errors.
+    """Return the tensors of ``read_hugging_face`` under this project's names.
+
+    Args:
+        raw: tensors under their published names.
+        spec: the model's shape.
+        folder: where they come from, for errors.
 
     Raises:
-        UserError: something is missing, or not as in any ESM-2.
+        UserError: a tensor is missing, or unlike that of any ESM-2.
     """
     return fuse(rename(raw, HUGGING_FACE_PREFIX, HUGGING_FACE_NAMES), spec, folder)
 
@@ -58,7 +63,7 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
     """Read a fair-esm ``.pt`` file.
 
     Raises:
-        UserError: it is none, or something is missing, or not as in any ESM-2.
+        UserError: it is not such a file, or a tensor is missing or unlike that of any ESM-2.
     """
     try:
         data = safe_load(path)
@@ -97,7 +102,7 @@ def fuse(state: State, spec: ModelSpec, path: Path) -> State:
 
 
 def take_inv_freq(state: State, spec: ModelSpec, path: Path) -> Tensor:
-    """The rotary frequencies: from the checkpoint if it has them, else by the formula."""
+    """Return the rotary frequencies: the checkpoint's if it has them, else by the formula."""
     copies = [state.pop(name) for name in list(state) if name.endswith("rotary.inv_freq")]
     if not copies:
         return exact_inv_freq(spec.dim // spec.heads)

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from common.alphabet import ESM2_TOKENS
 from common.model_specs import ModelSpec
-from workers.models.attention.plain import Attention, Padded, Segments, nan_beyond, segments_of
-from workers.models.encoder import Encoder, ExactBuffers
+from workers.models.attention.attention import Attention, nan_beyond
+from workers.models.attention.layouts import Layout, padded_layout
+from workers.models.encoder import Encoder
+from workers.models.exact_buffers import ExactBuffers
 
 MASK = ESM2_TOKENS.index("<mask>")
 
-#: Training hid 15 % of the tokens and showed 80 % of those as ``<mask>``; embeddings are scaled
-#: by what that left, at inference too (``token_dropout`` of fair-esm).
+#: Share of ``<mask>`` among the tokens in training: 80 % of the 15 % that were hidden. Embeddings
+#: are scaled by the rest, at inference too (``token_dropout`` of fair-esm).
 TRAINING_MASK_RATIO = 0.15 * 0.8
 
 
@@ -37,12 +39,10 @@ class ESM2(Encoder):
     ) -> dict[int, Tensor]:
         # tokens [B, T], real [B, T]
         assert tokens.shape == real.shape, (tokens.shape, real.shape)
-        masked = ((tokens == MASK) & real).sum(1, keepdim=True) / real.sum(
-            1, keepdim=True
-        )  # [B, 1]
-        x = self._embed(tokens, masked) * real[..., None]
+        masked = ((tokens == MASK) & real).sum(1, keepdim=True)  # [B, 1]
+        x = self._embed(tokens, masked / real.sum(1, keepdim=True)) * real[..., None]
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        return self._run(x, positions, Padded(real), repr_layers)
+        return self._run(x, positions, padded_layout(real), repr_layers)
 
     def forward_packed(
         self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
@@ -56,21 +56,17 @@ class ESM2(Encoder):
         masked.index_add_(0, segment, (input_ids == MASK).float())
         x = self._embed(input_ids, (masked / lengths)[segment])
         positions = torch.arange(total, device=input_ids.device) - starts[segment]
-        layout = segments_of(
-            *(cu_seqlens, max_seqlen, total),
-            dtype=self.attention_dtype or x.dtype,
-            head_dim=self.spec.dim // self.spec.heads,
-        )
+        layout = self.layout_of(x, cu_seqlens, max_seqlen)
         return self._run(x, positions, layout, repr_layers)
 
     def _embed(self, tokens: Tensor, masked_ratio: Tensor) -> Tensor:
         scale = (1 - TRAINING_MASK_RATIO) / (1 - masked_ratio)
         scale = torch.where(tokens == MASK, 0.0, scale)  # [...] FP32
-        # In place the product is rounded once, and no FP32 copy is made.
+        # In place: rounded once, without an FP32 copy.
         return self.embed_tokens(tokens).mul_(scale[..., None])
 
     def _run(
-        self, x: Tensor, positions: Tensor, layout: Segments | Padded, repr_layers: Sequence[int]
+        self, x: Tensor, positions: Tensor, layout: Layout, repr_layers: Sequence[int]
     ) -> dict[int, Tensor]:
         return self.run_blocks(x, repr_layers, *self.rotary(positions), layout)
 
@@ -92,23 +88,21 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.fc2 = nn.Linear(4 * dim, dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
         x = x + self._attend(self.attention_norm(x), cos, sin, layout)
         return x + self.fc2(F.gelu(self.fc1(self.mlp_norm(x))))
 
-    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Segments | Padded) -> Tensor:
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [..., H, Dh]
-        attended = self.attention(
-            rotate(q, cos, sin), rotate(k, cos, sin), v, layout
-        )  # [..., H, Dh]
-        return self.out(attended.flatten(-2))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return self.out(self.attention(q, k, v, layout).flatten(-2))
 
 
 class RotaryEmbedding(ExactBuffers):
     """Angles of rotary position embedding (Su et al. 2021), in FP32 whatever the model's dtype.
 
-    The checkpoints' frequencies were rounded in training: they are part of the weights, and
-    neither computing them anew nor rounding them once more gives the trained model.
+    The frequencies of the checkpoints were rounded in training and are part of the weights:
+    computed anew, or rounded again, they would not be those of the trained model.
     """
 
     inv_freq: Tensor
@@ -118,20 +112,20 @@ class RotaryEmbedding(ExactBuffers):
         self.register_buffer("inv_freq", exact_inv_freq(head_dim))
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``[T, 1, Dh / 2]`` (FP32) of ``positions`` ``[T]``."""
+        """Return cosines and sines ``[T, 1, Dh / 2]`` (FP32) of ``positions`` ``[T]``."""
         angles = torch.outer(positions.float(), self.inv_freq)[:, None, :]
         return angles.cos(), angles.sin()
 
 
 def exact_inv_freq(head_dim: int) -> Tensor:
-    """The frequencies by their formula, ``10000^(-2i / head_dim)``: ``[head_dim / 2]``."""
+    """Return the frequencies by their formula, ``10000^(-2i / head_dim)``: ``[head_dim / 2]``."""
     return 1.0 / (10000 ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the two halves of every head ``[..., T, H, Dh]`` (NeoX style) in FP32.
 
-    What ``x.dtype`` cannot hold is NaN.
+    Values beyond the range of ``x.dtype`` become NaN.
     """
     a, b = x.float().chunk(2, dim=-1)
     rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

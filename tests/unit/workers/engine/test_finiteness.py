@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from common.rungs import Rung
 from common.wire.messages import Instability, NonFinite
-from workers.engine.finiteness import describe_instability, finite_segments, look_at, sum_up
+from workers.engine.finiteness import (
+    describe_instability,
+    describe_non_finite,
+    finite_segments,
+    merge_non_finite,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -15,28 +20,28 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_what_is_finite_passes(dtype):
     limits = torch.finfo(dtype)
-    assert look_at(torch.tensor([limits.min, 0.0, limits.tiny, limits.max])) is None
+    assert describe_non_finite(torch.tensor([limits.min, 0.0, limits.tiny, limits.max])) is None
 
 
 def test_an_empty_tensor_passes():
-    assert look_at(torch.empty(0, 320)) is None
+    assert describe_non_finite(torch.empty(0, 320)) is None
 
 
 def test_nan_and_both_infinities_are_counted_beside_the_finite_range():
-    seen = look_at(torch.tensor([[1.5, NAN, -2.25], [INF, 7.0, -INF]]))
+    seen = describe_non_finite(torch.tensor([[1.5, NAN, -2.25], [INF, 7.0, -INF]]))
     assert seen == NonFinite(nan=1, inf=2, finite_min=-2.25, finite_max=7.0)
 
 
 def test_a_tensor_without_any_finite_value_has_no_range():
-    seen = look_at(torch.full((2, 3), NAN))
+    seen = describe_non_finite(torch.full((2, 3), NAN))
     assert seen == NonFinite(nan=6, inf=0, finite_min=None, finite_max=None)
     assert "no finite value" in str(seen)
 
 
 def test_what_was_seen_of_parts_is_summed_up():
     parts = [torch.tensor([1.0, NAN]), torch.tensor([INF, -3.0]), torch.tensor([NAN])]
-    whole = sum_up([seen for seen in map(look_at, parts) if seen])
-    assert whole == look_at(torch.cat(parts))
+    whole = merge_non_finite([seen for seen in map(describe_non_finite, parts) if seen])
+    assert whole == describe_non_finite(torch.cat(parts))
 
 
 def instability(row: int) -> Instability:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from common.alphabet import ESM2_TOKENS, PROTEIN
 from tests.support.fair_esm import ALPHABET
 from workers.engine.packing import Pack, make_packs, split_into_packs
-from workers.models.esm2.tokenizer import tokenize_esm2
+from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 
 token_counts = st.lists(st.integers(1, 300), max_size=60)
 budgets = st.integers(1, 1000)
@@ -36,7 +36,7 @@ def test_a_pack_ends_only_where_the_next_segment_does_not_fit(counts, budget):
 
 @given(st.lists(proteins, min_size=1, max_size=20), st.integers(1, 200))
 def test_packed_tokens_are_those_of_fair_esm(sequences, budget):
-    packs = list(make_packs(tokenize_esm2(sequences), budget))
+    packs = list(make_packs(ESM2_TOKENIZER(sequences), budget))
     expected = [ALPHABET.encode(f"<cls>{sequence}<eos>") for sequence in sequences]
     found = [part.tolist() for pack in packs for part in np.split(pack.ids, pack.cu_seqlens[1:-1])]
     assert found == expected
@@ -47,7 +47,7 @@ def test_packed_tokens_are_those_of_fair_esm(sequences, budget):
 
 def test_every_letter_has_the_token_of_fair_esm():
     letters = sorted(PROTEIN.letters)
-    tokens = tokenize_esm2(["".join(letters)]).ids[1:-1]
+    tokens = ESM2_TOKENIZER(["".join(letters)]).ids[1:-1]
     assert tokens.tolist() == [ALPHABET.get_idx(letter) for letter in letters]
 
 
@@ -57,11 +57,11 @@ def test_the_vocabulary_is_that_of_fair_esm():
 
 @pytest.mark.parametrize("stranger", ["J", "*", "m", " ", "\n", "0"])
 def test_a_letter_outside_the_alphabet_is_unk(stranger):
-    assert tokenize_esm2([stranger]).ids[1] == ALPHABET.unk_idx
+    assert ESM2_TOKENIZER([stranger]).ids[1] == ALPHABET.unk_idx
 
 
 def test_a_pack_says_where_its_segments_lie():
-    _, pack = make_packs(tokenize_esm2(["MK" * 9, "MKT", "G", "AVLIP"]), 20)
+    _, pack = make_packs(ESM2_TOKENIZER(["MK" * 9, "MKT", "G", "AVLIP"]), 20)
     assert isinstance(pack, Pack)
     assert pack.first == 1
     assert pack.cu_seqlens.tolist() == [0, 5, 8, 15]
@@ -70,4 +70,4 @@ def test_a_pack_says_where_its_segments_lie():
 
 
 def test_no_sequences_make_no_packs():
-    assert list(make_packs(tokenize_esm2([]), 100)) == []
+    assert list(make_packs(ESM2_TOKENIZER([]), 100)) == []

@@ -23,18 +23,10 @@ from tests.support.dnabert import (
     save_checkpoint,
     small_spec,
 )
-from workers.models.attention import alibi
-from workers.models.attention.alibi import (
-    QUERIES,
-    Alibi,
-    BiasedSegments,
-    FlashSegments,
-    alibi_attention,
-    alibi_slopes,
-    bias_table,
-    biases_of,
-    padded_layout,
-)
+from workers.models.attention import flash
+from workers.models.attention.alibi import QUERIES, Alibi, alibi_slopes, bias_table, biases_of
+from workers.models.attention.attention import Attention
+from workers.models.attention.layouts import FlashSegments, SeparateSegments, padded_layout
 from workers.models.dnabert_s.model import DNABERTS, VOCABULARY
 from workers.models.loading import load_model, read_weights
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
@@ -231,18 +223,18 @@ def assert_last_segment_is_nan(found: Tensor, broken: str, length: int) -> None:
 def test_a_segment_with_an_infinite_query_or_key_is_nan(broken, length):
     """An infinite key would have a weight of 0, and be missing in a result that is finite."""
     given, cu_seqlens, longest = infinite(broken, length)
-    layout = BiasedSegments(
+    layout = SeparateSegments(
         cu_seqlens.diff().tolist(), bias_table(alibi_slopes(4), max(longest, 10))
     )
-    assert_last_segment_is_nan(alibi_attention(**given, layout=layout), broken, length)
+    assert_last_segment_is_nan(Attention()(**given, layout=layout), broken, length)
 
 
 @pytest.mark.parametrize("broken", ["q", "k"])
 def test_a_padded_sequence_with_an_infinite_query_or_key_is_nan(broken):
     given, _, _ = infinite(broken, 10)
     given = {name: tensor.unflatten(0, (2, 10)) for name, tensor in given.items()}
-    layout = padded_layout(alibi_slopes(4), torch.ones(2, 10, dtype=torch.bool))
-    found = alibi_attention(**given, layout=layout).flatten(0, 1)
+    layout = padded_layout(torch.ones(2, 10, dtype=torch.bool), alibi_slopes(4))
+    found = Attention()(**given, layout=layout).flatten(0, 1)
     assert_last_segment_is_nan(found, broken, 10)
 
 
@@ -255,9 +247,9 @@ def test_flash_attn_is_given_nan_for_infinite_queries_and_keys(broken, monkeypat
         seen.update(q=q, k=k, v=v)
         return q
 
-    monkeypatch.setattr(alibi, "FLASH_ATTN", kernel)
+    monkeypatch.setattr(flash, "FLASH_ATTN", kernel)
     given, cu_seqlens, longest = infinite(broken, 5)
-    alibi_attention(**given, layout=FlashSegments(cu_seqlens, longest, alibi_slopes(4)))
+    Attention()(**given, layout=FlashSegments(cu_seqlens, longest, alibi_slopes(4)))
     for name, tensor in given.items():
         assert seen[name].dtype == torch.float16
         assert torch.equal(seen[name].isnan(), tensor.isinf())

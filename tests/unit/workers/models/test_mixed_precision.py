@@ -7,7 +7,8 @@ from torch import nn
 from common.rungs import Rung
 from tests.support.overflow import DNA, PROTEIN, REPAIRED_BY, nowhere, overflow_the_scores
 from workers.engine.engine import DTYPES, Engine, Outcome
-from workers.models.attention.plain import Attention, Padded, Segments
+from workers.models.attention.attention import Attention
+from workers.models.attention.layouts import SeparateSegments, padded_layout
 from workers.models.loading import load_model
 from workers.models.mixed_precision import (
     MixedPrecisionAttention,
@@ -97,10 +98,10 @@ def test_attention_with_an_infinite_query_or_key_is_nan(broken, layout):
     given = {name: torch.rand(6, 2, 8).half() for name in ("q", "k", "v")}
     given[broken][4, 1, 3] = -torch.inf
     if layout == "packed":
-        how = Segments(torch.tensor([0, 3, 6], dtype=torch.int32), 3, lengths=[3, 3])
+        how = SeparateSegments([3, 3], None)
         found = MixedPrecisionAttention(Attention())(**given, layout=how)
     else:
-        how = Padded(torch.ones(2, 3, dtype=torch.bool))
+        how = padded_layout(torch.ones(2, 3, dtype=torch.bool))
         given = {name: tensor.unflatten(0, (2, 3)) for name, tensor in given.items()}
         found = MixedPrecisionAttention(Attention())(**given, layout=how).flatten(0, 1)
     assert found[:3].isfinite().all()

@@ -9,7 +9,7 @@ import torch
 
 from workers.bench.run import busy_share
 from workers.runtime import trace
-from workers.runtime.device import Moment
+from workers.runtime.device import DeviceEvent
 
 CPU = torch.device("cpu")
 
@@ -53,12 +53,12 @@ def test_nothing_is_recorded_before_a_trace_is_started(monkeypatch):
     monkeypatch.setattr(trace, "_recorder", None)
     with trace.span("fetch"):
         pass
-    trace.add_device_span("pack", Moment(CPU), 0.1)
+    trace.add_device_span("pack", DeviceEvent(CPU), 0.1)
 
 
 def test_the_busy_share_is_what_is_left_beside_the_gaps(recorder, tmp_path):
     for start in (1.0, 2.0, 4.0):  # of a second each: a gap of one in four
-        end = Moment(CPU)
+        end = DeviceEvent(CPU)
         end._time = recorder._device_base._time + start + 1.0
         trace.add_device_span("pack", end, 1.0)
     recorder.write(tmp_path / "trace.json")
