@@ -52,9 +52,7 @@ class PackInFlight:
             if the dtype rules that out.
         """
         assert self.work.residues is not None
-        positions = to_device(
-            torch.from_numpy(residue_positions(self.pack.cu_seqlens)), self.device
-        )
+        positions = torch.from_numpy(residue_positions(self.pack.cu_seqlens))
         residues = self._hidden.index_select(0, to_device(positions, self.device))
         stored = residues.to(self.work.residues.dtype)
         start = int(self.work.tokens.cu_seqlens[self.pack.first]) - SPECIAL_TOKENS * self.pack.first
