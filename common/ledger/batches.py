@@ -23,7 +23,7 @@ class Batches:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self._scripts = load_scripts(redis, ("counted",))
+        self._scripts = load_scripts(redis, ("set_counted",))
         self._leases = Leases(redis)
         self._results = Results(redis)
 
@@ -40,7 +40,7 @@ class Batches:
 
     def set_counted(self, job: str, indices: Sequence[int]) -> None:
         """Note that what the store has of these batches is counted, or is of no use."""
-        self._scripts["counted"](keys=[f"{job_key(job)}:stored"], args=indices)
+        self._scripts["set_counted"](keys=[f"{job_key(job)}:stored"], args=indices)
 
     def begun(self, manifest: Manifest) -> Flags:
         """Which batches of the job were claimed at least once, or are done."""

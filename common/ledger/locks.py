@@ -1,8 +1,9 @@
-"""Locks: who stages a job, and who keeps a store's jobs."""
+"""Locks: one process stages a job, and one keeper keeps a store's jobs."""
 
 from redis import Redis
 
 from common.ledger.keys import job_key, store_digest
+from common.ledger.scripts import Argument, load_scripts
 from common.wire.queues import KEY_PREFIX
 
 #: Seconds the lock of a job's staging lasts without renewal.
@@ -20,40 +21,36 @@ class Locks:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        self._scripts = load_scripts(redis, ("hold", "unlock"))
 
     def hold_staging(self, job: str, owner: str) -> bool:
-        """Be the only one who stages a job, for ``STAGING_SECONDS`` from each call."""
-        return self._hold(f"{job_key(job)}:staging", owner, STAGING_SECONDS)
+        """Take or renew the lock of a job's staging; False while another owner has it."""
+        args: list[Argument] = [owner, STAGING_SECONDS, ""]
+        return bool(self._scripts["hold"](keys=[staging_key(job)], args=args))
 
     def release_staging(self, job: str, owner: str) -> None:
-        """Let others stage a job, if it is still ``owner`` who does."""
-        self._let_go(f"{job_key(job)}:staging", owner)
+        """Free the lock of a job's staging, if ``owner`` has it."""
+        self._scripts["unlock"](keys=[staging_key(job)], args=[owner])
 
     def hold_keeping(self, store: str, owner: str, *, standby: bool = False) -> bool:
-        """Be the only one who keeps a store's jobs, for ``KEEPING_SECONDS`` from each call.
+        """Take or renew the lock of a store's keeper; False while another owner has it.
 
         Args:
-            standby: whether others, who do not, may take over at once.
+            standby: whether this keeper gives way to any that is not on standby.
         """
-        key = f"{KEY_PREFIX}keeper:{store_digest(store)}"
-        if standby:
-            return self._hold(key, f"{STANDBY_PREFIX}{owner}", KEEPING_SECONDS)
-        if str(self.redis.get(key) or "").startswith(STANDBY_PREFIX):
-            self.redis.set(key, owner, ex=KEEPING_SECONDS)
-        return self._hold(key, owner, KEEPING_SECONDS)
+        name, gives_way = (f"{STANDBY_PREFIX}{owner}", "") if standby else (owner, STANDBY_PREFIX)
+        args: list[Argument] = [name, KEEPING_SECONDS, gives_way]
+        return bool(self._scripts["hold"](keys=[keeper_key(store)], args=args))
 
     def release_keeping(self, store: str, owner: str) -> None:
-        for holder in (owner, f"{STANDBY_PREFIX}{owner}"):
-            self._let_go(f"{KEY_PREFIX}keeper:{store_digest(store)}", holder)
+        """Free the lock of a store's keeper, if ``owner`` has it, on standby or not."""
+        args = [owner, f"{STANDBY_PREFIX}{owner}"]
+        self._scripts["unlock"](keys=[keeper_key(store)], args=args)
 
-    def _hold(self, key: str, owner: str, seconds: int) -> bool:
-        if self.redis.set(key, owner, nx=True, ex=seconds):
-            return True
-        if self.redis.get(key) != owner:
-            return False
-        self.redis.expire(key, seconds)
-        return True
 
-    def _let_go(self, key: str, owner: str) -> None:
-        if self.redis.get(key) == owner:
-            self.redis.delete(key)
+def staging_key(job: str) -> str:
+    return f"{job_key(job)}:staging"
+
+
+def keeper_key(store: str) -> str:
+    return f"{KEY_PREFIX}keeper:{store_digest(store)}"

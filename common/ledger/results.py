@@ -1,4 +1,4 @@
-"""Results: counted once, and taken back to be tried again."""
+"""Results: counted once, and taken back so that a batch can be tried again."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -6,9 +6,12 @@ from typing import Any, cast
 from redis import Redis
 
 from common.ledger.keys import batch_field, done_key, job_key
-from common.ledger.scripts import Argument, load_scripts
+from common.ledger.scripts import load_scripts
 from common.rungs import Rung
 from common.wire.messages import BatchResult
+
+#: Suffix of the field under which a result is stored for its rows that crash their worker.
+POISON_SUFFIX = ".poison"
 
 
 class Results:
@@ -19,61 +22,53 @@ class Results:
         self._scripts = load_scripts(redis, ("complete", "reopen"))
 
     def all(self, job: str) -> list[BatchResult]:
-        """Results that were not ok, by batch."""
-        texts = self.redis.hvals(f"{job_key(job)}:results")
-        found = [BatchResult.model_validate_json(text) for text in texts]
+        """Return the results that were not ok, by batch and rung.
+
+        A batch of which some rows are retried and others given up has two: one for each.
+        """
+        texts = cast(dict[str, str], self.redis.hgetall(f"{job_key(job)}:results"))
+        found = [stored_result(field, text) for field, text in texts.items()]
         return sorted(found, key=lambda result: (result.index, result.rung))
 
     def get(self, job: str, index: int, rung: Rung) -> BatchResult | None:
-        """A batch's result at a rung, if it was not ok and is still of interest."""
-        key, field = f"{job_key(job)}:results", batch_field(index, rung)
-        text = cast(str | None, self.redis.hget(key, field))
-        return None if text is None else BatchResult.model_validate_json(text)
+        """Return a batch's result at a rung, if it was not ok and no later rung has settled it."""
+        field = batch_field(index, rung)
+        text = cast(str | None, self.redis.hget(f"{job_key(job)}:results", field))
+        return None if text is None else stored_result(field, text)
 
     def complete(self, result: BatchResult, *, owner: str | None = None) -> bool:
         """Count a result; True for the first report of this batch at this rung.
 
-        A failure counts only if ``owner`` still holds the batch: who took it over may succeed.
+        A failure counts only while ``owner`` has the lease: the next owner may succeed.
         """
-        return bool(self._scripts["complete"](**counting(result, owner)))
+        return bool(self._scripts["complete"](**script_input(result, owner)))
 
     def complete_all(self, results: Iterable[BatchResult]) -> None:
         """Count results in one round trip."""
         with self.redis.pipeline(transaction=False) as together:
             for result in results:
-                self._scripts["complete"](**counting(result, None), client=together)
+                self._scripts["complete"](**script_input(result), client=together)
             together.execute()
 
     def reopen(self, result: BatchResult) -> bool:
-        """Take a result back, so that its batch can be tried again; of one that went through
-        several rungs, the last one's first.
+        """Take a result back, so that its batch can be tried again.
+
+        Of a batch that went through several rungs, the last one's result goes first.
         """
-        return bool(self._scripts["reopen"](**counting(result, None)))
+        return bool(self._scripts["reopen"](**script_input(result)))
 
 
-def counting(result: BatchResult, owner: str | None) -> dict[str, Any]:
-    """Keys and arguments of the scripts that count a result, or take it back."""
-    key, field = job_key(result.job), batch_field(result.index, result.rung)
-    keys = [key, done_key(result), f"{key}:leases", f"{key}:owners", f"{key}:results"]
-    keys += [f"{key}:{part}" for part in ("attempts", "deaths", "trails", "begun")]
-    poison = result.model_copy(update={"unstable": (), "next": None, "records": 0})
-    args: list[Argument] = [
-        result.index,
-        field,
-        result.status,
-        result.precision or "none",
-        result.records,
-        len(result.unstable),
-        result.tokens,
-        round(1000 * result.seconds),
-        result.model_copy(update={"poisoned": ()}).model_dump_json(),
-        owner or "",
-        result.rung,
-        "" if result.previous_rung is None else batch_field(result.index, result.previous_rung),
-        result.next or "",
-        int(result.stops_job),
-        len(result.poisoned),
-        poison.model_dump_json() if result.poisoned else "",
-        "" if result.created is None else result.created,
-    ]
-    return {"keys": keys, "args": args}
+def stored_result(field: str, text: str) -> BatchResult:
+    """Read a stored result: of its unstable rows alone, or of those that crash their worker."""
+    result = BatchResult.model_validate_json(text)
+    if field.endswith(POISON_SUFFIX):
+        return result.model_copy(update={"unstable": (), "next": None, "records": 0})
+    return result.model_copy(update={"poisoned": ()})
+
+
+def script_input(result: BatchResult, owner: str | None = None) -> dict[str, Any]:
+    """Return keys and arguments of the scripts that count a result or take it back."""
+    key = job_key(result.job)
+    parts = ("leases", "owners", "results", "attempts", "deaths", "trails", "begun")
+    keys = [key, done_key(result), *(f"{key}:{part}" for part in parts)]
+    return {"keys": keys, "args": [result.model_dump_json(), owner or ""]}

@@ -1,7 +1,8 @@
--- Have the last messages of a queue be the next to be taken, in their order.
--- Sent twice, as many others go before them: none is lost, and all are taken sooner or later.
--- KEYS: queue   ARGV: how many
-for _ = 1, math.min(ARGV[1], redis.call('LLEN', KEYS[1])) do
-  redis.call('LMOVE', KEYS[1], KEYS[1], 'LEFT', 'RIGHT')
+-- Move the messages published last to where a queue's next are taken, in their order.
+-- Run twice, it moves as many others to the front: none is lost, and all are taken in the end.
+local queue = KEYS[1]
+local count = ARGV[1]
+for _ = 1, math.min(count, redis.call('LLEN', queue)) do
+  redis.call('LMOVE', queue, queue, 'LEFT', 'RIGHT')
 end
 return 1

@@ -1,6 +1,7 @@
--- Note that a job's first batches have been published, up to but without a number.
--- KEYS: job   ARGV: number, creation of the job
-if redis.call('HGET', KEYS[1], 'created') ~= ARGV[2] then return 0 end
-if tonumber(ARGV[1]) <= tonumber(redis.call('HGET', KEYS[1], 'published') or 0) then return 0 end
-redis.call('HSET', KEYS[1], 'published', ARGV[1])
+-- Record that a job's first batches, up to but not including a number, have been published.
+local job = KEYS[1]
+local published, created = ARGV[1], ARGV[2]
+if redis.call('HGET', job, 'created') ~= created then return 0 end
+if tonumber(published) <= tonumber(redis.call('HGET', job, 'published') or 0) then return 0 end
+redis.call('HSET', job, 'published', published)
 return 1

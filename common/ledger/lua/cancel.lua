@@ -1,8 +1,8 @@
--- Give out no more of a job's batches, until it is resumed. Returns the state that it is in then.
--- KEYS: job
-local state = redis.call('HGET', KEYS[1], 'state')
+-- Cancel a job that is open or stopped. Returns its state afterwards.
+local job = KEYS[1]
+local state = redis.call('HGET', job, 'state')
 if state == 'open' or state == 'stopped' then
   state = 'cancelled'
-  redis.call('HSET', KEYS[1], 'state', state)
+  redis.call('HSET', job, 'state', state)
 end
 return state

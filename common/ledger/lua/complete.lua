@@ -1,47 +1,31 @@
--- Count a batch's result at a rung: the first report changes the counters, later ones nothing.
--- KEYS: job, done bitmap of the rung, leases, owners, results, attempts, deaths, trails, begun
--- ARGV: batch index, field, status, precision, rows with numbers, rows that are not finite, tokens,
---       milliseconds, result as JSON, owner (or nothing), rung, field of the result whose rows
---       these are (or nothing), rung where rows go on (or nothing), 1 to stop the job, rows given
---       up because they end their process, the result with nothing but those as JSON, creation of
---       the job
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-if ARGV[17] ~= '' and redis.call('HGET', KEYS[1], 'created') ~= ARGV[17] then return 0 end
-local holder = redis.call('HGET', KEYS[4], ARGV[2])
-if ARGV[3] == 'failed' and ARGV[10] ~= '' and holder ~= ARGV[10] then return 0 end
-redis.call('ZREM', KEYS[3], ARGV[2])
-redis.call('HDEL', KEYS[4], ARGV[2])
--- Of rows that this ledger sent nowhere: it was made anew, and begins with the rung before.
-if ARGV[12] ~= '' then
-  local before = redis.call('HGET', KEYS[5], ARGV[12])
-  if not before or cjson.decode(before).next ~= ARGV[11] then return 0 end
+-- Count a batch's result at its rung: the first report changes the counters, later ones nothing.
+-- KEYS and ARGV are named in counting.lua.
+if not is_current() then return 0 end
+local failed = result.status == 'failed'
+if failed and owner ~= '' and redis.call('HGET', owners, field) ~= owner then return 0 end
+redis.call('ZREM', leases, field)
+redis.call('HDEL', owners, field)
+-- A retry counts only if its rows are outstanding: a rebuilt ledger waits for the rung before.
+if not is_first_rung then
+  local previous = redis.call('HGET', results, field_at(result.after))
+  if not previous or cjson.decode(previous).next ~= result.rung then return 0 end
 end
-if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end
-for key = 6, 8 do redis.call('HDEL', KEYS[key], ARGV[2]) end
+if redis.call('SETBIT', done, result.index, 1) == 1 then return 0 end
+forget_attempts()
+if is_first_rung then redis.call('SETBIT', begun, result.index, 1) end
+count(1)
+add('milliseconds', math.floor(1000 * result.seconds + 0.5))
 
-local function count(name, by)
-  if tonumber(by) > 0 then redis.call('HINCRBY', KEYS[1], name, by) end
-end
-local failed, first, last = ARGV[3] == 'failed', ARGV[12] == '', ARGV[13] == ''
-if first then redis.call('SETBIT', KEYS[9], ARGV[1], 1) end
-count('batches_' .. ARGV[3], 1)
-count('batches_at_' .. ARGV[11], 1)
-count('embedded_at_' .. ARGV[11], ARGV[5])
-count('unstable_at_' .. ARGV[11], ARGV[6])
-count('rows_' .. ARGV[4], ARGV[5])
-count(last and 'rows_quarantined' or first and 'rows_retried' or 'rows_retried_again', ARGV[6])
-count('rows_quarantined', ARGV[15])
-count('tokens_done', ARGV[7])
-count('milliseconds', ARGV[8])
-if failed or tonumber(ARGV[6]) > 0 then redis.call('HSET', KEYS[5], ARGV[2], ARGV[9]) end
-if tonumber(ARGV[15]) > 0 then redis.call('HSET', KEYS[5], ARGV[2] .. '.poison', ARGV[16]) end
--- A result whose rows have gone through the next rung has nothing more to say.
-if not failed and not first then redis.call('HDEL', KEYS[5], ARGV[12]) end
+-- The worker's own text is stored: cjson would write other numbers, and {} for an empty array.
+if failed or #result.unstable > 0 then redis.call('HSET', results, field, text) end
+if #result.poisoned > 0 then redis.call('HSET', results, field .. '.poison', text) end
+-- The result of the rung before is settled by this one.
+if not failed and not is_first_rung then redis.call('HDEL', results, field_at(result.after)) end
 
-if last then redis.call('HINCRBY', KEYS[1], 'batches_done', 1) end
-local state, done, all = unpack(redis.call('HMGET', KEYS[1], 'state', 'batches_done', 'batches'))
-if state == 'open' and tonumber(done or 0) == tonumber(all) then
-  redis.call('HSET', KEYS[1], 'state', 'finished')
-end
-if state == 'open' and ARGV[14] == '1' then redis.call('HSET', KEYS[1], 'state', 'stopped') end
+local state, batches_done, batches = unpack(
+  redis.call('HMGET', job, 'state', 'batches_done', 'batches'))
+if state ~= 'open' then return 1 end
+if tonumber(batches_done or 0) == tonumber(batches) then state = 'finished' end
+if result.stops_job then state = 'stopped' end
+redis.call('HSET', job, 'state', state)
 return 1

@@ -1,9 +1,11 @@
--- Begin a job, unless it is known already; what is known of an earlier staging of it is forgotten.
--- KEYS: jobs, job, stored bitmap, what else is kept beside its hash
--- ARGV: name, creation, the stored bitmap (or nothing), the hash's other fields
-if redis.call('HGET', KEYS[2], 'created') == ARGV[2] then return 0 end
+-- Create a job, unless this staging of it is known; an earlier staging is forgotten.
+local jobs, job, stored = KEYS[1], KEYS[2], KEYS[3]
+local name, created, stored_bitmap = ARGV[1], ARGV[2], ARGV[3]
+local other_fields = { unpack(ARGV, 4) }
+if redis.call('HGET', job, 'created') == created then return 0 end
+-- From the job's hash on, every key is a part of the job.
 for key = 2, #KEYS do redis.call('DEL', KEYS[key]) end
-redis.call('HSET', KEYS[2], 'created', ARGV[2], unpack(ARGV, 4))
-if ARGV[3] ~= '' then redis.call('SET', KEYS[3], ARGV[3]) end
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+redis.call('HSET', job, 'created', created, unpack(other_fields))
+if stored_bitmap ~= '' then redis.call('SET', stored, stored_bitmap) end
+redis.call('ZADD', jobs, created, name)
 return 1

@@ -1,9 +1,10 @@
--- Give a lease back without a result.
--- KEYS: leases, owners, attempts, deaths
--- ARGV: field, owner, why: 'interrupted' is no attempt, 'failed' is one, 'crashed' ended its process
-if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[1])
-if ARGV[3] == 'interrupted' then redis.call('HINCRBY', KEYS[3], ARGV[1], -1) end
-if ARGV[3] == 'crashed' then redis.call('HINCRBY', KEYS[4], ARGV[1], 1) end
+-- End a lease without a result, if its owner still has it.
+local leases, owners, attempts, crashes = unpack(KEYS)
+local field, owner = ARGV[1], ARGV[2]
+local reason = ARGV[3]  -- interrupted: no attempt, failed: an attempt, crashed: also a crash
+if redis.call('HGET', owners, field) ~= owner then return 0 end
+redis.call('ZREM', leases, field)
+redis.call('HDEL', owners, field)
+if reason == 'interrupted' then redis.call('HINCRBY', attempts, field, -1) end
+if reason == 'crashed' then redis.call('HINCRBY', crashes, field, 1) end
 return 1

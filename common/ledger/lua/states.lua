@@ -1,10 +1,11 @@
--- All jobs, newest first: name, state and creation, one after the other.
--- KEYS: jobs   ARGV: what a job's key begins with
+-- Returns name, state and creation of every job in turn, newest first.
+local jobs = KEYS[1]
+local job_key_prefix = ARGV[1]
 local found = {}
-for _, job in ipairs(redis.call('ZREVRANGE', KEYS[1], 0, -1)) do
-  local state, created = unpack(redis.call('HMGET', ARGV[1] .. job, 'state', 'created'))
+for _, name in ipairs(redis.call('ZREVRANGE', jobs, 0, -1)) do
+  local state, created = unpack(redis.call('HMGET', job_key_prefix .. name, 'state', 'created'))
   if state then
-    for _, value in ipairs({ job, state, created }) do table.insert(found, value) end
+    for _, value in ipairs({ name, state, created }) do table.insert(found, value) end
   end
 end
 return found
