@@ -48,12 +48,12 @@ class Attention(nn.Module):
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, layout: FlashSegments) -> Tensor:
     """Attend by a library's kernel."""
     bounds = (layout.cu_seqlens,) * 2 + (layout.max_seqlen,) * 2
+    kernel = flash.find_kernel(alibi=layout.slopes is not None)
+    assert kernel is not None
     if layout.slopes is None:
-        assert flash.VARLEN_KERNEL is not None
-        return flash.VARLEN_KERNEL(q, k, v, *bounds)
-    assert flash.FLASH_ATTN is not None
+        return kernel(q, k, v, *bounds)
     q, k = (nan_beyond(t, t.dtype) for t in (q, k))
-    return flash.FLASH_ATTN(q, k, v, *bounds, alibi_slopes=layout.slopes)
+    return kernel(q, k, v, *bounds, alibi_slopes=layout.slopes)
 
 
 def segment_attention(

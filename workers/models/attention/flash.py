@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import cast
 
 import torch
@@ -15,6 +16,7 @@ LARGEST_HEAD = 256
 Kernel = Callable[..., Tensor]
 
 
+@cache
 def find_flash_attn() -> Kernel | None:
     """Return the variable-length kernel of the ``flash_attn`` package."""
     with suppress(ImportError):
@@ -24,8 +26,12 @@ def find_flash_attn() -> Kernel | None:
     return None
 
 
+@cache
 def find_torch_varlen() -> Kernel | None:
-    """Return PyTorch's own variable-length kernel, which has no ALiBi."""
+    """Return PyTorch's own variable-length kernel, which has no ALiBi.
+
+    Its import takes two seconds and brings in the compiler: only a GPU without Triton pays them.
+    """
     with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
 
@@ -33,14 +39,12 @@ def find_torch_varlen() -> Kernel | None:
     return None
 
 
-#: The kernel with ALiBi.
-FLASH_ATTN = find_flash_attn()
-
-#: The kernel without ALiBi; the first seven arguments of either library's are the same.
-VARLEN_KERNEL = FLASH_ATTN or find_torch_varlen()
+def find_kernel(*, alibi: bool) -> Kernel | None:
+    """Return a kernel with or without ALiBi; the first seven arguments of all are the same."""
+    return find_flash_attn() or (None if alibi else find_torch_varlen())
 
 
-def can_run(kernel: Kernel | None, device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Return whether the kernel is installed and accepts such queries."""
+def can_run(device: torch.device, dtype: torch.dtype, head_dim: int, *, alibi: bool) -> bool:
+    """Return whether a kernel is installed and accepts such queries."""
     fits = head_dim % 8 == 0 and head_dim <= LARGEST_HEAD
-    return kernel is not None and fits and has_matrix_units(device, dtype)
+    return fits and has_matrix_units(device, dtype) and find_kernel(alibi=alibi) is not None

@@ -68,8 +68,7 @@ def packed_layout(
     device = cu_seqlens.device
     if own_kernel.takes(device, dtype, head_dim):
         return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
-    kernel = flash.VARLEN_KERNEL if slopes is None else flash.FLASH_ATTN
-    if flash.can_run(kernel, device, dtype, head_dim):
+    if flash.can_run(device, dtype, head_dim, alibi=slopes is not None):
         return FlashSegments(cu_seqlens, max_seqlen, slopes)
     # Only here does the host wait for the device.
     biases = None if slopes is None else bias_table(slopes, max_seqlen)
