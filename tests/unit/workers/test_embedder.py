@@ -1,0 +1,183 @@
+"""The embedder of this process: its numbers against fair-esm, its errors, and what it imports."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import InputError, UserError
+from common.rungs import Rung
+from tests.support.fair_esm import tokenize
+from tests.support.fixtures import TINY
+from workers.embedder import Embedder, embed
+from workers.engine.engine import Engine
+
+SEQUENCES = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTN", "sp|P3|SHORT": "GA"}
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny) -> Embedder:
+    return Embedder(str(tiny))
+
+
+def published(oracle, sequence: str, layer: int = TINY.layers) -> np.ndarray:
+    """fair-esm's own vectors of residues ``[L, D]``."""
+    with torch.inference_mode():
+        found = oracle(tokenize([sequence]), repr_layers=[layer])["representations"][layer]
+    return found[0, 1:-1].numpy()
+
+
+def test_means_and_residues_are_those_of_fair_esm(embedder, oracle):
+    result = embedder.embed(SEQUENCES, include=("mean", "per_residue", "bos"))
+    assert result.ids == list(SEQUENCES)
+    assert result.mean.shape == result.bos.shape == (3, TINY.dim)
+    assert result.mean.dtype == np.float32
+    assert result.precision == ["fp32"] * 3
+    for id_, sequence in SEQUENCES.items():
+        expected = published(oracle, sequence)
+        np.testing.assert_allclose(result.residues(id_), expected, atol=2e-5)
+        np.testing.assert_allclose(result[id_], expected.mean(0), atol=2e-5)
+
+
+def test_several_layers_have_an_axis_in_the_order_asked_for(embedder, oracle):
+    result = embedder.embed(SEQUENCES, layers=(-1, 1))
+    assert result.mean.shape == (3, 2, TINY.dim)
+    expected = published(oracle, SEQUENCES["P2"], layer=1).mean(0)
+    np.testing.assert_allclose(result["P2"][1], expected, atol=2e-5)
+
+
+def test_a_list_a_dict_and_pairs_in_any_case_give_the_same_numbers(embedder, tiny):
+    expected = embedder.embed(SEQUENCES).mean
+    pairs = ((id_, sequence.lower() + "*") for id_, sequence in SEQUENCES.items())
+    assert np.array_equal(embedder.embed(pairs).mean, expected)
+    by_position = embedder.embed(list(SEQUENCES.values()))
+    assert by_position.ids == ["0", "1", "2"]
+    assert np.array_equal(by_position.mean, expected)
+    assert np.array_equal(embed(list(SEQUENCES.values()), model=str(tiny)), expected)
+
+
+def test_embed_loads_a_model_once(tiny, monkeypatch):
+    first = embed(["MKT"], model=str(tiny))
+    monkeypatch.setattr("workers.embedder.load_model", None)
+    assert np.array_equal(embed(["MKT"], model=str(tiny)), first)
+
+
+def test_no_sequences_give_no_rows(embedder):
+    assert embedder.embed([]).mean.shape == (0, TINY.dim)
+
+
+def test_an_unknown_id_is_a_key_error_that_names_near_ids(embedder):
+    result = embedder.embed(SEQUENCES, include=("mean", "per_residue"))
+    assert np.array_equal(result["P3"], result["sp|P3|SHORT"])
+    with pytest.raises(KeyError, match=r"'P11'.*'P1'"):
+        result["P11"]
+    with pytest.raises(KeyError, match=r"'P11'.*'P1'"):
+        result.residues("P11")
+
+
+@pytest.mark.parametrize(
+    ("sequence", "text"),
+    [("MK1T", "'1' at position 3, which is no amino acid"), ("", "is empty"), ("*", "is empty")],
+)
+def test_a_sequence_that_cannot_be_embedded_is_named(embedder, sequence, text):
+    with pytest.raises(InputError, match=r"Sequence 2 \('P9'\).*" + text) as caught:
+        embedder.embed({"P1": "MKT", "P9": sequence})
+    assert caught.value.record == 2
+
+
+def test_long_sequences_are_truncated_refused_or_windowed(embedder, oracle):
+    sequence = "MKTAYIAKQRMVLSPADKTN"
+    truncated = embedder.embed({"P1": sequence}, max_residues=10)
+    assert truncated.lengths.tolist() == [10]
+    np.testing.assert_allclose(truncated["P1"], published(oracle, sequence[:10]).mean(0), atol=2e-5)
+    windowed = embedder.embed({"P1": sequence}, max_residues=10, long="window")
+    assert windowed.lengths.tolist() == [20]
+    with pytest.raises(InputError, match="20 residues, more than the limit of 10") as caught:
+        embedder.embed({"P1": sequence}, max_residues=10, long="error")
+    assert caught.value.record == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"layers": (9,)}, "Layer 9: this model has layers 0 to 2"),
+        ({"include": ("median",)}, "include"),
+        ({"include": ("per_residue",), "long": "window"}, "give long='truncate'"),
+    ],
+)
+def test_an_impossible_option_is_an_error_of_the_user(embedder, options, text):
+    with pytest.raises(UserError, match=text):
+        embedder.embed(SEQUENCES, **options)
+
+
+def test_one_text_is_not_taken_for_a_list_of_letters(embedder):
+    with pytest.raises(UserError, match=r"pass \[sequence\]"):
+        embedder.embed("MKT")
+
+
+def test_vectors_that_were_not_included_are_an_error(embedder):
+    result = embedder.embed(SEQUENCES)
+    with pytest.raises(UserError, match="no bos: add it to include"):
+        _ = result.bos
+    with pytest.raises(UserError, match="no per_residue: add it to include"):
+        result.residues("P1")
+
+
+def test_a_closed_embedder_says_so(tiny):
+    with Embedder(str(tiny)) as embedder:
+        pass
+    with pytest.raises(UserError, match="closed"):
+        embedder.embed(["MKT"])
+
+
+@pytest.fixture
+def half(tiny) -> Embedder:
+    """An FP16 model, whose ladder has three rungs."""
+    return Embedder(str(tiny), precision="fp16")
+
+
+def spoil(engine: Engine, monkeypatch, rungs: set[Rung]) -> None:
+    """Let row 1 be NaN at some rungs."""
+    embeddings_of = engine.models.copy()
+    for rung in rungs:
+        plain = embeddings_of[rung].forward_packed
+
+        def forward_packed(ids, cu_seqlens, *rest, plain=plain):
+            found = plain(ids, cu_seqlens, *rest)
+            odd = (ids == 23).nonzero()  # C, in row 1 alone
+            for hidden in found.values():
+                hidden[odd] = torch.nan
+            return found
+
+        monkeypatch.setattr(embeddings_of[rung], "forward_packed", forward_packed)
+
+
+def test_rows_that_are_not_finite_are_computed_at_the_next_rung(half, monkeypatch):
+    spoil(half._engine, monkeypatch, {Rung.FP16})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = half.embed({"good": "MKTAY", "bad": "MKCAY"})
+    assert result.precision == ["fp16", "selective_fp32"]
+    assert np.isfinite(result.mean).all()
+
+
+def test_rows_that_no_rung_can_embed_are_nan_with_a_warning(half, monkeypatch):
+    spoil(half._engine, monkeypatch, set(half._engine.models))
+    with pytest.warns(RuntimeWarning, match=r"bad.*Their vectors are NaN"):
+        result = half.embed({"good": "MKTAY", "bad": "MKCAY"})
+    assert result.precision == ["fp16", "none"]
+    assert np.isfinite(result["good"]).all()
+    assert np.isnan(result["bad"]).all()
+
+
+def test_neither_redis_nor_celery_nor_a_store_is_imported():
+    code = (
+        "import sys, workers.embedder; print([name for name in sys.modules if name.split('.')[0] in"
+        " {'redis', 'celery', 'kombu', 'boto3', 'botocore', 'producer'}"
+        " or name.startswith(('common.store', 'common.ledger'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
