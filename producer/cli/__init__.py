@@ -1,5 +1,5 @@
 """The ``producer`` command."""
 
-from producer.cli.submit import app, main
+from producer.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -1,4 +1,4 @@
-"""FASTA to checked records, one after another, in memory that does not grow with the input."""
+"""FASTA to checked records, in memory that does not grow with the input."""
 
 import sys
 import zlib
@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError
 from dnaio import FastaReader, FileFormatError
 
 from common.alphabet import DNA, PROTEIN, Alphabet
-from common.errors import UserError
+from common.errors import InputError
 from common.job.records import Record, first_word
 from producer.input.duplicates import DuplicateCounter
 from producer.input.source import Source
@@ -25,8 +25,8 @@ else:
 Unknown = Literal["error", "x", "skip"]
 Long = Literal["error", "truncate", "window"]
 
-#: Records that are looked at as one: nearly all are plain, and to look at each in Python would
-#: take longer than to read it.
+#: Records that are checked together: nearly all need no change, and checking each by itself in
+#: Python would take longer than reading it.
 CHECKED_TOGETHER = 100
 
 HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
@@ -39,11 +39,11 @@ SHOWN = 60
 
 
 class Reader:
-    """Iterates over the records of a source, checking each.
+    """An iterator over the records of a source that checks each of them.
 
-    Counts on the way how many were longer than ``max_residues`` (``long_records``), left out
-    (``skipped``), or had letters ``replaced``; notes whether the first ones look like DNA where
-    proteins are expected.
+    It counts the records that were longer than ``max_residues`` (``long_records``), left out
+    (``skipped``), or had letters ``replaced``, and notes whether the first ones look like DNA
+    although proteins are expected.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Reader:
         """Yield the records in order; ``row`` is the position in the input.
 
         Raises:
-            UserError: what is wrong, with file, line and record.
+            InputError: what is wrong, with file, line and record.
         """
         row = 0
         for chunk in self._chunks():
@@ -85,16 +85,21 @@ class Reader:
             yield from records
             row += len(chunk)
         if row == 0:
-            raise UserError(f"{self.source.shown} is empty: there is no FASTA record in it.")
+            raise InputError(
+                f"{self.source.shown} is empty: there is no FASTA record in it.",
+                path=self.source.shown,
+            )
         if self.skipped == row:
-            raise UserError(f"{self.source.shown}: all {row} records were skipped.")
+            raise InputError(
+                f"{self.source.shown}: all {row} records were skipped.", path=self.source.shown
+            )
 
     def duplicate_ids(self) -> int:
-        """How many records so far have the id of an earlier one."""
+        """Return how many records so far have the id of an earlier one."""
         return self._ids.duplicates()
 
     def _chunks(self) -> Iterator[list[Record]]:
-        """Records as they stand in the file, some at a time."""
+        """Yield the records as the file has them, ``CHECKED_TOGETHER`` at a time."""
         name, reader, row = self.source.shown, None, count()
 
         # dnaio's own class would refuse headers beyond ASCII.
@@ -108,23 +113,29 @@ class Reader:
                 while chunk := list(islice(records, CHECKED_TOGETHER)):
                     yield chunk
         except FileFormatError as error:
-            line = "" if error.line is None else f", line {error.line + 1}"
-            raise UserError(f"{name}{line}: not FASTA. {error.message}") from error
+            number = None if error.line is None else error.line + 1
+            line = "" if number is None else f", line {number}"
+            raise InputError(
+                f"{name}{line}: not FASTA. {error.message}", path=name, line=number
+            ) from error
         except UnicodeDecodeError as error:
             found = self.source.line_beyond_utf8()
             place = f"after record {seen(reader)}" if found is None else f"line {found}"
-            raise UserError(
+            raise InputError(
                 f"{name}, {place}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
-                f"is not UTF-8 ({error.reason})."
+                f"is not UTF-8 ({error.reason}).",
+                path=name,
+                line=found,
             ) from error
         except (EOFError, zlib.error, LZMAError, ZstdError, BotoCoreError, OSError) as error:
-            raise UserError(
+            raise InputError(
                 f"{name}, after record {seen(reader)}: cannot be read to its end ({error}). Is "
-                "the file complete? Nothing was queued."
+                "the file complete? Nothing was queued.",
+                path=name,
             ) from error
 
     def _normalised(self, record: Record) -> Record | None:
-        """Upper case, without a final ``*``; None if the record is to be skipped."""
+        """Return a record in upper case without a final ``*``; None: the record is skipped."""
         if "\0" in record.header:  # HDF5 could not store it
             raise self._error(record, "has a NUL in its header: the file may be damaged")
         # Bytes know ASCII alone: str.upper() would make SS of a German sharp s.
@@ -154,7 +165,7 @@ class Reader:
             hint = "It looks like RNA: write T for U. "
         return (
             f"has {record.residues[position]!r} at position {position + 1}, which is no "
-            f"{alphabet.letter} that the model knows. {hint}Mend it, or give --unknown x (embed it "
+            f"{alphabet.letter} that the model knows. {hint}Fix it, or give --unknown x (embed it "
             f"as {alphabet.unknown}) or --unknown skip (leave such records out)"
         )
 
@@ -170,16 +181,21 @@ class Reader:
                 "window)",
             )
 
-    def _error(self, record: Record, what: str) -> UserError:
+    def _error(self, record: Record, what: str) -> InputError:
         number, header = record.row + 1, record.header
         line = self.source.line_of_record(number)
         place = self.source.shown if line is None else f"{self.source.shown}, line {line}"
         shown = header if len(header) <= SHOWN else f"{header[:SHOWN]}…"
-        return UserError(f"{place}: record {number} ({shown!r}) {what}.")
+        return InputError(
+            f"{place}: record {number} ({shown!r}) {what}.",
+            path=self.source.shown,
+            line=line,
+            record=number,
+        )
 
 
 def is_plain(records: list[Record], known: bytes) -> bool:
-    """Whether none of these headers and sequences needs a word or a change."""
+    """Whether none of these records needs a change or an error."""
     sequences = list(map(RESIDUES, records))
     letters = "".join(sequences).encode(errors="replace")
     return (
@@ -190,10 +206,10 @@ def is_plain(records: list[Record], known: bytes) -> bool:
 
 
 def are_bases(records: list[Record]) -> bool:
-    """Whether proteins are so poor in letters that they must be DNA."""
+    """Whether sequences that are read as proteins have only the letters of nucleic acids."""
     return not set().union(*map(RESIDUES, records)) - set("ACGTUNacgtun")
 
 
 def seen(reader: FastaReader | None) -> int:
-    """Records that were read before the reader stopped."""
+    """Return how many records were read before the reader stopped."""
     return reader.number_of_records if reader else 0

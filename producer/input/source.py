@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from xopen import xopen
 
-from common.errors import UserError
+from common.errors import InputError
 from common.store.bucket import S3Store, split_s3_url
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Source:
     """An input as the user names it: a path, ``-`` or ``s3://bucket/key``."""
 
     name: str
+    #: What messages and the manifest call the input; empty: as ``name`` says.
+    label: str = ""
 
     @property
     def is_stdin(self) -> bool:
@@ -48,7 +50,7 @@ class Source:
     @property
     def shown(self) -> str:
         """What messages call it."""
-        return "standard input" if self.is_stdin else self.name
+        return self.label or ("standard input" if self.is_stdin else self.name)
 
     @property
     def stem(self) -> str:
@@ -64,15 +66,15 @@ class Source:
         """Fail early if there is nothing to read.
 
         Raises:
-            UserError: no such file, or a folder.
+            InputError: no such file, or a folder.
         """
         path = Path(self.name)
         if self.is_stdin or self.is_s3:
             return
         if path.is_dir():
-            raise UserError(f"{self.name} is a folder; give a FASTA file.")
+            raise InputError(f"{self.name} is a folder; give a FASTA file.", path=path)
         if not path.exists():
-            raise UserError(f"{self.name}: no such file (looked in {Path.cwd()}).")
+            raise InputError(f"{self.name}: no such file (looked in {Path.cwd()}).", path=path)
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -95,7 +97,9 @@ class Source:
             # By number: xopen believes a name's suffix before it looks at the content.
             return os.fdopen(os.open(self.name, os.O_RDONLY), "rb")
         except OSError as error:
-            raise UserError(f"{self.name}: cannot be read ({error.strerror}).") from error
+            raise InputError(
+                f"{self.name}: cannot be read ({error.strerror}).", path=self.name
+            ) from error
 
     def _s3_object(self) -> "GetObjectOutputTypeDef":
         bucket, key = split_s3_url(self.name)

@@ -1,23 +1,44 @@
-"""What a user asks for with ``producer submit``."""
+"""What a user asks for: an input, a model, an output form."""
 
 import hashlib
 import json
 import re
+import uuid
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from common.alphabet import Alphabet
-from common.job.output_form import OutputForm
+from common.errors import UserError
+from common.job.output_form import Include, OutputForm, ResidueDtype
 from common.ledger.progress import OnInstability
-from common.model_specs import ModelSource
-from common.rungs import Rung
+from common.model_specs import DNABERT_S, ESM2, Family, ModelSource
+from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from producer.input.reader import Long, Unknown
 from producer.input.source import Source
 
+DEFAULT_MODEL = "esm2_t33_650M_UR50D"
+
+
+class Options(TypedDict, total=False):
+    """The options of a job; what is left out has the default of ``producer submit``."""
+
+    include: tuple[Include, ...]  # what to keep: mean, per_residue, bos
+    layers: tuple[int, ...]  # representations to keep; -1 is the last
+    precision: PrecisionChoice
+    residue_dtype: ResidueDtype | None  # None: float16 for the last layer, else float32
+    unknown: Unknown  # what to do with letters outside the alphabet
+    long: Long | None  # what to do with long records; None: as the model's family does
+    max_residues: int | None  # letters embedded in one piece; None: as the model's family does
+    overlap: int | None  # letters that windows share at least; None: a tenth of a window
+    on_instability: OnInstability  # what to do with an embedding that is not finite
+    priority: Priority
+    new: bool  # begin again, whatever was submitted before
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks for with ``producer submit``."""
+    """What a user asks for with one submission."""
 
     source: Source
     model: ModelSource
@@ -28,11 +49,11 @@ class Request:
     form: OutputForm
     unknown: Unknown
     long: Long
-    #: What makes this request another one than all before, if it is to be.
+    #: A text that sets this request apart from equal ones; None: equal requests are one job.
     nonce: str | None = None
 
     def fingerprint(self) -> str:
-        """Names the input's bytes and every option that changes the output."""
+        """Return a hash of the input's bytes and every option that changes the output."""
         options = {
             "input": self.source.fingerprint(),
             "model": self.model.text,
@@ -46,7 +67,73 @@ class Request:
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
+def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[Options]) -> Request:
+    """Return the request for embedding a source, with the defaults of the model's family.
+
+    Raises:
+        UserError: options that exclude each other, or that the model does not have.
+    """
+    model_source = ModelSource.parse(model)
+    family = family_of(model_source)
+    include, layers = options.get("include", ("mean",)), options.get("layers", (-1,))
+    if family is DNABERT_S and "per_residue" in include:
+        raise UserError(
+            "--include per_residue: tokens of DNABERT-S are several bases long, so that there is "
+            "no vector for each base. Give --include mean or bos."
+        )
+    long = options.get("long") or default_long(family)
+    max_residues = options.get("max_residues") or family.max_residues
+    residue_dtype = options.get("residue_dtype")
+    return Request(
+        source=source,
+        model=model_source,
+        alphabet=family.alphabet,
+        rung=first_rung(options.get("precision", "auto")),
+        on_instability=options.get("on_instability", "retry"),
+        form=OutputForm(
+            include=include,
+            layers=layers,
+            residue_dtype=residue_dtype or ("float16" if layers == (-1,) else "float32"),
+            max_residues=max_residues,
+            overlap=window_overlap(long, max_residues, options.get("overlap")),
+        ),
+        unknown=options.get("unknown", "error"),
+        long=long,
+        priority=options.get("priority", Priority.NORMAL),
+        nonce=uuid.uuid4().hex if options.get("new", False) else None,
+    )
+
+
+def family_of(model: ModelSource) -> Family:
+    """Return the model's family; ESM-2 for a folder that only its workers can see."""
+    spec = model.spec()
+    return ESM2 if spec is None else spec.family
+
+
+def default_long(family: Family) -> Long:
+    return "window" if family.windows else "truncate"
+
+
+def window_overlap(long: Long, max_residues: int, overlap: int | None) -> int | None:
+    """Return the windows' overlap in letters; None: long records are not cut into windows.
+
+    Raises:
+        UserError: an overlap without windows.
+    """
+    if long != "window":
+        if overlap is not None:
+            raise UserError("--overlap applies to windows only: give --long window too.")
+        return None
+    return max_residues // 10 if overlap is None else overlap
+
+
+def worker_command(request: Request) -> str:
+    """Return the command that starts a worker for this request on a machine with a GPU."""
+    precision = "" if request.rung is Rung.FP16 else f" --precision {request.rung}"
+    return f"worker start --model {request.model.text}{precision}"
+
+
 def job_name(source: Source, fingerprint: str) -> str:
-    """A readable name, safe in paths, keys and URLs, the same for the same work."""
+    """Return a readable name, safe in paths, keys and URLs, the same for the same work."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "job"
     return f"{stem}-{fingerprint[:12]}"

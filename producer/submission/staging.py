@@ -1,4 +1,4 @@
-"""An input into the store: every record checked, every batch written, the manifest last."""
+"""Staging an input: every record checked, every batch written, the manifest last."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from producer.submission.request import Request, job_name
 
 
 class StagedElsewhereError(UserError):
-    """Another producer stages this very job, and what is in the store is its."""
+    """A job that another producer is staging: what the store has of it is that producer's."""
 
 
 def stage(
@@ -30,7 +30,7 @@ def stage(
     budget: Budget,
     spec: ModelSpec,
     on_batch: Callable[[int], None] = lambda _records: None,
-    still_ours: Callable[[], None] = lambda: None,
+    hold: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
@@ -38,11 +38,11 @@ def stage(
     anything goes wrong, nothing of the job stays in the store.
 
     Args:
-        fingerprint: of the request; names the job.
-        budget: of a batch.
+        fingerprint: the request's hash, which names the job.
+        budget: what a batch may hold.
         spec: the model's shape, for the sizes of batches.
-        on_batch: is told the records of each batch that was written.
-        still_ours: raises StagedElsewhereError if another producer stages the job meanwhile.
+        on_batch: receives the number of records in each batch that was written.
+        hold: raises StagedElsewhereError if another producer stages the job by now.
 
     Raises:
         UserError: a bad record, or a store that cannot be written.
@@ -58,7 +58,7 @@ def stage(
     store.delete(job_prefix(job))
 
     def encoded() -> Iterator[tuple[str, bytes, BatchSize]]:
-        # Here and not in the writing threads: the records are still in this core's cache.
+        # Not in the writing threads: here the records are still in this core's cache.
         for index, (records, size) in enumerate(batches):
             yield input_key(job, index), encode_batch(records), size
 
@@ -70,7 +70,7 @@ def stage(
     batches = cut_batches(reader, budget, request.form, spec)
     sizes = []
     try:
-        with cycles_left_alone():
+        with cycle_collection_off():
             for size in bounded_map(write, encoded(), store.parallel_writes):
                 sizes.append(size)
                 on_batch(size.records)
@@ -78,7 +78,7 @@ def stage(
             package=__version__,
             job=job,
             created=datetime.now(UTC),
-            input=request.source.name.encode(errors="replace").decode(),
+            input=(request.source.label or request.source.name).encode(errors="replace").decode(),
             fingerprint=fingerprint,
             model=request.model.text,
             alphabet=request.alphabet.name,
@@ -97,7 +97,7 @@ def stage(
             batch_records=[size.records for size in sizes],
             batch_tokens=[size.tokens for size in sizes],
         )
-        still_ours()
+        hold()
         write_manifest(store, manifest)
     except StagedElsewhereError:
         raise
@@ -108,8 +108,8 @@ def stage(
 
 
 @contextmanager
-def cycles_left_alone() -> Iterator[None]:
-    """Do not search for garbage in cycles: records make none, and there are a great many."""
+def cycle_collection_off() -> Iterator[None]:
+    """Turn off the collector of cycles: there are very many records, and they form none."""
     gc.disable()
     try:
         yield

@@ -1,25 +1,28 @@
-"""``producer submit``: from a request to a job in the queue."""
+"""Submitting: from a request to a job in the queue."""
 
-import math
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from common.alphabet import ALPHABETS
-from common.job.manifest import Manifest, find_job
-from common.ledger.ledger import Ledger
+from common.job.manifest import InputReport, Manifest, find_job
 from common.ledger.locks import STAGING_SECONDS
+from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
+from common.text import counted, counted_batches
+from common.wire.queues import queue_name
 from producer.input.batches import Budget, batch_tokens
-from producer.scheduling.opening import job_queue, open_job
+from producer.scheduling.opening import job_queue, model_of, open_job
 from producer.scheduling.publisher import Publisher
-from producer.submission.request import Request, job_name
+from producer.scheduling.waiting import have_other_weights
+from producer.submission.request import Request, job_name, worker_command
 from producer.submission.staging import StagedElsewhereError, stage
-from producer.terminal.console import console, counted, say
 
-#: What is assumed of a model that only the workers can open: batches are small enough for any.
+#: The model that is assumed where only the workers can open theirs: its batches suit any model.
 UNKNOWN_MODEL = MODELS["esm2_t48_15B_UR50D"]
 
 MEANINGLESS = (
@@ -27,24 +30,85 @@ MEANINGLESS = (
     "trying the fleet."
 )
 
+#: Receives the records and the batches that are staged so far.
+OnStaged = Callable[[int, int], None]
+
 
 @dataclass(frozen=True)
 class Hardware:
-    """What will compute, as far as it is known: it decides how large a batch is."""
+    """What will compute, as far as is known: it decides how large a batch is."""
 
     on_gpu: bool
     workers: int
 
     @classmethod
-    def of_fleet(cls, workers: list[WorkerInfo]) -> "Hardware":
-        """Of the workers that serve a queue; a fleet that is not up yet is taken to have GPUs."""
+    def of_fleet(cls, workers: Sequence[WorkerInfo]) -> "Hardware":
+        """Return the hardware of some workers; without any, one GPU is assumed."""
         if not workers:
             return cls(on_gpu=True, workers=1)
         return cls(on_gpu=any(worker.device != "CPU" for worker in workers), workers=len(workers))
 
 
+@dataclass(frozen=True)
+class Submission:
+    """A submitted job, and what its user should know about it."""
+
+    manifest: Manifest
+    left: int  # batches that are neither done nor running
+    resumed: bool  # whether the job was there already
+    notes: tuple[str, ...]  # what was done to records of the input, a sentence each
+    warnings: tuple[str, ...]  # what may make the result another than was meant, a sentence each
+
+    @property
+    def job(self) -> str:
+        return self.manifest.job
+
+    @property
+    def report(self) -> InputReport:
+        return self.manifest.report
+
+    def with_warnings(self, more: Iterable[str]) -> "Submission":
+        """Return this submission with more warnings."""
+        return replace(self, warnings=(*self.warnings, *more))
+
+
+def submit(
+    request: Request,
+    store: Store,
+    ledger: Ledger,
+    publisher: Publisher,
+    *,
+    hardware: Hardware,
+    tokens: int | None,
+    on_staged: OnStaged = lambda _records, _batches: None,
+) -> Submission:
+    """Stage an input and queue its batches, or resume the job that has them.
+
+    Nothing is queued before every record was checked and everything is in the store.
+
+    Args:
+        hardware: what will compute.
+        tokens: tokens in a batch; None: about a second's work.
+        on_staged: receives the records and batches staged so far.
+
+    Raises:
+        UserError: bad input, bad options, or a store that cannot be written.
+    """
+    spec = known_shape(request)
+    check_writable(store)
+    fingerprint = request.fingerprint()
+    manifest = find_job(store, job_name(request.source, fingerprint))
+    resumed = manifest is not None
+    if manifest is None:
+        budget = budget_for(request, spec, hardware, tokens)
+        manifest = stage_alone(request, store, ledger, fingerprint, budget, spec, on_staged)
+    left = open_job(store, ledger, publisher, manifest, request.on_instability)
+    warnings = [*input_warnings(manifest), *(resume_warnings(ledger, manifest, request))]
+    return Submission(manifest, left, resumed, tuple(input_notes(manifest)), tuple(warnings))
+
+
 def known_shape(request: Request) -> ModelSpec:
-    """The model's shape, or the largest one's if only a worker can tell.
+    """Return the model's shape, or the largest one's if only a worker can tell.
 
     Raises:
         UserError: layers that the model does not have.
@@ -55,60 +119,8 @@ def known_shape(request: Request) -> ModelSpec:
     return spec or UNKNOWN_MODEL
 
 
-def submit(
-    request: Request,
-    store: Store,
-    ledger: Ledger,
-    feeder: Publisher,
-    *,
-    hardware: Hardware,
-    tokens: int | None,
-) -> Manifest:
-    """Stage an input and queue its batches, or go on with the job that did.
-
-    Nothing is queued before every record was checked and everything is in the store.
-
-    Args:
-        feeder: publishes the job's first batches.
-        hardware: what will compute.
-        tokens: of a batch; None: about a second's work.
-
-    Raises:
-        UserError: bad input, bad options, or a store that cannot be written.
-    """
-    spec = known_shape(request)
-    check_writable(store)
-    if request.model.is_random:
-        console.print(MEANINGLESS.format(model=request.model.text), style="bold red")
-    fingerprint = request.fingerprint()
-    manifest = find_job(store, job_name(request.source, fingerprint))
-    if manifest is None:
-        budget = budget_for(request, spec, hardware, tokens)
-        manifest = stage_alone(request, store, ledger, fingerprint, budget, spec)
-        open_job(store, ledger, feeder, manifest, request.on_instability)
-    else:
-        left = open_job(store, ledger, feeder, manifest, request.on_instability)
-        say(
-            f"This input was submitted before: going on with job {manifest.job}, "
-            f"{left:,} of {manifest.batches:,} batches to do."
-        )
-        warn_of_retries(ledger, manifest.job, request)
-    report_input(manifest)
-    return manifest
-
-
-def warn_of_retries(ledger: Ledger, job: str, request: Request) -> None:
-    progress = ledger.jobs.progress(job)
-    if request.on_instability == "fail" and progress is not None and progress.finished:
-        unstable = progress.unstable_at(request.rung)
-        if unstable:
-            say(
-                f"Mind: {counted(unstable, 'sequence')} of this finished job were not finite at "
-                "their first rung; --on-instability fail comes too late for them."
-            )
-
-
 def budget_for(request: Request, spec: ModelSpec, hardware: Hardware, tokens: int | None) -> Budget:
+    """Return what a batch may hold: ``tokens``, or about a second's work of the hardware."""
     if tokens is None:
         tokens = batch_tokens(
             spec,
@@ -126,22 +138,48 @@ def stage_alone(
     fingerprint: str,
     budget: Budget,
     spec: ModelSpec,
+    on_staged: OnStaged = lambda _records, _batches: None,
 ) -> Manifest:
-    """Stage the input, with a line that says how far it is, unless somebody else does already.
+    """Stage the input unless another producer is staging it.
 
     Returns:
-        The manifest; of another producer, if one has just finished staging this very job.
+        The manifest; another producer's, if one has just finished staging this job.
 
     Raises:
-        UserError: somebody else stages this very job.
+        StagedElsewhereError: another producer is staging this job.
     """
-    job, owner = job_name(request.source, fingerprint), uuid.uuid4().hex
+    job = job_name(request.source, fingerprint)
     batches = records = 0
-    held = -math.inf
+    with staging_lock(ledger, job) as hold:
+        held = time.monotonic()
+
+        def count(more: int) -> None:
+            nonlocal batches, records, held
+            batches, records = batches + 1, records + more
+            on_staged(records, batches)
+            if time.monotonic() - held >= STAGING_SECONDS / 12:
+                hold()
+                held = time.monotonic()
+
+        # It may have been staged since the caller looked: staging it again would delete it.
+        existing = find_job(store, job)
+        if existing is not None:
+            return existing
+        return stage(
+            store, request, fingerprint, budget=budget, spec=spec, on_batch=count, hold=hold
+        )
+
+
+@contextmanager
+def staging_lock(ledger: Ledger, job: str) -> Iterator[Callable[[], None]]:
+    """Hold a job's staging lock; yields the function that prolongs it.
+
+    Raises:
+        StagedElsewhereError: another producer holds it, or took it since it was prolonged last.
+    """
+    owner = uuid.uuid4().hex
 
     def hold() -> None:
-        nonlocal held
-        held = time.monotonic()
         if not ledger.locks.hold_staging(job, owner):
             raise StagedElsewhereError(
                 f"Job {job} is being submitted by another producer at this moment. Wait for it: "
@@ -149,66 +187,96 @@ def stage_alone(
             )
 
     hold()
-    with console.status("Reading the input …") as status:
-
-        def show(more: int) -> None:
-            nonlocal batches, records
-            batches, records = batches + 1, records + more
-            status.update(f"Reading the input: {records:,} records in {batches:,} batches …")
-            if time.monotonic() - held >= STAGING_SECONDS / 12:
-                hold()
-
-        try:
-            # It may have come since the caller looked: to stage again would delete it.
-            there = find_job(store, job)
-            if there is not None:
-                return there
-            return stage(
-                store,
-                request,
-                fingerprint,
-                budget=budget,
-                spec=spec,
-                on_batch=show,
-                still_ours=hold,
-            )
-        finally:
-            ledger.locks.release_staging(job, owner)
+    try:
+        yield hold
+    finally:
+        ledger.locks.release_staging(job, owner)
 
 
-def report_input(manifest: Manifest) -> None:
-    """Say what was read, and everything about it that the user may not expect."""
-    report, name, letters = manifest.report, manifest.input, ALPHABETS[manifest.alphabet]
-    lines = [
-        f"{name}: {counted(report.records, 'record')}, {report.residues:,} {letters.plural} to "
-        f"embed, in {manifest.batches:,} batches for queue {job_queue(manifest)}."
-    ]
-    warnings = {
-        what_of_long(manifest): report.long,
-        "with an id that an earlier record has too: all are kept, rows tell them apart": (
+# --- what the user should know ------------------------------------------------------------------
+
+
+def describe_input(manifest: Manifest) -> str:
+    """Return a sentence on what was read and where it is queued."""
+    report, letters = manifest.report, ALPHABETS[manifest.alphabet]
+    return (
+        f"{manifest.input}: {counted(report.records, 'record')}, {report.residues:,} "
+        f"{letters.plural} to embed, in {counted_batches(manifest.batches)} for queue "
+        f"{job_queue(manifest)}."
+    )
+
+
+def input_notes(manifest: Manifest) -> list[str]:
+    """Return a sentence for each thing that was done to records."""
+    report, letters = manifest.report, ALPHABETS[manifest.alphabet]
+    notes = {
+        describe_long(manifest): report.long,
+        "with the id of an earlier record: all are kept, rows tell them apart": (
             report.duplicate_ids
         ),
         f"with unknown letters, embedded as {letters.unknown}": report.replaced,
         "with unknown letters, left out; rows keep their position in the input": report.skipped,
     }
-    lines += [
-        f"Note: {counted(count, 'record')} {what}." for what, count in warnings.items() if count
-    ]
-    if report.looks_like_dna:
-        lines.append(
-            "Mind: the first records have no letters but A, C, G, T, U and N, and this model is "
-            "for proteins. For DNA give --model dnabert_s."
-        )
-    for line in lines:
-        say(line)
+    return [f"{counted(count, 'record')} {what}." for what, count in notes.items() if count]
 
 
-def what_of_long(manifest: Manifest) -> str:
+def describe_long(manifest: Manifest) -> str:
     form, letters = manifest.form, ALPHABETS[manifest.alphabet].plural
     longer = f"longer than {form.max_residues:,} {letters}"
     if form.overlap is None:
-        return f"{longer}: only that many were kept of each (--long error refuses them)"
+        return f"{longer}: only that many of each were kept (--long error refuses them)"
     return (
         f"{longer}: embedded in windows of {form.max_residues:,} that overlap by at least "
         f"{form.overlap:,}, pooled by their tokens"
     )
+
+
+def input_warnings(manifest: Manifest) -> Iterator[str]:
+    """Yield what may make all embeddings of a job useless."""
+    if model_of(manifest).is_random:
+        yield MEANINGLESS.format(model=manifest.model)
+    if manifest.report.looks_like_dna:
+        yield (
+            "the first records have no letters but A, C, G, T, U and N, and this model is for "
+            "proteins. For DNA give --model dnabert_s."
+        )
+
+
+def resume_warnings(ledger: Ledger, manifest: Manifest, request: Request) -> Iterator[str]:
+    """Yield which of the request's options come too late for a job that is there already."""
+    if manifest.priority is not request.priority:
+        yield f"the job keeps the priority of its first submission: {manifest.priority}."
+    progress = ledger.jobs.progress(manifest.job)
+    if request.on_instability == "fail" and progress is not None and progress.finished:
+        unstable = progress.unstable_at(request.rung)
+        if unstable:
+            yield (
+                f"{counted(unstable, 'sequence')} of this finished job had no finite embedding at "
+                "the first rung; --on-instability fail comes too late for them."
+            )
+
+
+def queue_of_request(request: Request) -> str:
+    return queue_name(request.model, request.rung, request.rung, request.priority)
+
+
+def worker_warnings(
+    ledger: Ledger, job: str, request: Request, workers: Sequence[WorkerInfo]
+) -> Iterator[str]:
+    """Yield why no worker that is running would compute a job."""
+    queue = queue_of_request(request)
+    serving = [worker for worker in workers if queue in worker.queues]
+    if not serving:
+        yield f"no worker serves {queue} yet. Start one: {worker_command(request)}"
+        if others := {w.precision for w in workers if w.model == request.model.text}:
+            yield f"workers of this model run in {', '.join(sorted(others))}: see --precision."
+    yield from other_weights_warning(ledger, job, serving)
+
+
+def other_weights_warning(ledger: Ledger, job: str, serving: Sequence[WorkerInfo]) -> Iterator[str]:
+    progress = ledger.jobs.progress(job)
+    if progress is not None and have_other_weights(progress, serving):
+        yield (
+            f"this job began with weights {progress.weights}, and its workers have others now, "
+            "which compute nothing of it. To embed with those, rename their file."
+        )

@@ -1,54 +1,44 @@
-"""The end of a job: its file written, or what failed."""
+"""Messages at the beginning and the end of a job: what was read, written, or failed."""
 
-import sys
-import uuid
-from pathlib import Path
-
-from common.errors import UserError
 from common.job.layout import quarantine_prefix
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
 from common.store import Store
+from common.text import counted, counted_batches
 from common.wire.messages import Status
-from producer.output.fetch import fetch
-from producer.output.verify import verify
-from producer.terminal.console import console, counted, say
-from producer.terminal.tables import first_lines, problems
-
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+from producer.output.fetch import Fetched
+from producer.scheduling.waiting import first_lines, problems
+from producer.submission.submit import Submission, describe_input
+from producer.terminal.console import say, warn
 
 
-def check_output(output: Path) -> None:
-    """Refuse an output file that could not be written, before any work is done for it.
-
-    Raises:
-        UserError: it is a folder, or its folder cannot be written.
-    """
-    try:
-        if output.is_dir():
-            raise UserError(f"{output} is a folder: name a file, such as {output / 'out.h5'}.")
-        if output.exists() and not output.is_file():
-            raise UserError(f"{output} is no regular file: an HDF5 file cannot be written there.")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        probe = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error}.") from error
+def report_submission(submission: Submission) -> None:
+    """Say what was read, and everything about it that the user may not expect."""
+    manifest = submission.manifest
+    if submission.resumed:
+        say(
+            f"This input was submitted before: resuming job {manifest.job}, {submission.left:,} "
+            f"of {counted_batches(manifest.batches)} to do."
+        )
+    say(describe_input(manifest))
+    for note in submission.notes:
+        say(f"Note: {note}")
+    for warning in submission.warnings:
+        warn(warning)
 
 
-def report_failures(ledger: Ledger, manifest: Manifest) -> None:
-    """Say which batches of a finished job failed; exit with code 1 if any did."""
+def report_failures(ledger: Ledger, manifest: Manifest) -> bool:
+    """Say which batches of a finished job failed; return whether any did."""
     results = ledger.results.all(manifest.job)
     failed = [result for result in results if result.status is Status.FAILED]
     for line in problems(failed):
         say(line)
     if failed:
         say(
-            f"{len(failed)} of {manifest.batches} batches failed. To try them again: producer "
-            f"retry {manifest.job}"
+            f"{len(failed):,} of {counted_batches(manifest.batches)} failed. To try again: "
+            f"producer retry {manifest.job}"
         )
-        sys.exit(EXIT_FAILED)
+    return bool(failed)
 
 
 def report_quarantined(ledger: Ledger, manifest: Manifest) -> None:
@@ -58,33 +48,28 @@ def report_quarantined(ledger: Ledger, manifest: Manifest) -> None:
         say(line)
 
 
-def write_output(store: Store, manifest: Manifest, output: Path) -> None:
-    """Fetch a job whose batches are all done, and say what the file holds."""
-    with console.status(f"Writing {output} …"):
-        fetched = fetch(store, manifest, output)
-    say(f"Wrote {counted(fetched.rows, 'embedding')} to {output}.")
+def report_fetched(fetched: Fetched, store: Store, manifest: Manifest) -> None:
+    """Say what the file of a finished job holds."""
+    say(f"Wrote {counted(fetched.rows, 'embedding')} to {fetched.path}.")
     if len(fetched.precisions) > 1:
         parts = (f"{count:,} in {name}" for name, count in fetched.precisions.items())
         say(f"Computed {', '.join(parts)}: see the dataset precision.")
     if fetched.quarantined:
         say(
             f"Without numbers (NaN, precision none): {counted(len(fetched.quarantined), 'row')} "
-            "whose forward pass was not finite at any rung, or was given up. Why is in "
-            f"{store.url}/{quarantine_prefix(manifest.job)}"
+            "whose forward pass was not finite at any rung, or that ended its worker. The reasons "
+            f"are in {store.url}/{quarantine_prefix(manifest.job)}"
         )
         for line in first_lines(fetched.quarantined):
             say(f"  {line}")
     if fetched.warning:
-        say(f"Mind: {fetched.warning}.")
+        warn(f"{fetched.warning}.")
 
 
-def report_damage(store: Store, manifest: Manifest) -> None:
-    """Read a job's shards and say what is wrong with them; exit with code 1 if anything is."""
-    with console.status(f"Reading the shards of {manifest.job} …"):
-        problems_found = verify(store, manifest)
-    for problem in problems_found:
+def report_damage(manifest: Manifest, damage: list[str]) -> None:
+    """Say what is wrong with a job's shards."""
+    for problem in damage:
         say(problem)
-    whole = manifest.batches - len(problems_found)
-    say(f"{whole:,} of {manifest.batches:,} batches are there and as they were written.")
-    if problems_found:
-        sys.exit(EXIT_FAILED)
+    whole = manifest.batches - len(damage)
+    verb = "is" if manifest.batches == 1 else "are"
+    say(f"{whole:,} of {counted_batches(manifest.batches)} {verb} complete and undamaged.")

@@ -8,18 +8,16 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from common.ledger.events import Event
-from common.ledger.progress import Progress
+from common.ledger.progress import JobState, Progress
 from common.ledger.workers import WorkerInfo
 from common.model_specs import ModelSource
 from common.rungs import NEXT_RUNG, Rung
+from common.text import counted, counted_batches
 from common.wire.dead_letters import DeadLetter
-from common.wire.messages import BatchResult, Status
-from producer.terminal.console import counted
+from common.wire.messages import BatchResult
+from producer.scheduling.waiting import problems
 
-#: Rows and batches that are named one by one; the rest are counted.
-SHOWN = 20
-
-#: Columns where nobody looks at a screen.
+#: Width of a table in characters where there is no terminal.
 PIPE_WIDTH = 200
 
 
@@ -29,9 +27,9 @@ def output_console() -> Console:
 
 
 def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
-    # A job's name is what the next command needs: it is shown whole.
+    # The next command needs the job's name: it is never shortened.
     job_column = Column("job", no_wrap=True, overflow="ignore")
-    others = ("state", "model", "batches", "sequences", "tokens/s a device", "submitted")
+    others = ("state", "model", "batches", "sequences", "tokens/s per device", "submitted")
     table = Table(job_column, *others)
     for job in jobs:
         table.add_row(
@@ -49,24 +47,24 @@ def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
 def print_job(
     console: Console, job: Progress, queued: Mapping[Rung, int], results: list[BatchResult]
 ) -> None:
-    """One job in full: counters, the ladder rung by rung, and every result that was not ok."""
+    """Print one job in full: counters, the ladder, and every result that was not ok."""
     table, first = Table(show_header=False), next(iter(job.queues))
     rows = {
         "job": job.job,
         "state": state_of(job),
         "model": job.model,
-        "weights": job.weights or "not known before a worker has started",
+        "weights": job.weights or "not known until a worker has started",
         "batches": f"{job.batches_done:,} of {job.batches:,} done, {job.leased:,} running",
         "queue": f"{job.queue}: {queued[first]:,} waiting",
         "sequences": f"{job.rows_done:,} of {job.records:,}",
         "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
         "tokens": f"{job.tokens_done:,} of {job.tokens:,}",
-        "tokens/s a device": mean_speed(job),
+        "tokens/s per device": mean_speed(job),
         "device time": f"{job.device_seconds:,.1f} s",
-        "taken over": f"{job.leases_lost:,} batches from workers that went away",
-        "retried": f"{job.rows_retried:,} sequences at a higher rung",
-        "quarantined": f"{job.rows_quarantined:,} sequences without numbers",
-        "failed": f"{job.batches_failed:,} batches",
+        "taken over": f"{counted_batches(job.leases_lost)} from workers that ended",
+        "retried": f"{counted(job.rows_retried, 'sequence')} at a higher rung",
+        "quarantined": f"{counted(job.rows_quarantined, 'sequence')} without an embedding",
+        "failed": counted_batches(job.batches_failed),
     }
     for name, value in rows.items():
         table.add_row(name, value or "-")
@@ -78,8 +76,8 @@ def print_job(
 
 
 def ladder_table(job: Progress, queued: Mapping[Rung, int]) -> Table:
-    """What every rung did: a row for each that the job's batches may be at."""
-    table = Table("rung", "queued", "batches", "sequences embedded", "not finite", "these go on to")
+    """Return a table with a row for each rung of the job."""
+    table = Table("rung", "queued", "batches", "sequences embedded", "not finite", "retried at")
     for rung in job.queues:
         table.add_row(
             rung,
@@ -92,28 +90,8 @@ def ladder_table(job: Progress, queued: Mapping[Rung, int]) -> Table:
     return table
 
 
-def problems(results: Iterable[BatchResult]) -> list[str]:
-    """What went wrong: a line for each batch that failed, for each row that no rung could embed,
-    and for each that stopped its job.
-    """
-    lines = []
-    for result in results:
-        if result.status is Status.FAILED:
-            lines.append(f"batch {result.index} ({result.rung}) failed: {result.error}")
-        lines += [f"quarantined: {bad}" for bad in result.quarantined]
-        lines += [f"not finite: {bad}" for bad in result.unstable if result.stops_job]
-    return first_lines(lines)
-
-
-def first_lines(lines: Sequence[object]) -> list[str]:
-    """The first few lines, and how many more there are."""
-    more = len(lines) - SHOWN
-    first = [str(line) for line in lines[:SHOWN]]
-    return first if more <= 0 else [*first, f"… and {more:,} more"]
-
-
 def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
-    table = Table("worker", "device", "model", "weights", "precision", "takes")
+    table = Table("worker", "device", "model", "weights", "precision", "serves")
     for worker in workers:
         table.add_row(
             worker.name,
@@ -127,14 +105,14 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
 
 
 def steps_of(worker: WorkerInfo) -> list[str]:
-    """What a worker takes, in short: its queues of normal priority without the model's name."""
+    """Return what a worker serves: its queues of normal priority without the model's name."""
     stem = f"{stem_of(worker)}."
     return [queue.removeprefix(stem) for queue in worker.queues if queue.startswith(stem)]
 
 
 def print_events(console: Console, events: Sequence[Event], count: int) -> None:
-    """What went wrong with a job lately and was mended, and how many more such events are kept."""
-    table = Table("event of", "what", "batch", "rung", "worker", "detail")
+    """Print the latest events of a job, and how many earlier ones are kept."""
+    table = Table("time", "event", "batch", "rung", "worker", "detail")
     for event in events:
         batch = "" if event.batch is None else str(event.batch)
         place = batch, event.rung or "", event.worker or ""
@@ -145,14 +123,14 @@ def print_events(console: Console, events: Sequence[Event], count: int) -> None:
 
 
 def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:
-    """The latest messages that were none of ours, and how many there are."""
-    table = Table("dead letter of", "queue", "reason")
+    """Print the latest messages that were not tasks of this fleet, and how many there are."""
+    table = Table("received", "queue", "reason")
     for letter in letters:
         table.add_row(local_time(letter.time), letter.queue, Text(letter.reason))
     console.print(table)
     console.print(
-        f"{counted(count, 'message')} that no worker could take. In full: producer dead-letters; "
-        "to forget them: producer dead-letters --clear",
+        f"{counted(count, 'message')} that no worker could read. To list them: producer "
+        "dead-letters; to delete them: producer dead-letters --clear",
         highlight=False,
     )
 
@@ -166,11 +144,14 @@ def stem_of(worker: WorkerInfo) -> str:
 
 
 def state_of(job: Progress) -> str:
+    """Return a job's state in words: an open job is queued until one of its batches starts."""
     if job.finished and job.batches_failed:
         return "finished with failures"
+    if job.state is JobState.OPEN:
+        return "running" if job.leased or job.batches_done else "queued"
     return job.state
 
 
 def mean_speed(job: Progress) -> str:
-    """Tokens per second of device time: what one device does."""
+    """Return the tokens per second of device time."""
     return f"{job.tokens_done / job.device_seconds:,.0f}" if job.device_seconds else "-"

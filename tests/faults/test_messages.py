@@ -83,10 +83,10 @@ def test_what_is_none_of_ours_is_buried_and_the_same_worker_goes_on(
     assert buried[-1]["job"] == BATCH.job
 
     status = signed_fleet.producer("status").stdout
-    assert f"{len(strange)} messages that no worker could take" in status
+    assert f"{len(strange)} messages that no worker could read" in status
     assert "its signature is wrong" in status
     lines = signed_fleet.producer("dead-letters").stdout.splitlines()
     assert [DeadLetter.model_validate_json(line) for line in lines] == letters[::-1]
     assert signed_fleet.producer("dead-letters", "--clear").returncode == 0
     assert signed_fleet.producer("dead-letters").stdout == ""
-    assert "no worker could take" not in signed_fleet.producer("status").stdout
+    assert "no worker could read" not in signed_fleet.producer("status").stdout

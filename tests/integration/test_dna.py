@@ -129,4 +129,4 @@ def test_a_folder_that_only_the_worker_sees_is_found_to_be_dna_by_it(
         done = fleet.producer("submit", fasta, "--model", there, "-o", tmp_path / "e.h5")
     assert done.returncode == 1
     assert "The input was read as protein, but" in done.stderr
-    assert "Mind: the first records have no letters but A, C, G, T, U and N" in done.stderr
+    assert "Warning: the first records have no letters but A, C, G, T, U and N" in done.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from producer.cli.submit import app as producer_app
+from producer.cli import app as producer_app
 from tests.conftest import ROOT
 from tests.support.processes import clean_environment, run, run_producer
 from workers.cli import app as worker_app

@@ -121,7 +121,7 @@ def test_a_bucket_that_is_not_there_is_named(sockets, s3: S3Server, tmp_path):
     [
         (["--model", "esm3"], "Unknown model 'esm3'"),
         (["--layers", "34"], "Layer 34: this model has layers 0 to 33"),
-        (["--overlap", "5"], "--overlap is of windows: give --long window too"),
+        (["--overlap", "5"], "--overlap applies to windows only: give --long window too"),
         (["--on-instability", "ignore"], "--on-instability"),
         (["--precision", "selective_fp32"], "--precision"),
         (["--include", "median"], "median"),
@@ -302,7 +302,7 @@ def test_dead_letters_are_listed_counted_and_forgotten(fleet):
     assert [json.loads(line)["reason"] for line in lines] == [f"no {n}" for n in range(7)][::-1]
     overview = fleet.producer("status").stdout
     assert re.findall(r"no (\d)", overview) == ["6", "5", "4", "3", "2"]
-    assert "7 messages that no worker could take" in overview
+    assert "7 messages that no worker could read" in overview
     assert fleet.producer("dead-letters", "--clear").returncode == 0
     assert fleet.producer("dead-letters").stdout == ""
-    assert "no worker could take" not in fleet.producer("status").stdout
+    assert "no worker could read" not in fleet.producer("status").stdout

@@ -193,7 +193,7 @@ def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     assert (row["row"], row["id"], row["length"]) == (1, "bad", 5)
     assert list(row["seen"]) == rungs
     assert all(seen["nan"] + seen["inf"] for seen in row["seen"].values())
-    assert "1 sequences without numbers" in fleet.producer("status", job).stdout
+    assert "1 sequence without an embedding" in fleet.producer("status", job).stdout
     assert "quarantined: row 1 'bad'" in fleet.producer("watch", job).stderr
 
     # A wiped Redis is told so by the store, and nothing is computed again.
@@ -263,7 +263,7 @@ def test_a_job_that_begins_in_fp32_is_left_to_workers_with_weights_in_fp32(
         assert queued.returncode == 0, queued.stderr
         job = queued.stdout.strip()
         waiting = fleet.ledger.jobs.progress(job)
-        assert f"No worker serves {waiting.queue} yet" in queued.stderr
+        assert f"no worker serves {waiting.queue} yet" in queued.stderr
         assert f"worker start --model {tiny} --precision fp32\n" in queued.stderr
         # Meanwhile, the worker does all of a job in half precision.
         other = fleet.producer(*submit, "-o", tmp_path / "fp16.h5")

@@ -75,7 +75,7 @@ def test_a_stop_is_clean_and_the_same_command_goes_on(disprot, tiny, tmp_path, n
     process.send_signal(number)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130, message
-    assert "Run the same command again to go on" in message
+    assert "Run the same command again to resume" in message
     assert "Traceback" not in message
     assert not processes_of(tmp_path)
     written = {path: path.stat().st_mtime_ns for path in shards(tmp_path)}
@@ -83,7 +83,7 @@ def test_a_stop_is_clean_and_the_same_command_goes_on(disprot, tiny, tmp_path, n
         command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr
-    assert "going on with job" in again.stderr
+    assert "resuming job" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in written} == written  # none computed twice
     assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
 

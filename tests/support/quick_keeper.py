@@ -1,6 +1,6 @@
 """``producer keeper`` that looks for lost messages more often than in earnest."""
 
-from producer.cli import submit as cli
+from producer import cli
 from producer.scheduling import lost_messages as lost
 
 if __name__ == "__main__":

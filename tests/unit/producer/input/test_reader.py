@@ -283,7 +283,7 @@ def test_a_letter_outside_the_alphabet_is_shown_with_its_place(folder, letter):
     message = folder.refusal(f">a\nMK\n>b some words\nMKV\nm{letter}V\n>c\nMK\n")
     assert message == (
         f"in.fa, line 3: record 2 ('b some words') has {letter!r} at position 5, which is no "
-        "amino acid that the model knows. Mend it, or give --unknown x (embed it as X) or "
+        "amino acid that the model knows. Fix it, or give --unknown x (embed it as X) or "
         "--unknown skip (leave such records out)."
     )
 
@@ -368,7 +368,7 @@ def test_dna_may_be_in_lower_case_as_soft_masked_genomes_are(folder):
 def test_uracil_is_shown_with_its_place_and_not_taken_for_a_protein(folder):
     assert folder.refusal(">a\nACGT\n>b some words\nACG\nuACG\n", alphabet=DNA) == (
         "in.fa, line 3: record 2 ('b some words') has 'u' at position 4, which is no base that "
-        "the model knows. It looks like RNA: write T for U. Mend it, or give --unknown x (embed "
+        "the model knows. It looks like RNA: write T for U. Fix it, or give --unknown x (embed "
         "it as N) or --unknown skip (leave such records out)."
     )
 
@@ -383,7 +383,7 @@ def test_what_is_no_base_is_an_error_without_talk_of_proteins(folder, letter):
 @pytest.mark.parametrize("protein", ["MKTAYIAKQR", "mlsdedfkavf", "MVLSPADKTN*"])
 def test_a_protein_given_as_dna_is_said_to_look_like_one(folder, protein):
     message = folder.refusal(f">a\n{protein}\n", alphabet=DNA)
-    assert "It looks like a protein: give a protein model with --model. Mend it" in message
+    assert "It looks like a protein: give a protein model with --model. Fix it" in message
 
 
 def test_words_given_as_dna_do_not_look_like_a_protein(folder):

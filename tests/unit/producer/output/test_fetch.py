@@ -19,7 +19,7 @@ from common.store import FileStore
 from common.wire.messages import Instability
 from producer.output.fetch import fetch
 from producer.output.verify import verify
-from producer.terminal.report import write_output
+from producer.terminal.report import report_fetched
 from tests.support.jobs import SEEN, manifest_of
 from tests.support.shards import store_inputs, store_shard
 
@@ -333,7 +333,7 @@ def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_
     job.quarantine(0, [0, 3])
     job.compute(1)
     job.compute(2)
-    write_output(job.store, job.manifest, output)
+    report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
     told = capsys.readouterr().err
     assert f"Wrote 7 embeddings to {output}." in told
     assert "Without numbers (NaN, precision none): 2 rows whose forward pass was not" in told
@@ -344,7 +344,7 @@ def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_
 
 def test_a_file_without_such_rows_needs_no_such_word(job, output, capsys):
     job.compute_all()
-    write_output(job.store, job.manifest, output)
+    report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
     told = capsys.readouterr().err
     assert "Without numbers" not in told
     assert "Computed" not in told
@@ -358,7 +358,7 @@ def test_the_user_is_told_how_many_rows_each_precision_computed_if_there_are_sev
     job.quarantine(0, [0])
     job.compute(1)
     job.compute(2, precision=Rung.FP32)
-    write_output(job.store, job.manifest, output)
+    report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
     told = capsys.readouterr().err
     assert "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see the dataset precision." in told
     assert "Without numbers (NaN, precision none): 1 row whose" in told

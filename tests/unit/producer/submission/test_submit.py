@@ -8,7 +8,7 @@ import pytest
 
 from common.alphabet import DNA, PROTEIN
 from common.errors import UserError
-from common.job.manifest import Manifest, read_manifest
+from common.job.manifest import read_manifest
 from common.job.output_form import OutputForm
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
@@ -17,20 +17,29 @@ from common.rungs import Rung
 from common.store import FileStore
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Priority
-from producer.cli.submit import (
-    default_long,
-    family_of,
-    warn_of_other_weights,
-    window_overlap,
-    worker_command,
-)
 from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.scheduling.opening import model_of
 from producer.scheduling.publisher import Publisher
-from producer.submission.request import Request
+from producer.submission.request import (
+    Request,
+    default_long,
+    family_of,
+    window_overlap,
+    worker_command,
+)
 from producer.submission.staging import stage
-from producer.submission.submit import UNKNOWN_MODEL, Hardware, report_input, stage_alone, submit
+from producer.submission.submit import (
+    UNKNOWN_MODEL,
+    Hardware,
+    Submission,
+    describe_input,
+    input_notes,
+    input_warnings,
+    other_weights_warning,
+    stage_alone,
+    submit,
+)
 from tests.support.jobs import manifest_of, retry_after, unstable
 from tests.support.shards import store_shard
 from tests.support.staged import messages
@@ -115,7 +124,7 @@ def test_a_priority_has_its_own_queues_for_retries_too_and_changes_no_output(
     feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
     request = request_of(proteins, priority=priority)
     assert request.fingerprint() == request_of(proteins).fingerprint()
-    manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+    manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None).manifest
     assert read_manifest(store, manifest.job).priority is priority
     queue = f"{before}{MODEL}.fp16"
     assert messages(redis, queue) == [manifest.batch(0)]
@@ -134,29 +143,30 @@ def test_what_to_do_about_instability_changes_no_output_and_makes_no_other_job(p
 
 
 def test_what_to_do_about_instability_is_what_was_asked_for_last(
-    ledger, redis_url, store, proteins, capsys
+    ledger, redis_url, store, proteins
 ):
     feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
-    names = set()
+    names, found = set(), []
     for policy in ("fail", "retry", "fail"):
         request = request_of(proteins, on_instability=policy)
-        manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
-        names.add(manifest.job)
-        assert ledger.jobs.stops_at_instability(manifest.job) == (policy == "fail")
+        submission = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+        names.add(submission.job)
+        found.append((submission.resumed, submission.left, submission.manifest.batches))
+        assert ledger.jobs.stops_at_instability(submission.job) == (policy == "fail")
     assert len(names) == 1
-    assert capsys.readouterr().err.count(f"going on with job {manifest.job}, 1 of 1 batches") == 2
+    assert found == [(False, 1, 1), (True, 1, 1), (True, 1, 1)]
 
 
 @pytest.mark.parametrize("policy", ["fail", "retry"])
 def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
-    ledger, redis_url, store, proteins, capsys, policy
+    ledger, redis_url, store, proteins, policy
 ):
-    def submit_once(on_instability: str) -> Manifest:
+    def submit_once(on_instability: str) -> Submission:
         request = request_of(proteins, on_instability=on_instability)
         feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
         return submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
 
-    manifest = submit_once("retry")
+    manifest = submit_once("retry").manifest
     for index, rung, rows in (
         (0, Rung.FP16, [1]),
         (0, Rung.SELECTIVE_FP32, []),
@@ -164,30 +174,29 @@ def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
     ):
         store_shard(store, manifest, index, rung=rung, rows=rows)
     ledger.jobs.forget(manifest.job)  # it learns from the store that row 0 was finite nowhere
-    submit_once(policy)
+    warnings = "".join(submit_once(policy).warnings)
     assert ledger.jobs.progress(manifest.job).finished
-    warned = "1 sequence of this finished job were not finite" in capsys.readouterr().err
+    warned = "1 sequence of this finished job had no finite embedding at the first rung" in warnings
     assert warned == (policy == "fail")
 
 
-def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(
-    ledger, store, proteins, capsys
-):
+def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(ledger, store, proteins):
     request = request_of(proteins)
     manifest = staged(store, request, MODEL)
     ledger.jobs.create(manifest, "m.fp16")
     worker = WorkerInfo(
         name="w", model=MODEL, weights="new", device="GPU", precision=Rung.FP16, queues=("m.fp16",)
     )
-    warn_of_other_weights(ledger, manifest.job, [worker])
+
+    def warned(*workers: WorkerInfo) -> str:
+        return "".join(other_weights_warning(ledger, manifest.job, workers))
+
+    assert warned(worker) == ""
     ledger.jobs.pin_weights(manifest.job, "old")
-    warn_of_other_weights(ledger, manifest.job, [])
-    warn_of_other_weights(ledger, manifest.job, [worker.model_copy(update={"weights": None})])
-    same = worker.model_copy(update={"weights": "old"})
-    warn_of_other_weights(ledger, manifest.job, [worker, same])
-    assert capsys.readouterr().err == ""
-    warn_of_other_weights(ledger, manifest.job, [worker])
-    assert "this job was begun with weights old, and its workers have" in capsys.readouterr().err
+    assert warned() == ""
+    assert warned(worker.model_copy(update={"weights": None})) == ""
+    assert warned(worker, worker.model_copy(update={"weights": "old"})) == ""
+    assert "this job began with weights old, and its workers have others now" in warned(worker)
 
 
 def staged(store: FileStore, request: Request, model: str) -> Any:
@@ -229,43 +238,53 @@ def test_the_manifest_of_dna_counts_whole_records_in_windows_and_tokens_as_its_m
 # --- what the user is told ----------------------------------------------------------------------
 
 
-def told(capsys, **options: Any) -> str:
-    report_input(manifest_of([3, 5], **options))
-    return capsys.readouterr().err
-
-
-def test_an_input_of_which_there_is_nothing_to_say_is_one_line(capsys):
-    assert told(capsys) == (
+def test_an_input_without_anything_unusual_is_described_in_one_line():
+    manifest = manifest_of([3, 5])
+    assert describe_input(manifest) == (
         "in.fa: 8 records, 80 residues to embed, in 2 batches for queue "
-        "random.esm2_t6_8M_UR50D.fp16.\n"
+        "random.esm2_t6_8M_UR50D.fp16."
     )
+    assert input_notes(manifest) == []
 
 
-def test_what_was_done_to_proteins_is_said(capsys):
-    text = told(capsys, long=1234, skipped=1, replaced=2, duplicate_ids=3)
-    assert (
-        "Note: 1,234 records longer than 1,022 residues: only that many were kept of each (--long "
-        "error refuses them)."
-    ) in text
-    assert "Note: 3 records with an id that an earlier record has too" in text
-    assert "Note: 2 records with unknown letters, embedded as X." in text
-    assert "Note: 1 record with unknown letters, left out" in text
+def test_one_batch_is_not_called_batches():
+    assert "in 1 batch for queue" in describe_input(manifest_of([3]))
 
 
-def test_dna_is_spoken_of_as_bases_and_windows(capsys):
+def test_what_was_done_to_proteins_is_said():
+    assert input_notes(manifest_of([3, 5], long=1234, skipped=1, replaced=2, duplicate_ids=3)) == [
+        "1,234 records longer than 1,022 residues: only that many of each were kept (--long error "
+        "refuses them).",
+        "3 records with the id of an earlier record: all are kept, rows tell them apart.",
+        "2 records with unknown letters, embedded as X.",
+        "1 record with unknown letters, left out; rows keep their position in the input.",
+    ]
+
+
+def test_dna_is_spoken_of_as_bases_and_windows():
     form = OutputForm(max_residues=10_000, overlap=1000)
-    text = told(capsys, model="dnabert_s", alphabet="dna", form=form, long=7, replaced=2)
-    assert "8 records, 80 bases to embed, in 2 batches for queue dnabert_s.fp16." in text
-    assert (
-        "Note: 7 records longer than 10,000 bases: embedded in windows of 10,000 that overlap by "
-        "at least 1,000, pooled by their tokens."
-    ) in text
-    assert "Note: 2 records with unknown letters, embedded as N." in text
+    manifest = manifest_of([3, 5], model="dnabert_s", alphabet="dna", form=form, long=7, replaced=2)
+    line = describe_input(manifest)
+    assert "8 records, 80 bases to embed, in 2 batches for queue dnabert_s.fp16." in line
+    assert input_notes(manifest) == [
+        "7 records longer than 10,000 bases: embedded in windows of 10,000 that overlap by at "
+        "least 1,000, pooled by their tokens.",
+        "2 records with unknown letters, embedded as N.",
+    ]
 
 
-def test_dna_for_a_protein_model_is_pointed_out(capsys):
-    assert "For DNA give --model dnabert_s." in told(capsys, looks_like_dna=True)
-    assert "--model dnabert_s" not in told(capsys)
+def test_dna_for_a_protein_model_is_pointed_out():
+    def warned(**options: Any) -> str:
+        return "".join(input_warnings(manifest_of([3, 5], **options)))
+
+    assert "For DNA give --model dnabert_s." in warned(looks_like_dna=True)
+    assert "--model dnabert_s" not in warned()
+
+
+def test_random_weights_are_pointed_out():
+    (text,) = input_warnings(manifest_of([3]))
+    assert "random:esm2_t6_8M_UR50D has no training in it" in text
+    assert list(input_warnings(manifest_of([3], model=MODEL))) == []
 
 
 # --- what an option is if it is not given -------------------------------------------------------
@@ -286,7 +305,7 @@ def test_windows_overlap_by_a_tenth_unless_the_user_says_otherwise():
 @pytest.mark.parametrize("long", ["truncate", "error"])
 def test_an_overlap_is_of_windows_alone(long):
     assert window_overlap(long, 10_000, None) is None
-    with pytest.raises(UserError, match="--overlap is of windows: give --long window too"):
+    with pytest.raises(UserError, match="--overlap applies to windows only: give --long"):
         window_overlap(long, 10_000, 17)
 
 

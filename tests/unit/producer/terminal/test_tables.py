@@ -1,6 +1,7 @@
 """Tables: a job's counters, its ladder where there was need of one, and what went wrong."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -15,15 +16,14 @@ from common.rungs import Rung, served_steps
 from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
 from common.wire.queues import queue_name
-from producer.terminal.report import report_failures, report_quarantined
+from producer.cli.jobs import exit_if_batches_failed
+from producer.scheduling.waiting import SHOWN, first_lines, problems
+from producer.terminal.report import report_quarantined
 from producer.terminal.tables import (
-    SHOWN,
-    first_lines,
     print_dead_letters,
     print_events,
     print_job,
     print_workers,
-    problems,
     state_of,
 )
 from tests.support.jobs import SEEN, failed, manifest_of, ok, progress, retry_after, unstable
@@ -67,8 +67,8 @@ def test_a_job_is_shown_with_its_counters():
     assert shown["sequences"] == "12,345 of 50,000"
     assert shown["by precision"] == "12,000 fp16, 345 fp32"
     assert shown["retried"] == "350 sequences at a higher rung"
-    assert shown["quarantined"] == "5 sequences without numbers"
-    assert shown["failed"] == "1 batches"
+    assert shown["quarantined"] == "5 sequences without an embedding"
+    assert shown["failed"] == "1 batch"
 
 
 @pytest.mark.parametrize("counts", [{}, {"embedded_at_fp16": 12_000, "batches_at_fp16": 300}])
@@ -89,7 +89,7 @@ def test_a_job_in_which_something_was_not_finite_shows_its_ladder_rung_by_rung()
         unstable_at_fp32=20,
     )
     table = cells(printed(job, {Rung.FP16: 1_234, Rung.SELECTIVE_FP32: 2}))
-    header = ["rung", "queued", "batches", "sequences embedded", "not finite", "these go on to"]
+    header = ["rung", "queued", "batches", "sequences embedded", "not finite", "retried at"]
     assert table[table.index(header) :] == [
         header,
         ["fp16", "1,234", "300", "12,000", "1,050", "selective_fp32"],
@@ -165,7 +165,7 @@ def test_dead_letters_are_named_and_counted_whatever_is_in_them():
         print_dead_letters(console, [letter], 1234)
     _, (_, queue, reason) = cells(capture.get())
     assert (queue, reason) == ("m.fp16", "[red]it is 3[/]")
-    assert "1,234 messages that no worker could take" in capture.get()
+    assert "1,234 messages that no worker could read" in capture.get()
     assert "producer dead-letters --clear" in capture.get()
 
 
@@ -254,6 +254,12 @@ def test_of_many_problems_the_first_are_shown():
     assert lines[-1] == "… and 5 more"
 
 
+def test_an_open_job_is_queued_until_one_of_its_batches_starts():
+    assert state_of(progress()) == "queued"
+    assert state_of(replace(progress(), leased=1)) == "running"
+    assert state_of(progress(batches_done=1)) == "running"
+
+
 def test_a_finished_job_says_whether_batches_failed():
     assert state_of(progress(JobState.FINISHED)) == "finished"
     assert state_of(progress(JobState.FINISHED, batches_failed=1)) == "finished with failures"
@@ -276,11 +282,11 @@ def finished(ledger) -> Manifest:
 
 def test_failures_are_named_and_end_with_code_1(ledger: Ledger, finished, capsys):
     with pytest.raises(SystemExit) as caught:
-        report_failures(ledger, finished)
+        exit_if_batches_failed(ledger, finished)
     assert caught.value.code == 1
     assert capsys.readouterr().err.splitlines() == [
         "batch 0 (selective_fp32) failed: ValueError: no",
-        f"1 of 2 batches failed. To try them again: producer retry {MANIFEST.job}",
+        f"1 of 2 batches failed. To try again: producer retry {MANIFEST.job}",
     ]
 
 
@@ -293,6 +299,6 @@ def test_a_job_in_which_nothing_went_wrong_ends_without_a_word(ledger: Ledger, c
     ledger.jobs.create(MANIFEST, QUEUE)
     for index in range(2):
         ledger.results.complete(ok(MANIFEST.batch(index)))
-    report_failures(ledger, MANIFEST)
+    exit_if_batches_failed(ledger, MANIFEST)
     report_quarantined(ledger, MANIFEST)
     assert capsys.readouterr().err == ""

@@ -3,19 +3,16 @@
 import dataclasses
 
 import pytest
-from redis.exceptions import RedisError
 from rich.console import Console
 
-from common.errors import UserError
 from common.ledger.events import Event, EventKind
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import JobState
 from common.ledger.speed import Speed
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
-from common.store import StoreError
-from producer.terminal import watch
-from producer.terminal.watch import describe, duration, look, say_event, wait
-from tests.support.jobs import SEEN, manifest_of, ok, progress, unstable
+from producer.scheduling.waiting import Look
+from producer.terminal.watch import describe, display, duration, say_event
+from tests.support.jobs import manifest_of, progress
 
 
 @pytest.mark.parametrize(
@@ -115,7 +112,7 @@ def test_a_job_whose_workers_all_load_their_model_says_so():
 
 def test_a_job_whose_workers_all_have_other_weights_says_so():
     begun = dataclasses.replace(progress(batches_done=300), weights="another")
-    words = " · its workers have other weights than it began with"
+    words = " · its workers have other weights than the job began with"
     assert describe(begun, None, [READY, LOADING]).endswith(words)
     assert words not in describe(begun, None, [LOADING])
     assert words not in describe(begun, None, [])
@@ -141,8 +138,8 @@ def test_what_went_wrong_is_counted():
         batches_failed=1,
     )
     assert describe(troubled, None, [READY]).endswith(
-        " · 1,234 retried · 5 quarantined · 2 lost with their workers and retaken"
-        " · 1 batches failed"
+        " · 1,234 retried · 5 quarantined · 2 lost with their workers and queued again"
+        " · 1 batch failed"
     )
 
 
@@ -151,111 +148,27 @@ def test_what_did_not_go_wrong_is_not_spoken_of():
     assert line == "300/1,200 batches · 12,000/50,000 sequences · 1 worker"
 
 
-# --- a look -------------------------------------------------------------------------------------
-
-MANIFEST = manifest_of([3, 5])
-JOB = MANIFEST.job
+JOB = manifest_of([3, 5]).job
 
 
-def quiet() -> Console:
-    return Console(quiet=True)
+def test_outside_a_terminal_trouble_and_the_end_are_lines(capsys):
+    done = progress(JobState.FINISHED, batches_done=1200, tokens_done=1_000_000)
+    with display(JOB, Console(width=200)) as show:
+        show(Look(None, trouble="Redis does not answer (it is loading); waiting for it"))
+        show(Look(None, trouble="not shown: too soon"))
+        show(Look(done))
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f"{JOB}: Redis does not answer (it is loading); waiting for it"
+    assert last.startswith(f"{JOB}: 1,200/1,200 batches")
 
 
-class Shown(list[str]):
-    """The lines that a look showed."""
-
-    def __call__(self, text: str, _progress: Progress | None) -> None:
-        self.append(text)
-
-
-@pytest.fixture
-def shown(ledger) -> Shown:
-    ledger.jobs.create(MANIFEST, "m.fp16")
-    return Shown()
+def test_on_a_terminal_the_text_is_beside_a_bar(capsys):
+    with display(JOB, Console(width=200, force_terminal=True)) as show:
+        show(Look(progress(batches_done=300), workers=[READY]))
+    assert "300/1,200 batches" in capsys.readouterr().out
 
 
-def test_a_job_with_rows_to_retry_goes_on_and_says_so(ledger, shown):
-    ledger.results.complete(ok(MANIFEST.batch(0)))
-    ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6))
-    found = look(ledger, JOB, Speed(), shown)
-    assert not found.finished
-    (line,) = shown
-    assert line.startswith("1/2 batches · 6/8 sequences · ")
-    assert line.endswith(" · 2 retried")
-
-
-def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_reason(ledger, shown):
-    ledger.results.complete(unstable(MANIFEST.batch(0)))
-    ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6, stops_job=True))
-    with pytest.raises(UserError) as caught:
-        look(ledger, JOB, Speed(), shown)
-    assert str(caught.value) == (
-        f"Job {JOB} stopped, as --on-instability fail asks for:\n"
-        f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}\n"
-        f"not finite: row 6 'r6' (10 letters): fp16: {SEEN}\n"
-        "Submit the same input with --on-instability retry, and they run again in higher precision."
-    )
-    assert shown == []
-
-
-def test_a_job_that_was_cancelled_ends_the_watch(ledger, shown):
-    ledger.jobs.cancel(JOB)
-    with pytest.raises(UserError, match=f"Job {JOB} was cancelled"):
-        look(ledger, JOB, Speed(), shown)
-
-
-def test_a_job_that_redis_lost_may_come_back_from_the_store(ledger):
-    shown = Shown()
-    assert look(ledger, "none", Speed(), shown) is None
-    assert shown == ["Redis no longer knows this job: looking for it in the store"]
-
-
-def test_a_watch_keeps_its_job_going_until_it_is_finished(ledger, shown):
-    batches = [MANIFEST.batch(index) for index in range(2)]
-    done = wait(ledger, JOB, quiet(), keep=lambda: ledger.results.complete(ok(batches.pop())))
-    assert done.finished
-    assert batches == []
-
-
-def test_a_job_that_redis_lost_is_waited_for_and_goes_on(ledger, monkeypatch):
-    monkeypatch.setattr(watch, "POLL_SECONDS", 0)
-    looks = []
-
-    def come_back_and_finish() -> None:
-        looks.append(1)
-        if len(looks) == 3:
-            ledger.jobs.create(MANIFEST, "m.fp16")
-            for index in range(2):
-                ledger.results.complete(ok(MANIFEST.batch(index)))
-
-    assert wait(ledger, JOB, quiet(), keep=come_back_and_finish).finished
-    assert len(looks) == 3
-
-
-def test_a_job_that_redis_lost_for_good_ends_the_watch_with_what_to_do(ledger, monkeypatch):
-    monkeypatch.setattr(watch, "POLL_SECONDS", 0)
-    monkeypatch.setattr(watch, "UNKNOWN_SECONDS", 0)
-    with pytest.raises(UserError, match="submit the same input again, and it goes on"):
-        wait(ledger, JOB, quiet(), keep=lambda: None)
-
-
-@pytest.mark.parametrize("error", [RedisError("it is loading"), StoreError("503.")])
-def test_redis_and_the_store_are_waited_for(ledger, shown, monkeypatch, error, capsys):
-    monkeypatch.setattr(watch, "POLL_SECONDS", 0)
-    errors = [error]
-
-    def keep() -> None:
-        if errors:
-            raise errors.pop()
-        for index in range(2):
-            ledger.results.complete(ok(MANIFEST.batch(index)))
-
-    console = Console(width=200)
-    assert wait(ledger, JOB, console, keep=keep).finished
-    assert f"{JOB}: " in capsys.readouterr().out
-
-
-# --- what was lost and is mended ----------------------------------------------------------------
+# --- what was lost and queued again -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("worker", "end"), [(None, "."), ("cuda0-1@host", " (cuda0-1@host).")])

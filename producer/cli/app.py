@@ -1,0 +1,73 @@
+"""The ``producer`` command: its subcommands, and what becomes of errors."""
+
+import logging
+import sys
+
+from cyclopts import App, CycloptsError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from common import __version__
+from common.errors import VirnucproError
+from producer.cli import jobs, keeper, output
+from producer.cli.options import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from producer.cli.submit import submit
+
+app = App(
+    name="producer",
+    help="FASTA to embeddings: submit, watch and fetch jobs.",
+    version=__version__,
+)
+for command in (
+    *(submit, jobs.status, jobs.jobs, jobs.watch, output.fetch, output.verify, jobs.cancel),
+    *(jobs.quarantine, jobs.retry, keeper.keeper, jobs.dead_letters),
+):
+    app.command(command)
+
+
+def main() -> None:
+    """Run a command; an error that the user can fix is one message and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        app(exit_on_error=False)
+    except CycloptsError:
+        sys.exit(EXIT_USER_ERROR)
+    except ValidationError as error:
+        fail("; ".join(map(describe_option, error.errors())))
+    except VirnucproError as error:
+        fail(str(error))
+    except RedisError as error:
+        fail(describe_redis_error(error))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def fail(text: str) -> None:
+    sys.stderr.write(f"producer: {text}\n")
+    sys.exit(EXIT_USER_ERROR)
+
+
+def describe_option(error: ErrorDetails) -> str:
+    """Return what pydantic found wrong with an option, or with several together."""
+    message = error["msg"].removeprefix("Value error, ")
+    return ": ".join([*map(str, error["loc"][:1]), message])
+
+
+def describe_redis_error(error: RedisError) -> str:
+    """Return why Redis did not do what it was asked to, and what to do."""
+    if "OOM" in str(error):
+        return (
+            "Redis has no memory left (its maxmemory). Nothing is lost: give it more, or wait "
+            "until workers have taken messages; then the same command resumes where this one "
+            "stopped. "
+            "VIRNUCPRO_HIGH_WATER is how many messages may wait (1 KB each)."
+        )
+    if not isinstance(error, RedisConnectionError | RedisTimeoutError):
+        return f"Redis refused a command: {error}"
+    return (
+        f"Redis stopped answering ({error}). Once it is back, the same command resumes where this "
+        "one stopped."
+    )

@@ -1,0 +1,147 @@
+"""Commands for jobs that were submitted."""
+
+import sys
+from typing import Annotated
+
+from common.job.manifest import Manifest
+from common.ledger.ledger import Ledger
+from common.text import counted, counted_batches
+from common.wire.dead_letters import DeadLetters
+from common.wire.queues import Queues
+from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, Broker, Flag, StoreUrl
+from producer.fleet import Fleet, Job
+from producer.terminal.console import print_line, say
+from producer.terminal.report import report_failures, report_quarantined
+from producer.terminal.tables import (
+    output_console,
+    print_dead_letters,
+    print_events,
+    print_job,
+    print_jobs,
+    print_workers,
+)
+from producer.terminal.watch import display, say_event
+
+#: The number of dead letters and of events that ``producer status`` shows.
+DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
+
+
+def status(job: str | None = None, /, *, broker: Broker = None) -> None:
+    """Show a job in full, or without JOB the fleet: workers, queues and jobs."""
+    fleet = Fleet.open(broker=broker)
+    if job is None:
+        show_fleet(fleet)
+    else:
+        show_job(fleet.job(job))
+
+
+def show_fleet(fleet: Fleet) -> None:
+    out, letters = output_console(), DeadLetters(fleet.ledger.redis)
+    print_workers(out, fleet.workers())
+    list_jobs(fleet)
+    if count := letters.count():
+        print_dead_letters(out, letters.latest(DEAD_LETTERS_SHOWN), count)
+
+
+def show_job(job: Job) -> None:
+    out, ledger, progress = output_console(), job.fleet.ledger, job.status()
+    queues = Queues(ledger.redis)
+    queued = {rung: queues.length(queue) for rung, queue in progress.queues.items()}
+    print_job(out, progress, queued, ledger.results.all(job.name))
+    if count := ledger.events.count(job.name):
+        print_events(out, ledger.events.latest(job.name, EVENTS_SHOWN), count)
+
+
+def jobs(*, broker: Broker = None) -> None:
+    """List the jobs that Redis knows, newest first."""
+    list_jobs(Fleet.open(broker=broker))
+
+
+def list_jobs(fleet: Fleet) -> None:
+    # A job may be deleted between the two calls.
+    known = (fleet.ledger.jobs.progress(job.name) for job in fleet.jobs())
+    print_jobs(output_console(), filter(None, known))
+
+
+def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None) -> None:
+    """List the messages that were not tasks of this fleet, one line of JSON each.
+
+    Newest first, with the time in seconds since 1970; the last thousand are kept.
+
+    Parameters
+    ----------
+    clear
+        Delete them instead.
+    """
+    letters = DeadLetters(Fleet.open(broker=broker).ledger.redis)
+    if clear:
+        letters.clear()
+        return
+    for letter in letters.latest():
+        print_line(letter.model_dump_json())
+
+
+def cancel(job: str, /, *, broker: Broker = None) -> None:
+    """Stop a job: no more of its batches are handed out, and running ones are dropped.
+
+    What is done stays in the store; submitting the same input again resumes the job.
+    """
+    Fleet.open(broker=broker).job(job).cancel()
+    say(f"Job {job} is cancelled. To resume it, submit the same input again.")
+
+
+def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
+    """Wait until a job is finished, and keep it going meanwhile: lost batches are queued again."""
+    watched = Fleet.open(broker=broker, store=store).job(job)
+    assert watched.manifest  # before Redis is asked
+    watch_job(watched)
+    report_quarantined(watched.fleet.ledger, watched.manifest)
+
+
+def watch_job(job: Job) -> None:
+    """Wait for a job; exit with code 1 if batches failed, 130 on Ctrl-C."""
+    try:
+        wait_for(job)
+    except KeyboardInterrupt:
+        say(f"Stopped watching; the job goes on. producer watch {job.name}")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def wait_for(job: Job) -> None:
+    """Wait for a job and show its progress; exit with code 1 if batches failed."""
+    with display(job.name) as show:
+        job.wait(on_look=show, on_event=say_event)
+    exit_if_batches_failed(job.fleet.ledger, job.manifest)
+
+
+def exit_if_batches_failed(ledger: Ledger, manifest: Manifest) -> None:
+    if report_failures(ledger, manifest):
+        sys.exit(EXIT_FAILED)
+
+
+def quarantine(job: str, /, *, store: StoreUrl = None) -> None:
+    """List the sequences of a job that have no embedding, and why. Needs the store alone."""
+    rows = Fleet.open(store=store).job(job).quarantined()
+    for row in rows:
+        print_line(str(row))
+    say(f"{counted(len(rows), 'sequence')} of job {job} without an embedding.")
+
+
+def retry(
+    job: str,
+    /,
+    *,
+    quarantined: Annotated[bool, Flag] = False,
+    store: StoreUrl = None,
+    broker: Broker = None,
+) -> None:
+    """Try again what failed in a job, without its input file.
+
+    Parameters
+    ----------
+    quarantined
+        Sequences without an embedding too, at the rung after the last one that was tried.
+    """
+    retried = Fleet.open(broker=broker, store=store).job(job)
+    left = retried.retry(quarantined=quarantined)
+    say(f"{left:,} of {counted_batches(retried.manifest.batches)} of job {job} are to be done.")

@@ -1,0 +1,86 @@
+"""``producer keeper``: the process that keeps all jobs of a fleet going."""
+
+import logging
+import signal
+import time
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import NoReturn
+
+from cyclopts.types import NonNegativeFloat, PositiveInt
+from redis.exceptions import RedisError
+
+from common.ledger.events import log_event
+from common.ledger.ledger import Ledger
+from common.store import StoreError
+from common.wire.redis_client import eviction_policy
+from producer.cli.options import Broker, StoreUrl
+from producer.fleet import Fleet
+from producer.scheduling.keeper import STEP_SECONDS, Keeper
+from producer.scheduling.metrics import serve_metrics
+
+log = logging.getLogger("producer.scheduling.keeper")
+
+
+def keeper(
+    *,
+    high_water: PositiveInt | None = None,
+    keep_days: NonNegativeFloat | None = None,
+    metrics: str = "127.0.0.1:9808",
+    store: StoreUrl = None,
+    broker: Broker = None,
+) -> None:
+    """Keep all jobs going until Ctrl-C or SIGTERM, whatever happens to workers and Redis.
+
+    Run one or more for a fleet: one acts, the others wait to take its place.
+
+    Parameters
+    ----------
+    high_water
+        Messages in the queues at most; default: VIRNUCPRO_HIGH_WATER, or 20000.
+    keep_days
+        Delete jobs, with everything the store has of them, this many days after they finished or
+        were cancelled; default: never.
+    metrics
+        Address for Prometheus, such as 0.0.0.0:9808 for all interfaces; "" for none.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    fleet = Fleet.open(broker=broker, store=store, high_water=high_water)
+    kept = Keeper(
+        fleet.store,
+        fleet.ledger,
+        fleet.publisher,
+        on_event=partial(log_event, log),
+        keep=None if keep_days is None else timedelta(days=keep_days),
+    )
+    # It may interrupt any step: the next keeper can repeat each of them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        if metrics:
+            serve_metrics(metrics, fleet.ledger, kept)
+        log.info("Keeping the jobs of %s.", fleet.store.url)
+        warn_of_eviction(fleet.ledger)
+        keep_on(kept)
+    with suppress(RedisError):
+        kept.stop()
+
+
+def warn_of_eviction(ledger: Ledger) -> None:
+    with suppress(RedisError):  # a server may not answer INFO
+        if policy := eviction_policy(ledger.redis):
+            log.warning(
+                "This Redis evicts keys when it is full (maxmemory-policy %s), leases and results "
+                "included: set it to noeviction.",
+                policy,
+            )
+
+
+def keep_on(keeper: Keeper) -> NoReturn:
+    """Keep jobs going until the process is interrupted."""
+    while True:
+        try:
+            keeper.step()
+        except (RedisError, StoreError) as error:
+            log.warning("Waiting: %s", error)
+        time.sleep(STEP_SECONDS)

@@ -1,0 +1,43 @@
+"""Records that a program has in memory, as an input."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import InputError
+from producer.input.source import Source
+
+#: An input as a program has it: a path, ``s3://bucket/key``, or ids with their sequences.
+Input = str | Path | Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+@contextmanager
+def as_source(given: Input) -> Iterator[Source]:
+    """Yield a source that reads ``given``; records are spooled to a temporary file.
+
+    Raises:
+        InputError: an id or a sequence that FASTA cannot hold, or no such file.
+    """
+    if isinstance(given, str | Path):
+        source = Source(str(given))
+        source.check()
+        yield source
+        return
+    pairs = given.items() if isinstance(given, Mapping) else given
+    with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
+        path = Path(folder) / "records.fasta"
+        write_fasta(pairs, path)
+        yield Source(str(path), label="records")
+
+
+def write_fasta(pairs: Iterable[tuple[str, str]], path: Path) -> None:
+    """Write records to a FASTA file, one sequence a line."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number, (id_, sequence) in enumerate(pairs, start=1):
+            if any(sign in text for text in (id_, sequence) for sign in "\r\n>"):
+                raise InputError(
+                    f"Record {number} ({id_[:60]!r}) has a line break or '>' in it.",
+                    record=number,
+                )
+            file.write(f">{id_}\n{sequence}\n")

@@ -1,0 +1,140 @@
+"""Waiting for a job: look at it now and then, and keep it going meanwhile."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from common.errors import JobEndedError, UnknownJobError, WaitTimeoutError
+from common.ledger.ledger import Ledger
+from common.ledger.progress import JobState, Progress
+from common.ledger.speed import Speed
+from common.ledger.workers import WorkerInfo
+from common.store import StoreError
+from common.wire.messages import BatchResult, Status
+
+#: Seconds between two looks at a job.
+POLL_SECONDS = 0.5
+
+#: Seconds that Redis may not know a job: a keeper may be restoring it from the store.
+UNKNOWN_SECONDS = 60.0
+
+#: Problems that are listed one by one; the rest are counted.
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a job found."""
+
+    progress: Progress | None  # None: Redis does not know the job, or does not answer
+    tokens_per_second: float | None = None  # None: not measured yet
+    workers: Sequence[WorkerInfo] = ()  # those that serve the job's queue
+    trouble: str = ""  # why there is no progress to show
+
+
+def wait(
+    ledger: Ledger,
+    job: str,
+    *,
+    keep: Callable[[], None],
+    check: Callable[[], None] = lambda: None,
+    on_look: Callable[[Look], None] = lambda _look: None,
+    timeout: float | None = None,
+) -> Progress:
+    """Wait until a job is finished; return its last progress.
+
+    Args:
+        keep: is called at every look, to keep the job going.
+        check: is called at every look; what it raises ends the waiting.
+        on_look: receives what each look found, to display it.
+        timeout: seconds to wait at most; None: without limit.
+
+    Raises:
+        JobEndedError: the job was cancelled or stopped.
+        UnknownJobError: Redis no longer knows the job.
+        WaitTimeoutError: the job did not finish in time.
+    """
+    speed = Speed()
+    started = known = time.monotonic()
+    while True:
+        check()
+        try:
+            keep()
+            found = look(ledger, job, speed)
+        except RedisError as error:
+            # It may be restarting; the workers wait for it in the same way.
+            found = Look(None, trouble=f"Redis does not answer ({error}); waiting for it")
+        except StoreError as error:
+            found = Look(None, trouble=f"{error} Waiting for it")
+        else:
+            known = time.monotonic() if found.progress else known
+            if found.progress is None and time.monotonic() - known > UNKNOWN_SECONDS:
+                raise UnknownJobError(unknown(job))
+        on_look(found)
+        if found.progress is not None and found.progress.finished:
+            return found.progress
+        if timeout is not None and time.monotonic() - started >= timeout:
+            raise WaitTimeoutError(f"Job {job} did not finish within {timeout:g} seconds.")
+        time.sleep(POLL_SECONDS)
+
+
+def look(ledger: Ledger, job: str, speed: Speed) -> Look:
+    """Look at a job once.
+
+    Raises:
+        JobEndedError: the job was cancelled or stopped.
+    """
+    progress = ledger.jobs.progress(job)
+    if progress is None:
+        return Look(None, trouble="Redis no longer knows this job: looking for it in the store")
+    if progress.state is JobState.CANCELLED:
+        raise JobEndedError(f"Job {job} was cancelled. To resume it, submit the same input again.")
+    if progress.state is JobState.STOPPED:
+        raise JobEndedError(stopped(ledger, job))
+    tokens_per_second = speed.update(time.monotonic(), progress.tokens_done)
+    workers = [worker for worker in ledger.workers.all() if progress.queue in worker.queues]
+    return Look(progress, tokens_per_second, workers)
+
+
+def unknown(job: str) -> str:
+    return (
+        f"Redis no longer knows job {job}, and no keeper restores it. If the store still has it, "
+        "submit the same input again: the job resumes from there."
+    )
+
+
+def stopped(ledger: Ledger, job: str) -> str:
+    """Say why a job ended before its end."""
+    errors = "\n".join(problems(ledger.results.all(job)))
+    return (
+        f"Job {job} stopped, as --on-instability fail asks for:\n{errors}\n"
+        "Submit the same input with --on-instability retry to run these in higher precision."
+    )
+
+
+def problems(results: Sequence[BatchResult]) -> list[str]:
+    """Describe what went wrong: a line for each failed batch, quarantined row and row that stopped
+    its job.
+    """
+    lines: list[str] = []
+    for result in results:
+        if result.status is Status.FAILED:
+            lines.append(f"batch {result.index} ({result.rung}) failed: {result.error}")
+        lines += [f"quarantined: {bad}" for bad in result.quarantined]
+        lines += [f"not finite: {bad}" for bad in result.unstable if result.stops_job]
+    return first_lines(lines)
+
+
+def first_lines(lines: Sequence[object]) -> list[str]:
+    """Return the first few lines, and how many more there are."""
+    more = len(lines) - SHOWN
+    first = [str(line) for line in lines[:SHOWN]]
+    return first if more <= 0 else [*first, f"… and {more:,} more"]
+
+
+def have_other_weights(progress: Progress, workers: Sequence[WorkerInfo]) -> bool:
+    """Whether no worker can continue a job, because all of them have other weights than its."""
+    present = {worker.weights for worker in workers} - {None}
+    return progress.weights is not None and bool(present) and progress.weights not in present

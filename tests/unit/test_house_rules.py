@@ -1,0 +1,40 @@
+"""Who may print and exit: the commands. Everything else returns values and raises errors."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: Folders and files that may: commands, what displays for them, and processes that end themselves.
+ALLOWED = (
+    *("producer/cli", "producer/terminal", "workers/cli", "workers/cli.py"),
+    *("workers/process", "workers/runtime/watchdog.py", "workers/batches/runner.py"),
+    *("workers/bench/run.py", "workers/validation/report.py", "workers/validation/run.py"),
+)
+
+FORBIDDEN = ("print", "sys.exit", "exit", "sys.stdout.write", "sys.stderr.write", "os._exit")
+
+
+def calls(path: Path) -> Iterator[str]:
+    """Every call in a file that prints or ends the process, with its line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN:
+            yield f"{path.relative_to(ROOT)}:{node.lineno} calls {ast.unparse(node.func)}"
+
+
+def may(path: Path) -> bool:
+    return any(path.is_relative_to(ROOT / allowed) for allowed in ALLOWED)
+
+
+@pytest.mark.parametrize("package", ["common", "producer", "workers", "virnucpro_fleet"])
+def test_only_commands_print_and_exit(package):
+    files = [path for path in (ROOT / package).rglob("*.py") if not may(path)]
+    assert [call for path in files for call in calls(path)] == []
+
+
+def test_the_rule_sees_what_it_forbids():
+    assert any(calls(path) for path in (ROOT / "producer/cli").rglob("*.py"))
+    assert any(calls(path) for path in (ROOT / "producer/terminal").rglob("*.py"))
