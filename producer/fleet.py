@@ -14,9 +14,8 @@ from common.errors import JobEndedError, UnknownJobError
 from common.job.layout import job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event
-from common.ledger.progress import OnInstability
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import JobState, OnInstability, Progress
 from common.ledger.workers import WorkerInfo
 from common.local.fleet import LocalFleet, local_fleet
 from common.rungs import PrecisionChoice, Rung, first_rung

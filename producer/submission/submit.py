@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from common.alphabet import ALPHABETS
 from common.job.manifest import InputReport, Manifest, find_job
-from common.ledger.locks import STAGING_SECONDS
 from common.ledger.ledger import Ledger
+from common.ledger.locks import STAGING_SECONDS
 from common.ledger.workers import WorkerInfo
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
