@@ -23,7 +23,16 @@ from torch import Tensor
 from torch.autograd import DeviceType
 
 from benchmarks.inputs import first_proteins, random_model, random_proteins, token_count, tokens_for
-from benchmarks.machine import Run, Timing, attempt, describe_machine, reason, release, time_runs
+from benchmarks.machine import (
+    Run,
+    Timing,
+    attempt,
+    describe_machine,
+    device_or_exit,
+    reason,
+    release,
+    time_runs,
+)
 from benchmarks.peers import PACKAGES, fair_esm_means, peers
 from common.model_specs import ESM2, MODELS, ModelSpec
 from workers.engine.pooling import Pooled, pool
@@ -57,7 +66,7 @@ SHOWN = 12
 
 def main() -> None:
     options = parse_options()
-    device = torch.device(options.device)
+    device = device_or_exit(options.device)
     packs = {name: options.packs or PACKS.get(name, OTHER_PACKS) for name in options.models}
     proteins = random_proteins(max(options.peer_tokens, *map(max, packs.values())))
     print(describe_machine(device, PACKAGES), flush=True)

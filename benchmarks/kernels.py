@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.inputs import random_proteins
-from benchmarks.machine import attempt, describe_machine, release, time_runs
+from benchmarks.machine import attempt, describe_machine, device_or_exit, release, time_runs
 from workers.models import kernels
 from workers.models.attention.attention import segment_attention
 from workers.models.esm2.model import RotaryEmbedding, rotate
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--device", default="cuda", help="cpu: to try it, with TRITON_INTERPRET=1")
     options = parser.parse_args()
-    device = torch.device(options.device)
+    device = device_or_exit(options.device)
     print(describe_machine(device), flush=True)
     table = Table("", title=f"{options.tokens:,} tokens, FP16", title_justify="left")
     for column in ("ours, ms", "PyTorch, ms", "ratio", "our error", "PyTorch's error"):

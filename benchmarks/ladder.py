@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.inputs import random_model, random_proteins
-from benchmarks.machine import Run, attempt, describe_machine, release
+from benchmarks.machine import Run, attempt, describe_machine, device_or_exit, release
 from common.alphabet import SPECIAL_TOKENS
 from common.model_specs import MODELS, ModelSource, ModelSpec
 from common.rungs import Rung
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
+    device_or_exit(GPU.type)
     print(describe_machine(GPU), flush=True)
     for name in options.models:
         release()

@@ -4,6 +4,7 @@ import gc
 import math
 import statistics
 import subprocess
+import sys
 import textwrap
 import time
 import traceback
@@ -20,6 +21,15 @@ from workers.runtime.device import DeviceEvent
 T = TypeVar("T")
 
 Run = Callable[[], object]
+
+
+def device_or_exit(name: str) -> torch.device:
+    """Return the device, or exit with code 2 and one line if it is a GPU and there is none."""
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("This benchmark needs an NVIDIA GPU, and PyTorch finds none here.", file=sys.stderr)
+        raise SystemExit(2)
+    return device
 
 
 # --- time and memory --------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, device_or_exit
 from benchmarks.peers import fair_esm_weights
 from common.job.output_form import OutputForm
 from common.model_specs import ESM2, ESM2_CONFIG, MODELS, ModelSource, ModelSpec
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     on_gpu = options.gpus != "none"
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = device_or_exit("cuda" if on_gpu else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         weights, cache = Path(folder, "weights"), Path(folder, "kernels")
         size = save_as_published(MODELS[options.model], weights)
