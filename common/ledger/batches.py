@@ -1,4 +1,4 @@
-"""Which batches of a job are done, begun, stored or outstanding."""
+"""The batches of a job: done, begun, stored, outstanding."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,42 +28,42 @@ class Batches:
         self._results = Results(redis)
 
     def done(self, manifest: Manifest, rung: Rung) -> Flags:
-        """Which batches of the job have a result at a rung: a boolean for each."""
+        """Return which batches have a result at a rung: a boolean for each."""
         return self._flags(manifest, f"done:{rung}")
 
     def stored(self, manifest: Manifest) -> Flags:
-        """Which batches have a shard in the store that is not counted yet."""
+        """Return which batches have a shard in the store that is not counted yet."""
         return self._flags(manifest, "stored")
 
     def has_stored(self, job: str) -> bool:
+        """Return whether any batch has a shard in the store that is not counted yet."""
         return bool(self.redis.exists(f"{job_key(job)}:stored"))
 
     def set_counted(self, job: str, indices: Sequence[int]) -> None:
-        """Note that what the store has of these batches is counted, or is of no use."""
+        """Record that the shards of these batches are counted, or unusable."""
         self._scripts["set_counted"](keys=[f"{job_key(job)}:stored"], args=indices)
 
     def begun(self, manifest: Manifest) -> Flags:
-        """Which batches of the job were claimed at least once, or are done."""
+        """Return which batches were claimed at least once, or have a result."""
         return self._flags(manifest, "begun")
 
     def _flags(self, manifest: Manifest, part: str) -> Flags:
         bitmap: bytes | None = self.redis.execute_command(
             "GET", f"{job_key(manifest.job)}:{part}", NEVER_DECODE=True
         )
-        # Filled up here: of no bytes at all, NumPy 2.4 makes bits at random.
+        # Padded to full length here: NumPy 2.4 unpacks an empty array into random bits.
         whole = (bitmap or b"").ljust(-(-manifest.batches // 8), b"\0")
-        # As Redis's GETBIT: bit 0 is the first byte's highest.
+        # Redis numbers bits as NumPy does: bit 0 is the highest of the first byte.
         return np.unpackbits(np.frombuffer(whole, np.uint8))[: manifest.batches].astype(bool)
 
     def outstanding(self, manifest: Manifest, published: int | None = None) -> Iterator[Batch]:
-        """Batches that have no result at a rung that is theirs, and no lease; those of higher rungs
-        first.
+        """Yield the batches with work left and no lease, those at a higher rung first.
 
         Args:
-            published: leave out batches from this one on that are at their first rung.
+            published: the end of the batches considered at the first rung; None for all.
         """
         leased = self._leases.held(manifest.job)
-        # In this order: a batch that is done meanwhile is looked for at its next rung.
+        # Read before the retries: a batch that completes meanwhile is seen at its next rung.
         done = (self.done(manifest, manifest.rung) | self.stored(manifest))[:published]
         for retry in self.retries(manifest).values():
             if (retry.index, retry.rung) not in leased:
@@ -73,7 +73,7 @@ class Batches:
                 yield manifest.batch(index)
 
     def retries(self, manifest: Manifest) -> dict[tuple[int, Rung], Batch]:
-        """What is to be done at the ladder's higher rungs, by batch and rung."""
+        """Return the retries that have no result yet, by batch and rung."""
         results = self._results.all(manifest.job)
         settled = {(result.index, result.rung) for result in results}
         retries = [

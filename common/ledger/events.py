@@ -1,4 +1,4 @@
-"""What went wrong and was mended: kept in the ledger, and in the log as one line of JSON."""
+"""Events: failures and what was done about them, in the ledger and as JSON in the log."""
 
 import logging
 import time
@@ -18,29 +18,31 @@ EVENTS_KEPT = 1000
 
 
 class EventKind(StrEnum):
-    LEASE_LOST = "lease_lost"  # a worker went away; its batch is queued again
-    MESSAGE_LOST = "message_lost"  # neither queued, nor claimed, nor done: queued again
-    GIVEN_BACK = "given_back"  # by a worker that could not do it: its store failed
-    RETRY = "retry"  # rows go on to the next rung
-    QUARANTINE = "quarantine"  # rows that are given up
-    FAILED = "failed"  # a batch that is given up
-    DEAD_LETTER = "dead_letter"  # a message that is none of ours
+    """The kind of an event."""
+
+    LEASE_LOST = "lease_lost"  # a worker disappeared; its batch is requeued
+    MESSAGE_LOST = "message_lost"  # of a batch without queue, lease or result: published again
+    GIVEN_BACK = "given_back"  # a batch requeued by its worker, whose store or engine failed
+    RETRY = "retry"  # rows are retried at the next rung
+    QUARANTINE = "quarantine"  # rows that no rung could embed
+    FAILED = "failed"  # a batch that no longer is retried
+    DEAD_LETTER = "dead_letter"  # a message that is not a batch of this fleet
 
 
 class Event(Document):
-    """Something that a user or an operator may want to know of later."""
+    """One event of a job or of the fleet."""
 
     time: float = Field(default_factory=time.time)
     event: EventKind
     job: str | None = None
     batch: NonNegativeInt | None = None
     rung: Rung | None = None
-    worker: str | None = None  # who had it, or whom it happened to
+    worker: str | None = None  # the one concerned, if any
     detail: str = ""
 
 
 def log_event(log: logging.Logger, event: Event) -> None:
-    """Write an event to the log: a line of JSON, for people and for programs."""
+    """Write an event to the log as one line of JSON."""
     log.warning("%s", event.model_dump_json(exclude_none=True))
 
 
@@ -51,14 +53,14 @@ class Events:
         self.redis = redis
 
     def add(self, event: Event) -> None:
-        """Keep an event with its job."""
+        """Add an event to its job's list."""
         append_capped(self.redis, f"{job_key(event.job or '')}:events", event, EVENTS_KEPT)
 
     def latest(self, job: str, count: int = EVENTS_KEPT) -> list[Event]:
-        """A job's latest events, newest first."""
+        """Return a job's latest events, newest first."""
         texts = self.redis.lrange(f"{job_key(job)}:events", 0, count - 1)
         return [Event.model_validate_json(text) for text in cast(list[str], texts)]
 
     def count(self, job: str) -> int:
-        """A job's events that are kept."""
+        """Return how many of a job's events are kept."""
         return int(self.redis.llen(f"{job_key(job)}:events"))

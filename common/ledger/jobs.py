@@ -1,4 +1,4 @@
-"""Jobs in the ledger: created, resumed, cancelled, and how far each is."""
+"""Jobs in the ledger: create, resume, cancel, forget; states and progress."""
 
 from collections import Counter
 from itertools import chain
@@ -26,12 +26,13 @@ class Jobs:
         )
 
     def create(self, manifest: Manifest, queue: str, stored: Flags | None = None) -> bool:
-        """Open a job; True if it was not there. A second call changes nothing.
+        """Create a job; False if the ledger knows it already.
 
-        What is known of an earlier staging under this name is forgotten: its store is gone.
+        An earlier staging of the same name is forgotten: its objects are no longer in the store.
 
         Args:
-            stored: the batches of which the store has a shard: they are not given out before
+            queue: the queue of the job's first rung.
+            stored: the batches with a shard in the store, which are not outstanding until
                 ``set_counted``.
         """
         key = job_key(manifest.job)
@@ -51,37 +52,36 @@ class Jobs:
         return bool(self._scripts["create"](keys=keys, args=args))
 
     def resume(self, job: str, on_instability: OnInstability) -> None:
-        """Have a job go on, with its batches to be published again; also one that was stopped or
-        cancelled. And say what is to be done about instability from now on.
-        """
+        """Resume a job, also a stopped or cancelled one, and have it published again."""
         self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
 
     def cancel(self, job: str) -> JobState | None:
-        """Give out no more of a job's batches, until it is resumed.
+        """Cancel a job: until it is resumed, none of its batches can be claimed.
 
-        What is being computed is dropped at the next renewal of its claim; what is done stays.
+        Batches being computed are dropped when their lease is next renewed; completed ones stay.
 
         Returns:
-            The job's state from now on: one that was finished stays so. None if it is not known.
+            The job's state afterwards: a finished job stays finished; None for an unknown job.
         """
         state = self._scripts["cancel"](keys=[job_key(job)])
         return None if state is None else JobState(state)
 
     def stops_at_instability(self, job: str) -> bool:
+        """Return whether a row that is not finite stops the job."""
         return self.redis.hget(job_key(job), "on_instability") == "fail"
 
     def names(self) -> list[str]:
-        """All jobs, newest first."""
+        """Return the names of all jobs, newest first."""
         return cast(list[str], self.redis.zrevrange(f"{KEY_PREFIX}jobs", 0, -1))
 
     def states(self) -> dict[str, tuple[JobState, float]]:
-        """The state of every job, and when it was submitted; newest first."""
+        """Return state and creation time (seconds since the epoch) of every job, newest first."""
         flat = self._scripts["states"](keys=[f"{KEY_PREFIX}jobs"], args=[job_key("")])
         entries = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return {job: (JobState(state), float(created)) for job, state, created in entries}
 
     def progress(self, job: str) -> Progress | None:
-        """A job's counters, or None if there is no such job."""
+        """Return a job's counters; None for an unknown job."""
         key = job_key(job)
         keys = [key, f"{key}:leases", f"{key}:begun"]
         flat, leased, waiting = self._scripts["progress"](keys=keys)
@@ -94,7 +94,7 @@ class Jobs:
             state=JobState(fields["state"]),
             model=fields["model"],
             queue=fields["queue"],
-            # A job of a version that did not store its first rung has it in its queue's name.
+            # Jobs of version 0.1.0 have their first rung in the queue's name alone.
             first_rung=Rung(fields.get("rung") or fields["queue"].rpartition(".")[2]),
             created=float(fields["created"]),
             batches=int(fields["batches"]),
@@ -108,16 +108,18 @@ class Jobs:
         )
 
     def advance(self, manifest: Manifest, published: int) -> None:
-        """Note that the first ``published`` of a job's batches have been sent to the queue."""
+        """Record that the first ``published`` batches of a job have been published."""
         args: list[Argument] = [published, manifest.created.timestamp()]
         self._scripts["advance"](keys=[job_key(manifest.job)], args=args)
 
     def pin_weights(self, job: str, weights: str) -> None:
-        """Note the weights that a job's numbers come from, if none are noted yet."""
+        """Fix the weights that a job's embeddings come from, unless they are fixed already."""
         self.redis.hsetnx(job_key(job), "weights", weights)
 
     def forget(self, job: str) -> None:
-        """Remove everything known of a job; the store still has it."""
+        """Remove a job from the ledger; it stays in the store."""
         key = job_key(job)
-        self.redis.delete(key, *(f"{key}:{part}" for part in JOB_PARTS))
-        self.redis.zrem(f"{KEY_PREFIX}jobs", job)
+        with self.redis.pipeline(transaction=True) as together:
+            together.delete(key, *(f"{key}:{part}" for part in JOB_PARTS))
+            together.zrem(f"{KEY_PREFIX}jobs", job)
+            together.execute()

@@ -6,7 +6,7 @@ from common.rungs import Rung
 from common.wire.messages import Batch, BatchResult
 from common.wire.queues import KEY_PREFIX
 
-#: Keys of a job beside its hash.
+#: Parts of a job, each under a key of its own beside the job's hash.
 JOB_PARTS = (
     *("stored", "begun", "leases", "owners", "attempts", "deaths", "trails", "results", "events"),
     *(f"done:{rung}" for rung in Rung),
@@ -14,6 +14,7 @@ JOB_PARTS = (
 
 
 def store_digest(store: str) -> str:
+    """Return a short name of a store for use in keys."""
     return hashlib.sha256(store.encode()).hexdigest()[:16]
 
 
@@ -22,13 +23,16 @@ def job_key(job: str) -> str:
 
 
 def done_key(of: Batch | BatchResult) -> str:
+    """Return the key of the bitmap of batches with a result at the same rung."""
     return f"{job_key(of.job)}:done:{of.rung}"
 
 
 def batch_field(index: int, rung: Rung) -> str:
+    """Return the field of a batch at a rung in the job's hashes and its set of leases."""
     return f"{index}.{rung}"
 
 
 def parse_batch_field(field: str) -> tuple[int, Rung]:
+    """Return the batch and rung that ``batch_field`` made a field of."""
     index, rung = field.split(".")
     return int(index), Rung(rung)

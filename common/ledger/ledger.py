@@ -1,29 +1,30 @@
-"""The ledger: a job's progress in Redis, changed only by Lua scripts that can be run twice.
+"""The ledger: the progress of all jobs in Redis. The store is the truth: from it, a lost ledger is
+rebuilt.
+
+Every change of several keys is one Lua script or one transaction, and can be repeated.
 
 Keys, each after ``virnucpro:``
 
     jobs                        sorted set of jobs by creation
     job:<job>                   hash of counters and state
-    job:<job>:stored            bitmap of batches of which the store has a shard that is not counted
-                                yet, while the ledger is made anew
-    job:<job>:begun             bitmap of batches that were claimed or are done
-    job:<job>:done:<rung>       bitmap of batches
+    job:<job>:stored            bitmap of batches with a shard in the store that is not counted yet,
+                                while the ledger is rebuilt
+    job:<job>:begun             bitmap of batches that were claimed, or have a result
+    job:<job>:done:<rung>       bitmap of batches with a result at the rung
     job:<job>:leases            sorted set of <batch>.<rung> by expiry, in Redis's time
-    job:<job>:owners            hash of <batch>.<rung>: who holds the lease
-    job:<job>:attempts          hash of <batch>.<rung>: claims so far, until it is done
-    job:<job>:deaths            hash of <batch>.<rung>: leases that ran out, until it is done
-    job:<job>:trails            hash of <batch>.<rung>: what a careful owner is at, as JSON
-    job:<job>:staging           who writes its input now; expires
-    job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON; one with
-                                rows that go on stays until the next rung's result is there. Rows
-                                that were given up at once are under <batch>.<rung>.poison
-    job:<job>:events            list of what went wrong and was mended, newest first
-    keeper:<store>              who keeps the jobs of a store now; expires
-    kept:<store>                there since a keeper has looked for the store's jobs
-    worker:<name>               what a live worker serves; expires
-    dead                        list of messages that no worker could read, newest first
-
-The store is the truth: a ledger that is gone can be built again from it.
+    job:<job>:owners            hash of <batch>.<rung>: the owner of its lease
+    job:<job>:attempts          hash of <batch>.<rung>: attempts, until there is a result
+    job:<job>:deaths            hash of <batch>.<rung>: crashes, until there is a result
+    job:<job>:trails            hash of <batch>.<rung>: its crash record, as JSON
+    job:<job>:staging           lock of the process that writes its input; expires
+    job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON, until the
+                                next rung settles them. For rows that crash their worker the result
+                                is also under <batch>.<rung>.poison
+    job:<job>:events            list of events as JSON, newest first
+    keeper:<store>              lock of the keeper of a store's jobs; expires
+    kept:<store>                set once a keeper has looked for the store's jobs
+    worker:<name>               a live worker, as JSON; expires
+    dead                        list of dead letters as JSON, newest first
 """
 
 from redis import Redis

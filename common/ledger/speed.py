@@ -1,8 +1,8 @@
-"""The speed of a job, from how many tokens were done when."""
+"""The speed of a job in tokens per second."""
 
 from collections import deque
 
-#: The speed shown is that of the last so many seconds.
+#: Seconds over which a speed is averaged.
 WINDOW_SECONDS = 30.0
 
 
@@ -14,7 +14,12 @@ class Speed:
         self._seen: deque[tuple[float, int]] = deque()
 
     def update(self, now: float, tokens: int) -> float | None:
-        """Note the tokens done by ``now``; the speed, or None if it cannot be told yet."""
+        """Add a reading and return the speed; None before it can be told.
+
+        Args:
+            now: seconds on a monotonic clock.
+            tokens: tokens done by then, in total.
+        """
         self._seen.append((now, tokens))
         while len(self._seen) > 2 and self._seen[0][0] < now - self._window:
             self._seen.popleft()

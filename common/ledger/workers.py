@@ -1,4 +1,4 @@
-"""Worker processes as the ledger lists them."""
+"""The live workers of the fleet."""
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
@@ -11,7 +11,7 @@ WORKER_TTL_SECONDS = 30
 
 
 class WorkerInfo(BaseModel):
-    """What a worker process says of itself while it lives."""
+    """The entry of a live worker process."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,21 +24,23 @@ class WorkerInfo(BaseModel):
 
 
 class WorkerRegistry:
-    """The live workers of the fleet."""
+    """The entries of all live workers."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
 
     def announce(self, worker: WorkerInfo) -> None:
-        """Say that a worker lives; repeat before ``WORKER_TTL_SECONDS`` are over."""
+        """List a worker for ``WORKER_TTL_SECONDS``, or renew its entry."""
         key = f"{KEY_PREFIX}worker:{worker.name}"
         self.redis.set(key, worker.model_dump_json(), ex=WORKER_TTL_SECONDS)
 
     def leave(self, worker: WorkerInfo) -> None:
+        """Remove a worker that ends."""
         self.redis.delete(f"{KEY_PREFIX}worker:{worker.name}")
 
     def all(self) -> list[WorkerInfo]:
-        # Of all keys there are, a few for each job: by default Redis looks at ten in a round trip.
+        """Return all live workers, by name."""
+        # The scan passes all keys of all jobs; Redis's default is 10 keys in a round trip.
         keys = sorted(self.redis.scan_iter(f"{KEY_PREFIX}worker:*", count=1000))
         texts = self.redis.mget(keys) if keys else []
         return [WorkerInfo.model_validate_json(text) for text in texts if text]

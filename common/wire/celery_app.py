@@ -1,7 +1,7 @@
-"""The broker: one Redis, the Celery application on it, and the queues' names.
+"""The Celery application, and publishing on it.
 
-The settings are those that Celery on Redis needs to lose nothing and to keep a GPU busy; each was
-measured with celery and kombu 5.7 (``docs/formats.md`` names the queues).
+The settings are those with which Celery on Redis loses no message and keeps a GPU busy; each was
+measured with celery and kombu 5.7.
 """
 
 from collections.abc import Iterable
@@ -21,14 +21,14 @@ from common.wire.signing import MessageKeys
 
 EMBED_TASK = "virnucpro.embed"
 
-#: What Celery is to do after a task. Left out, a message's headers could say something else.
+#: The empty follow-up of every task, stated so that a message's headers cannot add one.
 NOTHING_AFTERWARDS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
-#: Messages that go to Redis in one round trip.
+#: Messages published in one round trip.
 PUBLISH_TOGETHER = 1000
 
-#: Seconds after which an unacknowledged message is given out again. The ledger's leases recover
-#: a lost batch long before; this is the last resort.
+#: Seconds after which Celery delivers an unacknowledged message again: a last resort, since the
+#: ledger's leases recover a lost batch long before.
 VISIBILITY_TIMEOUT = 3600
 
 TRANSPORT_OPTIONS = {
@@ -37,7 +37,7 @@ TRANSPORT_OPTIONS = {
     "unacked_restore_throttle": 1,
     "unacked_restore_limit": 200,
     "unacked_mutex_expire": 30,
-    # A half-open connection is noticed; without these it never was.
+    # Without these four, a half-open connection is never noticed.
     "socket_timeout": 15,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
@@ -49,9 +49,9 @@ TRANSPORT_OPTIONS = {
 
 
 def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = None) -> Celery:
-    """The Celery application, for publishing to ``queues`` or consuming them.
+    """Create the Celery application that publishes to ``queues`` or consumes them.
 
-    What it publishes is signed with the first of ``keys``.
+    Its messages are signed with the first of ``keys``.
     """
     app = Celery("virnucpro", broker=celery_url(broker_url), set_as_current=False)
     app.conf.update(
@@ -70,13 +70,14 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
         broker_transport_options=TRANSPORT_OPTIONS,
-        message_keys=keys or MessageKeys(),  # ours; Celery shows no setting with such a name
+        message_keys=keys
+        or MessageKeys(),  # our own; Celery hides settings with "key" in their name
     )
     return app
 
 
 def celery_url(url: str) -> str:
-    """Celery's spelling of a ``unix:///path?db=0`` URL; others are the same in both."""
+    """Return a Redis URL in Celery's spelling, which differs for ``unix:///path?db=0``."""
     parts = urlsplit(url)
     if parts.scheme != "unix":
         return url
@@ -85,16 +86,17 @@ def celery_url(url: str) -> str:
 
 
 def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
-    """Send batches of a model to their queues; returns how many.
+    """Publish batches of a model to their queues; return how many.
 
     Raises:
-        RedisError: Redis is away or full. Some may have been sent; to send them again is no harm.
+        RedisError: Redis is unreachable or full. Some batches may have been published; publishing
+            them again is harmless.
     """
     keys: MessageKeys = app.conf.message_keys
     count = 0
     try:
         with app.producer_or_acquire() as producer, producer.batch(PUBLISH_TOGETHER):
-            # Left to the first message, it takes six seconds to see that Redis is away.
+            # The first message would take six seconds to find that Redis is unreachable.
             producer.connection.ensure_connection(**app.conf.task_publish_retry_policy)
             for batch in batches:
                 queue = queue_name(model, batch.first_rung, batch.rung, batch.priority)
@@ -106,10 +108,9 @@ def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
 
 
 def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> None:
-    """Put a batch into a queue, as a message of Celery's protocol 2.
+    """Publish a batch to a queue, as a message of Celery's protocol 2 with its required fields.
 
-    Not by ``Celery.send_task``, which takes four times as long and sends twice as much: the
-    fields that a protocol 2 message must have are here, the others would say nothing.
+    ``Celery.send_task`` takes four times as long and sends twice as many bytes.
     """
     task_id = uuid()
     headers = {
@@ -119,9 +120,9 @@ def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> Non
         "root_id": task_id,
         "parent_id": None,
         "group": None,
-        "kwargsrepr": f"{batch.job} {batch.index}.{batch.rung}",  # what Flower shows
+        "kwargsrepr": f"{batch.job} {batch.index}.{batch.rung}",  # shown by Flower
     }
-    arguments = arguments_of(batch)
+    arguments = task_arguments(batch)
     producer.publish(
         ((), arguments, NOTHING_AFTERWARDS),
         serializer="json",
@@ -131,6 +132,6 @@ def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> Non
     )
 
 
-def arguments_of(batch: Batch) -> dict[str, Any]:
-    """A batch as the keyword arguments of its task; what is as by default goes without saying."""
+def task_arguments(batch: Batch) -> dict[str, Any]:
+    """Return a batch as the keyword arguments of its task, without default values."""
     return {"version": batch.version, **batch.model_dump(mode="json", exclude_defaults=True)}

@@ -1,4 +1,4 @@
-"""Messages that no worker could read."""
+"""Dead letters: messages that no worker can process, set aside for people to look at."""
 
 import time
 from typing import cast
@@ -12,33 +12,33 @@ from common.wire.redis_client import append_capped
 
 
 class DeadLetter(Document):
-    """A message that was taken out of a queue because no worker could do anything with it."""
+    """One message that was set aside, and the reason."""
 
     time: float = Field(default_factory=time.time)
     queue: str
     worker: str
     reason: str
-    message: str  # its beginning, as text
+    message: str  # its first bytes, as text
 
 
 DEAD_LETTERS = f"{KEY_PREFIX}dead"
 
-#: Dead letters that are kept; older ones are in the logs.
+#: Dead letters kept; older ones are in the logs alone.
 LETTERS_KEPT = 1000
 
 
 class DeadLetters:
-    """The messages that no worker could read."""
+    """The dead letters of the fleet."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
 
     def add(self, letter: DeadLetter) -> None:
-        """Keep a message that no worker can read, for people to look at."""
+        """Add a dead letter."""
         append_capped(self.redis, DEAD_LETTERS, letter, LETTERS_KEPT)
 
     def latest(self, count: int = LETTERS_KEPT) -> list[DeadLetter]:
-        """The latest dead letters, newest first."""
+        """Return the latest dead letters, newest first."""
         texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
         return [DeadLetter.model_validate_json(text) for text in texts]
 

@@ -1,7 +1,7 @@
-"""What goes over the wire: a batch to a worker, its result into the ledger.
+"""Messages: a batch for a worker, its result for the ledger.
 
-Frozen and versioned; a field is added with a default, never changed. A message is a claim check:
-it says where a batch's records lie, never what they are.
+They are frozen and versioned; a field may be added with a default, never changed. A message is a
+claim check: it names the object with a batch's records and does not contain them.
 """
 
 from enum import StrEnum
@@ -13,23 +13,25 @@ from common.rungs import Rung
 
 
 def renamed_field(wire_name: str, name: str, **options: Any) -> Any:
-    """A field whose name in stored messages, ``wire_name``, is older than its attribute's."""
+    """Declare a field that is called ``wire_name`` in messages, in both directions."""
     choices = AliasChoices(wire_name, name)
     return Field(validation_alias=choices, serialization_alias=wire_name, **options)
 
 
 class Document(BaseModel):
-    """Never changed once it is made; a newer program may say more than an older one understands."""
+    """Base of everything stored as JSON: immutable, ignoring the fields of newer versions."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", serialize_by_alias=True)
 
 
 class Message(Document):
+    """A document with a version."""
+
     version: Literal[1] = 1
 
 
 class Priority(StrEnum):
-    """Which of a model's queues a job's batches go to; workers empty them in this order."""
+    """The priority of a job: workers empty a model's queues in this order."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -37,10 +39,10 @@ class Priority(StrEnum):
 
 
 class Batch(Message):
-    """Work: consecutive records of one job, to be computed at one rung.
+    """The unit of work: consecutive records of one job, to be computed at one rung.
 
-    At a rung of the ladder above the first it is only those rows of the batch that were not
-    finite ``after`` the rung before; the ledger has that result, and with it the rows.
+    Above the first rung, only the rows that were not finite at ``previous_rung`` are computed; the
+    ledger has that result, which names them.
     """
 
     job: str
@@ -56,14 +58,16 @@ class Batch(Message):
 
 
 class Status(StrEnum):
+    """The outcome of a batch at a rung."""
+
     OK = "ok"
     NUMERICAL_INSTABILITY = "numerical_instability"
-    POISONED = "poisoned"  # all rows with numbers, but for those that end their process
+    POISONED = "poisoned"  # finite, but for rows that crash their worker
     FAILED = "failed"
 
 
 class NonFinite(Document):
-    """What was seen of numbers that are not finite everywhere."""
+    """The values of a vector that is not finite."""
 
     nan: NonNegativeInt
     inf: NonNegativeInt
@@ -80,9 +84,7 @@ class NonFinite(Document):
 
 
 class Instability(Document):
-    """One record without an embedding: it is not finite, and what each precision that tried saw of
-    it; or it is not computed, and why.
-    """
+    """A record without an embedding: what each precision saw of it, or why it was not computed."""
 
     row: NonNegativeInt
     id: str
@@ -97,7 +99,7 @@ class Instability(Document):
 
 
 class BatchResult(Message):
-    """What became of a batch at one rung."""
+    """The result of a batch at one rung."""
 
     job: str
     index: NonNegativeInt
@@ -110,20 +112,20 @@ class BatchResult(Message):
     tokens: NonNegativeInt = 0  # of rows with numbers
     seconds: float = 0.0  # of forward passes
     unstable: tuple[Instability, ...] = ()
-    next: Rung | None = None  # where the unstable rows go on; None: nowhere
-    poisoned: tuple[Instability, ...] = ()  # rows that are given up, as they end their process
+    next: Rung | None = None  # rung at which the unstable rows are retried; None: quarantine
+    poisoned: tuple[Instability, ...] = ()  # rows that crash their worker
     error: str | None = None
     stops_job: bool = False
-    created: float | None = None  # of the job that it is of: an earlier staging's results are stale
+    created: float | None = None  # when the job was staged, as in Batch
 
     @property
     def quarantined(self) -> tuple[Instability, ...]:
-        """Rows that no rung could embed, and those that none is to try."""
+        """Rows that no rung could embed, and rows that crash their worker."""
         return self.poisoned + (self.unstable if self.next is None else ())
 
 
 def retry_of(batch: Batch, result: BatchResult) -> Batch:
-    """A batch's unstable rows at the rung after the one that ``result`` is of."""
+    """Return the batch of the unstable rows of ``result``, at their next rung."""
     assert result.next is not None, result
     update = {"rung": result.next, "previous_rung": result.rung, "records": len(result.unstable)}
     return batch.model_copy(update=update)

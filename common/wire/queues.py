@@ -1,4 +1,4 @@
-"""The names of the queues, and what waits in them."""
+"""The queues: their names and their messages."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -11,38 +11,38 @@ from common.model_specs import ModelSource
 from common.rungs import Rung
 from common.wire.messages import Batch, Priority
 
-#: Before every key of the fleet, so that it can share a Redis while it is being tried.
+#: Prefix of every key of the fleet, which may share its Redis with other programs.
 KEY_PREFIX = "virnucpro:"
 
 
 def queue_name(
     model: ModelSource, first: Rung, rung: Rung, priority: Priority = Priority.NORMAL
 ) -> str:
-    """The queue of a model's batches at a rung of the ladder that begins at ``first``.
+    """Return the queue of a model's batches at a rung of the ladder that begins at ``first``.
 
-    Such as ``esm2_t33_650M_UR50D.fp16``, and ``esm2_t33_650M_UR50D.fp16.fp32`` for retries; with
-    ``high.`` or ``low.`` before it unless the priority is normal.
+    For example ``esm2_t33_650M_UR50D.fp16``, or ``esm2_t33_650M_UR50D.fp16.fp32`` for retries; the
+    prefix is ``high.`` or ``low.`` unless the priority is normal.
     """
     before = "" if priority is Priority.NORMAL else f"{priority}."
     return f"{before}{model.queue}.{first}" + ("" if rung is first else f".{rung}")
 
 
 def batch_queue(batch: Batch) -> str:
-    """The queue that a batch is sent to."""
+    """Return the name of the queue that a batch is published to."""
     return queue_name(ModelSource.parse(batch.model), batch.first_rung, batch.rung, batch.priority)
 
 
 def kombu_queue(name: str) -> Queue:
-    """The queue as Celery wants it described, the same to publish and to consume."""
+    """Return the declaration of a queue, the same to publish and to consume."""
     return Queue(name, routing_key=name)
 
 
-#: Messages of a queue that are read in one round trip.
+#: Messages read from a queue in one round trip.
 LOOKED_AT_TOGETHER = 500
 
 
 class Queues:
-    """What waits in the fleet's queues."""
+    """The messages of all queues."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -50,23 +50,23 @@ class Queues:
         self._move_to_front = redis.register_script(script.read_text())
 
     def length(self, queue: str) -> int:
-        """Messages in a queue that no worker has taken."""
+        """Return the number of messages waiting in a queue."""
         return int(self.redis.llen(f"{KEY_PREFIX}{queue}"))
 
     def messages(self, queue: str) -> Iterator[bytes]:
-        """The messages in a queue, oldest first; some may be missed while others are taken."""
+        """Yield a queue's messages, oldest first; some may be missed while workers take others."""
         key, place = f"{KEY_PREFIX}{queue}", -1
         while items := self._raw("LRANGE", key, place - LOOKED_AT_TOGETHER + 1, place):
             yield from reversed(items)
             place -= LOOKED_AT_TOGETHER
 
     def in_flight(self) -> list[bytes]:
-        """What workers have taken from queues and not acknowledged, in Celery's form."""
+        """Return the unacknowledged messages of all workers, in Celery's form."""
         return self._raw("HVALS", f"{KEY_PREFIX}unacked")
 
     def _raw(self, *command: str | int) -> list[bytes]:
         return cast(list[bytes], self.redis.execute_command(*command, NEVER_DECODE=True))
 
     def move_to_front(self, queue: str, count: int) -> None:
-        """Have the messages that were sent last be taken next."""
+        """Have the ``count`` messages published last be taken next."""
         self._move_to_front(keys=[f"{KEY_PREFIX}{queue}"], args=[count])

@@ -12,10 +12,9 @@ from redis.retry import Retry
 from common.errors import UserError
 from common.wire.messages import Document
 
-#: Of a client that has answered once: it looks for about half a minute, as long as a claim lasts,
-#: for a Redis that refuses connections, and again where one became a replica and another took its
-#: place. Each try to send may have as many tries to connect in it. A command may arrive twice so;
-#: all that is sent here may.
+#: The retries of a client once connected: about half a minute, as long as a lease lasts, through a
+#: refused connection or a failover. Each retry may include as many attempts to connect. A command
+#: may run twice, which all commands of the fleet allow.
 RETRY = Retry(
     ExponentialWithJitterBackoff(base=0.2, cap=2),
     retries=5,
@@ -24,12 +23,11 @@ RETRY = Retry(
 
 
 def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 10) -> Redis:
-    """A client of the broker's Redis, which connects when it is first used.
+    """Return a client of the broker's Redis, which connects when it is first used.
 
     Args:
-        answer_seconds: that Redis has for an answer.
-        retries: before a call fails; to connect again, which each of them may have to, is tried
-            as often.
+        answer_seconds: seconds to wait for an answer.
+        retries: retries of a call before it fails; each may include as many attempts to connect.
 
     Raises:
         ValueError: not a Redis URL.
@@ -45,7 +43,7 @@ def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 
 
 
 def connect(broker_url: str) -> Redis:
-    """A client of the broker's Redis that has answered once.
+    """Return a client of the broker's Redis, after one answer from it.
 
     Raises:
         UserError: nothing there that answers as Redis does.
@@ -66,20 +64,20 @@ def connect(broker_url: str) -> Redis:
 
 
 def without_password(url: str) -> str:
-    """The URL for people's eyes. A password may have any sign in it, well-formed URL or not."""
+    """Return a URL without its password, which may contain any character, even unescaped ones."""
     hidden = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url)
     return re.sub(r"(password=)[^&]*", r"\1***", hidden)
 
 
 def eviction_policy(redis: Redis) -> str | None:
-    """The policy by which this Redis throws keys away when it is full; None if it does not."""
+    """Return the policy by which a full Redis evicts keys; None if it evicts none."""
     memory = redis.info("memory")
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     return policy if memory.get("maxmemory") and policy != "noeviction" else None
 
 
 def append_capped(redis: Redis, key: str, document: Document, kept: int) -> None:
-    """Put a document first in a list, and drop what is beyond the first ``kept``."""
+    """Prepend a document to a list that keeps the newest ``kept``."""
     with redis.pipeline(transaction=True) as together:
         together.lpush(key, document.model_dump_json(exclude_none=True))
         together.ltrim(key, 0, kept - 1)

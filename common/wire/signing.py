@@ -1,4 +1,4 @@
-"""Signed messages: with a key, only those who have it can give a fleet's workers work."""
+"""Signed messages: workers with a key accept only batches signed with it."""
 
 import hmac
 import json
@@ -8,9 +8,10 @@ from typing import Any
 
 from common.errors import UserError
 
-#: Header of a message with its signature in hex.
+#: Name of the header with a message's signature in hex.
 SIGNATURE = "signature"
 
+#: Characters that a key has at least.
 SHORTEST_KEY = 16
 
 
@@ -22,7 +23,7 @@ class MessageKeys:
 
     @classmethod
     def parse(cls, text: str) -> "MessageKeys":
-        """Keys with commas between them; none in an empty text.
+        """Parse keys separated by commas; an empty text has none.
 
         Raises:
             UserError: a key that could be guessed.
@@ -39,16 +40,16 @@ class MessageKeys:
         return bool(self.keys)
 
     def headers(self, message: Mapping[str, Any]) -> dict[str, str]:
-        """What goes with a message: its signature, if there is a key."""
+        """Return the headers that sign a message; none without a key."""
         return {SIGNATURE: sign(message, self.keys[0])} if self.keys else {}
 
     def verify(self, message: Mapping[str, Any], signature: str) -> bool:
-        """Whether one of the keys made this signature of this message."""
+        """Return whether one of the keys made this signature of this message."""
         given = signature.encode(errors="backslashreplace")
         return any(hmac.compare_digest(sign(message, key).encode(), given) for key in self.keys)
 
 
 def sign(message: Mapping[str, Any], key: bytes) -> str:
-    """HMAC-SHA256 of a message in the one form of JSON that all sides write alike, in hex."""
+    """Return the HMAC-SHA256 of a message's canonical JSON, in hex."""
     text = json.dumps(message, sort_keys=True, separators=(",", ":"))
     return hmac.digest(key, text.encode(), "sha256").hex()

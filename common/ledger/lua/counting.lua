@@ -11,17 +11,18 @@ local is_first_rung, is_last_rung = not given(result.after), not given(result.ne
 
 -- Whether the job is known, and the result is not of an earlier staging of the same name.
 local function is_current()
-  if redis.call('EXISTS', job) == 0 then return false end
-  if not given(result.created) then return true end
-  return tonumber(redis.call('HGET', job, 'created') or '') == result.created
+  local created = redis.call('HGET', job, 'created')
+  return created and (not given(result.created) or tonumber(created) == result.created)
 end
 
 local function forget_attempts()
-  for _, key in ipairs({ attempts, crashes, crash_records }) do redis.call('HDEL', key, field) end
+  redis.call('HDEL', attempts, field)
+  redis.call('HDEL', crashes, field)
+  redis.call('HDEL', crash_records, field)
 end
 
 local function add(name, number)
-  if number ~= 0 then redis.call('HINCRBY', job, name, string.format('%d', number)) end
+  if number ~= 0 then redis.call('HINCRBY', job, name, number) end
 end
 
 -- Count the result (sign 1), or take it out of the counters again (sign -1). Left out are the
