@@ -12,7 +12,7 @@ demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 faults: .venv/dev
 	$(BIN)/pytest tests/faults tests/integration/test_keeper.py

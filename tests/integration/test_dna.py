@@ -78,7 +78,10 @@ def test_contigs_of_any_length_have_the_reference_s_embeddings(
     assert (of_file["window"], of_file["overlap"]) == (10_000, 1_000)
 
 
-def test_a_fleet_embeds_contigs_with_random_weights_and_no_download(fleet, fasta, tmp_path):
+def test_a_fleet_embeds_contigs_with_random_weights_and_no_download(fleet, contigs, tmp_path):
+    fasta = tmp_path / "short.fna"
+    short = [contig[:1_300] for contig in contigs]  # three windows: this model has its full size
+    fasta.write_text("".join(f">k{row}\n{contig}\n" for row, contig in enumerate(short)))
     with fleet.workers("random:dnabert_s", tmp_path):
         done = fleet.producer(
             *("submit", fasta, "--model", "random:dnabert_s", "--max-residues", "600"),

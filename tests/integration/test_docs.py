@@ -16,7 +16,10 @@ from tests.conftest import ROOT
 from tests.support.processes import clean_environment, run, run_producer
 from workers.cli import app as worker_app
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+#: Pages that name files of the project.
+MAPS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 
 DEMO = "producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D"
 
@@ -90,6 +93,20 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", MAPS, ids=lambda page: page.name)
+def test_paths_that_a_page_names_exist(page):
+    named = re.findall(r"`(?:[^` ]+ )?([\w.]+(?:/[\w.]*)+|\w+\.toml|Makefile)`", page.read_text())
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_row_of_the_map_names_a_path():
+    _, table = (ROOT / "docs" / "architecture.md").read_text().split("## To change X, look at Y\n")
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 20
+    assert all(re.search(r"\| .+ \| `[^`]+`", row) for row in rows)
 
 
 def test_options_that_the_pages_name_exist():

@@ -27,7 +27,8 @@ def test_a_fleet_on_s3_and_a_local_run_give_the_same_rows_in_the_same_order(
     """The whole DisProt file, by two workers and a bucket, and by --local and a folder."""
     with s3_fleet.workers(tiny, tmp_path, count=2) as logs:
         done = s3_fleet.producer(
-            "submit", disprot, "--model", tiny, MANY, "-o", tmp_path / "fleet.h5"
+            *("submit", disprot, "--model", tiny, "--batch-tokens=8000"),
+            *("-o", tmp_path / "fleet.h5"),
         )
         assert done.returncode == 0, done.stderr
     assert all(" sequences in " in log.read_text() for log in logs)  # both had a part in it
