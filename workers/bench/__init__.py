@@ -1,5 +1,5 @@
 """``worker bench``: how fast this machine is, with nothing to set up.
 
 ``forward`` times the model alone, ``fleet`` a real worker between a real queue and a real store.
-Weights and sequences are made up: speed does not depend on them.
+Weights and sequences are random: speed does not depend on them.
 """

@@ -34,7 +34,7 @@ from workers.process.worker import TRACE_FILE
 
 JOB = "bench"
 
-#: A worker that has not taken a batch by then, or ended one for so long, never will.
+#: Seconds without a first batch, and later without a further one, after which a worker has failed.
 START_SECONDS, STALL_SECONDS = 600.0, 180.0
 
 POLL_SECONDS = 0.02
@@ -43,7 +43,7 @@ STOP_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the worker gets to do."""
+    """The work of a measurement."""
 
     source: ModelSource
     spec: ModelSpec
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class FleetSpeed:
-    """What became of it, while there was work for all."""
+    """The speed of all workers while there was work for each."""
 
     start_seconds: float  # from the first process's start to its first batch
     tokens: int  # of the batches that were done in ``seconds``
@@ -73,7 +73,7 @@ class FleetSpeed:
 
 
 def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> FleetSpeed:
-    """Fill a store and a queue, start a worker, and watch until all is done.
+    """Fill a store and a queue, start a worker, and measure until the job finishes.
 
     Raises:
         UserError: the worker ended before its work did, or batches failed.
@@ -105,7 +105,7 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
 
 
 class WorkerFailedError(Exception):
-    """What it did; its log says why."""
+    """The worker failed; its log says why."""
 
 
 def command_of(plan: Plan) -> list[str]:
@@ -115,7 +115,7 @@ def command_of(plan: Plan) -> list[str]:
 
 
 def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> None:
-    """Make up a job, and publish all of it."""
+    """Create a job of random records and publish its batches."""
     records = made_up_records(plan.spec)
     sizes = []
     for index in range(plan.batches):
@@ -157,7 +157,7 @@ def made_up_records(spec: ModelSpec) -> Iterator[Record]:
 
 
 def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iterator[Record]:
-    """Records up to a number of tokens, and the one that goes beyond it."""
+    """Yield records until they reach a number of tokens."""
     while tokens > 0:
         (record,) = islice(records, 1)
         tokens -= spec.tokens(len(record.residues))
@@ -165,7 +165,7 @@ def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iter
 
 
 def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) -> FleetSpeed:
-    """Look at the ledger until the job is done."""
+    """Poll the ledger until the job finishes."""
     first_taken: float | None = None
     at_work = AtWork(workers)
     done, done_at = 0, started
@@ -192,7 +192,7 @@ def check_alive(worker: "Popen[bytes]", idle: float, limit: float) -> None:
 
 
 class AtWork:
-    """What the ledger said while all workers were at work and there was more in the queue."""
+    """The ledger's counts while all workers were busy and batches were queued."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers

@@ -1,4 +1,4 @@
-"""The model alone: packs of several sizes, one after another, on the device that it is on."""
+"""The speed of the model alone, in packs of several sizes."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ from workers.bench.proteins import segment_lengths
 from workers.engine.engine import Engine
 from workers.engine.prepared import made_up_batch
 
-#: Parts of the engine's own pack that are tried.
+#: Sizes of the packs, as shares of the engine's largest.
 SHARES = (0.25, 0.5, 1.0)
 
 SECONDS = 3.0
@@ -16,7 +16,7 @@ SECONDS = 3.0
 
 @dataclass(frozen=True)
 class PackSpeed:
-    """Packs of one size."""
+    """The speed of packs of one size."""
 
     tokens: int
     seconds: float  # of a pack, median
@@ -35,7 +35,7 @@ def measure_forward(engine: Engine) -> list[PackSpeed]:
 
 
 def run_packs(engine: Engine, tokens: int) -> float:
-    """Median seconds of a pack."""
+    """Return the median seconds of a pack."""
     spec = engine.loaded.spec
     longest = spec.tokens(spec.family.max_residues)
     work = made_up_batch(spec, segment_lengths(tokens, longest), engine.precision)

@@ -1,4 +1,4 @@
-"""Sequences with lengths as proteins have them."""
+"""Random sequences with the lengths of proteins."""
 
 import math
 import random
@@ -10,12 +10,12 @@ from common.alphabet import SPECIAL_TOKENS, Alphabet
 #: on average.
 MEDIAN_LENGTH, LENGTH_SIGMA, SHORTEST = 290, 0.64, 30
 
-#: Letters that sequences are cut from.
+#: Number of random letters that sequences are cut from.
 POOL_LETTERS = 1_000_000
 
 
 def random_lengths(longest: int, seed: int = 0) -> Iterator[int]:
-    """Lengths without end, in letters."""
+    """Yield lengths in letters, without end."""
     draw = random.Random(seed)  # noqa: S311
     while True:
         length = draw.lognormvariate(math.log(MEDIAN_LENGTH), LENGTH_SIGMA)
@@ -23,7 +23,7 @@ def random_lengths(longest: int, seed: int = 0) -> Iterator[int]:
 
 
 def segment_lengths(tokens: int, longest: int) -> list[int]:
-    """Segments of at most ``longest`` tokens that fill ``tokens`` exactly, specials included."""
+    """Return lengths of segments, at most ``longest``, that fill ``tokens`` exactly."""
     lengths: list[int] = []
     shortest = SHORTEST + SPECIAL_TOKENS
     for letters in random_lengths(longest - SPECIAL_TOKENS):
@@ -37,7 +37,7 @@ def segment_lengths(tokens: int, longest: int) -> list[int]:
 
 
 def random_sequences(alphabet: Alphabet, longest: int, seed: int = 0) -> Iterator[str]:
-    """Sequences without end."""
+    """Yield sequences, without end."""
     draw = random.Random(seed)  # noqa: S311
     pool = "".join(draw.choices(sorted(alphabet.letters), k=POOL_LETTERS))
     for length in random_lengths(longest, seed):

@@ -42,7 +42,7 @@ FEWEST_BATCHES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asks for."""
+    """The options of ``worker bench``."""
 
     model: str
     precision: PrecisionChoice
@@ -112,7 +112,7 @@ def measure(request: Request) -> Measured:
 
 
 def check_folders(request: Request) -> None:
-    """Raises UserError now rather than after the work."""
+    """Raise UserError before the work for folders that do not exist."""
     if request.store is not None and not request.store.is_dir():
         raise UserError(f"--store {request.store}: name a folder that exists.")
     if request.trace is not None and (
@@ -124,14 +124,14 @@ def check_folders(request: Request) -> None:
 
 
 def weights_for(model: str) -> ModelSource:
-    """Made-up weights for a name: speed does not depend on them, and nothing is downloaded."""
+    """Return random weights for a name: as fast as trained ones, without a download."""
     return ModelSource.parse(RANDOM_PREFIX + model if model in MODELS else model)
 
 
 def plan_of(
     request: Request, source: ModelSource, spec: ModelSpec, rung: Rung, packs: list[PackSpeed]
 ) -> Plan:
-    """Batches that keep the worker busy for as long as was asked."""
+    """Return the batches that keep the workers busy for the time asked for."""
     speed = max(pack.tokens_per_second for pack in packs)
     include: tuple[Include, ...] = ("mean", "per_residue") if request.per_residue else ("mean",)
     form = OutputForm(include=include, max_residues=spec.family.max_residues)
@@ -154,7 +154,7 @@ def plan_of(
 
 
 def busy_share(trace: Path) -> float:
-    """The share of the time from its first to its last pack in which the device had one."""
+    """Return the share of time with a pack on the device, from its first pack to its last."""
     events = json.loads(trace.read_text())["traceEvents"]
     (device,) = (
         event["tid"] for event in events if event["ph"] == "M" and event["args"]["name"] == DEVICE

@@ -1,4 +1,4 @@
-"""From embeddings to a verdict: what is compared with what. All comparisons must pass."""
+"""The verdict on embeddings: all comparisons must pass."""
 
 import platform
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from workers.validation.record import Compared, ValidatedSet, Validation
 from workers.validation.sets import SEED
 from workers.validation.statistics import THRESHOLDS, compare
 
-#: What is compared with what: precision and layout. The first is what a worker does against the
-#: plainest way of computing the same; the others say where a difference comes from.
+#: Pairs that are compared, by precision and layout. The first pair is what a worker does and the
+#: simplest computation of the same; the others show where a difference comes from.
 PAIRS = (
     (("half", "packed"), ("fp32", "padded")),
     (("half", "padded"), ("fp32", "padded")),
@@ -28,7 +28,7 @@ PAIRS = (
 def judge(
     model: ModelSource, source: ModelSource, device: str, reference: Measured, half: Measured
 ) -> Validation:
-    """Compare everything and decide.
+    """Compare all pairs and return the verdict.
 
     Args:
         model: as the user named it.
@@ -63,7 +63,7 @@ def judge(
 
 
 def compare_sets(reference: Measured, half: Measured) -> Iterator[Compared]:
-    """Every pair, set by set."""
+    """Return the comparison of every pair for every set."""
     by_name = {"half": half, "fp32": reference}
 
     def embeddings(way: tuple[str, str], name: str) -> Array:
@@ -101,7 +101,7 @@ def count(is_bad: Callable[[Array], Array], *models: Measured) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Of all that the numbers may depend on."""
+    """Return the versions of everything that the numbers may depend on."""
     found = {
         "virnucpro-fleet": __version__,
         "python": platform.python_version(),

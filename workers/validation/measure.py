@@ -30,7 +30,7 @@ PASS_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Measured:
-    """What one model in one precision made of the sets."""
+    """The embeddings of all sets by one model in one precision."""
 
     spec: ModelSpec
     fingerprint: str
@@ -62,7 +62,7 @@ def measure(source: ModelSource, precision: Rung, device: str, count: int) -> Me
 def embed_sets(
     embed: Callable[[Tokens], Array], tokens: dict[str, Tokens], way: str
 ) -> dict[str, Array]:
-    """Embed set after set, and say so: a large model takes minutes."""
+    """Embed set after set, and log each: a large model takes minutes."""
     vectors = {}
     for name, each in tokens.items():
         log.info("Embedding %s, %s: %s tokens.", name, way, f"{len(each.ids):,}")
@@ -71,7 +71,7 @@ def embed_sets(
 
 
 def embed_packed(loaded: LoadedModel, tokens: Tokens) -> Array:
-    """Embed sequences as a worker does: ``[N, D]`` FP32."""
+    """Return embeddings ``[N, D]`` FP32, computed as by a worker."""
     device, last = device_of(loaded), loaded.spec.layers
     parts = []
     for pack in make_packs(tokens, PASS_TOKENS):
@@ -83,7 +83,7 @@ def embed_packed(loaded: LoadedModel, tokens: Tokens) -> Array:
 
 
 def embed_padded(loaded: LoadedModel, tokens: Tokens) -> Array:
-    """Embed sequences in rectangles of similar lengths, in plain attention: ``[N, D]`` FP32."""
+    """Return embeddings ``[N, D]`` FP32 from padded batches of similar lengths."""
     device, last = device_of(loaded), loaded.spec.layers
     vectors = np.empty((len(tokens.lengths), loaded.spec.dim), dtype=np.float32)
     for rows in split_into_rectangles(tokens.lengths.tolist(), PASS_TOKENS):
@@ -96,7 +96,7 @@ def embed_padded(loaded: LoadedModel, tokens: Tokens) -> Array:
 
 
 def means_of(hidden: Tensor, cu_seqlens: Tensor, loaded: LoadedModel) -> Array:
-    """Pool ``[T, D]``, as a worker does: ``[N, D]`` FP32."""
+    """Pool ``[T, D]`` to ``[N, D]`` FP32, as a worker does."""
     rows = pool(hidden[:, None], cu_seqlens, loaded.spec.family)
     return Pooled.read(rows.cpu(), layers=1).mean[:, 0]
 
@@ -116,7 +116,7 @@ def split_into_rectangles(lengths: Sequence[int], budget: int) -> Iterator[NDArr
 
 
 def pad(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Token ids ``[B, T]`` of some sequences, right-padded, and which of them are real."""
+    """Return token ids ``[B, T]``, padded on the right, and which of them are real ``[B, T]``."""
     lengths = tokens.lengths[rows]
     real = np.arange(lengths.max()) < lengths[:, None]
     ids = np.zeros(real.shape, dtype=np.int64)  # whatever stands at padding is not looked at
@@ -126,7 +126,7 @@ def pad(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDA
 
 
 def starts_of(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Where each of several segments starts, one after another, and where the last ends."""
+    """Return the bounds ``[N + 1]`` of consecutive segments."""
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
 
 

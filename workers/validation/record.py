@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Verdict(Document):
-    """What a worker needs to know of a validation."""
+    """The part of a validation that a worker reads."""
 
     model: str  # ModelSource.text
     weights: str | None  # where they were read from, if the model's name does not say it
@@ -41,12 +41,12 @@ class Verdict(Document):
 
     @property
     def key(self) -> str:
-        """Where it is recorded."""
+        """The name of its record."""
         return record_key(self.fingerprint, self.precision, self.device)
 
     @property
     def command(self) -> str:
-        """What validates again."""
+        """The command that repeats the validation."""
         weights = ["--weights", self.weights] if self.weights else []
         device = ["--device", "cpu"] if self.device == CPU else []
         options = ["--model", self.model, *weights, "--precision", self.precision, *device]
@@ -103,13 +103,13 @@ class Validation(Verdict):
 
 
 def record_key(fingerprint: str, precision: Rung, device: str) -> str:
-    """Where a validation is recorded; ``device`` is a name for people, such as NVIDIA H200."""
+    """Return the name of a validation's record; ``device`` is a full name, such as NVIDIA H200."""
     slug = re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")
     return f"validations/{fingerprint}.{precision}.{slug}.json"
 
 
 def user_cache() -> FileStore:
-    """The user's own cache: ``$XDG_CACHE_HOME/virnucpro-fleet``, or in ``~/.cache``."""
+    """Return the user's cache: ``virnucpro-fleet`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     # The specification has a relative path ignored.
     given = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
@@ -117,12 +117,12 @@ def user_cache() -> FileStore:
 
 
 def record_stores(store_url: str | None) -> list[Store]:
-    """Where validations are recorded: the user's cache, and the fleet's store if there is one."""
+    """Return the places of records: the user's cache, and the fleet's store if it has one."""
     return [user_cache(), *([open_store(store_url)] if store_url else [])]
 
 
 def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
-    """Record a validation; returns where. A store that cannot be written is a warning."""
+    """Record a validation and return where; a store that cannot be written is a warning."""
     written = []
     for store in stores:
         try:
@@ -158,7 +158,7 @@ def refusal(fingerprint: str, precision: Rung, device: str, stores: Sequence[Sto
 
 
 def read_verdict(key: str, store: Store) -> Verdict | None:
-    """A recorded verdict; None, after a warning, if what is there cannot be read."""
+    """Return a recorded verdict; None, with a warning, if it cannot be read."""
     try:
         verdict = Verdict.model_validate_json(store.get(key))
         if verdict.key != key:

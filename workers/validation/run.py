@@ -65,7 +65,7 @@ def run(request: Request) -> int:
 
 
 def weights_of(model: ModelSource, weights: Path | None) -> ModelSource:
-    """Where to read the weights from: ``--weights`` if given."""
+    """Return the source of the weights: ``--weights`` if given, else ``--model``."""
     if weights is None:
         return model
     if model.is_path or model.is_random:
@@ -77,7 +77,7 @@ def weights_of(model: ModelSource, weights: Path | None) -> ModelSource:
 
 
 def check_shape(found: ModelSpec, model: ModelSource, source: ModelSource) -> None:
-    """Raises UserError if ``--weights`` are of another model than ``--model`` names."""
+    """Raise UserError if ``--weights`` and ``--model`` name different models."""
     named = MODELS.get(model.text)
     if named is None or replace(found, name=named.name) == named:
         return
@@ -92,7 +92,7 @@ def describe(spec: ModelSpec) -> str:
 
 
 def choose_device(choice: DeviceChoice) -> str:
-    """``cuda`` where there is a GPU, unless told otherwise."""
+    """Return the device asked for; by default ``cuda`` if there is a GPU."""
     has_gpu = torch.cuda.is_available()
     if choice == "cuda" and not has_gpu:
         raise UserError(
@@ -103,7 +103,7 @@ def choose_device(choice: DeviceChoice) -> str:
 
 
 def choose_precision(choice: HalfChoice, device: str) -> Rung:
-    """What workers serve: FP16 on a GPU, BF16 on a CPU, unless told otherwise."""
+    """Return the precision asked for; by default FP16 on a GPU and BF16 on a CPU."""
     if not should_use_fp16():
         raise UserError(
             "VIRNUCPRO_DISABLE_FP16 is set: nothing is served in half precision, so there is "
@@ -115,7 +115,7 @@ def choose_precision(choice: HalfChoice, device: str) -> Rung:
 
 
 def check_can_write(picture: Path | None) -> None:
-    """Raises UserError now rather than after the work."""
+    """Raise UserError before the work for a file that cannot be written after it."""
     if picture is None:
         return
     if picture.is_dir() or not picture.absolute().parent.is_dir():
@@ -125,7 +125,7 @@ def check_can_write(picture: Path | None) -> None:
 
 
 def measure_or_explain(source: ModelSource, precision: Rung, device: str, count: int) -> Measured:
-    """Measure with the device to itself."""
+    """Measure, with no other model on the device."""
     try:
         with warnings.catch_warnings():
             # PyTorch's advice on speed helps nobody here.

@@ -9,7 +9,7 @@ from common.model_specs import Family
 
 SEED = 0
 
-#: Sequences in each set unless the user says otherwise.
+#: Default number of sequences in each set.
 SEQUENCES_PER_SET = 32
 
 #: Shortest and longest sequence of each set, in tokens; None: the model's limit.
@@ -71,11 +71,11 @@ def make_sets(family: Family, count: int, seed: int = SEED) -> list[SequenceSet]
 
 
 def letters_of(tokens: int | None, family: Family) -> int:
-    """How many letters about make so many tokens; the model's limit for None."""
+    """Return about how many letters make ``tokens`` tokens; the model's limit for None."""
     return family.max_residues if tokens is None else tokens * family.letters_per_token
 
 
 def spread_lengths(shortest: int, longest: int, count: int) -> NDArray[np.int64]:
-    """``count`` lengths from ``shortest`` to ``longest``, both included, even on a log scale."""
+    """Return ``count`` lengths from ``shortest`` to ``longest``, evenly spaced on a log scale."""
     assert count >= 2, count
     return np.geomspace(shortest, longest, count).round().astype(np.int64)
