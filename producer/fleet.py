@@ -111,6 +111,14 @@ class Fleet:
     def publisher(self) -> Publisher:
         return publisher_of(self.settings, self.ledger)
 
+    def connect(self) -> None:
+        """Open the store and connect to Redis, to learn before any work that one is missing.
+
+        Raises:
+            UserError: no store is named, or Redis does not answer.
+        """
+        assert self.store and self.ledger
+
     def submit(
         self,
         source: Input,
@@ -151,6 +159,7 @@ class Fleet:
         on_staged: OnStaged = lambda _records, _batches: None,
     ) -> Submission:
         """Queue what a request asks for; see ``submit``."""
+        self.connect()
         if self.machine is not None:
             self.machine.start_worker(request.model.text, precision_of(request.rung))
             return self._enqueue(request, self._hardware_here(), batch_tokens, on_staged)

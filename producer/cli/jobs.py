@@ -92,10 +92,12 @@ def cancel(job: str, /, *, broker: Broker = None) -> None:
 
 def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
     """Wait until a job is finished, and keep it going meanwhile: lost batches are queued again."""
-    watched = Fleet.open(broker=broker, store=store).job(job)
-    assert watched.manifest  # before Redis is asked
+    fleet = Fleet.open(broker=broker, store=store)
+    fleet.connect()
+    watched = fleet.job(job)
+    manifest = watched.manifest  # an unknown job is an error before the display begins
     watch_job(watched)
-    report_quarantined(watched.fleet.ledger, watched.manifest)
+    report_quarantined(fleet.ledger, manifest)
 
 
 def watch_job(job: Job) -> None:

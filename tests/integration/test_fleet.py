@@ -50,7 +50,7 @@ def test_a_job_is_submitted_watched_and_fetched_by_its_name(fleet, tiny, example
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.strip()
     assert f"worker start --model {tiny}" in submitted.stderr
-    assert re.search(r"open .* 0/\d+ .* 0/25", fleet.producer("jobs").stdout)
+    assert re.search(r"queued .* 0/\d+ .* 0/25", fleet.producer("jobs").stdout)
     early = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
     assert early.returncode == 2
     assert "have no output yet" in early.stderr
@@ -141,7 +141,7 @@ def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disp
         os.kill(int(owner.split("@")[0].split("-")[1]), signal.SIGKILL)
         watched = fleet.producer("watch", job)
         assert watched.returncode == 0, watched.stderr
-        assert "lost with their workers and retaken" in watched.stderr
+        assert "lost with their workers and queued again" in watched.stderr
     progress = fleet.ledger.jobs.progress(job)
     assert progress.batches_done == progress.batches
     assert progress.rows_done == 1162
