@@ -30,8 +30,11 @@ def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
+    # boto3's default session would keep the credentials that the process began with.
+    session = boto3.Session()
+
     def client(style: Literal["auto", "path"]) -> "S3Client":
-        return boto3.client(
+        return session.client(
             "s3",
             config=Config(
                 retries={"mode": "standard", "total_max_attempts": ATTEMPTS},

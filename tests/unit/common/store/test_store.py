@@ -414,6 +414,19 @@ def test_a_bucket_may_have_a_prefix(url, bucket, prefix, normal):
 
 
 @pytest.mark.usefixtures("region")
+def test_a_store_has_the_credentials_of_when_it_was_opened(monkeypatch):
+    used = []
+    for key in ("first", "second"):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+        signed = S3Store("bucket", "").client.generate_presigned_url(
+            "get_object", {"Bucket": "bucket", "Key": "k"}
+        )
+        used.append(key if f"Credential={key}" in signed or f"KeyId={key}" in signed else signed)
+    assert used == ["first", "second"]
+
+
+@pytest.mark.usefixtures("region")
 def test_s3_settings_that_boto3_refuses_are_an_error_of_the_store(monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     with pytest.raises(StoreError, match=r"S3 is not set up: .*no-such-profile"):
