@@ -117,7 +117,7 @@ class Fleet:
         Raises:
             UserError: no store is named, or Redis does not answer.
         """
-        assert self.store and self.ledger
+        _ = self.store, self.ledger
 
     def submit(
         self,

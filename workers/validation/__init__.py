@@ -18,5 +18,4 @@ class Request:
     device: DeviceChoice
     sequences_per_set: int  # at least 2
     picture: Path | None
-    as_json: bool
     store: str | None

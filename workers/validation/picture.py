@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from common.errors import UserError
 from common.model_specs import ModelSource
 from workers.validation.record import Compared, Validation
 from workers.validation.statistics import EXPECTED, FLOOR
@@ -34,7 +35,11 @@ NOTHING_SHARED = 1.0
 
 
 def save_picture(validation: Validation, path: Path) -> None:
-    """Write a PNG of the first comparison, a point for each sequence."""
+    """Write a PNG of the first comparison, a point for each sequence.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     figure = Figure(figsize=(8, 5.2), dpi=160, layout="constrained")
     axes = figure.add_subplot()
     title = validation.comparisons[0].title
@@ -46,7 +51,13 @@ def save_picture(validation: Validation, path: Path) -> None:
     scale_axes(axes, validation)
     draw_bounds(axes)
     draw_text(axes, validation, title)
-    figure.savefig(path, format="png")
+    try:
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise UserError(
+            f"--picture {path} cannot be written ({error}). The validation itself "
+            f"{'passed' if validation.passed else 'FAILED'}."
+        ) from error
 
 
 def draw_set(

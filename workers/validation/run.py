@@ -1,9 +1,8 @@
-"""The run behind ``worker validate``: measure, compare, record, report."""
+"""The run behind ``worker validate``: measure, compare, record."""
 
 import gc
 import logging
 import os
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +16,17 @@ from workers.runtime.device import device_name
 from workers.validation import DeviceChoice, HalfChoice, Request
 from workers.validation.judge import judge
 from workers.validation.measure import Measured, measure
-from workers.validation.record import record_stores, write_record
-from workers.validation.report import print_report
+from workers.validation.record import Validation, record_stores, write_record
 
 log = logging.getLogger(__name__)
 
-#: Exit codes; 2 is a user's error.
-EXIT_PASS, EXIT_FAIL = 0, 1
 
-
-def run(request: Request) -> int:
-    """Validate, record and report; returns the exit code.
+def run(request: Request) -> Validation:
+    """Compare a model in half precision with FP32, and record the result.
 
     Raises:
-        UserError: a model, device, picture or store that cannot be, or too little memory.
+        UserError: the model, the device, the picture or the store cannot be used, or memory ran
+            out.
     """
     model = ModelSource.parse(request.model)
     source = weights_of(model, request.weights)
@@ -42,26 +38,9 @@ def run(request: Request) -> int:
     check_shape(reference.spec, model, source)
     half = measure_or_explain(source, precision, device, request.sequences_per_set)
     validation = judge(model, source, device_name(device), reference, half)
-    # First of all: whoever reads standard output may not read it to its end.
     for place in write_record(validation, stores):
         log.info("Recorded in %s.", place)
-    if request.as_json:
-        sys.stdout.write(f"{validation.json_text}\n")
-    else:
-        print_report(validation)
-    if request.picture is not None:
-        # Not for everyone: importing Matplotlib takes a while.
-        from workers.validation.picture import save_picture
-
-        try:
-            save_picture(validation, request.picture)
-        except OSError as error:
-            raise UserError(
-                f"--picture {request.picture} cannot be written ({error}). The validation itself "
-                f"{'passed' if validation.passed else 'FAILED'}."
-            ) from error
-        log.info("The picture is %s.", request.picture)
-    return EXIT_PASS if validation.passed else EXIT_FAIL
+    return validation
 
 
 def weights_of(model: ModelSource, weights: Path | None) -> ModelSource:
