@@ -30,9 +30,6 @@ def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
-    # boto3's default session would keep the credentials that the process began with.
-    session = boto3.Session()
-
     def client(style: Literal["auto", "path"]) -> "S3Client":
         return session.client(
             "s3",
@@ -46,6 +43,8 @@ def s3_client() -> "S3Client":
         )
 
     try:
+        # boto3's default session would keep the credentials that the process began with.
+        session = boto3.Session()
         found = client("auto")
         is_amazon = "amazonaws.com" in found.meta.endpoint_url
         # Other servers rarely have a host name for every bucket.

@@ -93,3 +93,13 @@ def test_the_models_can_be_used_without_the_fleet():
         "producer",
     )
     assert [m for m in loaded if any(is_within(m, stranger) for stranger in strangers)] == []
+
+
+def test_a_model_is_loaded_without_the_compiler():
+    """It takes seconds to import, and building a model on the meta device tends to import it."""
+    load = "from workers.models.loading import load_model; import torch; "
+    models = ("random:esm2_t6_8M_UR50D", "random:dnabert_s")
+    calls = [f"load_model({model!r}, dtype=torch.float32)" for model in models]
+    loaded = modules_after(load + "; ".join(calls))
+    assert "torch" in loaded
+    assert "torch._dynamo" not in loaded

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ class Encoder(nn.Module):
     stream, ``out`` and ``fc2`` write to it: ``mixed_precision`` wraps them by these names.
     """
 
-    embed_tokens: nn.Module
     blocks: nn.ModuleList
+
+    #: Number of tokens, special ones included.
+    vocabulary: ClassVar[int]
 
     #: Dtype of queries, keys and values; None for the stream's.
     attention_dtype: torch.dtype | None = None
@@ -29,6 +31,10 @@ class Encoder(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        # Models are built on the meta device. There, the initialisation of nn.Embedding and
+        # torch.arange import torch._dynamo, which takes longer than loading a small model.
+        empty = torch.empty(self.vocabulary, spec.dim)
+        self.embed_tokens: nn.Module = nn.Embedding.from_pretrained(empty)
 
     @property
     def head_dim(self) -> int:

@@ -29,7 +29,7 @@ def alibi_slopes(heads: int) -> Tensor:
     lower = 1 << (heads.bit_length() - 1)
     steps = [(h + 1) / lower for h in range(lower)]
     steps += [(2 * h + 1) / (2 * lower) for h in range(heads - lower)]
-    return torch.exp2(-8 * torch.tensor(steps, dtype=torch.float32))
+    return torch.exp2(-8 * torch.tensor(steps, dtype=torch.float32, device="cpu"))
 
 
 def padded_biases(slopes: Tensor, real: Tensor) -> Tensor:

@@ -24,9 +24,10 @@ LAYER_NORM_EPS = 1e-12
 class DNABERTS(Encoder):
     """DNABERT-S. Representation 0 is the normed embedding, k the stream after k blocks."""
 
+    vocabulary = VOCABULARY
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.embed_tokens = nn.Embedding(VOCABULARY, spec.dim)
         self.embed_norm = nn.LayerNorm(spec.dim, eps=LAYER_NORM_EPS)
         self.alibi = Alibi(spec.heads)
         self.blocks = nn.ModuleList(Block(spec.dim, spec.heads) for _ in range(spec.layers))

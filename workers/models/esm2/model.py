@@ -27,9 +27,10 @@ TRAINING_MASK_RATIO = 0.15 * 0.8
 class ESM2(Encoder):
     """ESM-2. Representation k is the residual stream after k layers; only the last is normed."""
 
+    vocabulary = len(ESM2_TOKENS)
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.embed_tokens = nn.Embedding(len(ESM2_TOKENS), spec.dim)
         self.rotary = RotaryEmbedding(spec.dim // spec.heads)
         self.blocks = nn.ModuleList(Block(spec.dim, spec.heads) for _ in range(spec.layers))
         self.final_norm = nn.LayerNorm(spec.dim)
@@ -119,7 +120,8 @@ class RotaryEmbedding(ExactBuffers):
 
 def exact_inv_freq(head_dim: int) -> Tensor:
     """Return the frequencies by their formula, ``10000^(-2i / head_dim)``: ``[head_dim / 2]``."""
-    return 1.0 / (10000 ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
+    even = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu")
+    return 1.0 / (10000 ** (even / head_dim))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
