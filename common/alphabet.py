@@ -1,4 +1,4 @@
-"""The letters that a FASTA record may use, and the tokens that ESM-2 makes of them."""
+"""The letters that a FASTA record may contain, and ESM-2's tokens for them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,19 +11,19 @@ ESM2_TOKENS: tuple[str, ...] = (
     *("<null_1>", "<mask>"),
 )
 
-#: Tokens that every segment has besides its letters: ``<cls>`` and ``<eos>``, or ``[CLS]`` and
+#: Number of tokens of a segment besides its letters: ``<cls>`` and ``<eos>``, or ``[CLS]`` and
 #: ``[SEP]``.
 SPECIAL_TOKENS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alphabet:
-    """What a kind of sequence is written in."""
+    """The letters of one kind of sequence."""
 
     name: Literal["protein", "dna"]
     letters: frozenset[str]  # upper case
-    unknown: str  # what ``--unknown x`` makes of any other letter
-    letter: str  # what one is called, in messages
+    unknown: str  # the letter that ``--unknown x`` puts in place of any other
+    letter: str  # the word for one letter, in messages
     plural: str
 
 

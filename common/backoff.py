@@ -1,4 +1,4 @@
-"""Pauses between the tries of what may work the next time."""
+"""Pauses between the retries of an operation."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 def backoff(
     retries: int, *, first: float, longest: float, draw: Callable[[], float] = random.random
 ) -> Iterator[float]:
-    """Seconds to wait before each retry: exponential backoff with full jitter.
+    """Yield the seconds to wait before each retry: exponential backoff with full jitter.
 
-    Each pause is drawn from all between nothing and a ceiling, so that those who failed together
-    do not come back together. The ceiling is ``first`` seconds, doubles with every retry and ends
-    at ``longest``. Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
-    2015.
+    Each pause is drawn uniformly between 0 and a ceiling, so that clients that failed together do
+    not retry together. The ceiling starts at ``first`` seconds, doubles with every retry and never
+    exceeds ``longest``. Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture
+    Blog, 2015.
 
     Args:
-        draw: gives numbers from 0 to 1.
+        draw: returns a random number from 0 to 1.
     """
     ceiling = min(first, longest)
     for _ in range(retries):

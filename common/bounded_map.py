@@ -1,4 +1,4 @@
-"""A map that works ahead in threads, by so much and no more."""
+"""A parallel map with a bounded number of items under way."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +10,10 @@ R = TypeVar("R")
 
 
 def bounded_map(action: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Like ``map``, in order, with up to ``ahead`` items under way at once.
+    """Yield ``action`` of every item, in order, with up to ``ahead`` items under way in threads.
 
-    Items are taken as they are needed: memory holds one more than ``ahead``, whatever their number.
-    The first error of ``action`` or ``items`` is raised; what is under way is waited for.
+    Items are taken as they are needed: at most ``ahead + 1`` are in memory, whatever their number.
+    The first error of ``action`` or ``items`` is raised, once the items under way are done.
     """
     running: deque[Future[R]] = deque()
     with ThreadPoolExecutor(max_workers=ahead) as pool:

@@ -1,4 +1,4 @@
-"""The models that the fleet knows, and how a ``--model`` value is read.
+"""The table of known models, and the parsing of a ``--model`` value.
 
 Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``).
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 from common.alphabet import DNA, PROTEIN, SPECIAL_TOKENS, Alphabet
 from common.errors import UserError
 
-#: What tells ESM-2 from the older models of its family, whose vocabulary and file format are
-#: the same: loaded as ESM-2 they would give numbers that mean nothing.
+#: Settings that tell ESM-2 from the older models of its family, whose vocabulary and file format
+#: are the same: loaded as ESM-2 they would give meaningless numbers.
 ESM2_CONFIG = {
     "position_embedding_type": "rotary",
     "emb_layer_norm_before": False,
@@ -26,16 +26,16 @@ RANDOM_PREFIX = "random:"
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What models of one kind have in common, whatever their size."""
+    """The properties that models of one kind share, whatever their size."""
 
     name: str
     alphabet: Alphabet
     hub: str  # repository on the Hugging Face hub; {} is the model's name
-    max_residues: int  # letters that are embedded in one piece, if the user does not say
-    windows: bool  # whether longer records are embedded in windows, if the user does not say
-    letters_per_token: int  # about
-    block_weights: int  # in each block, in units of dim²
-    pools_special_tokens: bool  # whether a mean is over the first and the last token too
+    max_residues: int  # letters that are embedded in one piece, by default
+    windows: bool  # whether longer records are embedded in windows, by default
+    letters_per_token: int  # approximate
+    block_weights: int  # weights of one block, in units of dim²
+    pools_special_tokens: bool  # whether the mean includes the first and the last token
     pooling: str  # the same in words
 
 
@@ -68,7 +68,7 @@ DNABERT_S = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """The shape of a model: all that can be known of it without its weights."""
+    """The shape of a model, which is known without its weights."""
 
     name: str
     layers: int
@@ -78,11 +78,11 @@ class ModelSpec:
 
     @property
     def parameters(self) -> int:
-        """Weights in the blocks, which is where the time goes."""
+        """Number of weights in the blocks, where nearly all of the time is spent."""
         return self.family.block_weights * self.layers * self.dim**2
 
     def tokens(self, letters: int) -> int:
-        """Tokens of a record: exact for proteins, about for DNA, whose tokens differ in length."""
+        """Return the tokens of a record: exact for proteins, estimated for DNA."""
         return -(-letters // self.family.letters_per_token) + SPECIAL_TOKENS
 
 
@@ -99,15 +99,15 @@ MODELS: dict[str, ModelSpec] = {
     )
 }
 
-#: Names in the table by their repositories on the hub.
+#: Names in the table by repository on the hub.
 HUB_NAMES = {spec.family.hub.format(name): name for name, spec in MODELS.items()}
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where weights come from: ``NAME``, ``random:NAME``, a folder or a ``.pt`` file.
+    """The source of weights: ``NAME``, ``random:NAME``, a folder or a ``.pt`` file.
 
-    ``text`` is the normal form: two texts are equal exactly if they mean the same weights.
+    ``text`` is normalised: two sources of the same weights have equal texts.
     """
 
     text: str
@@ -117,7 +117,7 @@ class ModelSource:
         """Read a ``--model`` value.
 
         Raises:
-            UserError: a bare name that is not in the table.
+            UserError: a bare name is not in the table.
         """
         bare = value.removeprefix(RANDOM_PREFIX)
         name = HUB_NAMES.get(bare, bare)
@@ -129,7 +129,8 @@ class ModelSource:
         raise UserError(
             f"Unknown model {value!r}. Known models (each also as {RANDOM_PREFIX}NAME, for trials "
             f"without weights):\n  {known}\n"
-            "or give a folder with safetensors or a fair-esm .pt file, with a '/' in its path."
+            "or give the path of a folder with safetensors or of a fair-esm .pt file; a path "
+            "contains a '/'."
         )
 
     @property
@@ -142,7 +143,7 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """The name in the table; for a path its last part without ``.pt``."""
+        """The name in the table, or the last part of a path without ``.pt``."""
         if self.is_path:
             return os.path.basename(self.text).removesuffix(".pt")
         return self.text.removeprefix(RANDOM_PREFIX)
@@ -155,9 +156,9 @@ class ModelSource:
         return self.text.replace(":", ".")
 
     def spec(self) -> ModelSpec | None:
-        """The model's shape, if it can be told without opening weights; else None.
+        """Return the model's shape; None if it cannot be told on this machine.
 
-        A producer may name a folder that only its workers have: then nothing is known here.
+        A producer may name a folder that exists only on its workers.
         """
         if self.name in MODELS:
             return MODELS[self.name]
@@ -166,10 +167,10 @@ class ModelSource:
 
 
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
-    """Layers from 0 to ``count``; negative ones are counted from the last, which is -1.
+    """Return layers as numbers from 0 to ``count``; -1 means the last one, and so on.
 
     Raises:
-        UserError: a layer that a model of ``count`` layers does not have.
+        UserError: a model of ``count`` layers does not have this layer.
     """
     resolved = [layer + count + 1 if layer < 0 else layer for layer in layers]
     for asked, layer in zip(layers, resolved, strict=True):
@@ -188,11 +189,11 @@ def read_hugging_face_config(path: Path) -> ModelSpec:
     """Read the shape of a model from a Hugging Face ``config.json``.
 
     Raises:
-        UserError: neither ESM-2 nor DNABERT-S, or not readable as JSON.
+        UserError: the model is neither ESM-2 nor DNABERT-S, or the file is not valid JSON.
     """
     try:
         config = json.loads(path.read_text())
-        # DNABERT-S calls itself a BERT; what it has instead of position embeddings tells it apart.
+        # DNABERT-S calls itself a BERT; only its ALiBi setting tells it apart.
         family = DNABERT_S if "alibi_starting_size" in config else ESM2
         if family is ESM2:
             check_is_esm2(config, path)
@@ -217,5 +218,5 @@ def check_is_esm2(config: dict[str, object], path: Path) -> None:
         if config.get(setting) != expected:
             raise UserError(
                 f"{path}: {setting} is {config.get(setting)!r}, but ESM-2 has {expected!r}: "
-                "this is another model of the family."
+                "this is an older model of the ESM family, which is not supported."
             )

@@ -14,23 +14,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from common.errors import UserError
 from common.wire.signing import MessageKeys
 
-#: What is asked for where a setting is not a text.
+#: The expected kind of value of each setting that is a number.
 NUMBERS = {"gpu_memory": "number of gigabytes", "high_water": "whole number"}
 
 
 class Settings(BaseSettings):
-    """Where the fleet meets, and what a worker may take. Command-line options go before these."""
+    """Addresses of Redis and the store, and limits. Command-line options take precedence."""
 
     model_config = SettingsConfigDict(env_prefix="VIRNUCPRO_", frozen=True)
 
     broker_url: str = "redis://localhost:6379/0"
     store: str | None = None
     gpu_memory: PositiveFloat | None = None  # gigabytes of a GPU that a worker may take
-    #: Messages that wait in the queues of the whole fleet, at most: what Redis has memory for
-    #: (about 1 KB each), and enough for thousands of GPUs.
+    #: Largest number of messages waiting in the queues of the whole fleet. Each takes about 1 KB
+    #: of Redis's memory; the default is enough for thousands of GPUs.
     high_water: PositiveInt = 20_000
-    liveness_file: Path | None = None  # that a worker touches while it is well
-    message_key: SecretStr | None = None  # several with commas between: the first signs
+    liveness_file: Path | None = None  # a worker touches it while it is healthy
+    message_key: SecretStr | None = None  # or several, separated by commas: the first signs
 
     @classmethod
     def read(
@@ -42,7 +42,11 @@ class Settings(BaseSettings):
         high_water: int | None = None,
         liveness_file: Path | None = None,
     ) -> "Settings":
-        """Settings of the environment, with what was given on the command line before them."""
+        """Read settings from the environment; arguments that are not None take precedence.
+
+        Raises:
+            UserError: a setting is not of the right kind.
+        """
         given: dict[str, Any] = {
             "broker_url": broker,
             "store": store,
@@ -56,22 +60,27 @@ class Settings(BaseSettings):
             wrong = error.errors()[0]
             name = str(wrong["loc"][0])
             raise UserError(
-                f"VIRNUCPRO_{name.upper()} or --{name.replace('_', '-')}: {wrong['input']} is no "
-                f"{NUMBERS[name]} above 0."
+                f"VIRNUCPRO_{name.upper()} or --{name.replace('_', '-')}: {wrong['input']} is not "
+                f"a {NUMBERS[name]} above 0."
             ) from None
 
     def message_keys(self) -> MessageKeys:
-        """The keys of ``VIRNUCPRO_MESSAGE_KEY``; without it there are none.
+        """Return the keys of ``VIRNUCPRO_MESSAGE_KEY``; without it there are none.
 
         Raises:
-            UserError: a key that could be guessed.
+            UserError: a key is so short that it could be guessed.
         """
         return MessageKeys.parse(self.message_key.get_secret_value() if self.message_key else "")
 
     def required_store(self) -> str:
+        """Return the store's URL.
+
+        Raises:
+            UserError: no store is set.
+        """
         if not self.store:
             raise UserError(
-                "No store is set: give --store or VIRNUCPRO_STORE, a folder that every machine "
-                "of the fleet sees (file:///shared/embeddings) or a bucket (s3://bucket/prefix)."
+                "No store is set: give --store or VIRNUCPRO_STORE, a folder that all machines "
+                "of the fleet share (file:///shared/embeddings) or a bucket (s3://bucket/prefix)."
             )
         return self.store

@@ -1,4 +1,4 @@
-"""Where a job's objects lie in the store. Every key is a function of (job, batch, rung)."""
+"""The keys of a job's objects in the store. Every key is a function of (job, batch, rung)."""
 
 from common.rungs import Rung
 
@@ -36,6 +36,10 @@ def quarantine_key(job: str, batch: int) -> str:
 
 
 def parse_shard_key(key: str) -> tuple[int, Rung]:
-    """The batch and rung that ``shard_key`` made ``key`` of."""
+    """Return the batch and rung of a key that ``shard_key`` made.
+
+    Raises:
+        ValueError: the key does not have that form.
+    """
     batch, rung, _ = key.rsplit("/", 1)[-1].split(".")
     return int(batch), Rung(rung)

@@ -1,4 +1,4 @@
-"""The manifest: what a job is. Written last, so a job without one never started."""
+"""The manifest, which describes a job. It is written last: a job without one never started."""
 
 from datetime import datetime
 from typing import Literal
@@ -14,18 +14,20 @@ from common.wire.messages import Batch, Priority
 
 
 class InputReport(Frozen):
-    """What the reader saw."""
+    """Counts from reading the input."""
 
     records: int
-    residues: int  # that are embedded
-    long: int  # records beyond max_residues
+    residues: int  # those that are embedded
+    long: int  # records longer than max_residues
     skipped: int
     replaced: int  # records with a letter that became X, or N
     duplicate_ids: int
-    looks_like_dna: bool = False  # read as proteins
+    looks_like_dna: bool = False  # though read as proteins
 
 
 class Manifest(Frozen):
+    """The description of one job: its input, model, options and batches."""
+
     version: Literal[1] = 1
     package: str
     job: str
@@ -33,7 +35,7 @@ class Manifest(Frozen):
     input: str
     fingerprint: str  # of the input's bytes and every option that changes the output
     model: str
-    alphabet: Literal["protein", "dna"]  # that the records were checked against
+    alphabet: Literal["protein", "dna"]  # the records were checked against it
     rung: Rung
     priority: Priority = Priority.NORMAL
     form: OutputForm
@@ -42,6 +44,7 @@ class Manifest(Frozen):
     batch_tokens: list[int]
 
     def batch(self, index: int) -> Batch:
+        """Return a batch of the job at its first rung."""
         return Batch(
             job=self.job,
             index=index,
@@ -64,7 +67,7 @@ class Manifest(Frozen):
 
 
 def write_manifest(store: Store, manifest: Manifest) -> None:
-    """Declare a job complete: everything it names is in the store for good."""
+    """Write a job's manifest, once everything it names is durable in the store."""
     store.sync()
     with store.create(manifest_key(manifest.job)) as path:
         path.write_bytes(manifest.model_dump_json(indent=1).encode())
@@ -75,7 +78,7 @@ def read_manifest(store: Store, job: str) -> Manifest:
 
     Raises:
         ObjectNotFoundError: the store has no such job.
-        UserError: what is there is no manifest of this version.
+        UserError: the object is not a manifest of this version.
     """
     text = store.get(manifest_key(job))
     try:
@@ -83,11 +86,12 @@ def read_manifest(store: Store, job: str) -> Manifest:
     except ValidationError as error:
         raise UserError(
             f"{store.url}/{manifest_key(job)} is damaged, or of another version of this program: "
-            f"delete {store.url}/{job} to begin the job anew."
+            f"delete {store.url}/{job} and submit the input again."
         ) from error
 
 
 def find_job(store: Store, job: str) -> Manifest | None:
+    """Return a job's manifest; None if the store has no such job."""
     try:
         return read_manifest(store, job)
     except ObjectNotFoundError:

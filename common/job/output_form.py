@@ -15,26 +15,26 @@ class Frozen(BaseModel):
 
 
 class OutputForm(Frozen):
-    """What is kept of the embeddings."""
+    """The vectors that a job keeps: which ones, of which layers, in which type."""
 
     include: tuple[Include, ...] = ("mean",)
     layers: tuple[int, ...] = (-1,)  # negative: counted from the last, as in esm-extract
     residue_dtype: ResidueDtype = "float16"
-    max_residues: int  # longer records are cut to this, or into windows of it
-    overlap: int | None = None  # letters that two windows share at least; None: no windows
+    max_residues: int  # longer records are truncated to this, or split into windows of it
+    overlap: int | None = None  # fewest letters that two windows share; None: no windows
 
     @field_validator("include", "layers")
     @classmethod
-    def something_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def not_empty_and_unique(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values or len(set(values)) < len(values):
-            raise ValueError(f"{values} names nothing, or something twice")
+            raise ValueError(f"{values} is empty or has duplicates")
         return values
 
     @model_validator(mode="after")
     def windows_can_be_pooled(self) -> Self:
         if self.overlap is not None and self.per_residue:
             raise ValueError(
-                "vectors of residues cannot be had from windows, where neighbours overlap: "
+                "per-residue vectors cannot be combined with windows, which overlap: "
                 "give --long truncate or error"
             )
         if self.overlap is not None and not 0 <= self.overlap < self.max_residues:
@@ -45,7 +45,7 @@ class OutputForm(Frozen):
         return self
 
     def embedded(self, letters: int) -> int:
-        """How many letters of a record's count."""
+        """Return how many of a record's letters are embedded."""
         return min(letters, self.max_residues) if self.overlap is None else letters
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ class OutputForm(Frozen):
 
     @property
     def pooled_names(self) -> tuple[Include, ...]:
-        """The datasets with one row per record."""
+        """Names of the datasets with one row per record."""
         return tuple(name for name in self.include if name != "per_residue")
 
     @property

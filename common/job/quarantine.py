@@ -9,7 +9,7 @@ from common.wire.messages import Instability, Message
 
 
 class Quarantine(Message):
-    """What each rung saw of the rows of a batch that have no numbers."""
+    """The rows of a batch that no rung could embed, with what each rung saw."""
 
     job: str
     batch: int
@@ -17,16 +17,20 @@ class Quarantine(Message):
 
 
 def add_to_quarantine(store: Store, quarantine: Quarantine) -> None:
-    """Put rows on record beside those of the same batch that are there."""
-    there = {row.row: row for row in read_quarantine(store, quarantine.job, quarantine.batch)}
-    together = there | {row.row: row for row in quarantine.rows}
-    rows = tuple(together[row] for row in sorted(together))
+    """Add rows to those of the same batch that are already in quarantine."""
+    earlier = {row.row: row for row in read_quarantine(store, quarantine.job, quarantine.batch)}
+    merged = earlier | {row.row: row for row in quarantine.rows}
+    rows = tuple(merged[row] for row in sorted(merged))
     text = quarantine.model_copy(update={"rows": rows}).model_dump_json(indent=1)
     store.put(quarantine_key(quarantine.job, quarantine.batch), text.encode())
 
 
 def read_quarantine(store: Store, job: str, batch: int) -> tuple[Instability, ...]:
-    """The quarantined rows of a batch; most have none."""
+    """Return the quarantined rows of a batch; most batches have none.
+
+    Raises:
+        UserError: the object in the store is damaged.
+    """
     try:
         text = store.get(quarantine_key(job, batch))
     except ObjectNotFoundError:

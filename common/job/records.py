@@ -3,7 +3,7 @@
     >17 sp|P69905|HBA_HUMAN Hemoglobin subunit alpha
     MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSFPTTKTYFPHFDLSH...
 
-Row numbers in the object make it complete by itself: a retry of some rows needs nothing else.
+Since the object has the row numbers, a retry of some of its rows needs nothing else.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ class Record(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The header's first word, which is what most tools call the id."""
+        """The header's first word, which most tools call the id."""
         return first_word(self.header)
 
 
@@ -33,10 +33,10 @@ def encode_batch(records: Iterable[Record]) -> bytes:
 
 
 def decode_batch(data: bytes) -> list[Record]:
-    """Records of an input object.
+    """Return the records of an input object.
 
     Raises:
-        ValueError: not what ``encode_batch`` writes.
+        ValueError: ``encode_batch`` cannot have written it.
     """
     lines = data.decode().split("\n")
     if len(lines) % 2 == 0 or lines[-1] != "":

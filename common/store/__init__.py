@@ -1,4 +1,4 @@
-"""The store: a folder or a bucket, where an object is there whole or not at all."""
+"""The store: a folder or a bucket, in which an object is either complete or absent."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def open_store(url: str) -> Store:
     """Open the store that ``url`` names; nothing is read or written yet.
 
     Raises:
-        UserError: a scheme other than ``file`` and ``s3``, or no bucket.
+        UserError: the scheme is neither ``file`` nor ``s3``, or the bucket is missing.
     """
     scheme, separator, rest = url.partition("://")
     if not separator and not url.startswith(("file:", "s3:")):
@@ -39,10 +39,10 @@ def open_store(url: str) -> Store:
 
 
 def check_writable(store: Store) -> None:
-    """Write and delete a small object.
+    """Write and delete a small object, to find out early that the store cannot be written.
 
     Raises:
-        StoreError: says what the store answered.
+        StoreError: the store refused, with its answer.
     """
     store.put(PROBE_KEY, b"")
     store.delete(PROBE_KEY)

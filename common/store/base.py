@@ -1,4 +1,4 @@
-"""What a store is, and how it fails."""
+"""The interface of a store, and its errors."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -9,7 +9,7 @@ from common.errors import UserError
 
 
 class StoreError(UserError):
-    """The store did not do what was asked, after its own retries."""
+    """The store failed to do what was asked, after its own retries."""
 
 
 class ObjectNotFoundError(StoreError):
@@ -17,52 +17,53 @@ class ObjectNotFoundError(StoreError):
 
 
 class ObjectExistsError(StoreError):
-    """There is an object under this key already, perhaps our own: see ``Store.create``."""
+    """There already is an object under this key, perhaps the caller's own: see ``Store.create``."""
 
 
 class Store(Protocol):
-    """What the fleet needs of a folder or a bucket. Keys are ``/``-separated paths."""
+    """The operations that the fleet needs of a folder or a bucket. Keys are ``/``-separated."""
 
     url: str
-    #: Writes worth having under way at once: a disk needs few, a bucket far away many.
+    #: Number of writes worth having under way at once: few for a disk, many for a remote bucket.
     parallel_writes: int
-    #: The same of small reads.
+    #: Number of small reads worth having under way at once.
     parallel_reads: int
 
     def put(self, key: str, data: bytes) -> None:
-        """Write a small object; ``sync`` makes it last."""
+        """Write a small object, which is durable after the next ``sync``."""
 
     def sync(self) -> None:
-        """Return when all that was put would survive a power cut."""
+        """Return once everything written by ``put`` would survive a power cut."""
 
     def get(self, key: str) -> bytes:
         """Read an object into memory."""
 
     def create(self, key: str, *, replace: bool = True) -> AbstractContextManager[Path]:
-        """A path to write; on a clean exit it becomes the object, on an error it is gone.
+        """Yield a path to write to. A clean exit makes it the object; an error deletes it.
 
         Args:
-            replace: whether it takes the place of an object that is there. Where a store cannot
-                tell (a file system without hard links, a server without conditional writes), it
-                always does.
+            replace: whether to replace an object that already exists. Where a store cannot tell
+                (a file system without hard links, a server without conditional writes), it is
+                always replaced.
 
         Raises:
-            ObjectExistsError: there is an object that was not to be replaced. It may be this one:
-                a write whose answer was lost is repeated underneath.
+            ObjectExistsError: ``replace`` is false and there is an object already. It may be the
+                one just written: the client repeats a write whose answer was lost.
         """
 
     def open(self, key: str) -> AbstractContextManager[Path]:
-        """A path to read the object from."""
+        """Yield a path to read the object from."""
 
     def open_ranges(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """A file to read parts of the object from, without the rest; the beginning is at hand."""
+        """Yield a file that fetches only the parts that are read, and the first block at once."""
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Keys under ``prefix``, in order."""
+        """Yield the keys under ``prefix``, in order."""
 
     def folders(self) -> Iterator[str]:
-        """Names directly under the root that have objects under them, in order: the jobs', and
-        ``validations``.
+        """Yield the names directly under the root that have objects under them, in order.
+
+        They are the jobs and ``validations``.
         """
 
     def delete(self, prefix: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 from common.backoff import backoff
 from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
 from common.store.ranges import BLOCK_BYTES, RangedFile
-from common.store.s3 import CONNECTIONS, s3_client, transfers, write_only_where_nothing_is
+from common.store.s3 import CONNECTIONS, refuse_overwrites, s3_client, transfers
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 
-#: Of a write that another to the same key was in the way of.
+#: Retries of a write that conflicted with another write to the same key.
 CONFLICT_RETRIES = 4
 
-#: S3 deletes at most this many objects in one request.
+#: Objects deleted in one request; S3 allows no more.
 DELETED_TOGETHER = 1000
 
 
 def split_s3_url(url: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``. A key may have any character in it."""
+    """Return bucket and key of ``s3://bucket/key``. A key may contain any character."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     return bucket, key.strip("/")
 
 
 class S3Store:
-    """A bucket, at any endpoint that boto3 is told of, with its checksums and retries on.
+    """A bucket at any endpoint that boto3 is configured for, with its checksums and retries on.
 
-    A server that says nothing any more makes a ``StoreError`` of every call in less than two
-    minutes; of ``create`` in less than four, since it cleans up, and of ``open`` in less than six,
-    since it asks for the size and then twice for the object.
+    If the server stops answering, every call raises ``StoreError`` in less than two minutes;
+    ``create`` in less than four, since it cleans up, and ``open`` in less than six, since it asks
+    for the size and then twice for the object.
     """
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -47,7 +47,7 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.client = s3_client()
-        self._exclusive_client = write_only_where_nothing_is(s3_client())
+        self._exclusive_client = refuse_overwrites(s3_client())
         self._has_conditions = True
 
     def put(self, key: str, data: bytes) -> None:
@@ -55,7 +55,7 @@ class S3Store:
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
 
     def sync(self) -> None:
-        """Nothing to do: an object is durable once S3 has answered."""
+        """Do nothing: an object is durable once S3 has answered."""
 
     def get(self, key: str) -> bytes:
         with self._errors(f"read {key}"):
@@ -77,17 +77,17 @@ class S3Store:
             if replace or not self._has_conditions:
                 self._upload(self.client, path, key)
             else:
-                self._upload_to_free_place(path, key)
+                self._upload_unless_exists(path, key)
 
     def _upload(self, client: "S3Client", path: Path, key: str) -> None:
         from boto3.s3.transfer import create_transfer_manager
 
-        # Several parts at once; the object is there when the last part is. Not upload_file, which
-        # makes a text of S3's error codes.
+        # Sends several parts at once; the object exists when the last part has arrived. Not
+        # upload_file, whose exceptions hide S3's error codes.
         with create_transfer_manager(client, transfers()) as manager:
             manager.upload(str(path), self.bucket, self.prefix + key).result()
 
-    def _upload_to_free_place(self, path: Path, key: str) -> None:
+    def _upload_unless_exists(self, path: Path, key: str) -> None:
         from botocore.exceptions import ClientError
 
         pauses = backoff(CONFLICT_RETRIES, first=0.5, longest=4)
@@ -187,7 +187,7 @@ class S3Store:
             code = code_of(error)
             if code in {"NoSuchKey", "404"}:
                 raise ObjectNotFoundError(
-                    f"Store {self.url}: cannot {doing}: not there."
+                    f"Store {self.url}: cannot {doing}: no such object."
                 ) from error
             raise StoreError(
                 f"Store {self.url} at {self.client.meta.endpoint_url}: cannot {doing}: {error}. "
@@ -201,18 +201,18 @@ class S3Store:
 
 WRONG_KEYS = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
 
-#: What to do about an S3 error code.
+#: Advice for each S3 error code.
 S3_HINTS: dict[str, str] = {
     "InvalidAccessKeyId": WRONG_KEYS,
     "SignatureDoesNotMatch": WRONG_KEYS,
     "403": WRONG_KEYS,
-    "AccessDenied": "These credentials may not do this here: check the bucket's policy.",
+    "AccessDenied": "These credentials do not allow it: check the bucket's policy.",
     "NoSuchBucket": "Create the bucket first, or check its name.",
 }
 
 
 class Range(NamedTuple):
-    """Some bytes of an object."""
+    """A range of an object's bytes."""
 
     data: bytes
     size: int  # of the whole object

@@ -1,4 +1,4 @@
-"""A store in a folder, which all machines of a fleet see."""
+"""A store in a folder that all machines of a fleet share."""
 
 import errno
 import os
@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
 
-#: What file systems without hard links answer to one.
+#: Error numbers of a file system that has no hard links.
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 class FileStore:
-    """A folder. Objects are written beside their place and renamed into it."""
+    """A folder. Each object is written to a temporary file beside its place, then renamed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -25,12 +25,12 @@ class FileStore:
         self.url = f"file://{root}"
 
     def put(self, key: str, data: bytes) -> None:
-        with self._beside(key) as path:
+        with self._temporary_file(key) as path:
             path.write_bytes(data)
             path.replace(self.root / key)
 
     def sync(self) -> None:
-        # Once for all, not once for each: thousands of small objects make up a job's input.
+        # Once for all objects: a job's input has thousands of small ones.
         os.sync()
 
     def get(self, key: str) -> bytes:
@@ -39,18 +39,18 @@ class FileStore:
 
     @contextmanager
     def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
-        with self._beside(key) as path:
+        with self._temporary_file(key) as path:
             yield path
             sync_file(path)
             if replace:
                 path.replace(self.root / key)
             else:
-                self._move_to_free_place(path, key)
+                self._move_unless_exists(path, key)
 
-    def _move_to_free_place(self, path: Path, key: str) -> None:
+    def _move_unless_exists(self, path: Path, key: str) -> None:
         target = self.root / key
         try:
-            # Unlike a rename, a link never takes the place of what is there.
+            # Unlike a rename, a hard link never replaces an existing file.
             target.hardlink_to(path)
         except FileExistsError as error:
             raise ObjectExistsError(f"Store {self.url} has {key} already.") from error
@@ -62,8 +62,8 @@ class FileStore:
             path.unlink()
 
     @contextmanager
-    def _beside(self, key: str) -> Iterator[Path]:
-        """A path beside the key's, for a file to be moved there; on an error it is gone."""
+    def _temporary_file(self, key: str) -> Iterator[Path]:
+        """Yield a path in the key's folder, for a file that is then moved; an error deletes it."""
         target = self.root / key
         path = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with self._errors(f"write {key}"):
@@ -78,8 +78,8 @@ class FileStore:
     def open(self, key: str) -> Iterator[Path]:
         path = self.root / key
         with self._errors(f"read {key}"):
-            there = path.is_file()
-        if not there:
+            exists = path.is_file()
+        if not exists:
             raise ObjectNotFoundError(f"Store {self.url} has no {key}.")
         yield path
 
@@ -92,7 +92,7 @@ class FileStore:
                 yield file
 
     def keys(self, prefix: str) -> Iterator[str]:
-        # A prefix ends at a folder or names one object: that is all the layout needs.
+        # A prefix is a folder or one object: the layout needs no other.
         start = self.root / prefix
         if start.is_file():
             yield prefix
@@ -122,7 +122,7 @@ class FileStore:
 
 
 def sync_file(path: Path) -> None:
-    """Have the file on disk before its name says that it is whole."""
+    """Write a file's data to disk, before a rename makes it count as complete."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

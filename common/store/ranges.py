@@ -1,22 +1,23 @@
-"""An object in a bucket as a file of which only parts are fetched."""
+"""A file over an object in a bucket that fetches only the parts that are read."""
 
 import io
 from collections.abc import Callable
 from typing import Any
 
-#: Fetched together. The metadata of a shard and its row numbers fit into one block.
+#: Bytes fetched in one request. A shard's metadata and row numbers fit into one block.
 BLOCK_BYTES = 64 * 1024
 
 
 class RangedFile(io.RawIOBase):
-    """Reads an object in blocks and keeps them: for a few small parts of a large one."""
+    """A file that reads an object in blocks and keeps them: for small parts of a large object."""
 
     def __init__(self, size: int, head: bytes, fetch: Callable[[int, int], bytes]) -> None:
-        """``head`` is the first block, or the whole object where that is smaller.
+        """Wrap an object.
 
         Args:
-            size: of the object, in bytes.
-            fetch: gives the bytes from one place up to before another.
+            size: the object's size in bytes.
+            head: the first block, or the whole object if that is smaller.
+            fetch: returns the bytes from a start offset up to, not including, an end offset.
         """
         self._size = size
         self._blocks = {0: head}

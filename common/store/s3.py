@@ -1,4 +1,4 @@
-"""How boto3 is to talk to S3: where, how patiently, in how large parts."""
+"""The configuration of boto3: endpoint, timeouts, retries, part size."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,21 +8,22 @@ if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3 import S3Client
 
-#: That are kept open to one server.
+#: Connections kept open to one server.
 CONNECTIONS = 32
 
-#: Of a large write: each is a request, and a prefix takes 3,500 of them a second. With boto3's own
-#: 8 MiB, shards with vectors of residues would reach that at 27 GPUs (``docs/scaling.md``).
+#: Bytes in one part of a large write. Each part is a request, and S3 allows a prefix 3,500 writes
+#: per second: with boto3's default of 8 MiB, per-residue shards would reach that at 27 GPUs
+#: (``docs/scaling.md``).
 PART_BYTES = 64 * 2**20
 
-#: Of one request, the first included. With the timeouts below, one that nobody answers ends after
-#: 4 * (5 + 20) seconds and pauses of at most 1 + 2 + 4: in less than two minutes. A healthy server
-#: answers a part of 64 MiB in a second or two.
+#: Attempts at one request, the first included. With the timeouts below, an unanswered request ends
+#: after 4 * (5 + 20) seconds and pauses of at most 1 + 2 + 4 seconds: in less than two minutes. A
+#: healthy server answers a part of 64 MiB in a second or two.
 ATTEMPTS = 4
 CONNECT_SECONDS = 5
-READ_SECONDS = 20  # of silence
+READ_SECONDS = 20  # without a byte received
 
-#: Of a download that stopped half-way; each begins with a request as above.
+#: Attempts at a download that stopped half-way; each begins with a request as above.
 DOWNLOAD_ATTEMPTS = 2
 
 
@@ -30,7 +31,7 @@ def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
-    def client(style: Literal["auto", "path"]) -> "S3Client":
+    def client(session: boto3.Session, style: Literal["auto", "path"]) -> "S3Client":
         return session.client(
             "s3",
             config=Config(
@@ -43,18 +44,18 @@ def s3_client() -> "S3Client":
         )
 
     try:
-        # boto3's default session would keep the credentials that the process began with.
+        # boto3's default session would keep the credentials that the process started with.
         session = boto3.Session()
-        found = client("auto")
+        found = client(session, "auto")
         is_amazon = "amazonaws.com" in found.meta.endpoint_url
         # Other servers rarely have a host name for every bucket.
-        return found if is_amazon else client("path")
+        return found if is_amazon else client(session, "path")
     except Exception as error:  # botocore checks its configuration here: profile, region, endpoint
         raise StoreError(f"S3 is not set up: {error}.") from error
 
 
-def write_only_where_nothing_is(client: "S3Client") -> "S3Client":
-    """Have a client's writes fail where there is an object: boto3's uploads have no option for it.
+def refuse_overwrites(client: "S3Client") -> "S3Client":
+    """Make a client's writes fail if the object exists; boto3's uploads have no option for it.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """
@@ -74,7 +75,7 @@ def transfers() -> "TransferConfig":
         multipart_threshold=PART_BYTES,
         multipart_chunksize=PART_BYTES,
         num_download_attempts=DOWNLOAD_ATTEMPTS,
-        # The other one, which boto3 takes where it is installed, heeds neither the settings nor the
-        # handlers of a client.
+        # The CRT client, which boto3 prefers where it is installed, ignores the settings and the
+        # event handlers of a client.
         preferred_transfer_client="classic",
     )

@@ -70,8 +70,8 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
         broker_transport_options=TRANSPORT_OPTIONS,
-        message_keys=keys
-        or MessageKeys(),  # our own; Celery hides settings with "key" in their name
+        # A setting of this project. Celery's logs hide settings with "key" in their name.
+        message_keys=keys or MessageKeys(),
     )
     return app
 

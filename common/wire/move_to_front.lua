@@ -1,5 +1,5 @@
--- Move the messages published last to where a queue's next are taken, in their order.
--- Run twice, it moves as many others to the front: none is lost, and all are taken in the end.
+-- Move the messages published last to the end of the list that workers take from, in their order.
+-- Run a second time, it moves as many other messages there: no message is lost.
 local queue = KEYS[1]
 local count = ARGV[1]
 for _ = 1, math.min(count, redis.call('LLEN', queue)) do

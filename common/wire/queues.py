@@ -33,12 +33,12 @@ def batch_queue(batch: Batch) -> str:
 
 
 def kombu_queue(name: str) -> Queue:
-    """Return the declaration of a queue, the same to publish and to consume."""
+    """Return the declaration of a queue, the same for publishing and for consuming."""
     return Queue(name, routing_key=name)
 
 
 #: Messages read from a queue in one round trip.
-LOOKED_AT_TOGETHER = 500
+MESSAGES_PER_READ = 500
 
 
 class Queues:
@@ -55,10 +55,10 @@ class Queues:
 
     def messages(self, queue: str) -> Iterator[bytes]:
         """Yield a queue's messages, oldest first; some may be missed while workers take others."""
-        key, place = f"{KEY_PREFIX}{queue}", -1
-        while items := self._raw("LRANGE", key, place - LOOKED_AT_TOGETHER + 1, place):
+        key, end = f"{KEY_PREFIX}{queue}", -1
+        while items := self._raw("LRANGE", key, end - MESSAGES_PER_READ + 1, end):
             yield from reversed(items)
-            place -= LOOKED_AT_TOGETHER
+            end -= MESSAGES_PER_READ
 
     def in_flight(self) -> list[bytes]:
         """Return the unacknowledged messages of all workers, in Celery's form."""
@@ -68,5 +68,5 @@ class Queues:
         return cast(list[bytes], self.redis.execute_command(*command, NEVER_DECODE=True))
 
     def move_to_front(self, queue: str, count: int) -> None:
-        """Have the ``count`` messages published last be taken next."""
+        """Move the ``count`` messages published last to where the next ones are taken."""
         self._move_to_front(keys=[f"{KEY_PREFIX}{queue}"], args=[count])

@@ -46,7 +46,7 @@ def connect(broker_url: str) -> Redis:
     """Return a client of the broker's Redis, after one answer from it.
 
     Raises:
-        UserError: nothing there that answers as Redis does.
+        UserError: no Redis answers there.
     """
     try:
         client = redis_client(broker_url)

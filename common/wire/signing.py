@@ -11,28 +11,28 @@ from common.errors import UserError
 #: Name of the header with a message's signature in hex.
 SIGNATURE = "signature"
 
-#: Characters that a key has at least.
+#: The smallest number of characters in a key.
 SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True)
 class MessageKeys:
-    """The fleet's keys: the first signs, all of them verify. Without any nothing is signed."""
+    """The fleet's keys: the first one signs, all of them verify. Without any, nothing is signed."""
 
     keys: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, text: str) -> "MessageKeys":
-        """Parse keys separated by commas; an empty text has none.
+        """Parse keys separated by commas; an empty text means no key.
 
         Raises:
-            UserError: a key that could be guessed.
+            UserError: a key is so short that it could be guessed.
         """
         keys = tuple(key.strip().encode() for key in text.split(",")) if text else ()
         if any(len(key) < SHORTEST_KEY for key in keys):
             raise UserError(
-                f"VIRNUCPRO_MESSAGE_KEY: a key has at least {SHORTEST_KEY} characters, and commas "
-                "stand between keys alone. To make one: openssl rand -hex 32"
+                f"VIRNUCPRO_MESSAGE_KEY: a key has at least {SHORTEST_KEY} characters; separate "
+                "several keys with commas. To make one: openssl rand -hex 32"
             )
         return cls(keys)
 

@@ -8,7 +8,7 @@ from common.ledger.locks import KEEPING_SECONDS
 from common.ledger.workers import WORKER_TTL_SECONDS, WorkerInfo
 from common.rungs import Rung
 from common.wire.dead_letters import DeadLetter, DeadLetters
-from common.wire.queues import KEY_PREFIX, LOOKED_AT_TOGETHER, Queues
+from common.wire.queues import KEY_PREFIX, MESSAGES_PER_READ, Queues
 from common.wire.redis_client import eviction_policy
 from tests.support.ledgers import (
     BATCH,
@@ -57,7 +57,7 @@ def send(ledger: Ledger, queue: str, count: int) -> list[bytes]:
     return sent
 
 
-@pytest.mark.parametrize("count", [0, 1, LOOKED_AT_TOGETHER, 2 * LOOKED_AT_TOGETHER + 1])
+@pytest.mark.parametrize("count", [0, 1, MESSAGES_PER_READ, 2 * MESSAGES_PER_READ + 1])
 def test_the_messages_of_a_queue_are_read_oldest_first_and_stay(ledger, count):
     sent = send(ledger, "q", count)
     assert list(Queues(ledger.redis).messages("q")) == sent

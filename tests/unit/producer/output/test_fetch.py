@@ -501,7 +501,7 @@ def test_files_that_are_no_shards_of_the_job_are_warned_of_and_left_alone(job, o
         contents(output)["mean"], np.concatenate([part.pooled["mean"] for part in parts])
     )
     for name in strays:
-        assert f"/output/{name} is no shard of this job: left alone." in caplog.text
+        assert f"/output/{name} is not a shard of this job: ignored." in caplog.text
         assert job.store.get(f"{output_prefix(job.manifest.job)}{name}") == b"something"
 
 

@@ -217,7 +217,7 @@ def test_a_job_whose_manifest_is_damaged_does_not_keep_others_waiting(staged, ke
     step(kept)
     assert staged.ledger.jobs.names() == [staged.name]
     assert "Job a-broken-one is left alone: " in caplog.text
-    assert "to begin the job anew" in caplog.text
+    assert "and submit the input again" in caplog.text
 
 
 def test_a_batch_that_cannot_be_counted_is_computed_anew(staged, kept):

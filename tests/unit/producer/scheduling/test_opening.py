@@ -319,7 +319,7 @@ def test_a_stray_file_among_the_shards_is_warned_of_and_left_alone(job, caplog, 
     job.shard(1)
     assert job.open() == 2
     assert job.outstanding() == [(0, FP16), (2, FP16)]
-    assert f"{job.store.url}/{key} is no shard of this job: left alone." in caplog.text
+    assert f"{job.store.url}/{key} is not a shard of this job: ignored." in caplog.text
     assert job.store.get(key) == b"something"
 
 
