@@ -219,7 +219,7 @@ def measure_worker(
 ) -> dict[str, Any]:
     """The job through one worker, and the worker when there is nothing left to do."""
     ledger, engine = Ledger(connect(url)), StubEngine()
-    runner = stub_runner(ledger, store, engine)  # whose heartbeat is measured by itself
+    runner = stub_runner(ledger, store, engine)  # whose lease renewer is measured by itself
     found: dict[str, Any] = {}
     others = redis.info("clients")["connected_clients"] - 1  # the worker has the ledger's too
 

@@ -149,23 +149,23 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # PyTorch comes with these, and the feeder is to be measured without it.
     from benchmarks.stubs import WORKER, SameAnswerEngine, stub_runner
-    from workers.batches import runner as tasks
+    from workers.batches import runner as runners
     from workers.process.worker import consume
     from workers.runtime.watchdog import Watchdog
     from workers.transport.guard import Guard, place_guard
 
-    tasks.write_shard = lambda *_: None
+    runners.write_shard = lambda *_, **__: None
     worker = WORKER.model_copy(update={"name": f"cpu-{os.getpid()}@{number}"})
     ledger, manifest = Ledger(connect(url)), manifest_of([1] * batches, model=MODEL.text)
     store = OneRecordStore(log.parent / "store", manifest)
     runner = stub_runner(ledger, store, SameAnswerEngine(), worker)
-    runner.heartbeat.start()
+    runner.renewer.start()
     app = make_celery(url, list(worker.queues))
     place_guard(app, Guard(ledger, MessageKeys(), worker.name).check)
     try:
         consume(app, worker.queues, runner, f"million-{number}", Watchdog())
     finally:
-        runner.heartbeat.stop()
+        runner.renewer.stop()
 
 
 @contextmanager

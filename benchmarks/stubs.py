@@ -1,5 +1,6 @@
 """What stands where engine and store would be, so that only what is around them is measured."""
 
+import threading
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from tests.support.shards import embeddings_of
 from workers.batches.lease_renewer import LeaseRenewer
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import Outcome
+from workers.process.worker import exit_device_lost
 
 MODEL = ModelSource.parse("random:esm2_t33_650M_UR50D")
 WORKER = WorkerInfo(
@@ -58,12 +60,14 @@ class SameAnswerEngine(StubEngine):
 def stub_runner(
     ledger: Ledger, store: Store, engine: StubEngine, worker: WorkerInfo = WORKER
 ) -> BatchRunner:
-    """A worker's real runner around a stub. Its heartbeat is not started."""
+    """A worker's real runner around a stub. Its lease renewer is not started."""
     return BatchRunner(
         store=store,
         ledger=ledger,
         engine=engine,  # type: ignore[arg-type]
-        heartbeat=LeaseRenewer(ledger, worker),
+        renewer=LeaseRenewer(ledger, worker),
         publish=lambda batch: None,
+        on_device_lost=exit_device_lost,
         name=worker.name,
+        stopping=threading.Event(),
     )

@@ -22,7 +22,7 @@ class EventKind(StrEnum):
 
     LEASE_LOST = "lease_lost"  # a worker disappeared; its batch is requeued
     MESSAGE_LOST = "message_lost"  # of a batch without queue, lease or result: published again
-    GIVEN_BACK = "given_back"  # a batch requeued by its worker, whose store or engine failed
+    REQUEUED = "given_back"  # a batch requeued by its worker, whose store failed
     RETRY = "retry"  # rows are retried at the next rung
     QUARANTINE = "quarantine"  # rows that no rung could embed
     FAILED = "failed"  # a batch that no longer is retried

@@ -79,7 +79,7 @@ def test_copies_that_a_lost_connection_makes_of_a_batch_are_dropped_at_the_claim
                 network.cut()
             assert_nothing_was_lost(fleet, job, reference)
         # Held by the first copy still, or done by it.
-        assert re.search("is left alone: (held|done)", worker.log.read_text())
+        assert re.search("is skipped: (held|done)", worker.log.read_text())
         assert worker.process == process
 
 

@@ -105,7 +105,7 @@ def test_a_full_disk_is_said_clearly_ends_no_worker_and_loses_nothing(
             wait_for_batches(fleet, job, 5)
             unlimited = resource.RLIM_INFINITY
             process.rlimit(resource.RLIMIT_FSIZE, (200_000, unlimited))
-            wait_until(lambda: "goes back: attempt 1" in worker.log.read_text(), 30)
+            wait_until(lambda: "is requeued: attempt 1" in worker.log.read_text(), 30)
             assert "File too large" in worker.log.read_text()
             process.rlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
             assert_nothing_was_lost(fleet, job, reference)

@@ -123,5 +123,5 @@ def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twi
                 )
             finally:
                 late.process.resume()
-            wait_until(lambda: "is dropped: taken over" in late.log.read_text(), 15)
+            wait_until(lambda: "is dropped: another worker has it" in late.log.read_text(), 15)
             assert_nothing_was_lost(fleet, job, reference)

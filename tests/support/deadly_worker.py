@@ -12,7 +12,7 @@ from typing import Any
 from common.job.records import Record
 from common.ledger import leases
 from workers import cli
-from workers.batches import lease_renewer as heartbeat
+from workers.batches import lease, lease_renewer
 from workers.engine.engine import Engine, Outcome
 from workers.process import supervisor
 from workers.process import worker as process
@@ -31,7 +31,8 @@ def die_or_embed(self: Engine, records: Sequence[Record], *rest: Any, **more: An
 if __name__ == "__main__":
     supervisor.COMMAND = [sys.executable, "-m", "tests.support.deadly_worker"]
     supervisor.LONGEST_PAUSE = 1.0
-    heartbeat.RENEW_SECONDS, leases.LEASE_SECONDS = 1, 3
+    lease.RENEW_SECONDS = lease_renewer.RENEW_SECONDS = 1
+    leases.LEASE_SECONDS = 3
     if sys.argv[1] == "start":
         cli.main()
     Engine.embed = die_or_embed  # type: ignore[method-assign]

@@ -13,5 +13,5 @@ def die(*_: object) -> None:
 
 if __name__ == "__main__":
     process.THREADS = 1  # one batch after another: nothing else is under way when it dies
-    BatchRunner._pass_on = die  # type: ignore[method-assign]
+    BatchRunner._publish_retry = die  # type: ignore[method-assign]
     process.main()

@@ -13,8 +13,7 @@ from typing import Any
 
 from common.ledger import leases
 from workers import cli
-from workers.batches import lease_renewer as heartbeat
-from workers.batches import runner as tasks
+from workers.batches import lease, lease_renewer, runner
 from workers.engine import engine
 from workers.engine.in_flight import PackInFlight
 from workers.process import liveness as pulse
@@ -38,9 +37,10 @@ def hang_once(*arguments: Any) -> PackInFlight:
 if __name__ == "__main__":
     supervisor.COMMAND = [sys.executable, "-m", "tests.support.hanging_worker"]
     pulse.UNWELL_SECONDS, pulse.SILENT_SECONDS = 3.0, 6.0
-    heartbeat.RENEW_SECONDS, leases.LEASE_SECONDS = 1, 5
+    lease.RENEW_SECONDS = lease_renewer.RENEW_SECONDS = 1
+    leases.LEASE_SECONDS = 5
     watchdog.DRAIN_SECONDS = 3.0
-    engine.CPU_PACK_SECONDS = tasks.STORE_SECONDS = PATIENCE
+    engine.CPU_PACK_SECONDS = runner.STORE_SECONDS = PATIENCE
     if sys.argv[1] == "start":
         cli.main()
     engine.PackInFlight = hang_once  # type: ignore[assignment, misc]

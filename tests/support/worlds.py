@@ -1,5 +1,6 @@
 """All that a worker needs for an open job, with an engine that makes its numbers up."""
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,9 +31,12 @@ from common.wire.messages import Batch, BatchResult, Instability, NonFinite, Sta
 from tests.support.jobs import TOKENS_PER_RECORD
 from tests.support.ledgers import everything
 from tests.support.shards import embeddings_of
+from workers.batches.lease import Lease
 from workers.batches.lease_renewer import LeaseRenewer
-from workers.batches.runner import MAX_ATTEMPTS, BatchRunner
+from workers.batches.retry_policy import MAX_ATTEMPTS
+from workers.batches.runner import BatchRunner
 from workers.engine.engine import Outcome
+from workers.process.worker import exit_device_lost
 
 FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32
 
@@ -154,15 +158,15 @@ class Runner(BatchRunner):
     stopping: Impatient
 
     def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
-        self.stopping = Impatient()
+        super().__init__(**parts, stopping=Impatient())
 
 
-class UnsureHeartbeat(LeaseRenewer):
-    """Of a batch that takes so long that its claim may have run out."""
+class LateRenewer(LeaseRenewer):
+    """A renewer of batches that take so long that their leases may have expired."""
 
-    def is_sure(self, owner: str) -> bool:
-        return False
+    def add(self, lease: Lease) -> None:
+        super().add(lease)
+        lease.renewed_at = -math.inf
 
 
 @dataclass
@@ -179,8 +183,9 @@ class World:
             "store": self.store,
             "ledger": self.ledger,
             "engine": engine or FakeEngine(),
-            "heartbeat": UnsureHeartbeat(self.ledger, WORKER),  # not started
+            "renewer": LateRenewer(self.ledger, WORKER),  # not started
             "publish": self.published.append,
+            "on_device_lost": exit_device_lost,
             "name": "a",
         }
         return Runner(**(defaults | parts))
@@ -233,9 +238,9 @@ class World:
         assert attempt.outcome is ClaimOutcome.TAKEN
         return attempt
 
-    def end_processes(self, batch: Batch, deaths: int) -> None:
-        """Let a batch end as many processes."""
-        for _ in range(deaths):
+    def crash(self, batch: Batch, times: int) -> None:
+        """Let a batch crash as many processes."""
+        for _ in range(times):
             self.claim(batch)
             self.ledger.leases.release(batch, owner="other", reason=ReleaseReason.CRASHED)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 #: Folders and files that may: commands, what displays for them, and processes that end themselves.
 ALLOWED = (
     *("producer/cli", "producer/terminal", "workers/cli", "workers/cli.py"),
-    *("workers/process", "workers/runtime/watchdog.py", "workers/batches/runner.py"),
+    *("workers/process", "workers/runtime/watchdog.py"),
     *("workers/bench/report.py", "workers/validation/report.py"),
 )
 

@@ -1,134 +1,197 @@
-"""A batch that ends its processes, computed row by row: the next end names the row.
+"""The isolation of batches that crash their worker: each row alone, to find those that do.
 
-What is about to be computed is noted in the ledger before, as the process that computes it may not
-live to say so. Halving the batch would end ten processes to find one of a thousand rows; this way
-it is one.
+The row that is computed next is saved beforehand, in the batch's crash record in the ledger, as the
+process may not survive it. So one crash is enough to suspect one row. Bisection would take ten
+crashes to find one of a thousand rows.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from common.embeddings.arrays import Embeddings
+from common.errors import UserError
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.ledger.claims import CrashRecord
 from common.rungs import Rung
 from common.wire.messages import Instability
+from workers.batches.lease import Lease
+from workers.batches.retry_policy import RequeueError
 from workers.engine.engine import Outcome
 
-#: Ends of its process after which a batch is computed row by row.
-CAREFUL_AFTER = 3
+log = logging.getLogger(__name__)
 
-#: Ends of processes that computed it so, after which it is given up: if no row of its own is to
-#: blame; and if rows are, but always others: then it is not they.
-HOPELESS_AFTER, SCATTERED_AFTER = 2, 7
+#: Crashes of a batch after which its rows are isolated.
+ISOLATE_AFTER = 3
 
-#: Processes that ended while a row was computed alone, after which it is not computed again.
-BLAMED_ENOUGH = 2
+#: Crashes of a batch with isolated rows after which it fails: if no row is suspected; and if rows
+#: are, but so many that something else must be the cause.
+MAX_UNEXPLAINED_CRASHES, MAX_ISOLATED_CRASHES = 2, 7
+
+#: Crashes during one isolated row after which it is quarantined.
+MAX_ROW_CRASHES = 2
 
 
-class Turns:
-    """Lets threads compute batches together, or one of them alone: then it is that one's batch that
-    ends the process, and no other.
+class CrashLoopError(UserError):
+    """A batch crashed too many worker processes, and no row of its own explains it."""
+
+    def __init__(self, record: CrashRecord) -> None:
+        alone = sum(record.suspects.values()) or "none"
+        super().__init__(
+            f"it crashed {record.crashes} worker processes, {alone} of them while one of its "
+            "sequences was computed alone. See the workers' logs for the causes; to try again: "
+            "producer retry JOB"
+        )
+
+
+class ExclusiveTurns:
+    """Lets threads compute together, or one of them alone.
+
+    A crash while one is alone is the fault of that one's batch.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._together = 0
-        self._alone = False
+        self._sharing = 0
+        self._exclusive = False
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def shared(self) -> Iterator[None]:
+        """Take a turn together with others."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._together += 1
+            self._changed.wait_for(lambda: not self._exclusive)
+            self._sharing += 1
         try:
             yield
         finally:
             with self._changed:
-                self._together -= 1
+                self._sharing -= 1
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
+        """Take a turn alone."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._alone = True  # nobody else begins
-            self._changed.wait_for(lambda: self._together == 0)
+            self._changed.wait_for(lambda: not self._exclusive)
+            self._exclusive = True  # no other turn begins
+            self._changed.wait_for(lambda: self._sharing == 0)
         try:
             yield
         finally:
             with self._changed:
-                self._alone = False
+                self._exclusive = False
                 self._changed.notify_all()
 
 
-def is_hopeless(trail: CrashRecord) -> bool:
-    """Whether nothing can be done for a batch, by ``read_trail``."""
-    return trail.isolated_crashes >= SCATTERED_AFTER or (
-        trail.isolated_crashes >= HOPELESS_AFTER and not trail.suspects
-    )
+class IsolationPolicy:
+    """Decides how a process computes batches: several at once, or one of them row by row."""
+
+    def __init__(self) -> None:
+        self._turns = ExclusiveTurns()
+
+    def embed(
+        self,
+        lease: Lease,
+        records: Sequence[Record],
+        form: OutputForm,
+        *,
+        dim: int,
+        embed: Callable[[Sequence[Record]], Outcome],
+    ) -> tuple[Outcome, tuple[Instability, ...]]:
+        """Compute the records of a batch, each alone if the batch has crashed too often.
+
+        Returns:
+            The outcome, and the rows that are left out because they crash their worker.
+
+        Raises:
+            CrashLoopError: the batch crashes its workers, and no row explains it.
+        """
+        batch, crashes = lease.batch, lease.attempt.crashes
+        if crashes < ISOLATE_AFTER:
+            with self._turns.shared():
+                return embed(records), ()
+        record = update_crash_record(lease.crash_record(), crashes)
+        if is_crash_loop(record):
+            raise CrashLoopError(record)
+        log.warning(
+            "Batch %d of %s crashed %d worker processes: each of its rows is computed alone.",
+            *(batch.index, batch.job, crashes),
+        )
+        with self._turns.exclusive():
+            try:
+                outcomes, crashing = embed_isolated(
+                    records, record, save=lease.save_crash_record, embed=lambda row: embed([row])
+                )
+            except RequeueError:
+                # The process goes on: no row is to be blamed for a later crash.
+                lease.save_crash_record(record)
+                raise
+        return join_outcomes(outcomes, form, dim), describe_crashing(crashing, form)
 
 
-def read_trail(trail: CrashRecord, deaths: int) -> CrashRecord:
-    """What follows from what was noted before.
+def update_crash_record(saved: CrashRecord, crashes: int) -> CrashRecord:
+    """Return the crash record of a batch that crashed ``crashes`` times until now.
 
-    Args:
-        deaths: of the batch until now. If there are no more than when the trail was noted, its
-            process has not ended, but given the batch back. If it was never computed row by row,
-            others may have ended them: several are in a process.
+    If that is as often as when it was saved, the process did not crash but released the batch. If
+    none was saved, the batch was never isolated, and others of its processes may be to blame.
     """
-    known = trail.model_copy(update={"crashes": deaths, "current_row": None})
-    if trail.crashes in (0, deaths):
-        return known
-    row = (
-        {}
-        if trail.current_row is None
-        else {trail.current_row: trail.suspects.get(trail.current_row, 0) + 1}
-    )
-    return known.model_copy(
-        update={"isolated_crashes": trail.isolated_crashes + 1, "suspects": trail.suspects | row}
+    record = saved.model_copy(update={"crashes": crashes, "current_row": None})
+    if saved.crashes in (0, crashes):
+        return record
+    suspects, row = dict(saved.suspects), saved.current_row
+    if row is not None:
+        suspects[row] = suspects.get(row, 0) + 1
+    return record.model_copy(
+        update={"isolated_crashes": saved.isolated_crashes + 1, "suspects": suspects}
     )
 
 
-def embed_carefully(
+def is_crash_loop(record: CrashRecord) -> bool:
+    """Whether a batch crashes its workers without a row that explains it."""
+    return record.isolated_crashes >= MAX_ISOLATED_CRASHES or (
+        record.isolated_crashes >= MAX_UNEXPLAINED_CRASHES and not record.suspects
+    )
+
+
+def embed_isolated(
     records: Sequence[Record],
-    trail: CrashRecord,
+    crash_record: CrashRecord,
     *,
-    follow: Callable[[CrashRecord], None],
+    save: Callable[[CrashRecord], None],
     embed: Callable[[Record], Outcome],
 ) -> tuple[list[Outcome], list[Record]]:
-    """Compute rows one at a time, those that are blamed for an end at the last.
+    """Compute each record alone, suspected ones last.
 
     Args:
-        trail: what is known of the batch.
-        follow: notes what is about to be done.
-        embed: computes one row.
+        crash_record: of the batch.
+        save: saves the crash record; called before each record.
+        embed: computes one record.
 
     Returns:
-        The outcomes by row, and the rows that are not computed any more.
+        The outcomes by row, and the records that are left out because they crash their worker.
     """
-    follow(trail)
-    blame = {record.row: trail.suspects.get(record.row, 0) for record in records}
-    poison = [record for record in records if blame[record.row] >= BLAMED_ENOUGH]
-    others = [record for record in records if blame[record.row] < BLAMED_ENOUGH]
+    save(crash_record)
+    crashes = {record.row: crash_record.suspects.get(record.row, 0) for record in records}
+    crashing = [record for record in records if crashes[record.row] >= MAX_ROW_CRASHES]
+    others = [record for record in records if crashes[record.row] < MAX_ROW_CRASHES]
     outcomes = {}
-    for record in sorted(others, key=lambda record: blame[record.row]):
-        follow(trail.model_copy(update={"current_row": record.row}))
+    for record in sorted(others, key=lambda record: crashes[record.row]):
+        save(crash_record.model_copy(update={"current_row": record.row}))
         outcomes[record.row] = embed(record)
-    follow(trail)
-    return [outcomes[row] for row in sorted(outcomes)], poison
+    save(crash_record)
+    return [outcomes[row] for row in sorted(outcomes)], crashing
 
 
-def describe_poison(records: Sequence[Record], form: OutputForm) -> tuple[Instability, ...]:
-    """Why rows are not computed any more."""
+def describe_crashing(records: Sequence[Record], form: OutputForm) -> tuple[Instability, ...]:
+    """Return why records that crash their worker have no embedding."""
     return tuple(
         Instability(
             row=record.row,
             id=record.id,
             length=form.embedded(len(record.residues)),
-            reason=f"the worker process ended {BLAMED_ENOUGH} times while it computed this "
+            reason=f"the worker process crashed {MAX_ROW_CRASHES} times while it computed this "
             "sequence alone",
         )
         for record in records
@@ -136,7 +199,7 @@ def describe_poison(records: Sequence[Record], form: OutputForm) -> tuple[Instab
 
 
 def join_outcomes(parts: Sequence[Outcome], form: OutputForm, dim: int) -> Outcome:
-    """Rows that were computed one at a time, as of one batch."""
+    """Return the outcome of a batch whose rows were computed alone."""
     return Outcome(
         embeddings=Embeddings.concatenate([part.embeddings for part in parts], form, dim),
         unstable=tuple(bad for part in parts for bad in part.unstable),

@@ -58,7 +58,7 @@ def summary(result: BatchResult) -> str:
         return f"failed, {result.error}"
     unstable = ""
     if result.unstable:
-        where = "quarantined" if result.next is None else f"on to {result.next}"
+        where = "quarantined" if result.next is None else f"retried in {result.next}"
         unstable = f", {len(result.unstable):,} not finite: {where}"
     return (
         f"{result.records:,} sequences in {result.precision}, {result.tokens:,} tokens in "

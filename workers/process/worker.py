@@ -8,8 +8,9 @@ import logging
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from celery import Celery
@@ -30,8 +31,9 @@ from common.wire.messages import Batch, Priority
 from common.wire.queues import queue_name
 from common.wire.redis_client import connect, redis_client
 from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
-from workers.batches.runner import BatchRunner, RequeueError
-from workers.engine.engine import DTYPES, Engine
+from workers.batches.retry_policy import RequeueError
+from workers.batches.runner import BatchRunner
+from workers.engine.engine import DTYPES, DeviceLostError, Engine
 from workers.models.loading import load_model
 from workers.process.liveness import BEAT_FILE
 from workers.process.supervisor import READY_FILE
@@ -54,6 +56,10 @@ THREADS = 4
 
 #: Seconds after which loading a model hangs: the largest, over a slow line, take less.
 LOAD_SECONDS = 7200.0
+
+
+#: Exit code of a process whose device is lost.
+EXIT_DEVICE_LOST = 70
 
 
 def serve(model: str, choice: PrecisionChoice) -> int:
@@ -104,9 +110,11 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             store=open_store(settings.required_store()),
             ledger=ledger,
             engine=engine,
-            heartbeat=heartbeat,
+            renewer=heartbeat,
             publish=lambda batch: publish(app, source, [batch]),
+            on_device_lost=exit_device_lost,
             name=info.name,
+            stopping=threading.Event(),
         )
         recorder = trace.start(engine.device) if TRACE_FILE in os.environ else None
         if READY_FILE in os.environ:
@@ -149,16 +157,15 @@ def consume(
     def embed(**message: Any) -> None:
         batch = Batch.model_validate(message)  # as the guard has seen that it can be
         try:
-            with watchdog.limit(f"batch {batch.index} of {batch.job}"):
-                runner.run(batch)
+            runner.run(batch)
         except RequeueError as error:
-            log.warning("Batch %d of %s goes back: %s.", batch.index, batch.job, error)
+            log.warning("Batch %d of %s is requeued: %s.", batch.index, batch.job, error)
             raise Reject(str(error), requeue=True) from None
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def stop(**_: Any) -> None:
         runner.stopping.set()
-        dog.drain(lambda: hand_back(runner))
+        dog.drain(lambda: requeue_held(runner))
 
     app.steps["consumer"].add(EventsTogether)
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
@@ -175,17 +182,24 @@ def consume(
     return 0
 
 
-def hand_back(runner: BatchRunner) -> None:
-    """Release the batches that this process holds, and queue them again: their own messages come
-    back only after the visibility timeout.
+def requeue_held(runner: BatchRunner) -> None:
+    """Release and publish the batches that this process has a lease on.
+
+    Their own messages would be redelivered only after the visibility timeout.
     """
     try:
-        for owner, batch in runner.heartbeat.held().items():
-            if runner.ledger.leases.release(batch, owner=owner, reason=ReleaseReason.INTERRUPTED):
-                runner.publish(batch)
-                log.warning("Batch %d of %s goes back.", batch.index, batch.job)
+        for lease in runner.renewer.held():
+            if lease.release(ReleaseReason.INTERRUPTED):
+                runner.publish(lease.batch)
+                log.warning("Batch %d of %s is requeued.", lease.batch.index, lease.batch.job)
     except RedisError as error:
-        log.warning("The ledger did not answer (%s): leases will run out.", error)
+        log.warning("The ledger did not answer: %s. The leases will expire.", error)
+
+
+def exit_device_lost(error: DeviceLostError) -> NoReturn:
+    """End the process at once: otherwise other threads would fail every batch that they take."""
+    log.critical("The device is lost (%s): this process ends, and is started again.", error)
+    os._exit(EXIT_DEVICE_LOST)
 
 
 def is_no_reject(record: logging.LogRecord) -> bool:

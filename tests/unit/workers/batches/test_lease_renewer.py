@@ -1,4 +1,4 @@
-"""Signs of life: to the ledger as far as Redis answers, to the supervisor in any case."""
+"""The lease renewer: leases as far as Redis answers, the heartbeat file in any case."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.embedded_redis import redis_server
 from common.rungs import Rung
-from common.wire.messages import Batch
 from common.wire.redis_client import connect, redis_client
 from tests.support.jobs import manifest_of
 from tests.support.processes import wait_until
-from workers.batches import lease_renewer as heartbeat
+from workers.batches import lease_renewer
+from workers.batches.lease import Lease
 from workers.batches.lease_renewer import LeaseRenewer
 
 WORKER = WorkerInfo(
@@ -47,68 +47,68 @@ def frozen(redis: Redis) -> Iterator[None]:
 
 
 @contextmanager
-def beating(url: str, beat_file: Path | None = None) -> Iterator[LeaseRenewer]:
-    pulse = LeaseRenewer(
-        Ledger(redis_client(url, answer_seconds=0.2, retries=0)), WORKER, beat_file
-    )
-    pulse.start()
+def running_renewer(url: str, heartbeat_file: Path | None = None) -> Iterator[LeaseRenewer]:
+    ledger = Ledger(redis_client(url, answer_seconds=0.2, retries=0))
+    renewer = LeaseRenewer(ledger, WORKER, heartbeat_file)
+    renewer.start()
     try:
-        yield pulse
+        yield renewer
     finally:
-        pulse.stop()
+        renewer.stop()
 
 
 @pytest.fixture
 def _fast(monkeypatch):
-    monkeypatch.setattr(heartbeat, "RENEW_SECONDS", 0.1)
-    monkeypatch.setattr(heartbeat, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(lease_renewer, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lease_renewer, "RETRY_SECONDS", 0.05)
 
 
-def claim_batch(redis: Redis) -> Batch:
+def claimed_lease(redis: Redis, renewer: LeaseRenewer) -> Lease:
     ledger, manifest = Ledger(redis), manifest_of([2])
     ledger.jobs.create(manifest, "m.fp16")
-    ledger.leases.claim(manifest.batch(0), owner="a/1", weights="w")
-    return manifest.batch(0)
+    lease = Lease(manifest.batch(0), "a/1", ledger, renewer)
+    lease.claim("w")
+    return lease
 
 
 @pytest.mark.usefixtures("_fast")
 def test_the_file_is_touched_and_claims_are_renewed_again_though_redis_was_frozen(
     own_redis_url, tmp_path
 ):
-    beat_file = tmp_path / "beat"
-    with connect(own_redis_url) as redis, beating(own_redis_url, beat_file) as pulse:
-        batch = claim_batch(redis)
-        leases = f"virnucpro:job:{batch.job}:leases"
-        with pulse.holding(batch, "a/1"):
-            wait_until(beat_file.exists, 5)
+    heartbeat_file = tmp_path / "heartbeat"
+    with connect(own_redis_url) as redis, running_renewer(own_redis_url, heartbeat_file) as renewer:
+        lease = claimed_lease(redis, renewer)
+        leases = f"virnucpro:job:{lease.batch.job}:leases"
+        with lease:
+            wait_until(heartbeat_file.exists, 5)
             with frozen(redis):
                 time.sleep(0.5)
-                before = beat_file.stat().st_mtime_ns
-                wait_until(lambda: beat_file.stat().st_mtime_ns > before, 2)
+                before = heartbeat_file.stat().st_mtime_ns
+                wait_until(lambda: heartbeat_file.stat().st_mtime_ns > before, 2)
             redis.zadd(leases, {"0.fp16": 1})  # all but lost
             wait_until(lambda: redis.zscore(leases, "0.fp16") > 1, 2)
-            assert not pulse.is_lost("a/1")
+            assert not lease.is_lost
 
 
 @pytest.mark.usefixtures("_fast")
-def test_a_heartbeat_ends_quietly_though_redis_is_frozen(own_redis_url):
-    with connect(own_redis_url) as redis, beating(own_redis_url) as pulse:
+def test_a_renewer_ends_quietly_though_redis_is_frozen(own_redis_url):
+    with connect(own_redis_url) as redis, running_renewer(own_redis_url) as renewer:
         wait_until(lambda: Ledger(redis).workers.all(), 5)
         with frozen(redis):
-            pulse.stop()
+            renewer.stop()
 
 
 @pytest.mark.usefixtures("_fast")
 def test_what_is_new_of_a_worker_is_said_later_if_redis_does_not_answer_now(own_redis_url):
-    with connect(own_redis_url) as redis, beating(own_redis_url) as pulse:
+    with connect(own_redis_url) as redis, running_renewer(own_redis_url) as renewer:
         with frozen(redis):
-            pulse.update(WORKER.model_copy(update={"weights": "w"}))
+            renewer.update(WORKER.model_copy(update={"weights": "w"}))
         wait_until(lambda: [w.weights for w in Ledger(redis).workers.all()] == ["w"], 5)
 
 
 @pytest.mark.usefixtures("_fast")
-def test_a_file_that_cannot_be_touched_does_not_stop_the_beats(redis_url, redis, tmp_path):
-    with beating(redis_url, tmp_path / "gone" / "beat"):
+def test_a_file_that_cannot_be_touched_does_not_stop_the_renewer(redis_url, redis, tmp_path):
+    with running_renewer(redis_url, tmp_path / "gone" / "heartbeat"):
         wait_until(lambda: Ledger(redis).workers.all(), 5)
         redis.flushall()
         wait_until(lambda: Ledger(redis).workers.all(), 5)

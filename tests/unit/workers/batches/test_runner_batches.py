@@ -93,35 +93,35 @@ def test_whether_the_job_is_to_stop_is_asked_only_if_something_is_not_finite(
 
 def test_a_claim_is_renewed_while_its_batch_is_computed(world, batch, monkeypatch):
     monkeypatch.setattr("workers.batches.lease_renewer.RENEW_SECONDS", 0.01)
-    heartbeat = LeaseRenewer(world.ledger, WORKER)
+    renewer = LeaseRenewer(world.ledger, WORKER)
 
     def lose_the_lease_and_wait() -> None:
         world.lapse(batch)
         wait_until(lambda: world.progress.leased, 10)
 
-    heartbeat.start()
+    renewer.start()
     try:
         engine = FakeEngine(during=lose_the_lease_and_wait)
-        world.runner(engine, heartbeat=heartbeat).run(batch)
+        world.runner(engine, renewer=renewer).run(batch)
     finally:
-        heartbeat.stop()
+        renewer.stop()
     assert world.progress.rows_by_precision == {"fp16": 4}
     assert world.progress.leased == 0
 
 
 def test_a_batch_of_a_job_that_is_cancelled_is_dropped_between_two_packs(world, batch, monkeypatch):
     monkeypatch.setattr("workers.batches.lease_renewer.RENEW_SECONDS", 0.01)
-    heartbeat = LeaseRenewer(world.ledger, WORKER)
+    renewer = LeaseRenewer(world.ledger, WORKER)
 
     def cancel_and_wait() -> None:
         world.ledger.jobs.cancel(batch.job)
-        wait_until(lambda: heartbeat._lost, 10)
+        wait_until(lambda: any(lease.is_lost for lease in renewer.held()), 10)
 
-    heartbeat.start()
+    renewer.start()
     try:
-        world.runner(FakeEngine(during=cancel_and_wait), heartbeat=heartbeat).run(batch)
+        world.runner(FakeEngine(during=cancel_and_wait), renewer=renewer).run(batch)
     finally:
-        heartbeat.stop()
+        renewer.stop()
     assert world.progress.rows_by_precision == {}
     assert world.progress.leased == 0
     assert list(world.store.keys(output_prefix(batch.job))) == []
@@ -138,10 +138,10 @@ def test_a_line_says_what_became_of_a_batch(world, batch, caplog):
         world.runner(engine).run(world.published.pop())
     lines = [text for text in caplog.messages if " sequences in " in text]
     assert lines == [
-        f"Batch 0 of {world.job}: 2 sequences in fp16, 24 tokens in 0.25 s, 2 not finite: on to "
-        "selective_fp32.",
+        f"Batch 0 of {world.job}: 2 sequences in fp16, 24 tokens in 0.25 s, 2 not finite: "
+        "retried in selective_fp32.",
         f"Batch 0 of {world.job}: 1 sequences in selective_fp32, 12 tokens in 0.25 s, 1 not "
-        "finite: on to fp32.",
+        "finite: retried in fp32.",
         f"Batch 0 of {world.job}: 0 sequences in fp32, 0 tokens in 0.25 s, 1 not finite: "
         "quarantined.",
     ]

@@ -10,7 +10,7 @@ from common.ledger.progress import JobState
 from common.wire.messages import Batch
 from tests.support.jobs import ok
 from tests.support.worlds import FP16, FP32, FakeEngine, World, state_of
-from workers.batches.runner import FIRST_PAUSE, LEAVE_SECONDS, RequeueError
+from workers.batches.retry_policy import FIRST_PAUSE, OTHER_WORKER_PAUSE, RequeueError
 
 # --- not ours ------------------------------------------------------------------------------------
 
@@ -45,7 +45,10 @@ def test_a_late_owner_writes_nothing_and_reports_nothing(world, batch, lost, bad
         runner.run(batch)
     assert state_of(world) == states[0]
     assert world.store.written == world.published == runner.stopping.waits == []
-    assert "Batch 0 of job-0123456789ab is dropped: taken over, or cancelled" in caplog.text
+    assert (
+        "Batch 0 of job-0123456789ab is dropped: another worker has it, or its job was cancelled"
+        in caplog.text
+    )
     assert "Numerical instability" not in caplog.text
 
 
@@ -67,16 +70,16 @@ def test_a_late_owner_s_failure_does_not_count(world, batch, error):
 
 
 @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.STOPPED])
-def test_a_batch_of_a_job_that_does_not_go_on_is_left_alone(world, batch, state, caplog):
+def test_a_batch_of_a_job_that_does_not_go_on_is_skipped(world, batch, state, caplog):
     world.ledger.redis.hset(job_key(world.job), "state", state)
     engine = FakeEngine()
     with caplog.at_level(logging.INFO):
         world.runner(engine).run(batch)
     assert engine.calls == []
-    assert f"Batch 0 of {world.job} is left alone: {state}." in caplog.text
+    assert f"Batch 0 of {world.job} is skipped: {state}." in caplog.text
 
 
-def test_a_batch_that_is_done_or_held_by_another_is_left_alone(world, batch):
+def test_a_batch_that_is_done_or_held_by_another_is_skipped(world, batch):
     world.runner().run(batch)
     world.claim(world.manifest.batch(1))
     world.store.written.clear()
@@ -87,7 +90,7 @@ def test_a_batch_that_is_done_or_held_by_another_is_left_alone(world, batch):
     assert world.store.written == []
 
 
-def test_a_batch_of_another_model_or_of_other_weights_goes_back_after_a_pause(world, batch):
+def test_a_batch_of_another_model_or_of_other_weights_is_requeued_after_a_pause(world, batch):
     """Those who can do it should find it."""
     stranger = batch.model_copy(update={"model": "esm2_t33_650M_UR50D"})
     world.ledger.jobs.pin_weights(world.job, "others")
@@ -97,7 +100,7 @@ def test_a_batch_of_another_model_or_of_other_weights_goes_back_after_a_pause(wo
         with pytest.raises(RequeueError, match=reason):
             runner.run(message)
         assert engine.calls == []
-        assert runner.stopping.waits == [LEAVE_SECONDS]
+        assert runner.stopping.waits == [OTHER_WORKER_PAUSE]
     assert world.progress.leased == 0
 
 
@@ -113,7 +116,7 @@ def test_a_worker_that_stops_takes_no_batch(world, batch):
     assert world.claim(batch).attempts == 1
 
 
-def test_a_worker_that_stops_gives_back_what_it_computes(world, batch):
+def test_a_worker_that_stops_requeues_what_it_computes(world, batch):
     runner = world.runner()
     runner.engine.during = runner.stopping.set
     with pytest.raises(RequeueError, match="this worker is stopping"):

@@ -28,8 +28,7 @@ from tests.support.worlds import (
     run_first_rung,
 )
 from workers.batches.lease_renewer import LeaseRenewer
-from workers.batches.runner import (
-    EXIT_DEVICE_LOST,
+from workers.batches.retry_policy import (
     FIRST_PAUSE,
     LEDGER_RETRIES,
     STORE_PAUSE,
@@ -37,6 +36,7 @@ from workers.batches.runner import (
     RequeueError,
 )
 from workers.engine.engine import DeviceLostError
+from workers.process.worker import EXIT_DEVICE_LOST
 
 # --- a store that fails --------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ def test_a_store_that_fails_for_a_while_is_asked_again(world, batch, action, cap
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_batch_whose_store_keeps_failing_goes_back(world, batch, action):
+def test_a_batch_whose_store_keeps_failing_is_requeued(world, batch, action):
     world.store.failures[action] = TRIES
     runner = world.runner(engine_that_writes_everything())
     with pytest.raises(RequeueError, match=f"attempt 1: Store .+ did not {action}"):
@@ -154,7 +154,7 @@ def test_a_retry_whose_rows_are_not_in_the_input_object_is_refused(world, batch)
 # --- a device that is lost -----------------------------------------------------------------------
 
 
-def test_a_process_whose_device_is_lost_gives_its_batch_back_and_ends(world, batch, exits, caplog):
+def test_a_process_whose_device_is_lost_releases_its_batch_and_ends(world, batch, exits, caplog):
     runner = world.runner(failing(DeviceLostError("CUDA error: an illegal memory access")))
     with pytest.raises(EndedError):
         runner.run(batch)
@@ -169,7 +169,7 @@ def test_a_process_whose_device_is_lost_gives_its_batch_back_and_ends(world, bat
 # --- a ledger that does not answer ---------------------------------------------------------------
 
 
-def test_a_batch_that_could_not_be_claimed_goes_back_at_once(world, batch, monkeypatch):
+def test_a_batch_that_could_not_be_claimed_is_requeued_at_once(world, batch, monkeypatch):
     monkeypatch.setattr(world.ledger.leases, "claim", refuse)
     runner = world.runner()
     with pytest.raises(RequeueError, match="the ledger did not answer: gone"):
@@ -188,7 +188,7 @@ CALLS = ["results.get", "leases.renew", "jobs.stops_at_instability", "results.co
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_batch_is_let_go_once_the_ledger_answers_again(world, monkeypatch, call):
+def test_a_lease_is_released_once_the_ledger_answers_again(world, monkeypatch, call):
     """Before, it would be dropped as held by another; after, whoever takes it can claim it."""
     bad = {0: [FP16, SELECTIVE]}
     retry = run_first_rung(world, FakeEngine(bad))
@@ -208,7 +208,7 @@ def test_a_batch_is_let_go_once_the_ledger_answers_again(world, monkeypatch, cal
     assert [(b.rung, b.records) for b in world.published] == [(FP32, 1)]
 
 
-def test_a_batch_goes_back_when_its_lease_is_over_if_the_ledger_stays_away(
+def test_a_batch_is_requeued_when_its_lease_has_expired_if_the_ledger_stays_away(
     world, batch, monkeypatch
 ):
     runner = world.runner()
@@ -223,9 +223,9 @@ def test_a_batch_goes_back_when_its_lease_is_over_if_the_ledger_stays_away(
     assert world.progress.batches_done == 1
 
 
-def test_a_claim_that_cannot_have_run_out_is_not_asked_for_again(world, batch, monkeypatch):
+def test_a_claim_that_cannot_have_expired_is_not_renewed(world, batch, monkeypatch):
     monkeypatch.setattr(world.ledger.leases, "renew", refuse)
-    world.runner(heartbeat=LeaseRenewer(world.ledger, WORKER)).run(batch)
+    world.runner(renewer=LeaseRenewer(world.ledger, WORKER)).run(batch)
     assert world.progress.batches_done == 1
 
 

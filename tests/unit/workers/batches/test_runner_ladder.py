@@ -133,7 +133,7 @@ def test_a_retry_that_cannot_be_queued_is_left_to_whoever_looks_after_lost_work(
     world, batch, caplog
 ):
     world.runner(FakeEngine({0: [FP16]}), publish=refuse).run(batch)
-    assert "The retry of batch 0 could not be queued: gone" in caplog.text
+    assert "The retry of batch 0 could not be published: gone" in caplog.text
     assert [(b.index, b.rung) for b in world.outstanding()] == [(0, SELECTIVE), (1, FP16)]
 
 

@@ -25,8 +25,9 @@ from tests.support.worlds import (
     World,
     run_first_rung,
 )
-from workers.batches.runner import EXIT_DEVICE_LOST, RequeueError
+from workers.batches.retry_policy import RequeueError
 from workers.engine.engine import DeviceLostError, Outcome
+from workers.process.worker import EXIT_DEVICE_LOST
 
 
 @dataclass
@@ -68,7 +69,7 @@ def test_a_row_that_ends_its_processes_is_given_up_and_all_others_are_embedded(
     (row,) = read_quarantine(world.store, world.job, 0)
     assert (row.row, row.id, row.length, row.seen) == (2, "id2", LETTERS_PER_RECORD, {})
     assert row.reason is not None
-    assert "ended 2 times while it computed this sequence alone" in row.reason
+    assert "crashed 2 times while it computed this sequence alone" in row.reason
     (result,) = world.results
     assert (result.status, result.quarantined, result.next) == (Status.POISONED, (row,), None)
     progress = world.progress
@@ -77,19 +78,22 @@ def test_a_row_that_ends_its_processes_is_given_up_and_all_others_are_embedded(
     assert progress.rows_quarantined == progress.counts["batches_poisoned"] == 1
     (event,) = world.events
     assert (event.event, event.detail) == (EventKind.QUARANTINE, str(row))
-    assert f"Batch 0 of {world.job} ended 3 processes: its rows are computed one" in caplog.text
+    assert (
+        f"Batch 0 of {world.job} crashed 3 worker processes: each of its rows is computed alone"
+        in caplog.text
+    )
 
 
 def test_a_batch_is_computed_as_a_whole_until_it_has_ended_three_processes(world, batch):
     engine = FakeEngine()
-    world.end_processes(batch, 2)
+    world.crash(batch, 2)
     world.runner(engine).run(batch)
     assert engine.calls == [(FP16, ROWS[0])]
 
 
 def test_from_then_on_it_is_computed_row_by_row_and_may_be_well(world, batch):
     engine = FakeEngine()
-    world.end_processes(batch, 3)
+    world.crash(batch, 3)
     world.runner(engine).run(batch)
     assert engine.calls == [(FP16, [row]) for row in ROWS[0]]
     assert world.shard(0).rows.tolist() == ROWS[0]
@@ -147,8 +151,8 @@ def test_a_batch_with_too_many_such_rows_fails_with_the_reason(world, batch, exi
     (result,) = world.results
     assert result.status is Status.FAILED
     assert result.error == (
-        "it ended 10 worker processes, and one or another of its sequences did so alone. The "
-        "workers' logs say how they ended; to try it again: producer retry JOB"
+        "it crashed 10 worker processes, 7 of them while one of its sequences was computed alone. "
+        "See the workers' logs for the causes; to try again: producer retry JOB"
     )
     assert world.events[-1].event is EventKind.FAILED
 
@@ -164,11 +168,11 @@ def test_a_batch_that_ends_processes_while_none_of_its_rows_is_computed_fails(
     assert run_until_done(world, engine, batch) == 5
     (result,) = world.results
     assert result.error is not None
-    assert result.error.startswith("it ended 5 worker processes, and none of its sequences did so")
+    assert result.error.startswith("it crashed 5 worker processes, none of them while one of its")
 
 
 def test_a_worker_that_stops_between_rows_blames_none_of_them(world, batch):
-    world.end_processes(batch, 3)
+    world.crash(batch, 3)
     for _ in range(3):
         runner = world.runner()
         runner.engine.during = runner.stopping.set
@@ -183,7 +187,7 @@ def test_a_worker_that_stops_between_rows_blames_none_of_them(world, batch):
 
 
 def test_who_has_lost_such_a_batch_notes_nothing_more_of_it(world, batch):
-    world.end_processes(batch, 3)
+    world.crash(batch, 3)
     engine = FakeEngine(during=lambda: world.take_over(batch) if len(engine.calls) == 2 else None)
     world.runner(engine).run(batch)
     assert engine.calls == [(FP16, [0]), (FP16, [1])]
@@ -193,7 +197,7 @@ def test_who_has_lost_such_a_batch_notes_nothing_more_of_it(world, batch):
 
 def test_nothing_else_is_computed_in_a_process_while_such_a_batch_is(world, batch):
     """Or the end that another brings about would be blamed on it."""
-    world.end_processes(batch, 3)
+    world.crash(batch, 3)
     other = world.manifest.batch(1)
     threads = []
 
