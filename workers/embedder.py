@@ -6,101 +6,47 @@
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from types import TracebackType
-from typing import Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import ValidationError
 
 from common.alphabet import Alphabet
-from common.embeddings.arrays import Array, Embeddings
-from common.embeddings.lookup import IdIndex
+from common.embeddings.arrays import Array, Embeddings, not_included
+from common.embeddings.table import EmbeddingTable
 from common.errors import InputError, UserError
-from common.job.output_form import Include, OutputForm
+from common.job.output_form import Include, Long, OutputForm
 from common.job.records import Record
-from common.rungs import PRECISION_CODES, PrecisionChoice, ladder, model_precision
+from common.rungs import PrecisionChoice, ladder, model_precision
+from workers.engine.attributes import model_attributes
 from workers.engine.engine import DTYPES, Engine
 from workers.engine.finiteness import describe_instability
 from workers.models.loading import load_model
 
 Device = Literal["auto", "cpu", "cuda"]
-Long = Literal["error", "truncate", "window"]
 
 #: Sequences with or without ids.
 Sequences = Mapping[str, str] | Iterable[str] | Iterable[tuple[str, str]]
 
-PRECISION_NAMES = {code: name for name, code in PRECISION_CODES.items()}
 
+class EmbeddedSequences(EmbeddingTable):
+    """The embeddings of some sequences, in memory."""
 
-class EmbeddedSequences:
-    """The embeddings of some sequences, in the order of the input.
-
-    ``W``, the shape of one vector, is ``(D,)``, or ``(K, D)`` for K > 1 layers.
-    """
-
-    def __init__(self, embeddings: Embeddings) -> None:
+    def __init__(self, embeddings: Embeddings, attributes: Mapping[str, Any]) -> None:
+        super().__init__(attributes)
         self.embeddings = embeddings
 
-    def __len__(self) -> int:
-        return len(self.embeddings)
+    def __repr__(self) -> str:
+        return f"EmbeddedSequences({len(self):,} sequences, model {self.model})"
 
-    def __getitem__(self, id_: str) -> Array:
-        """Return the mean vector ``[*W]`` of one sequence.
-
-        Raises:
-            KeyError: no sequence has this id, or several have; the message names near ids.
-        """
-        vector: Array = self.mean[self._index.position(id_)]
-        return vector
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids ``[N]``; sequences given without ids have their position, from 0, as text."""
-        return self.embeddings.ids
-
-    @property
-    def mean(self) -> Array:
-        """The mean vectors, float32 ``[N, *W]``."""
-        return self._pooled("mean")
-
-    @property
-    def bos(self) -> Array:
-        """The vectors at the first token, float32 ``[N, *W]``."""
-        return self._pooled("bos")
-
-    @property
-    def lengths(self) -> Array:
-        """The residues embedded of each sequence, int64 ``[N]``."""
-        return self.embeddings.lengths
-
-    @property
-    def precision(self) -> list[str]:
-        """The precision in which each row was computed ``[N]``; ``none`` for rows of NaN."""
-        return [PRECISION_NAMES[code] for code in self.embeddings.precision.tolist()]
-
-    def residues(self, id_: str) -> Array:
-        """Return the vectors of one sequence's residues, float32 ``[L, *W]``.
-
-        Raises:
-            KeyError: no sequence has this id, or several have; the message names near ids.
-            UserError: ``include`` did not have ``per_residue``.
-        """
-        if self.embeddings.residues is None:
-            raise not_included("per_residue")
-        row = self._index.position(id_)
-        end = int(self.lengths[: row + 1].sum())
-        vectors: Array = self.embeddings.residues[end - int(self.lengths[row]) : end]
-        return vectors
-
-    def _pooled(self, name: Include) -> Array:
-        if name not in self.embeddings.pooled:
+    def _column(self, name: str) -> Any:
+        if name not in self.embeddings.columns:
             raise not_included(name)
-        return self.embeddings.pooled[name]
+        return self.embeddings.columns[name]
 
-    @cached_property
-    def _index(self) -> IdIndex:
-        return IdIndex(self.ids)
+    def _residues_at(self, position: int) -> Array:
+        return self.embeddings.residues_of(position)
 
 
 class Embedder:
@@ -193,7 +139,8 @@ class Embedder:
         ]
         if long == "error":
             refuse_long(records, limit, family.alphabet)
-        return EmbeddedSequences(climb_ladder(engine, records, form))
+        embeddings = climb_ladder(engine, records, form)
+        return EmbeddedSequences(embeddings, model_attributes(engine.loaded, form))
 
 
 def climb_ladder(engine: Engine, records: list[Record], form: OutputForm) -> Embeddings:
@@ -310,7 +257,3 @@ def embed(
             _last[key] = Embedder(model, device=device, precision=precision)
         embedder = _last[key]
     return embedder.embed(sequences, layers=layers, long=long, max_residues=max_residues).mean
-
-
-def not_included(name: Include) -> UserError:
-    return UserError(f"These embeddings have no {name}: add it to include when embedding.")

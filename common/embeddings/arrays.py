@@ -7,11 +7,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.rungs import PRECISION_CODES
 
 Array = NDArray[Any]
+
+
+def not_included(name: str) -> UserError:
+    """Return the error of asking for what was not kept."""
+    return UserError(f"These embeddings have no {name}: add it to include when embedding.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +146,18 @@ class Embeddings:
             pooled={name: values[mask] for name, values in self.pooled.items()},
             residues=None if self.residues is None else self.residues[self._letters(mask)],
         )
+
+    def residues_of(self, position: int) -> Array:
+        """Return the vectors of one row's residues ``[L, *W]``.
+
+        Raises:
+            UserError: residues were not included.
+        """
+        if self.residues is None:
+            raise not_included("per_residue")
+        end = int(self.lengths[: position + 1].sum())
+        vectors: Array = self.residues[end - int(self.lengths[position]) : end]
+        return vectors
 
     def _letters(self, rows: Array) -> Array:
         """Return where the residues of rows, given as a mask or as positions, lie."""

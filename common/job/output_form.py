@@ -6,6 +6,11 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 Include = Literal["mean", "per_residue", "bos"]
 
+#: What is done to a record that is longer than ``max_residues``.
+Long = Literal["error", "truncate", "window"]
+
+#: What is done to a record with a letter that is not in the alphabet.
+Unknown = Literal["error", "x", "skip"]
 
 ResidueDtype = Literal["float16", "float32"]
 

@@ -11,8 +11,8 @@ from common.ledger.keys import job_key
 from common.ledger.leases import Leases
 from common.ledger.results import Results
 from common.ledger.scripts import load_scripts
-from common.rungs import Rung
-from common.wire.messages import Batch, retry_of
+from common.rungs import Rung, ladder
+from common.wire.messages import Batch, BatchResult, Status, retry_of
 
 #: One boolean for each batch of a job.
 Flags = npt.NDArray[np.bool_]
@@ -42,6 +42,25 @@ class Batches:
     def set_counted(self, job: str, indices: Sequence[int]) -> None:
         """Record that the shards of these batches are counted, or unusable."""
         self._scripts["set_counted"](keys=[f"{job_key(job)}:stored"], args=indices)
+
+    def settled(self, manifest: Manifest) -> dict[int, tuple[Rung, ...]]:
+        """Return the batches that have no work left, each with the rungs that it went through.
+
+        Those that failed are left out.
+        """
+        # In this order: a batch that is done by now has its retry, if any, in what is read next.
+        done = self.done(manifest, manifest.rung)
+        results = self._results.all(manifest.job)
+        rungs = {manifest.rung: done}
+        for rung in ladder(manifest.rung)[1:]:
+            rungs[rung] = self.done(manifest, rung)
+        waiting = {index for index, _ in self._retries(manifest, results)}
+        failed = {result.index for result in results if result.status is Status.FAILED}
+        return {
+            index: tuple(rung for rung, flags in rungs.items() if flags[index])
+            for index in np.flatnonzero(done).tolist()
+            if index not in waiting | failed
+        }
 
     def begun(self, manifest: Manifest) -> Flags:
         """Return which batches were claimed at least once, or have a result."""
@@ -74,7 +93,11 @@ class Batches:
 
     def retries(self, manifest: Manifest) -> dict[tuple[int, Rung], Batch]:
         """Return the retries that have no result yet, by batch and rung."""
-        results = self._results.all(manifest.job)
+        return self._retries(manifest, self._results.all(manifest.job))
+
+    def _retries(
+        self, manifest: Manifest, results: Sequence[BatchResult]
+    ) -> dict[tuple[int, Rung], Batch]:
         settled = {(result.index, result.rung) for result in results}
         retries = [
             retry_of(manifest.batch(result.index), result) for result in results if result.next

@@ -9,7 +9,8 @@ from common.text import counted, counted_batches
 from common.wire.dead_letters import DeadLetters
 from common.wire.queues import Queues
 from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, Broker, Flag, StoreUrl
-from producer.fleet import Fleet, Job
+from producer.fleet.fleet import Fleet
+from producer.fleet.job import Job
 from producer.terminal.console import print_line, say
 from producer.terminal.report import report_failures, report_quarantined
 from producer.terminal.tables import (

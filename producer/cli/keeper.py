@@ -16,7 +16,7 @@ from common.ledger.ledger import Ledger
 from common.store import StoreError
 from common.wire.redis_client import eviction_policy
 from producer.cli.options import Broker, StoreUrl
-from producer.fleet import Fleet
+from producer.fleet.fleet import Fleet
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
 from producer.scheduling.metrics import serve_metrics
 

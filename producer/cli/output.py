@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from common.errors import UserError
 from producer.cli.options import EXIT_FAILED, StoreUrl
-from producer.fleet import Fleet, Job
+from producer.fleet.fleet import Fleet
+from producer.fleet.job import Job
 from producer.terminal.console import console
 from producer.terminal.report import report_damage, report_fetched
 

@@ -10,17 +10,16 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from common.job.output_form import Include, ResidueDtype
+from common.job.output_form import Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
 from common.rungs import PrecisionChoice
 from common.wire.messages import Priority
 from producer.cli.jobs import wait_for, watch_job
 from producer.cli.options import EXIT_INTERRUPTED, Broker, Flag, Several, StoreUrl
 from producer.cli.output import check_output, write_output
-from producer.fleet import Fleet
-from producer.input.reader import Long, Unknown
-from producer.input.source import Source
+from producer.fleet.fleet import Fleet
 from producer.local.run import LocalRunStoppedError, local_run
+from producer.submission.records import as_source
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
 from producer.submission.submit import OnStaged
 from producer.terminal.console import console, print_line, say
@@ -97,28 +96,27 @@ def submit(
     gpus
         With --local: all, none for the CPU, or numbers such as 0,1.
     """
-    source = Source(input_)
-    source.check()
-    request = make_request(
-        source,
-        model,
-        include=include,
-        layers=layers,
-        precision=precision,
-        residue_dtype=residue_dtype,
-        unknown=unknown,
-        long=long,
-        max_residues=max_residues,
-        overlap=overlap,
-        on_instability=on_instability,
-        priority=priority,
-        new=new,
-    )
-    if local:
-        output = output or Path(f"{source.stem}.h5")
-        run_local(request, output, precision, gpus, store, batch_tokens)
-    else:
-        submit_to_fleet(Fleet.open(broker=broker, store=store), request, output, batch_tokens)
+    with as_source(input_) as source:
+        request = make_request(
+            source,
+            model,
+            include=include,
+            layers=layers,
+            precision=precision,
+            residue_dtype=residue_dtype,
+            unknown=unknown,
+            long=long,
+            max_residues=max_residues,
+            overlap=overlap,
+            on_instability=on_instability,
+            priority=priority,
+            new=new,
+        )
+        if local:
+            output = output or Path(f"{source.stem}.h5")
+            run_local(request, output, precision, gpus, store, batch_tokens)
+        else:
+            submit_to_fleet(Fleet.open(broker=broker, store=store), request, output, batch_tokens)
 
 
 def submit_to_fleet(

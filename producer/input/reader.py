@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from itertools import count, islice
 from lzma import LZMAError
 from operator import itemgetter
-from typing import Literal, cast
+from typing import cast
 
 from botocore.exceptions import BotoCoreError
 from dnaio import FastaReader, FileFormatError
 
 from common.alphabet import DNA, PROTEIN, Alphabet
 from common.errors import InputError
+from common.job.output_form import Long, Unknown
 from common.job.records import Record, first_word
 from producer.input.duplicates import DuplicateCounter
 from producer.input.source import Source
@@ -21,9 +22,6 @@ if sys.version_info >= (3, 14):
     from compression.zstd import ZstdError
 else:
     from backports.zstd import ZstdError
-
-Unknown = Literal["error", "x", "skip"]
-Long = Literal["error", "truncate", "window"]
 
 #: Records that are checked together: nearly all need no change, and checking each by itself in
 #: Python would take longer than reading it.

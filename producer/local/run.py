@@ -10,7 +10,7 @@ from common.errors import UserError, VirnucproError
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
-from producer.fleet import Fleet
+from producer.fleet.fleet import Fleet
 
 LOCK = "lock"
 

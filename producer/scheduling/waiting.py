@@ -1,7 +1,7 @@
 """Waiting for a job: look at it now and then, and keep it going meanwhile."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
@@ -56,8 +56,28 @@ def wait(
         UnknownJobError: Redis no longer knows the job.
         WaitTimeoutError: the job did not finish in time.
     """
+    started = time.monotonic()
+    found = looks(ledger, job, keep=keep, check=check, poll_seconds=POLL_SECONDS)
+    while True:
+        latest = next(found)
+        on_look(latest)
+        if latest.progress is not None and latest.progress.finished:
+            return latest.progress
+        if timeout is not None and time.monotonic() - started >= timeout:
+            raise WaitTimeoutError(f"Job {job} did not finish within {timeout:g} seconds.")
+
+
+def looks(
+    ledger: Ledger,
+    job: str,
+    *,
+    keep: Callable[[], None],
+    check: Callable[[], None],
+    poll_seconds: float,
+) -> Iterator[Look]:
+    """Look at a job again and again, without end; see ``wait``."""
     speed = Speed()
-    started = known = time.monotonic()
+    known = time.monotonic()
     while True:
         check()
         try:
@@ -72,12 +92,8 @@ def wait(
             known = time.monotonic() if found.progress else known
             if found.progress is None and time.monotonic() - known > UNKNOWN_SECONDS:
                 raise UnknownJobError(unknown(job))
-        on_look(found)
-        if found.progress is not None and found.progress.finished:
-            return found.progress
-        if timeout is not None and time.monotonic() - started >= timeout:
-            raise WaitTimeoutError(f"Job {job} did not finish within {timeout:g} seconds.")
-        time.sleep(POLL_SECONDS)
+        yield found
+        time.sleep(poll_seconds)
 
 
 def look(ledger: Ledger, job: str, speed: Speed) -> Look:

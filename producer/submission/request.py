@@ -9,12 +9,11 @@ from typing import TypedDict, Unpack
 
 from common.alphabet import Alphabet
 from common.errors import UserError
-from common.job.output_form import Include, OutputForm, ResidueDtype
+from common.job.output_form import Include, Long, OutputForm, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
 from common.model_specs import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
-from producer.input.reader import Long, Unknown
 from producer.input.source import Source
 
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"

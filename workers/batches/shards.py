@@ -6,21 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from common import __version__
 from common.embeddings.arrays import Embeddings
 from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embeddings
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
-from common.model_specs import resolve_layers
 from common.store import ObjectExistsError, ObjectNotFoundError, Store
 from common.wire.messages import Batch
+from workers.engine.attributes import model_attributes
 from workers.engine.engine import Outcome
 from workers.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
-
-MEANINGLESS = "random weights: these embeddings mean nothing"
 
 
 def write_shard(
@@ -105,18 +102,10 @@ def difference_of(
 def attributes_of(
     batch: Batch, form: OutputForm, loaded: LoadedModel, outcome: Outcome
 ) -> dict[str, Any]:
-    windows = {} if form.overlap is None else {"window": form.max_residues, "overlap": form.overlap}
     return {
-        "model": loaded.source.text,
-        "weights": loaded.fingerprint,
-        "layers": resolve_layers(form.layers, loaded.spec.layers),
-        "dim": loaded.spec.dim,
-        "pooling": loaded.spec.family.pooling,
+        **model_attributes(loaded, form),
         "precision": outcome.precision.value,
         "tokens": outcome.tokens,
         "job": batch.job,
         "batch": batch.index,
-        "version": __version__,
-        **windows,
-        **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
     }

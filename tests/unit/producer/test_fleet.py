@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import InputError, JobEndedError, UnknownJobError, WaitTimeoutError
 from common.settings import Settings
-from producer.fleet import Fleet
+from producer.fleet.fleet import Fleet
 
 MODEL = "esm2_t6_8M_UR50D"
 RECORDS = {"P1": "MKTAYIAK", "P2": "GAVL"}

@@ -140,7 +140,7 @@ def test_a_damaged_shard_is_replaced(store, caplog, damage):
 
 def test_a_shard_of_another_version_of_the_program_stays(store, monkeypatch):
     first = outcome_of(range(4))
-    monkeypatch.setattr("workers.batches.shards.__version__", "0.0.1")
+    monkeypatch.setattr("workers.engine.attributes.__version__", "0.0.1")
     write(store, first)
     monkeypatch.undo()
     write(store, OURS)

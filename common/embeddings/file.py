@@ -1,0 +1,150 @@
+"""Reading a file of embeddings, as ``producer fetch`` and ``Job.fetch`` write it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from common.embeddings.arrays import Array, not_included
+from common.embeddings.checksums import CHECKSUM, checksum
+from common.embeddings.reader import UNREADABLE, DamagedError
+from common.embeddings.table import EmbeddingTable
+from common.errors import UserError
+
+#: Datasets that every file of embeddings has.
+NEEDED = ("ids", "rows", "lengths", "precision")
+
+
+class EmbeddingFileError(UserError):
+    """A file that has no embeddings, or is damaged.
+
+    Attributes:
+        path: the file.
+    """
+
+
+class EmbeddingFile(EmbeddingTable):
+    """The embeddings in a file; see ``load``."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        if not Path(path).exists():
+            raise EmbeddingFileError(f"{self.path}: no such file.", path=self.path)
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise EmbeddingFileError(
+                f"{self.path} is no HDF5 file, or only a part of one ({error}). If it is a job's, "
+                "fetch it again.",
+                path=self.path,
+            ) from error
+        missing = [name for name in NEEDED if name not in self._file]
+        if missing:
+            self._file.close()
+            raise EmbeddingFileError(
+                f"{self.path} is an HDF5 file, but not one of embeddings: it has no dataset "
+                f"{missing[0]!r}.",
+                path=self.path,
+            )
+        with self._errors("attributes"):
+            super().__init__({name: plain(value) for name, value in self._file.attrs.items()})
+
+    def __repr__(self) -> str:
+        state = "" if self._file else ", closed"
+        return f"EmbeddingFile({self.path!r}, model {self.attributes.get('model')}{state})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was read from it stays."""
+        self._file.close()
+
+    def __getitem__(self, id_: str | int) -> Array:
+        with self._errors("mean"):
+            return super().__getitem__(id_)
+
+    def _column(self, name: str) -> Any:
+        if not self._file:
+            raise EmbeddingFileError(f"{self.path} is closed: load it again.", path=self.path)
+        if name not in self._file:
+            raise not_included(name)
+        dataset = self._file[name]
+        return dataset.asstr() if name == "ids" else dataset
+
+    def _array(self, name: str) -> Array:
+        with self._errors(name):
+            return self._read(name)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ids ``[N]``."""
+        with self._errors("ids"):
+            return list(self._read("ids"))
+
+    def _read(self, name: str) -> Array:
+        """Read a whole column; compare it with the checksum that it was written with."""
+        values: Array = self._column(name)[:]
+        expected = self._file[name].attrs.get(CHECKSUM)
+        if expected is not None:
+            texts_or_numbers = list(values) if name == "ids" else values
+            if checksum(texts_or_numbers, 0) != expected:
+                raise DamagedError("it has another checksum than when it was written")
+        return values
+
+    def _residues_at(self, position: int) -> Array:
+        with self._errors("residues"):
+            vectors = self._column("per_residue" if "residues" not in self._file else "residues")
+            here: Array = vectors[self._offsets[position] : self._offsets[position + 1]]
+            return here
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return [int(offset) for offset in np.concatenate([[0], np.cumsum(self.lengths)])]
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        """Say which file it is that cannot be read."""
+        try:
+            yield
+        except (UserError, IndexError):
+            raise
+        except UNREADABLE as error:
+            raise EmbeddingFileError(
+                f"{self.path}: {name} cannot be read ({error}). The file is damaged; if it is a "
+                "job's, fetch it again.",
+                path=self.path,
+            ) from error
+
+
+def plain(value: Any) -> Any:
+    """Return an attribute as Python's own type: NumPy's scalars and arrays as numbers and lists."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def load(path: str | os.PathLike[str]) -> EmbeddingFile:
+    """Open a file of embeddings; nothing is read from it before it is needed.
+
+        embeddings = load("embeddings.h5")
+        embeddings["P03265"]  # [D]
+
+    A shard in the store can be read in the same way. Files of earlier versions stay readable.
+
+    Raises:
+        EmbeddingFileError: there is no such file, or it has no embeddings.
+    """
+    return EmbeddingFile(path)

@@ -1,0 +1,187 @@
+"""Embeddings by id: what a file, a finished job and an embedder's result have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.embeddings.arrays import Array
+from common.embeddings.lookup import IdIndex
+from common.errors import UserError
+from common.rungs import PRECISION_CODES
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from pandas import DataFrame
+
+PRECISION_NAMES = {code: name for name, code in PRECISION_CODES.items()}
+
+
+class EmbeddingTable(ABC):
+    """The embeddings of ``N`` sequences, in the order of the input.
+
+    ``W``, the shape of one vector, is ``(D,)``, or ``(K, D)`` for K > 1 layers. Where a sequence is
+    asked for by its id, its position, from 0, may be given instead: ids may occur twice.
+
+    Attributes:
+        attributes: what made the embeddings: ``model``, ``weights``, ``layers``, ``dim``,
+            ``pooling``, and ``warning`` if the numbers mean nothing.
+    """
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.attributes = dict(attributes)
+
+    @abstractmethod
+    def _column(self, name: str) -> Any:
+        """Return what has one entry per sequence: an array, or something that is sliced to one.
+
+        Raises:
+            UserError: it was not included when the sequences were embedded.
+        """
+
+    @abstractmethod
+    def _residues_at(self, position: int) -> Array:
+        """Return the vectors of one sequence's residues ``[L, *W]``."""
+
+    def __len__(self) -> int:
+        return len(self._column("rows"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._index
+
+    def __getitem__(self, id_: str | int) -> Array:
+        """Return the mean vector of one sequence, float32 ``[*W]``.
+
+        Raises:
+            KeyError: no sequence has this id, or several have; the message names near ids.
+        """
+        position = self._position(id_)
+        column = self.mean if "mean" in self.__dict__ else self._column("mean")
+        vector: Array = column[position]
+        return vector
+
+    def residues(self, id_: str | int) -> Array:
+        """Return the vectors of one sequence's residues, float16 or float32 ``[L, *W]``.
+
+        Raises:
+            KeyError: no sequence has this id, or several have; the message names near ids.
+            UserError: ``include`` did not have ``per_residue``.
+        """
+        return self._residues_at(self._position(id_))
+
+    def positions(self, id_: str) -> list[int]:
+        """Return the positions of all sequences with an id.
+
+        Raises:
+            KeyError: there are none; the message names near ids.
+        """
+        return self._index.positions(id_)
+
+    @property
+    def model(self) -> str:
+        """The model, as it was named when the sequences were embedded."""
+        return str(self.attributes["model"])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ids ``[N]``; sequences given without ids have their position, from 0, as text."""
+        return list(self._column("ids")[:])
+
+    @cached_property
+    def rows(self) -> Array:
+        """The position of each sequence in the input, int64 ``[N]``."""
+        return self._array("rows")
+
+    @cached_property
+    def lengths(self) -> Array:
+        """The residues embedded of each sequence, int64 ``[N]``."""
+        return self._array("lengths")
+
+    @cached_property
+    def precision(self) -> list[str]:
+        """The precision in which each row was computed ``[N]``; ``none`` for rows of NaN."""
+        return [PRECISION_NAMES[code] for code in self._array("precision").tolist()]
+
+    @cached_property
+    def mean(self) -> Array:
+        """The mean vectors, float32 ``[N, *W]``."""
+        return self._array("mean")
+
+    @cached_property
+    def bos(self) -> Array:
+        """The vectors at the first token, float32 ``[N, *W]``."""
+        return self._array("bos")
+
+    def to_pandas(self) -> "DataFrame":
+        """Return the mean vectors as a table: a row for each id, a column for each dimension.
+
+        With several layers, columns are pairs of layer and dimension.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        pandas = require("pandas")
+        columns = None
+        if self.mean.ndim == 3:
+            layers, dim = self._layers(), self.mean.shape[2]
+            columns = pandas.MultiIndex.from_product(
+                [layers, range(dim)], names=["layer", "dimension"]
+            )
+        values = self.mean.reshape(len(self), -1)
+        return pandas.DataFrame(values, index=pandas.Index(self.ids, name="id"), columns=columns)
+
+    def to_torch(self) -> Any:
+        """Return the mean vectors as a ``torch.Tensor``, float32 ``[N, *W]``, on the CPU.
+
+        Raises:
+            UserError: PyTorch is not installed.
+        """
+        return require("torch").from_numpy(np.ascontiguousarray(self.mean))
+
+    def to_anndata(self) -> "AnnData":
+        """Return the mean vectors as an AnnData, with lengths and precision of each sequence.
+
+        The vectors are ``X``; with several layers, they are ``layers``, each by its number.
+
+        Raises:
+            UserError: anndata is not installed.
+        """
+        anndata, pandas = require("anndata"), require("pandas")
+        columns = {"length": self.lengths, "precision": self.precision}
+        obs = pandas.DataFrame(columns, index=pandas.Index(self.ids, name="id"))
+        if self.mean.ndim == 2:
+            return anndata.AnnData(self.mean, obs=obs, uns=self.attributes)
+        layers = {str(layer): self.mean[:, k] for k, layer in enumerate(self._layers())}
+        return anndata.AnnData(obs=obs, layers=layers, uns=self.attributes)
+
+    def _layers(self) -> list[int]:
+        return [int(layer) for layer in self.attributes["layers"]]
+
+    def _array(self, name: str) -> Array:
+        values: Array = self._column(name)[:]
+        return values
+
+    def _position(self, id_: str | int) -> int:
+        return self._index.position(id_) if isinstance(id_, str) else range(len(self))[id_]
+
+    @cached_property
+    def _index(self) -> IdIndex:
+        return IdIndex(self.ids)
+
+
+def require(package: str) -> Any:
+    """Import a package that users install themselves.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UserError(f"{package} is not installed: pip install {package}") from error

@@ -1,0 +1,1 @@
+"""A fleet and its jobs, as the command line, ``--local`` and the Python API use them."""

@@ -1,0 +1,225 @@
+"""One job of a fleet: looking at it, ending it, and having its embeddings."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from common.embeddings.arrays import Array
+from common.errors import JobEndedError, UnknownJobError
+from common.job.layout import job_prefix
+from common.job.manifest import Manifest, find_job
+from common.ledger.events import Event
+from common.ledger.progress import JobState, OnInstability, Progress
+from common.wire.messages import Instability
+from producer.fleet.connections import Connections
+from producer.output.fetch import Fetched, fetch
+from producer.output.job_embeddings import BatchStream, JobEmbeddings
+from producer.output.verify import verify
+from producer.scheduling.keeper import Keeper
+from producer.scheduling.opening import open_job
+from producer.scheduling.retry import quarantined_rows, retry_quarantined
+from producer.scheduling.waiting import POLL_SECONDS, Look, looks, wait
+
+
+class Job:
+    """One submitted job."""
+
+    def __init__(self, fleet: Connections, name: str) -> None:
+        self.fleet = fleet
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r})"
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What the job is, from the store.
+
+        Raises:
+            UnknownJobError: the store has no such job.
+        """
+        store = self.fleet.store
+        manifest = find_job(store, self.name)
+        if manifest is None:
+            raise UnknownJobError(
+                f"{store.url} has no job {self.name!r}. Is this the store it was submitted to?"
+            )
+        return manifest
+
+    def status(self) -> Progress:
+        """Return the job's counters at this moment.
+
+        Raises:
+            UnknownJobError: Redis does not know the job.
+        """
+        progress = self.fleet.ledger.jobs.progress(self.name)
+        if progress is None:
+            raise UnknownJobError(
+                f"Redis knows no job {self.name!r}; producer jobs lists those it knows."
+            )
+        return progress
+
+    def wait(
+        self,
+        *,
+        progress: bool = False,
+        timeout: float | None = None,
+        on_look: Callable[[Look], None] = lambda _look: None,
+        on_event: Callable[[Event], None] = lambda _event: None,
+    ) -> Progress:
+        """Keep the job going until it is finished; return its last progress.
+
+        A finished job may have batches that failed: see the progress, and ``retry``.
+
+        Args:
+            progress: show a bar on a terminal and in a notebook, lines elsewhere.
+            timeout: seconds to wait at most; None: without limit.
+            on_look: receives what each look at the job found, twice a second.
+            on_event: receives what was lost and queued again.
+
+        Raises:
+            JobEndedError: the job was cancelled or stopped.
+            UnknownJobError: neither Redis nor the store knows the job.
+            WaitTimeoutError: the job did not finish in time.
+        """
+        if progress:
+            from producer.terminal.watch import display  # Rich is loaded only to show something
+
+            with display(self.name) as show:
+                return self.wait(timeout=timeout, on_look=show, on_event=on_event)
+        with self._keeping(on_event) as keep:
+            return wait(
+                self.fleet.ledger,
+                self.name,
+                keep=keep,
+                check=self.fleet.check,
+                on_look=on_look,
+                timeout=timeout,
+            )
+
+    def stream(self, *, poll_seconds: float = POLL_SECONDS) -> Iterator[tuple[list[str], Array]]:
+        """Keep the job going; yield each batch's ids ``[n]`` and mean vectors as it completes.
+
+            for ids, vectors in job.stream():
+                index.add(ids, vectors)  # float32 [n, *W]
+
+        Each batch comes once, with the final numbers of all its rows, in the order of completion;
+        rows that no rung could embed are NaN. Batches that are done already come first.
+
+        Args:
+            poll_seconds: seconds between two looks at the job.
+
+        Raises:
+            JobEndedError: the job was cancelled or stopped.
+            UnknownJobError: neither Redis nor the store knows the job.
+            UserError: at the end, if batches failed; or the job keeps no mean vectors.
+        """
+        fleet = self.fleet
+        batches = BatchStream(fleet.store, fleet.ledger, self.manifest)
+        with self._keeping() as keep:
+            for look in looks(
+                fleet.ledger, self.name, keep=keep, check=fleet.check, poll_seconds=poll_seconds
+            ):
+                with suppress(RedisError):  # it may be restarting: the next look waits for it
+                    yield from batches.completed()
+                    if look.progress is not None and look.progress.finished:
+                        batches.check_all_came()
+                        return
+
+    @contextmanager
+    def _keeping(
+        self, on_event: Callable[[Event], None] = lambda _event: None
+    ) -> Iterator[Callable[[], None]]:
+        """Yield the function that keeps the job going, to be called now and then."""
+        fleet = self.fleet
+        keeper = Keeper(
+            fleet.store, fleet.ledger, fleet.publisher, on_event=on_event, only=self.name
+        )
+        try:
+            yield keeper.step
+        finally:
+            with suppress(RedisError):
+                keeper.stop()
+
+    def embeddings(self) -> JobEmbeddings:
+        """Return the finished job's embeddings, read from the store in place.
+
+        Mean vectors are read into memory at once when they are first used; those of residues, a
+        batch at a time. For what does not fit into memory: ``stream``, or ``fetch`` and ``load``.
+
+        Raises:
+            UnknownJobError: the store has no such job.
+            UserError: batches are missing, or cannot be read.
+        """
+        return JobEmbeddings(self.fleet.store, self.manifest)
+
+    def cancel(self) -> None:
+        """Stop the job: none of its batches are handed out any more; ``resume`` undoes it.
+
+        Raises:
+            JobEndedError: the job is finished.
+            UnknownJobError: Redis does not know the job.
+        """
+        self.status()
+        if self.fleet.ledger.jobs.cancel(self.name) is JobState.FINISHED:
+            raise JobEndedError(f"Job {self.name} is finished: there is nothing to cancel.")
+
+    def resume(self) -> int:
+        """Queue again what is not done, whatever ended the job.
+
+        Returns:
+            Batches that are neither done nor running.
+        """
+        fleet = self.fleet
+        policy: OnInstability = (
+            "fail" if fleet.ledger.jobs.stops_at_instability(self.name) else "retry"
+        )
+        return open_job(fleet.store, fleet.ledger, fleet.publisher, self.manifest, policy)
+
+    def retry(self, *, quarantined: bool = False) -> int:
+        """Try again what failed, without the input.
+
+        Args:
+            quarantined: sequences without an embedding too, at the next rung.
+
+        Returns:
+            Batches that are neither done nor running.
+
+        Raises:
+            JobEndedError: the job was cancelled or stopped.
+        """
+        fleet, manifest = self.fleet, self.manifest
+        progress = fleet.ledger.jobs.progress(self.name)
+        if progress is not None and progress.state in (JobState.CANCELLED, JobState.STOPPED):
+            raise JobEndedError(
+                f"Job {self.name} is {progress.state}. To resume it, submit the same input again."
+            )
+        left = self.resume()
+        if quarantined:
+            left += retry_quarantined(fleet.store, fleet.ledger, fleet.publisher, manifest)
+        return left
+
+    def quarantined(self) -> list[Instability]:
+        """Return the sequences without an embedding, and why, in input order."""
+        return quarantined_rows(self.fleet.store, self.manifest)
+
+    def fetch(self, path: str | Path) -> Fetched:
+        """Write the finished job's embeddings to one HDF5 file.
+
+        Raises:
+            UserError: batches are missing, or the file cannot be written.
+        """
+        return fetch(self.fleet.store, self.manifest, Path(path))
+
+    def verify(self) -> list[str]:
+        """Read all shards of the finished job; return a text for each that is damaged."""
+        return verify(self.fleet.store, self.manifest)
+
+    def delete(self) -> None:
+        """Delete the job from Redis and from the store, running or not."""
+        self.fleet.ledger.jobs.cancel(self.name)
+        self.fleet.ledger.jobs.forget(self.name)
+        self.fleet.store.delete(job_prefix(self.name))

@@ -1,0 +1,25 @@
+"""What is said of embeddings beside their numbers: the model that made them, and how."""
+
+from typing import Any
+
+from common import __version__
+from common.job.output_form import OutputForm
+from common.model_specs import resolve_layers
+from workers.models.loading import LoadedModel
+
+MEANINGLESS = "random weights: these embeddings mean nothing"
+
+
+def model_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:
+    """Return the attributes of all embeddings that a model makes in an output form."""
+    windows = {} if form.overlap is None else {"window": form.max_residues, "overlap": form.overlap}
+    return {
+        "model": loaded.source.text,
+        "weights": loaded.fingerprint,
+        "layers": resolve_layers(form.layers, loaded.spec.layers),
+        "dim": loaded.spec.dim,
+        "pooling": loaded.spec.family.pooling,
+        "version": __version__,
+        **windows,
+        **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
+    }
