@@ -1,0 +1,94 @@
+"""Protein and DNA embeddings, in this process or by a fleet of GPU workers.
+
+    import virnucpro_fleet as vf
+
+    vf.embed(["MKTAYIAKQR", "MVLSPADKTN"], model="esm2_t6_8M_UR50D")  # in this process
+    vf.load("embeddings.h5")["P03265"]  # from a file
+    vf.Fleet().submit("proteins.fasta").wait(progress=True)  # by the fleet of VIRNUCPRO_BROKER_URL
+
+Each name is imported when it is first used: ``Fleet`` and ``load`` need no PyTorch.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common import __version__ as __version__
+    from common.embeddings.file import EmbeddingFile, EmbeddingFileError, load
+    from common.embeddings.lookup import UnknownIdError
+    from common.errors import (
+        InputError,
+        JobEndedError,
+        UnknownJobError,
+        UserError,
+        VirnucproError,
+        WaitTimeoutError,
+    )
+    from common.ledger.progress import Progress
+    from common.store import StoreError
+    from producer.fleet.fleet import Fleet
+    from producer.fleet.job import Job
+    from producer.output.job_embeddings import JobEmbeddings
+    from workers.embedder import EmbeddedSequences, Embedder, embed
+else:
+    from importlib import import_module
+
+    #: The module of each public name.
+    MODULES = {
+        "__version__": "common",
+        "EmbeddedSequences": "workers.embedder",
+        "Embedder": "workers.embedder",
+        "EmbeddingFile": "common.embeddings.file",
+        "EmbeddingFileError": "common.embeddings.file",
+        "Fleet": "producer.fleet.fleet",
+        "InputError": "common.errors",
+        "Job": "producer.fleet.job",
+        "JobEmbeddings": "producer.output.job_embeddings",
+        "JobEndedError": "common.errors",
+        "Progress": "common.ledger.progress",
+        "StoreError": "common.store",
+        "UnknownIdError": "common.embeddings.lookup",
+        "UnknownJobError": "common.errors",
+        "UserError": "common.errors",
+        "VirnucproError": "common.errors",
+        "WaitTimeoutError": "common.errors",
+        "embed": "workers.embedder",
+        "load": "common.embeddings.file",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            value = getattr(import_module(MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"{__name__}.{name} needs {error.name}: pip install 'virnucpro-fleet[worker]'"
+            ) from error
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return __all__
+
+
+__all__ = [
+    "EmbeddedSequences",
+    "Embedder",
+    "EmbeddingFile",
+    "EmbeddingFileError",
+    "Fleet",
+    "InputError",
+    "Job",
+    "JobEmbeddings",
+    "JobEndedError",
+    "Progress",
+    "StoreError",
+    "UnknownIdError",
+    "UnknownJobError",
+    "UserError",
+    "VirnucproError",
+    "WaitTimeoutError",
+    "__version__",
+    "embed",
+    "load",
+]
