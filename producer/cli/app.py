@@ -1,4 +1,4 @@
-"""The ``producer`` command: its subcommands, and what becomes of errors."""
+"""The ``producer`` command: its subcommands and its error messages."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ for command in (
 
 
 def main() -> None:
-    """Run a command; an error that the user can fix is one message and exit code 2."""
+    """Run a command; an error that the user can fix becomes one message and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         app(exit_on_error=False)
@@ -51,19 +51,18 @@ def fail(text: str) -> None:
 
 
 def describe_option(error: ErrorDetails) -> str:
-    """Return what pydantic found wrong with an option, or with several together."""
+    """Return pydantic's error in an option, or in several together, as a message."""
     message = error["msg"].removeprefix("Value error, ")
     return ": ".join([*map(str, error["loc"][:1]), message])
 
 
 def describe_redis_error(error: RedisError) -> str:
-    """Return why Redis did not do what it was asked to, and what to do."""
+    """Return a message that says why a Redis command failed, and what to do."""
     if "OOM" in str(error):
         return (
             "Redis has no memory left (its maxmemory). Nothing is lost: give it more, or wait "
             "until workers have taken messages; then the same command resumes where this one "
-            "stopped. "
-            "VIRNUCPRO_HIGH_WATER is how many messages may wait (1 KB each)."
+            "stopped. VIRNUCPRO_HIGH_WATER limits the number of waiting messages (1 KB each)."
         )
     if not isinstance(error, RedisConnectionError | RedisTimeoutError):
         return f"Redis refused a command: {error}"

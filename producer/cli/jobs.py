@@ -1,4 +1,4 @@
-"""Commands for jobs that were submitted."""
+"""Commands for submitted jobs."""
 
 import sys
 from typing import Annotated
@@ -65,9 +65,9 @@ def list_jobs(fleet: Fleet) -> None:
 
 
 def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None) -> None:
-    """List the messages that were not tasks of this fleet, one line of JSON each.
+    """List the messages that no worker could process, one line of JSON each.
 
-    Newest first, with the time in seconds since 1970; the last thousand are kept.
+    Newest first, with the time in seconds since 1970. The last 1,000 are kept.
 
     Parameters
     ----------
@@ -83,16 +83,16 @@ def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None)
 
 
 def cancel(job: str, /, *, broker: Broker = None) -> None:
-    """Stop a job: no more of its batches are handed out, and running ones are dropped.
+    """Cancel a job: its waiting batches are not started, and its running ones are dropped.
 
-    What is done stays in the store; submitting the same input again resumes the job.
+    Finished batches stay in the store; submitting the same input again resumes the job.
     """
     Fleet.open(broker=broker).job(job).cancel()
     say(f"Job {job} is cancelled. To resume it, submit the same input again.")
 
 
 def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
-    """Wait until a job is finished, and keep it going meanwhile: lost batches are queued again."""
+    """Wait until a job is finished, and requeue its lost batches meanwhile."""
     fleet = Fleet.open(broker=broker, store=store)
     fleet.connect()
     watched = fleet.job(job)
@@ -123,7 +123,7 @@ def exit_if_batches_failed(ledger: Ledger, manifest: Manifest) -> None:
 
 
 def quarantine(job: str, /, *, store: StoreUrl = None) -> None:
-    """List the sequences of a job that have no embedding, and why. Needs the store alone."""
+    """List the sequences of a job that have no embedding, and why. Needs only the store."""
     rows = Fleet.open(store=store).job(job).quarantined()
     for row in rows:
         print_line(str(row))
@@ -138,13 +138,13 @@ def retry(
     store: StoreUrl = None,
     broker: Broker = None,
 ) -> None:
-    """Try again what failed in a job, without its input file.
+    """Retry the failed batches of a job; the input file is not needed.
 
     Parameters
     ----------
     quarantined
-        Sequences without an embedding too, at the rung after the last one that was tried.
+        Also retry sequences without an embedding, at the rung after the last one that was tried.
     """
     retried = Fleet.open(broker=broker, store=store).job(job)
     left = retried.retry(quarantined=quarantined)
-    say(f"{left:,} of {counted_batches(retried.manifest.batches)} of job {job} are to be done.")
+    say(f"{left:,} of {counted_batches(retried.manifest.batches)} of job {job} left to do.")

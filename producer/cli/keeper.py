@@ -33,14 +33,14 @@ def keeper(
 ) -> None:
     """Keep all jobs going until Ctrl-C or SIGTERM, whatever happens to workers and Redis.
 
-    Run one or more for a fleet: one acts, the others wait to take its place.
+    A fleet may have several: one acts, the others wait to take its place.
 
     Parameters
     ----------
     high_water
-        Messages in the queues at most; default: VIRNUCPRO_HIGH_WATER, or 20000.
+        Largest number of messages in the queues; default: VIRNUCPRO_HIGH_WATER, or 20000.
     keep_days
-        Delete jobs, with everything the store has of them, this many days after they finished or
+        Delete jobs, with all their objects in the store, this many days after they finished or
         were cancelled; default: never.
     metrics
         Address for Prometheus, such as 0.0.0.0:9808 for all interfaces; "" for none.
@@ -54,7 +54,7 @@ def keeper(
         on_event=partial(log_event, log),
         keep=None if keep_days is None else timedelta(days=keep_days),
     )
-    # It may interrupt any step: the next keeper can repeat each of them.
+    # SIGTERM may interrupt any step: the next keeper can repeat it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if metrics:
@@ -67,7 +67,7 @@ def keeper(
 
 
 def warn_of_eviction(ledger: Ledger) -> None:
-    with suppress(RedisError):  # a server may not answer INFO
+    with suppress(RedisError):  # some servers do not support INFO
         if policy := eviction_policy(ledger.redis):
             log.warning(
                 "This Redis evicts keys when it is full (maxmemory-policy %s), leases and results "

@@ -14,10 +14,10 @@ StoreUrl = Annotated[
     str | None, Parameter(help="Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.")
 ]
 
-#: An option that is given or not, without a ``--no-`` form.
+#: A Boolean option without a ``--no-`` form.
 Flag = Parameter(negative="")
 
-#: An option with several values after it.
+#: An option that takes several values.
 Several = Parameter(
     consume_multiple=True, negative="", show_default=lambda values: " ".join(map(str, values))
 )

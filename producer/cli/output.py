@@ -1,4 +1,4 @@
-"""Commands for the embeddings of a finished job. They need the store alone, no Redis."""
+"""Commands for the embeddings of a finished job. They need only the store, no Redis."""
 
 import sys
 import uuid
@@ -22,7 +22,7 @@ def fetch(
     output: Annotated[Path, Parameter(alias="-o")],
     store: StoreUrl = None,
 ) -> None:
-    """Write a finished job's embeddings to one HDF5 file. Needs the store alone, no Redis.
+    """Write a finished job's embeddings to one HDF5 file. Needs only the store, no Redis.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def fetch(
 def verify(job: str, /, *, store: StoreUrl = None) -> None:
     """Read all shards of a finished job, and list those that are missing or damaged.
 
-    Needs the store alone, no Redis. Exit code 0: fetch would write every row, 1: it would not.
+    Needs only the store, no Redis. Exit code 0: all shards are intact; 1: some are not.
     """
     found = Fleet.open(store=store).job(job)
     with console.status(f"Reading the shards of {job} …"):
@@ -47,17 +47,17 @@ def verify(job: str, /, *, store: StoreUrl = None) -> None:
 
 
 def write_output(job: Job, output: Path) -> None:
-    """Fetch a job whose batches are all done, and say what the file holds."""
+    """Fetch a job whose batches are all done, and print what the file contains."""
     with console.status(f"Writing {output} …"):
         fetched = job.fetch(output)
     report_fetched(fetched, job.fleet.store, job.manifest)
 
 
 def check_output(output: Path) -> None:
-    """Refuse an output file that could not be written, before any work is done for it.
+    """Check that an output file can be written, before any work is done for it.
 
     Raises:
-        UserError: it is a folder, or its folder cannot be written.
+        UserError: the path is a folder, or its folder cannot be written.
     """
     try:
         if output.is_dir():
@@ -66,7 +66,8 @@ def check_output(output: Path) -> None:
             )
         if output.exists() and not output.is_file():
             raise UserError(
-                f"{output} is no regular file: an HDF5 file cannot be written there.", path=output
+                f"{output} is not a regular file: an HDF5 file cannot be written there.",
+                path=output,
             )
         output.parent.mkdir(parents=True, exist_ok=True)
         probe = output.with_name(f".{output.name}.{uuid.uuid4().hex}")

@@ -49,9 +49,9 @@ def submit(
     store: StoreUrl = None,
     broker: Broker = None,
 ) -> None:
-    """Queue a FASTA file's sequences for embedding; the job's name goes to standard output.
+    """Queue a FASTA file's sequences for embedding, and print the job's name.
 
-    The same input with the same options resumes where an earlier submit stopped.
+    Submitting the same input with the same options again resumes the job.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ def submit(
         FASTA, plain or gz, bz2, xz, zst: a file, - for standard input, or s3://bucket/key.
     model
         Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
-        random:NAME for random weights, to try the fleet.
+        random:NAME for random weights, to test the fleet.
     output
         Wait for the job and write its embeddings to this HDF5 file.
     local
         Run without a fleet: start a Redis and a worker for each GPU (or one on the CPU) on this
         machine, and stop them at the end. Without -o the file is named after the input.
     include
-        What to keep: mean, per_residue, bos (several: --include mean bos).
+        Vectors to keep: mean, per_residue, bos (several: --include mean bos).
     layers
         Representations to keep; -1 is the last (several: --layers -1 6).
     precision
@@ -83,9 +83,9 @@ def submit(
         Residues or bases that are embedded in one piece; default: 1022 for ESM-2, which was
         trained on that many, 10000 for DNABERT-S.
     overlap
-        Letters that neighbouring windows share, at least; default: a tenth of a window.
+        Fewest letters that neighbouring windows share; default: a tenth of a window.
     on_instability
-        What to do with a sequence whose embedding is not finite: run it again in higher
+        What to do with a sequence whose embedding is not finite: compute it again in higher
         precision (retry), or stop the job (fail).
     batch_tokens
         Tokens in a batch; default: about a second's work, less for small inputs.
@@ -94,7 +94,7 @@ def submit(
     new
         Submit a new job, even if the same input was submitted before.
     gpus
-        With --local: all, none for the CPU, or numbers such as 0,1.
+        GPUs to use with --local: all, none for the CPU, or numbers such as 0,1.
     """
     with as_source(input_) as source:
         request = make_request(
@@ -147,7 +147,7 @@ def run_local(
     batch_tokens: int | None,
 ) -> None:
     """Run a job to its output file on this machine; exit with code 130 on Ctrl-C and SIGTERM."""
-    # A scheduler stops its jobs with SIGTERM: it is handled as Ctrl-C is.
+    # A cluster's scheduler stops its jobs with SIGTERM, which is handled like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check_output(output)
     try:
@@ -174,7 +174,7 @@ def run_local(
 
 @contextmanager
 def staging_display() -> Iterator[OnStaged]:
-    """Show how much of the input is read."""
+    """Yield a function that shows how much of the input is read."""
     with console.status("Reading the input …") as status:
 
         def show(records: int, batches: int) -> None:

@@ -1,1 +1,1 @@
-"""FASTA to checked records, and records to batches."""
+"""Reading FASTA into checked records, and cutting records into batches."""

@@ -1,4 +1,4 @@
-"""Records to batches: how large a batch is, and where one ends. Pure."""
+"""Cutting records into batches: the size of a batch, and where one ends."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,15 +11,16 @@ from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
 
-#: Useful operations per second: of an H200 in FP16 with the whole model around the matrix
-#: products, and of two CPU cores in FP32. Only the size of a batch hangs on them.
+#: Operations per second of a whole forward pass: on an H200 in FP16, and on two CPU cores in FP32.
+#: Only the size of a batch depends on them.
 GPU_FLOPS, CPU_FLOPS = 4e14, 1e11
 
-#: How long a batch should take: long enough that its message, claim and files cost nothing
-#: beside it, short enough that progress moves and little is lost with a worker.
+#: Seconds that a batch should take: enough that the cost of its message, claim and files is
+#: negligible, and few enough that progress is smooth and little is lost with a worker.
 BATCH_SECONDS = {"gpu": 1.0, "cpu": 2.0}
 
-#: A small input is cut into this many batches per worker, so that all have work to the end.
+#: Number of batches per worker that a small input is cut into, so that all workers have work to the
+#: end.
 BATCHES_PER_WORKER = 8
 
 SMALLEST_BATCH_TOKENS, LARGEST_BATCH_TOKENS = 1_000, 3_000_000
@@ -29,7 +30,7 @@ MAX_SHARD_BYTES = 256 * 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a batch may hold; a single record beyond it is a batch of its own."""
+    """The largest size of a batch; a single record beyond it is a batch of its own."""
 
     tokens: int
     shard_bytes: int = MAX_SHARD_BYTES
@@ -38,13 +39,13 @@ class Budget:
 def batch_tokens(
     spec: ModelSpec, *, on_gpu: bool, workers: int, input_bytes: int | None = None
 ) -> int:
-    """Tokens for a batch, if the user does not say.
+    """Return the default number of tokens in a batch.
 
     Args:
         spec: the model, for its operations per token: two for each weight.
-        on_gpu: what the workers compute on.
-        workers: how many there are.
-        input_bytes: about the size of the FASTA; None if unknown.
+        on_gpu: whether the workers compute on GPUs.
+        workers: number of workers.
+        input_bytes: approximate size of the FASTA; None if unknown.
     """
     flops, seconds = (
         (GPU_FLOPS, BATCH_SECONDS["gpu"]) if on_gpu else (CPU_FLOPS, BATCH_SECONDS["cpu"])
@@ -56,7 +57,7 @@ def batch_tokens(
 
 
 class BatchSize(NamedTuple):
-    """What is in a batch."""
+    """The size of a batch."""
 
     records: int
     residues: int  # letters that are embedded
@@ -66,7 +67,7 @@ class BatchSize(NamedTuple):
 def cut_batches(
     records: Iterable[Record], budget: Budget, form: OutputForm, spec: ModelSpec
 ) -> Iterator[tuple[list[Record], BatchSize]]:
-    """Cut consecutive records into batches of at most ``budget``; yields each with its size."""
+    """Cut consecutive records into batches of at most ``budget``; yield each with its size."""
     bytes_per_record, bytes_per_residue = shard_bytes(form, spec.dim)
     longest = form.max_residues if form.overlap is None else sys.maxsize
     letters_per_token = spec.family.letters_per_token
@@ -75,7 +76,7 @@ def cut_batches(
     for record in records:
         _, header, residues = record
         length = min(len(residues), longest)
-        # As ModelSpec.tokens has it; to call it for each record would take a tenth of the time.
+        # ModelSpec.tokens, inlined: calling it for each record would take a tenth of the time.
         more = -(-length // letters_per_token) + SPECIAL_TOKENS
         # A header is stored twice, with up to 4 bytes a letter.
         more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)

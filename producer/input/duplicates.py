@@ -1,4 +1,4 @@
-"""Counts ids that occur more than once, exactly, in memory that does not grow with their number."""
+"""Counting ids that occur more than once, in memory that does not grow with their number."""
 
 import tempfile
 import weakref
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-#: Hashes that are held in memory at once: 32 MB of them.
+#: Number of hashes held in memory at once (32 MB).
 IN_MEMORY = 1 << 22
 
 
 class DuplicateCounter:
-    """Keeps 8 bytes for every id, in memory for some millions and in a temporary file beyond."""
+    """A counter that keeps a hash of 8 bytes per id: millions in memory, more in a file."""
 
     def __init__(self, in_memory: int = IN_MEMORY) -> None:
         self._in_memory = in_memory
@@ -29,12 +29,12 @@ class DuplicateCounter:
             self._recent = array("q")
 
     def duplicates(self) -> int:
-        """How many records have an id that an earlier record has too."""
+        """Return how many records have the id of an earlier record."""
         passes = 1 + self._spilled // self._in_memory
         return sum(self._duplicates_in(part, passes) for part in range(passes))
 
     def _duplicates_in(self, part: int, passes: int) -> int:
-        """Duplicates among the hashes of one residue class, which fit in memory."""
+        """Count the duplicates among the hashes of one residue class, which fit in memory."""
         self._file.seek(0)
         found = []
         while (block := np.frombuffer(self._file.read(8 * self._in_memory), np.int64)).size:

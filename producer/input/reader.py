@@ -1,4 +1,4 @@
-"""FASTA to checked records, in memory that does not grow with the input."""
+"""Reading FASTA into checked records, in memory that does not grow with the input."""
 
 import sys
 import zlib
@@ -23,25 +23,25 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import ZstdError
 
-#: Records that are checked together: nearly all need no change, and checking each by itself in
+#: Number of records checked together: nearly all need no change, and checking each of them in
 #: Python would take longer than reading it.
-CHECKED_TOGETHER = 100
+RECORDS_PER_CHECK = 100
 
 HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
 
-#: Letters of amino acids that are no code in a nucleic acid: RNA's U and gaps are not among them.
-AMINO_ACIDS_ALONE = frozenset("EFILPQ")
+#: Letters that are codes of amino acids, but not of nucleotides.
+AMINO_ACIDS_ONLY = frozenset("EFILPQ")
 
-#: Characters of a header or a sequence that an error message shows.
+#: Number of characters of a header that an error message shows.
 SHOWN = 60
 
 
 class Reader:
-    """An iterator over the records of a source that checks each of them.
+    """An iterator over the records of a source, which checks each of them.
 
-    It counts the records that were longer than ``max_residues`` (``long_records``), left out
-    (``skipped``), or had letters ``replaced``, and notes whether the first ones look like DNA
-    although proteins are expected.
+    It counts the records that are longer than ``max_residues`` (``long_records``), that were
+    ``skipped``, and that had letters ``replaced``. ``looks_like_dna`` tells whether the first
+    records look like DNA although proteins are expected.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Reader:
         """Yield the records in order; ``row`` is the position in the input.
 
         Raises:
-            InputError: what is wrong, with file, line and record.
+            InputError: the input is bad; the error names file, line and record.
         """
         row = 0
         for chunk in self._chunks():
@@ -84,7 +84,7 @@ class Reader:
             row += len(chunk)
         if row == 0:
             raise InputError(
-                f"{self.source.shown} is empty: there is no FASTA record in it.",
+                f"{self.source.shown} is empty: it contains no FASTA record.",
                 path=self.source.shown,
             )
         if self.skipped == row:
@@ -97,10 +97,10 @@ class Reader:
         return self._ids.duplicates()
 
     def _chunks(self) -> Iterator[list[Record]]:
-        """Yield the records as the file has them, ``CHECKED_TOGETHER`` at a time."""
+        """Yield the records as they are in the file, ``RECORDS_PER_CHECK`` at a time."""
         name, reader, row = self.source.shown, None, count()
 
-        # dnaio's own class would refuse headers beyond ASCII.
+        # dnaio's own record class refuses headers that are not ASCII.
         def as_record(header: str, letters: str, _qualities: None) -> Record:
             return Record(next(row), header, letters)
 
@@ -108,7 +108,7 @@ class Reader:
             with self.source.open() as file:
                 reader = FastaReader(file, sequence_class=as_record)
                 records = cast(Iterator[Record], iter(reader))
-                while chunk := list(islice(records, CHECKED_TOGETHER)):
+                while chunk := list(islice(records, RECORDS_PER_CHECK)):
                     yield chunk
         except FileFormatError as error:
             number = None if error.line is None else error.line + 1
@@ -117,13 +117,13 @@ class Reader:
                 f"{name}{line}: not FASTA. {error.message}", path=name, line=number
             ) from error
         except UnicodeDecodeError as error:
-            found = self.source.line_beyond_utf8()
-            place = f"after record {seen(reader)}" if found is None else f"line {found}"
+            number = self.source.first_line_not_utf8()
+            place = f"after record {seen(reader)}" if number is None else f"line {number}"
             raise InputError(
                 f"{name}, {place}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
                 f"is not UTF-8 ({error.reason}).",
                 path=name,
-                line=found,
+                line=number,
             ) from error
         except (EOFError, zlib.error, LZMAError, ZstdError, BotoCoreError, OSError) as error:
             raise InputError(
@@ -133,13 +133,13 @@ class Reader:
             ) from error
 
     def _normalised(self, record: Record) -> Record | None:
-        """Return a record in upper case without a final ``*``; None: the record is skipped."""
+        """Return a record in upper case without a final ``*``; None if it is to be skipped."""
         if "\0" in record.header:  # HDF5 could not store it
             raise self._error(record, "has a NUL in its header: the file may be damaged")
-        # Bytes know ASCII alone: str.upper() would make SS of a German sharp s.
+        # As bytes: str.upper() would turn a German sharp s into SS.
         residues = record.residues.encode().upper().decode().rstrip("*")
         if not residues:
-            raise self._error(record, "has no sequence: take it out of the file")
+            raise self._error(record, "has no sequence: remove it from the file")
         if not residues.encode(errors="replace").translate(None, self._known):
             return record._replace(residues=residues)
         if self.unknown == "skip":
@@ -150,20 +150,20 @@ class Reader:
             letters, unknown = self.alphabet.letters, self.alphabet.unknown
             known = [letter if letter in letters else unknown for letter in residues]
             return record._replace(residues="".join(known))
-        raise self._error(record, self._what_is_unknown(record, residues))
+        raise self._error(record, self._describe_unknown(record, residues))
 
-    def _what_is_unknown(self, record: Record, residues: str) -> str:
+    def _describe_unknown(self, record: Record, residues: str) -> str:
         alphabet = self.alphabet
         position = next(i for i, letter in enumerate(residues) if letter not in alphabet.letters)
         letters = set(residues)
         hint = ""
-        if alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ALONE:
+        if alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ONLY:
             hint = "It looks like a protein: give a protein model with --model. "
         elif alphabet is DNA and residues[position] == "U":
             hint = "It looks like RNA: write T for U. "
         return (
-            f"has {record.residues[position]!r} at position {position + 1}, which is no "
-            f"{alphabet.letter} that the model knows. {hint}Fix it, or give --unknown x (embed it "
+            f"has {record.residues[position]!r} at position {position + 1}, which is not one of "
+            f"the model's {alphabet.letter}s. {hint}Fix it, or give --unknown x (embed it "
             f"as {alphabet.unknown}) or --unknown skip (leave such records out)"
         )
 
@@ -193,7 +193,7 @@ class Reader:
 
 
 def is_plain(records: list[Record], known: bytes) -> bool:
-    """Whether none of these records needs a change or an error."""
+    """Return whether none of these records needs a change or an error."""
     sequences = list(map(RESIDUES, records))
     letters = "".join(sequences).encode(errors="replace")
     return (
@@ -204,7 +204,7 @@ def is_plain(records: list[Record], known: bytes) -> bool:
 
 
 def are_bases(records: list[Record]) -> bool:
-    """Whether sequences that are read as proteins have only the letters of nucleic acids."""
+    """Return whether the sequences contain only the letters of nucleic acids."""
     return not set().union(*map(RESIDUES, records)) - set("ACGTUNacgtun")
 
 

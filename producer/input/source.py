@@ -1,4 +1,4 @@
-"""Where FASTA comes from: a file, standard input or S3, plain or compressed."""
+"""The source of FASTA: a file, standard input or S3, plain or compressed."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from common.store.bucket import S3Store, split_s3_url
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
-#: Bytes of FASTA in a byte of a compressed file, for estimates of the work ahead.
+#: Estimated bytes of FASTA per byte of a compressed file.
 COMPRESSION_RATIO = 3
 FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fna", ".fas", ".pep")
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
@@ -31,7 +31,7 @@ class Source:
     """An input as the user names it: a path, ``-`` or ``s3://bucket/key``."""
 
     name: str
-    #: What messages and the manifest call the input; empty: as ``name`` says.
+    #: The input's name in messages and in the manifest; empty: ``name``.
     label: str = ""
 
     @property
@@ -44,12 +44,12 @@ class Source:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it can be read only once: standard input, a named pipe."""
+        """Whether the input can be read only once: standard input, a named pipe."""
         return self.is_stdin or not (self.is_s3 or Path(self.name).is_file())
 
     @property
     def shown(self) -> str:
-        """What messages call it."""
+        """The input's name in messages."""
         return self.label or ("standard input" if self.is_stdin else self.name)
 
     @property
@@ -63,10 +63,10 @@ class Source:
         return name
 
     def check(self) -> None:
-        """Fail early if there is nothing to read.
+        """Check early that there is a file to read.
 
         Raises:
-            InputError: no such file, or a folder.
+            InputError: there is no such file, or it is a folder.
         """
         path = Path(self.name)
         if self.is_stdin or self.is_s3:
@@ -78,7 +78,7 @@ class Source:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The bytes of the FASTA, decompressed as they are read."""
+        """Yield a file with the bytes of the FASTA, which are decompressed as they are read."""
         raw = self._raw()
         try:
             with xopen(raw, "rb", threads=0) as file:
@@ -94,7 +94,7 @@ class Source:
             body = self._s3_object()["Body"]
             return cast(BinaryIO, io.BufferedReader(body, 1 << 20))
         try:
-            # By number: xopen believes a name's suffix before it looks at the content.
+            # By file descriptor: xopen would go by a name's suffix rather than by the content.
             return os.fdopen(os.open(self.name, os.O_RDONLY), "rb")
         except OSError as error:
             raise InputError(
@@ -106,7 +106,7 @@ class Source:
         return S3Store(bucket, "").read_stream(key)
 
     def fingerprint(self) -> str:
-        """Names the content: equal for equal bytes. A stream is new every time."""
+        """Return a text that is equal for equal content; for a stream it is always new."""
         if self.is_stream:
             return uuid.uuid4().hex
         if self.is_s3:
@@ -117,7 +117,7 @@ class Source:
             return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
     def estimated_bytes(self) -> int | None:
-        """About how many bytes of FASTA there are; None if nobody knows before the end."""
+        """Estimate the bytes of FASTA; None if that is unknown before the end."""
         path = Path(self.name)
         if not path.is_file():
             return None
@@ -125,18 +125,19 @@ class Source:
         return path.stat().st_size * ratio
 
     def line_of_record(self, number: int) -> int | None:
-        """The line, from 1, at which record ``number`` (from 1) starts; None for a stream."""
+        """Return the line, from 1, where record ``number`` (from 1) starts; None for a stream."""
         headers = itertools.count(1)
         return self._line_where(
             lambda line: line.lstrip().startswith(b">") and next(headers) == number
         )
 
-    def line_beyond_utf8(self) -> int | None:
-        """The first line, from 1, that is not UTF-8; None for a stream."""
+    def first_line_not_utf8(self) -> int | None:
+        """Return the first line, from 1, that is not UTF-8; None for a stream."""
         return self._line_where(lambda line: "\ufffd" in line.decode(errors="replace"))
 
-    def _line_where(self, is_it: Callable[[bytes], bool]) -> int | None:
+    def _line_where(self, matches: Callable[[bytes], bool]) -> int | None:
         if self.is_stream:
             return None
         with self.open() as file:
-            return next((number for number, line in enumerate(file, start=1) if is_it(line)), None)
+            numbered = enumerate(file, start=1)
+            return next((number for number, line in numbered if matches(line)), None)

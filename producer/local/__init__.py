@@ -1,1 +1,1 @@
-"""Jobs on a fleet that lives as long as they do."""
+"""``producer submit --local``: a job with a fleet of its own on this machine."""

@@ -1,4 +1,4 @@
-"""A local run: a fleet that lives for one job, and a folder that survives an interruption."""
+"""A local run: a fleet for one job, in a folder that survives an interruption."""
 
 import fcntl
 import shutil
@@ -16,11 +16,11 @@ LOCK = "lock"
 
 
 class LocalRunStoppedError(VirnucproError):
-    """A local run that Ctrl-C or SIGTERM ended; its text says what is kept."""
+    """Ctrl-C or SIGTERM ended a local run; the message says what is kept."""
 
 
 def local_folder(output: Path) -> Path:
-    """Return where a local job lives until its result is fetched."""
+    """Return the folder of a local job until its result is fetched."""
     return output.with_name(output.name + ".parts")
 
 
@@ -34,14 +34,14 @@ def local_run(
     store_url: str | None,
     input_is_stream: bool,
 ) -> Iterator[Fleet]:
-    """Run a fleet for one job; what an interruption leaves half done, the next run completes.
+    """Run a fleet for one job; after an interruption, the next run completes the job.
 
     Args:
         input_is_stream: whether the input can be read only once.
 
     Raises:
         LocalRunStoppedError: a KeyboardInterrupt ended the block.
-        UserError: another run for the same output, missing weights, or parts not installed.
+        UserError: another run has the same output, weights are missing, or a package is.
     """
     check_weights(model)
     folder = local_folder(output)
@@ -56,7 +56,8 @@ def local_run(
             if input_is_stream:
                 tidy(folder)
                 raise LocalRunStoppedError(
-                    "Stopped. A pipe cannot be read again: start over with the whole input."
+                    "Stopped. A pipe cannot be read again: run the command again with the whole "
+                    "input."
                 ) from None
             kept = describe_kept(store, own=not store_url)
             raise LocalRunStoppedError(
@@ -71,7 +72,7 @@ def local_run(
 
 @contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with this process at the latest.
+    """Hold the folder's lock; it is freed at the latest when this process ends.
 
     Raises:
         UserError: another run holds it.
@@ -94,10 +95,10 @@ def only_run_in(folder: Path) -> Iterator[None]:
 
 
 def check_weights(model: ModelSource) -> None:
-    """Refuse a path that does not exist; in a larger fleet, only the workers can know.
+    """Check that a model's path exists. In a larger fleet, only the workers can tell.
 
     Raises:
-        UserError: no such folder or file.
+        UserError: there is no such folder or file.
     """
     if model.is_path and not Path(model.text).exists():
         raise UserError(f"--model {model.text}: no such folder or file with weights.")
@@ -115,7 +116,7 @@ def count_shards(store: Store) -> int:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a local job left, and the folder if nothing else is in it."""
+    """Remove a local job's files, and the folder if it is then empty."""
     shutil.rmtree(folder / "store", ignore_errors=True)
     for name in ("worker.log", LOCK):
         (folder / name).unlink(missing_ok=True)

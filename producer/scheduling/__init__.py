@@ -1,1 +1,1 @@
-"""What keeps jobs going: queues fed, losses noticed, ledgers restored."""
+"""Keeping jobs going: publishing batches, requeuing lost ones, restoring ledgers."""

@@ -1,7 +1,7 @@
-"""Messages that vanished: what is published and neither queued, nor claimed, nor done.
+"""Lost messages: batches that are published, but neither queued, nor claimed, nor done.
 
-Redis gives a message out before it notes that it did: a worker that is killed between the two takes
-the message with it.
+A worker takes a message from its queue in one command and records it as unacknowledged in the next.
+If it is killed between the two, the message is lost.
 """
 
 import base64
@@ -15,26 +15,28 @@ from common.rungs import Rung
 from common.wire.messages import Batch
 from common.wire.queues import Queues, batch_queue
 
-#: Seconds between looks, or so many times what the last one took: a queue may be long.
+#: Seconds between two looks through the queues, or this many times the duration of the last look,
+#: which is long for long queues.
 LOOK_SECONDS, LOOK_SHARE = 5.0, 20
 
-#: Looks in a row at which a batch is missing before it counts as lost: between two steps of its way
-#: it is nowhere for a moment. Longer if a worker may still have its message.
+#: Looks in a row that must miss a batch before it counts as lost, since a message on its way is in
+#: no queue for a moment. More if a worker may still have the message.
 PATIENCE, PATIENCE_IN_FLIGHT = 3, 7
 
-Place = tuple[str, int, Rung]
+#: The job, index and rung that identify a message's batch.
+BatchKey = tuple[str, int, Rung]
 
 
 class LostMessages:
-    """Looks through the queues now and then, and remembers what was missing."""
+    """A search for lost messages, which remembers the batches that it missed before."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._missing: dict[Place, int] = {}
+        self._missing: dict[BatchKey, int] = {}
         self._next_look = 0.0
 
     def look(self, manifests: Iterable[Manifest]) -> list[Batch]:
-        """The batches of open jobs that are lost, each told once."""
+        """Return the lost batches of open jobs, each of them once."""
         started = time.monotonic()
         if started < self._next_look:
             return []
@@ -52,30 +54,29 @@ class LostMessages:
         progress = self.ledger.jobs.progress(manifest.job)
         return self.ledger.batches.outstanding(manifest, progress.published) if progress else ()
 
-    def _lost(self, outstanding: Mapping[Place, Batch]) -> list[Batch]:
-        queues = {batch_queue(batch) for batch in outstanding.values()}
-        queued = {
-            place_of(item) for queue in queues for item in Queues(self.ledger.redis).messages(queue)
-        }
-        in_flight = {place_of(item) for item in Queues(self.ledger.redis).in_flight()}
+    def _lost(self, outstanding: Mapping[BatchKey, Batch]) -> list[Batch]:
+        queues = Queues(self.ledger.redis)
+        names = {batch_queue(batch) for batch in outstanding.values()}
+        queued = {batch_key_of(item) for name in names for item in queues.messages(name)}
+        in_flight = {batch_key_of(item) for item in queues.in_flight()}
         lost, missing = [], {}
-        for place, batch in outstanding.items():
-            if place in queued:
+        for key, batch in outstanding.items():
+            if key in queued:
                 continue
-            looks = self._missing.get(place, 0) + 1
-            if looks < (PATIENCE_IN_FLIGHT if place in in_flight else PATIENCE):
-                missing[place] = looks
+            looks = self._missing.get(key, 0) + 1
+            if looks < (PATIENCE_IN_FLIGHT if key in in_flight else PATIENCE):
+                missing[key] = looks
             else:
                 lost.append(batch)
         self._missing = missing
         return lost
 
 
-def place_of(item: bytes) -> Place | None:
-    """The job, batch and rung that a message of Celery's is about; None if it is none of ours."""
+def batch_key_of(item: bytes) -> BatchKey | None:
+    """Return the key of the batch in a Celery message; None if the message has no batch."""
     try:
         message = json.loads(item)
-        if isinstance(message, list):  # in flight: the message, and where it was sent
+        if isinstance(message, list):  # in flight: the message, its exchange and its routing key
             message = message[0]
         _, arguments, _ = json.loads(base64.b64decode(message["body"]))
         batch = Batch.model_validate(arguments)

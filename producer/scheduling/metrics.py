@@ -1,4 +1,4 @@
-"""What Prometheus is told of the fleet, read from the ledger whenever it asks."""
+"""The fleet's metrics for Prometheus, read from the ledger at each scrape."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,32 +17,26 @@ from common.wire.dead_letters import DeadLetters
 from common.wire.queues import Queues
 from producer.scheduling.keeper import Keeper
 
-#: Of a job: what they are called, what they mean, and where they are in its progress.
+#: The metrics of a job by name: help text, and value in the job's progress.
 JOB_METRICS: dict[str, tuple[str, Callable[[Progress], int]]] = {
     "batches": ("Batches of the job", lambda job: job.batches),
     "batches_done": ("Batches that are done", lambda job: job.batches_done),
-    "batches_published": ("Batches that were sent to the queue", lambda job: job.published),
-    "batches_waiting": ("Of these, those that nobody has begun", lambda job: job.waiting),
-    "batches_leased": ("Batches that workers have", lambda job: job.leased),
-    "batches_failed": ("Batches that were given up", lambda job: job.batches_failed),
-    "leases_lost": ("Batches whose worker went away", lambda job: job.leases_lost),
+    "batches_published": ("Batches that were published to the queue", lambda job: job.published),
+    "batches_waiting": ("Published batches that no worker has claimed", lambda job: job.waiting),
+    "batches_leased": ("Batches that are claimed by workers", lambda job: job.leased),
+    "batches_failed": ("Batches that failed", lambda job: job.batches_failed),
+    "leases_lost": ("Batches whose worker disappeared", lambda job: job.leases_lost),
     "rows": ("Sequences of the job", lambda job: job.records),
     "rows_done": ("Sequences with an embedding", lambda job: job.rows_done),
-    "rows_retried": (
-        "Sequences that were computed again in higher precision",
-        lambda job: job.rows_retried,
-    ),
-    "rows_quarantined": (
-        "Sequences without an embedding",
-        lambda job: job.rows_quarantined,
-    ),
+    "rows_retried": ("Sequences that were retried at the next rung", lambda job: job.rows_retried),
+    "rows_quarantined": ("Sequences that are quarantined", lambda job: job.rows_quarantined),
     "tokens": ("Tokens of the job", lambda job: job.tokens),
     "tokens_done": ("Tokens that are embedded", lambda job: job.tokens_done),
 }
 
 
 class FleetCollector(Collector):
-    """Reads the ledger, a few commands for each job."""
+    """A collector that reads the ledger, with a few commands for each job."""
 
     def __init__(self, ledger: Ledger, keeper: Keeper) -> None:
         self.ledger = ledger
@@ -50,7 +44,7 @@ class FleetCollector(Collector):
         self._speeds: dict[str, Speed] = {}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        yield gauge("keeper_acting", "Whether this keeper is the one that acts", self.keeper.acting)
+        yield gauge("keeper_acting", "Whether this keeper is acting", self.keeper.acting)
         try:
             yield from self._fleet()
             up = True
@@ -70,7 +64,7 @@ class FleetCollector(Collector):
             labelled("jobs", "Jobs that Redis knows", "state", counts),
             labelled(
                 "queue_messages",
-                "Messages that wait in a queue of an open job",
+                "Messages waiting in a queue of an open job",
                 "queue",
                 [(queue, Queues(self.ledger.redis).length(queue)) for queue in queues],
             ),
@@ -85,7 +79,11 @@ class FleetCollector(Collector):
                 "Messages that no worker could read",
                 DeadLetters(self.ledger.redis).count(),
             ),
-            gauge("leases", "Batches that workers have", sum(job.leased for job in running)),
+            gauge(
+                "leases",
+                "Batches that are claimed by workers",
+                sum(job.leased for job in running),
+            ),
             *self._jobs(running),
         ]
 
@@ -101,11 +99,11 @@ class FleetCollector(Collector):
         yield by_rung
         speeds = self._tokens_per_second(jobs)
         yield labelled(
-            "job_tokens_per_second", "Speed since the last scrapes", "job", speeds.items()
+            "job_tokens_per_second", "Tokens per second of the last minutes", "job", speeds.items()
         )
         left = [(job.job, job.tokens - job.tokens_done) for job in jobs]
         etas = [(job, tokens / speeds[job]) for job, tokens in left if speeds.get(job)]
-        yield labelled("job_eta_seconds", "Time to go at this speed", "job", etas)
+        yield labelled("job_eta_seconds", "Seconds left at the current speed", "job", etas)
 
     def _tokens_per_second(self, jobs: list[Progress]) -> dict[str, float]:
         now = time.monotonic()
@@ -128,10 +126,10 @@ def labelled(
 
 
 def serve_metrics(address: str, ledger: Ledger, keeper: Keeper) -> None:
-    """Answer Prometheus at ``HOST:PORT`` from a thread, until the process ends.
+    """Serve the metrics at ``HOST:PORT`` from a thread, until the process ends.
 
     Raises:
-        UserError: no such address, or it is taken.
+        UserError: the address is invalid or in use.
     """
     host, _, port = address.rpartition(":")
     registry = CollectorRegistry(auto_describe=False)

@@ -1,4 +1,4 @@
-"""A job's way into the queue: opened in the ledger, its first batches published."""
+"""Opening a job: creating it in the ledger and publishing its first batches."""
 
 import numpy as np
 
@@ -28,29 +28,28 @@ def job_queue(manifest: Manifest) -> str:
 def open_job(
     store: Store,
     ledger: Ledger,
-    feeder: Publisher,
+    publisher: Publisher,
     manifest: Manifest,
     on_instability: OnInstability = "retry",
     *,
     count_stored: bool = True,
 ) -> int:
-    """Open a staged job, or go on with one: publish its first batches that are not done, as many as
-    the queues have room for.
+    """Open a staged job or resume one, and publish batches while the queues have room.
 
-    The store is the truth: a ledger that does not know the job, or counts as done what the store
-    does not have, is made anew from the store. Batches that failed are tried again.
+    The store is the truth: if the ledger does not know the job, or counts batches as done that the
+    store does not have, it is rebuilt from the store. Batches that failed are retried.
 
     Args:
-        count_stored: whether to count at once what the store has of a job that the ledger does not
-            know; else a keeper does it, bit by bit.
+        count_stored: whether to count at once the shards of a job that the ledger does not know;
+            otherwise a keeper counts them, some in each step.
 
     Returns:
-        Batches that are neither done nor under way, at whatever rung.
+        Number of batches that are neither done nor running, at any rung.
     """
     for result in ledger.results.all(manifest.job):
         if result.status is Status.FAILED:
             ledger.results.reopen(result)
-    # In this order: a worker that is at it writes a shard before the ledger counts it.
+    # The ledger is read before the store: a worker writes a shard before the ledger counts it.
     counted = {
         (index, rung)
         for rung in ladder(manifest.rung)
@@ -68,10 +67,10 @@ def open_job(
     retries = [
         b for b in ledger.batches.retries(manifest).values() if (b.index, b.rung) not in leased
     ]
-    feeder.feed({manifest.job: manifest})
+    publisher.top_up({manifest.job: manifest})
     if count_stored:
         retries += restore(store, ledger, manifest)
-    publish(feeder.app, model_of(manifest), retries)
+    publish(publisher.app, model_of(manifest), retries)
     settled = ledger.batches.done(manifest, manifest.rung) | ledger.batches.stored(manifest)
     running = sum(rung is manifest.rung and not settled[index] for index, rung in leased)
     return manifest.batches - int(settled.sum()) - running + len(retries)

@@ -1,4 +1,4 @@
-"""How many of each job's batches are sent to the queues, and which: never more than a mark."""
+"""Publishing the batches of open jobs, up to a high-water mark that the jobs share fairly."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,38 +15,39 @@ from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch
 from common.wire.queues import Queues
 
-#: So many of a job's first batches go before all that waits: a small job is not to wait for a
-#: large one.
+#: Number of a job's first batches that go to the front of the queue, so that a small job does not
+#: wait for a large one.
 HEAD_START = 64
 
-#: The part of the mark that is left to the head starts of jobs to come: one in so many.
+#: One message in this many of the high-water mark is reserved for the head starts of new jobs.
 RESERVE = 10
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a job has in the queues, and what it could have there."""
+    """The number of batches that a job has in the queues, and that it could add."""
 
-    waiting: int  # published batches that nobody has begun
+    waiting: int  # published batches that no worker has claimed
     unpublished: int
 
 
-def portions(demands: Mapping[str, Demand], queued: int, mark: int) -> dict[str, int]:
-    """How many batches of each job to publish, so that the jobs share the mark fairly.
+def portions(demands: Mapping[str, Demand], queued: int, high_water: int) -> dict[str, int]:
+    """Return how many batches of each job to publish, so that the jobs share the queues fairly.
 
     Args:
-        demands: of all open jobs.
-        queued: messages that wait in their queues, of any kind.
-        mark: of messages in the queues.
+        demands: the demands of all open jobs.
+        queued: number of messages of any kind that wait in their queues.
+        high_water: the largest number of waiting messages.
 
     Returns:
-        A number for each job that gets any. Their sum and ``queued`` are no more than ``mark``.
+        A number for each job that gets any. With ``queued`` they add up to ``high_water`` at most.
     """
     found = {}
     sharing = sum(bool(demand.waiting or demand.unpublished) for demand in demands.values())
-    share = max(1, mark // max(1, sharing))  # or else many jobs would wait for each other
-    room, bulk = mark - queued, mark - mark // RESERVE - queued
-    # Those with the least waiting first, should there not be enough for all.
+    # With more jobs than messages, each job still gets one at a time.
+    share = max(1, high_water // max(1, sharing))
+    room, bulk = high_water - queued, high_water - high_water // RESERVE - queued
+    # Jobs with the least waiting first, in case there is not enough for all.
     for job, demand in sorted(demands.items(), key=lambda item: item[1].waiting):
         wanted = min(demand.unpublished, share - demand.waiting)
         head = min(wanted, HEAD_START, room) if demand.waiting == 0 else 0
@@ -62,27 +63,28 @@ def demand_of(progress: Progress) -> Demand:
 
 
 def publisher_of(settings: Settings, ledger: Ledger) -> "Publisher":
-    """A feeder of the fleet that the settings name."""
+    """Return a publisher for the fleet that the settings name."""
     celery = make_celery(settings.broker_url, [], settings.message_keys())
     return Publisher(ledger, celery, settings.high_water)
 
 
 class Publisher:
-    """Publishes the batches of open jobs, portion by portion."""
+    """A publisher of the batches of open jobs, portion by portion."""
 
-    def __init__(self, ledger: Ledger, app: Celery, mark: int) -> None:
+    def __init__(self, ledger: Ledger, app: Celery, high_water: int) -> None:
         self.ledger = ledger
         self.app = app
-        self.mark = mark
+        self.high_water = high_water
 
-    def feed(self, manifests: Mapping[str, Manifest]) -> int:
-        """Publish what the queues have room for.
+    def top_up(self, manifests: Mapping[str, Manifest]) -> int:
+        """Publish as many batches as the queues have room for.
 
         Args:
-            manifests: of the open jobs that are to be fed; others have their share too.
+            manifests: the manifests of the open jobs to publish for. The shares of other open jobs
+                are kept free.
 
         Returns:
-            Batches published.
+            Number of batches published.
         """
         found = {job: self.ledger.jobs.progress(job) for job in self.open_jobs()}
         jobs = {job: progress for job, progress in found.items() if progress is not None}
@@ -90,7 +92,7 @@ class Publisher:
         queued = {queue: Queues(self.ledger.redis).length(queue) for queue in queues}
         demands = {job: demand_of(progress) for job, progress in jobs.items()}
         count = 0
-        for job, portion in portions(demands, sum(queued.values()), self.mark).items():
+        for job, portion in portions(demands, sum(queued.values()), self.high_water).items():
             if job in manifests:
                 count += self._publish(manifests[job], jobs[job], portion)
         return count
@@ -103,7 +105,8 @@ class Publisher:
     def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
         end, batches = self._next(manifest, progress.published, portion)
         model = ModelSource.parse(manifest.model)
-        # No more than once, or a large job that is short of batches would pass the others for ever.
+        # Only the job's first batches, or a large job whose batches run short would overtake the
+        # others for ever.
         head = max(0, HEAD_START - progress.published)
         if head and Queues(self.ledger.redis).length(progress.queue):
             Queues(self.ledger.redis).move_to_front(
@@ -112,14 +115,13 @@ class Publisher:
             publish(self.app, model, batches[head:])
         else:
             publish(self.app, model, batches)
-        # In this order: what is published twice is no harm, what is not published would be.
+        # The cursor moves after publishing: a batch published a second time does no harm, a batch
+        # that is never published does.
         self.ledger.jobs.advance(manifest, end)
         return len(batches)
 
     def _next(self, manifest: Manifest, start: int, portion: int) -> tuple[int, list[Batch]]:
-        """Up to ``portion`` batches from ``start`` that are neither done nor under way, and the
-        cursor after them.
-        """
+        """Return the next batches that are neither done nor running, and the cursor after them."""
         settled = self.ledger.batches.done(manifest, manifest.rung) | self.ledger.batches.stored(
             manifest
         )

@@ -1,4 +1,4 @@
-"""A ledger made anew from the store: every shard says what its worker reported."""
+"""Restoring a ledger from the store: every shard shows what its worker reported."""
 
 import logging
 from itertools import chain
@@ -19,12 +19,12 @@ from common.wire.messages import Batch, BatchResult, Instability, Status, retry_
 
 log = logging.getLogger(__name__)
 
-#: Batches that are counted together, and those of them that are read at once, at least.
-TOGETHER, AT_ONCE = 128, 16
+#: Number of batches counted in one call, and the least number of shards read at the same time.
+BATCHES_PER_CALL, MIN_PARALLEL_READS = 128, 16
 
 
 def restore(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch]:
-    """Count all that the store has of a job and its ledger does not. See ``restore_some``."""
+    """Count all shards of a job that its ledger does not know of. See ``restore_some``."""
     retries = []
     while ledger.batches.has_stored(manifest.job):
         retries += restore_some(store, ledger, manifest)
@@ -34,19 +34,19 @@ def restore(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch]:
 def restore_some(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch]:
     """Report the shards of some batches to a ledger that does not know of them.
 
-    Nothing in the store is changed. A shard that is damaged or another batch's is replaced by the
-    worker that computes it anew; to delete it here could hit the good one of a worker that just
-    was faster. Who does this at the same time, or is interrupted, does no harm.
+    The store is not changed. A shard that is damaged or belongs to another batch is replaced by the
+    worker that computes the batch again; deleting it here could delete the good shard of a worker
+    that was faster. Several callers at once, or an interruption, do no harm.
 
     Returns:
-        What is to be done at higher rungs.
+        The retries that are still to be done at higher rungs.
     """
-    indices = np.flatnonzero(ledger.batches.stored(manifest))[:TOGETHER].tolist()
+    indices = np.flatnonzero(ledger.batches.stored(manifest))[:BATCHES_PER_CALL].tolist()
 
     def read(index: int) -> list[tuple[BatchResult, str]]:
         return results_of_batch(store, manifest, index)
 
-    found = list(bounded_map(read, indices, max(AT_ONCE, store.parallel_reads)))
+    found = list(bounded_map(read, indices, max(MIN_PARALLEL_READS, store.parallel_reads)))
     results = list(chain.from_iterable(found))
     if results:
         ledger.jobs.pin_weights(manifest.job, results[0][1])
@@ -57,13 +57,13 @@ def restore_some(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch
 
 
 def results_of_batch(store: Store, manifest: Manifest, index: int) -> list[tuple[BatchResult, str]]:
-    """What a batch's workers reported, in the ladder's order, with the weights of each.
+    """Return the results of a batch in the ladder's order, each with its weights' fingerprint.
 
-    Where a rung's shard is missing or damaged, that rung is what is to be done next, whatever was
-    made of its rows at a higher one.
+    They end before the first rung whose shard is missing or damaged: that rung is to be done next,
+    even if shards of higher rungs exist.
 
     Raises:
-        StoreError: the store is away.
+        StoreError: the store is unreachable.
     """
     results: list[tuple[BatchResult, str]] = []
     rung: Rung | None = manifest.rung
@@ -77,7 +77,9 @@ def results_of_batch(store: Store, manifest: Manifest, index: int) -> list[tuple
         except (*UNREADABLE, UserError) as error:
             if isinstance(error, StoreError):
                 raise
-            log.warning("%s/%s cannot be read (%s): it is computed anew.", store.url, key, error)
+            log.warning(
+                "%s/%s cannot be read (%s): it will be computed again.", store.url, key, error
+            )
             break
         rung = results[-1][0].next
     return results
@@ -91,22 +93,24 @@ def result_of_shard(
     key: str,
     before: BatchResult | None,
 ) -> tuple[BatchResult, str]:
-    """What the worker reported when it wrote this shard, as far as it can be told, and the
-    fingerprint of its weights. Of a shard with all rows only the number of them is read.
+    """Return the result that a worker reported with a shard, and its weights' fingerprint.
+
+    Fields that the shard does not show have their default values. If the shard has all rows, their
+    numbers are not read.
 
     Raises:
-        UNREADABLE: the shard is damaged, or is of something else than its name says.
+        UNREADABLE: the shard is damaged, or does not belong to the batch in its name.
     """
     expected = manifest.batch_records[index] if before is None else len(before.unstable)
     with store.open_ranges(key) as part, open_embedding_file(part) as file:
-        place = str(file.attrs["job"]), int(file.attrs["batch"])
+        job, batch = str(file.attrs["job"]), int(file.attrs["batch"])
         tokens = int(file.attrs["tokens"])
         precision = Rung(file.attrs["precision"])
         weights = str(file.attrs["weights"])
         records = len(file["rows"])
         rows = set(file["rows"][:].tolist()) if records < expected else None
-    if place != (manifest.job, index):
-        raise DamagedError(f"it is of batch {place[1]} of {place[0]}")
+    if (job, batch) != (manifest.job, index):
+        raise DamagedError(f"it belongs to batch {batch} of {job}")
     if records > expected:
         raise DamagedError(f"it has {records:,} rows instead of {expected:,}")
     missing = () if rows is None else missing_rows(store, manifest, index, rows, before)
@@ -134,10 +138,10 @@ def result_of_shard(
 def missing_rows(
     store: Store, manifest: Manifest, index: int, rows: set[int], before: BatchResult | None
 ) -> tuple[Instability, ...]:
-    """The rows that a rung was given and that its shard does not have.
+    """Return the rows that a rung was to compute and that its shard does not have.
 
     Raises:
-        DamagedError: the shard has rows that were not to be tried.
+        DamagedError: the shard has rows that this rung was not to compute.
     """
     known = {bad.row: bad for bad in read_quarantine(store, manifest.job, index)}
     given = rows_of_batch(store, manifest, index) if before is None else before.unstable
@@ -148,7 +152,7 @@ def missing_rows(
 
 
 def rows_of_batch(store: Store, manifest: Manifest, index: int) -> tuple[Instability, ...]:
-    """All rows of a batch."""
+    """Return all rows of a batch."""
     return tuple(
         Instability(
             row=record.row, id=record.id, length=manifest.form.embedded(len(record.residues))

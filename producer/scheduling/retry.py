@@ -1,4 +1,4 @@
-"""Rows that were given up, tried again."""
+"""Retrying quarantined rows."""
 
 from collections.abc import Sequence
 
@@ -16,26 +16,28 @@ from producer.scheduling.restore import results_of_batch
 
 
 def quarantined_batches(store: Store, manifest: Manifest) -> list[int]:
-    """The batches that have rows without an embedding."""
+    """Return the batches that have quarantined rows."""
     keys = store.keys(quarantine_prefix(manifest.job))
     return [int(key.rpartition("/")[2].partition(".")[0]) for key in keys]
 
 
 def quarantined_rows(store: Store, manifest: Manifest) -> list[Instability]:
-    """A job's rows without an embedding, in input order."""
+    """Return a job's quarantined rows, in input order."""
     batches = quarantined_batches(store, manifest)
     rows = [row for index in batches for row in read_quarantine(store, manifest.job, index)]
     return sorted(rows, key=lambda row: row.row)
 
 
-def retry_quarantined(store: Store, ledger: Ledger, feeder: Publisher, manifest: Manifest) -> int:
-    """Have all rows without an embedding computed again.
+def retry_quarantined(
+    store: Store, ledger: Ledger, publisher: Publisher, manifest: Manifest
+) -> int:
+    """Publish the batches of all quarantined rows again.
 
-    Those that a rung gave up go on to the next one. Where there is none above, what that rung made
-    of the batch is computed anew. Batches with other rows that are still under way are left out.
+    The rows are retried at the rung above the last one that was tried. If there is none above, that
+    rung computes all of its rows again. Batches of which other rows are running are skipped.
 
     Returns:
-        Batches that were published for it.
+        Number of batches published.
     """
     batches: dict[int, Batch] = {}
     leased = {index for index, _ in ledger.leases.held(manifest.job)}
@@ -43,21 +45,21 @@ def retry_quarantined(store: Store, ledger: Ledger, feeder: Publisher, manifest:
         results = [result for result, _ in results_of_batch(store, manifest, index)]
         if index in leased or (results and results[-1].next is not None):
             continue
-        _take_back(store, ledger, manifest, index, results)
+        _reopen(store, ledger, manifest, index, results)
         batches[index] = manifest.batch(index)
     retries = ledger.batches.retries(manifest).values()
     batches |= {retry.index: retry for retry in retries if retry.index in batches}
-    return publish(feeder.app, model_of(manifest), batches.values())
+    return publish(publisher.app, model_of(manifest), batches.values())
 
 
-def _take_back(
+def _reopen(
     store: Store,
     ledger: Ledger,
     manifest: Manifest,
     index: int,
     results: Sequence[BatchResult],
 ) -> None:
-    """Count a batch as if no row of it had been given up."""
+    """Count a batch as if none of its rows had been quarantined."""
     for result in reversed(results):
         ledger.results.reopen(result)
     store.delete(quarantine_key(manifest.job, index))

@@ -1,4 +1,4 @@
-"""Waiting for a job: look at it now and then, and keep it going meanwhile."""
+"""Waiting for a job: reading its progress repeatedly, and keeping it going meanwhile."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,21 +17,21 @@ from common.wire.messages import BatchResult, Status
 #: Seconds between two looks at a job.
 POLL_SECONDS = 0.5
 
-#: Seconds that Redis may not know a job: a keeper may be restoring it from the store.
+#: Seconds for which a job may be unknown to Redis: a keeper may be restoring it from the store.
 UNKNOWN_SECONDS = 60.0
 
-#: Problems that are listed one by one; the rest are counted.
+#: Number of problems listed one by one; the rest are counted.
 SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a job found."""
+    """The state of a job at one moment."""
 
     progress: Progress | None  # None: Redis does not know the job, or does not answer
     tokens_per_second: float | None = None  # None: not measured yet
     workers: Sequence[WorkerInfo] = ()  # those that serve the job's queue
-    trouble: str = ""  # why there is no progress to show
+    trouble: str = ""  # the reason if there is no progress
 
 
 def wait(
@@ -46,9 +46,9 @@ def wait(
     """Wait until a job is finished; return its last progress.
 
     Args:
-        keep: is called at every look, to keep the job going.
-        check: is called at every look; what it raises ends the waiting.
-        on_look: receives what each look found, to display it.
+        keep: called at every look, to keep the job going.
+        check: called at every look; an error that it raises ends the waiting.
+        on_look: called with every look, to display it.
         timeout: seconds to wait at most; None: without limit.
 
     Raises:
@@ -84,7 +84,7 @@ def looks(
             keep()
             found = look(ledger, job, speed)
         except RedisError as error:
-            # It may be restarting; the workers wait for it in the same way.
+            # Redis may be restarting; the workers wait for it in the same way.
             found = Look(None, trouble=f"Redis does not answer ({error}); waiting for it")
         except StoreError as error:
             found = Look(None, trouble=f"{error} Waiting for it")
@@ -122,7 +122,7 @@ def unknown(job: str) -> str:
 
 
 def stopped(ledger: Ledger, job: str) -> str:
-    """Say why a job ended before its end."""
+    """Return a message that says why a job was stopped."""
     errors = "\n".join(problems(ledger.results.all(job)))
     return (
         f"Job {job} stopped, as --on-instability fail asks for:\n{errors}\n"
@@ -131,9 +131,7 @@ def stopped(ledger: Ledger, job: str) -> str:
 
 
 def problems(results: Sequence[BatchResult]) -> list[str]:
-    """Describe what went wrong: a line for each failed batch, quarantined row and row that stopped
-    its job.
-    """
+    """Return a line for each failed batch, quarantined row, and row that stopped its job."""
     lines: list[str] = []
     for result in results:
         if result.status is Status.FAILED:
@@ -151,6 +149,6 @@ def first_lines(lines: Sequence[object]) -> list[str]:
 
 
 def have_other_weights(progress: Progress, workers: Sequence[WorkerInfo]) -> bool:
-    """Whether no worker can continue a job, because all of them have other weights than its."""
+    """Return whether all workers have other weights than the job, so that none can continue it."""
     present = {worker.weights for worker in workers} - {None}
     return progress.weights is not None and bool(present) and progress.weights not in present

@@ -1,1 +1,1 @@
-"""From a request to a job in the store and in the queues."""
+"""Submission: a request becomes a job in the store and in the queues."""

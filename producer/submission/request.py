@@ -1,4 +1,4 @@
-"""What a user asks for: an input, a model, an output form."""
+"""A user's request: an input, a model, an output form."""
 
 import hashlib
 import json
@@ -20,24 +20,24 @@ DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
 
 class Options(TypedDict, total=False):
-    """The options of a job; what is left out has the default of ``producer submit``."""
+    """The options of a job, with the defaults of ``producer submit``."""
 
-    include: tuple[Include, ...]  # what to keep: mean, per_residue, bos
+    include: tuple[Include, ...]  # vectors to keep: mean, per_residue, bos
     layers: tuple[int, ...]  # representations to keep; -1 is the last
     precision: PrecisionChoice
     residue_dtype: ResidueDtype | None  # None: float16 for the last layer, else float32
     unknown: Unknown  # what to do with letters outside the alphabet
-    long: Long | None  # what to do with long records; None: as the model's family does
-    max_residues: int | None  # letters embedded in one piece; None: as the model's family does
-    overlap: int | None  # letters that windows share at least; None: a tenth of a window
+    long: Long | None  # what to do with long records; None: the default of the model's family
+    max_residues: int | None  # letters embedded in one piece; None: the model family's default
+    overlap: int | None  # fewest letters that two windows share; None: a tenth of a window
     on_instability: OnInstability  # what to do with an embedding that is not finite
     priority: Priority
-    new: bool  # begin again, whatever was submitted before
+    new: bool  # create a new job even if the same input was submitted before
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks for with one submission."""
+    """Everything that a user asks for with one submission."""
 
     source: Source
     model: ModelSource
@@ -48,7 +48,8 @@ class Request:
     form: OutputForm
     unknown: Unknown
     long: Long
-    #: A text that sets this request apart from equal ones; None: equal requests are one job.
+    #: A random text that makes this request differ from equal ones; None: equal requests are one
+    #: job.
     nonce: str | None = None
 
     def fingerprint(self) -> str:
@@ -70,15 +71,15 @@ def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[O
     """Return the request for embedding a source, with the defaults of the model's family.
 
     Raises:
-        UserError: options that exclude each other, or that the model does not have.
+        UserError: options exclude each other, or the model does not support them.
     """
     model_source = ModelSource.parse(model)
     family = family_of(model_source)
     include, layers = options.get("include", ("mean",)), options.get("layers", (-1,))
     if family is DNABERT_S and "per_residue" in include:
         raise UserError(
-            "--include per_residue: tokens of DNABERT-S are several bases long, so that there is "
-            "no vector for each base. Give --include mean or bos."
+            "--include per_residue: DNABERT-S has tokens of several bases, not a vector for each "
+            "base. Give --include mean or bos."
         )
     long = options.get("long") or default_long(family)
     max_residues = options.get("max_residues") or family.max_residues
@@ -104,7 +105,7 @@ def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[O
 
 
 def family_of(model: ModelSource) -> Family:
-    """Return the model's family; ESM-2 for a folder that only its workers can see."""
+    """Return the model's family; ESM-2 for a folder that exists only on the workers."""
     spec = model.spec()
     return ESM2 if spec is None else spec.family
 
@@ -117,7 +118,7 @@ def window_overlap(long: Long, max_residues: int, overlap: int | None) -> int | 
     """Return the windows' overlap in letters; None: long records are not cut into windows.
 
     Raises:
-        UserError: an overlap without windows.
+        UserError: there is an overlap, but no windows.
     """
     if long != "window":
         if overlap is not None:
@@ -133,6 +134,6 @@ def worker_command(request: Request) -> str:
 
 
 def job_name(source: Source, fingerprint: str) -> str:
-    """Return a readable name, safe in paths, keys and URLs, the same for the same work."""
+    """Return a readable name, safe in paths, keys and URLs; equal requests get equal names."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "job"
     return f"{stem}-{fingerprint[:12]}"

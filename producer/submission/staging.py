@@ -1,4 +1,4 @@
-"""Staging an input: every record checked, every batch written, the manifest last."""
+"""Staging an input: checking every record, writing every batch, and the manifest last."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from producer.submission.request import Request, job_name
 
 
 class StagedElsewhereError(UserError):
-    """A job that another producer is staging: what the store has of it is that producer's."""
+    """Another producer is staging the job, and owns its objects in the store."""
 
 
 def stage(
@@ -34,18 +34,18 @@ def stage(
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
-    Memory holds the few batches that are being written and two numbers for each of the rest. If
-    anything goes wrong, nothing of the job stays in the store.
+    Only the batches that are being written are in memory. On an error, everything of the job is
+    deleted from the store.
 
     Args:
         fingerprint: the request's hash, which names the job.
-        budget: what a batch may hold.
+        budget: the largest size of a batch.
         spec: the model's shape, for the sizes of batches.
-        on_batch: receives the number of records in each batch that was written.
-        hold: raises StagedElsewhereError if another producer stages the job by now.
+        on_batch: called with the number of records of each batch that was written.
+        hold: renews the staging lock, and raises StagedElsewhereError if it was lost.
 
     Raises:
-        UserError: a bad record, or a store that cannot be written.
+        UserError: a record is bad, or the store cannot be written.
     """
     job = job_name(request.source, fingerprint)
     reader = Reader(
@@ -58,7 +58,7 @@ def stage(
     store.delete(job_prefix(job))
 
     def encoded() -> Iterator[tuple[str, bytes, BatchSize]]:
-        # Not in the writing threads: here the records are still in this core's cache.
+        # Encodes here, not in the writing threads: the records are still in this core's cache.
         for index, (records, size) in enumerate(batches):
             yield input_key(job, index), encode_batch(records), size
 
@@ -109,7 +109,7 @@ def stage(
 
 @contextmanager
 def cycle_collection_off() -> Iterator[None]:
-    """Turn off the collector of cycles: there are very many records, and they form none."""
+    """Turn the cyclic garbage collector off: there are very many records, without any cycles."""
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Submitting: from a request to a job in the queue."""
+"""Submitting a request: staging its input and queuing its batches."""
 
 import time
 import uuid
@@ -22,28 +22,29 @@ from producer.scheduling.waiting import have_other_weights
 from producer.submission.request import Request, job_name, worker_command
 from producer.submission.staging import StagedElsewhereError, stage
 
-#: The model that is assumed where only the workers can open theirs: its batches suit any model.
+#: The model that is assumed if only the workers can open the weights: its batches are small enough
+#: for any model.
 UNKNOWN_MODEL = MODELS["esm2_t48_15B_UR50D"]
 
 MEANINGLESS = (
-    "RANDOM WEIGHTS: {model} has no training in it. These embeddings mean nothing; they are for "
-    "trying the fleet."
+    "{model} has random weights: these embeddings are meaningless, and only good for testing the "
+    "fleet."
 )
 
-#: Receives the records and the batches that are staged so far.
+#: A function that is called with the numbers of records and batches staged so far.
 OnStaged = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What will compute, as far as is known: it decides how large a batch is."""
+    """The hardware that will compute a job, as far as it is known: it decides the batch size."""
 
     on_gpu: bool
     workers: int
 
     @classmethod
     def of_fleet(cls, workers: Sequence[WorkerInfo]) -> "Hardware":
-        """Return the hardware of some workers; without any, one GPU is assumed."""
+        """Return the hardware of some workers; one GPU if there are none."""
         if not workers:
             return cls(on_gpu=True, workers=1)
         return cls(on_gpu=any(worker.device != "CPU" for worker in workers), workers=len(workers))
@@ -51,13 +52,13 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Submission:
-    """A submitted job, and what its user should know about it."""
+    """A submitted job, with notes and warnings for the user."""
 
     manifest: Manifest
     left: int  # batches that are neither done nor running
-    resumed: bool  # whether the job was there already
-    notes: tuple[str, ...]  # what was done to records of the input, a sentence each
-    warnings: tuple[str, ...]  # what may make the result another than was meant, a sentence each
+    resumed: bool  # whether the job existed before
+    notes: tuple[str, ...]  # a sentence for each change to records of the input
+    warnings: tuple[str, ...]  # a sentence for each possible reason of an unintended result
 
     @property
     def job(self) -> str:
@@ -82,17 +83,17 @@ def submit(
     tokens: int | None,
     on_staged: OnStaged = lambda _records, _batches: None,
 ) -> Submission:
-    """Stage an input and queue its batches, or resume the job that has them.
+    """Stage an input and queue its batches, or resume the job of the same input and options.
 
-    Nothing is queued before every record was checked and everything is in the store.
+    Nothing is queued before every record is checked and every batch is in the store.
 
     Args:
-        hardware: what will compute.
+        hardware: the hardware that will compute the job.
         tokens: tokens in a batch; None: about a second's work.
-        on_staged: receives the records and batches staged so far.
+        on_staged: called with the numbers of records and batches staged so far.
 
     Raises:
-        UserError: bad input, bad options, or a store that cannot be written.
+        UserError: the input or an option is bad, or the store cannot be written.
     """
     spec = known_shape(request)
     check_writable(store)
@@ -111,7 +112,7 @@ def known_shape(request: Request) -> ModelSpec:
     """Return the model's shape, or the largest one's if only a worker can tell.
 
     Raises:
-        UserError: layers that the model does not have.
+        UserError: the model does not have these layers.
     """
     spec = request.model.spec()
     if spec is not None:
@@ -120,7 +121,7 @@ def known_shape(request: Request) -> ModelSpec:
 
 
 def budget_for(request: Request, spec: ModelSpec, hardware: Hardware, tokens: int | None) -> Budget:
-    """Return what a batch may hold: ``tokens``, or about a second's work of the hardware."""
+    """Return the largest size of a batch: ``tokens``, or about a second's work of the hardware."""
     if tokens is None:
         tokens = batch_tokens(
             spec,
@@ -161,7 +162,7 @@ def stage_alone(
                 hold()
                 held = time.monotonic()
 
-        # It may have been staged since the caller looked: staging it again would delete it.
+        # Another producer may have staged it since the caller looked; staging would delete it.
         existing = find_job(store, job)
         if existing is not None:
             return existing
@@ -172,10 +173,10 @@ def stage_alone(
 
 @contextmanager
 def staging_lock(ledger: Ledger, job: str) -> Iterator[Callable[[], None]]:
-    """Hold a job's staging lock; yields the function that prolongs it.
+    """Hold a job's staging lock; yield the function that renews it.
 
     Raises:
-        StagedElsewhereError: another producer holds it, or took it since it was prolonged last.
+        StagedElsewhereError: another producer holds the lock, or took it since the last renewal.
     """
     owner = uuid.uuid4().hex
 
@@ -193,11 +194,11 @@ def staging_lock(ledger: Ledger, job: str) -> Iterator[Callable[[], None]]:
         ledger.locks.release_staging(job, owner)
 
 
-# --- what the user should know ------------------------------------------------------------------
+# --- notes and warnings for the user ------------------------------------------------------------
 
 
 def describe_input(manifest: Manifest) -> str:
-    """Return a sentence on what was read and where it is queued."""
+    """Return a sentence about the records read and the queue of their batches."""
     report, letters = manifest.report, ALPHABETS[manifest.alphabet]
     return (
         f"{manifest.input}: {counted(report.records, 'record')}, {report.residues:,} "
@@ -207,11 +208,11 @@ def describe_input(manifest: Manifest) -> str:
 
 
 def input_notes(manifest: Manifest) -> list[str]:
-    """Return a sentence for each thing that was done to records."""
+    """Return a sentence for each kind of change to records of the input."""
     report, letters = manifest.report, ALPHABETS[manifest.alphabet]
     notes = {
         describe_long(manifest): report.long,
-        "with the id of an earlier record: all are kept, rows tell them apart": (
+        "with the id of an earlier record: all are kept, each under its row number": (
             report.duplicate_ids
         ),
         f"with unknown letters, embedded as {letters.unknown}": report.replaced,
@@ -232,20 +233,20 @@ def describe_long(manifest: Manifest) -> str:
 
 
 def input_warnings(manifest: Manifest) -> Iterator[str]:
-    """Yield what may make all embeddings of a job useless."""
+    """Yield a warning for each reason why all embeddings of a job may be useless."""
     if model_of(manifest).is_random:
         yield MEANINGLESS.format(model=manifest.model)
     if manifest.report.looks_like_dna:
         yield (
-            "the first records have no letters but A, C, G, T, U and N, and this model is for "
+            "the first records contain only the letters A, C, G, T, U and N, but this model is for "
             "proteins. For DNA give --model dnabert_s."
         )
 
 
 def resume_warnings(ledger: Ledger, manifest: Manifest, request: Request) -> Iterator[str]:
-    """Yield which of the request's options come too late for a job that is there already."""
+    """Yield a warning for each option of the request that comes too late for an existing job."""
     if manifest.priority is not request.priority:
-        yield f"the job keeps the priority of its first submission: {manifest.priority}."
+        yield f"the job keeps the priority of its first submission, {manifest.priority}."
     progress = ledger.jobs.progress(manifest.job)
     if request.on_instability == "fail" and progress is not None and progress.finished:
         unstable = progress.unstable_at(request.rung)
@@ -263,7 +264,7 @@ def queue_of_request(request: Request) -> str:
 def worker_warnings(
     ledger: Ledger, job: str, request: Request, workers: Sequence[WorkerInfo]
 ) -> Iterator[str]:
-    """Yield why no worker that is running would compute a job."""
+    """Yield a warning for each reason why no running worker would compute a job."""
     queue = queue_of_request(request)
     serving = [worker for worker in workers if queue in worker.queues]
     if not serving:
@@ -277,6 +278,6 @@ def other_weights_warning(ledger: Ledger, job: str, serving: Sequence[WorkerInfo
     progress = ledger.jobs.progress(job)
     if progress is not None and have_other_weights(progress, serving):
         yield (
-            f"this job began with weights {progress.weights}, and its workers have others now, "
-            "which compute nothing of it. To embed with those, rename their file."
+            f"this job began with weights {progress.weights}, but its workers now have others and "
+            "will not continue it. To embed with the new weights, rename their file."
         )

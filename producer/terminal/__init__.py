@@ -1,1 +1,1 @@
-"""Tables, progress and messages for people."""
+"""Tables, progress display and messages on the terminal."""

@@ -1,4 +1,4 @@
-"""Where text goes: messages for people to standard error, results to standard output."""
+"""Printing: messages go to standard error, results to standard output."""
 
 import sys
 
@@ -10,12 +10,12 @@ console.soft_wrap = not console.is_terminal
 
 
 def say(text: str) -> None:
-    """Print a message for a person, without colours or markup."""
+    """Print a message, without colours or markup."""
     console.print(text, highlight=False, markup=False)
 
 
 def warn(text: str) -> None:
-    """Print a warning for a person."""
+    """Print a warning."""
     console.print(f"Warning: {text}", style="bold red", highlight=False, markup=False)
 
 

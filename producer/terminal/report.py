@@ -1,4 +1,4 @@
-"""Messages at the beginning and the end of a job: what was read, written, or failed."""
+"""Messages at the beginning and the end of a job: records read, results, failures."""
 
 from common.job.layout import quarantine_prefix
 from common.job.manifest import Manifest
@@ -13,7 +13,7 @@ from producer.terminal.console import say, warn
 
 
 def report_submission(submission: Submission) -> None:
-    """Say what was read, and everything about it that the user may not expect."""
+    """Print what was read, with all notes and warnings."""
     manifest = submission.manifest
     if submission.resumed:
         say(
@@ -28,7 +28,7 @@ def report_submission(submission: Submission) -> None:
 
 
 def report_failures(ledger: Ledger, manifest: Manifest) -> bool:
-    """Say which batches of a finished job failed; return whether any did."""
+    """Print which batches of a finished job failed; return whether any did."""
     results = ledger.results.all(manifest.job)
     failed = [result for result in results if result.status is Status.FAILED]
     for line in problems(failed):
@@ -42,23 +42,24 @@ def report_failures(ledger: Ledger, manifest: Manifest) -> bool:
 
 
 def report_quarantined(ledger: Ledger, manifest: Manifest) -> None:
-    """Say which rows no rung could embed, as the ledger knows them."""
+    """Print the quarantined rows that the ledger knows."""
     results = [result for result in ledger.results.all(manifest.job) if result.quarantined]
     for line in problems(results):
         say(line)
 
 
 def report_fetched(fetched: Fetched, store: Store, manifest: Manifest) -> None:
-    """Say what the file of a finished job holds."""
+    """Print what the file of a finished job contains."""
     say(f"Wrote {counted(fetched.rows, 'embedding')} to {fetched.path}.")
     if len(fetched.precisions) > 1:
         parts = (f"{count:,} in {name}" for name, count in fetched.precisions.items())
-        say(f"Computed {', '.join(parts)}: see the dataset precision.")
+        say(f"Computed {', '.join(parts)}: see the dataset 'precision'.")
     if fetched.quarantined:
         say(
-            f"Without numbers (NaN, precision none): {counted(len(fetched.quarantined), 'row')} "
-            "whose forward pass was not finite at any rung, or that ended its worker. The reasons "
-            f"are in {store.url}/{quarantine_prefix(manifest.job)}"
+            f"Without an embedding (NaN, precision 'none'): "
+            f"{counted(len(fetched.quarantined), 'row')} whose forward pass was not finite at any "
+            "rung, or crashed its worker. The reasons are in "
+            f"{store.url}/{quarantine_prefix(manifest.job)}"
         )
         for line in first_lines(fetched.quarantined):
             say(f"  {line}")
@@ -67,9 +68,9 @@ def report_fetched(fetched: Fetched, store: Store, manifest: Manifest) -> None:
 
 
 def report_damage(manifest: Manifest, damage: list[str]) -> None:
-    """Say what is wrong with a job's shards."""
+    """Print what is wrong with a job's shards, and how many are intact."""
     for problem in damage:
         say(problem)
-    whole = manifest.batches - len(damage)
+    intact = manifest.batches - len(damage)
     verb = "is" if manifest.batches == 1 else "are"
-    say(f"{whole:,} of {counted_batches(manifest.batches)} {verb} complete and undamaged.")
+    say(f"{intact:,} of {counted_batches(manifest.batches)} {verb} complete and undamaged.")

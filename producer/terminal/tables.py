@@ -1,4 +1,4 @@
-"""What ``producer status`` and ``producer jobs`` show."""
+"""The tables of ``producer status`` and ``producer jobs``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
 from producer.scheduling.waiting import problems
 
-#: Width of a table in characters where there is no terminal.
+#: Width of a table in characters if the output is not a terminal.
 PIPE_WIDTH = 200
 
 
@@ -27,7 +27,7 @@ def output_console() -> Console:
 
 
 def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
-    # The next command needs the job's name: it is never shortened.
+    # The job's name is never shortened: the next command needs it.
     job_column = Column("job", no_wrap=True, overflow="ignore")
     others = ("state", "model", "batches", "sequences", "tokens/s per device", "submitted")
     table = Table(job_column, *others)
@@ -61,7 +61,7 @@ def print_job(
         "tokens": f"{job.tokens_done:,} of {job.tokens:,}",
         "tokens/s per device": mean_speed(job),
         "device time": f"{job.device_seconds:,.1f} s",
-        "taken over": f"{counted_batches(job.leases_lost)} from workers that ended",
+        "requeued": f"{counted_batches(job.leases_lost)} from lost workers",
         "retried": f"{counted(job.rows_retried, 'sequence')} at a higher rung",
         "quarantined": f"{counted(job.rows_quarantined, 'sequence')} without an embedding",
         "failed": counted_batches(job.batches_failed),
@@ -99,13 +99,13 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             worker.model,
             worker.weights or "loading",
             worker.precision,
-            " ".join(steps_of(worker)),
+            " ".join(served_rungs(worker)),
         )
     console.print(table)
 
 
-def steps_of(worker: WorkerInfo) -> list[str]:
-    """Return what a worker serves: its queues of normal priority without the model's name."""
+def served_rungs(worker: WorkerInfo) -> list[str]:
+    """Return a worker's queues of normal priority, without the model's name."""
     stem = f"{stem_of(worker)}."
     return [queue.removeprefix(stem) for queue in worker.queues if queue.startswith(stem)]
 
@@ -115,15 +115,15 @@ def print_events(console: Console, events: Sequence[Event], count: int) -> None:
     table = Table("time", "event", "batch", "rung", "worker", "detail")
     for event in events:
         batch = "" if event.batch is None else str(event.batch)
-        place = batch, event.rung or "", event.worker or ""
-        table.add_row(local_time(event.time), event.event, *place, Text(event.detail))
+        source = batch, event.rung or "", event.worker or ""
+        table.add_row(local_time(event.time), event.event, *source, Text(event.detail))
     console.print(table)
     if more := count - len(events):
         console.print(f"… and {counted(more, 'earlier event')}", highlight=False)
 
 
 def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:
-    """Print the latest messages that were not tasks of this fleet, and how many there are."""
+    """Print the latest dead letters, and how many there are."""
     table = Table("received", "queue", "reason")
     for letter in letters:
         table.add_row(local_time(letter.time), letter.queue, Text(letter.reason))
@@ -144,7 +144,7 @@ def stem_of(worker: WorkerInfo) -> str:
 
 
 def state_of(job: Progress) -> str:
-    """Return a job's state in words: an open job is queued until one of its batches starts."""
+    """Return a job's state in words; an open job is "queued" until one of its batches starts."""
     if job.finished and job.batches_failed:
         return "finished with failures"
     if job.state is JobState.OPEN:

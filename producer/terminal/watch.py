@@ -1,4 +1,4 @@
-"""The progress display: a bar on a terminal or in a notebook, a line now and then elsewhere."""
+"""The progress display: a bar on a terminal or in a notebook, a line every 30 seconds elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +18,13 @@ from producer.terminal.console import say
 #: Width of the bar in characters: with the text beside it, it should fit into 80 columns.
 BAR_WIDTH = 12
 
-#: Seconds between lines where there is no bar.
+#: Seconds between two lines, where there is no bar.
 LINE_SECONDS = 30.0
 
 
 @contextmanager
 def display(job: str, console: Console = stderr) -> Iterator[Callable[[Look], None]]:
-    """Yield a function that shows each look at a job, in the way that the console can."""
+    """Yield a function that shows each look at a job, as a bar or as lines."""
     if not (console.is_terminal or console.is_jupyter):
         yield lines(console, job)
         return
@@ -47,13 +47,13 @@ def text_of(look: Look) -> str:
 
 
 def say_event(event: Event) -> None:
-    """Say what was lost and queued again."""
+    """Print that a batch was lost and requeued."""
     worker = "" if event.worker is None else f" ({event.worker})"
     say(f"Batch {event.batch} of {event.job}, {event.rung}: {event.detail}{worker}.")
 
 
 def lines(console: Console, job: str) -> Callable[[Look], None]:
-    """Return a function that prints a line now and then, if it has something new to say."""
+    """Return a function that prints a line every ``LINE_SECONDS``, if the text has changed."""
     last_time, last_text = float("-inf"), ""
 
     def show(look: Look) -> None:
@@ -85,7 +85,7 @@ def describe(progress: JobProgress, speed: float | None, workers: Sequence[Worke
     troubles = {
         "retried": progress.rows_retried,
         "quarantined": progress.rows_quarantined,
-        "lost with their workers and queued again": progress.leases_lost,
+        "requeued from lost workers": progress.leases_lost,
     }
     parts += [f"{count:,} {label}" for label, count in troubles.items() if count]
     if progress.batches_failed:
@@ -102,7 +102,7 @@ def describe_workers(workers: Sequence[WorkerInfo]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in the units people use: 42 s, 3 min 20 s, 5 h 07 min."""
+    """Return seconds in readable units: 42 s, 3 min 20 s, 5 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

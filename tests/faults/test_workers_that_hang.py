@@ -55,7 +55,7 @@ def test_a_process_that_hangs_in_a_pack_ends_and_the_next_one_finishes_the_job(
         watched = fleet.producer("watch", job)
     assert watched.returncode == 0, watched.stderr
     # Leases ran out: the attempts count.
-    assert "lost with their workers and queued again" in watched.stderr
+    assert "requeued from lost workers" in watched.stderr
     said = log.read_text()
     assert "'launch' takes longer than 2 s" in said
     assert re.search(rf"^batch \d+ of {job} for \d+ s, launch for \d+ s:$", said, re.MULTILINE)

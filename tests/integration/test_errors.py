@@ -277,10 +277,10 @@ def test_what_failed_is_tried_again_and_what_was_given_up_if_it_is_asked_for(fle
     assert fleet.ledger.jobs.progress(troubled).finished
     first = fleet.producer("retry", troubled)
     assert first.returncode == 0, first.stderr
-    assert f"1 of 2 batches of job {troubled} are to be done." in first.stderr
+    assert f"1 of 2 batches of job {troubled} left to do." in first.stderr
     assert fleet.ledger.jobs.progress(troubled).state is JobState.OPEN
     second = fleet.producer("retry", troubled, "--quarantined")
-    assert f"2 of 2 batches of job {troubled} are to be done." in second.stderr
+    assert f"2 of 2 batches of job {troubled} left to do." in second.stderr
     assert fleet.producer("quarantine", troubled).stdout == ""
 
 

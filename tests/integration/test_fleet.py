@@ -141,7 +141,7 @@ def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disp
         os.kill(int(owner.split("@")[0].split("-")[1]), signal.SIGKILL)
         watched = fleet.producer("watch", job)
         assert watched.returncode == 0, watched.stderr
-        assert "lost with their workers and queued again" in watched.stderr
+        assert "requeued from lost workers" in watched.stderr
     progress = fleet.ledger.jobs.progress(job)
     assert progress.batches_done == progress.batches
     assert progress.rows_done == 1162

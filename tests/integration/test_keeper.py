@@ -158,7 +158,7 @@ def test_a_local_run_keeps_its_own_job_going_when_its_worker_is_killed(tiny, dis
     os.kill(worker_of(process.pid), signal.SIGKILL)
     _, message = process.communicate(timeout=200)
     assert process.returncode == 0, message
-    assert "queued again" in message
+    assert "requeued" in message
     assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
 
 

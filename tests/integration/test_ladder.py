@@ -176,7 +176,7 @@ def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     with fleet.workers(path, tmp_path, f"--precision={precision}"):
         done = fleet.producer(*submit)
     assert done.returncode == 0, done.stderr
-    assert "Without numbers (NaN, precision none): 1 row whose" in done.stderr
+    assert "Without an embedding (NaN, precision 'none'): 1 row whose" in done.stderr
     assert f"row 1 'bad' (5 letters): {precision}: " in done.stderr
     found = load(tmp_path / "e.h5")
     assert found["precision"].tolist() == [

@@ -63,7 +63,7 @@ def test_random_weights_are_called_meaningless_on_screen_and_in_the_file(example
     model = "random:esm2_t6_8M_UR50D"
     done = run_producer("submit", examples, "--local", "--model", model, "-o", "e.h5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "embeddings mean nothing" in done.stderr
+    assert "embeddings are meaningless" in done.stderr
     assert "mean nothing" in attributes(tmp_path / "e.h5")["warning"]
 
 

@@ -60,12 +60,12 @@ class Job:
         app: Celery,
         *,
         first: Rung = Rung.FP16,
-        mark: int = 1000,
+        high_water: int = 1000,
     ) -> None:
         self.store = store
         self.ledger = ledger
         self.app = app
-        self.feeder = Publisher(ledger, app, mark)
+        self.publisher = Publisher(ledger, app, high_water)
         self.manifest = manifest_of(
             BATCH_RECORDS, form=OutputForm(max_residues=MAX_RESIDUES), rung=first
         )
@@ -84,7 +84,7 @@ class Job:
         return progress
 
     def open(self, on_instability: OnInstability = "retry") -> int:
-        return open_job(self.store, self.ledger, self.feeder, self.manifest, on_instability)
+        return open_job(self.store, self.ledger, self.publisher, self.manifest, on_instability)
 
     def queued(self) -> dict[str, int]:
         """Messages in each queue of the job that has any."""

@@ -206,7 +206,7 @@ def test_a_file_that_cannot_be_opened_says_why(tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"  \n\t\r\n", b" ", gz(b"")])
 def test_a_file_without_a_record_is_empty(folder, data):
-    assert folder.refusal(data) == "in.fa is empty: there is no FASTA record in it."
+    assert folder.refusal(data) == "in.fa is empty: it contains no FASTA record."
 
 
 # --- not FASTA ----------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_the_line_of_a_header_in_another_encoding_is_named(folder):
 )
 def test_a_record_without_sequence_is_named(folder, data, line, record, header):
     expected = f"in.fa, line {line}: record {record} ({header!r}) has no sequence: "
-    assert folder.refusal(data) == expected + "take it out of the file."
+    assert folder.refusal(data) == expected + "remove it from the file."
 
 
 def test_a_long_id_is_shortened_in_messages(folder):
@@ -282,8 +282,8 @@ def test_a_header_that_hdf5_cannot_store_is_refused(folder):
 def test_a_letter_outside_the_alphabet_is_shown_with_its_place(folder, letter):
     message = folder.refusal(f">a\nMK\n>b some words\nMKV\nm{letter}V\n>c\nMK\n")
     assert message == (
-        f"in.fa, line 3: record 2 ('b some words') has {letter!r} at position 5, which is no "
-        "amino acid that the model knows. Fix it, or give --unknown x (embed it as X) or "
+        f"in.fa, line 3: record 2 ('b some words') has {letter!r} at position 5, which is not "
+        "one of the model's amino acids. Fix it, or give --unknown x (embed it as X) or "
         "--unknown skip (leave such records out)."
     )
 
@@ -367,8 +367,8 @@ def test_dna_may_be_in_lower_case_as_soft_masked_genomes_are(folder):
 
 def test_uracil_is_shown_with_its_place_and_not_taken_for_a_protein(folder):
     assert folder.refusal(">a\nACGT\n>b some words\nACG\nuACG\n", alphabet=DNA) == (
-        "in.fa, line 3: record 2 ('b some words') has 'u' at position 4, which is no base that "
-        "the model knows. It looks like RNA: write T for U. Fix it, or give --unknown x (embed "
+        "in.fa, line 3: record 2 ('b some words') has 'u' at position 4, which is not one of "
+        "the model's bases. It looks like RNA: write T for U. Fix it, or give --unknown x (embed "
         "it as N) or --unknown skip (leave such records out)."
     )
 
@@ -376,7 +376,7 @@ def test_uracil_is_shown_with_its_place_and_not_taken_for_a_protein(folder):
 @pytest.mark.parametrize("letter", ["-", ".", "X", "*A", "1", "é"])
 def test_what_is_no_base_is_an_error_without_talk_of_proteins(folder, letter):
     message = folder.refusal(f">a\nACG{letter}ACGT\n", alphabet=DNA)
-    assert f"has {letter[0]!r} at position 4, which is no base that the model knows." in message
+    assert f"has {letter[0]!r} at position 4, which is not one of the model's bases." in message
     assert "protein" not in message
 
 

@@ -336,7 +336,7 @@ def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_
     report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
     told = capsys.readouterr().err
     assert f"Wrote 7 embeddings to {output}." in told
-    assert "Without numbers (NaN, precision none): 2 rows whose forward pass was not" in told
+    assert "Without an embedding (NaN, precision 'none'): 2 rows whose forward pass was not" in told
     assert f"{job.store.url}/{job.manifest.job}/quarantine/" in told
     assert "  row 0 'id0' (3 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 to" in told
     assert "  row 3 'id3'" in told
@@ -346,7 +346,7 @@ def test_a_file_without_such_rows_needs_no_such_word(job, output, capsys):
     job.compute_all()
     report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
     told = capsys.readouterr().err
-    assert "Without numbers" not in told
+    assert "Without an embedding" not in told
     assert "Computed" not in told
 
 
@@ -360,8 +360,10 @@ def test_the_user_is_told_how_many_rows_each_precision_computed_if_there_are_sev
     job.compute(2, precision=Rung.FP32)
     report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
     told = capsys.readouterr().err
-    assert "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see the dataset precision." in told
-    assert "Without numbers (NaN, precision none): 1 row whose" in told
+    assert (
+        "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see the dataset 'precision'." in told
+    )
+    assert "Without an embedding (NaN, precision 'none'): 1 row whose" in told
 
 
 # --- what cannot be fetched ---------------------------------------------------------------------

@@ -40,7 +40,7 @@ def events() -> list[Event]:
 def keeper_of(staged, events) -> Callable[..., Keeper]:
     def make(**options) -> Keeper:
         options = {"store": staged.store, "on_event": events.append} | options
-        return Keeper(options.pop("store"), staged.ledger, staged.feeder, **options)
+        return Keeper(options.pop("store"), staged.ledger, staged.publisher, **options)
 
     return make
 
@@ -87,7 +87,7 @@ def test_a_batch_whose_lease_ran_out_is_queued_again_and_the_worker_named(staged
         "batch": 1,
         "rung": FP16,
         "worker": "cuda0-1@host",
-        "detail": "its worker went away: queued again",
+        "detail": "its worker disappeared; requeued",
     }
     assert staged.ledger.events.latest(staged.name) == events
     step(kept)
@@ -145,10 +145,10 @@ def test_a_job_that_is_over_has_lost_nothing(staged, kept, events, state):
 
 
 def test_a_job_that_is_larger_than_the_mark_is_fed_to_its_end(job_of):
-    job = job_of(mark=1)
+    job = job_of(high_water=1)
     write_manifest(job.store, job.manifest)
     job.open()
-    kept = Keeper(job.store, job.ledger, job.feeder)
+    kept = Keeper(job.store, job.ledger, job.publisher)
     for _ in range(3):
         assert job.queued() == {"fp16": 1}
         (batch,) = messages(job.ledger.redis, job_queue(job.manifest))
@@ -216,7 +216,7 @@ def test_a_job_whose_manifest_is_damaged_does_not_keep_others_waiting(staged, ke
     staged.store.put(manifest_key("a-broken-one"), b"{")
     step(kept)
     assert staged.ledger.jobs.names() == [staged.name]
-    assert "Job a-broken-one is left alone: " in caplog.text
+    assert "Job a-broken-one is skipped: " in caplog.text
     assert "and submit the input again" in caplog.text
 
 

@@ -20,7 +20,7 @@ from producer.scheduling.lost_messages import (
     PATIENCE,
     PATIENCE_IN_FLIGHT,
     LostMessages,
-    place_of,
+    batch_key_of,
 )
 from producer.scheduling.opening import job_queue, model_of
 from tests.support.jobs import manifest_of, retry_after
@@ -118,7 +118,7 @@ def test_what_is_done_is_not_lost(lost, job):
 
 
 def test_what_was_not_published_yet_is_not_lost(job_of):
-    job = job_of(mark=2)
+    job = job_of(high_water=2)
     job.open()
     lost = LostMessages(job.ledger)
     take(job)
@@ -236,9 +236,9 @@ def about(**batch: object) -> bytes:
 @example(about(job="j", index={"not": "hashable"}, rung="fp16"))
 @example(about(job="j", index=float("inf"), rung="fp16"))
 def test_whose_message_it_is_can_always_be_said_and_looked_up(item):
-    assert len({place_of(item)}) == 1
+    assert len({batch_key_of(item)}) == 1
 
 
 @pytest.mark.parametrize("wrap", [lambda item: item, lambda item: in_flight(item).encode()])
 def test_a_message_of_ours_is_known_in_the_queue_and_in_flight(job, lost, wrap):
-    assert place_of(wrap(take(job))) == (job.name, 0, FP16)
+    assert batch_key_of(wrap(take(job))) == (job.name, 0, FP16)

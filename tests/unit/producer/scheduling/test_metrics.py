@@ -41,7 +41,7 @@ def scrape(collector: FleetCollector) -> Values:
 
 @pytest.fixture
 def collector(job) -> FleetCollector:
-    return FleetCollector(job.ledger, Keeper(job.store, job.ledger, job.feeder))
+    return FleetCollector(job.ledger, Keeper(job.store, job.ledger, job.publisher))
 
 
 def test_a_fleet_without_anything_has_its_zeros(collector):

@@ -214,7 +214,7 @@ def test_a_batch_whose_only_shard_is_damaged_is_computed_anew(job, caplog, keep)
     assert job.open() == 1
     assert job.outstanding() == [(0, FP16)]
     assert f"{shard_key(job.name, 0, FP16)} cannot be read (" in caplog.text
-    assert "it is computed anew" in caplog.text
+    assert "it will be computed again" in caplog.text
 
 
 def test_from_a_damaged_shard_on_the_ladder_is_climbed_anew(job, caplog):

@@ -11,7 +11,7 @@ from common.wire.queues import KEY_PREFIX
 from producer.scheduling import keeper
 from producer.scheduling import lost_messages as lost
 from producer.scheduling.keeper import Keeper
-from producer.scheduling.lost_messages import place_of
+from producer.scheduling.lost_messages import batch_key_of
 from producer.scheduling.opening import job_queue, open_job
 from producer.scheduling.publisher import Publisher
 from tests.support.jobs import manifest_of
@@ -30,14 +30,14 @@ def kept(redis_url, ledger, manifest, tmp_path, monkeypatch) -> Keeper:
     monkeypatch.setattr(keeper, "STEP_SECONDS", 0)
     monkeypatch.setattr(lost, "LOOK_SECONDS", 0)
     monkeypatch.setattr(lost, "LOOK_SHARE", 0)
-    feeder = Publisher(ledger, make_celery(redis_url, []), mark=100)
-    open_job(FileStore(tmp_path), ledger, feeder, manifest)
-    return Keeper(FileStore(tmp_path), ledger, feeder)
+    publisher = Publisher(ledger, make_celery(redis_url, []), high_water=100)
+    open_job(FileStore(tmp_path), ledger, publisher, manifest)
+    return Keeper(FileStore(tmp_path), ledger, publisher)
 
 
 def take(redis, manifest) -> Batch:
     """The batch whose message a worker gets next."""
-    _, index, _ = place_of(redis.rpop(f"{KEY_PREFIX}{job_queue(manifest)}").encode())
+    _, index, _ = batch_key_of(redis.rpop(f"{KEY_PREFIX}{job_queue(manifest)}").encode())
     return manifest.batch(index)
 
 

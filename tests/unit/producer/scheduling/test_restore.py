@@ -137,14 +137,14 @@ def test_the_shard_of_another_batch_is_left_for_the_worker_to_replace(store, cap
     store.put(shard_key(manifest.job, 0, FP16), wrong)
     assert read_batch(store, manifest, 0) == []
     assert read_batch(store, manifest, 1) == [Status.OK]
-    assert f"it is of batch 1 of {manifest.job}): it is computed anew" in caplog.text
+    assert f"it belongs to batch 1 of {manifest.job}): it will be computed again" in caplog.text
     assert store.get(shard_key(manifest.job, 0, FP16)) == wrong
 
 
 def test_a_shard_of_more_rows_than_its_batch_has_is_of_an_earlier_staging(store, caplog):
     store_shard(store, staged(store, [3]), 0)
     assert read_batch(store, staged(store, [2, 1]), 0) == []
-    assert "it has 3 rows instead of 2): it is computed anew" in caplog.text
+    assert "it has 3 rows instead of 2): it will be computed again" in caplog.text
 
 
 def test_a_shard_with_rows_that_its_batch_has_not_is_of_an_earlier_staging(store, caplog):
@@ -153,7 +153,7 @@ def test_a_shard_with_rows_that_its_batch_has_not_is_of_an_earlier_staging(store
     now = staged(store, [1, 3])
     store_inputs(store, now, RECORDS[4:8])
     assert read_batch(store, now, 1) == []
-    assert "it has rows of another batch, row 2 first): it is computed anew" in caplog.text
+    assert "it has rows of another batch, row 2 first): it will be computed again" in caplog.text
 
 
 def test_a_retry_with_rows_that_were_not_to_be_retried_is_of_an_earlier_staging(store, caplog):

@@ -14,7 +14,7 @@ from tests.support.staged import Job
 @pytest.fixture
 def forgotten(job, redis, monkeypatch) -> Job:
     """A job of three batches that Redis lost after two were done."""
-    monkeypatch.setattr(restore, "TOGETHER", 1)
+    monkeypatch.setattr(restore, "BATCHES_PER_CALL", 1)
     job.open()
     for index in (0, 2):
         job.compute(job.manifest.batch(index))
@@ -23,7 +23,7 @@ def forgotten(job, redis, monkeypatch) -> Job:
 
 
 def open_and_count_later(job: Job) -> int:
-    return open_job(job.store, job.ledger, job.feeder, job.manifest, count_stored=False)
+    return open_job(job.store, job.ledger, job.publisher, job.manifest, count_stored=False)
 
 
 def test_what_the_store_has_not_goes_on_before_the_rest_is_counted(forgotten):
@@ -59,7 +59,7 @@ def test_a_second_who_opens_the_job_counts_the_rest_and_queues_nothing_that_is_s
 
 def test_a_keeper_counts_it(forgotten):
     write_manifest(forgotten.store, forgotten.manifest)
-    keeper = Keeper(forgotten.store, forgotten.ledger, forgotten.feeder)
+    keeper = Keeper(forgotten.store, forgotten.ledger, forgotten.publisher)
     keeper.step()
     assert forgotten.progress.batches_done == 2
     assert not forgotten.ledger.batches.has_stored(forgotten.name)

@@ -48,7 +48,7 @@ def give_up(job: Job, index: int, *rows: int, unstable: tuple[int, ...] = ()) ->
 
 def retry(job: Job) -> int:
     job.take_all_messages()
-    return retry_quarantined(job.store, job.ledger, job.feeder, job.manifest)
+    return retry_quarantined(job.store, job.ledger, job.publisher, job.manifest)
 
 
 def counts_of(job: Job) -> dict[str, int]:

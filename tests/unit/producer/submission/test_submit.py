@@ -61,7 +61,7 @@ def request_of(fasta: Path, **options: Any) -> Request:
 
 
 def publisher_of(ledger: Ledger, redis_url: str) -> Publisher:
-    return Publisher(ledger, make_celery(redis_url, []), mark=1000)
+    return Publisher(ledger, make_celery(redis_url, []), high_water=1000)
 
 
 @pytest.fixture
@@ -103,10 +103,15 @@ def test_another_option_is_another_job(proteins, change):
 
 
 def test_a_request_that_is_to_be_new_is_another_job_each_time(ledger, redis_url, store, proteins):
-    feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    publisher, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
     jobs = {
         submit(
-            request_of(proteins, nonce=nonce), store, ledger, feeder, hardware=hardware, tokens=None
+            request_of(proteins, nonce=nonce),
+            store,
+            ledger,
+            publisher,
+            hardware=hardware,
+            tokens=None,
         ).job
         for nonce in (None, "one", "other", "one")
     }
@@ -121,17 +126,17 @@ def test_a_request_that_is_to_be_new_is_another_job_each_time(ledger, redis_url,
 def test_a_priority_has_its_own_queues_for_retries_too_and_changes_no_output(
     ledger, redis, redis_url, store, proteins, priority, before
 ):
-    feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    publisher, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
     request = request_of(proteins, priority=priority)
     assert request.fingerprint() == request_of(proteins).fingerprint()
-    manifest = submit(request, store, ledger, feeder, hardware=hardware, tokens=None).manifest
+    manifest = submit(request, store, ledger, publisher, hardware=hardware, tokens=None).manifest
     assert read_manifest(store, manifest.job).priority is priority
     queue = f"{before}{MODEL}.fp16"
     assert messages(redis, queue) == [manifest.batch(0)]
     result = unstable(manifest.batch(0))
     ledger.results.complete(result)
     retry = retry_after(manifest, result)
-    publish(feeder.app, model_of(manifest), [retry])
+    publish(publisher.app, model_of(manifest), [retry])
     assert messages(redis, f"{queue}.selective_fp32") == [retry]
     queues = ledger.jobs.progress(manifest.job).queues
     assert queues[retry.rung] == f"{queue}.selective_fp32"
@@ -145,11 +150,11 @@ def test_what_to_do_about_instability_changes_no_output_and_makes_no_other_job(p
 def test_what_to_do_about_instability_is_what_was_asked_for_last(
     ledger, redis_url, store, proteins
 ):
-    feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    publisher, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
     names, found = set(), []
     for policy in ("fail", "retry", "fail"):
         request = request_of(proteins, on_instability=policy)
-        submission = submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+        submission = submit(request, store, ledger, publisher, hardware=hardware, tokens=None)
         names.add(submission.job)
         found.append((submission.resumed, submission.left, submission.manifest.batches))
         assert ledger.jobs.stops_at_instability(submission.job) == (policy == "fail")
@@ -163,8 +168,8 @@ def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
 ):
     def submit_once(on_instability: str) -> Submission:
         request = request_of(proteins, on_instability=on_instability)
-        feeder, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
-        return submit(request, store, ledger, feeder, hardware=hardware, tokens=None)
+        publisher, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+        return submit(request, store, ledger, publisher, hardware=hardware, tokens=None)
 
     manifest = submit_once("retry").manifest
     for index, rung, rows in (
@@ -196,7 +201,7 @@ def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(ledger
     assert warned() == ""
     assert warned(worker.model_copy(update={"weights": None})) == ""
     assert warned(worker, worker.model_copy(update={"weights": "old"})) == ""
-    assert "this job began with weights old, and its workers have others now" in warned(worker)
+    assert "this job began with weights old, but its workers now have others" in warned(worker)
 
 
 def staged(store: FileStore, request: Request, model: str) -> Any:
@@ -255,7 +260,7 @@ def test_what_was_done_to_proteins_is_said():
     assert input_notes(manifest_of([3, 5], long=1234, skipped=1, replaced=2, duplicate_ids=3)) == [
         "1,234 records longer than 1,022 residues: only that many of each were kept (--long error "
         "refuses them).",
-        "3 records with the id of an earlier record: all are kept, rows tell them apart.",
+        "3 records with the id of an earlier record: all are kept, each under its row number.",
         "2 records with unknown letters, embedded as X.",
         "1 record with unknown letters, left out; rows keep their position in the input.",
     ]
@@ -283,7 +288,7 @@ def test_dna_for_a_protein_model_is_pointed_out():
 
 def test_random_weights_are_pointed_out():
     (text,) = input_warnings(manifest_of([3]))
-    assert "random:esm2_t6_8M_UR50D has no training in it" in text
+    assert "random:esm2_t6_8M_UR50D has random weights" in text
     assert list(input_warnings(manifest_of([3], model=MODEL))) == []
 
 

@@ -138,8 +138,7 @@ def test_what_went_wrong_is_counted():
         batches_failed=1,
     )
     assert describe(troubled, None, [READY]).endswith(
-        " · 1,234 retried · 5 quarantined · 2 lost with their workers and queued again"
-        " · 1 batch failed"
+        " · 1,234 retried · 5 quarantined · 2 requeued from lost workers · 1 batch failed"
     )
 
 
@@ -168,7 +167,7 @@ def test_on_a_terminal_the_text_is_beside_a_bar(capsys):
     assert "300/1,200 batches" in capsys.readouterr().out
 
 
-# --- what was lost and queued again -------------------------------------------------------------
+# --- requeued batches ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("worker", "end"), [(None, "."), ("cuda0-1@host", " (cuda0-1@host).")])
@@ -180,8 +179,8 @@ def test_what_was_lost_is_told_in_a_line(capsys, worker, end):
             batch=7,
             rung=Rung.FP16,
             worker=worker,
-            detail="its worker went away: queued again",
+            detail="its worker disappeared; requeued",
         )
     )
-    told = f"Batch 7 of {JOB}, fp16: its worker went away: queued again{end}\n"
+    told = f"Batch 7 of {JOB}, fp16: its worker disappeared; requeued{end}\n"
     assert capsys.readouterr().err == told
