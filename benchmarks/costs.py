@@ -45,8 +45,7 @@ from producer.scheduling.publisher import Publisher
 from producer.scheduling.waiting import POLL_SECONDS, look
 from producer.submission.request import Request
 from producer.submission.submit import Hardware, submit
-from workers.process.worker import THREADS, consume
-from workers.runtime.watchdog import Watchdog
+from workers.transport.consumer import THREADS, consume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +246,7 @@ def measure_worker(
     thread.start()
     app = make_celery(url, list(WORKER.queues))
     app.conf.worker_redirect_stdouts = False  # they would stay with Celery's log
-    consume(app, WORKER.queues, runner, "benchmark", Watchdog())
+    consume(app, WORKER.queues, "benchmark", run=runner.run, on_stop=runner.stopping.set)
     thread.join()
     return found
 

@@ -150,9 +150,8 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
     # PyTorch comes with these, and the feeder is to be measured without it.
     from benchmarks.stubs import WORKER, SameAnswerEngine, stub_runner
     from workers.batches import runner as runners
-    from workers.process.worker import consume
-    from workers.runtime.watchdog import Watchdog
-    from workers.transport.guard import Guard, place_guard
+    from workers.transport.consumer import consume
+    from workers.transport.guard import Guard, install_guard
 
     runners.write_shard = lambda *_, **__: None
     worker = WORKER.model_copy(update={"name": f"cpu-{os.getpid()}@{number}"})
@@ -161,9 +160,10 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
     runner = stub_runner(ledger, store, SameAnswerEngine(), worker)
     runner.renewer.start()
     app = make_celery(url, list(worker.queues))
-    place_guard(app, Guard(ledger, MessageKeys(), worker.name).check)
+    install_guard(app, Guard(ledger, MessageKeys(), worker.name).check)
     try:
-        consume(app, worker.queues, runner, f"million-{number}", Watchdog())
+        name, stop = f"million-{number}", runner.stopping.set
+        consume(app, worker.queues, name, run=runner.run, on_stop=stop)
     finally:
         runner.renewer.stop()
 

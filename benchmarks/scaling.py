@@ -24,7 +24,7 @@ from common.model_specs import MODELS, ModelSpec
 from common.store.s3 import PART_BYTES
 from producer.input.batches import Budget, batch_tokens, cut_batches
 from producer.scheduling.waiting import POLL_SECONDS
-from workers.process.worker import THREADS
+from workers.transport.consumer import THREADS
 
 #: What a worker with one H200 computes, tokens/s: rounded, an assumption here.
 TOKENS_PER_SECOND = {

@@ -84,7 +84,7 @@ def test_a_process_that_hangs_in_the_store_ends_and_the_job_goes_on_once_the_sto
     assert fleet.ledger.jobs.progress(job).rows_done == 25
 
 
-def test_sigterm_ends_a_process_that_hangs_and_its_batches_go_back(
+def test_sigterm_ends_a_process_that_hangs_and_its_batches_are_requeued(
     fleet, tiny, examples, tmp_path, hung
 ):
     log = tmp_path / "worker.log"
@@ -130,7 +130,7 @@ def test_a_process_that_is_frozen_is_killed_and_replaced_and_the_liveness_file_s
         second = wait_until(lambda: ready_process(fleet, other_than=first), START_SECONDS)
         assert second != first
         wait_until(lambda: age(alive) < 1, 10)
-    assert "the CPU shows no sign of life: it is killed" in (tmp_path / "worker.log").read_text()
+    assert "the CPU is frozen (no heartbeat): it is killed" in (tmp_path / "worker.log").read_text()
 
 
 def ready_process(fleet: Fleet, other_than: int = 0) -> int | None:

@@ -5,6 +5,7 @@ import signal
 
 from workers.batches.runner import BatchRunner
 from workers.process import worker as process
+from workers.transport import consumer
 
 
 def die(*_: object) -> None:
@@ -12,6 +13,6 @@ def die(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    process.THREADS = 1  # one batch after another: nothing else is under way when it dies
+    consumer.THREADS = 1  # one batch after another: nothing else is under way when it dies
     BatchRunner._publish_retry = die  # type: ignore[method-assign]
     process.main()

@@ -1,6 +1,6 @@
 """``worker start`` whose first process hangs at its first pack, as with a GPU that is gone.
 
-It makes the file HUNG; if that is there already, nobody hangs. Leases, signs of life and the time
+It makes the file HUNG; if that is there already, nobody hangs. Leases, heartbeats and the time
 to end after SIGTERM are shorter than in earnest, and with PATIENCE so are the times for a pack and
 for the store.
 """
@@ -16,8 +16,7 @@ from workers import cli
 from workers.batches import lease, lease_renewer, runner
 from workers.engine import engine
 from workers.engine.in_flight import PackInFlight
-from workers.process import liveness as pulse
-from workers.process import supervisor
+from workers.process import liveness, supervisor
 from workers.process import worker as process
 from workers.runtime import watchdog
 
@@ -36,7 +35,7 @@ def hang_once(*arguments: Any) -> PackInFlight:
 
 if __name__ == "__main__":
     supervisor.COMMAND = [sys.executable, "-m", "tests.support.hanging_worker"]
-    pulse.UNWELL_SECONDS, pulse.SILENT_SECONDS = 3.0, 6.0
+    liveness.LATE_SECONDS, liveness.FROZEN_SECONDS = 3.0, 6.0
     lease.RENEW_SECONDS = lease_renewer.RENEW_SECONDS = 1
     leases.LEASE_SECONDS = 5
     watchdog.DRAIN_SECONDS = 3.0

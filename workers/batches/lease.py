@@ -3,19 +3,26 @@
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from common.ledger.claims import ClaimResult, CrashRecord, ReleaseReason
 from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
 from common.wire.messages import Batch
 
-if TYPE_CHECKING:
-    from workers.batches.lease_renewer import LeaseRenewer
-
 
 class LeaseLostError(Exception):
     """The lease of a batch was lost: another worker has the batch, or its job was cancelled."""
+
+
+class Renewer(Protocol):
+    """Renews the leases that it is given, as ``LeaseRenewer`` does."""
+
+    def add(self, lease: "Lease") -> None:
+        """Renew a lease from now on."""
+
+    def remove(self, lease: "Lease") -> None:
+        """Renew a lease no longer."""
 
 
 @dataclass(eq=False)
@@ -32,7 +39,7 @@ class Lease:
     batch: Batch
     owner: str
     ledger: Ledger
-    renewer: "LeaseRenewer"
+    renewer: Renewer
     attempt: ClaimResult = field(init=False)
     is_lost: bool = False
     renewed_at: float = 0.0

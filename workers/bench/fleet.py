@@ -28,7 +28,7 @@ from common.wire.celery_app import make_celery, publish
 from common.wire.queues import queue_name
 from common.wire.redis_client import connect
 from workers.bench.proteins import random_sequences
-from workers.process.worker import TRACE_FILE
+from workers.process.environment import TRACE_FILE
 
 JOB = "bench"
 

@@ -1,1 +1,1 @@
-"""Processes: the supervisor and the worker."""
+"""Processes: the supervisor, and the worker processes that it starts."""

@@ -1,58 +1,58 @@
-"""The pulse of a process: a file that it touches, and that its supervisor looks at.
+"""The liveness of a worker process: it touches a heartbeat file, which its supervisor checks.
 
-The watchdog inside a process needs Python to run; a process that is frozen as a whole, or in which
-one call keeps all threads from running, has no pulse.
+The watchdog inside a process needs Python to run. A process that is frozen as a whole, or in which
+one call blocks all threads, no longer touches its file.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Environment variable with the path of the file that a process touches every few seconds.
-BEAT_FILE = "VIRNUCPRO_BEAT_FILE"
+#: Seconds between two checks of the file.
+CHECK_SECONDS = 0.2
 
-#: Seconds between two looks.
-LOOK_SECONDS = 0.2
+#: Seconds without a heartbeat after which a process no longer counts as live, and after which it
+#: counts as frozen. Heartbeats come every 10 s; every 35 s at worst, if Redis takes almost as long
+#: as it may for each answer.
+LATE_SECONDS, FROZEN_SECONDS = 45.0, 90.0
 
-#: Seconds without a beat after which a process is not well, and after which it is given up. Beats
-#: come every 10 s, or every 35 s at worst, if Redis takes just less than its time for all answers.
-UNWELL_SECONDS, SILENT_SECONDS = 45.0, 90.0
-
-#: Seconds until the first beat: it imports PyTorch before, from a disk that may be cold.
-FIRST_BEAT_SECONDS = 600.0
+#: Seconds until the first heartbeat. A process imports PyTorch before, perhaps from a slow disk.
+FIRST_HEARTBEAT_SECONDS = 600.0
 
 
 @dataclass
 class Liveness:
-    """What was heard of a process. Counted in looks: time in which nobody looked, as the machine
-    was suspended, and clocks that were set say nothing about it.
+    """The liveness of one process.
+
+    Time is counted in checks: a machine that was suspended, or a clock that was set, says nothing
+    about the process.
     """
 
     file: Path
     _last: int | None = None
-    _silent_looks: int = 0
+    _checks_since: int = 0
 
     def reset(self) -> None:
-        """Wait for the first beat of a process that is started now."""
+        """Expect the first heartbeat of a new process."""
         self.file.unlink(missing_ok=True)
-        self._last, self._silent_looks = None, 0
+        self._last, self._checks_since = None, 0
 
-    def look(self) -> None:
-        """Look whether there was a beat; to be called every ``LOOK_SECONDS``."""
-        beat = self.file.stat().st_mtime_ns if self.file.exists() else None
-        self._silent_looks = 0 if beat != self._last else self._silent_looks + 1
-        self._last = beat
-
-    @property
-    def is_well(self) -> bool:
-        """Whether the last beat, or the start, is not long ago."""
-        return not self._silent_for(UNWELL_SECONDS)
+    def check(self) -> None:
+        """Check the file for a heartbeat; to be called every ``CHECK_SECONDS``."""
+        heartbeat = self.file.stat().st_mtime_ns if self.file.exists() else None
+        self._checks_since = 0 if heartbeat != self._last else self._checks_since + 1
+        self._last = heartbeat
 
     @property
-    def has_stopped(self) -> bool:
-        """Whether there will be no more beats."""
-        return self._silent_for(SILENT_SECONDS)
+    def is_live(self) -> bool:
+        """Whether the last heartbeat, or the start, is recent."""
+        return not self._is_silent(LATE_SECONDS)
 
-    def _silent_for(self, seconds: float) -> bool:
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the last heartbeat is so long ago that the process should be killed."""
+        return self._is_silent(FROZEN_SECONDS)
+
+    def _is_silent(self, seconds: float) -> bool:
         if self._last is None:
-            seconds = FIRST_BEAT_SECONDS
-        return self._silent_looks * LOOK_SECONDS >= seconds
+            seconds = FIRST_HEARTBEAT_SECONDS
+        return self._checks_since * CHECK_SECONDS >= seconds

@@ -1,7 +1,7 @@
-"""One worker process: one device, one loaded model, one Celery worker with a pool of threads.
+"""One worker process: one device, one loaded model, one Celery consumer with a pool of threads.
 
-Started by the supervisor with ``CUDA_VISIBLE_DEVICES`` set to its GPU, broker and store in the
-environment: ``python -m workers.process MODEL PRECISION``.
+The supervisor starts it as ``python -m workers.process.worker MODEL PRECISION``, with its GPU in
+``CUDA_VISIBLE_DEVICES`` and its broker and store in the environment.
 """
 
 import logging
@@ -9,13 +9,10 @@ import os
 import socket
 import sys
 import threading
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from celery import Celery
-from celery.exceptions import Reject
-from celery.signals import worker_shutting_down
 from redis.exceptions import RedisError
 
 from common.errors import UserError
@@ -26,113 +23,110 @@ from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
-from common.wire.celery_app import EMBED_TASK, make_celery, publish
-from common.wire.messages import Batch, Priority
+from common.wire.celery_app import make_celery, publish
+from common.wire.messages import Priority
 from common.wire.queues import queue_name
 from common.wire.redis_client import connect, redis_client
 from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
-from workers.batches.retry_policy import RequeueError
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import DTYPES, DeviceLostError, Engine
 from workers.models.loading import load_model
-from workers.process.liveness import BEAT_FILE
-from workers.process.supervisor import READY_FILE
+from workers.process.environment import HEARTBEAT_FILE, READY_FILE, TRACE_FILE, file_of
 from workers.runtime import trace, watchdog
 from workers.runtime.device import device_name
 from workers.runtime.memory import limit_memory
 from workers.runtime.watchdog import Watchdog
-from workers.transport.guard import Guard, place_guard
-from workers.transport.task_events import EventsTogether
+from workers.transport.consumer import consume
+from workers.transport.guard import Guard, install_guard
 from workers.validation.record import record_stores, refusal
 
 log = logging.getLogger("workers")
 
-#: Environment variable with the path of the file for what the process did when (``worker bench``).
-TRACE_FILE = "VIRNUCPRO_TRACE"
-
-#: While one batch computes, the next is fetched and the last is written: 3 or 4 threads keep a
-#: GPU busy all the time.
-THREADS = 4
-
-#: Seconds after which loading a model hangs: the largest, over a slow line, take less.
+#: Seconds after which loading a model counts as hung. The largest, over a slow line, takes less.
 LOAD_SECONDS = 7200.0
-
 
 #: Exit code of a process whose device is lost.
 EXIT_DEVICE_LOST = 70
 
 
 def serve(model: str, choice: PrecisionChoice) -> int:
-    """Load the model, then take batches until told to stop. Returns the exit code.
+    """Load the model and run batches until told to stop; return the exit code.
 
     Raises:
-        UserError: no broker, no store, or weights that cannot be had.
+        UserError: the broker, the store or the weights cannot be used.
     """
     settings = Settings.read()
     ledger = Ledger(connect(settings.broker_url))
-    keys = settings.message_keys()
-    source = ModelSource.parse(model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES"):
-        # Not to be served by a CPU instead, which would hold large batches for hours.
-        raise RuntimeError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']} cannot be used by PyTorch.")
-    precision = model_precision(choice, on_gpu=device == "cuda")
-    queues = tuple(
-        queue_name(source, *step, priority)
-        for priority in Priority
-        for step in served_steps(precision)
-    )
-    name = f"{device}{os.environ.get('CUDA_VISIBLE_DEVICES', '')}-{os.getpid()}"
+    source, device = ModelSource.parse(model), available_device()
     if device == "cuda" and settings.gpu_memory is not None:
         limit_memory(settings.gpu_memory)
-    log.info("Loading %s in %s on %s.", source.text, precision, device_name(device))
-    info = WorkerInfo(
-        name=f"{name}@{socket.gethostname()}",
-        model=source.text,
-        weights=None,
-        device=device_name(device),
-        precision=precision,
-        queues=queues,
-    )
-    beats = Ledger(redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0))
-    beat_file = Path(os.environ[BEAT_FILE]) if BEAT_FILE in os.environ else None
-    heartbeat = LeaseRenewer(beats, info, beat_file)
-    heartbeat.start()
+    info = worker_info(source, device, model_precision(choice, on_gpu=device == "cuda"))
+    log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
+    app = make_app(settings, ledger, info)
+    renewer = start_renewer(settings, info)
     dog = Watchdog()
     dog.start()
     try:
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
-            engine = load_engine(source, device, precision, settings.store)
-        heartbeat.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
-        app = make_celery(settings.broker_url, list(queues), keys)
-        place_guard(app, Guard(ledger, keys, info.name).check)
+            engine = load_engine(source, device, info.precision, settings.store)
+        renewer.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
         runner = BatchRunner(
             store=open_store(settings.required_store()),
             ledger=ledger,
             engine=engine,
-            renewer=heartbeat,
+            renewer=renewer,
             publish=lambda batch: publish(app, source, [batch]),
             on_device_lost=exit_device_lost,
             name=info.name,
             stopping=threading.Event(),
         )
-        recorder = trace.start(engine.device) if TRACE_FILE in os.environ else None
-        if READY_FILE in os.environ:
-            Path(os.environ[READY_FILE]).touch()
-        code = consume(app, queues, runner, name, dog)
-        if recorder is not None:
-            recorder.write(Path(os.environ[TRACE_FILE]))
-        return code
+        return run_batches(app, runner, info, dog)
     finally:
-        heartbeat.stop()
+        renewer.stop()
+
+
+def available_device() -> str:
+    """Return ``cuda``, or ``cpu`` in a process that was given no GPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpu:
+        # On the CPU instead, batches that were cut for a GPU would take hours.
+        raise RuntimeError(f"GPU {gpu} cannot be used by PyTorch.")
+    return "cpu"
+
+
+def worker_info(source: ModelSource, device: str, precision: Rung) -> WorkerInfo:
+    """Return the entry of this process in the ledger, before its weights are loaded."""
+    number = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return WorkerInfo(
+        name=f"{device}{number}-{os.getpid()}@{socket.gethostname()}",
+        model=source.text,
+        weights=None,
+        device=device_name(device),
+        precision=precision,
+        queues=tuple(
+            queue_name(source, *step, priority)
+            for priority in Priority
+            for step in served_steps(precision)
+        ),
+    )
+
+
+def start_renewer(settings: Settings, info: WorkerInfo) -> LeaseRenewer:
+    """Return a running lease renewer with a connection of its own."""
+    redis = redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0)
+    renewer = LeaseRenewer(Ledger(redis), info, file_of(HEARTBEAT_FILE))
+    renewer.start()
+    return renewer
 
 
 def load_engine(source: ModelSource, device: str, precision: Rung, store_url: str | None) -> Engine:
-    """Load a model and get it ready.
+    """Load a model and warm it up.
 
     Raises:
-        UserError: no weights, or weights that are on record as unfit for this precision on this
-            kind of device.
+        UserError: the weights cannot be loaded, or a validation found them unfit for this precision
+            on this kind of device.
     """
     loaded = load_model(source, device=device, dtype=DTYPES[precision])
     if precision is not Rung.FP32:
@@ -148,38 +142,30 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
     return engine
 
 
-def consume(
-    app: Celery, queues: tuple[str, ...], runner: BatchRunner, name: str, dog: Watchdog
-) -> int:
-    """Run the Celery worker until it is told to stop."""
+def make_app(settings: Settings, ledger: Ledger, info: WorkerInfo) -> Celery:
+    """Return a Celery app whose messages the guard checks."""
+    keys = settings.message_keys()
+    app = make_celery(settings.broker_url, list(info.queues), keys)
+    install_guard(app, Guard(ledger, keys, info.name).check)
+    return app
 
-    @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
-    def embed(**message: Any) -> None:
-        batch = Batch.model_validate(message)  # as the guard has seen that it can be
-        try:
-            runner.run(batch)
-        except RequeueError as error:
-            log.warning("Batch %d of %s is requeued: %s.", batch.index, batch.job, error)
-            raise Reject(str(error), requeue=True) from None
 
-    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
-    def stop(**_: Any) -> None:
+def run_batches(app: Celery, runner: BatchRunner, info: WorkerInfo, dog: Watchdog) -> int:
+    """Report readiness and run batches until told to stop; return the exit code."""
+    ready_file, trace_file = file_of(READY_FILE), file_of(TRACE_FILE)
+    recorder = None if trace_file is None else trace.start(runner.engine.device)
+    if ready_file is not None:
+        ready_file.touch()
+
+    def stop() -> None:
         runner.stopping.set()
         dog.drain(lambda: requeue_held(runner))
 
-    app.steps["consumer"].add(EventsTogether)
-    logging.getLogger("celery.app.trace").addFilter(is_no_reject)
-    for twice in ("celery.worker.strategy", "celery.app.trace"):
-        # That a task began and ended well: the runner has its own line on every batch.
-        logging.getLogger(twice).setLevel(logging.WARNING)
-    options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
-    quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
-    log.info("Ready: taking batches from %s.", ", ".join(queues))
-    try:
-        app.worker_main(["--quiet", "worker", f"--queues={','.join(queues)}", *options, *quiet])
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+    name = info.name.partition("@")[0]
+    code = consume(app, info.queues, name, run=runner.run, on_stop=stop)
+    if recorder is not None and trace_file is not None:
+        recorder.write(trace_file)
+    return code
 
 
 def requeue_held(runner: BatchRunner) -> None:
@@ -202,12 +188,8 @@ def exit_device_lost(error: DeviceLostError) -> NoReturn:
     os._exit(EXIT_DEVICE_LOST)
 
 
-def is_no_reject(record: logging.LogRecord) -> bool:
-    """Whether Celery's log has more to say than that a batch went back, with a traceback."""
-    return not (record.exc_info and isinstance(record.exc_info[1], Reject))
-
-
 def main() -> None:
+    """Run the process; an error that the user can correct is one message and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     model, precision = sys.argv[1:]
     try:

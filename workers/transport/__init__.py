@@ -1,1 +1,1 @@
-"""Celery and kombu as a worker uses them."""
+"""Messages: the Celery consumer of a worker, and the guard that checks what it gets."""

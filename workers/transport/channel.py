@@ -1,4 +1,4 @@
-"""A worker's way to Redis through kombu: cheaper for each batch, and never in its own way."""
+"""A worker's connection to Redis through kombu, with cheaper requests and atomic requeues."""
 
 from typing import Any
 
@@ -6,23 +6,26 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-#: Queues a message again, if nobody else has done so or acknowledged it meanwhile.
-#: KEYS: the unacknowledged messages, when each was taken, and queues.
-#: ARGV: the message's tag, LPUSH or RPUSH, and the message.
-RESTORE = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return end
-for i = 3, #KEYS do redis.call(ARGV[2], KEYS[i], ARGV[3]) end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
+#: The Lua script that requeues a message, unless it was requeued or acknowledged meanwhile.
+REQUEUE = """
+local unacked, taken_at = KEYS[1], KEYS[2]
+local tag, push, message = ARGV[1], ARGV[2], ARGV[3]
+if redis.call('HEXISTS', unacked, tag) == 0 then return end
+for queue = 3, #KEYS do redis.call(push, KEYS[queue], message) end
+redis.call('HDEL', unacked, tag)
+redis.call('ZREM', taken_at, tag)
 """
 
 
 class AtomicQoS(kombu_redis.QoS):
-    """Kombu gives a message back in a transaction that begins anew whenever a worker takes or
-    acknowledges any other: in a busy fleet it has no end. Here it is one step.
+    """Requeues a message in one step.
+
+    Kombu does so in a transaction that starts over whenever a worker takes or acknowledges another
+    message: in a busy fleet it never ends.
     """
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Requeue a message that was taken and not acknowledged."""
         channel = self.channel
         with channel.conn_or_acquire(client) as client:
             taken = client.hget(self.unacked_key, tag)
@@ -37,16 +40,18 @@ class AtomicQoS(kombu_redis.QoS):
                 for queue in channel._lookup(exchange, routing_key)
             ]
             keys = [
-                f"{channel.global_keyprefix}{key}"  # to EVAL, the client adds none
+                f"{channel.global_keyprefix}{key}"  # the client adds no prefix for EVAL
                 for key in (self.unacked_key, self.unacked_index_key, *queues)
             ]
             push = "LPUSH" if leftmost else "RPUSH"
-            client.eval(RESTORE, len(keys), *keys, tag, push, dumps(message))
+            client.eval(REQUEUE, len(keys), *keys, tag, push, dumps(message))
 
 
 class WorkerChannel(kombu_redis.Channel):
-    """Kombu makes a client, without a connection of its own, to take a message, to acknowledge it
-    and to send its events: a quarter of what a batch costs around the model. Here is one client.
+    """Uses one client for all requests.
+
+    Kombu makes a new one, with a connection from the pool, to take a message, to acknowledge it and
+    to send its events: a quarter of the cost of a batch around the model.
     """
 
     QoS = AtomicQoS
@@ -55,13 +60,13 @@ class WorkerChannel(kombu_redis.Channel):
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
             return super()._create_client(asynchronous=True)  # type: ignore[no-untyped-call]
-        # After a disconnection the channel has another pool of connections.
+        # A channel that was disconnected has another pool of connections.
         if self._one_client is None or self._one_client.connection_pool is not self.pool:
             self._one_client = super()._create_client()  # type: ignore[no-untyped-call]
         return self._one_client
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
-        # Celery connects again after this error. Kombu's AttributeError would end the worker.
+        # After this error Celery reconnects. Kombu's AttributeError would end the worker.
         if self.connection is None or self.connection.client is None:
             raise RedisConnectionError("This channel's connection to Redis was closed.")
         return super()._get_pool(asynchronous)  # type: ignore[no-untyped-call]

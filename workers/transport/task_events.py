@@ -1,4 +1,4 @@
-"""Celery's events of tasks, for Flower: many in one message instead of one in each."""
+"""Celery's task events, for Flower: many in one message instead of one in each."""
 
 from contextlib import suppress
 from typing import Any
@@ -8,15 +8,15 @@ from celery.worker.consumer.events import Events
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-#: Seconds that an event waits for others, if there are not many before.
-TOGETHER_SECONDS = 0.5
+#: Seconds between two messages with events.
+FLUSH_SECONDS = 0.5
 
-#: Events after which the others are not waited for.
-TOGETHER = 100
+#: Number of events that are sent before the time is up.
+BUFFER_LIMIT = 100
 
 
-class EventsTogether(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Has a worker send its tasks' events now and then, not after every turn of its loop."""
+class BufferedEvents(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Has a worker send its events at intervals, not after every turn of its loop."""
 
     requires = (Events,)
 
@@ -25,11 +25,13 @@ class EventsTogether(bootsteps.StartStopStep):  # type: ignore[misc]
         self.timer: Any = None
 
     def start(self, consumer: Any) -> None:
+        """Begin to buffer events."""
         events = consumer.event_dispatcher
-        events.on_send_buffered, events.buffer_limit = None, TOGETHER
-        self.timer = consumer.timer.call_repeatedly(TOGETHER_SECONDS, consumer._flush_events)
+        events.on_send_buffered, events.buffer_limit = None, BUFFER_LIMIT
+        self.timer = consumer.timer.call_repeatedly(FLUSH_SECONDS, consumer._flush_events)
 
     def stop(self, consumer: Any) -> None:
+        """Send what is left."""
         if self.timer is not None:
             self.timer.cancel()
         with suppress(KombuError, RedisError, OSError):

@@ -1,52 +1,52 @@
-"""The pulse of a process: when it is not well, and when it is given up."""
+"""The liveness of a process: when it no longer counts as live, and when it counts as frozen."""
 
 from workers.process.liveness import (
-    FIRST_BEAT_SECONDS,
-    LOOK_SECONDS,
-    SILENT_SECONDS,
-    UNWELL_SECONDS,
+    CHECK_SECONDS,
+    FIRST_HEARTBEAT_SECONDS,
+    FROZEN_SECONDS,
+    LATE_SECONDS,
     Liveness,
 )
 
 
-def look_for(pulse: Liveness, seconds: float) -> None:
-    for _ in range(round(seconds / LOOK_SECONDS)):
-        pulse.look()
+def check_for(liveness: Liveness, seconds: float) -> None:
+    for _ in range(round(seconds / CHECK_SECONDS)):
+        liveness.check()
 
 
-def test_a_process_whose_beats_stop_is_not_well_and_later_given_up(tmp_path):
-    pulse = Liveness(tmp_path / "beat")
-    pulse.file.touch()
-    pulse.look()
-    look_for(pulse, UNWELL_SECONDS - 1)
-    assert pulse.is_well
-    look_for(pulse, 2)
-    assert (pulse.is_well, pulse.has_stopped) == (False, False)
-    look_for(pulse, SILENT_SECONDS - UNWELL_SECONDS)
-    assert pulse.has_stopped
+def test_a_process_without_heartbeats_is_not_live_and_later_frozen(tmp_path):
+    liveness = Liveness(tmp_path / "heartbeat")
+    liveness.file.touch()
+    liveness.check()
+    check_for(liveness, LATE_SECONDS - 1)
+    assert liveness.is_live
+    check_for(liveness, 2)
+    assert (liveness.is_live, liveness.is_frozen) == (False, False)
+    check_for(liveness, FROZEN_SECONDS - LATE_SECONDS)
+    assert liveness.is_frozen
 
 
-def test_a_beat_makes_a_process_well_again(tmp_path):
-    pulse = Liveness(tmp_path / "beat")
-    pulse.file.touch()
-    look_for(pulse, SILENT_SECONDS + 1)
-    assert pulse.has_stopped
-    pulse.file.touch()
-    pulse.look()
-    assert (pulse.is_well, pulse.has_stopped) == (True, False)
+def test_a_heartbeat_makes_a_process_live_again(tmp_path):
+    liveness = Liveness(tmp_path / "heartbeat")
+    liveness.file.touch()
+    check_for(liveness, FROZEN_SECONDS + 1)
+    assert liveness.is_frozen
+    liveness.file.touch()
+    liveness.check()
+    assert (liveness.is_live, liveness.is_frozen) == (True, False)
 
 
-def test_a_process_has_more_time_until_its_first_beat(tmp_path):
-    pulse = Liveness(tmp_path / "beat")
-    pulse.file.touch()  # of the process before
-    look_for(pulse, SILENT_SECONDS + 1)
-    pulse.reset()
-    look_for(pulse, FIRST_BEAT_SECONDS - 1)
-    assert pulse.is_well
-    look_for(pulse, 2)
-    assert pulse.has_stopped
+def test_a_process_has_more_time_until_its_first_heartbeat(tmp_path):
+    liveness = Liveness(tmp_path / "heartbeat")
+    liveness.file.touch()  # of the process before
+    check_for(liveness, FROZEN_SECONDS + 1)
+    liveness.reset()
+    check_for(liveness, FIRST_HEARTBEAT_SECONDS - 1)
+    assert liveness.is_live
+    check_for(liveness, 2)
+    assert liveness.is_frozen
 
 
-def test_a_process_that_is_not_well_is_given_up_before_a_probe_gives_up_its_supervisor():
-    """README's probe looks for a minute: those of other GPUs need not end with it."""
-    assert SILENT_SECONDS - UNWELL_SECONDS < 60
+def test_a_process_that_is_frozen_is_killed_before_a_probe_restarts_its_supervisor():
+    """The README's probe allows a minute: processes of other GPUs need not end."""
+    assert FROZEN_SECONDS - LATE_SECONDS < 60

@@ -63,7 +63,7 @@ def test_a_process_that_is_never_ready_is_given_up_and_one_that_was_is_not(monke
 
 
 def slot_in(folder) -> Slot:
-    return Slot(None, folder / "ready", Liveness(folder / "beat"))
+    return Slot(None, folder / "ready", Liveness(folder / "heartbeat"))
 
 
 def die_repeatedly(slot: Slot) -> list[int]:

@@ -1,4 +1,4 @@
-"""A worker's channel: what it gives back is there once, however busy the fleet is."""
+"""A worker's channel: what it requeues is there once, however busy the fleet is."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ from tests.support.busy import UNACKED, busy_fleet
 from tests.support.jobs import manifest_of
 from tests.support.redis_servers import running_redis
 from workers.transport.channel import WorkerChannel
-from workers.transport.guard import place_guard
+from workers.transport.guard import install_guard
 
 MANIFEST = manifest_of([1] * 40)
 BATCHES = [MANIFEST.batch(number) for number in range(MANIFEST.batches)]
@@ -30,7 +30,7 @@ UNACKED_INDEX = f"{KEY_PREFIX}unacked_index"
 @pytest.fixture
 def connection(redis, redis_url) -> Iterator[Connection]:
     app = make_celery(redis_url, [])
-    place_guard(app, lambda _, item: item)
+    install_guard(app, lambda _, item: item)
     with app.connection_for_read() as connection:
         yield connection
 
@@ -57,7 +57,7 @@ def tags_of(messages) -> list[str]:
     return [message["properties"]["delivery_tag"] for message in messages]
 
 
-def test_40_messages_go_back_within_a_second_while_others_take_and_acknowledge_theirs(
+def test_40_messages_are_requeued_within_a_second_while_others_take_and_acknowledge_theirs(
     redis, channel, taken
 ):
     with busy_fleet(redis):
@@ -72,17 +72,17 @@ def test_40_messages_go_back_within_a_second_while_others_take_and_acknowledge_t
     assert not redis.exists(UNACKED, UNACKED_INDEX)
 
 
-def test_what_two_give_back_at_once_is_queued_once(redis, connection, channel, taken):
+def test_what_two_requeue_at_once_is_queued_once(redis, connection, channel, taken):
     together = threading.Barrier(2)
 
-    def give_back(channel: WorkerChannel) -> None:
+    def requeue(channel: WorkerChannel) -> None:
         for tag in taken:
             together.wait(10)
             channel.qos.restore_by_tag(tag)
 
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
         other = stack.enter_context(connection.channel())
-        list(pool.map(give_back, (channel, other)))
+        list(pool.map(requeue, (channel, other)))
     assert sorted(tags_of(queued(redis))) == sorted(taken)
     assert not redis.exists(UNACKED, UNACKED_INDEX)
 
@@ -101,13 +101,13 @@ def test_a_refused_message_is_the_last_to_be_taken_and_a_lost_one_the_next(redis
     assert tags_of(queued(redis)) == [third, second, first]  # taken from its end
 
 
-def test_all_that_a_channel_has_goes_back_when_it_is_closed(redis, channel, taken):
+def test_all_that_a_channel_has_is_requeued_when_it_is_closed(redis, channel, taken):
     channel.qos.restore_at_shutdown = True
     channel.close()
     assert sorted(tags_of(queued(redis))) == sorted(taken)
 
 
-def test_messages_whose_time_is_up_go_back(redis, channel, taken):
+def test_messages_whose_time_is_up_are_requeued(redis, channel, taken):
     redis.zadd(UNACKED_INDEX, dict.fromkeys(taken[:5], 1))
     channel.qos.restore_visible(num=200)
     assert sorted(tags_of(queued(redis))) == sorted(taken[:5])
@@ -137,7 +137,7 @@ def test_a_channel_says_that_its_connection_was_closed(connection, channel, end)
 def test_a_crash_of_redis_while_channels_wait_and_work_is_an_error_that_celery_knows(tmp_path):
     with running_redis(tmp_path) as server:
         app = make_celery(server.url, [])
-        place_guard(app, lambda _, item: item)
+        install_guard(app, lambda _, item: item)
         publish(app, MODEL, BATCHES[:2])
         connection = app.connection_for_read()
         first, second = connection.default_channel, connection.channel()
@@ -146,7 +146,7 @@ def test_a_crash_of_redis_while_channels_wait_and_work_is_an_error_that_celery_k
         with suppress(TimeoutError):
             connection.drain_events(timeout=0.1)
         server.kill()
-        connection.collect()  # can close neither: one waits, and the other cannot give back
+        connection.collect()  # can close neither: one waits, and the other cannot requeue
         assert not first.closed
         connection.close()
         for message in messages:

@@ -1,0 +1,78 @@
+"""The Celery consumer of a worker: takes batches from queues and runs them in threads."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Reject
+from celery.signals import worker_shutting_down
+
+from common.wire.celery_app import EMBED_TASK
+from common.wire.messages import Batch
+from workers.batches.retry_policy import RequeueError
+from workers.transport.task_events import BufferedEvents
+
+log = logging.getLogger("workers")
+
+#: Number of batches at once. While one is computed, the next is fetched and the last is written:
+#: 3 or 4 keep a GPU busy.
+THREADS = 4
+
+
+def consume(
+    app: Celery,
+    queues: Sequence[str],
+    name: str,
+    *,
+    run: Callable[[Batch], None],
+    on_stop: Callable[[], None],
+) -> int:
+    """Run the Celery worker until it is told to stop.
+
+    Args:
+        name: of the worker on this host.
+        run: runs a batch; RequeueError requeues its message.
+        on_stop: called when the worker is told to stop; the threads go on until their batches end.
+
+    Returns:
+        The exit code.
+    """
+
+    @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
+    def embed(**message: Any) -> None:
+        batch = Batch.model_validate(message)  # valid: the guard checked it
+        try:
+            run(batch)
+        except RequeueError as error:
+            log.warning("Batch %d of %s is requeued: %s.", batch.index, batch.job, error)
+            raise Reject(str(error), requeue=True) from None
+
+    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def stop(**_: Any) -> None:
+        on_stop()
+
+    app.steps["consumer"].add(BufferedEvents)
+    quiet_logs()
+    options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
+    quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
+    log.info("Ready: taking batches from %s.", ", ".join(queues))
+    try:
+        app.worker_main(["--quiet", "worker", f"--queues={','.join(queues)}", *options, *quiet])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def quiet_logs() -> None:
+    """Turn off Celery's lines that a batch began, succeeded or was requeued: the worker has its own
+    line for every batch.
+    """
+    logging.getLogger("celery.app.trace").addFilter(is_no_reject)
+    for logger in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+
+
+def is_no_reject(record: logging.LogRecord) -> bool:
+    """Whether a log record is about something else than a requeued message."""
+    return not (record.exc_info and isinstance(record.exc_info[1], Reject))
