@@ -1,4 +1,4 @@
-"""What a worker reports of a batch, and how it says so."""
+"""The result of a batch: what its worker reports to the ledger, and one line about it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,15 +13,15 @@ def result_of(
     batch: Batch,
     worker: str,
     outcome: Outcome,
-    poisoned: tuple[Instability, ...],
+    crashing: tuple[Instability, ...],
     *,
     stops_at_instability: bool,
 ) -> BatchResult:
-    """The result of a batch that was computed, ``poisoned`` rows excepted."""
+    """Return the result of a batch that was computed, except for its ``crashing`` rows."""
     unstable = outcome.unstable
-    status = Status.POISONED if poisoned else Status.OK
+    status = Status.POISONED if crashing else Status.OK
     return BatchResult(
-        **place(batch, worker),
+        **common_fields(batch, worker),
         status=Status.NUMERICAL_INSTABILITY if unstable else status,
         precision=outcome.precision,
         records=len(outcome.embeddings),
@@ -29,37 +29,38 @@ def result_of(
         seconds=outcome.seconds,
         unstable=unstable,
         next=NEXT_RUNG[outcome.precision] if unstable else None,
-        poisoned=poisoned,
+        poisoned=crashing,
         stops_job=bool(unstable) and stops_at_instability,
     )
 
 
 def failure_of(batch: Batch, worker: str, error: Exception) -> BatchResult:
-    """The result of a batch that is given up."""
-    # What was written for the user speaks for itself.
+    """Return the result of a batch that failed."""
+    # A UserError's text is complete without the name of its class.
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return BatchResult(**place(batch, worker), status=Status.FAILED, error=text)
+    return BatchResult(**common_fields(batch, worker), status=Status.FAILED, error=text)
 
 
-def place(batch: Batch, worker: str) -> dict[str, Any]:
-    """What every result of a batch has."""
+def common_fields(batch: Batch, worker: str) -> dict[str, Any]:
+    """Return the fields that every result of a batch has."""
     fields = {"job", "index", "rung", "previous_rung", "created"}
     return {**batch.model_dump(include=fields), "worker": worker}
 
 
 def counted_rows(rows: Sequence[Instability]) -> str:
-    """How many rows, and which is the first."""
+    """Return a description of the first row and the number of the others."""
     more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
     return f"{rows[0]}{more}"
 
 
 def summary(result: BatchResult) -> str:
+    """Return a result in one line."""
     if result.status is Status.FAILED:
         return f"failed, {result.error}"
     unstable = ""
     if result.unstable:
-        where = "quarantined" if result.next is None else f"retried in {result.next}"
-        unstable = f", {len(result.unstable):,} not finite: {where}"
+        fate = "quarantined" if result.next is None else f"retried in {result.next}"
+        unstable = f", {len(result.unstable):,} not finite: {fate}"
     return (
         f"{result.records:,} sequences in {result.precision}, {result.tokens:,} tokens in "
         f"{result.seconds:.2f} s{unstable}"
@@ -69,7 +70,7 @@ def summary(result: BatchResult) -> str:
 def with_history(
     unstable: Iterable[Instability], earlier: Mapping[int, Instability]
 ) -> tuple[Instability, ...]:
-    """What was seen of each row, at earlier rungs too."""
+    """Return unstable rows with what lower rungs saw of them."""
     return tuple(
         bad.model_copy(update={"seen": earlier[bad.row].seen | bad.seen})
         if bad.row in earlier

@@ -1,4 +1,4 @@
-"""What a batch leaves in the store: one HDF5 shard, which says what made it."""
+"""The shard of a batch: one HDF5 object with its embeddings and how they were made."""
 
 import logging
 from collections.abc import Callable
@@ -28,17 +28,16 @@ def write_shard(
     outcome: Outcome,
     before_replacing: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write a batch's finite rows under the name that its job, index and rung give.
+    """Write a batch's finite rows under the name that follows from its job, index and rung.
 
-    The first shard stays: one that says the same is not written again. One that is damaged, or of
-    other rows, as a worker leaves it that was late and had the batch of an earlier staging, is
-    replaced.
+    An equal shard is kept and not written again. A damaged or different one is replaced. A
+    different one may be left by a late worker whose batch was of an earlier staging.
 
     Args:
-        before_replacing: raises if the batch is another worker's by now, whose shard it may be.
+        before_replacing: raises if the lease was lost, as the shard may be the new owner's.
 
     Raises:
-        StoreError: the store did not take it.
+        StoreError: the store failed.
     """
     key = shard_key(batch.job, batch.index, batch.rung)
     attributes = attributes_of(batch, form, loaded, outcome)
@@ -48,7 +47,7 @@ def write_shard(
     except ObjectExistsError:
         difference = difference_of(store, key, form, outcome.embeddings, attributes)
         if difference is None:
-            log.info("%s/%s is there already and says the same: it stays.", store.url, key)
+            log.info("%s/%s exists and is equal: it is kept.", store.url, key)
             return
         log.warning("%s/%s %s: it is replaced.", store.url, key, difference)
         before_replacing()
@@ -65,6 +64,7 @@ def put_shard(
     *,
     replace: bool,
 ) -> None:
+    """Write embeddings as a shard."""
     with (
         store.create(key, replace=replace) as path,
         create_embedding_file(
@@ -80,23 +80,23 @@ def put_shard(
 
 
 def difference_of(
-    store: Store, key: str, form: OutputForm, ours: Embeddings, attributes: dict[str, Any]
+    store: Store, key: str, form: OutputForm, embeddings: Embeddings, attributes: dict[str, Any]
 ) -> str | None:
-    """What the shard in the store has other than ours, the numbers aside; None: nothing.
+    """Return how the stored shard differs from a new one, other than in its vectors, if it does.
 
-    The precision counts: the ledger will say of the batch what we tell it.
+    A different precision counts, because the ledger will have that of the new shard.
     """
     try:
         with store.open(key) as path, open_embedding_file(path) as file:
-            theirs = read_embeddings(file, form)
+            stored = read_embeddings(file, form)
             for name, value in attributes.items():
                 if name != "version" and not np.array_equal(file.attrs[name], value):
-                    return f"has another {name} than ours"
+                    return f"has another {name}"
     except ObjectNotFoundError:
-        return "is gone again"
+        return "was deleted meanwhile"
     except UNREADABLE as error:
         return f"cannot be read ({error})"
-    return None if np.array_equal(theirs.rows, ours.rows) else "has other rows than ours"
+    return None if np.array_equal(stored.rows, embeddings.rows) else "has other rows"
 
 
 def attributes_of(

@@ -1,4 +1,4 @@
-"""Batches that end their processes: how the rows that do so are found, and all others kept."""
+"""Batches that crash their processes: how the rows that do so are found, and all others kept."""
 
 import threading
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Batches that are not the worker's to run, or no longer; and a worker that stops."""
+"""Claims that are refused, leases that are lost, and a worker that stops."""
 
 import logging
 
@@ -12,7 +12,7 @@ from tests.support.jobs import ok
 from tests.support.worlds import FP16, FP32, FakeEngine, World, state_of
 from workers.batches.retry_policy import FIRST_PAUSE, OTHER_WORKER_PAUSE, RequeueError
 
-# --- not ours ------------------------------------------------------------------------------------
+# --- refused, or lost ----------------------------------------------------------------------------
 
 
 def lease_taken_over(world: World, batch: Batch) -> None:
@@ -52,7 +52,7 @@ def test_a_late_owner_writes_nothing_and_reports_nothing(world, batch, lost, bad
     assert "Numerical instability" not in caplog.text
 
 
-def test_a_lease_that_ran_out_and_that_nobody_took_is_still_ours(world, batch):
+def test_a_lease_that_expired_and_that_nobody_took_is_still_held(world, batch):
     world.runner(FakeEngine(during=lambda: world.lapse(batch))).run(batch)
     assert world.progress.rows_by_precision == {"fp16": 4}
 

@@ -1,4 +1,4 @@
-"""Batches that end their worker process: row by row, until the rows that do so are found."""
+"""Batches that crash their worker process: each row alone, until those that do so are found."""
 
 import threading
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""What goes wrong beside a batch or within it: store, ledger, device, the batch itself."""
+"""Failures of the store, the ledger, the device and the batch itself."""
 
 import re
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ def test_an_object_that_is_gone_is_asked_for_again_and_named(world, batch, key_o
 # --- batches that cannot be computed -------------------------------------------------------------
 
 
-def test_what_the_user_can_mend_fails_the_batch_with_its_message(world, batch, caplog):
+def test_an_error_that_the_user_can_correct_fails_the_batch_with_its_message(world, batch, caplog):
     error = failure(world, batch, failing(UserError("Layer 99: this model has layers 0 to 6.")))
     assert error == "Layer 99: this model has layers 0 to 6."
     assert "Traceback" not in caplog.text

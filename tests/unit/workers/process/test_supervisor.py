@@ -1,4 +1,4 @@
-"""One process per GPU, each with its GPU alone; who is started again, and who is not."""
+"""One process per GPU, each with its GPU alone; which are restarted, and which are not."""
 
 import os
 import signal
@@ -41,33 +41,35 @@ def test_every_process_sees_one_gpu_and_all_end_with_the_supervisor(tmp_path):
         assert not alive(int(path.name.split("-")[1]))
 
 
-def test_a_process_that_dies_is_started_again(tmp_path):
+def test_a_process_that_ends_is_restarted(tmp_path):
     process = supervisor(WRITE_GPU + "os._exit(1)", "0", tmp_path)
     wait_until(lambda: len(list(tmp_path.glob("gpu*"))) >= 2, 20)
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
 
 
-def test_an_error_that_only_the_user_can_mend_ends_all(tmp_path):
+def test_an_error_that_only_the_user_can_correct_ends_all(tmp_path):
     assert supervisor("raise SystemExit(2)", "0 1", tmp_path).wait(20) == 2
 
 
-def test_a_process_that_is_never_ready_is_given_up_and_one_that_was_is_not(monkeypatch, tmp_path):
+def test_a_process_that_is_never_ready_ends_the_supervisor_and_one_that_was_does_not(
+    monkeypatch, tmp_path
+):
     monkeypatch.setattr(
         "workers.process.supervisor.COMMAND", [sys.executable, "-c", "raise SystemExit(7)"]
     )
     slot = slot_in(tmp_path)
-    assert die_repeatedly(slot) == [0, 0, 0, 0, 1]
+    assert end_repeatedly(slot) == [0, 0, 0, 0, 1]
     slot.ready_file.touch()
-    assert die_repeatedly(slot) == [0, 0, 0, 0, 0]
+    assert end_repeatedly(slot) == [0, 0, 0, 0, 0]
 
 
 def slot_in(folder) -> Slot:
     return Slot(None, folder / "ready", Liveness(folder / "heartbeat"))
 
 
-def die_repeatedly(slot: Slot) -> list[int]:
-    """What the supervisor makes of each of five deaths, on a clock of its own."""
+def end_repeatedly(slot: Slot) -> list[int]:
+    """The verdicts on five ends in a row, on a clock of its own."""
     codes = []
     for _ in range(5):
         tend(slot, [], os.environ, slot.start_at)
@@ -84,9 +86,9 @@ def test_pauses_between_restarts_grow(monkeypatch, tmp_path):
     for _ in range(3):
         tend(slot, [], os.environ, slot.start_at)
         slot.process.wait()
-        died = time.monotonic()
-        tend(slot, [], os.environ, died)
-        pauses.append(slot.start_at - died)
+        ended = time.monotonic()
+        tend(slot, [], os.environ, ended)
+        pauses.append(slot.start_at - ended)
     assert pauses == [1.0, 2.0, 4.0]
 
 

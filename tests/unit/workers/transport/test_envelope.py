@@ -25,7 +25,7 @@ UUID_MARK = {"__type__": "uuid", "__value__": "no"}
 
 @pytest.fixture
 def item(redis, redis_url) -> bytes:
-    """A signed message of ours."""
+    """A signed message of this fleet."""
     return queued_item(redis, redis_url, BATCH, KEYS)
 
 

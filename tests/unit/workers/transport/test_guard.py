@@ -26,7 +26,7 @@ NO_KEYS, KEYS, OTHERS = MessageKeys(), MessageKeys.parse("k" * 16), MessageKeys.
 
 @pytest.fixture
 def item(redis, redis_url) -> bytes:
-    """A signed message of ours."""
+    """A signed message of this fleet."""
     return queued_item(redis, redis_url, BATCH, KEYS)
 
 
@@ -70,7 +70,7 @@ def closed_redis(tmp_path) -> Redis:
 # --- under Celery -------------------------------------------------------------------------------
 
 
-def test_a_consumer_gets_what_is_ours_and_what_it_requeues_comes_again(redis, ledger, redis_url):
+def test_a_consumer_gets_valid_messages_and_what_it_requeues_comes_again(redis, ledger, redis_url):
     app = make_celery(redis_url, [QUEUE], KEYS)
     install_guard(app, Guard(ledger, KEYS, "w").check)
     redis.lpush(f"{KEY_PREFIX}{QUEUE}", "garbage")

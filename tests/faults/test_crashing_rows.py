@@ -71,7 +71,8 @@ def test_a_sequence_that_kills_its_processes_is_given_up_after_five_and_all_othe
     assert events.count(EventKind.QUARANTINE) == 1
 
     named = fleet.producer("quarantine", job)
-    assert named.stdout.startswith(f"row {ROW} {DEADLY!r} (9 letters): the worker process ended 2 ")
+    said = f"row {ROW} {DEADLY!r} (9 letters): the worker process crashed 2 "
+    assert named.stdout.startswith(said)
     assert "1 sequence of job" in named.stderr
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "out.h5")
     assert fetched.returncode == 0, fetched.stderr
