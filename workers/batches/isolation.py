@@ -108,10 +108,17 @@ class IsolationPolicy:
         Raises:
             CrashLoopError: the batch crashes its workers, and no row explains it.
         """
-        batch, crashes = lease.batch, lease.attempt.crashes
-        if crashes < ISOLATE_AFTER:
+        if lease.attempt.crashes < ISOLATE_AFTER:
             with self._turns.shared():
                 return embed(records), ()
+        outcomes, crashing = self._embed_isolated(lease, records, embed)
+        return join_outcomes(outcomes, form, dim), describe_crashing(crashing, form)
+
+    def _embed_isolated(
+        self, lease: Lease, records: Sequence[Record], embed: Callable[[Sequence[Record]], Outcome]
+    ) -> tuple[list[Outcome], list[Record]]:
+        """Compute each record of a batch alone, while the process computes no other batch."""
+        batch, crashes = lease.batch, lease.attempt.crashes
         record = update_crash_record(lease.crash_record(), crashes)
         if is_crash_loop(record):
             raise CrashLoopError(record)
@@ -121,14 +128,13 @@ class IsolationPolicy:
         )
         with self._turns.exclusive():
             try:
-                outcomes, crashing = embed_isolated(
+                return embed_isolated(
                     records, record, save=lease.save_crash_record, embed=lambda row: embed([row])
                 )
             except RequeueError:
                 # The process goes on: no row is to be blamed for a later crash.
                 lease.save_crash_record(record)
                 raise
-        return join_outcomes(outcomes, form, dim), describe_crashing(crashing, form)
 
 
 def update_crash_record(saved: CrashRecord, crashes: int) -> CrashRecord:
