@@ -24,7 +24,7 @@ from workers.engine.engine import Engine
 from workers.engine.in_flight import PackInFlight
 from workers.engine.packing import Pack, make_packs
 from workers.engine.pooling import pool
-from workers.engine.prepared import PreparedBatch, made_up_batch
+from workers.engine.prepared import PreparedBatch, synthetic_batch
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.loading import LoadedModel
 from workers.runtime.device import exact_sums, to_host
@@ -52,7 +52,7 @@ def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
     engine = Engine(LoadedModel(model, ESM2_TOKENIZER, ModelSource(f"random:{spec.name}"), ""))
     views = (torch.cuda.memory_allocated() - before) / 1e6
     lengths = [len(protein) + SPECIAL_TOKENS for protein in random_proteins(tokens)]
-    passes = {rung: OnePack(engine, made_up_batch(spec, lengths, rung)) for rung in engine.models}
+    passes = {rung: OnePack(engine, synthetic_batch(spec, lengths, rung)) for rung in engine.models}
     served = passes[Rung.FP16]
     served.run()
     print(f"\n{spec.name}: {tokens:,} tokens, all views together {views:.3f} MB", flush=True)

@@ -49,17 +49,17 @@ def start(
     ----------
     model
         Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
-        random:NAME for weights that mean nothing. Say the same as the producer says.
+        random:NAME for random weights. It must be the same text that jobs are submitted with.
     gpus
         all, none for the CPU, or numbers such as 0,1: one process each.
     precision
         auto is FP16 on a GPU and FP32 on a CPU.
     gpu_memory
-        Gigabytes of each GPU to use at most, where others use it too; default:
-        VIRNUCPRO_GPU_MEMORY, or all that is free.
+        Largest number of gigabytes to use of each GPU, if other programs use it too; default:
+        VIRNUCPRO_GPU_MEMORY, or all free memory.
     liveness_file
-        File to touch several times a minute while all processes are well, for a probe;
-        default: VIRNUCPRO_LIVENESS_FILE.
+        File to touch several times a minute while all processes are healthy, for a liveness
+        probe; default: VIRNUCPRO_LIVENESS_FILE.
     broker
         Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0.
     store
@@ -100,9 +100,9 @@ def validate(
     """Check on this machine that a model may be served in half precision.
 
     Random sequences of all lengths are embedded in half precision and in FP32, packed and padded.
-    The result goes on record: on a device of this name, a worker refuses to serve weights in a
+    The result is recorded: on a device of the same name, a worker refuses to serve weights in a
     precision that failed.
-    Exit code 0: passed, 1: failed, 2: could not be done.
+    Exit code 0: passed; 1: failed; 2: the validation could not be done.
 
     Parameters
     ----------
@@ -115,13 +115,13 @@ def validate(
     device
         auto is the first GPU if there is one.
     sequences_per_set
-        Sequences in each of the sets short, medium, long, very_long and mixed.
+        Number of sequences in each of the sets short, medium, long, very_long and mixed.
     picture
         PNG file to write: cosine similarity against length.
     as_json
         Print one JSON document instead of tables.
     store
-        Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE. The record goes there too.
+        Folder or s3://bucket/prefix for another copy of the record; default: VIRNUCPRO_STORE.
     """
     require_torch()
     if picture is not None:
@@ -164,28 +164,28 @@ def bench(
     gpu_memory: float | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Measure how fast this machine is, with nothing to set up: on a GPU it takes about a minute.
+    """Measure the speed of this machine, with nothing to set up. On a GPU it takes about a minute.
 
-    First the model alone, then a worker between a queue and a store of its own.
+    Measures first the model alone, then a worker between a queue and a store of its own.
 
     Parameters
     ----------
     model
-        Name such as esm2_t33_650M_UR50D, served with made-up weights; or as for worker start.
+        Name such as esm2_t33_650M_UR50D, run with random weights; or as for worker start.
     gpus
-        Numbers such as 0,1, all, or none for the CPU; default: the first, if there is any.
+        Numbers such as 0,1, all, or none for the CPU; default: the first GPU, if there is one.
     precision
         auto is FP16 on a GPU and FP32 on a CPU.
     seconds
-        How long the worker should be kept busy, about.
+        Approximate time for which the worker is kept busy.
     per_residue
-        Write the vectors of all residues too.
+        Also write per-residue vectors.
     store
-        Folder to write to, for the speed of another disk than that of temporary files.
+        Folder for shards, to measure another disk than that of temporary files.
     trace
-        JSON file to write: what the worker's threads and its GPU did when.
+        JSON file to write: a trace of the worker's threads and its GPU.
     gpu_memory
-        Gigabytes of each GPU to use at most.
+        Largest number of gigabytes to use of each GPU.
     as_json
         Print one JSON document instead of a table.
     """
@@ -193,7 +193,7 @@ def bench(
     from workers.bench.report import as_document, print_report
     from workers.bench.run import Request, run
 
-    # A scheduler stops its jobs with SIGTERM: it is handled as Ctrl-C is, which removes all files.
+    # A cluster's scheduler stops its jobs with SIGTERM, handled like Ctrl-C: all files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.read(gpu_memory=gpu_memory)
     request = Request(
@@ -236,10 +236,10 @@ def require_touchable(liveness_file: Path | None) -> None:
 
 
 def chosen_gpus(choice: str) -> list[str]:
-    """Return the GPUs that ``--gpus`` names; none: the CPU.
+    """Return the GPUs that ``--gpus`` names; an empty list means the CPU.
 
     Raises:
-        UserError: a GPU that this machine does not have.
+        UserError: this machine does not have one of the GPUs.
     """
     found = visible_gpus()
     if choice == "none":

@@ -137,7 +137,7 @@ def test_weights_of_a_known_model_can_be_given_apart_from_its_name(validate, tmp
 def test_random_weights_are_said_to_prove_only_arithmetic(validate):
     done = validate("--model", "random:esm2_t6_8M_UR50D", count=2)
     assert done.returncode == 0, done.stderr
-    assert "Random weights: this proves the arithmetic on this machine" in done.stdout
+    assert "Random weights: this validates the arithmetic on this machine" in done.stdout
 
 
 # --- a model that must not be -------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_a_local_run_ends_with_the_refusal(validate, overflowing, examples, cach
         (["--precision", "fp32"], "--precision"),
         (["--picture", "nowhere/c.png"], "--picture nowhere/c.png: name a file in a folder"),
         (["--store", "gs://b"], "s3://bucket/prefix"),
-        (["--weights", "other.pt"], "says already which weights to read"),
+        (["--weights", "other.pt"], "already names the weights"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -1,4 +1,4 @@
-"""A real worker between a full queue and a store, from its start to its last shard."""
+"""The speed of a real worker between a full queue and a store."""
 
 import tempfile
 import time
@@ -32,9 +32,10 @@ from workers.process.environment import TRACE_FILE
 
 JOB = "bench"
 
-#: Seconds without a first batch, and later without a further one, after which a worker has failed.
+#: Seconds without a first batch, and later without another one, after which a worker has failed.
 START_SECONDS, STALL_SECONDS = 600.0, 180.0
 
+#: Seconds between two looks at the ledger.
 POLL_SECONDS = 0.02
 
 
@@ -58,11 +59,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class FleetSpeed:
-    """The speed of all workers while there was work for each."""
+    """The speed of all workers while each of them had work."""
 
-    start_seconds: float  # from the first process's start to its first batch
+    start_seconds: float  # from the start of the workers to the first batch that one claimed
     tokens: int  # of the batches that were done in ``seconds``
-    seconds: float  # from when all workers were at work to when the queue was empty
+    seconds: float  # between the moments when all workers were busy and when the queue was empty
 
     @property
     def tokens_per_second(self) -> float:
@@ -73,7 +74,7 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
     """Fill a store and a queue, start a worker, and measure until the job finishes.
 
     Raises:
-        UserError: the worker ended before its work did, or batches failed.
+        UserError: a worker ended before the job was finished, or batches failed.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
@@ -92,7 +93,7 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
 
 def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> None:
     """Create a job of random records and publish its batches."""
-    records = made_up_records(plan.spec)
+    records = random_records(plan.spec)
     sizes = []
     for index in range(plan.batches):
         batch = list(take_tokens(records, plan.spec, plan.batch_tokens))
@@ -122,12 +123,12 @@ def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> Non
     write_manifest(store, manifest)
     queue = queue_name(plan.source, plan.rung, plan.rung)
     ledger.jobs.create(manifest, queue)
-    # The worker has this process's environment, and with it the key.
+    # The worker inherits this process's environment, and with it the key.
     app = make_celery(broker_url, [queue], Settings.read().message_keys())
     publish(app, plan.source, ledger.batches.outstanding(manifest))
 
 
-def made_up_records(spec: ModelSpec) -> Iterator[Record]:
+def random_records(spec: ModelSpec) -> Iterator[Record]:
     sequences = random_sequences(spec.family.alphabet, spec.family.max_residues)
     return (Record(row, f"s{row}", residues) for row, residues in zip(count(), sequences))
 
@@ -142,8 +143,8 @@ def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iter
 
 def watch(ledger: Ledger, fleet: LocalFleet, started: float, workers: int) -> FleetSpeed:
     """Poll the ledger until the job finishes."""
-    first_taken: float | None = None
-    at_work = AtWork(workers)
+    first_claim: float | None = None
+    busy = BusyPeriod(workers)
     done, done_at = 0, started
     while True:
         progress, now = ledger.jobs.progress(JOB), time.perf_counter()
@@ -152,12 +153,12 @@ def watch(ledger: Ledger, fleet: LocalFleet, started: float, workers: int) -> Fl
             done, done_at = progress.batches_done, now
         fleet.check()
         check_not_stalled(fleet, now - done_at, START_SECONDS if done == 0 else STALL_SECONDS)
-        if first_taken is None and (progress.leased or progress.batches_done):
-            first_taken = now - started
-        at_work.add(now, progress, ledger)
-        if progress.finished and first_taken is not None:
+        if first_claim is None and (progress.leased or progress.batches_done):
+            first_claim = now - started
+        busy.add(now, progress, ledger)
+        if progress.finished and first_claim is not None:
             check_all_done(progress)
-            return FleetSpeed(first_taken, *at_work.tokens_and_seconds())
+            return FleetSpeed(first_claim, *busy.tokens_and_seconds())
         time.sleep(POLL_SECONDS)
 
 
@@ -166,13 +167,13 @@ def check_not_stalled(fleet: LocalFleet, idle: float, limit: float) -> None:
         raise UserError(f"No batch was done for {limit:.0f} seconds:\n{end_of_log(fleet.log)}")
 
 
-class AtWork:
-    """The ledger's counts while all workers were busy and batches were queued."""
+class BusyPeriod:
+    """The counts of the ledger while all workers were busy and batches were queued."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.done_when_ready: int | None = None
-        self.seen: list[tuple[float, int]] = []  # tokens done, each time that they were more
+        self.seen: list[tuple[float, int]] = []  # time and tokens done, whenever they increased
 
     def add(self, now: float, progress: Progress, ledger: Ledger) -> None:
         if self.done_when_ready is None:
@@ -180,18 +181,16 @@ class AtWork:
             if ready < self.workers:
                 return
             self.done_when_ready = progress.batches_done
-        # Each has ended a batch since the last of them was ready.
-        all_at_work = progress.batches_done > self.done_when_ready + self.workers
+        # Since the last worker was ready, each of them has done a batch.
+        all_busy = progress.batches_done > self.done_when_ready + self.workers
         waiting = progress.batches - progress.batches_done - progress.leased
         tokens = progress.tokens_done
-        if all_at_work and waiting > 0 and (not self.seen or tokens > self.seen[-1][1]):
+        if all_busy and waiting > 0 and (not self.seen or tokens > self.seen[-1][1]):
             self.seen.append((now, tokens))
 
     def tokens_and_seconds(self) -> tuple[int, float]:
         if len(self.seen) < 2:
-            raise UserError(
-                "The job was done before all workers were at work: give more --seconds."
-            )
+            raise UserError("The job was done before all workers were busy: give more --seconds.")
         (start, before), (end, after) = self.seen[0], self.seen[-1]
         return after - before, end - start
 

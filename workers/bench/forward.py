@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from workers.bench.proteins import segment_lengths
 from workers.engine.engine import Engine
-from workers.engine.prepared import made_up_batch
+from workers.engine.prepared import synthetic_batch
 
 #: Sizes of the packs, as shares of the engine's largest.
 SHARES = (0.25, 0.5, 1.0)
 
+#: Seconds of measuring packs of one size.
 SECONDS = 3.0
 
 
@@ -27,7 +28,7 @@ class PackSpeed:
 
 
 def measure_forward(engine: Engine) -> list[PackSpeed]:
-    """Time packs of each size: forward pass, pooling, check and copy to the host."""
+    """Time packs of each size: forward pass, pooling, finiteness check and copy to the host."""
     budget = engine.pack_tokens[engine.precision]
     return [
         PackSpeed(int(budget * share), run_packs(engine, int(budget * share))) for share in SHARES
@@ -38,9 +39,9 @@ def run_packs(engine: Engine, tokens: int) -> float:
     """Return the median seconds of a pack."""
     spec = engine.loaded.spec
     longest = spec.tokens(spec.family.max_residues)
-    work = made_up_batch(spec, segment_lengths(tokens, longest), engine.precision)
+    work = synthetic_batch(spec, segment_lengths(tokens, longest), engine.precision)
     if engine.device.type == "cuda":
-        engine.run_pack(work)  # nothing is compiled on a CPU, where this may take a minute
+        engine.run_pack(work)  # compiles kernels; a CPU has none, and would take a minute
     seconds: list[float] = []
     until = time.perf_counter() + SECONDS
     while not seconds or time.perf_counter() < until:

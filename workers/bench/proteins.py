@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from common.alphabet import SPECIAL_TOKENS, Alphabet
 
-#: Lengths are lognormal about a median of 290 residues, from 30 up: a token's sequence then has 487
-#: on average.
+#: Parameters of the lognormal distribution of lengths: the median, sigma, and the shortest length
+#: in residues. The sequence of an average token then has 487 residues.
 MEDIAN_LENGTH, LENGTH_SIGMA, SHORTEST = 290, 0.64, 30
 
-#: Number of random letters that sequences are cut from.
+#: Number of random letters of which sequences are pieces.
 POOL_LETTERS = 1_000_000
 
 
@@ -30,7 +30,7 @@ def segment_lengths(tokens: int, longest: int) -> list[int]:
         length = letters + SPECIAL_TOKENS
         if tokens <= longest:
             break
-        # What is left is enough for one more.
+        # The rest must be enough for one more segment.
         lengths.append(min(length, tokens - shortest))
         tokens -= lengths[-1]
     return [*lengths, tokens]

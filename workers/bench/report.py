@@ -32,14 +32,14 @@ def print_report(measured: Measured, request: Request) -> None:
         f"{measured.spec.name} in {measured.precision}, random weights, proteins or contigs of 30 "
         "letters and more, median 290; tokens per second"
     )
-    table = Table("what", "tokens/s", "")
+    table = Table("measured", "tokens/s", "")
     for pack in measured.packs:
         what = f"model alone, packs of {pack.tokens:,}"
         table.add_row(
-            what, f"{pack.tokens_per_second:,.0f}", f"{1000 * pack.seconds:.1f} ms a pack"
+            what, f"{pack.tokens_per_second:,.0f}", f"{1000 * pack.seconds:.1f} ms per pack"
         )
     share = fleet.tokens_per_second / (best.tokens_per_second * max(1, len(request.gpus)))
-    output = "vectors of all residues" if request.per_residue else "means"
+    output = "per-residue vectors" if request.per_residue else "mean vectors"
     table.add_row(
         f"worker, store to store, {output}",
         f"{fleet.tokens_per_second:,.0f}",
@@ -48,13 +48,13 @@ def print_report(measured: Measured, request: Request) -> None:
     console.print(table)
     console.print(f"From the worker's start to its first batch: {fleet.start_seconds:.1f} s.")
     if measured.busy is not None:
-        console.print(f"The device had work for {measured.busy:.1%} of the time.")
+        console.print(f"The device was busy for {measured.busy:.1%} of the time.")
     if request.trace is not None and measured.busy is not None:
-        console.print(f"{request.trace}: what ran when; open it in https://ui.perfetto.dev.")
+        console.print(f"The trace is {request.trace}: open it in https://ui.perfetto.dev.")
 
 
 def as_document(measured: Measured, request: Request) -> dict[str, object]:
-    """Return what ``--json`` prints; speeds are tokens per second."""
+    """Return the document that ``--json`` prints; speeds are tokens per second."""
     return {
         "machine": describe_machine(request),
         "model": measured.spec.name,

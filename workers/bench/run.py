@@ -27,10 +27,12 @@ from workers.runtime.trace import DEVICE
 
 log = logging.getLogger(__name__)
 
-#: Of a batch, as the producer cuts them: a second's work, and no more than this.
+#: The size of a batch, as the producer cuts them: a second's work, and upper bounds of its tokens
+#: and of its shard's bytes.
 BATCH_SECONDS, LARGEST_BATCH_TOKENS, LARGEST_SHARD_BYTES = 1.0, 3_000_000, 256e6
 
-#: For each worker: it has four under way when it begins to be watched, and when it ends.
+#: Smallest number of batches per worker: four run before the measurement begins, and four after it
+#: ends.
 FEWEST_BATCHES = 16
 
 
@@ -67,13 +69,13 @@ def run(request: Request) -> Measured:
     """Time the model alone, then a worker.
 
     Raises:
-        UserError: the model cannot be loaded, or a part is not installed.
+        UserError: the model cannot be loaded, or a package is not installed.
     """
     check_installed()
     check_folders(request)
     source = weights_for(request.model)
     device = "cuda" if request.gpus else "cpu"
-    # Before CUDA starts: the model alone is to run where the worker will.
+    # Before CUDA starts, so that the model alone runs on the worker's GPU.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(request.gpus[:1])
     precision = model_precision(request.precision, on_gpu=device == "cuda")
@@ -88,9 +90,9 @@ def run(request: Request) -> Measured:
     gc.collect()
     torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as folder:
-        # Only one process can write it.
-        alone = len(request.gpus) < 2
-        trace = request.trace or Path(folder, "trace.json") if alone else None
+        # Only a single worker process can write the file of the trace.
+        is_single = len(request.gpus) < 2
+        trace = request.trace or Path(folder, "trace.json") if is_single else None
         store = request.store or Path(folder)
         log.info("Timing a worker between a queue and a store, for %g seconds.", request.seconds)
         fleet = measure_fleet(plan_of(request, source, spec, precision, packs), store, trace)
@@ -98,7 +100,11 @@ def run(request: Request) -> Measured:
 
 
 def check_folders(request: Request) -> None:
-    """Raise UserError before the work for folders that do not exist."""
+    """Check before the work that files can be written after it.
+
+    Raises:
+        UserError: a folder does not exist, or several workers would write one trace.
+    """
     if request.store is not None and not request.store.is_dir():
         raise UserError(f"--store {request.store}: name a folder that exists.")
     if request.trace is not None and (

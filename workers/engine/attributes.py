@@ -1,4 +1,4 @@
-"""What is said of embeddings beside their numbers: the model that made them, and how."""
+"""The attributes that are stored with embeddings: the model that computed them, and how."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from common.job.output_form import OutputForm
 from common.model_specs import resolve_layers
 from workers.models.loading import LoadedModel
 
-MEANINGLESS = "random weights: these embeddings mean nothing"
+MEANINGLESS = "random weights: these embeddings are meaningless"
 
 
 def model_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:
-    """Return the attributes of all embeddings that a model makes in an output form."""
+    """Return the attributes of all embeddings that a model computes in an output form."""
     windows = {} if form.overlap is None else {"window": form.max_residues, "overlap": form.overlap}
     return {
         "model": loaded.source.text,

@@ -25,7 +25,7 @@ from common.rungs import Rung, ladder
 from common.wire.messages import Instability
 from workers.engine.in_flight import PackInFlight, PackResult
 from workers.engine.packing import Pack, make_packs
-from workers.engine.prepared import PreparedBatch, made_up_batch
+from workers.engine.prepared import PreparedBatch, synthetic_batch
 from workers.engine.windows import cut_windows
 from workers.models.fused import apply_fused, can_fuse
 from workers.models.loading import LoadedModel
@@ -43,14 +43,14 @@ PRECISIONS = {dtype: rung for rung, dtype in DTYPES.items()}
 #: Views of a model with half-precision weights, by rung.
 VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
 
-#: Tokens of a segment in trial packs: short, so that they fill a pack almost exactly.
+#: Tokens per segment in trial packs: few, so that segments fill a pack almost exactly.
 TRIAL_LENGTH = 64
 
 #: Number of packs queued while another is computed.
 PACKS_AHEAD = 1
 
-#: Seconds on one pack after which the device counts as hung. On a GPU a pack takes seconds, and
-#: minutes only if kernels are compiled first; on a CPU a large model may take an hour.
+#: Seconds for one pack after which the device counts as hung. On a GPU a pack takes seconds, or
+#: minutes if kernels are compiled first; on a CPU a large model may take an hour.
 GPU_PACK_SECONDS, CPU_PACK_SECONDS = 300.0, 7200.0
 
 
@@ -67,7 +67,7 @@ def device_errors() -> Iterator[None]:
     """Raise the device's errors under two classes, and let all others pass.
 
     Raises:
-        torch.OutOfMemoryError: the device has no memory left, whoever reports it.
+        torch.OutOfMemoryError: the device has no memory left, as PyTorch or Triton reports.
         DeviceLostError: any other error of the device.
     """
     try:
@@ -101,7 +101,7 @@ class Engine:
         weight = next(loaded.model.parameters())
         self.loaded = loaded
         self.device = weight.device
-        #: Precision of the weights, and the rung of a batch that names none.
+        #: Precision of the weights, and the rung of a batch that does not name one.
         self.precision = PRECISIONS[weight.dtype]
         first = apply_fused(loaded.model) if can_fuse(loaded.model) else loaded.model
         self.models = {self.precision: first}
@@ -112,7 +112,7 @@ class Engine:
         on_gpu = self.device.type == "cuda"
         self._pack_seconds = GPU_PACK_SECONDS if on_gpu else CPU_PACK_SECONDS
         self._lock = threading.Lock()
-        #: Packs of all threads that hold device memory.
+        #: Slots for the packs of all threads that hold device memory.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)
 
     def warm_up(self) -> None:
@@ -124,7 +124,7 @@ class Engine:
             # As many packs as are in flight at once, and one of the rest.
             segments, rest = divmod((1 + PACKS_AHEAD) * tokens, TRIAL_LENGTH)
             lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
-            work = made_up_batch(self.loaded.spec, lengths, self.precision)
+            work = synthetic_batch(self.loaded.spec, lengths, self.precision)
             self._run_packs(work, tokens, lambda: None)
 
         tokens = pack_tokens_that_fit(run, self.pack_tokens[self.precision])
@@ -157,7 +157,7 @@ class Engine:
             UserError: the model does not have a layer of ``form``, or residues are beyond the range
                 of ``form.residue_dtype``.
             torch.OutOfMemoryError: not even the smallest pack fits the device.
-            DeviceLostError: the device is lost to this process.
+            DeviceLostError: this process can no longer use the device.
         """
         precision = rung if rung in self.models else self.precision
         with trace.span("tokenise"):

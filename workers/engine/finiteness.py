@@ -26,7 +26,7 @@ def describe_instability(where: str, unstable: Sequence[Instability], after: Run
 
 
 def describe_non_finite(values: Tensor) -> NonFinite | None:
-    """Return what is not finite in a tensor, None if all is finite; wait for the device."""
+    """Describe what is not finite in a tensor; None if all is finite. Waits for the device."""
     finite = torch.isfinite(values)
     if bool(finite.all()):
         return None
@@ -40,7 +40,7 @@ def describe_non_finite(values: Tensor) -> NonFinite | None:
 
 
 def merge_non_finite(parts: Sequence[NonFinite]) -> NonFinite:
-    """Return the description of several tensors as of one."""
+    """Merge the descriptions of several tensors into one."""
     lows = [part.finite_min for part in parts if part.finite_min is not None]
     highs = [part.finite_max for part in parts if part.finite_max is not None]
     return NonFinite(

@@ -1,4 +1,4 @@
-"""A pack on the device: its work is queued at once, and its result is waited for later."""
+"""A pack on the device: its work is queued at once, and its result is awaited later."""
 
 from dataclasses import dataclass
 
@@ -56,8 +56,8 @@ class PackInFlight:
         residues = self._hidden.index_select(0, to_device(positions, self.device))
         stored = residues.to(self.work.residues.dtype)
         start = int(self.work.tokens.cu_seqlens[self.pack.first]) - SPECIAL_TOKENS * self.pack.first
-        place = self.work.residues[start : start + len(stored)]
-        place.copy_(stored, non_blocking=True)
+        target = self.work.residues[start : start + len(stored)]
+        target.copy_(stored, non_blocking=True)
         if stored.dtype == residues.dtype:
             return None
         return to_host((residues.isfinite() & ~stored.isfinite()).flatten(1).any(1))
@@ -96,7 +96,7 @@ class PackInFlight:
             )
 
     def _describe(self, segment: int, mean: Array) -> NonFinite:
-        """Return what is not finite in a segment; wait for the device."""
+        """Describe what is not finite in a segment. Waits for the device."""
         start, end = self.pack.cu_seqlens[segment : segment + 2]
         # In BF16 and FP32 a sum of finite terms may overflow.
         seen = describe_non_finite(self._hidden[start:end])

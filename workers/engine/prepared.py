@@ -1,4 +1,4 @@
-"""A batch as the engine runs it: its records as segments, and segment results as records."""
+"""A batch in the form that the engine runs: from records to segments, and back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class PreparedBatch:
     residues: Tensor | None  # [sum(lengths), K, D] on the host, if included
 
     def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
-        """Return what is not finite by record, from the same by segment."""
+        """Return a description of each record with segments that are not finite."""
         by_record: dict[int, list[NonFinite]] = {}
         for segment, seen in segments.items():
             record = int(np.searchsorted(self.firsts, segment, side="right")) - 1
@@ -48,7 +48,7 @@ class PreparedBatch:
         )
 
     def join(self, parts: Sequence[Array]) -> Array:
-        """Return records' vectors from those of packs ``[s, K, D]``, windows weighted by tokens."""
+        """Join the packs' vectors ``[s, K, D]`` to records' vectors; windows weigh by tokens."""
         vectors = join_windows(np.concatenate(parts), self.tokens.lengths, self.firsts)
         return without_single_layer(vectors)
 
@@ -65,8 +65,8 @@ def without_single_layer(values: Array) -> Array:
     return values[:, 0] if values.shape[1] == 1 else values
 
 
-def made_up_batch(spec: ModelSpec, lengths: Sequence[int], precision: Rung) -> PreparedBatch:
-    """Return a batch of random tokens in segments of ``lengths``, for trials of a device."""
+def synthetic_batch(spec: ModelSpec, lengths: Sequence[int], precision: Rung) -> PreparedBatch:
+    """Return a batch of random tokens in segments of ``lengths``, for trial runs of a device."""
     cu_seqlens = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
     tokens = np.random.default_rng(0).integers(4, 24, cu_seqlens[-1])
     return PreparedBatch(

@@ -13,7 +13,7 @@ def windows(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
     Args:
         length: letters of a record.
         size: letters of a window; a shorter record is one window.
-        overlap: minimum of letters that neighbours share; less than ``size``.
+        overlap: fewest letters that neighbours share; less than ``size``.
 
     Returns:
         Start and end of each window, in order.

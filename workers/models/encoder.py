@@ -14,7 +14,7 @@ M = TypeVar("M", bound="Encoder")
 
 
 class Encoder(nn.Module):
-    """Token embeddings, then blocks on a residual stream; padded for validation, packed for work.
+    """Token embeddings, then blocks on a residual stream, for packs and for padded batches.
 
     All buffers are in ``ExactBuffers``. The linear layers ``qkv`` and ``fc1`` of a block read the
     stream, ``out`` and ``fc2`` write to it: ``mixed_precision`` wraps them by these names.

@@ -21,16 +21,17 @@ from workers.models.weight_files import State
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyCode:
-    """How the models of one family are built, read and made fast."""
+    """The classes and functions that build and load the models of one family."""
 
     model: type[Encoder]
-    #: The view for packs in half precision, from a model with its weights.
+    #: Builds the fused view of a half-precision model.
     fused: Callable[[Any], Encoder]
-    #: Tensors of a Hugging Face checkpoint under this project's names; the folder is for errors.
+    #: Renames the tensors of a Hugging Face checkpoint to this project's names; the folder is for
+    #: error messages.
     from_hugging_face: Callable[[State, ModelSpec, Path], State]
-    #: The tokenizer of a checkpoint's folder.
+    #: Returns the tokenizer in a checkpoint's folder.
     tokenizer_in: Callable[[Path], Tokenizer]
-    #: The tokenizer of random weights.
+    #: Returns the tokenizer for random weights.
     own_tokenizer: Callable[[], Tokenizer]
 
 

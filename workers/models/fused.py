@@ -3,12 +3,12 @@
 The weights and the arithmetic are those of the plain blocks of ``esm2`` and ``dnabert_s``, in
 another order:
 
-- the stream is changed in place: ``out`` and ``fc2`` add to it as they multiply;
-- their biases are left out of the stream, which would take another pass; the LayerNorm that reads
-  the stream next adds them;
+- the stream is changed in place: the matrix products of ``out`` and ``fc2`` add to it;
+- their biases are not added to the stream, which would take another pass over it; the LayerNorm
+  that reads the stream next adds them;
 - the GELU of ESM-2 is part of the matrix product of ``fc1``, in its tanh form (Hendrycks and
-  Gimpel 2016), which differs from the exact GELU by up to 5e-4. Rounded once, it is as close to
-  FP32 as the exact GELU of a rounded number (``benchmarks.kernels``).
+  Gimpel 2016), which differs from the exact GELU by up to 5e-4. Since it is rounded only once, it
+  is as close to FP32 as the exact GELU of a rounded number (``benchmarks.kernels``).
 """
 
 from workers.models.encoder import Encoder

@@ -18,8 +18,8 @@ from workers.models.random_weights import random_weights
 from workers.models.tokens import Tokenizer
 from workers.models.weight_files import State, first_line, read_hugging_face, weight_files
 
-#: Values of each tensor in the fingerprint: enough to tell any two trainings apart, few enough to
-#: take a second for 3 billion parameters.
+#: Number of values of each tensor in the fingerprint: enough to tell any two trained models apart,
+#: few enough to take a second for 3 billion parameters.
 FINGERPRINT_SAMPLE = 4096
 
 
@@ -66,7 +66,7 @@ def load_model(
     except RuntimeError as error:
         problems = "\n".join(str(error).splitlines()[1:4])
         raise UserError(
-            f"{source.text}: these weights do not make {article(spec.family.name)} of "
+            f"{source.text}: these weights do not fit {article(spec.family.name)} of "
             f"{spec.layers} layers and width {spec.dim}:\n{problems}"
         ) from error
     return LoadedModel(model.eval().requires_grad_(False), tokenize, source, fingerprint)
@@ -77,18 +77,21 @@ def article(noun: str) -> str:
 
 
 def check_range(source: ModelSource, state: State, cast: State) -> None:
-    """Raise UserError for weights that are not finite as read, or not finite as ``cast``.
+    """Check that all weights are finite, both as read and as ``cast``.
 
-    No input would have a finite embedding.
+    Otherwise no input would have a finite embedding.
+
+    Raises:
+        UserError: some weights are not finite.
     """
     for name, tensor in cast.items():
         if bool(torch.isfinite(tensor).all()):
             continue
         if not bool(torch.isfinite(state[name]).all()):
-            raise UserError(f"{source.text}: {name} has NaN or Inf in it: the file is damaged.")
+            raise UserError(f"{source.text}: {name} contains NaN or Inf: the file is damaged.")
         raise UserError(
-            f"{source.text}: {name} has weights beyond {torch.finfo(tensor.dtype).max:.4g}, where "
-            f"{tensor.dtype} ends. Try --precision bf16 or fp32."
+            f"{source.text}: {name} has weights beyond {torch.finfo(tensor.dtype).max:.4g}, the "
+            f"largest {tensor.dtype}. Try --precision bf16 or fp32."
         )
 
 
@@ -119,7 +122,7 @@ def download(spec: ModelSpec) -> Path:
     Only weights, configuration and tokenizer are downloaded, no code.
 
     Raises:
-        UserError: it is not in the cache and cannot be downloaded.
+        UserError: the model is not in the cache and cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
@@ -135,8 +138,8 @@ def download(spec: ModelSpec) -> Path:
         return folder if weight_files(folder) else fetch("pytorch_model*.bin")
     except Exception as error:
         raise UserError(
-            f"Weights of {repository} are not in the local cache and could not be fetched from "
-            f"the Hugging Face hub ({type(error).__name__}: {first_line(error)}).\n"
+            f"The weights of {repository} are not in the local cache and could not be downloaded "
+            f"from the Hugging Face hub ({type(error).__name__}: {first_line(error)}).\n"
             "Check the connection (HF_ENDPOINT names a mirror, HF_HOME the cache), or give "
             f"--model a folder with safetensors, or a fair-esm file such as ./{spec.name}.pt."
         ) from error

@@ -1,7 +1,7 @@
-"""The rungs above FP16 as views of one loaded model: the same weights, other arithmetic.
+"""The rungs above FP16 as views of one loaded model: the same weights in higher precision.
 
-``apply_selective_fp32`` and ``apply_fp32`` return a second model on the tensors of the first. They
-change no dtype of it, and no forward pass changes a weight: all rungs may be in use at once.
+``apply_selective_fp32`` and ``apply_fp32`` return a second model on the tensors of the first. The
+weights keep their dtype and are never changed, so all rungs may be in use at once.
 
 Where FP16 overflows (beyond 65504), and which rung repairs it:
 
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=Encoder)
 
 
 class MixedPrecisionLayerNorm(nn.Module):
-    """LayerNorm in FP32 of input of any dtype: ``[..., D]`` to ``[..., D]`` FP32."""
+    """LayerNorm in FP32 for input of any dtype: ``[..., D]`` to ``[..., D]`` FP32."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class MixedPrecisionSoftmax(nn.Module):
 
 
 class MixedPrecisionAttention(nn.Module):
-    """Attention with an FP32 softmax written out where no kernel is known to have one.
+    """Attention with a softmax in FP32, written out where a kernel does not guarantee it.
 
-    The softmax of FlashAttention, and of attention with ALiBi, is always FP32. Which kernel
-    ``scaled_dot_product_attention`` takes without biases, and in which precision, is not specified.
+    The softmax of FlashAttention, and of attention with ALiBi, is always FP32. Without biases, the
+    kernel that ``scaled_dot_product_attention`` chooses, and its precision, are not specified.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -103,7 +103,7 @@ def linear_in_fp32(x: Tensor, linear: nn.Linear) -> Tensor:
 
 
 class UpcastLinear(nn.Module):
-    """A matrix product in FP32, with weights upcast for its duration."""
+    """A matrix product in FP32, with weights that are upcast only while it runs."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

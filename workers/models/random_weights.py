@@ -1,4 +1,4 @@
-"""Random weights, for trials without a download and for measuring speed."""
+"""Random weights, for trying the fleet without a download and for measuring speed."""
 
 import torch
 from torch import Tensor, nn
@@ -7,18 +7,18 @@ from common.model_specs import ModelSpec
 from workers.models.attention.alibi import alibi_slopes
 from workers.models.esm2.model import exact_inv_freq
 
-#: Count of numbers drawn; larger models repeat them. A prime, so that no two rows of a matrix
-#: begin with the same number.
+#: Number of random values drawn; larger models repeat them. It is a prime, so that no two rows of a
+#: matrix begin with the same value.
 DRAWN = 16_777_213
 
 
 def random_weights(model: type[nn.Module], spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
-    """Return random weights, the same on every machine, with activations of a usual size."""
+    """Return random weights, the same on every machine, that give activations of a usual size."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in model(spec).state_dict().items()}
     total = sum(shape.numel() for shape in shapes.values())
-    # Drawing 3 billion would take minutes.
+    # Drawing 3 billion values would take minutes.
     drawn = torch.randn(min(total, DRAWN), generator=generator)
     state, start = {}, 0
     for name, shape in shapes.items():

@@ -22,11 +22,11 @@ class Tokens:
 
 
 class Tokenizer(Protocol):
-    """A tokenizer of upper-case sequences, which adds each one's first and last token."""
+    """A tokenizer of upper-case sequences, which adds the special tokens around each of them."""
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
-        """Tokens that came with the weights, with their ids; empty if all weights share them."""
+        """Tokens that came with the weights, with ids; empty if all weights have the same ones."""
 
     def __call__(self, sequences: Sequence[str]) -> Tokens:
         """Return the tokens of ``sequences``."""

@@ -22,16 +22,16 @@ def read_hugging_face(folder: Path) -> tuple[ModelSpec, State]:
     """Return the shape of a model and all its tensors, under their published names.
 
     Args:
-        folder: has ``config.json`` and weights in one or more files.
+        folder: contains ``config.json`` and weights in one or more files.
 
     Raises:
-        UserError: a file is missing or unreadable, or the model is of no known family.
+        UserError: a file is missing or unreadable, or the model's family is unknown.
     """
     config, files = folder / "config.json", weight_files(folder)
     if not files or not config.is_file():
         raise UserError(f"{folder}: needs config.json and *.safetensors or pytorch_model*.bin.")
     spec = read_hugging_face_config(config)
-    return spec, {modern(name): tensor for file in files for name, tensor in read_tensors(file)}
+    return spec, {modern_name(name): t for file in files for name, t in read_tensors(file)}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -39,8 +39,8 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def modern(name: str) -> str:
-    """Return a tensor's present name: old checkpoints have ``LayerNorm.gamma`` and ``.beta``."""
+def modern_name(name: str) -> str:
+    """Return a tensor's modern name: old checkpoints have ``LayerNorm.gamma`` and ``.beta``."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
@@ -68,7 +68,7 @@ def safe_load(file: Path) -> Any:
 def rename(raw: State, prefix: str, names: dict[str, str]) -> State:
     """Return tensors under this project's names.
 
-    Tensors that no pattern matches (heads, pooler) are left out: embeddings do not need them.
+    Tensors that match no pattern (heads, pooler) are dropped: embeddings do not need them.
 
     Args:
         raw: tensors under their published names.
@@ -76,10 +76,10 @@ def rename(raw: State, prefix: str, names: dict[str, str]) -> State:
         names: ``{pattern of a published name: this project's name}``.
     """
     return {
-        re.sub(prefix + theirs, ours, name, count=1): tensor
+        re.sub(prefix + pattern, new_name, name, count=1): tensor
         for name, tensor in raw.items()
-        for theirs, ours in names.items()
-        if re.match(prefix + theirs, name)
+        for pattern, new_name in names.items()
+        if re.match(prefix + pattern, name)
     }
 
 
@@ -99,5 +99,5 @@ def first_line(error: Exception) -> str:
     """Return the first line of a library's error, at most 200 characters."""
     if isinstance(error, pickle.UnpicklingError):
         # PyTorch's own text recommends opening the file unsafely.
-        return "it is damaged, or holds more than weights"
+        return "it is damaged, or contains more than weights"
     return (str(error).splitlines() or [""])[0][:200]

@@ -18,10 +18,10 @@ def device_name(device: str) -> str:
 
 @contextmanager
 def exact_sums() -> Iterator[None]:
-    """Sum matrix products in FP32, and multiply FP32 in FP32, not TF32, whatever else is set.
+    """Sum matrix products in FP32, and multiply FP32 in FP32, not in TF32.
 
-    By default PyTorch lets cuBLAS add parts of FP16 and BF16 sums in those types, where they may
-    overflow. On an H200 that is no faster.
+    By default PyTorch lets cuBLAS add partial sums of FP16 and BF16 products in those types, where
+    they may overflow. On an H200 that default is not faster.
     """
     matmul = torch.backends.cuda.matmul
     before = torch.get_float32_matmul_precision()
@@ -39,7 +39,7 @@ def exact_sums() -> Iterator[None]:
 
 
 class DeviceEvent:
-    """An event in the device's queue, behind all that is queued now."""
+    """An event in the device's queue, after everything queued so far."""
 
     def __init__(self, device: torch.device) -> None:
         self._event: torch.cuda.Event | None = None
@@ -70,7 +70,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Return a copy on the device of a tensor on the host, without waiting."""
     if device.type != "cuda":
         return values
-    # From memory that is not pinned, the copy would wait for all work queued before it.
+    # A copy from memory that is not pinned would wait for all work queued before it.
     return values.pin_memory().to(device, non_blocking=True)
 
 

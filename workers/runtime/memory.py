@@ -14,20 +14,20 @@ CPU_PACK_TOKENS = 4096
 #: Tokens of the smallest pack that a device must have memory for.
 SMALLEST_PACK_TOKENS = 1024
 
-#: Tokens of a pack that fill an H200 with any model, and operations below which the GPU waits for
-#: its host (measured: 650M and 3B are at their fastest from 32,768 tokens, 8M from 262,144).
+#: Tokens of a pack that keep an H200 busy with any model, and operations below which the GPU waits
+#: for its host (measured: 650M and 3B are fastest from 32,768 tokens on, 8M from 262,144).
 GPU_PACK_TOKENS, GPU_PACK_OPERATIONS = 65_536, 4e12
 
 #: Tokens of the two trial packs, which show the memory per token. One is a multiple of 16, one is
 #: not: Triton compiles a kernel for either.
 TRIAL_TOKENS = (4096, 8191)
 
-#: Usable share of the free memory: packs of several sizes leave gaps between them.
+#: Share of the free memory that is used, since packs of several sizes fragment it.
 USABLE = 0.8
 
 
 def fastest_pack_tokens(spec: ModelSpec, device: torch.device) -> int:
-    """Return the tokens of the fastest pack, if memory is no limit."""
+    """Return the tokens of the fastest pack, if memory allows any size."""
     if device.type != "cuda":
         return CPU_PACK_TOKENS
     return max(GPU_PACK_TOKENS, int(GPU_PACK_OPERATIONS / (2 * spec.parameters)))

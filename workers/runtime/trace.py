@@ -1,7 +1,7 @@
-"""What a worker did when: spans of its threads and of its device, for a picture.
+"""A trace of a worker: the spans of its threads and of its device.
 
-Off unless a process calls ``start``. The file is in the Trace Event Format, which Perfetto
-(ui.perfetto.dev) and chrome://tracing show.
+Nothing is recorded unless a process calls ``start``. The file is in the Trace Event Format, which
+Perfetto (ui.perfetto.dev) and chrome://tracing display.
 """
 
 import json
@@ -21,7 +21,7 @@ DEVICE = "device"
 
 @dataclass(frozen=True)
 class Span:
-    """Something that took a while."""
+    """One timed activity of a thread or of the device."""
 
     name: str
     track: str  # a thread, or DEVICE
@@ -30,7 +30,7 @@ class Span:
 
 
 class Recorder:
-    """Collects spans from all threads."""
+    """A collector of spans from all threads."""
 
     def __init__(self, device: torch.device) -> None:
         self._spans: list[Span] = []
@@ -49,7 +49,7 @@ class Recorder:
 
     def write(self, path: Path) -> None:
         spans = sorted(self._spans, key=lambda span: span.start)
-        # The device first, then threads as they appear.
+        # The device first, then the threads in order of appearance.
         tracks = [DEVICE, *dict.fromkeys(span.track for span in spans if span.track != DEVICE)]
         names = [
             {"ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": {"name": track}}
@@ -73,7 +73,7 @@ _recorder: Recorder | None = None
 
 
 def start(device: torch.device) -> Recorder:
-    """Record from here on, everything in this process."""
+    """Start recording all spans of this process."""
     global _recorder
     _recorder = Recorder(device)
     return _recorder
@@ -81,19 +81,19 @@ def start(device: torch.device) -> Recorder:
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
-    """Record what the body takes, if anybody wants to know."""
+    """Record the duration of the body, if a trace was started."""
     recorder = _recorder
     if recorder is None:
         yield
         return
-    began = time.perf_counter()
+    started = time.perf_counter()
     try:
         yield
     finally:
-        recorder.add(name, began, time.perf_counter())
+        recorder.add(name, started, time.perf_counter())
 
 
 def add_device_span(name: str, end: DeviceEvent, seconds: float) -> None:
-    """Record what the device did for ``seconds`` until ``end``."""
+    """Record a span of the device that took ``seconds`` until ``end``."""
     if _recorder is not None:
         _recorder.add_device_span(name, end, seconds)

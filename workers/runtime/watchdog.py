@@ -1,8 +1,9 @@
-"""The watchdog: ends a process of which a thread hangs, as nothing else can end a thread.
+"""The watchdog, which ends the process if one of its threads hangs.
 
-A GPU or a file system that no longer answers keeps its callers for ever, and Celery's time limits
-do not reach threads. So whatever may hang says how long it may take. If it takes longer, the
-process ends and its supervisor starts the next; leases run out, and others have its batches.
+A GPU or a file system that stops answering blocks its callers for ever; Celery's time limits do not
+apply to threads, and Python cannot end a thread. So every operation that may hang has a time limit.
+If it takes longer, the process ends and its supervisor starts a new one; the leases expire, and
+other workers take over the batches.
 """
 
 import logging
@@ -21,22 +22,23 @@ from workers.runtime import trace
 
 log = logging.getLogger(__name__)
 
-#: A process ends with this code when one of its threads hangs.
+#: Exit code of a process that ended because one of its threads hung.
 EXIT_HUNG = 71
 
+#: Seconds between two looks at all activities.
 LOOK_SECONDS = 0.5
 
-#: Seconds after SIGTERM until a process ends though its threads have not. With what follows it is
-#: below the supervisor's ``GRACE_SECONDS``.
+#: Seconds after SIGTERM until the process ends even if its threads still run. Together with
+#: ``LAST_SECONDS`` it is below the supervisor's ``GRACE_SECONDS``.
 DRAIN_SECONDS = 20.0
 
-#: Seconds for last words, and for handing batches back: the log and Redis may hang as well.
+#: Seconds for the last log message and for requeuing batches: the log and Redis may hang as well.
 LAST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
 class Activity:
-    """What a thread does, since when (``time.monotonic``), and how many seconds it may take."""
+    """An operation of a thread with a time limit, on the clock of ``time.monotonic``."""
 
     name: str
     thread: int
@@ -53,7 +55,7 @@ _activities: set[Activity] = set()
 
 @contextmanager
 def limit(name: str, seconds: float = math.inf) -> Iterator[None]:
-    """Let the body take so many seconds at most; without a limit, it is only named in reports."""
+    """Limit the seconds that the body may take; without a limit, it only appears in reports."""
     activity = Activity(name, threading.get_ident(), time.monotonic(), seconds)
     _activities.add(activity)
     try:
@@ -64,19 +66,19 @@ def limit(name: str, seconds: float = math.inf) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str, seconds: float) -> Iterator[None]:
-    """A span of the trace that may take so many seconds."""
+    """Record the body as a span of the trace, and limit its seconds."""
     with trace.span(name), limit(name, seconds):
         yield
 
 
 def overdue(activities: Iterable[Activity], now: float) -> Activity | None:
-    """Of those whose deadline has passed, the one that hangs longest: others may wait for it."""
+    """Return the most overdue activity, for which other overdue ones may wait; None: no such."""
     late = (activity for activity in activities if activity.deadline < now)
     return min(late, key=lambda activity: activity.deadline, default=None)
 
 
 def describe(activities: Iterable[Activity], now: float) -> str:
-    """What threads do, a line for each and where in the code it is below."""
+    """Return a line about each thread's activities, followed by its stack."""
     threads: dict[int, list[Activity]] = {}
     for activity in sorted(activities, key=lambda activity: activity.began):
         threads.setdefault(activity.thread, []).append(activity)
@@ -92,7 +94,7 @@ def stack_of(thread: int) -> str:
 
 
 class Watchdog:
-    """A thread that looks at what all others do, and ends the process if one of them hangs."""
+    """A thread that watches all activities, and ends the process if one of them hangs."""
 
     def __init__(self) -> None:
         self._drain_by = math.inf
@@ -103,11 +105,10 @@ class Watchdog:
         self._thread.start()
 
     def drain(self, hand_back: Callable[[], None]) -> None:
-        """Let the process end within ``DRAIN_SECONDS``, or end it.
+        """Give the process ``DRAIN_SECONDS`` to end by itself, then end it.
 
         Args:
-            hand_back: is called at the end of that time, if it comes to that, and has
-                ``LAST_SECONDS``.
+            hand_back: called before the watchdog ends the process; it has ``LAST_SECONDS``.
         """
         self._hand_back = hand_back
         self._drain_by = min(self._drain_by, time.monotonic() + DRAIN_SECONDS)
@@ -120,15 +121,15 @@ class Watchdog:
     def _look(self, activities: Sequence[Activity], now: float) -> None:
         late = overdue(activities, now)
         if late is not None:
-            # Its claim is not released: the attempt counts, as the batch may be to blame.
+            # The lease is not released, so that the attempt counts: the batch may be the cause.
             end_process(lambda: report_overdue(late, activities, now))
         if now > self._drain_by:
             end_process(lambda: self._give_up(activities, now))
 
     def _give_up(self, activities: Iterable[Activity], now: float) -> None:
         log.critical(
-            "This process was told to end %g s ago, but its threads do not: it ends at once, and "
-            "hands back what it has.\n%s",
+            "This process was told to end %g s ago, but its threads still run: it requeues its "
+            "batches and ends now.\n%s",
             *(DRAIN_SECONDS, describe(activities, now)),
         )
         self._hand_back()
@@ -137,7 +138,7 @@ class Watchdog:
 def report_overdue(late: Activity, activities: Iterable[Activity], now: float) -> None:
     same_thread = [activity for activity in activities if activity.thread == late.thread]
     log.critical(
-        "'%s' takes longer than %g s: this process ends, the next one begins.\n%s",
+        "'%s' takes longer than %g s: this process ends, and a new one is started.\n%s",
         *(late.name, late.seconds, describe(same_thread, now)),
     )
 

@@ -10,7 +10,7 @@ HalfChoice = Literal["auto", "fp16", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asks for."""
+    """The options of ``worker validate``."""
 
     model: str
     weights: Path | None

@@ -1,4 +1,4 @@
-"""The verdict on embeddings: all comparisons must pass."""
+"""The verdict of a validation, which passes if all comparisons of embeddings pass."""
 
 import platform
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from workers.validation.record import Compared, ValidatedSet, Validation
 from workers.validation.sets import SEED
 from workers.validation.statistics import THRESHOLDS, compare
 
-#: Pairs that are compared, by precision and layout. The first pair is what a worker does and the
-#: simplest computation of the same; the others show where a difference comes from.
+#: Pairs that are compared, by precision and layout. The first pair is a worker's computation and
+#: the simplest one of the same vectors; the others show where a difference comes from.
 PAIRS = (
     (("half", "packed"), ("fp32", "padded")),
     (("half", "padded"), ("fp32", "padded")),
@@ -31,11 +31,11 @@ def judge(
     """Compare all pairs and return the verdict.
 
     Args:
-        model: as the user named it.
-        source: where its weights were read from.
-        device: its name, for people.
-        reference: computed in FP32.
-        half: the same sets, computed in half precision.
+        model: the model as the user named it.
+        source: the source of its weights.
+        device: the device's full name.
+        reference: the sets computed in FP32.
+        half: the same sets computed in half precision.
     """
     comparisons = tuple(compare_sets(reference, half))
     worst = min(comparisons, key=lowest_cosine)
@@ -63,16 +63,16 @@ def judge(
 
 
 def compare_sets(reference: Measured, half: Measured) -> Iterator[Compared]:
-    """Return the comparison of every pair for every set."""
+    """Yield the comparison of every pair for every set."""
     by_name = {"half": half, "fp32": reference}
 
-    def embeddings(way: tuple[str, str], name: str) -> Array:
-        precision, layout = way
+    def embeddings(variant: tuple[str, str], name: str) -> Array:
+        precision, layout = variant
         vectors: dict[str, Array] = getattr(by_name[precision], layout)
         return vectors[name]
 
-    def title(way: tuple[str, str]) -> str:
-        precision, layout = way
+    def title(variant: tuple[str, str]) -> str:
+        precision, layout = variant
         return f"{by_name[precision].precision} {layout}"
 
     for measured, expected in PAIRS:
@@ -89,13 +89,13 @@ def compare_sets(reference: Measured, half: Measured) -> Iterator[Compared]:
 
 
 def lowest_cosine(compared: Compared) -> float:
-    """Where no embedding is finite, it is lower than anywhere else."""
+    """Return the lowest cosine of a comparison; minus infinity if no embedding is finite."""
     lowest = compared.figures.cosine_min
     return -np.inf if lowest is None else lowest
 
 
 def count(is_bad: Callable[[Array], Array], *models: Measured) -> int:
-    """How many values are bad in all embeddings, of both layouts."""
+    """Return how many values of all embeddings, in both layouts, are bad."""
     layouts = [layout for model in models for layout in (model.packed, model.padded)]
     return sum(int(is_bad(vectors).sum()) for layout in layouts for vectors in layout.values())
 

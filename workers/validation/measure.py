@@ -23,8 +23,8 @@ from workers.validation.sets import SequenceSet, make_sets
 
 log = logging.getLogger(__name__)
 
-#: Tokens in a forward pass, padding among them: the 3B model's FP32 weights (12 GB) and what it
-#: computes fit a GPU of 40 GB.
+#: Number of tokens in a forward pass, with padding: few enough that the 3B model's FP32 weights
+#: (12 GB) and activations fit a GPU of 40 GB.
 PASS_TOKENS = 16_384
 
 
@@ -44,7 +44,7 @@ def measure(source: ModelSource, precision: Rung, device: str, count: int) -> Me
     """Load a model, embed ``count`` sequences of each set in both layouts, and free the model.
 
     Raises:
-        UserError: weights that cannot be had.
+        UserError: the weights cannot be found or read.
         torch.OutOfMemoryError: the model or a pass does not fit the device.
     """
     log.info("Loading %s in %s on %s.", source.text, precision, device)
@@ -53,19 +53,19 @@ def measure(source: ModelSource, precision: Rung, device: str, count: int) -> Me
     tokens = {each.name: loaded.tokenize(each.sequences) for each in sets}
     with torch.inference_mode(), exact_sums():
         padded = embed_sets(partial(embed_padded, loaded), tokens, f"{precision} padded")
-        # As a worker serves it: on a GPU that is not the model that was loaded, but a view of it.
+        # The model as a worker runs it, which on a GPU is a view of the loaded model.
         served = replace(loaded, model=Engine(loaded).models[precision])
         packed = embed_sets(partial(embed_packed, served), tokens, f"{precision} packed")
     return Measured(loaded.spec, loaded.fingerprint, precision, sets, packed, padded)
 
 
 def embed_sets(
-    embed: Callable[[Tokens], Array], tokens: dict[str, Tokens], way: str
+    embed: Callable[[Tokens], Array], tokens: dict[str, Tokens], variant: str
 ) -> dict[str, Array]:
-    """Embed set after set, and log each: a large model takes minutes."""
+    """Embed one set after another, and log each of them, since a large model takes minutes."""
     vectors = {}
     for name, each in tokens.items():
-        log.info("Embedding %s, %s: %s tokens.", name, way, f"{len(each.ids):,}")
+        log.info("Embedding %s, %s: %s tokens.", name, variant, f"{len(each.ids):,}")
         vectors[name] = embed(each)
     return vectors
 
@@ -102,7 +102,7 @@ def means_of(hidden: Tensor, cu_seqlens: Tensor, loaded: LoadedModel) -> Array:
 
 
 def split_into_rectangles(lengths: Sequence[int], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Positions of sequences of similar lengths: at most ``budget`` tokens, padding among them.
+    """Yield positions of sequences of similar lengths, at most ``budget`` tokens with padding.
 
     A sequence longer than the budget is alone.
     """
@@ -119,7 +119,7 @@ def pad(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDA
     """Return token ids ``[B, T]``, padded on the right, and which of them are real ``[B, T]``."""
     lengths = tokens.lengths[rows]
     real = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.zeros(real.shape, dtype=np.int64)  # whatever stands at padding is not looked at
+    ids = np.zeros(real.shape, dtype=np.int64)  # the ids at padding are never used
     sequences = np.split(tokens.ids, tokens.cu_seqlens[1:-1])
     ids[real] = np.concatenate([sequences[row] for row in rows])
     return ids, real

@@ -1,4 +1,4 @@
-"""A validation as a picture: cosine similarity against length."""
+"""The picture of a validation: cosine similarity against length."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ from common.model_specs import ModelSource
 from workers.validation.record import Compared, Validation
 from workers.validation.statistics import EXPECTED, FLOOR
 
-# It tells about its fonts.
+# Matplotlib logs details about fonts at level INFO.
 logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 #: The Okabe-Ito palette, which colour-blind readers can tell apart.
@@ -21,17 +21,17 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 MARKERS = "osD^v"
 RED, GREY, DARK = "#B3261E", "#777777", "#222222"
 
-#: Cosines closer to 1 than this are drawn here: FP32's own rounding is no smaller.
+#: Smallest distance of a cosine from 1 that is drawn: below it there is only FP32's rounding.
 CLOSEST = 1e-9
 
-#: The axis ends a little below a cosine of -1.
+#: Distance from 1 at the end of the axis, a little beyond a cosine of -1.
 FURTHEST = 2.5
 
-#: Letters of a line, and its height in points, in the text above the axes.
+#: Characters of a line, and its height in points, in the text above the axes.
 LINE_LETTERS, LINE_HEIGHT = 100, 12
 
-#: Where a sequence without a cosine is drawn: it shares nothing with its reference.
-NOTHING_SHARED = 1.0
+#: Distance from 1 at which a sequence without a cosine is drawn: that of orthogonal vectors.
+NO_COSINE = 1.0
 
 
 def save_picture(validation: Validation, path: Path) -> None:
@@ -79,7 +79,7 @@ def draw_set(
 
 
 def draw_missing(axes: Axes, shown: list[Compared], lengths: dict[str, tuple[int, ...]]) -> None:
-    """Crosses at the bottom for sequences that are not finite."""
+    """Draw crosses at the bottom for sequences that are not finite."""
     missing = [
         length
         for compared in shown
@@ -89,7 +89,7 @@ def draw_missing(axes: Axes, shown: list[Compared], lengths: dict[str, tuple[int
     if missing:
         axes.scatter(
             missing,
-            [NOTHING_SHARED] * len(missing),
+            [NO_COSINE] * len(missing),
             label=f"NaN or Inf ({len(missing)})",
             color=RED,
             marker="x",
@@ -101,7 +101,7 @@ def draw_missing(axes: Axes, shown: list[Compared], lengths: dict[str, tuple[int
 
 
 def scale_axes(axes: Axes, validation: Validation) -> None:
-    """Cosines near 1 apart from each other, and 1 at the top."""
+    """Scale the axes so that cosines near 1 are apart from each other, with 1 at the top."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     least, most = sorted(axes.get_ylim())
@@ -117,12 +117,12 @@ def scale_axes(axes: Axes, validation: Validation) -> None:
 
 
 def nines(distance: float) -> str:
-    """The cosine at a distance from 1 that is a power of ten: 0.99, 0.999 and so on."""
+    """Return the cosine at a distance from 1 that is a power of ten: 0.99, 0.999 and so on."""
     return f"{1 - distance:.10f}".rstrip("0").rstrip(".")
 
 
 def draw_bounds(axes: Axes) -> None:
-    """Lines with their names at the right, where no point hides them."""
+    """Draw the bounds as lines, with their names at the right, where no point hides them."""
     worst = axes.get_ylim()[0]
     axes.axhspan(1 - FLOOR, worst, color=RED, alpha=0.07, linewidth=0)
     for cosine, colour, style, words in (

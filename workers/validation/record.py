@@ -1,8 +1,8 @@
-"""Validations on record, and what a worker reads from them.
+"""Recorded validations, and the verdict that a worker reads from them.
 
-A validation is one JSON object, in the user's cache folder and in the fleet's store if there is
-one: ``validations/<fingerprint>.<precision>.<device>.json``. The newest of all copies counts.
-What one kind of device computes says nothing of another.
+A validation is one JSON object in the user's cache folder, and in the fleet's store if there is
+one: ``validations/<fingerprint>.<precision>.<device>.json``. The newest copy counts. A record is
+valid for one kind of device only.
 """
 
 import logging
@@ -27,7 +27,7 @@ class Verdict(Document):
     """The part of a validation that a worker reads."""
 
     model: str  # ModelSource.text
-    weights: str | None  # where they were read from, if the model's name does not say it
+    weights: str | None  # their source, if the model's name does not say it
     fingerprint: str
     precision: Rung
     device: str
@@ -35,13 +35,13 @@ class Verdict(Document):
     passed: bool
     failures: tuple[str, ...]  # figures that are out of bounds in any comparison
     cosine_min: float | None  # of all comparisons; None: one has no finite sequence
-    worst: str  # the set and the comparison that it comes from
-    nan: int  # values, in all embeddings
+    worst: str  # the set and the comparison with ``cosine_min``
+    nan: int  # number of values that are NaN, in all embeddings
     inf: int
 
     @property
     def key(self) -> str:
-        """The name of its record."""
+        """The key of the validation's record."""
         return record_key(self.fingerprint, self.precision, self.device)
 
     @property
@@ -71,7 +71,7 @@ class ValidatedSet(Document):
 
 
 class Compared(Document):
-    """One set's embeddings, computed in one way and in another."""
+    """The comparison of one set's embeddings, computed in two ways."""
 
     set: str
     measured: str  # such as "fp16 packed"
@@ -110,19 +110,19 @@ def record_key(fingerprint: str, precision: Rung, device: str) -> str:
 
 def user_cache() -> FileStore:
     """Return the user's cache: ``virnucpro-fleet`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    # The specification has a relative path ignored.
+    # The XDG specification says to ignore a relative path.
     given = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
     return FileStore(cache / "virnucpro-fleet")
 
 
 def record_stores(store_url: str | None) -> list[Store]:
-    """Return the places of records: the user's cache, and the fleet's store if it has one."""
+    """Return the stores of records: the user's cache, and the fleet's store if it has one."""
     return [user_cache(), *([open_store(store_url)] if store_url else [])]
 
 
 def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
-    """Record a validation and return where; a store that cannot be written is a warning."""
+    """Record a validation and return its URLs; a store that cannot be written is a warning."""
     written = []
     for store in stores:
         try:
@@ -134,10 +134,9 @@ def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
 
 
 def refusal(fingerprint: str, precision: Rung, device: str, stores: Sequence[Store]) -> str | None:
-    """Why weights must not be served in ``precision`` on ``device``, for the user to read; None
-    if they may.
+    """Return a message that says why weights must not be served; None if they may be.
 
-    They may where no validation is recorded. What cannot be read is a warning.
+    They may be served if no validation is recorded. An unreadable record is a warning.
     """
     key = record_key(fingerprint, precision, device)
     found = [
@@ -162,7 +161,7 @@ def read_verdict(key: str, store: Store) -> Verdict | None:
     try:
         verdict = Verdict.model_validate_json(store.get(key))
         if verdict.key != key:
-            raise ValueError(f"its place is {verdict.key}")
+            raise ValueError(f"it belongs at {verdict.key}")
         return verdict
     except ObjectNotFoundError:
         return None

@@ -1,4 +1,4 @@
-"""A validation as a table that a person reads."""
+"""The report of a validation, as tables."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -19,7 +19,7 @@ from workers.validation.statistics import (
     STD_BOUND,
 )
 
-#: Columns where nobody looks at a screen; no table is wider.
+#: Width of the report in characters; no table is wider.
 WIDTH = 100
 
 #: Title and number format of each figure, by its name in ``Comparison``.
@@ -38,21 +38,21 @@ FIGURES = {
 BOUNDS = (
     f"Bounds: min cosine at least {FLOOR} ({EXPECTED} is expected), Δ mean under {MEAN_BOUND}, "
     f"Δ std under {STD_BOUND:.0%}, Δ norm under {NORM_BOUND:.0%}, |z| > {OUTLIER_Z:g} under "
-    f"{OUTLIER_BOUND:.0%}, no NaN, no Inf. '!' marks what is out of bounds, 'low' a "
-    "cosine below what is expected."
+    f"{OUTLIER_BOUND:.0%}, no NaN, no Inf. '!' marks a figure that is out of bounds, 'low' a "
+    "cosine below the expected one."
 )
 
 CENTRED = (
-    "Centred min: cosine after the mean of the set's references is subtracted; it does not decide."
+    "Centred min: the same after subtracting the mean of the references; not part of the verdict."
 )
 
 RANDOM_WEIGHTS = (
-    "Random weights: this proves the arithmetic on this machine, not the trained model."
+    "Random weights: this validates the arithmetic on this machine, not the trained model."
 )
 
 
 def print_report(validation: Validation) -> None:
-    """Print to standard output: tables as wide as they are, however narrow the terminal is."""
+    """Print the report to standard output, with tables in full width on any terminal."""
     console = Console(width=WIDTH)
     for line in heading(validation):
         console.print(line, highlight=False, markup=False)
@@ -81,7 +81,7 @@ def heading(validation: Validation) -> Iterator[str]:
 
 
 def comparison_table(title: str, compared: Iterable[Compared]) -> Table:
-    """A row for each set."""
+    """Return a table with a row for each set."""
     table = Table(
         Column("set", min_width=9),
         *(Column(name, justify="right", no_wrap=True) for name, _ in FIGURES.values()),
@@ -91,7 +91,7 @@ def comparison_table(title: str, compared: Iterable[Compared]) -> Table:
         title_style="bold",
         box=SIMPLE_HEAD,
         show_edge=False,
-        padding=0,  # there is a space between columns without it
+        padding=0,  # columns are separated by a space anyway
     )
     for each in compared:
         figures = (figure_cell(each, name, form) for name, (_, form) in FIGURES.items())

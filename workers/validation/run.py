@@ -49,8 +49,8 @@ def weights_of(model: ModelSource, weights: Path | None) -> ModelSource:
         return model
     if model.is_path or model.is_random:
         raise UserError(
-            f"--weights {weights}: --model {model.text} says already which weights to read. Give "
-            "--model one of the known names, or leave --weights out."
+            f"--weights {weights}: --model {model.text} already names the weights. Give --model "
+            "one of the known names, or omit --weights."
         )
     return ModelSource.parse(os.path.abspath(weights.expanduser()))
 
@@ -94,7 +94,11 @@ def choose_precision(choice: HalfChoice, device: str) -> Rung:
 
 
 def check_can_write(picture: Path | None) -> None:
-    """Raise UserError before the work for a file that cannot be written after it."""
+    """Check before the work that the picture can be written after it.
+
+    Raises:
+        UserError: the file's folder does not exist, or its name is not a PNG's.
+    """
     if picture is None:
         return
     if picture.is_dir() or not picture.absolute().parent.is_dir():
@@ -104,16 +108,20 @@ def check_can_write(picture: Path | None) -> None:
 
 
 def measure_or_explain(source: ModelSource, precision: Rung, device: str, count: int) -> Measured:
-    """Measure, with no other model on the device."""
+    """Measure one model, and free the device's memory afterwards.
+
+    Raises:
+        UserError: the weights cannot be loaded, or do not fit the device.
+    """
     try:
         with warnings.catch_warnings():
-            # PyTorch's advice on speed helps nobody here.
+            # PyTorch warns about speed, which does not matter here.
             warnings.simplefilter("ignore")
             return measure(source, precision, device, count)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{source.text} in {precision} does not fit {device_name(device)} "
-            f"({str(error).splitlines()[0]}). Stop what else runs there, or validate with "
+            f"({str(error).splitlines()[0]}). Stop other programs on the device, or validate with "
             "--device cpu."
         ) from error
     finally:

@@ -1,4 +1,4 @@
-"""Random sequences to validate with: sets by length, the same on every machine."""
+"""Random sequences for a validation: sets by length, the same on every machine."""
 
 from dataclasses import dataclass
 
@@ -21,10 +21,10 @@ RANGES: dict[str, tuple[int, int | None]] = {
     "mixed": (1, None),
 }
 
-#: How often each letter occurs, in percent. Amino acids: ExPASy's "UniProtKB/Swiss-Prot protein
+#: Frequency of each letter in percent. Amino acids: ExPASy's "UniProtKB/Swiss-Prot protein
 #: knowledgebase release statistics", section "Amino acid composition", whose second decimals
-#: change from release to release. DNA: all bases alike. Besides, a few of the letters that stand
-#: for several or are rare: weights may overflow for them alone.
+#: change from release to release. DNA: all bases are equally frequent. Ambiguous and rare letters
+#: are included, since weights may overflow only for them.
 FREQUENCIES: dict[str, dict[str, float]] = {
     "protein": {
         **{"A": 8.25, "Q": 3.93, "L": 9.65, "S": 6.64, "R": 5.53, "E": 6.72, "K": 5.80, "T": 5.35},
@@ -50,10 +50,10 @@ class SequenceSet:
 
 
 def make_sets(family: Family, count: int, seed: int = SEED) -> list[SequenceSet]:
-    """Draw ``count`` sequences for each range, in random order, the ends of the range among them.
+    """Draw ``count`` sequences for each range, in random order, including both ends of the range.
 
     Args:
-        family: gives the alphabet, the longest sequence and how many letters a token has.
+        family: the model's family, for the alphabet and the range of lengths.
         count: at least 2.
         seed: the same seed gives the same sequences.
     """
@@ -71,7 +71,7 @@ def make_sets(family: Family, count: int, seed: int = SEED) -> list[SequenceSet]
 
 
 def letters_of(tokens: int | None, family: Family) -> int:
-    """Return about how many letters make ``tokens`` tokens; the model's limit for None."""
+    """Return the approximate number of letters in ``tokens`` tokens; None: the model's limit."""
     return family.max_residues if tokens is None else tokens * family.letters_per_token
 
 

@@ -1,4 +1,4 @@
-"""How far embeddings are from their reference: pure functions of two arrays ``[N, D]``."""
+"""Differences of embeddings from their reference: pure functions of two arrays ``[N, D]``."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,21 @@ import numpy as np
 
 from common.embeddings.arrays import Array
 
-#: Smallest cosine similarity of a sequence's two embeddings: below the floor a model must not be
-#: served in half precision, below what is expected it is marked.
+#: Bounds of the cosine similarity of a sequence's two embeddings: below the floor a model must not
+#: be served in half precision, below the expected value it is marked as low.
 FLOOR, EXPECTED = 0.99, 0.999
 
-#: Differences must be smaller: of the means of all values (absolute; embeddings have a mean near
+#: Upper bounds of differences: of the means of all values (absolute; embeddings have a mean near
 #: 0), of their standard deviations (relative), and of each sequence's L2 norm (relative).
 MEAN_BOUND, STD_BOUND, NORM_BOUND = 0.01, 0.05, 0.05
 
-#: The share of outliers must be smaller. No values have more than 1/9 (Chebyshev's inequality).
+#: Upper bound of the share of outliers, which is at most 1/9 (Chebyshev's inequality).
 OUTLIER_BOUND = 0.10
 
-#: An outlier is further from the mean than so many standard deviations.
+#: Standard deviations from the mean beyond which a value is an outlier.
 OUTLIER_Z = 3.0
 
-#: By how much of itself a number in FP32 may be rounded.
+#: Relative rounding error of a number in FP32.
 FP32_EPSILON = float(np.finfo(np.float32).eps)
 
 THRESHOLDS = {
@@ -35,18 +35,18 @@ THRESHOLDS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Embeddings against their reference. None stands where no sequence is finite in both."""
+    """The comparison of embeddings with their reference. None: no sequence is finite in both."""
 
     cosines: tuple[float | None, ...]  # of each sequence; None: not finite
     cosine_min: float | None
     cosine_mean: float | None
-    #: The smallest after centring; None also where no sequence differs from the mean.
+    #: The smallest cosine after centring; None also if no sequence differs from the mean.
     centred_cosine_min: float | None
     mean_difference: float | None  # of all values, absolute
     std_difference: float | None  # of all values, relative
     norm_difference: float | None  # largest of a sequence, relative
     outliers: float | None  # share of the measured values
-    nan: int  # values that are NaN in either
+    nan: int  # number of values that are NaN in either
     inf: int
 
     @property
@@ -73,14 +73,14 @@ class Comparison:
 
     @property
     def as_expected(self) -> bool:
-        """Passed, with cosines as high as they usually are."""
+        """Whether the comparison passed with cosines as high as expected."""
         return self.passed and self.cosine_min is not None and self.cosine_min >= EXPECTED
 
 
 def compare(measured: Array, reference: Array) -> Comparison:
     """Compare embeddings ``[N, D]`` with their reference ``[N, D]``; both may have NaN and Inf.
 
-    Figures are of the sequences that are finite in both, computed in FP64.
+    The figures are those of the sequences that are finite in both, computed in FP64.
     """
     assert measured.shape == reference.shape, (measured.shape, reference.shape)
     finite = (np.isfinite(measured) & np.isfinite(reference)).all(axis=1)
@@ -103,19 +103,18 @@ def compare(measured: Array, reference: Array) -> Comparison:
 
 
 def cosines(a: Array, b: Array) -> Array:
-    """Cosine similarity of each row, ``[N]``; 0 where either is all zeros, which says nothing."""
+    """Return the cosine similarity of each row ``[N]``; 0 if either row is all zeros."""
     products = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     dots = (a * b).sum(1)
     return np.divide(dots, products, out=np.zeros_like(dots), where=products > 0)
 
 
 def centred_cosines(a: Array, b: Array) -> Array:
-    """Cosine similarity of each row of ``a`` to its reference, the mean of all references
-    subtracted from both.
+    """Return the cosine similarity of each row of ``a`` to its reference, after centring.
 
-    Embeddings of one model may have so much in common that any two are alike: this is the
-    similarity of what is left. References that equal their mean, as far as FP32 can tell, have no
-    direction left: their rows are left out.
+    Embeddings of one model may be so alike that any two have a high cosine. Centring subtracts the
+    mean of all references from both. Rows whose reference equals that mean within FP32's precision
+    are left out, since they have no direction.
     """
     mean = b.mean(axis=0) if len(b) else 0.0
     away = np.linalg.norm(b - mean, axis=1) > FP32_EPSILON * np.linalg.norm(b, axis=1)
@@ -123,17 +122,17 @@ def centred_cosines(a: Array, b: Array) -> Array:
 
 
 def norm_differences(a: Array, b: Array) -> Array:
-    """By how much of its reference each row's L2 norm is off, ``[N]``."""
+    """Return the relative difference of each row's L2 norm from its reference's, ``[N]``."""
     return relative_difference(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
 
 
 def relative_difference(a: Array, b: Array) -> Array:
-    """``|a - b| / b`` of non-negative numbers; from 0 anything but 0 is 100 % away."""
+    """Return ``|a - b| / b`` of non-negative numbers; for b = 0 it is 1, or 0 if a = 0."""
     difference = np.abs(a - b)
     safe = np.where(b > 0, b, 1.0)
     return np.where(b > 0, difference / safe, np.sign(difference))
 
 
 def outlier_share(values: Array) -> float:
-    """Share of values with a z-score beyond ``OUTLIER_Z``."""
+    """Return the share of values with a z-score beyond ``OUTLIER_Z``."""
     return float((np.abs(values - values.mean()) > OUTLIER_Z * values.std()).mean())

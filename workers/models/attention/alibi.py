@@ -1,17 +1,17 @@
-"""The linear biases of ALiBi (Press et al. 2022): a score falls with the distance of its tokens."""
+"""ALiBi (Press et al. 2022): attention scores minus a slope times the distance of their tokens."""
 
 import torch
 from torch import Tensor
 
 from workers.models.exact_buffers import ExactBuffers
 
-#: Queries per call of ``scaled_dot_product_attention`` with biases: the memory for the biases
-#: then grows with a segment's length and not with its square.
+#: Queries per call of ``scaled_dot_product_attention`` with biases, so that the memory for biases
+#: grows with a segment's length and not with its square.
 QUERIES = 256
 
 
 class Alibi(ExactBuffers):
-    """The slopes ``[H]``, in FP32 whatever the model's dtype."""
+    """The slopes of all heads ``[H]``, in FP32 whatever the model's dtype."""
 
     slopes: Tensor
 
@@ -46,9 +46,9 @@ def padded_biases(slopes: Tensor, real: Tensor) -> Tensor:
 
 
 def bias_table(slopes: Tensor, max_seqlen: int) -> Tensor:
-    """Return a table of biases; those of any ``QUERIES`` queries of a segment are a view of it.
+    """Return a table of biases, of which the biases of any ``QUERIES`` queries are a view.
 
-    A bias depends on the distance alone. Row i, column c of ``[H, QUERIES, 2 C]`` is the bias of
+    A bias depends only on the distance. Row i, column c of ``[H, QUERIES, 2 C]`` is the bias of
     query i and key c - C, both counted from the first of the queries. C is ``max_seqlen`` rounded
     up to a multiple of ``QUERIES``, which keeps the rows of every view aligned.
     """

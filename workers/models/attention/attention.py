@@ -1,4 +1,4 @@
-"""Attention as a module, by the kernel that the layout was made for."""
+"""Attention as a module, which calls the kernel that the layout was made for."""
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from workers.models.kernels import attention as own_kernel
 def nan_beyond(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return queries or keys ``x`` with NaN in place of values that are not finite in ``dtype``.
 
-    Where all scores of an infinite key are -Inf its weights are 0, so that the result would be
-    finite without it. NaN survives every softmax.
+    If all scores of an infinite key are -Inf, its weights are 0 and the result would be finite as
+    if the key were absent. NaN survives every softmax.
     """
     return torch.where(x.abs() <= torch.finfo(dtype).max, x, torch.nan)
 
@@ -46,7 +46,7 @@ class Attention(nn.Module):
 
 
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, layout: FlashSegments) -> Tensor:
-    """Attend by a library's kernel."""
+    """Attend with a library's FlashAttention kernel."""
     bounds = (layout.cu_seqlens,) * 2 + (layout.max_seqlen,) * 2
     kernel = flash.find_kernel(alibi=layout.slopes is not None)
     assert kernel is not None
@@ -81,8 +81,9 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Te
     Args:
         q: ``[B, L, H, Dh]``.
         k, v: ``[B, S, H, Dh]``.
-        mask: ``[B, H, L, S]`` or what broadcasts to it; bool, or the biases of ALiBi. With biases
-            all is computed in FP32: a bias near -10 is off by up to 0.004 in FP16, 0.03 in BF16.
+        mask: broadcastable to ``[B, H, L, S]``; bool, or the biases of ALiBi. With biases
+            everything is computed in FP32: a bias near -10 is off by up to 0.004 in FP16, 0.03 in
+            BF16.
     """
     dtype = q.dtype
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [B, H, L, Dh]

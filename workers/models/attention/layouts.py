@@ -1,8 +1,8 @@
 """Layouts: which tokens attend to each other, in the form that one kernel takes.
 
-``packed_layout`` is the one place that chooses a kernel. In FP16 and BF16 on CUDA that is our own
-Triton kernel, or a library's FlashAttention where Triton is not installed. Everywhere else, and in
-FP32, which none of these supports, it is ``scaled_dot_product_attention`` segment by segment.
+``packed_layout`` is the one place that chooses a kernel. In FP16 and BF16 on CUDA that is this
+project's Triton kernel, or a library's FlashAttention if Triton is not installed. Otherwise, and in
+FP32, which neither supports, it is ``scaled_dot_product_attention`` segment by segment.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from workers.models.kernels import attention as own_kernel
 
 
 class TiledSegments(NamedTuple):
-    """A pack, for our Triton kernel."""
+    """A pack, for this project's Triton kernel."""
 
     tiles: Tensor  # own_kernel.tiles_of
     slopes: Tensor | None  # [H] FP32, with ALiBi
@@ -38,7 +38,7 @@ class SeparateSegments(NamedTuple):
 
 
 class PaddedBatch(NamedTuple):
-    """Padded sequences, for ``scaled_dot_product_attention`` of all at once."""
+    """Padded sequences, for one call of ``scaled_dot_product_attention``."""
 
     mask: Tensor  # [B, 1, 1, T] bool, False at padding; with ALiBi biases [B, H, T, T] FP32
 
@@ -70,7 +70,7 @@ def packed_layout(
         return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
     if flash.can_run(device, dtype, head_dim, alibi=slopes is not None):
         return FlashSegments(cu_seqlens, max_seqlen, slopes)
-    # Only here does the host wait for the device.
+    # This is the only case in which the host waits for the device.
     biases = None if slopes is None else bias_table(slopes, max_seqlen)
     return SeparateSegments(cu_seqlens.diff().tolist(), biases)
 

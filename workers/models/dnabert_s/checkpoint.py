@@ -63,8 +63,8 @@ def refuse_plain_bert(raw: State, folder: Path) -> None:
     foreign = next(filter(PLAIN_BERT.search, raw), None)
     if foreign is not None:
         raise UserError(
-            f"{folder}: {foreign} is a plain BERT's, not DNABERT-S's, which has ALiBi in place of "
-            "position embeddings and one projection, Wqkv. Take the weights as they were published."
+            f"{folder}: {foreign} is a tensor of a plain BERT. DNABERT-S has ALiBi in place of "
+            "position embeddings, and one projection, Wqkv. Use the weights as published."
         )
 
 

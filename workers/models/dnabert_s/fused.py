@@ -11,7 +11,7 @@ from workers.models.kernels.norm import layer_norm
 
 
 class FusedDNABERTS(DNABERTS):
-    """DNABERT-S, whose norms follow the sums and add the biases at once."""
+    """DNABERT-S with fused blocks."""
 
     def __init__(self, base: DNABERTS) -> None:
         with torch.device("meta"):

@@ -1,6 +1,6 @@
-"""DNABERT-S, padded for validation and packed for work.
+"""DNABERT-S, for packs and for padded batches.
 
-The published model (Zhou et al. 2024), a MosaicBERT (Portes et al. 2023): a BERT with ALiBi in
+The published model (Zhou et al. 2024) is a MosaicBERT (Portes et al. 2023): a BERT with ALiBi in
 place of position embeddings and a gated MLP.
 """
 

@@ -13,7 +13,7 @@ from common.errors import UserError
 from workers.models.dnabert_s.model import VOCABULARY
 from workers.models.tokens import Tokens
 
-#: Special tokens of the tokenizer of random weights, by id.
+#: Special tokens of the tokenizer for random weights, by id.
 SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
@@ -28,10 +28,10 @@ class DNATokenizer:
 
         Args:
             tokenizer: a tokenizer of the ``tokenizers`` library.
-            name: its name in errors.
+            name: its name in error messages.
 
         Raises:
-            UserError: no ``[CLS]`` or ``[SEP]``, or ids beyond the model's vocabulary.
+            UserError: ``[CLS]`` or ``[SEP]`` is missing, or an id is beyond the model's vocabulary.
         """
         self.tokenizer = tokenizer
         tokenizer.no_truncation()
@@ -60,8 +60,8 @@ class DNATokenizer:
 
     @classmethod
     def own(cls) -> Self:
-        """Return the tokenizer of random weights, which needs no file."""
-        return cls(own_tokenizer(), "our own tokenizer")
+        """Return the tokenizer for random weights, which needs no file."""
+        return cls(own_tokenizer(), "the tokenizer for random weights")
 
     @property
     def vocabulary(self) -> dict[str, int]:
@@ -85,9 +85,9 @@ def special_id(tokenizer: Tokenizer, token: str, name: str) -> int:
     return int(found)
 
 
-#: Lengths of the two parts of each merge of the tokenizer of random weights, by rank. First pairs
-#: and fours, then merges with the bases left between them: 4.4 bases per token in random DNA; the
-#: published tokenizer has about 5.
+#: Lengths of the two parts of each merge of the tokenizer for random weights, by rank: first pairs
+#: and fours, then merges with the bases left between them. They give 4.4 bases per token in random
+#: DNA; the published tokenizer has about 5.
 MERGED_LENGTHS = (
     *((1, 1), (2, 2), (1, 4), (4, 1), (1, 2), (2, 1)),
     *((3, 2), (2, 3), (4, 2), (2, 4), (3, 3)),
@@ -95,7 +95,7 @@ MERGED_LENGTHS = (
 
 
 def own_tokenizer() -> Tokenizer:
-    """Return a byte-pair encoding of 4096 tokens, made without data.
+    """Return a byte-pair encoding of 4096 tokens that is built without data.
 
     Its tokens are all sequences of 1 to 5 bases, and as many of 6 as fit. Any other letter is
     ``[UNK]``.

@@ -54,7 +54,7 @@ def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
         folder: where they come from, for errors.
 
     Raises:
-        UserError: a tensor is missing, or unlike that of any ESM-2.
+        UserError: a tensor is missing, or differs from that of any ESM-2.
     """
     return fuse(rename(raw, HUGGING_FACE_PREFIX, HUGGING_FACE_NAMES), spec, folder)
 
@@ -63,7 +63,7 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
     """Read a fair-esm ``.pt`` file.
 
     Raises:
-        UserError: it is not such a file, or a tensor is missing or unlike that of any ESM-2.
+        UserError: it is not such a file, or a tensor is missing or differs from that of any ESM-2.
     """
     try:
         data = safe_load(path)
@@ -86,7 +86,7 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
 
 
 def fuse(state: State, spec: ModelSpec, path: Path) -> State:
-    """Fuse the three projections, and keep one copy of the rotary frequencies."""
+    """Join the query, key and value projections, and keep one copy of the rotary frequencies."""
     take = taker(state, path)
     fused = {"rotary.inv_freq": take_inv_freq(state, spec, path)}
     for layer in range(spec.layers):
@@ -102,7 +102,7 @@ def fuse(state: State, spec: ModelSpec, path: Path) -> State:
 
 
 def take_inv_freq(state: State, spec: ModelSpec, path: Path) -> Tensor:
-    """Return the rotary frequencies: the checkpoint's if it has them, else by the formula."""
+    """Return the rotary frequencies: the checkpoint's if it has them, otherwise the formula's."""
     copies = [state.pop(name) for name in list(state) if name.endswith("rotary.inv_freq")]
     if not copies:
         return exact_inv_freq(spec.dim // spec.heads)

@@ -12,7 +12,7 @@ from workers.models.kernels.rotary import rotate_in_place
 
 
 class FusedESM2(ESM2):
-    """ESM-2 whose stream lacks the biases of the blocks that it has passed."""
+    """ESM-2 with fused blocks, whose stream lacks the biases of the blocks before."""
 
     def __init__(self, base: ESM2) -> None:
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""ESM-2, padded for validation and packed for work.
+"""ESM-2, for packs and for padded batches.
 
 The published model (Lin et al. 2023, fair-esm 2.0.0 ``esm.model.esm2.ESM2``) with its three
 projections fused into one and attention over variable-length segments.
@@ -19,8 +19,8 @@ from workers.models.exact_buffers import ExactBuffers
 
 MASK = ESM2_TOKENS.index("<mask>")
 
-#: Share of ``<mask>`` among the tokens in training: 80 % of the 15 % that were hidden. Embeddings
-#: are scaled by the rest, at inference too (``token_dropout`` of fair-esm).
+#: Share of ``<mask>`` among the tokens in training: 80 % of the 15 % that were selected. Embeddings
+#: are scaled by the rest, also at inference (``token_dropout`` of fair-esm).
 TRAINING_MASK_RATIO = 0.15 * 0.8
 
 
@@ -103,7 +103,7 @@ class RotaryEmbedding(ExactBuffers):
     """Angles of rotary position embedding (Su et al. 2021), in FP32 whatever the model's dtype.
 
     The frequencies of the checkpoints were rounded in training and are part of the weights:
-    computed anew, or rounded again, they would not be those of the trained model.
+    computing them again, or rounding them again, would change the trained model.
     """
 
     inv_freq: Tensor

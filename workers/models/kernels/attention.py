@@ -1,9 +1,9 @@
-"""Self-attention over segments of any lengths, as one Triton kernel of our own.
+"""Self-attention over segments of any lengths, as one Triton kernel.
 
-The online softmax of FlashAttention (Dao 2023), forward only, no causal mask, with or without
-ALiBi. What it does better than the libraries for our inputs, hundreds of short segments in a
-pack, is small tiles, handed out longest segment first, and no work on keys that are not there
-except in the last block of a segment.
+It has the online softmax of FlashAttention (Dao 2023), forward only, without a causal mask, with or
+without ALiBi. It is faster than the libraries' kernels for packs of hundreds of short segments,
+because its tiles are small, those of the longest segments start first, and only the last block of a
+segment is padded.
 """
 
 import math
@@ -16,33 +16,33 @@ from workers.models.kernels import can_run, triton
 if triton is not None:
     import triton.language as tl
 
-#: Queries of a tile. Short segments waste large ones.
+#: Number of queries in a tile. Larger tiles would be mostly empty for short segments.
 BLOCK_M = 64
 
-#: Hopper's matrix instruction of 64 rows is issued by four warps.
+#: Number of warps, of which Hopper's matrix instruction of 64 rows takes four.
 WARPS = 4
 
-#: By head dimension, rounded up to a power of 2: keys that one step multiplies, and steps whose
-#: keys and values are under way at once. The fastest on an H200 for segments of 30 to 1022
-#: (``docs/performance.md``); at 128, what fits GPUs with 100 KiB of shared memory.
+#: Number of keys per step, and of steps whose keys and values are loaded ahead, by head dimension
+#: (rounded up to a power of 2). They are the fastest on an H200 for segments of 30 to 1022 tokens
+#: (``docs/performance.md``); at 128, the largest that fit GPUs with 100 KiB of shared memory.
 STEPS = {16: (64, 3), 32: (64, 3), 64: (32, 4), 128: (32, 3)}
 
 
 def takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether the kernel can run for such queries."""
+    """Return whether the kernel supports queries of this dtype and head dimension."""
     return can_run(device, dtype) and padded_dim(head_dim) in STEPS
 
 
 def padded_dim(head_dim: int) -> int:
-    """The next power of 2, from what matrix units take on."""
+    """Return the next power of 2, at least the 16 that matrix units need."""
     return max(16, 1 << (head_dim - 1).bit_length())
 
 
 def tiles_of(cu_seqlens: Tensor, total: int) -> Tensor:
-    """Split every segment's queries into tiles of ``BLOCK_M``; does not wait for the device.
+    """Split every segment's queries into tiles of ``BLOCK_M``, without waiting for the device.
 
-    How many tiles there are is known on the device alone, so the table has as many rows as there
-    could be; those too many have length 0.
+    Only the device knows the number of tiles, so the table has as many rows as there could be;
+    unused rows have length 0.
 
     Args:
         cu_seqlens: ``[N + 1]`` int32, where each segment starts; the last entry is ``total``.
@@ -50,7 +50,7 @@ def tiles_of(cu_seqlens: Tensor, total: int) -> Tensor:
 
     Returns:
         ``[tiles, 3]`` int32: the segment's start, its length, and the tile's first query in it.
-        Tiles of longer segments come first: those that finish last should not start last.
+        Tiles of longer segments come first, since they take the longest.
     """
     lengths, order = cu_seqlens.diff().sort(descending=True)
     starts = cu_seqlens[:-1][order]
@@ -69,15 +69,15 @@ def tiles_of(cu_seqlens: Tensor, total: int) -> Tensor:
 def varlen_attention(
     q: Tensor, k: Tensor, v: Tensor, tiles: Tensor, slopes: Tensor | None
 ) -> Tensor:
-    """Softmax attention, scaled by ``Dh ** -0.5``, within each segment.
+    """Return softmax attention, scaled by ``Dh ** -0.5``, within each segment.
 
     Scores, softmax and sums are FP32.
 
     Args:
-        q, k, v: ``[T, H, Dh]`` FP16 or BF16, Dh up to 128; views of a fused tensor are
-            welcome, as long as a head's values lie side by side.
+        q, k, v: ``[T, H, Dh]`` FP16 or BF16, Dh up to 128; the last dimension is contiguous, as in
+            a view of a fused tensor.
         tiles: the pack's ``tiles_of``.
-        slopes: ``[H]`` FP32: ``slope * |i - j|`` is taken from each score (ALiBi); or None.
+        slopes: ``[H]`` FP32: ``slope * |i - j|`` is subtracted from each score (ALiBi); or None.
 
     Returns:
         ``[T, H, Dh]``, contiguous; NaN at least at tokens whose query or key is not finite.
@@ -86,7 +86,7 @@ def varlen_attention(
     assert q.stride(2) == k.stride(2) == v.stride(2) == 1, (q.stride(), k.stride(), v.stride())
     out = q.new_empty(q.shape)
     block_n, stages = STEPS[padded_dim(head_dim)]
-    # One dimension: the others of a grid end at 65,535.
+    # The grid has one dimension: the others are limited to 65,535.
     attend_tile[(len(tiles) * heads,)](
         *(q, k, v, out, tiles, slopes, heads),
         *(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
@@ -102,7 +102,7 @@ def varlen_attention(
 
 
 if triton is not None:
-    #: The kernel takes powers of 2, which are one instruction, where softmax has powers of e.
+    #: Factor from powers of e to powers of 2, which are one instruction.
     LOG2_E = tl.constexpr(math.log2(math.e))
 
     @triton.jit  # type: ignore[untyped-decorator]
@@ -126,7 +126,7 @@ if triton is not None:
         block_n: tl.constexpr,
         has_alibi: tl.constexpr,
     ) -> None:
-        """One head of one tile: its queries against all keys of its segment."""
+        """Attend with one head of one tile: its queries to all keys of its segment."""
         tile = tl.program_id(0) // heads
         head = tl.program_id(0) % heads
         start = tl.load(tiles + 3 * tile).to(tl.int64)  # a pack may have more than 2^31 values
@@ -151,9 +151,9 @@ if triton is not None:
         slope = tl.load(slopes + head) * LOG2_E / scale if has_alibi else 0.0
         i = (first + row).to(tl.float32)  # exact to 2^24
         values = tl.zeros([block_m, lanes], tl.float32)
-        # A key whose scores are -Inf has weights of 0, and would be missing from a result that is
-        # finite. So every token's own query and key are tested, which costs less than a test of all
-        # scores: times 0, what is not finite is NaN, and with it the token's total.
+        # A key whose scores are all -Inf has weights of 0, so the result would be finite as if the
+        # key were absent. So every token's own query and key are tested, which costs less than
+        # testing all scores: 0 times a value that is not finite makes the token's total NaN.
         total = tl.sum(queries.to(tl.float32) * 0.0 + own_keys.to(tl.float32) * 0.0, 1)
         peak = tl.full([block_m], float("-inf"), tl.float32)
 
@@ -182,7 +182,7 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def load_block(at: tl.tensor, in_head: tl.tensor, whole: tl.constexpr) -> tl.tensor:
-        """A block of keys or values, all of whose tokens are there."""
+        """Load a block of keys or values that lies within its segment."""
         if whole:
             return tl.load(at)
         return tl.load(at, mask=in_head, other=0.0)
@@ -196,7 +196,7 @@ if triton is not None:
         slope: tl.tensor,
         has_alibi: tl.constexpr,
     ) -> tl.tensor:
-        """Scores ``[M, N]`` of queries at ``i`` and keys at ``j``, not yet scaled."""
+        """Return the unscaled scores ``[M, N]`` of queries at ``i`` and keys at ``j``."""
         scores = tl.dot(queries, tl.trans(keys))
         if has_alibi:
             scores -= slope * tl.abs(i[:, None] - j.to(tl.float32)[None, :])
@@ -213,7 +213,7 @@ if triton is not None:
     ) -> tl.tensor:
         """Add one block of keys' values to the running sums of the softmax."""
         higher = tl.maximum(peak, tl.max(scores, 1) * scale)
-        # Scaled here, scores cost nothing more: the exponent is one multiply-add.
+        # Scaling here is free: with the subtraction it is one multiply-add.
         weights = tl.exp2(scores * scale - higher[:, None])
         decay = tl.exp2(peak - higher)
         total = total * decay + tl.sum(weights, 1)

@@ -7,18 +7,18 @@ from workers.models.kernels import triton
 if triton is not None:
     import triton.language as tl
 
-#: Numbers of one program, all of one token.
+#: Number of values that one program computes, all of one token.
 PROGRAM_SIZE = 1024
 
 
 def gelu_gate(hidden: Tensor) -> Tensor:
-    """``gelu(first half) * second half``, exact GELU, in FP32.
+    """Return ``gelu(first half) * second half``, with the exact GELU, computed in FP32.
 
     Args:
         hidden: ``[T, 2 D]`` FP16 or BF16, contiguous.
 
     Returns:
-        ``[T, D]``, as ``hidden``.
+        ``[T, D]`` in the dtype of ``hidden``.
     """
     assert hidden.is_contiguous()
     total, dim = hidden.shape[0], hidden.shape[1] // 2

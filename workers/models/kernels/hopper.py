@@ -1,10 +1,10 @@
-"""Attention for Hopper, in Gluon: what ``attention`` does, for heads of 64 that share a tensor.
+"""Attention for Hopper, in Gluon: as in ``attention``, for heads of 64 in a fused QKV tensor.
 
-Triton waits for a matrix product before it goes on. Here the product with one block's values runs
-during the softmax of the next block's scores, and Hopper's copy engine (TMA) brings in keys and
-values, which takes neither registers nor instructions of the threads. Measured on an H200 with the
-segments of ``attention.STEPS``: 0.55 ms instead of 0.64 without a pause. Queries rotated on the way
-cost 0.03 ms more, where a pass of their own takes 0.08.
+Triton waits for each matrix product before it continues. Here the product with one block's values
+runs during the softmax of the next block's scores, and Hopper's copy engine (TMA) loads keys and
+values, which takes no registers or instructions of the threads. Measured on an H200 with the
+segments of ``attention.STEPS``: 0.55 ms instead of 0.64, under constant load. Rotating the queries
+in the kernel costs 0.03 ms; a separate pass takes 0.08.
 """
 
 import math
@@ -25,29 +25,29 @@ try:
         warpgroup_mma_wait,
     )
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-except (ImportError, AttributeError):  # no Triton, or one whose Gluon is another
+except (ImportError, AttributeError):  # no Triton, or one with another version of Gluon
     gluon = None
 
-#: Gluon is experimental: its names change (3.9 has another for the copy), and how fast this is
-#: depends on where the compiler puts the waits.
+#: Version of Triton that the kernel is tested with. Gluon is experimental: its names change (in 3.9
+#: that of the copy), and the kernel's speed depends on where the compiler puts the waits.
 TESTED_TRITON = "3.6."
 
 HEAD_DIM = 64
 
-#: Queries of a tile (``attention.BLOCK_M``), and keys or values of a block. As wide as a head, so
-#: that scores and results are laid out alike.
+#: Number of queries in a tile (``attention.BLOCK_M``), and of keys or values in a block. It equals
+#: the head dimension, so that scores and results have the same layout.
 BLOCK = 64
 
-#: Blocks of keys, and as many of values, that are in shared memory or under way. Three are no
+#: Number of blocks of keys, and of values, that are in shared memory or being loaded. Three are not
 #: faster.
 RING = 2
 
-#: The matrix instruction of 64 rows is issued by four warps.
+#: Number of warps, of which the matrix instruction of 64 rows takes four.
 WARPS = 4
 
 
 def takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether the kernel can run for such queries."""
+    """Return whether the kernel supports queries of this dtype and head dimension."""
     if gluon is None or not triton.__version__.startswith(TESTED_TRITON):
         return False
     if not can_run(device, dtype) or head_dim != HEAD_DIM:
@@ -58,7 +58,7 @@ def takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
 def rotary_attention(
     qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, tiles: Tensor
 ) -> Tensor:
-    """Softmax attention, scaled by ``Dh ** -0.5``, within each segment.
+    """Return softmax attention, scaled by ``Dh ** -0.5``, within each segment.
 
     Scores, softmax and sums are FP32.
 
@@ -66,8 +66,8 @@ def rotary_attention(
         qkv: ``[T, 3 * H * 64]`` FP16 or BF16, contiguous: queries, keys and values of all heads.
             Keys have been rotated, queries have not.
         heads: H.
-        cos, sin: ``[T, 1, 32]`` FP32, contiguous: of the queries' rotation (NeoX style); None if
-            queries need none.
+        cos, sin: ``[T, 1, 32]`` FP32, contiguous: the rotation of the queries (NeoX style); None if
+            they are not to be rotated.
         tiles: the pack's ``attention.tiles_of``.
 
     Returns:
@@ -92,11 +92,12 @@ if gluon is not None:
     DIM = gl.constexpr(HEAD_DIM)
     SLOTS = gl.constexpr(RING)
 
-    #: The kernel takes powers of 2, which are one instruction, where softmax has powers of e.
+    #: Scale of the scores, with the factor from powers of e to powers of 2, which are one
+    #: instruction.
     SCALE = gl.constexpr(math.log2(math.e) * HEAD_DIM**-0.5)
 
-    #: What lies in which thread: scores and results, as the matrix instruction leaves them; the
-    #: left side of a product; one number for each of their rows; rows of memory, and of halves.
+    #: Layouts, that is which thread has which elements: the matrix instruction's result; its left
+    #: operand; one number per row of the result; rows in memory; half rows in memory.
     RESULT = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [WARPS, 1], [16, BLOCK, 16]))
     LEFT = gl.constexpr(gl.DotOperandLayout(0, RESULT.value, 2))
     PER_ROW = gl.constexpr(gl.SliceLayout(1, RESULT.value))
@@ -113,7 +114,7 @@ if gluon is not None:
         tiles: gl.tensor,
         heads: gl.tensor,
     ) -> None:
-        """One head of one tile: its queries against all keys of its segment."""
+        """Attend with one head of one tile: its queries to all keys of its segment."""
         tile = gl.program_id(0) // heads
         head = gl.program_id(0) % heads
         start = gl.load(tiles + 3 * tile)
@@ -137,7 +138,8 @@ if gluon is not None:
         zeros = gl.zeros([M, DIM], gl.float32, RESULT)
         attended = zeros
 
-        # The segment's last block is the first one here: all others are whole.
+        # The loop runs from the segment's last block to its first, since only the last one may
+        # extend beyond the segment.
         left = length - (count - 1) * M
         await_block(keys_here, 0)
         scores = warpgroup_mma(queries, keys.index(0).permute((1, 0)), zeros, use_acc=False)
@@ -155,7 +157,7 @@ if gluon is not None:
             block = values.index((j - 1) % SLOTS)
             adding = warpgroup_mma(weights, block, attended, is_async=True)
             scores = warpgroup_mma_wait(1, deps=(coming,))
-            # This, and that there is no branch, keeps the compiler from moving the wait for the
+            # A fetch at this place, and no branch, keep the compiler from moving the wait for the
             # other product up to here.
             fetch(blocks, keys, keys_here, j + SLOTS, start, count, key_at)
             weights, total, peak, decay = weigh(scores, total, peak, blocks.dtype)
@@ -164,7 +166,7 @@ if gluon is not None:
         await_block(values_here, count - 1)
         attended = warpgroup_mma(weights, values.index((count - 1) % SLOTS), attended)
 
-        attended *= (1.0 / total)[:, None]  # dividing all of them would take longer
+        attended *= (1.0 / total)[:, None]  # faster than dividing every value
         attended = gl.convert_layout(attended.to(blocks.dtype), ROWS)
         row = first + gl.arange(0, M, gl.SliceLayout(1, ROWS))
         lane = gl.arange(0, DIM, gl.SliceLayout(0, ROWS))
@@ -173,7 +175,7 @@ if gluon is not None:
 
     @gluon.jit  # type: ignore[untyped-decorator]
     def make_ring(blocks: tma.tensor_descriptor) -> gl.shared_memory_descriptor:
-        """Room for blocks of keys or values, and what tells for each that it is there."""
+        """Allocate shared memory for blocks of keys or values, and a barrier for each of them."""
         ring = gl.allocate_shared_memory(blocks.dtype, [SLOTS, M, DIM], blocks.layout)
         here = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
         for slot in gl.static_range(SLOTS):
@@ -190,7 +192,7 @@ if gluon is not None:
         count: gl.tensor,
         column: gl.tensor,
     ) -> None:
-        """Start to copy block ``j`` of a segment, from its end, to its slot, if there is one."""
+        """Start to copy block ``j``, counted from the segment's end, to its slot, if it exists."""
         slot = j % SLOTS
         exists = j < count
         mbarrier.expect(here.index(slot), blocks.block_type.nbytes, pred=exists)
@@ -214,10 +216,10 @@ if gluon is not None:
         heads: gl.tensor,
         head: gl.tensor,
     ) -> gl.tensor:
-        """A tile's rotated queries ``[M, DIM]``, and totals ``[M]``: 0, or NaN to be NaN.
+        """Return a tile's rotated queries ``[M, DIM]``, and initial totals ``[M]``: 0 or NaN.
 
-        A key whose scores are -Inf has weights of 0, and would be missing from a result that is
-        finite: so every token's own query and key are tested (``attention.attend_tile``).
+        A total is NaN if the token's own query or key is not finite, as in
+        ``attention.attend_tile``.
         """
         half: gl.constexpr = DIM // 2
         row = first + gl.arange(0, M, gl.SliceLayout(1, HALVES))
@@ -234,7 +236,7 @@ if gluon is not None:
             s = gl.load(sin + token * half + lane, mask=here, other=0.0)
             x, y = a.to(gl.float32), b.to(gl.float32)
             a, b = (x * c - y * s).to(a.dtype), (y * c + x * s).to(b.dtype)
-        # Times 0, what is not finite is NaN; in 16 bits one instruction multiplies two.
+        # 0 times a value that is not finite is NaN. In 16 bits, one instruction multiplies two.
         total = gl.sum(a * 0.0 + b * 0.0 + own_a * 0.0 + own_b * 0.0, 1).to(gl.float32)
         queries = gl.join(a, b).permute((0, 2, 1)).reshape((M, DIM))
         return gl.convert_layout(queries, LEFT), gl.convert_layout(total, PER_ROW)
@@ -243,9 +245,9 @@ if gluon is not None:
     def weigh(
         scores: gl.tensor, total: gl.tensor, peak: gl.tensor, dtype: gl.constexpr
     ) -> gl.tensor:
-        """Weights of a block, the running sums with them, and what becomes of earlier results."""
+        """Return a block's weights, the running totals and peaks, and the decay of the results."""
         higher = gl.maximum(peak, gl.max(scores, 1) * SCALE)
-        # Scaled here, scores cost nothing more: the exponent is one multiply-add.
+        # Scaling here is free: with the subtraction it is one multiply-add.
         weights = gl.exp2(scores * SCALE - higher[:, None])
         decay = gl.exp2(peak - higher)
         total = total * decay + gl.sum(weights, 1)
@@ -253,9 +255,9 @@ if gluon is not None:
 
     @gluon.jit  # type: ignore[untyped-decorator]
     def clear_beyond(block: gl.shared_memory_descriptor, left: gl.tensor) -> None:
-        """Zero what a block holds of the next segment: 0 times NaN there would be NaN here."""
+        """Zero the rows of a block that belong to the next segment, whose NaN would spread."""
         if left < M:
             row = gl.arange(0, M, gl.SliceLayout(1, ROWS))
             found = block.load(ROWS)
             block.store(gl.where((row < left)[:, None], found, 0.0))
-            fence_async_shared()  # matrix products read memory as the copy engine does
+            fence_async_shared()  # makes the store visible to matrix products

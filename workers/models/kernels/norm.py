@@ -1,7 +1,7 @@
-"""LayerNorm of the residual stream, in one pass over it.
+"""LayerNorm of the residual stream, in one pass that also adds the biases that the stream lacks.
 
-Twice as fast as PyTorch's on an H200 (0.09 ms against 0.17 for 65,536 tokens of width 1280, where
-memory alone takes 0.08), and it adds what the stream lacks on the way.
+On an H200 it takes 0.09 ms for 65,536 tokens of width 1280, where PyTorch's takes 0.17 and reading
+and writing the memory 0.08.
 """
 
 import torch
@@ -12,20 +12,20 @@ from workers.models.kernels import triton
 if triton is not None:
     import triton.language as tl
 
-#: Numbers that one program norms: as many rows as that makes.
+#: Approximate number of values that one program normalises, in whole rows.
 PROGRAM_SIZE = 4096
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm, plus: Tensor) -> Tensor:
-    """``norm(x + plus)``, computed in FP32.
+    """Return ``norm(x + plus)``, computed in FP32.
 
     Args:
         x: ``[T, D]`` FP16 or BF16, contiguous.
-        norm: over the last dimension, with weight and bias.
+        norm: a LayerNorm over the last dimension, with weight and bias.
         plus: ``[D]`` FP32.
 
     Returns:
-        ``[T, D]``, as ``x``; a row that is not finite is NaN.
+        ``[T, D]`` in the dtype of ``x``; a row with a value that is not finite is NaN.
     """
     assert x.is_contiguous()
     total, dim = x.shape

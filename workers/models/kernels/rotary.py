@@ -1,4 +1,4 @@
-"""Rotary position embedding of queries and keys, in place: one pass at the memory's speed."""
+"""Rotary position embedding of queries and keys, in place, in one memory-bound pass."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from workers.models.kernels import triton
 if triton is not None:
     import triton.language as tl
 
-#: Numbers that one program rotates.
+#: Number of values that one program rotates.
 PROGRAM_SIZE = 4096
 
 
@@ -18,7 +18,7 @@ def rotate_in_place(
 
     Args:
         qkv: ``[T, 3 * H * Dh]`` FP16 or BF16, contiguous: queries, keys and values of all heads.
-            What its type cannot hold once it is rotated becomes Inf.
+            A rotated value beyond the dtype's range becomes Inf.
         heads: H.
         cos, sin: ``[T, 1, Dh / 2]`` FP32, contiguous.
         keys_only: leave the queries as they are.
@@ -56,7 +56,7 @@ if triton is not None:
         lanes: tl.constexpr,
         rows: tl.constexpr,
     ) -> None:
-        """Some rows, each a query or key of one head of one token: heads ``first`` and on."""
+        """Rotate some rows; each is the query or key of one head, from ``first`` on, of a token."""
         row = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)[:, None]
         token, head = row // rotated, first + row % rotated
         lane = tl.arange(0, lanes)[None, :]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.alphabet import DNA, PROTEIN
 from common.model_specs import MODELS
-from workers.bench.fleet import made_up_records, take_tokens
+from workers.bench.fleet import random_records, take_tokens
 from workers.bench.proteins import SHORTEST, random_sequences, segment_lengths
 from workers.runtime.memory import CPU_PACK_TOKENS, GPU_PACK_TOKENS, fastest_pack_tokens
 
@@ -35,7 +35,7 @@ def test_sequences_are_of_the_alphabet_and_as_long_as_proteins(alphabet):
 @given(st.integers(1, 20_000))
 def test_a_batch_has_the_tokens_asked_for_and_at_most_one_record_more(tokens):
     spec = MODELS["esm2_t6_8M_UR50D"]
-    batch = list(take_tokens(made_up_records(spec), spec, tokens))
+    batch = list(take_tokens(random_records(spec), spec, tokens))
     counts = [spec.tokens(len(record.residues)) for record in batch]
     assert sum(counts) >= tokens > sum(counts[:-1])
     assert [record.row for record in batch] == list(range(len(batch)))

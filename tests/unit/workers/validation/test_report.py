@@ -69,7 +69,7 @@ def test_the_centred_cosine_is_shown_and_explained_in_a_line(sound, capsys):
     figures = replace(sound.comparisons[0].figures, centred_cosine_min=-0.123456)
     text = printed(with_figures(sound, figures), capsys)
     assert text.count("-0.123456 ") == 20
-    assert "it does not decide." in next(
+    assert "not part of the verdict." in next(
         line for line in text.splitlines() if line.startswith("Centred min: ")
     )
 
