@@ -1,9 +1,9 @@
-"""What is around the GPUs, and what it costs for each batch: measured on this machine.
+"""The costs of a batch outside the GPU, measured on this machine.
 
     python -m benchmarks.costs [--batches 600]
 
-Takes a job through producer, Redis, Celery and worker; only the model is missing: a stub in its
-place answers at once. ``benchmarks.scaling`` simulates what the costs mean for many GPUs.
+Takes a job through producer, Redis, Celery and worker; a stub that answers at once replaces the
+model. ``benchmarks.scaling`` simulates the effect of the costs on many GPUs.
 """
 
 import argparse
@@ -50,31 +50,31 @@ from workers.transport.consumer import THREADS, consume
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What the parts around the model cost."""
+    """The measured costs of all parts but the model."""
 
     date: str
     machine: str
     submit: Load  # a batch staged and published
-    publish: Load  # a batch published: a part of that
+    publish: Load  # a batch published, which is a part of ``submit``
     run: Load  # a batch through a worker
     idle: Load  # a second with one worker and no work
-    alone: Load  # a second without anybody
-    heartbeat: Load  # one beat of a worker whose threads all have a batch
+    alone: Load  # a second without any client
+    heartbeat: Load  # one heartbeat of a worker whose threads all have a batch
     watch: Load  # one look of ``producer watch`` at ``WATCHED_WORKERS`` workers
     publish_rate: float  # batches/s
     fetch_rate: float  # bytes/s of shards
-    stage_writes: float  # requests to the store for a batch, by the producer
-    reads: float  # and by the worker
-    writes: float
-    read_bytes: float  # of a batch, by the worker
-    written_bytes: float
-    queued_bytes: float  # of Redis's memory, for a batch that waits
-    kept_bytes: float  # and for one that is done
+    stage_writes: float  # the producer's writes to the store per batch
+    reads: float  # the worker's reads per batch
+    writes: float  # the worker's writes per batch
+    read_bytes: float  # bytes that the worker reads per batch
+    written_bytes: float  # bytes that the worker writes per batch
+    queued_bytes: float  # Redis's memory per waiting batch
+    kept_bytes: float  # Redis's memory per finished batch
     connections: float  # of a worker to Redis
     worker_seconds: float  # of a batch through a worker whose model takes no time
 
 
-#: What ``measure`` printed. The commands of the loads are in ``docs/scaling.md``.
+#: The output of ``measure``. The commands of the loads are in ``docs/scaling.md``.
 MEASURED = Costs(
     date="2026-11-20",
     machine="64 cores Intel Xeon, Valkey 9.1.2",
@@ -98,25 +98,25 @@ MEASURED = Costs(
     worker_seconds=0.012,
 )
 
-#: Staged FASTA, bytes/s: ``python -m benchmarks.producer`` on the same machine.
+#: Bytes of FASTA staged per second, by ``python -m benchmarks.producer`` on the same machine.
 STAGING_RATE = 100e6
 
-# --- measuring it ---------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------
 
 FORM = OutputForm(max_residues=1022)
 
-#: Workers that ``producer watch`` finds; looks and beats; messages published.
+#: Number of workers that ``producer watch`` finds; of looks and heartbeats; of messages published.
 WATCHED_WORKERS, TIMES, MESSAGES = 64, 200, 10_000
 
-#: Messages that may wait: the whole job.
+#: Largest number of waiting messages: enough for the whole job.
 HIGH_WATER = 100_000
 
-#: For which a worker without work, and Redis without a worker, are watched.
+#: Seconds of measuring a worker without work, and Redis without a worker.
 IDLE_SECONDS = 20.0
 
 
 def measure(batches: int) -> Costs:
-    """Take a job of about so many batches through the parts, one after another."""
+    """Take a job of about ``batches`` batches through the parts, one after another."""
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
         socket, url = Path(folder, "redis.sock"), f"unix://{folder}/redis.sock?db=0"
@@ -144,7 +144,7 @@ def idle_load(redis: Redis) -> Load:
 def measure_producer(
     redis: Redis, url: str, store: CountingStore, folder: Path, batches: int
 ) -> tuple[Manifest, dict[str, Any]]:
-    """A job staged and published, while nobody takes its batches."""
+    """Stage and publish a job while no worker runs."""
     budget = batch_tokens(MODELS[MODEL.name], on_gpu=True, workers=1)
     fasta = folder / "proteins.fasta"
     write_proteins(fasta, batches * budget)
@@ -174,7 +174,7 @@ def measure_producer(
         "stage_writes": len(store.written) / manifest.batches,
         "queued_bytes": memory(redis, job_queue(manifest)) / manifest.batches,
     }
-    # Under another model's name, where the worker does not look.
+    # For another model, whose queue the worker does not serve.
     other = ModelSource.parse("random:esm2_t6_8M_UR50D")
     messages = [manifest.batch(number % manifest.batches) for number in range(MESSAGES)]
     meter, started = Meter(redis), time.perf_counter()
@@ -187,10 +187,10 @@ def measure_producer(
 def measure_ledger(
     redis: Redis, url: str, store: CountingStore, manifest: Manifest
 ) -> dict[str, Any]:
-    """A worker's beats, and looks at the job while many workers are there."""
+    """Measure a worker's heartbeats, and looks at the job while there are many workers."""
     ledger = Ledger(redis)
-    feeder = Publisher(ledger, make_celery(url, []), HIGH_WATER)
-    keeper = Keeper(store, ledger, feeder, only=manifest.job)
+    publisher = Publisher(ledger, make_celery(url, []), HIGH_WATER)
+    keeper = Keeper(store, ledger, publisher, only=manifest.job)
     held = [(manifest.batch(index), f"owner/{index}") for index in range(THREADS)]
     for index in range(WATCHED_WORKERS):
         ledger.workers.announce(WORKER.model_copy(update={"name": f"{WORKER.name}{index}"}))
@@ -205,7 +205,7 @@ def measure_ledger(
     for number in range(TIMES):
         look(ledger, manifest.job, Speed())
         if number % round(STEP_SECONDS / POLL_SECONDS) == 0:
-            keeper.next_step = 0.0  # is now
+            keeper.next_step = 0.0  # the next step is due
             keeper.step()
     watch = meter.load(TIMES)
     for batch, owner in held:
@@ -216,11 +216,11 @@ def measure_ledger(
 def measure_worker(
     redis: Redis, url: str, store: CountingStore, manifest: Manifest
 ) -> dict[str, Any]:
-    """The job through one worker, and the worker when there is nothing left to do."""
+    """Measure the job in one worker, and then the worker without work."""
     ledger, engine = Ledger(connect(url)), StubEngine()
-    runner = stub_runner(ledger, store, engine)  # whose lease renewer is measured by itself
+    runner = stub_runner(ledger, store, engine)  # its lease renewer is measured separately
     found: dict[str, Any] = {}
-    others = redis.info("clients")["connected_clients"] - 1  # the worker has the ledger's too
+    others = redis.info("clients")["connected_clients"] - 1  # the ledger's is the worker's
 
     def watch() -> None:
         try:
@@ -230,7 +230,7 @@ def measure_worker(
             wait_until(lambda: len(engine.records) == manifest.batches)
             count = manifest.batches - first
             found["worker_seconds"] = (time.perf_counter() - started) / count
-            time.sleep(1)  # for the last ones to be written
+            time.sleep(1)  # until the last batches are written
             found["run"] = meter.load(count)
             found["reads"] = (len(store.read) - reads) / count
             found["writes"] = (len(store.written) - writes) / count
@@ -245,7 +245,7 @@ def measure_worker(
     thread = threading.Thread(target=watch)
     thread.start()
     app = make_celery(url, list(WORKER.queues))
-    app.conf.worker_redirect_stdouts = False  # they would stay with Celery's log
+    app.conf.worker_redirect_stdouts = False  # or they would stay redirected to Celery's log
     consume(app, WORKER.queues, "benchmark", run=runner.run, on_stop=runner.stopping.set)
     thread.join()
     return found
@@ -266,7 +266,7 @@ def main() -> None:
 
 
 def report(costs: Costs) -> None:
-    """The costs, and the commands that make up each load."""
+    """Print the costs, and the commands that make up each load."""
     for name, value in vars(costs).items():
         if not isinstance(value, Load):
             print(f"{name:16} {value if isinstance(value, str) else f'{value:,.4g}'}")

@@ -1,10 +1,10 @@
-"""Our packed engine against fair-esm's own batching on a CPU: same run, same weights.
+"""This project's packed engine against fair-esm's batching on a CPU: same run, same weights.
 
     python -m benchmarks.cpu [--fasta PATH] [--models NAME ...] [--records N] [--repeats N]
 
-fair-esm runs as ``esm-extract`` does: sequences sorted by length, padded batches of 4096 tokens,
-the mean over each sequence's residues. What is compared is throughput over the same records; the
-two take turns, and each turn gives one ratio.
+fair-esm runs as in ``esm-extract``: sequences sorted by length, padded batches of 4096 tokens, the
+mean over each sequence's residues. The throughputs over the same records are compared; the two take
+turns, and each turn gives one ratio.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def sample(fasta: Path, count: int) -> list[str]:
-    """The same ``count`` proteins of at most 1022 residues every time."""
+    """Return ``count`` proteins of at most 1022 residues, the same every time."""
     proteins = FastaBatchedDataset.from_file(fasta).sequence_strs
     short = [protein for protein in proteins if len(protein) <= ESM2.max_residues]
     return random.Random(0).sample(short, min(count, len(short)))
@@ -78,7 +78,7 @@ def sample(fasta: Path, count: int) -> list[str]:
 def compare(
     path: Path, proteins: list[str], repeats: int, pack_tokens: int | None
 ) -> list[tuple[str, ...]]:
-    """Table rows, one for each precision in which this CPU is fast."""
+    """Return a table row for each precision in which this CPU is fast."""
     theirs = load_fair_esm(path)
     engines = {rung: make_engine(path, rung, pack_tokens) for rung in fast_precisions()}
     runs: dict[str, Callable[[], Tensor]] = {"fair-esm": lambda: embed_fair_esm(theirs, proteins)}
@@ -112,7 +112,7 @@ def row(
 
 @torch.inference_mode()
 def embed_fair_esm(model: esm.ESM2, proteins: list[str]) -> Tensor:
-    """Mean vectors ``[n, D]``, as ``esm-extract --include mean --toks_per_batch 4096`` does it."""
+    """Return means ``[n, D]`` as by ``esm-extract --include mean --toks_per_batch 4096``."""
     dataset = FastaBatchedDataset(range(len(proteins)), proteins)
     convert, last = ALPHABET.get_batch_converter(), model.num_layers
     means: dict[int, Tensor] = {}
@@ -125,7 +125,7 @@ def embed_fair_esm(model: esm.ESM2, proteins: list[str]) -> Tensor:
 
 
 def embed_ours(engine: Engine, proteins: list[str]) -> Tensor:
-    """Mean vectors ``[n, D]``, as a worker makes them of a batch."""
+    """Return mean vectors ``[n, D]`` as a worker computes them."""
     records = [Record(index, str(index), protein) for index, protein in enumerate(proteins)]
     return torch.from_numpy(engine.embed(records, FORM).embeddings.pooled["mean"])
 

@@ -1,12 +1,12 @@
-"""One forward pass on one GPU: our models in FP16 at several pack sizes, beside other ESM-2s.
+"""One forward pass on one GPU: this project's models in FP16 at several pack sizes, and others.
 
     python -m benchmarks.forward [--models NAME ...] [--packs TOKENS ...] [--repeats N]
                                  [--no-peers] [--peer-tokens N] [--profile]
 
-Random weights, made on the GPU; lengths as proteins have them (lognormal, median 290 residues, 30
-to 1022), for DNABERT-S in tokens. All run the same proteins, each as many of the first ones as it
-takes. A speed is the median of whole passes between CUDA events; padding does not count. Peers take
-part if they are installed. What fails is a line that says why, and the next one runs.
+Weights are random and made on the GPU; lengths are those of proteins (lognormal, median 290
+residues, 30 to 1022), for DNABERT-S in tokens. All models run the same proteins, as many of the
+first ones as a pack holds. A speed is the median of whole passes between CUDA events; padding does
+not count. Peers take part if they are installed. A failure is printed, and the next one runs.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from workers.runtime.device import exact_sums
 
 DEFAULT_MODELS = ("esm2_t6_8M_UR50D", "esm2_t33_650M_UR50D", "esm2_t36_3B_UR50D")
 
-#: Tokens of our packs, by model.
+#: Tokens of this project's packs, by model.
 PACKS = {
     "esm2_t6_8M_UR50D": (65_536, 262_144, 1_048_576),
     "esm2_t33_650M_UR50D": (16_384, 32_768, 65_536, 131_072),
@@ -50,17 +50,17 @@ PACKS = {
 }
 OTHER_PACKS = (65_536, 262_144)
 
-#: What peers run, in batches that are far smaller. The more there is to sort, the less is padding:
-#: of batches of 16,384 tokens, 12 % here, and 6 % of twice as many.
+#: Number of tokens that peers run, in far smaller batches. More proteins to sort mean less padding:
+#: with batches of 16,384 tokens it is 12 % here, and 6 % for twice as many proteins.
 PEER_TOKENS = 131_072
 
-#: A peer is run this often, unless that takes longer.
+#: Number of runs of a peer, and seconds after which no further run begins.
 PEER_REPEATS, PEER_SECONDS = 3, 8.0
 
-#: Tokens on which numbers are compared.
+#: Number of tokens whose embeddings are compared.
 COMPARED_TOKENS = 32_768
 
-#: Kernels that a profile names.
+#: Number of kernels that a profile names.
 SHOWN = 12
 
 
@@ -79,11 +79,11 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=DEFAULT_MODELS, choices=MODELS)
     parser.add_argument("--packs", nargs="+", type=int, help="tokens; by default, by the model")
-    parser.add_argument("--repeats", type=int, default=10, help="of ours")
+    parser.add_argument("--repeats", type=int, default=10, help="runs of this project's models")
     parser.add_argument("--device", default="cuda", help="cpu: to try this script, in BF16")
     parser.add_argument("--no-peers", dest="peers", action="store_false")
     parser.add_argument("--peer-tokens", type=int, default=PEER_TOKENS)
-    parser.add_argument("--profile", action="store_true", help="print where our time goes")
+    parser.add_argument("--profile", action="store_true", help="print the time of each kernel")
     return parser.parse_args()
 
 
@@ -92,13 +92,13 @@ def parse_options() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one way to do the pass."""
+    """The result for one implementation and batch size."""
 
     name: str
     batch_tokens: int  # at most
     tokens: int  # of a pass, without padding
     timing: Timing | None
-    why: str = ""  # there is no timing
+    why: str = ""  # why there is no timing
 
     @property
     def speed(self) -> float:
@@ -108,7 +108,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """One model on the same proteins in all ways."""
+    """The measurement of one model in all implementations, on the same proteins."""
 
     spec: ModelSpec
     device: torch.device
@@ -116,7 +116,7 @@ class Bench:
     options: argparse.Namespace
 
     def run(self, packs: list[int]) -> None:
-        """Measure and print all there is about the model."""
+        """Measure the model and print all results."""
         ours, means, profile = self.ours(packs)
         theirs: list[Row] = []
         if self.options.peers and self.spec.family is ESM2:
@@ -128,7 +128,7 @@ class Bench:
         print("\n".join(profile), flush=True)
 
     def ours(self, packs: list[int]) -> tuple[list[Row], dict[str, Tensor], list[str]]:
-        """Rows; means ``[N, D]`` of the proteins compared, by name; the profile's lines."""
+        """Return rows, the compared proteins' means ``[N, D]`` by name, and a profile's lines."""
         release()
         name = "ours FP16" if self.device.type == "cuda" else "ours BF16"
         model = random_model(self.spec, self.device)
@@ -170,7 +170,7 @@ class Bench:
         repeats: int,
         most_seconds: float = math.inf,
     ) -> Row:
-        """Load something and time its run over the first ``tokens``."""
+        """Load an implementation and time its run over the first ``tokens``."""
         given = token_count(map(len, first_proteins(self.proteins, tokens)))
         release()
         try:
@@ -191,7 +191,7 @@ class Bench:
 
 
 class PackOnDevice:
-    """A pack's tensors where the model is."""
+    """The tensors of a pack on the model's device."""
 
     def __init__(self, spec: ModelSpec, proteins: list[str], device: torch.device) -> None:
         tokens = tokens_for(spec, proteins)
@@ -202,19 +202,19 @@ class PackOnDevice:
 
     @torch.inference_mode()
     def run(self, model: Encoder) -> Tensor:
-        """The last representation, ``[T, D]``."""
+        """Return the last representation ``[T, D]``."""
         last = self.spec.layers
         found = model.forward_packed(self.input_ids, self.cu_seqlens, self.max_seqlen, [last])
         return found[last]
 
     def means(self, model: Encoder) -> Tensor:
-        """FP32 means of the segments, as they are served: ``[N, D]`` on the host."""
+        """Return the segments' means as a worker computes them: ``[N, D]`` FP32 on the host."""
         rows = pool(self.run(model)[:, None], self.cu_seqlens, self.spec.family)
         return torch.from_numpy(Pooled.read(rows.cpu(), 1).mean[:, 0])
 
 
 def served_in_half(model: Encoder) -> Encoder:
-    """What the engine serves of a model in half precision, which this makes it."""
+    """Cast a model to half precision, and return the view of it that the engine runs."""
     on_gpu = next(model.parameters()).is_cuda
     model.to(torch.float16 if on_gpu else torch.bfloat16)
     return apply_fused(model) if can_fuse(model) else model
@@ -226,13 +226,13 @@ def served_in_half(model: Encoder) -> Encoder:
 def print_table(title: str, ours: list[Row], theirs: list[Row]) -> None:
     best = max(row.speed for row in ours)
     table = Table("", title=title, title_justify="left")
-    for column in ("batch", "tokens/s", "min", "max", "peak GiB", "our best is"):
+    for column in ("batch", "tokens/s", "min", "max", "peak GiB", "our best / this"):
         table.add_column(column, justify="right")
     for row in ours:
         table.add_row(*cells(row))
     table.add_section()
     for row in theirs:
-        table.add_row(*cells(row), f"{best / row.speed:.2f} times" if row.speed else "")
+        table.add_row(*cells(row), f"{best / row.speed:.2f}" if row.speed else "")
     console = Console()
     console.width = max(console.width, 130)  # a pipe's 80 columns would cut the names
     console.print()
@@ -252,7 +252,7 @@ def cells(row: Row) -> list[str]:
 
 
 def print_cosines(means: dict[str, Tensor]) -> None:
-    """Print how far ours are from each other and from the peer, by the worst of the segments."""
+    """Print the lowest cosine of any segment, between this project's precisions and the peer."""
     names = list(means)
     for k, name in enumerate(names[:2]):
         for other in names[k + 1 :]:
@@ -261,7 +261,7 @@ def print_cosines(means: dict[str, Tensor]) -> None:
 
 
 def profile_of(run: Run, seconds: float) -> list[str]:
-    """Where the time of a run goes that takes ``seconds`` while nobody looks."""
+    """Return lines on the kernels of a run, which takes ``seconds`` without the profiler."""
     with torch.profiler.profile() as profile:
         run()
     device = DeviceType.CUDA if torch.cuda.is_available() else DeviceType.CPU

@@ -1,4 +1,4 @@
-"""What the benchmarks run: proteins as long as real ones, and models whose weights mean nothing."""
+"""Inputs of the benchmarks: random proteins with realistic lengths, and models at random."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -19,25 +19,25 @@ LETTERS = np.array(list("LAGVSERTIDPKQNFYMHWC"))
 
 
 def random_proteins(tokens: int, seed: int = 0) -> list[str]:
-    """Proteins that fill exactly ``tokens`` with ``<cls>`` and ``<eos>`` each."""
+    """Return proteins that have exactly ``tokens`` tokens, with ``<cls>`` and ``<eos>`` each."""
     generator = np.random.default_rng(seed)
     lengths = segment_lengths(tokens, ESM2.max_residues + SPECIAL_TOKENS)
     return ["".join(generator.choice(LETTERS, length - SPECIAL_TOKENS)) for length in lengths]
 
 
 def token_count(lengths: Iterable[int]) -> int:
-    """Tokens of proteins of so many residues."""
+    """Return the number of tokens of proteins with these lengths in residues."""
     return sum(length + SPECIAL_TOKENS for length in lengths)
 
 
 def first_proteins(proteins: list[str], tokens: int) -> list[str]:
-    """The first ones, as many as ``tokens`` has room for; at least one."""
+    """Return the first proteins that together have at most ``tokens`` tokens; at least one."""
     ends = accumulate(token_count([len(protein)]) for protein in proteins)
     return proteins[: max(1, sum(end <= tokens for end in ends))]
 
 
 def tokens_for(spec: ModelSpec, proteins: list[str]) -> Tokens:
-    """The proteins' tokens; for DNA, random tokens of the same number for each."""
+    """Return the proteins' tokens; for DNA, as many random tokens for each."""
     tokens = ESM2_TOKENIZER(proteins)
     if spec.family is ESM2:
         return tokens
@@ -46,7 +46,7 @@ def tokens_for(spec: ModelSpec, proteins: list[str]) -> Tokens:
 
 @torch.no_grad()
 def random_model(spec: ModelSpec, device: torch.device) -> Encoder:
-    """FP32 weights of the usual size, drawn on the device; there, the same every time."""
+    """Return a model with random FP32 weights, the same on each kind of device every time."""
     torch.manual_seed(0)
     with torch.device(device):
         model = model_class(spec)(spec)

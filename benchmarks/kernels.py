@@ -1,10 +1,10 @@
-"""Our Triton kernels and the fused products we use, each beside PyTorch's own way to the same.
+"""This project's Triton kernels and fused products, each beside PyTorch's operations for the same.
 
     python -m benchmarks.kernels [--tokens N]
 
-Both on the same random FP16 tensors in the same run: medians of many runs with the GPU's cache
-emptied before each, and the largest error of either against FP64. Segments are as long as proteins
-(``benchmarks.inputs``).
+Both get the same random FP16 tensors in the same run. Printed are medians of many runs, with the
+GPU's cache emptied before each, and the largest error of either against FP64. Segments have the
+lengths of proteins (``benchmarks.inputs``).
 """
 
 import argparse
@@ -42,9 +42,9 @@ GATE_DIM = 4 * 768  # of DNABERT-S
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to compute in three ways.
+    """One computation in three implementations.
 
-    What works in place has a tensor of its own, and is right the first time that it is called.
+    An implementation that works in place has its own tensor; only its first result is correct.
     """
 
     ours: Callable[[], Tensor]
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def measure(case: Case, device: torch.device) -> list[str]:
-    """A table row, without its name."""
+    """Return the figures of a table row."""
     exact = case.exact()
     errors = [(way().double() - exact).abs().max().item() for way in (case.ours, case.library)]
     del exact
@@ -93,7 +93,7 @@ def milliseconds(run: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def cases(tokens: int) -> dict[str, Callable[[], Case]]:
-    """What makes each, by name; one at a time, for together they would fill the GPU."""
+    """Return a function that makes each case, by name: all at once would fill the GPU."""
     return {
         **{f"attention, head dim {d}": partial(attention_case, tokens, d) for d in HEAD_DIMS},
         "rotary_attention (Hopper), head dim 64": partial(hopper_case, tokens),
@@ -112,7 +112,7 @@ def attention_case(tokens: int, head_dim: int) -> Case:
 
 
 def hopper_case(tokens: int) -> Case:
-    """Ours rotates the queries too, here by nothing."""
+    """Return the case of the Hopper kernel, which also rotates queries: here by an angle of 0."""
     qkv, tiles, library, exact = attention_inputs(tokens, hopper.HEAD_DIM)
     cos, sin = torch.ones(tokens, 1, 32), torch.zeros(tokens, 1, 32)
     return Case(
@@ -123,7 +123,7 @@ def hopper_case(tokens: int) -> Case:
 def attention_inputs(
     tokens: int, head_dim: int
 ) -> tuple[Tensor, Tensor, Callable[[], Tensor], Callable[[], Tensor]]:
-    """``[T, 3, H, Dh]``, as a model's projection gives them, tiles, and two ways to attend."""
+    """Return QKV ``[T, 3, H, Dh]``, tiles, and attention by PyTorch in FP16 and in FP64."""
     from torch.nn.attention.varlen import varlen_attn
 
     packed = ESM2_TOKENIZER(random_proteins(tokens))
@@ -158,7 +158,7 @@ def rotary_case(tokens: int, head_dim: int) -> Case:
     cos, sin = RotaryEmbedding(head_dim)(torch.arange(tokens) % 1024)
 
     def rows(of: Tensor) -> Tensor:
-        """Queries and keys, ``[T, 2 H, Dh]``."""
+        """Return queries and keys ``[T, 2 H, Dh]``."""
         return of.view(tokens, 3 * HEADS, head_dim)[:, : 2 * HEADS]
 
     def ours() -> Tensor:
@@ -195,7 +195,7 @@ def gelu_case(tokens: int, dim: int) -> Case:
 def sum_case(tokens: int, dim: int) -> Case:
     x, hidden = half(tokens, dim), half(tokens, 4 * dim)
     own, fc2 = x.clone(), nn.Linear(4 * dim, dim, dtype=torch.float16)
-    fc2.bias.zero_()  # ours leaves it to the next LayerNorm
+    fc2.bias.zero_()  # in this project the next LayerNorm adds it
     return Case(
         ours=lambda: own.addmm_(hidden, fc2.weight.t()),
         library=lambda: x + fc2(hidden),
@@ -204,7 +204,7 @@ def sum_case(tokens: int, dim: int) -> Case:
 
 
 def half(*shape: int) -> Tensor:
-    """Normal numbers."""
+    """Return normally distributed FP16 numbers."""
     return torch.randn(shape, dtype=torch.float16)
 
 

@@ -1,9 +1,9 @@
-"""What trust costs on one GPU: the finiteness check, each rung's speed, and the views' memory.
+"""The costs of the precision ladder on one GPU: finiteness check, each rung's speed, memory.
 
     python -m benchmarks.ladder [--models NAME ...] [--tokens N] [--repeats N]
 
-Random weights, made on the GPU; lengths as proteins have them (``benchmarks.inputs``). Pooling with
-the check and the same without it alternate; figures are medians, the copy to the host included.
+Weights are random and made on the GPU; lengths are those of proteins (``benchmarks.inputs``).
+Pooling with and without the check alternate; figures are medians and include the copy to the host.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def measure(spec: ModelSpec, tokens: int, repeats: int) -> None:
 
 
 class OnePack:
-    """A batch that is one pack, as the engine runs it."""
+    """A batch of one pack, run as in the engine."""
 
     def __init__(self, engine: Engine, work: PreparedBatch) -> None:
         self.model, self.work = engine.models[work.precision], work
@@ -79,7 +79,7 @@ class OnePack:
         return self.queue().result()
 
     def hidden(self) -> tuple[Tensor, Tensor]:
-        """The last representation ``[T, 1, D]`` and where segments start ``[N + 1]``."""
+        """Return the last representation ``[T, 1, D]`` and the segments' starts ``[N + 1]``."""
         ids, cu_seqlens = (
             torch.from_numpy(a).to(GPU) for a in (self.pack.ids, self.pack.cu_seqlens)
         )
@@ -108,7 +108,7 @@ def print_check(one: OnePack, repeats: int) -> None:
 
 
 def pool_unchecked(hidden: Tensor, cu_seqlens: Tensor, _family: object) -> Tensor:
-    """``workers.engine.engine.pooling.pool`` of ESM-2 without its flags: ``[N, 2 K D]``."""
+    """Return the result of ``workers.engine.pooling.pool`` for ESM-2, without flags."""
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
     bounds = torch.stack((starts, starts + 1, ends - 1), dim=1).flatten()
     offsets = torch.cat((bounds, ends[-1:]))
@@ -119,7 +119,7 @@ def pool_unchecked(hidden: Tensor, cu_seqlens: Tensor, _family: object) -> Tenso
 
 
 def waits(run: Run) -> int:
-    """How often the host waits for the device."""
+    """Return how often the host waits for the device."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as seen:
@@ -131,7 +131,7 @@ def waits(run: Run) -> int:
 
 
 def timed(run: Run, repeats: int) -> list[float]:
-    """Seconds of each run, from the host's call to the device's end."""
+    """Return the seconds of each run, from the host's call until the device has finished."""
     seconds = []
     for _ in range(repeats):
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Where a benchmark runs and how runs are timed there."""
+"""The machine that a benchmark runs on, and the timing of runs."""
 
 import gc
 import math
@@ -37,10 +37,10 @@ def device_or_exit(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Timing:
-    """Runs of one thing."""
+    """The timing of several runs."""
 
     seconds: list[float]  # of each run
-    peak: int  # bytes of the GPU that were in use at once, all that this process holds; CPU: 0
+    peak: int  # peak of the bytes that this process allocated on the GPU; 0 on a CPU
 
     @property
     def median(self) -> float:
@@ -50,13 +50,13 @@ class Timing:
 def time_runs(
     run: Run, device: torch.device, repeats: int, most_seconds: float = math.inf
 ) -> Timing:
-    """Time runs that are queued one behind another, as at work, behind one that warms up.
+    """Time runs that are queued one after another, as in a worker, after one that warms up.
 
     Args:
-        run: what is timed.
-        device: where.
-        repeats: runs, if there is time for them.
-        most_seconds: no run begins later, but for the first.
+        run: the function to time.
+        device: the device that it uses.
+        repeats: number of runs, if there is time for them.
+        most_seconds: seconds after which no run but the first begins.
     """
     run()
     reset_peak(device)
@@ -80,7 +80,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def release() -> None:
-    """Give back the memory of what nobody holds any more."""
+    """Free the memory of objects that are no longer referenced."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -90,7 +90,7 @@ def release() -> None:
 
 
 def attempt(label: str, part: Callable[[], T]) -> T | None:
-    """Run one part; if it fails, say where and go on."""
+    """Run one part of a benchmark; if it fails, print the error and return None."""
     try:
         return part()
     except Exception:
@@ -99,7 +99,7 @@ def attempt(label: str, part: Callable[[], T]) -> T | None:
 
 
 def reason(error: Exception) -> str:
-    """An error in a few words."""
+    """Return an error in at most 120 characters."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" …")
 
 
@@ -107,7 +107,7 @@ def reason(error: Exception) -> str:
 
 
 def describe_machine(device: torch.device, packages: Iterable[str] = ()) -> str:
-    """One line: the device and its driver, the versions of PyTorch and of other packages."""
+    """Return a line with the device, its driver, and the versions of PyTorch and of packages."""
     where = "CPU"
     if device.type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}, driver {driver_version()}"

@@ -1,8 +1,8 @@
-"""A job of a million batches through the queue: how fast, and how much of Redis it takes.
+"""A job of a million batches through the queue: its speed, and the memory that it takes in Redis.
 
     python -m benchmarks.million [--batches 1000000] [--workers 4] [--seconds 480]
 
-Real are Redis, the keeper, and the worker processes with Celery, claims and results. Engine and
+Redis, the keeper, and the worker processes with Celery, claims and results are real. Engine and
 store are stubs that cost nothing: there is no model, no input and no shard.
 """
 
@@ -41,16 +41,16 @@ from producer.scheduling.opening import job_queue
 from producer.scheduling.publisher import Publisher
 from tests.support.jobs import manifest_of
 
-#: Messages that wait at most.
+#: Largest number of waiting messages.
 HIGH_WATER = 20_000
 
-#: What is asked for: messages/s of one producer, batches/s of four workers, bytes of Redis.
+#: Goals: messages/s of one producer, batches/s of four workers, bytes of Redis's memory.
 PUBLISHED_PER_SECOND, DONE_PER_SECOND, REDIS_BYTES = 5_000, 2_500, 150e6
 
-#: Between looks at the job and at its processes.
+#: Seconds between two looks at the job and at its processes.
 LOOK_SECONDS = 0.5
 
-#: The steady part of the job: from this share of its batches to that.
+#: The steady part of the job, as shares of its batches at its beginning and end.
 STEADY = 0.2, 0.8
 
 MODEL = ModelSource.parse("random:esm2_t33_650M_UR50D")
@@ -60,7 +60,7 @@ spawn = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Look:
-    """The job, and the processor seconds that its processes have used, at one moment."""
+    """The state of the job at one moment, and the CPU seconds that its processes have used."""
 
     at: float
     done: int
@@ -71,7 +71,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured."""
+    """The results of a measurement."""
 
     batches: int
     done: int
@@ -88,7 +88,7 @@ class Figures:
 
     @property
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """What, how much, and what was asked for."""
+        """Yield the name, the value and the goal of each figure."""
         yield "batches done", f"{self.done:,} of {self.batches:,}", "all"
         published = f"at least {PUBLISHED_PER_SECOND:,}"
         yield (
@@ -113,8 +113,8 @@ class Figures:
 # --- the processes --------------------------------------------------------------------------------
 
 
-class TimedFeeder(Publisher):
-    """Notes how many messages it published, and in how many seconds."""
+class TimedPublisher(Publisher):
+    """A publisher that records how many messages it published, and in how many seconds."""
 
     notes: "SynchronizedArray[float]"
 
@@ -127,27 +127,27 @@ class TimedFeeder(Publisher):
 
 
 def run_keeper(url: str, batches: int, folder: Path, notes: "SynchronizedArray[float]") -> None:
-    """What ``producer keeper`` does, with a store that has nothing but the job's manifest."""
+    """Do the work of ``producer keeper``, with a store that has only the job's manifest."""
     end_with_parent()
     ledger = Ledger(connect(url))
     manifest = manifest_of([1] * batches, model=MODEL.text)
-    feeder = TimedFeeder(ledger, make_celery(url, []), HIGH_WATER)
-    feeder.notes = notes
-    keeper = Keeper(OneRecordStore(folder, manifest), ledger, feeder)
+    publisher = TimedPublisher(ledger, make_celery(url, []), HIGH_WATER)
+    publisher.notes = notes
+    keeper = Keeper(OneRecordStore(folder, manifest), ledger, publisher)
     while True:
         keeper.step()
         time.sleep(STEP_SECONDS / 10)
 
 
 def run_worker(url: str, batches: int, number: int, log: Path) -> None:
-    """What ``workers.process.worker`` does once its model is loaded, with stubs."""
+    """Do the work of ``workers.process.worker`` after the model is loaded, with stubs."""
     end_with_parent()
-    # Spawned processes have their parent's output; a real worker's log goes where it is told.
+    # A spawned process inherits its parent's output, but a worker logs to a file.
     with log.open("wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # PyTorch comes with these, and the feeder is to be measured without it.
+    # These import PyTorch, and the publisher is to be measured without it.
     from benchmarks.stubs import WORKER, SameAnswerEngine, stub_runner
     from workers.batches import runner as runners
     from workers.transport.consumer import consume
@@ -170,7 +170,7 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
 
 @contextmanager
 def running(*processes: BaseProcess) -> Iterator[None]:
-    """The processes, until the block ends."""
+    """Run the processes until the block ends."""
     for process in processes:
         process.start()
     try:
@@ -184,7 +184,7 @@ def running(*processes: BaseProcess) -> Iterator[None]:
 
 
 def cpu_seconds(process: BaseProcess) -> float:
-    """User and system time of a process that may have ended."""
+    """Return the user and system time of a process; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -193,7 +193,7 @@ def cpu_seconds(process: BaseProcess) -> float:
 
 
 def peak_bytes(process: BaseProcess) -> int:
-    """The most memory that a process has had; 0 if it has ended."""
+    """Return the peak memory of a process in bytes; 0 if it has ended."""
     status = Path(f"/proc/{process.pid}/status")
     found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
     return 1024 * int(found[1]) if found else 0
@@ -203,7 +203,7 @@ def peak_bytes(process: BaseProcess) -> int:
 
 
 def measure(batches: int, workers: int, seconds: float) -> Figures:
-    """Take a job of so many batches through so many workers, for at most so many seconds."""
+    """Take a job of ``batches`` through ``workers``, for at most ``seconds``."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
         url = f"unix://{folder}/redis.sock?db=0"
@@ -227,7 +227,7 @@ def measure(batches: int, workers: int, seconds: float) -> Figures:
             published = notes[0] / max(notes[1], 1e-9)
         if looks[-1].done < batches:
             print(*(end_of_log(log) for log in logs if log.exists()), sep="\n\n")
-        time.sleep(1)  # for their connections to be closed
+        time.sleep(1)  # until the processes' connections are closed
         used = redis.info("memory")
         first, last = steady(looks, batches)
         done = max(1, last.done - first.done)
@@ -254,7 +254,7 @@ def watch(
     fleet: Sequence[BaseProcess],
     seconds: float,
 ) -> tuple[list[Look], Load]:
-    """Look at the job until it is done or the time is up; what Redis did for a steady batch."""
+    """Watch the job until it is done or the time is up; return looks, and the load per batch."""
     ledger, deadline = Ledger(redis), time.monotonic() + seconds
     looks: list[Look] = []
     meter, load = None, Load(0.0)
@@ -281,7 +281,7 @@ def watch(
 
 
 def steady(looks: Sequence[Look], batches: int) -> tuple[Look, Look]:
-    """The first and the last look at the steady part of a job."""
+    """Return the first and the last look at the steady part of a job."""
     begin, end = (share * batches for share in STEADY)
     middle = [look for look in looks if begin <= look.done <= end]
     return (middle[0], middle[-1]) if len(middle) > 1 else (looks[0], looks[-1])
@@ -291,7 +291,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=480.0, help="give up after so many")
+    parser.add_argument("--seconds", type=float, default=480.0, help="time limit")
     options = parser.parse_args()
     figures = measure(options.batches, options.workers, options.seconds)
     print(*figures.redis.lines(), sep="\n")

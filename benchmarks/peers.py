@@ -1,8 +1,8 @@
-"""Other implementations of ESM-2, to be timed beside ours.
+"""Other implementations of ESM-2, to time beside this project's.
 
-Each is loaded by a function that gives a run: one forward pass over all proteins, whose tokens are
-on the device already. Weights mean nothing: fair-esm has ours, so that numbers can be compared;
-the others draw their own, as they do before training.
+Each is loaded by a function that returns a run: one forward pass over all proteins, whose tokens
+are on the device already. Weights are random: fair-esm has those of this project's model, so that
+embeddings can be compared; the others have their own initialisation.
 """
 
 import sys
@@ -24,14 +24,14 @@ from common.alphabet import ESM2_TOKENS
 from common.model_specs import ModelSpec
 from workers.engine.packing import make_packs
 
-#: Distributions whose versions belong to the results.
+#: Packages whose versions are printed with the results.
 PACKAGES = ("fair-esm", "transformers", "esm-efficient", "flash-attn")
 
 PAD = ESM2_TOKENS.index("<pad>")
 
 HAS_FLASH_ATTN = find_spec("flash_attn") is not None
 
-#: The model, the proteins, tokens of a batch, the device.
+#: A function of the model's shape, the proteins, the tokens of a batch and the device.
 Load = Callable[[ModelSpec, list[str], int, torch.device], Run]
 
 
@@ -73,7 +73,7 @@ def load_fair_esm(
 
 @torch.inference_mode()
 def fair_esm_means(spec: ModelSpec, proteins: list[str], device: torch.device) -> Tensor:
-    """FP32 means over residues ``[N, D]``, one protein at a time."""
+    """Return FP32 means over residues ``[N, D]``, computed one protein at a time."""
     model = fair_esm_model(spec, device)
     means = []
     for protein in proteins:
@@ -84,7 +84,7 @@ def fair_esm_means(spec: ModelSpec, proteins: list[str], device: torch.device) -
 
 
 def fair_esm_model(spec: ModelSpec, device: torch.device) -> Any:
-    """fair-esm's model in FP32 with the weights of our ``random_model``."""
+    """Return fair-esm's model in FP32 with the weights of ``random_model``."""
     import esm
 
     with torch.device(device):
@@ -105,7 +105,7 @@ FAIR_ESM_PARTS = {
 
 
 def fair_esm_weights(spec: ModelSpec, device: torch.device) -> dict[str, Tensor]:
-    """The weights of our ``random_model`` under fair-esm's names."""
+    """Return the weights of ``random_model`` under fair-esm's names."""
     model: Any = random_model(spec, device)
     weights = {"embed_tokens.weight": model.embed_tokens.weight}
     for kind in ("weight", "bias"):
@@ -182,9 +182,9 @@ def load_esm_efficient(
 
 @contextmanager
 def flash_attn_if_missing() -> Iterator[None]:
-    """While esm-efficient is imported, let ``flash_attn`` be PyTorch's own kernel.
+    """Replace a missing ``flash_attn`` by PyTorch's kernel while esm-efficient is imported.
 
-    Not for longer: others ask whether it is there, and would then use more of it.
+    Afterwards it is removed: other packages check for it, and would use functions it lacks.
     """
     if HAS_FLASH_ATTN:
         yield
@@ -212,7 +212,7 @@ def torch_varlen_func(
     dropout_p: float = 0.0,
     causal: bool = False,
 ) -> Tensor:
-    """``flash_attn.flash_attn_varlen_func``, as far as esm-efficient uses it."""
+    """Do what esm-efficient uses of ``flash_attn.flash_attn_varlen_func``."""
     from torch.nn.attention.varlen import varlen_attn
 
     assert not dropout_p
@@ -226,7 +226,7 @@ def torch_varlen_func(
 def padded_batches(
     spec: ModelSpec, proteins: list[str], tokens: int, device: torch.device
 ) -> list[Tensor]:
-    """``esm-extract``'s batches, sorted by length and padded to ``tokens`` at most: ``[B, T]``."""
+    """Return ``esm-extract``'s batches ``[B, T]``, sorted by length, of at most ``tokens``."""
     return [
         pad_sequence(
             [torch.from_numpy(tokens_for(spec, [protein]).ids) for protein in batch],
@@ -240,7 +240,7 @@ def padded_batches(
 def sorted_batches(proteins: list[str], tokens: int) -> Iterator[list[str]]:
     batch: list[str] = []
     for protein in sorted(proteins, key=len):
-        # It counts one token beside the residues (extra_toks_per_seq=1), not the two there are.
+        # esm-extract counts one special token (extra_toks_per_seq=1), though there are two.
         if batch and (len(protein) + 1) * (len(batch) + 1) > tokens:
             yield batch
             batch = []

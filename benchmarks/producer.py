@@ -1,10 +1,10 @@
-"""The producer alone: a FASTA file into a folder, checked, cut, written, with its manifest.
+"""The producer alone: a FASTA file is checked, cut into batches and staged in a folder.
 
     python -m benchmarks.producer [--megabytes 200] [--model NAME] [--repeats 3]
 
-Makes a FASTA of proteins as they are (lognormal lengths, median 290, lines of 60), then times the
-staging in processes of their own, after their imports, and reads each one's peak memory. The
-peer in the same run is dnaio alone, which only reads the records.
+Makes a FASTA file with realistic proteins (lognormal lengths, median 290, lines of 60), then times
+the staging in processes of their own, without their imports, and reads each one's peak memory. The
+peer in the same run is dnaio, which only reads the records.
 """
 
 import argparse

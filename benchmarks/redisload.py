@@ -1,4 +1,4 @@
-"""What Redis does for one of something: a batch, a second, a look."""
+"""The load of Redis per unit: a batch, a second, a look."""
 
 import os
 import platform
@@ -14,14 +14,14 @@ from common.wire.queues import KEY_PREFIX
 
 @dataclass(frozen=True)
 class Load:
-    """What Redis does for one of something."""
+    """The load of Redis per unit."""
 
-    cpu: float  # microseconds of its one thread, sockets included
-    #: Calls and microseconds of each command; those inside a script are in ``evalsha``'s too.
+    cpu: float  # microseconds of Redis's main thread, including sockets
+    #: Calls and microseconds of each command; those of a script are also counted in ``evalsha``.
     commands: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The commands, for people."""
+        """Return a readable line for each command."""
         return [
             f"{calls:9.3f} {command:16} {usec:9.2f} us"
             for command, (calls, usec) in self.commands.items()
@@ -29,14 +29,14 @@ class Load:
 
 
 class Meter:
-    """Reads what Redis did since the meter was made."""
+    """A meter of Redis's load since the meter was created."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.before = self.read()
 
     def read(self) -> tuple[float, dict[str, tuple[int, int]]]:
-        """Microseconds of Redis's thread, and for each command its calls and microseconds."""
+        """Return the microseconds of Redis's thread, and each command's calls and microseconds."""
         cpu = self.redis.info("cpu")
         seconds = cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"]
         commands = self.redis.info("commandstats").items()
@@ -44,7 +44,7 @@ class Meter:
         return 1e6 * seconds, counts
 
     def load(self, times: float) -> Load:
-        """What it did for each of so many."""
+        """Return the load since the start, divided by ``times``."""
         (cpu, earlier), (now, later) = self.before, self.read()
         found = {}
         for name, (calls, usec) in sorted(later.items()):
@@ -55,7 +55,7 @@ class Meter:
 
 
 def memory(redis: Redis, pattern: str) -> int:
-    """Bytes of Redis's memory in the keys of a pattern."""
+    """Return the bytes of Redis's memory in the keys of a pattern."""
     keys = redis.scan_iter(f"{KEY_PREFIX}{pattern}", count=1000)
     return sum(redis.memory_usage(key, samples=0) or 0 for key in keys)
 

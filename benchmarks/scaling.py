@@ -1,9 +1,9 @@
-"""Where many GPUs would wait for what a fleet has only once: a simulation.
+"""A simulation of many GPUs that share one producer, one Redis and one store.
 
     python -m benchmarks.scaling [--gpus 1 2 4 ...] [--model NAME] [--include mean]
                                  [--store s3] [--folder-speed 2000]
 
-Any number of GPUs share one producer, one Redis and one store, at the costs that
+It shows at how many GPUs each shared part becomes the bottleneck, with the costs that
 ``benchmarks.costs`` measured.
 """
 
@@ -26,45 +26,45 @@ from producer.input.batches import Budget, batch_tokens, cut_batches
 from producer.scheduling.waiting import POLL_SECONDS
 from workers.transport.consumer import THREADS
 
-#: What a worker with one H200 computes, tokens/s: rounded, an assumption here.
+#: Assumed tokens per second of a worker with one H200, rounded from measurements.
 TOKENS_PER_SECOND = {
     "esm2_t6_8M_UR50D": 11_500_000,
     "esm2_t33_650M_UR50D": 375_000,
     "esm2_t36_3B_UR50D": 100_000,
 }
 
-#: What a batch waits for, one after the other, in the worker's thread that has it.
+#: The parts that a batch waits for, one after another, in a thread of a worker.
 ROUTE = ("producer", "Redis", "store reads", "GPU", "store writes", "store bandwidth", "Redis")
 
-#: Rounds that threads have made when the parts begin to be watched, and make meanwhile.
+#: Number of rounds of all threads before the measurement begins, and during it.
 WARM_UP, WATCHED = 5, 10
 
-#: How far a batch's time on a GPU may be from the average: an assumption.
+#: Assumed relative deviation of a batch's time on a GPU from the average.
 SPREAD = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreLimits:
-    """What a store takes: requests/s, bytes/s, and bytes in one request of a large write."""
+    """The limits of a store."""
 
-    reads: float
-    writes: float
-    bandwidth: float
-    part: float
+    reads: float  # requests/s
+    writes: float  # requests/s
+    bandwidth: float  # bytes/s
+    part: float  # bytes in one request of a large write
 
     def requests(self, size: float) -> int:
-        """To write an object: beyond a part, one for each and two around them (boto3)."""
+        """Return the requests to write an object: with several parts, one each and two more."""
         parts = math.ceil(size / self.part)
         return 1 if parts <= 1 else parts + 2
 
 
-#: One prefix ("Best practices design patterns: optimizing Amazon S3 performance"), in our
-#: parts. Its bandwidth has no limit that one fleet would meet.
+#: Limits of one prefix ("Best practices design patterns: optimizing Amazon S3 performance"). Its
+#: bandwidth has no limit that one fleet would reach.
 S3 = StoreLimits(reads=5500, writes=3500, bandwidth=math.inf, part=PART_BYTES)
 
 
 def folder(bytes_per_second: float) -> StoreLimits:
-    """A network folder; what files/s it can open is not known, and left out."""
+    """Return the limits of a network folder; that of files per second is unknown and ignored."""
     return StoreLimits(reads=math.inf, writes=math.inf, bandwidth=bytes_per_second, part=math.inf)
 
 
@@ -86,7 +86,7 @@ class Fleet:
 
     @property
     def demands(self) -> dict[str, float]:
-        """Seconds of each shared part for a batch."""
+        """Seconds that each shared part needs for a batch."""
         batch, store, costs = self.batch, self.store, self.costs
         writes = costs.stage_writes + costs.writes * store.requests(batch.written)
         return {
@@ -99,24 +99,24 @@ class Fleet:
 
     @property
     def redis_share(self) -> tuple[float, float]:
-        """Of Redis's time: what it does anyway, and what every worker adds without a batch."""
+        """Shares of Redis's time without any batch: a fixed one, and one for each worker."""
         costs = self.costs
         anyway = costs.alone.cpu + costs.watch.cpu / POLL_SECONDS
         worker = costs.idle.cpu - costs.alone.cpu + costs.heartbeat.cpu / RENEW_SECONDS
         return 1e-6 * anyway, 1e-6 * worker
 
     def full_at(self) -> dict[str, float]:
-        """GPUs that would keep each part busy all the time."""
+        """Return the number of GPUs that would keep each part busy all the time."""
         anyway, worker = self.redis_share
         rates = {part: seconds / self.gpu_seconds for part, seconds in self.demands.items()}
         rates["Redis"] = (rates["Redis"] + worker) / (1 - anyway)
         return {part: 1 / rate if rate else math.inf for part, rate in rates.items()}
 
     def busy(self, gpus: int, *, staged: bool = False) -> dict[str, float]:
-        """Share of the time that each part is busy, if jobs follow one another.
+        """Return the share of time that each part is busy, if jobs follow one another.
 
         Args:
-            staged: there is nothing left for the producer to do.
+            staged: whether everything is staged already, so that the producer has no work.
         """
         anyway, worker = self.redis_share
         beside = min(anyway + gpus * worker, 0.99)
@@ -129,11 +129,11 @@ class Fleet:
 
     @property
     def around(self) -> float:
-        """Seconds for a batch before and after all GPUs work at one job: staging and fetching."""
+        """Seconds per batch in which no GPU works at a single job: staging and fetching."""
         return self.demands["producer"] + self.batch.written / self.costs.fetch_rate
 
     def one_job(self, gpus: int) -> float:
-        """Tokens/s of one job alone: staged, then computed, then fetched."""
+        """Return the tokens/s of one job alone, which is staged, then computed, then fetched."""
         rate = gpus * self.busy(gpus, staged=True)["GPU"] / self.gpu_seconds
         return self.batch.tokens / (self.around + 1 / rate)
 
@@ -145,7 +145,7 @@ def fleet_of(model: str, form: OutputForm, store: StoreLimits, costs: Costs) -> 
 
 
 def typical_batch(spec: ModelSpec, form: OutputForm) -> TypicalBatch:
-    """The first batch that the producer would cut of many proteins."""
+    """Return the first batch that the producer would cut from many proteins."""
     budget = Budget(tokens=batch_tokens(spec, on_gpu=True, workers=1))
     records, size = next(cut_batches(proteins(), budget, form, spec))
     per_record, per_residue = shard_bytes(form, spec.dim)
@@ -157,7 +157,7 @@ def typical_batch(spec: ModelSpec, form: OutputForm) -> TypicalBatch:
 
 
 def proteins() -> Iterator[Record]:
-    """Proteins of the lengths that ``benchmarks.producer`` writes, without end."""
+    """Yield proteins with the lengths that ``benchmarks.producer`` writes, without end."""
     draw, row = random.Random(0), 0
     while True:
         length = max(30, int(draw.lognormvariate(5.67, 0.64)))
@@ -168,24 +168,25 @@ def proteins() -> Iterator[Record]:
 def simulate(
     gpus: int, gpu_seconds: float, demands: Mapping[str, float], *, seed: int = 0
 ) -> dict[str, float]:
-    """Let every thread of every worker take batch after batch along ``ROUTE``.
+    """Simulate threads of workers that take one batch after another along ``ROUTE``.
 
-    Each shared part serves one batch at a time, first come, first served; so does each GPU.
+    Each shared part, and each GPU, serves one batch at a time, first come, first served.
 
     Args:
-        gpu_seconds: of a batch, on average.
-        demands: seconds of each shared part for a batch.
+        gpu_seconds: seconds of a batch on a GPU, on average.
+        demands: seconds that each shared part needs for a batch.
 
     Returns:
-        Share of the time that each shared part is busy, and ``GPU``: the mean of all of them.
+        The share of time that each shared part is busy, and as ``GPU`` the mean of all GPUs.
     """
     draw = random.Random(seed)
-    # About the longest that a thread is on its way, whichever part it waits for.
+    # About the longest time of a round, whichever part the thread waits for.
     longest = THREADS * (gpu_seconds + gpus * max(demands.values()))
     begin, end = WARM_UP * longest, (WARM_UP + WATCHED) * longest
-    free: defaultdict[str, float] = defaultdict(float)  # when a part has done all it was given
+    free: defaultdict[str, float] = defaultdict(float)  # the time at which a part is free again
     busy: defaultdict[str, float] = defaultdict(float)
-    arrivals = [(0.0, thread, 0) for thread in range(gpus * THREADS)]  # the third is of ROUTE
+    # Time, thread and step of ROUTE.
+    arrivals = [(0.0, thread, 0) for thread in range(gpus * THREADS)]
     while arrivals[0][0] < end:
         now, thread, step = arrivals[0]
         part = ROUTE[step]
@@ -202,7 +203,7 @@ def simulate(
 
 
 def table(fleet: Fleet, counts: Sequence[int]) -> Iterator[str]:
-    """The simulated fleet as lines of Markdown; parts without a limit are left out."""
+    """Yield the simulated fleet as lines of Markdown, without parts that have no limit."""
     own = fleet.batch.tokens / fleet.gpu_seconds
     full = {part: gpus for part, gpus in fleet.full_at().items() if gpus < math.inf}
     yield f"| GPUs | million tokens/s | of linear | one job alone | {' | '.join(full)} |"
@@ -213,9 +214,9 @@ def table(fleet: Fleet, counts: Sequence[int]) -> Iterator[str]:
         cells = [str(gpus), f"{1e-6 * busy['GPU'] * linear:.4g}", *(f"{s:.1%}" for s in shares)]
         yield f"| {' | '.join(cells)} |"
     found = (f"{part} at {full[part]:,.0f}" for part in sorted(full, key=full.__getitem__))
-    yield f"\nFull at so many GPUs: {', '.join(found)}."
+    yield f"\nNumber of GPUs that keeps each part busy: {', '.join(found)}."
     half = fleet.gpu_seconds / fleet.around
-    yield f"One job alone is staged and fetched for as long as it is computed at {half:.1f} GPUs."
+    yield f"At {half:.1f} GPUs, staging and fetching one job take as long as computing it."
 
 
 def main() -> None:

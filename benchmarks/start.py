@@ -1,9 +1,9 @@
-"""A worker's start: from the process's first moment to its first batch under way.
+"""The start of a worker: the time from the start of its process to its first claimed batch.
 
     python -m benchmarks.start [--model esm2_t33_650M_UR50D] [--gpus 0] [--repeats 3]
 
-The weights are made up and lie in a folder as the Hugging Face hub has them, FP32 safetensors. The
-first start has an empty cache of compiled kernels, the others the one that it filled.
+The weights are random and in a folder in the Hugging Face hub's form, FP32 safetensors. The first
+start has an empty cache of compiled kernels; the later ones have the cache that it filled.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def save_as_published(spec: ModelSpec, folder: Path) -> int:
-    """Write made-up weights as the hub has a model's; returns the bytes of the file."""
+    """Write random weights in the hub's form; return the bytes of the file."""
     folder.mkdir()
     weights = {
         published_name(name): tensor.cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Stores that count what is asked of them, or have nothing to give."""
+"""Stores for benchmarks: one that counts requests, and one that is nearly empty."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from common.store import FileStore
 
 
 class CountingStore(FileStore):
-    """A folder that notes the bytes of each request."""
+    """A folder that records the bytes of each request."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -35,7 +35,7 @@ class CountingStore(FileStore):
 
 
 class OneRecordStore(FileStore):
-    """Has the manifest of one job, and of each of its batches the same single record."""
+    """A store with one job's manifest, and the same single record for each of its batches."""
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         super().__init__(root)

@@ -1,4 +1,4 @@
-"""What stands where engine and store would be, so that only what is around them is measured."""
+"""Stubs of the engine, so that only the parts around it are measured."""
 
 import threading
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ WORKER = WorkerInfo(
 
 
 class StubEngine:
-    """Answers at once, with made-up vectors."""
+    """An engine that answers at once, with random vectors."""
 
     def __init__(self) -> None:
         self.loaded = SimpleNamespace(
@@ -46,7 +46,7 @@ class StubEngine:
 
 
 class SameAnswerEngine(StubEngine):
-    """Answers every batch with the vectors of the first: a new batch costs nothing."""
+    """An engine that answers every batch with the vectors of the first one, at no cost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class SameAnswerEngine(StubEngine):
 def stub_runner(
     ledger: Ledger, store: Store, engine: StubEngine, worker: WorkerInfo = WORKER
 ) -> BatchRunner:
-    """A worker's real runner around a stub. Its lease renewer is not started."""
+    """Return a worker's real runner with a stub engine; its lease renewer is not started."""
     return BatchRunner(
         store=store,
         ledger=ledger,

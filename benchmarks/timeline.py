@@ -1,4 +1,4 @@
-"""A picture of a few seconds of ``worker bench --trace``: what the threads and the device did.
+"""A picture of some seconds of ``worker bench --trace``: the threads' and the device's activity.
 
 python -m benchmarks.timeline trace.json timeline.png [--start 5] [--seconds 4]
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-#: In the order in which a batch goes through them.
+#: Colours of a batch's stages, in the order in which a batch passes through them.
 COLOURS = {
     "claim": "#8c6bb1",
     "fetch": "#41b6c4",
@@ -25,7 +25,7 @@ COLOURS = {
 }
 DEVICE_COLOUR = "#525252"
 
-#: Seconds below which a span would not be seen; such are drawn as long as this.
+#: Seconds of the shortest span that is visible; shorter ones are drawn as long as this.
 VISIBLE = 0.008
 
 
@@ -51,7 +51,7 @@ def draw(events: list[dict[str, Any]], start: float, seconds: float, picture: Pa
         if event["ph"] != "X" or not -event["dur"] / 1e6 < began < seconds:
             continue
         on_device = names[event["tid"]] == "device"
-        # Neighbours on the device are told apart by two shades.
+        # Two shades separate neighbouring packs on the device.
         packs += on_device
         colour = f"{DEVICE_COLOUR}{'ff' if packs % 2 else 'bb'}" if on_device else ""
         length = max(event["dur"] / 1e6, 0 if on_device else VISIBLE)

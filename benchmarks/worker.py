@@ -3,8 +3,8 @@
     python -m benchmarks.worker [--models NAME ...] [--outputs mean residues] [--gpus 1 2 4]
                                 [--seconds 30] [--store FOLDER]
 
-*of linear* is the speed of several GPUs over that of the first number given, as often as there are
-more. The store is a temporary folder unless ``--store`` names another disk.
+*of linear* is the speed divided by that of the first number of GPUs, scaled to as many GPUs. The
+store is a temporary folder unless ``--store`` names another disk.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--outputs", nargs="+", default=["mean"], choices=["mean", "residues"])
     parser.add_argument("--gpus", nargs="+", type=int, default=[1])
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--store", help="folder for what the workers write")
+    parser.add_argument("--store", help="folder for the workers' shards")
     return parser.parse_args()
 
 

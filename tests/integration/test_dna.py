@@ -118,7 +118,7 @@ def test_residues_of_dna_are_refused_as_tokens_are_no_bases(fasta, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 2
-    assert "tokens of DNABERT-S are several bases long" in done.stderr
+    assert "DNABERT-S has tokens of several bases" in done.stderr
 
 
 def test_a_folder_that_only_the_worker_sees_is_found_to_be_dna_by_it(
