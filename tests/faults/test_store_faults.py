@@ -75,7 +75,7 @@ def test_an_s3_that_denies_access_fails_a_batch_after_five_attempts_and_says_why
         watched = s3_fleet.producer("watch", job)
         assert watched.returncode == 1
         assert "AccessDenied" in watched.stderr
-        assert f"To try them again: producer retry {job}" in watched.stderr
+        assert f"To try again: producer retry {job}" in watched.stderr
         failed = progress_of(s3_fleet, job)
         assert failed.batches_failed == failed.batches
         assert failed.rows_done == 0
