@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,8 @@ class Fleet(Connections):
             processes: ends them when it is closed.
         """
         super().__init__(settings, machine)
-        self._processes = processes or ExitStack()
+        # Called by close, or when the fleet is dropped, or when Python ends, whichever comes first.
+        self._end_processes = weakref.finalize(self, (processes or ExitStack()).close)
 
     @classmethod
     def open(
@@ -108,7 +110,7 @@ class Fleet(Connections):
 
     def close(self) -> None:
         """End the processes of a fleet on this machine; another fleet goes on."""
-        self._processes.close()
+        self._end_processes()
 
     def submit(
         self,

@@ -1,8 +1,12 @@
 """``virnucpro_fleet`` with a real Redis and a real worker: from records to vectors."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import virnucpro_fleet as vf
@@ -108,3 +112,19 @@ def test_a_fleet_without_a_block_is_closed_by_hand():
     machine = fleet.machine
     fleet.close()
     assert machine.redis.poll() is not None
+
+
+def test_a_fleet_that_is_left_open_ends_with_python():
+    code = (
+        "import virnucpro_fleet as vf; fleet = vf.Fleet.local(gpus='none', model='" + MODEL + "');"
+        "print(fleet.machine.redis.pid, *(w.pid for w in fleet.machine.workers.values()),"
+        " fleet.store.url)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    *pids, store = done.stdout.split()
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(int(pid)) for pid in pids)
+    assert not Path(store.removeprefix("file://")).parent.exists()
