@@ -76,8 +76,8 @@ class IdIndex:
         return found[0]
 
     def near(self, id_: str) -> list[str]:
-        """Return up to three ids that resemble ``id_``."""
-        names = list(self._positions)
+        """Return up to three ids, or fields of ids, that resemble ``id_``."""
+        names = [*self._positions, *self._by_field]
         if len(names) > MOST_COMPARED:
             names = [name for name in names if name[:2] == id_[:2]][:MOST_COMPARED]
         return get_close_matches(id_, names, cutoff=0.5)

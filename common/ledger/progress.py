@@ -20,7 +20,7 @@ class JobState(StrEnum):
     FINISHED = "finished"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Progress:
     """A job's counters at one moment."""
 
@@ -38,6 +38,16 @@ class Progress:
     leased: int
     counts: Counter[str]  # all counters of the job's hash, by their names there
     weights: str | None
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{self.job}: {self.status}",
+            f"{self.batches_done:,}/{self.batches:,} batches",
+            f"{self.rows_done:,}/{self.records:,} sequences",
+            *([f"{self.rows_quarantined:,} quarantined"] if self.rows_quarantined else []),
+            *([f"{self.batches_failed:,} batches failed"] if self.batches_failed else []),
+        ]
+        return f"Progress({', '.join(parts)})"
 
     def _count(self, name: str) -> int:
         return self.counts[name]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -24,9 +25,9 @@ LINE_SECONDS = 30.0
 
 @contextmanager
 def display(job: str, console: Console = stderr) -> Iterator[Callable[[Look], None]]:
-    """Yield a function that shows each look at a job, as a bar or as lines."""
-    if not (console.is_terminal or console.is_jupyter):
-        yield lines(console, job)
+    """Yield a function that shows each look at a job: as a bar, or as lines in a pipe."""
+    if not console.is_terminal:
+        yield cell() if console.is_jupyter else lines(console, job)
         return
     with Progress(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=console) as bar:
         task = bar.add_task("", total=None)
@@ -50,6 +51,23 @@ def say_event(event: Event) -> None:
     """Print that a batch was lost and requeued."""
     worker = "" if event.worker is None else f" ({event.worker})"
     say(f"Batch {event.batch} of {event.job}, {event.rung}: {event.detail}{worker}.")
+
+
+def cell() -> Callable[[Look], None]:
+    """Return a function that shows each look in a notebook's cell, in the place of the last one."""
+    from IPython import display as ipython  # Rich's own bar would need ipywidgets there
+
+    handle = ipython.display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(look: Look) -> None:
+        text = text_of(look)
+        html = escape(text)
+        if look.progress is not None:
+            done, tokens = look.progress.tokens_done, look.progress.tokens
+            html = f'<progress value="{done}" max="{tokens}"></progress> {html}'
+        handle.update({"text/plain": text, "text/html": html}, raw=True)
+
+    return show
 
 
 def lines(console: Console, job: str) -> Callable[[Look], None]:

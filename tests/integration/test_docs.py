@@ -1,12 +1,15 @@
 """Every command in the README and in docs/ works as it stands there."""
 
 import gzip
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclopts import App
@@ -20,6 +23,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 #: Pages that name files of the project.
 MAPS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 DEMO = "producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D"
 
@@ -55,17 +60,73 @@ def test_make_demo_is_the_command_that_the_readme_shows():
     assert f"{DEMO} -o embeddings.h5" in (ROOT / "README.md").read_text()
 
 
-def test_the_demo_and_the_reading_of_its_file_run(tmp_path):
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory) -> Path:
+    """A folder with what the demo leaves, and its input."""
+    folder = tmp_path_factory.mktemp("demo")
     demo = shlex.split(f"{DEMO} -o embeddings.h5")[1:]
     demo[1] = str(ROOT / demo[1])
-    done = run_producer(*demo, cwd=tmp_path)
+    done = run_producer(*demo, cwd=folder)
     assert done.returncode == 0, done.stderr
-    (_, snippet), *others = blocks("python")
-    assert not others, "run them here too"
-    shown = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True
+    shutil.copy(ROOT / demo[1], folder / "proteins.fasta")
+    return folder
+
+
+def run_python(page: str, **run_options: Any) -> str:
+    """Run a page's blocks of Python one after another, with random weights; return the output."""
+    script = "\n".join(block for name, block in blocks("python") if name == page)
+    script = re.sub(r'"(esm2_\w+)"', r'"random:\1"', script)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=240, **run_options
     )
-    assert "25 (25, 320) True" in shown.stdout, shown.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_block_of_python_is_run_by_a_test_here():
+    assert {page for page, _ in blocks("python")} == {"README.md", "formats.md", "python.md"}
+
+
+def test_the_reading_of_the_demo_s_file_runs(demo_folder):
+    assert "25 (25, 320) True" in run_python("formats.md", cwd=demo_folder)
+
+
+def test_the_five_lines_of_python_run(demo_folder):
+    assert "(1, 320)" in run_python("README.md", cwd=demo_folder)
+
+
+def test_the_page_on_python_runs(demo_folder, fleet, tmp_path):
+    pytest.importorskip("anndata")
+    with fleet.workers("random:esm2_t6_8M_UR50D", tmp_path):
+        shown = run_python("python.md", cwd=demo_folder, env=fleet.environment)
+    assert "(2, 320) float32\n25 random:esm2_t6_8M_UR50D True\n(25, 320)" in shown
+    assert "2 Sequence 2 ('P2') has '1' at position 3" in shown
+    assert shown.endswith("If it is a job's, fetch it again.\n")
+
+
+@pytest.fixture(scope="module")
+def notebook() -> dict[str, Any]:
+    return json.loads(NOTEBOOK.read_text())
+
+
+def test_the_notebook_is_small_and_has_its_outputs(notebook):
+    assert NOTEBOOK.stat().st_size < 300_000
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [kind for cell in cells for out in cell["outputs"] for kind in out.get("data", ())]
+    assert "image/png" in kinds
+    assert not any(out.get("name") == "stderr" for cell in cells for out in cell["outputs"])
+
+
+def test_the_notebook_runs_and_shows_progress_in_its_cell(demo_folder):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    place = {"metadata": {"path": str(demo_folder)}}
+    nbclient.NotebookClient(notebook, timeout=120, resources=place).execute()
+    texts = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    assert any("image/png" in out.get("data", {}) for out in texts)
+    assert any(out.get("data", {}).get("text/html", "").startswith("<progress") for out in texts)
 
 
 def test_the_fleet_of_the_readme_runs(tmp_path, fleet, tiny, examples):

@@ -79,6 +79,8 @@ def test_an_unknown_id_is_a_key_error_that_names_near_ids(path, written):
     found = load(path)
     with pytest.raises(KeyError, match=r"'P3'.*did you mean 'P2'"):
         found["P3"]
+    with pytest.raises(KeyError, match=r"'P69995': did you mean 'P69905'"):
+        found["P69995"]
     with pytest.raises(UnknownIdError) as caught:
         found.residues("P3")
     assert caught.value.id == "P3"

@@ -184,3 +184,11 @@ def test_what_was_lost_is_told_in_a_line(capsys, worker, end):
     )
     told = f"Batch 7 of {JOB}, fp16: its worker disappeared; requeued{end}\n"
     assert capsys.readouterr().err == told
+
+
+def test_progress_in_a_python_session_is_one_line():
+    assert repr(progress(batches_done=7, batches_at_fp16=7, rows_fp16=25)) == (
+        "Progress(in-0123: running, 7/1,200 batches, 25/50,000 sequences)"
+    )
+    found = progress(JobState.FINISHED, batches_failed=2, rows_quarantined=3)
+    assert repr(found).endswith("0/50,000 sequences, 3 quarantined, 2 batches failed)")
