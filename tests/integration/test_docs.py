@@ -124,9 +124,11 @@ def test_the_notebook_runs_and_shows_progress_in_its_cell(demo_folder):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     place = {"metadata": {"path": str(demo_folder)}}
     nbclient.NotebookClient(notebook, timeout=120, resources=place).execute()
-    texts = [out for cell in notebook.cells for out in cell.get("outputs", ())]
-    assert any("image/png" in out.get("data", {}) for out in texts)
-    assert any(out.get("data", {}).get("text/html", "").startswith("<progress") for out in texts)
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    shown = [out.get("data", {}) for out in outputs]
+    assert any("image/png" in data for data in shown)
+    assert any(data.get("text/html", "").startswith("<progress") for data in shown)
+    assert not any(out.get("name") == "stderr" for out in outputs)
 
 
 def test_the_fleet_of_the_readme_runs(tmp_path, fleet, tiny, examples):

@@ -16,7 +16,7 @@ MODEL = "random:esm2_t6_8M_UR50D"
 RECORDS = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTN", "sp|P3|SHORT": "GA"}
 FORM = {"include": ("mean", "per_residue")}
 
-pytestmark = pytest.mark.filterwarnings("ignore:RANDOM WEIGHTS:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*has random weights:UserWarning")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def fleet() -> Iterator[vf.Fleet]:
 @pytest.fixture(scope="module")
 def job(fleet) -> vf.Job:
     """A finished job of three records in as many batches."""
-    with pytest.warns(UserWarning, match="RANDOM WEIGHTS"):
+    with pytest.warns(UserWarning, match="has random weights"):
         job = fleet.submit(RECORDS, model=MODEL, batch_tokens=12, **FORM)
     assert job.wait(timeout=120).finished
     return job
