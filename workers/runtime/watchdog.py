@@ -98,19 +98,19 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._drain_by = math.inf
-        self._hand_back: Callable[[], None] = lambda: None
+        self._requeue: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def drain(self, hand_back: Callable[[], None]) -> None:
+    def drain(self, requeue: Callable[[], None]) -> None:
         """Give the process ``DRAIN_SECONDS`` to end by itself, then end it.
 
         Args:
-            hand_back: called before the watchdog ends the process; it has ``LAST_SECONDS``.
+            requeue: called before the watchdog ends the process; it has ``LAST_SECONDS``.
         """
-        self._hand_back = hand_back
+        self._requeue = requeue
         self._drain_by = min(self._drain_by, time.monotonic() + DRAIN_SECONDS)
 
     def _watch(self) -> NoReturn:
@@ -132,7 +132,7 @@ class Watchdog:
             "batches and ends now.\n%s",
             *(DRAIN_SECONDS, describe(activities, now)),
         )
-        self._hand_back()
+        self._requeue()
 
 
 def report_overdue(late: Activity, activities: Iterable[Activity], now: float) -> None:
