@@ -1,12 +1,12 @@
-"""A job of many small batches while everything that can fail does: what is lost, how long it takes.
+"""A soak test: a job of many small batches under constant faults of every kind.
 
     python -m tests.soak [--minutes 20] [--batches 20000] [--seed 1] [--every 10 20]
                               [--report FILE] [--folder FOLDER] [--keep]
 
-Four workers, two keepers, Redis behind a network of its own. A fault every 10 to 20 seconds for so
-many minutes, or until the job is done; ``--minutes 0`` shows what the machine does without any.
-Every row is compared with what was computed without a fleet. Exit code 1: a row differs, the
-ledger's counts do, or work that a fault stopped was not elsewhere in 45 seconds.
+Four workers and two keepers run, with a proxy as network in front of Redis. A fault occurs every 10
+to 20 seconds, until the time is up or the job is done; ``--minutes 0`` shows the speed without
+faults. Every row is compared with the same computation without a fleet. Exit code 1: a row or the
+ledger's counts are wrong, or batches stopped by a fault did not run elsewhere within 45 seconds.
 """
 
 import argparse
@@ -28,9 +28,10 @@ from tests.soak.schedule import Later, Schedule
 from tests.soak.workload import BATCH_TOKENS, Workload, make_workload, wrong_counts, wrong_rows
 from tests.support.processes import run_producer
 
-#: After the last fault.
+#: Seconds after the last fault in which the job must finish.
 FINISH_SECONDS = 900.0
 
+#: Seconds between two looks at the job, and between two lines of output.
 LOOK_SECONDS, SAY_SECONDS = 0.2, 30.0
 
 
@@ -114,7 +115,7 @@ def soak(fleet: SoakFleet, workload: Workload, folder: Path, options: argparse.N
 
 
 def disturb(faults: Faults, schedule: Schedule, job: str, seconds: float) -> bool:
-    """Go on until the job is finished; whether it is."""
+    """Bring about faults until the time is up or the job is done; return whether it finished."""
     last_fault = time.monotonic() + seconds
     next_word = 0.0
     try:
@@ -140,7 +141,7 @@ def disturb(faults: Faults, schedule: Schedule, job: str, seconds: float) -> boo
 
 
 def problems_of(fleet: SoakFleet, workload: Workload, job: str, folder: Path) -> list[str]:
-    """What is wrong with a finished job: its counts, and every row of what is fetched."""
+    """Return what is wrong with a finished job's counts, or with any row of the fetched file."""
     progress = fleet.ledger.jobs.progress(job)
     assert progress is not None, f"Redis does not know job {job}"
     shards = (fleet.store / output_prefix(job)).glob("[0-9]*.h5")

@@ -1,4 +1,4 @@
-"""What is done to the fleet, and how each is undone."""
+"""The faults of a soak test, and how each is undone."""
 
 import json
 import random
@@ -19,27 +19,28 @@ from tests.soak.recovery import Recoveries
 from tests.soak.schedule import Fault, Later
 from tests.support.messages import with_body, with_values
 
-#: A disk that is full for every file but the smallest, which no shard is.
+#: Largest size of a file on a full disk, which is less than any shard's, and seconds until the disk
+#: has space again.
 FULL_AT_BYTES, FULL_SECONDS = 512, 10.0
 
-#: In a whole run.
+#: Largest number of times that Redis is emptied in a run.
 MOST_FLUSHES = 2
 
-#: What comes more often than once in a round of all kinds.
+#: Number of times that a kind of fault occurs in each round, if not once.
 WORKER_KILLED = "worker process killed"
 TIMES = {WORKER_KILLED: 3}
 
-#: Seconds in which what a process has sent before it was stopped arrives; and those that it runs
-#: again if it had nothing then.
+#: Seconds until everything has arrived that a process sent before it was stopped, and seconds for
+#: which it is continued if it had no batch.
 ARRIVAL_SECONDS, AGAIN_SECONDS = 0.1, 0.05
 
-#: Times that a process is stopped to find it at work.
+#: Number of times that a process is stopped to find it with a batch.
 STOPS = 10
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A worker whose process is stopped in the midst of its work."""
+    """A worker whose process is stopped while it has batches."""
 
     worker: Service
     child: psutil.Process
@@ -48,7 +49,7 @@ class Victim:
 
 @dataclass
 class Faults:
-    """Brings faults about; each is a method that says whether it could be."""
+    """All kinds of faults, a method each, which returns False if it is impossible at the moment."""
 
     fleet: SoakFleet
     recoveries: Recoveries
@@ -56,9 +57,9 @@ class Faults:
     draw: random.Random
     queue: str
     submit: Sequence[str]  # the command that submitted the job
-    #: Redis is killed, frozen, or out of the fleet's reach.
+    #: Whether Redis is killed, frozen, or unreachable for the fleet.
     redis_away: bool = False
-    #: Redis is killed or frozen: nobody can ask it.
+    #: Whether Redis is killed or frozen, so that this process cannot reach it either.
     redis_stopped: bool = False
     flushes: int = 0
     strange_messages: int = 0
@@ -69,7 +70,7 @@ class Faults:
         return {
             WORKER_KILLED: self.kill_child,
             "supervisor killed": self.kill_supervisor,
-            "worker told to end": self.terminate_worker,
+            "worker stopped by SIGTERM": self.terminate_worker,
             "worker process stopped 35-45 s": self.stop_child,
             "worker's disk full 10 s": self.fill_disk,
             "acting keeper killed": self.kill_keeper,
@@ -94,7 +95,7 @@ class Faults:
         return True
 
     def kill_supervisor(self, fault: str) -> bool:
-        """The kernel asks its process to end; another supervisor may begin meanwhile."""
+        """Kill a supervisor: the kernel sends SIGTERM to its process."""
         return self._end_worker(fault, signal.SIGKILL)
 
     def terminate_worker(self, fault: str) -> bool:
@@ -118,8 +119,8 @@ class Faults:
         return True
 
     def fill_disk(self, _fault: str) -> bool:
-        """Its files may not grow beyond a limit: to write fails with EFBIG, as it would with ENOSPC
-        on a full disk.
+        """Limit the size of a worker's files: a write fails with EFBIG, as with ENOSPC on a full
+        disk.
         """
         victim = self._stop_one_at_work()
         if victim is None:
@@ -133,9 +134,7 @@ class Faults:
         return True
 
     def _stop_one_at_work(self) -> "Victim | None":
-        """Stop the process of a worker to which nothing else is being done, while it has batches;
-        None if there is none.
-        """
+        """Stop the process of a worker that has batches and no other fault; None: no such."""
         for worker in self.draw.sample(self.fleet.workers, len(self.fleet.workers)):
             child = None if worker.busy else worker.child
             if child is None or not self.recoveries.held_by(child.pid):
@@ -247,7 +246,7 @@ class Faults:
 
 
 def strange_messages(ours: bytes) -> list[bytes]:
-    """What no worker can do anything with, some of it almost as one of ours."""
+    """Return messages that no worker can process; some of them are nearly valid."""
     return [
         b"garbage",
         b'{"body": "\xff"}',

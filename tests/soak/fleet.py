@@ -1,4 +1,4 @@
-"""The fleet that is tried: workers, keepers and Redis in processes, restarted when they end."""
+"""The fleet under test: workers, keepers and Redis, which are restarted when they end."""
 
 import re
 import signal
@@ -22,23 +22,24 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
 WORKERS, KEEPERS = 4, 2
 
-#: What every message to and from Redis takes: a slow network. It widens each gap between two steps
-#: of a batch's way, in which its worker may be killed, and has the job last: two cores do 120
-#: batches a second without it, 36 with it.
+#: Seconds that every message to or from Redis takes, as on a slow network. This widens the gaps
+#: between the steps of a batch, in which its worker may be killed, and makes the job last longer:
+#: two cores do 120 batches a second without it, 36 with it.
 NETWORK_SECONDS = 0.015
 
-#: Between a process's end and its successor, as Kubernetes takes.
+#: Seconds between the end of a process and its restart, as in Kubernetes.
 RESTART_SECONDS = 3.0
 
+#: Seconds that the fleet has to start, and a process to stop.
 START_SECONDS, STOP_SECONDS = 180.0, 40.0
 
-#: To tell whether a keeper acts; one that is cut off does not say.
+#: Seconds for a keeper to answer whether it acts; one without a network does not answer.
 METRICS_SECONDS = 3.0
 
 
 @dataclass
 class Service:
-    """A command that is run again whenever it ended."""
+    """A command that is restarted whenever it ends."""
 
     name: str
     command: list[str]
@@ -46,11 +47,11 @@ class Service:
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
     start_at: float = 0.0
-    #: Something is being done to it: it is left alone by everything else.
+    #: Whether a fault is in progress, so that no other may begin.
     busy: bool = False
-    #: Exit codes that nobody asked for.
+    #: Exit codes of ends that no fault caused.
     ends: list[int] = field(default_factory=list)
-    #: All that it ever started, to end what outlived its parent.
+    #: All children that it ever had, to end those that outlived their parent.
     children: set[psutil.Process] = field(default_factory=set)
     asked_to_end: bool = False
 
@@ -65,7 +66,7 @@ class Service:
 
     @property
     def child(self) -> psutil.Process | None:
-        """Of a supervisor: the process that computes at this moment."""
+        """The worker process that a supervisor has at this moment."""
         if not self.is_up:
             return None
         found = psutil.Process(self.pid).children()
@@ -74,7 +75,7 @@ class Service:
 
     def start(self) -> None:
         self.asked_to_end = False
-        # Through a pipe: a limit on the size of files is not to hit the log.
+        # Through a pipe, since a limit on the size of files must not apply to the log.
         with self.log.open("ab") as log:
             pipe = subprocess.Popen(
                 ["cat"], stdin=subprocess.PIPE, stdout=log, start_new_session=True
@@ -84,13 +85,13 @@ class Service:
         pipe.stdin.close()
 
     def send(self, number: signal.Signals) -> None:
-        """Have it end, by a signal."""
+        """Send a signal that ends the command."""
         self.asked_to_end = True
         with suppress(ProcessLookupError):
             psutil.Process(self.pid).send_signal(number)
 
     def tend(self, now: float) -> None:
-        """Start it if it is not running and its time has come."""
+        """Restart the command if it has ended and ``RESTART_SECONDS`` have passed."""
         if self.process is not None:
             code = self.process.poll()
             if code is None:
@@ -102,7 +103,7 @@ class Service:
             self.start()
 
     def end(self) -> None:
-        """End it for good, and what is left of it."""
+        """End the command for good, and all children that are left."""
         if self.process is not None:
             wait_or_kill(self.process, STOP_SECONDS)
         for child in self.children:
@@ -116,7 +117,7 @@ class Keeper:
     metrics_port: int
 
     def is_acting(self) -> bool:
-        """Whether it says so to Prometheus."""
+        """Return whether the keeper's metrics say that it is acting."""
         url = f"http://{HOST}:{self.metrics_port}/metrics"
         with suppress(OSError), urllib.request.urlopen(url, timeout=METRICS_SECONDS) as answer:
             return re.search(rb"^virnucpro_keeper_acting 1", answer.read(), re.M) is not None
@@ -125,7 +126,7 @@ class Keeper:
 
 @dataclass(frozen=True)
 class SoakFleet:
-    """Redis, a network in front of it, and everything that goes through that network."""
+    """Redis, a network in front of it, and the processes that reach Redis through that network."""
 
     redis: RedisServer
     network: TcpProxy

@@ -1,4 +1,4 @@
-"""How long it takes until work that a fault stopped goes on."""
+"""Measuring the time until work continues after a fault."""
 
 import math
 import time
@@ -11,7 +11,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.locks import KEEPING_SECONDS
 from common.wire.queues import KEY_PREFIX
 
-#: From a process's end to its batches being at work elsewhere.
+#: Largest number of seconds from the end of a process until its batches run elsewhere.
 GOAL_SECONDS = 45.0
 
 ELSEWHERE, NEXT_BATCH = "its batches elsewhere", "next batch done"
@@ -20,12 +20,12 @@ KEEPER, REBUILT = "a keeper acts", "ledger rebuilt"
 
 @dataclass
 class Recovery:
-    """Something that is waited for after a fault."""
+    """An expected event after a fault."""
 
     fault: str
     what: str
-    begun: float  # the fault, on the monotonic clock
-    counted_from: float  # its end, if it lasts
+    begun: float  # when the fault began, on the monotonic clock
+    counted_from: float  # when the fault ended, if it lasted
     is_over: Callable[[], bool]
     ended: float = math.inf
 
@@ -39,16 +39,16 @@ class Recovery:
 
     @property
     def is_outage(self) -> bool:
-        """Whether nobody can take work over meanwhile."""
+        """Whether no worker can take over batches until the recovery."""
         return self.what != ELSEWHERE
 
     def during(self, begun: float, ended: float) -> tuple[float, float]:
-        """Its part of a span of time."""
+        """Return the part of the recovery in a span of time."""
         return max(self.begun, begun), min(self.ended, ended)
 
 
 class Recoveries:
-    """Looks at the ledger for what is waited for. Only while Redis can be asked."""
+    """All expected recoveries, which are looked for in the ledger while Redis is reachable."""
 
     def __init__(self, ledger: Ledger, job: str, store_url: str) -> None:
         self.ledger = ledger
@@ -64,12 +64,12 @@ class Recoveries:
                 recovery.ended = time.monotonic()
 
     def held_by(self, pid: int) -> dict[str, str]:
-        """The batches that a process has, as the ledger names them, with their owners."""
+        """Return the batches that a process has, by their names in the ledger, with owners."""
         owners = cast(dict[str, str], self.redis.hgetall(f"{self.key}:owners"))
         return {batch: owner for batch, owner in owners.items() if f"-{pid}@" in owner}
 
     def expect_elsewhere(self, fault: str, held: Mapping[str, str]) -> None:
-        """Wait until each batch is done, or somebody else's."""
+        """Expect each batch to be done, or to have another owner."""
         left = dict(held)
 
         def is_over() -> bool:
@@ -85,13 +85,13 @@ class Recoveries:
             self._expect(fault, ELSEWHERE, time.monotonic(), is_over)
 
     def expect_work(self, fault: str, begun: float) -> None:
-        """Wait for the next batch that a worker completes, and for a keeper."""
+        """Expect another batch to complete, and a keeper to act."""
         before = self._milliseconds()
         self._expect(fault, NEXT_BATCH, begun, lambda: self._milliseconds() > before)
         self.expect_keeper(fault, begun)
 
     def expect_keeper(self, fault: str, begun: float) -> None:
-        """Wait for a keeper that says, after now, that it is the one that acts."""
+        """Expect a keeper to take or renew the lock from now on."""
         now = time.monotonic()
 
         def is_over() -> bool:
@@ -101,20 +101,20 @@ class Recoveries:
         self._expect(fault, KEEPER, begun, is_over)
 
     def expect_ledger(self, fault: str) -> None:
-        """Wait until a keeper has rebuilt an emptied ledger: until then it does nothing else."""
+        """Expect a keeper to rebuild an emptied ledger; until then it does nothing else."""
         self._expect(
             fault, REBUILT, time.monotonic(), lambda: not self.ledger.stores.is_new(self.store_url)
         )
 
     def _milliseconds(self) -> int:
-        # Not batches: a ledger that is made anew from the store counts those without any work.
+        # Not the number of batches: restoring a ledger from the store increases that too.
         return int(cast(str | None, self.redis.hget(self.key, "milliseconds")) or 0)
 
     def _expect(self, fault: str, what: str, begun: float, is_over: Callable[[], bool]) -> None:
         self.all.append(Recovery(fault, what, begun, time.monotonic(), is_over))
 
     def net_seconds(self, recovery: Recovery) -> float:
-        """The time a recovery took, without that in which Redis or the keeper was away."""
+        """Return the time of a recovery, without the time in which Redis or a keeper was down."""
         begun = recovery.counted_from
         spans = [
             outage.during(begun, recovery.ended)

@@ -1,4 +1,4 @@
-"""What came of it: tables for people, and the same as JSON."""
+"""The report of a soak test, as tables and as JSON."""
 
 import re
 from collections import Counter
@@ -17,14 +17,14 @@ from tests.soak.recovery import ELSEWHERE, GOAL_SECONDS, Recoveries
 
 @dataclass(frozen=True)
 class Times:
-    """Of all recoveries of one kind; seconds."""
+    """Seconds of all recoveries of one kind."""
 
     fault: str
     what: str
     count: int
     median: float
     worst: float
-    worst_net: float  # of the time in which Redis and a keeper were there
+    worst_net: float  # without the time in which Redis or a keeper was down
     unfinished: int
 
 
@@ -33,22 +33,22 @@ class Report:
     seed: int
     batches: int
     workers: int
-    seconds: float  # from the submit to the last batch
-    problems: list[str]  # nothing, if all is well
+    seconds: float  # from the submission to the last batch
+    problems: list[str]  # empty if the test passed
     faults: dict[str, int]
     recoveries: list[Times]
     events: dict[str, int]  # by kind, from the logs
     strange_messages: int
     ends: dict[str, list[int]]  # exit codes of processes that ended by themselves
     tracebacks: dict[str, int]  # in the logs
-    submits: list[int] = field(default_factory=list)  # exit codes of those that came later
+    submits: list[int] = field(default_factory=list)  # exit codes of repeated submissions
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
 
 def times_of(recoveries: Recoveries) -> list[Times]:
-    """How long recoveries took, by fault and by what was waited for; of batches, over all too."""
+    """Return the times of recoveries by fault and expected event, and those of batches overall."""
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     unfinished: Counter[tuple[str, str]] = Counter()
     for recovery in recoveries.all:
@@ -75,7 +75,7 @@ def times_of(recoveries: Recoveries) -> list[Times]:
 
 
 def missed_goals(times: Iterable[Times]) -> list[str]:
-    """Where work did not run elsewhere soon enough."""
+    """Return a line for each kind of fault after which batches did not run elsewhere in time."""
     ours = [each for each in times if each.what == ELSEWHERE and each.fault != "all of these"]
     late = [
         f"{each.fault}: {each.what} after {each.worst_net:g} s, Redis and a keeper being there; "
@@ -92,7 +92,7 @@ def missed_goals(times: Iterable[Times]) -> list[str]:
 
 
 def events_in(logs: Sequence[Path]) -> dict[str, int]:
-    """Events by kind, and by who tells of them, as the logs have them."""
+    """Count the events in the logs, by kind and by process."""
     counts: Counter[str] = Counter()
     for log in logs:
         who = log.stem.split("-")[0]
@@ -105,7 +105,7 @@ def events_in(logs: Sequence[Path]) -> dict[str, int]:
 
 
 def tracebacks_in(logs: Sequence[Path]) -> dict[str, int]:
-    """Logs with tracebacks, and how many."""
+    """Return the number of tracebacks in each log that has any."""
     found = {log.name: log.read_text(errors="replace").count("Traceback (most") for log in logs}
     return {name: count for name, count in found.items() if count}
 
@@ -128,22 +128,22 @@ def print_report(report: Report) -> None:
     counts: Mapping[str, object] = {
         **report.events,
         "strange messages pushed": report.strange_messages,
-        "submits that came later, exit codes": report.submits,
+        "repeated submissions, exit codes": report.submits,
         **{f"{name} ended by itself, exit codes": codes for name, codes in report.ends.items()},
         **{f"tracebacks in {name}": count for name, count in report.tracebacks.items()},
     }
-    table = Table("what", "count", title="Seen in the logs", title_justify="left")
+    table = Table("event", "count", title="Seen in the logs", title_justify="left")
     for name, value in counts.items():
         table.add_row(name, str(value))
     console.print(table)
     for problem in report.problems:
         console.print(f"WRONG: {problem}", highlight=False, style="bold red")
     if not report.problems:
-        console.print("Every row is there once, in order, as computed without faults.")
+        console.print("Every row is present once, in order, as computed without faults.")
 
 
 def recovery_table(recoveries: Sequence[Times]) -> Table:
-    """Seconds; *worst, net* leaves out when Redis or a keeper was away too."""
+    """Return a table in seconds; *worst, net* excludes times when Redis or a keeper was down."""
     columns = "fault", "until", "times", "median, s", "worst, s", "worst, net"
     table = Table(*columns, title="Recovery", title_justify="left")
     for each in recoveries:

@@ -1,4 +1,4 @@
-"""When what happens: faults after drawn pauses, kind after kind, and the end of each."""
+"""The schedule of faults: random pauses between them, and the time at which each is undone."""
 
 import heapq
 import itertools
@@ -7,15 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-#: Brings a fault about, if it can be at this moment; is told the fault's name.
+#: A function of the fault's name that causes the fault; False if it is impossible at the moment.
 Fault = Callable[[str], bool]
 
-#: After a moment at which no fault could be.
+#: Seconds until the next attempt, after no fault was possible.
 TRY_AGAIN_SECONDS = 0.5
 
 
 class Later:
-    """Actions for which it is not time yet."""
+    """Actions that are due later."""
 
     def __init__(self) -> None:
         self._actions: list[tuple[float, int, Callable[[], object]]] = []
@@ -29,13 +29,13 @@ class Later:
             heapq.heappop(self._actions)[2]()
 
     def run_all(self) -> None:
-        """Whether it is time or not."""
+        """Run all actions, even those that are not due."""
         while self._actions:
             heapq.heappop(self._actions)[2]()
 
 
 class Schedule:
-    """Draws faults from a bag of all kinds, which is filled again when it is empty."""
+    """A random order of faults, drawn from a bag of all kinds that is refilled when empty."""
 
     def __init__(
         self,
@@ -44,12 +44,13 @@ class Schedule:
         draw: random.Random,
         pause: tuple[float, float],
     ) -> None:
-        """Get ready to draw.
+        """Create a schedule.
 
         Args:
+            kinds: all kinds of faults by name.
             times: how often a kind is in the bag, if not once.
-            draw: where chance comes from.
-            pause: seconds between two faults, from and to.
+            draw: the source of random numbers.
+            pause: smallest and largest number of seconds between two faults.
         """
         self.kinds = kinds
         self.times = times
@@ -60,7 +61,7 @@ class Schedule:
         self._next = 0.0
 
     def step(self) -> None:
-        """Bring about the next fault, if it is time."""
+        """Cause the next fault, if it is due."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + (
@@ -77,5 +78,5 @@ class Schedule:
                 self.counts[kind] += 1
                 print(f"{time.strftime('%H:%M:%S')}  {kind}", flush=True)
                 return True
-        self._bag.clear()  # what is left cannot be, or not any more
+        self._bag.clear()  # the faults that are left are impossible
         return False

@@ -1,4 +1,4 @@
-"""A job whose every number is known before: a tiny model, small proteins, their embeddings."""
+"""A job with known results: a tiny model, small proteins, and their embeddings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,23 +23,23 @@ SPEC = ModelSpec(name="tiny", layers=1, dim=16, heads=2)
 RECORDS_PER_BATCH = 4
 SHORTEST, LONGEST = 30, 60
 
-#: Two neighbours have so many residues together: all batches have the same number of tokens.
+#: Residues of two consecutive records together, so that all batches have equally many tokens.
 PAIR = SHORTEST + LONGEST
 BATCH_TOKENS = RECORDS_PER_BATCH // 2 * PAIR + RECORDS_PER_BATCH * SPECIAL_TOKENS
 
-#: Records that are embedded at once for the reference.
-TOGETHER = 1000
+#: Number of records embedded in one call for the reference.
+RECORDS_PER_CALL = 1000
 
-#: Sums in another order, nothing more.
+#: Largest difference of a value from the reference, whose sums have another order.
 TOLERANCE = 2e-6
 
-#: Rows that are named of those that are wrong.
+#: Number of wrong rows that are named.
 ROWS_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Workload:
-    """An input, and what must come of it."""
+    """An input and its expected result."""
 
     model: Path
     fasta: Path
@@ -50,7 +50,7 @@ class Workload:
 
 
 def make_workload(folder: Path, batches: int, seed: int) -> Workload:
-    """Write a model and proteins for so many batches, and embed them with no fleet around."""
+    """Write a model and proteins for ``batches``, and embed them without a fleet."""
     model = save_fair_esm(random_fair_esm(SPEC, seed), folder / "tiny.pt")
     records = draw_proteins(batches * RECORDS_PER_BATCH, seed)
     fasta = folder / "soak.fasta"
@@ -76,18 +76,18 @@ def draw_proteins(count: int, seed: int) -> list[Record]:
 
 
 def embed(model: Path, records: list[Record]) -> NDArray[np.float32]:
-    """The reference: the engine alone, many records at a time."""
+    """Return the reference embeddings, computed by the engine alone."""
     loaded = load_model(ModelSource.parse(str(model)), device="cpu", dtype=torch.float32)
     engine, form = Engine(loaded), OutputForm(max_residues=ESM2.max_residues)
     parts = [
-        engine.embed(records[first : first + TOGETHER], form).embeddings.pooled["mean"]
-        for first in range(0, len(records), TOGETHER)
+        engine.embed(records[first : first + RECORDS_PER_CALL], form).embeddings.pooled["mean"]
+        for first in range(0, len(records), RECORDS_PER_CALL)
     ]
     return np.concatenate(parts)
 
 
 def wrong_rows(workload: Workload, output: Path) -> list[str]:
-    """What the fetched file has other than it must; nothing if all is well."""
+    """Return what is wrong with the rows of the fetched file; nothing if all are right."""
     with h5py.File(output) as file:
         rows, lengths, means = (file[name][:] for name in ("rows", "lengths", "mean"))
         ids = file["ids"].asstr()[:].tolist()
@@ -99,14 +99,14 @@ def wrong_rows(workload: Workload, output: Path) -> list[str]:
         ]
     same = np.array([id_ == f"protein{row}" for row, id_ in enumerate(ids)])
     same &= lengths == workload.lengths
-    # Not greater: NaN is wrong too.
+    # Not `>`, which is False for NaN.
     same &= (np.abs(means - workload.means) <= TOLERANCE).all(axis=1)
     wrong = np.flatnonzero(~same).tolist()
     return [f"{len(wrong):,} rows differ: {wrong[:ROWS_NAMED]} …"] if wrong else []
 
 
 def wrong_counts(workload: Workload, progress: Progress, shards: list[str]) -> list[str]:
-    """What the ledger counts other than the store has."""
+    """Return the counts of the ledger, or of shards in the store, that are wrong."""
     tokens = workload.batches * BATCH_TOKENS
     counted = {
         "shards in the store": (len(shards), workload.batches),

@@ -1,4 +1,4 @@
-"""A fleet that takes and acknowledges messages all the time, as far as one worker can see."""
+"""A busy fleet, simulated: messages are taken and acknowledged all the time."""
 
 import threading
 from collections.abc import Iterator
@@ -13,9 +13,7 @@ UNACKED = f"{KEY_PREFIX}unacked"
 
 @contextmanager
 def busy_fleet(redis: Redis) -> Iterator[None]:
-    """Have others' messages come and go among the unacknowledged ones, between any two commands
-    of another client, until the block ends.
-    """
+    """Add and remove unacknowledged messages all the time, until the block ends."""
     over = threading.Event()
     connection = redis.connection_pool.get_connection()
     take = ("HSET", UNACKED, "tag of another", "message of another")
@@ -26,7 +24,7 @@ def busy_fleet(redis: Redis) -> Iterator[None]:
         while not over.is_set():
             connection.send_packed_command(commands)
 
-    connection.send_command("CLIENT", "REPLY", "OFF")  # nobody would read them
+    connection.send_command("CLIENT", "REPLY", "OFF")  # no client reads the replies
     thread = threading.Thread(target=send)
     thread.start()
     try:
@@ -35,5 +33,5 @@ def busy_fleet(redis: Redis) -> Iterator[None]:
         over.set()
         thread.join()
         connection.send_command("CLIENT", "REPLY", "ON")
-        connection.read_response()  # after all that was sent
+        connection.read_response()  # once every command has run
         redis.connection_pool.release(connection)

@@ -1,6 +1,6 @@
 """``worker start`` whose processes are killed whenever they compute the record DEADLY.
 
-Leases, and pauses before the next process begins, are shorter than in earnest.
+Leases, and pauses before a restart, are shorter than in production.
 """
 
 import os

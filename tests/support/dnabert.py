@@ -1,8 +1,8 @@
-"""DNABERT-S from its published equations in FP64, and random checkpoints as it is published.
+"""DNABERT-S from its published equations in FP64, and random checkpoints in the published form.
 
-Equations: BERT (Devlin et al. 2019) with ALiBi (Press et al. 2022, symmetric) and a gated MLP, as
-MosaicBERT (Portes et al. 2023) has them. One sequence at a time; nothing here is shared with the
-code that it tests.
+The equations are those of BERT (Devlin et al. 2019) with ALiBi (Press et al. 2022, symmetric) and a
+gated MLP, as in MosaicBERT (Portes et al. 2023), for one sequence at a time. No code is shared with
+the model under test.
 """
 
 import json
@@ -20,7 +20,7 @@ from workers.models.dnabert_s.tokenizer import DNATokenizer
 
 Weights = dict[str, Tensor]
 
-#: The slopes of 12 heads in the published model: 2 to these powers.
+#: Exponents, base 2, of the slopes of 12 heads in the published model.
 EXPONENTS = [-1, -2, -3, -4, -5, -6, -7, -8, -0.5, -1.5, -2.5, -3.5]
 
 #: The slopes by number of heads; 4 is a power of two, whose slopes are powers of 2^(-8/4).
@@ -33,7 +33,7 @@ SLOPES = {12: [2.0**e for e in EXPONENTS], 4: [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-
 def reference(
     weights: Weights, tokens: Tensor, heads: int, slopes: list[float] | None = None
 ) -> list[Tensor]:
-    """All representations ``[L, D]`` FP64 of one sequence ``[L]``: the embedding, then each layer.
+    """Return the embedding and each layer's output ``[L, D]``, FP64, of one sequence ``[L]``.
 
     Args:
         weights: under the published names, without a prefix.
@@ -65,13 +65,13 @@ def layer(x: Tensor, w: Weights, slopes: list[float]) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, slopes: list[float]) -> Tensor:
-    """Attention within one sequence ``[L, H, Dh]``; slopes of 0 are no ALiBi."""
+    """Return attention within one sequence ``[L, H, Dh]``; slopes of 0 mean no ALiBi."""
     heads = [head(q[:, h], k[:, h], v[:, h], slope) for h, slope in enumerate(slopes)]
     return torch.stack(heads, dim=1)
 
 
 def head(q: Tensor, k: Tensor, v: Tensor, slope: float) -> Tensor:
-    """One head of it, ``[L, Dh]``."""
+    """Return one head of attention, ``[L, Dh]``."""
     place = torch.arange(len(q), device=q.device)
     scores = q @ k.T / math.sqrt(q.shape[1]) - slope * (place[:, None] - place[None, :]).abs()
     weights = torch.exp(scores - scores.max(dim=1, keepdim=True).values)
@@ -96,9 +96,9 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def random_checkpoint(spec: ModelSpec, seed: int = 0) -> Weights:
-    """Weights under the published names, every one drawn at random.
+    """Return random weights under the published names.
 
-    Each product is as large as what it is added to, so that every part of the model shows.
+    Each product is as large as the term it is added to, so that every part of the model matters.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -136,7 +136,7 @@ def random_checkpoint(spec: ModelSpec, seed: int = 0) -> Weights:
 
 
 def save_checkpoint(spec: ModelSpec, weights: Weights, folder: Path) -> Path:
-    """Write a folder as the published one: configuration, weights and tokenizer."""
+    """Write a folder in the published form: configuration, weights and tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": "bert",
@@ -159,18 +159,18 @@ def save_checkpoint(spec: ModelSpec, weights: Weights, folder: Path) -> Path:
 
 
 def bounds(lengths: list[int]) -> Tensor:
-    """``cu_seqlens`` of segments of these lengths."""
+    """Return ``cu_seqlens`` of segments with these lengths."""
     return F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int()
 
 
 def packed(sequences: list[Tensor]) -> tuple[Tensor, Tensor, int]:
-    """Arguments of ``forward_packed``."""
+    """Return the arguments of ``forward_packed``."""
     lengths = [len(one) for one in sequences]
     return torch.cat(sequences), bounds(lengths), max(lengths)
 
 
 def padded(sequences: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Arguments of ``forward``."""
+    """Return the arguments of ``forward``."""
     tokens = pad_sequence(sequences, batch_first=True, padding_value=7)
     lengths = torch.tensor([len(one) for one in sequences])
     return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]

@@ -13,6 +13,6 @@ def die(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    consumer.THREADS = 1  # one batch after another: nothing else is under way when it dies
+    consumer.THREADS = 1  # one batch at a time, so that no other is running when the process dies
     BatchRunner._publish_retry = die  # type: ignore[method-assign]
     process.main()

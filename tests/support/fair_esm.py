@@ -1,4 +1,4 @@
-"""fair-esm 2.0.0, the published ESM-2, with random weights: the oracle of tests and benchmarks."""
+"""fair-esm 2.0.0, the published ESM-2, with random weights: a reference for tests."""
 
 import argparse
 from pathlib import Path
@@ -14,9 +14,9 @@ ALPHABET = esm.Alphabet.from_architecture("ESM-1b")
 
 
 def random_fair_esm(spec: ModelSpec, seed: int = 0) -> esm.ESM2:
-    """fair-esm's model with every weight drawn at random, its rotary frequencies included.
+    """Return fair-esm's model with random weights and random rotary frequencies.
 
-    As in the published checkpoints, the frequencies are not what the formula gives.
+    In the published checkpoints, too, the frequencies differ from the formula's.
     """
     model = esm.ESM2(spec.layers, spec.dim, spec.heads, ALPHABET).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +35,7 @@ def random_fair_esm(spec: ModelSpec, seed: int = 0) -> esm.ESM2:
 
 
 def save_fair_esm(model: esm.ESM2, path: Path) -> Path:
-    """Write a checkpoint as the authors did; the contact head has a file of its own."""
+    """Write a checkpoint in the authors' form; the contact head has a separate file."""
     config = argparse.Namespace(
         encoder_layers=model.num_layers,
         encoder_embed_dim=model.embed_dim,
@@ -57,7 +57,7 @@ def checkpoint_name(name: str) -> str:
 
 
 def load_fair_esm(path: Path) -> esm.ESM2:
-    """Read a checkpoint with fair-esm's own loader, which proves that it is one."""
+    """Read a checkpoint with fair-esm's own loader, which shows that it is valid."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         data = torch.load(path, weights_only=True)
     heads = data["cfg"]["model"].encoder_layers * data["cfg"]["model"].encoder_attention_heads
@@ -68,6 +68,6 @@ def load_fair_esm(path: Path) -> esm.ESM2:
 
 
 def tokenize(sequences: list[str]) -> Tensor:
-    """fair-esm's tokens, padded: ``[B, T]``."""
+    """Return fair-esm's tokens, padded: ``[B, T]``."""
     _, _, tokens = ALPHABET.get_batch_converter()([("", sequence) for sequence in sequences])
     return tokens

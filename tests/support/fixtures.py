@@ -1,4 +1,4 @@
-"""Real parts that several kinds of tests need: S3, and a small model in fair-esm's own format."""
+"""Fixtures of several kinds of tests: S3, and a small model in fair-esm's format."""
 
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def oracle() -> esm.ESM2:
 
 @pytest.fixture(scope="session")
 def tiny(oracle: esm.ESM2, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that a CPU runs through in no time."""
+    """A checkpoint that is fast on a CPU."""
     return save_fair_esm(oracle, tmp_path_factory.mktemp("weights") / "tiny.pt")
 
 

@@ -1,8 +1,8 @@
-"""``worker start`` whose first process hangs at its first pack, as with a GPU that is gone.
+"""``worker start`` whose first process hangs at its first pack, as if its GPU were lost.
 
-It makes the file HUNG; if that is there already, nobody hangs. Leases, heartbeats and the time
-to end after SIGTERM are shorter than in earnest, and with PATIENCE so are the times for a pack and
-for the store.
+The process creates the file HUNG before it hangs; if the file exists, no process hangs. Leases,
+heartbeats and the time to end after SIGTERM are shorter than in production; PATIENCE sets the time
+limits for a pack and for the store.
 """
 
 import os
@@ -26,7 +26,7 @@ PATIENCE = float(os.environ.get("PATIENCE", "600"))
 
 
 def hang_once(*arguments: Any) -> PackInFlight:
-    """Take the engine's lock and never give it back."""
+    """Hang, with the engine's lock held, unless a process has hung before."""
     if not HUNG.exists():
         HUNG.touch()
         threading.Event().wait()

@@ -28,7 +28,7 @@ NAMES = {
 
 
 def published_name(name: str) -> str:
-    """The name in the published ``facebook/esm2_*`` files of a weight of fair-esm's model."""
+    """Return the name of one of fair-esm's weights in the published ``facebook/esm2_*`` files."""
     for pattern, theirs in NAMES.items():
         if re.match(pattern, name):
             return re.sub(pattern, theirs, name, count=1)
@@ -36,7 +36,7 @@ def published_name(name: str) -> str:
 
 
 def to_hugging_face(model: esm.ESM2) -> EsmForMaskedLM:
-    """transformers' model of the same shape and weights."""
+    """Return transformers' model with the same shape and weights."""
     config = EsmConfig(
         vocab_size=model.alphabet_size,
         mask_token_id=model.mask_idx,

@@ -1,4 +1,4 @@
-"""Manifests of small jobs, and what workers report of their batches."""
+"""Manifests of small jobs, and results of their batches."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from common.ledger.progress import JobState, Progress
 from common.rungs import NEXT_RUNG, Rung
 from common.wire.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
 
-#: Of every record of a job that is not told otherwise.
+#: Default number of residues of every record.
 TOKENS_PER_RECORD = 12
 LETTERS_PER_RECORD = TOKENS_PER_RECORD - 2
 
-#: What is said to have been seen of every row that is not finite.
+#: The description of every row that is not finite.
 SEEN = NonFinite(nan=3, inf=1, finite_min=-65504.0, finite_max=2.5)
 
 
@@ -31,7 +31,7 @@ def manifest_of(
     created: datetime = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
     **report: int | bool,
 ) -> Manifest:
-    """The manifest of a job whose batches have so many records."""
+    """Return the manifest of a job whose batches have these numbers of records."""
     records = sum(batch_records)
     counts = {"long": 0, "skipped": 0, "replaced": 0, "duplicate_ids": 0} | report
     return Manifest(
@@ -55,7 +55,7 @@ def manifest_of(
 
 
 def ok(batch: Batch, *, worker: str = "a", precision: Rung | None = None) -> BatchResult:
-    """All rows have numbers."""
+    """Return a result in which all rows are finite."""
     return BatchResult(
         job=batch.job,
         index=batch.index,
@@ -74,7 +74,7 @@ def ok(batch: Batch, *, worker: str = "a", precision: Rung | None = None) -> Bat
 def unstable(
     batch: Batch, *rows: int, precision: Rung | None = None, stops_job: bool = False
 ) -> BatchResult:
-    """These rows (0 if none are named) are not finite, the others are."""
+    """Return a result in which these rows (by default row 0) are not finite."""
     precision = precision or batch.rung
     rows = rows or (0,)
     bad = [Instability(row=row, id=f"r{row}", length=LETTERS_PER_RECORD) for row in rows]
@@ -92,7 +92,7 @@ def unstable(
 
 
 def poisoned(batch: Batch, *rows: int, precision: Rung | None = None) -> BatchResult:
-    """These rows (0 if none are named) end their process, all others have numbers."""
+    """Return a result in which these rows (by default row 0) crash their process."""
     rows = rows or (0,)
     kept = batch.records - len(rows)
     return ok(batch, precision=precision).model_copy(
@@ -109,7 +109,7 @@ def poisoned(batch: Batch, *rows: int, precision: Rung | None = None) -> BatchRe
 
 
 def failed(batch: Batch) -> BatchResult:
-    """No row has numbers, and no rung is to be tried."""
+    """Return the result of a batch that failed."""
     return BatchResult(
         job=batch.job,
         index=batch.index,
@@ -123,12 +123,12 @@ def failed(batch: Batch) -> BatchResult:
 
 
 def retry_after(manifest: Manifest, result: BatchResult) -> Batch:
-    """The retry that follows a result."""
+    """Return the retry that follows a result."""
     return retry_of(manifest.batch(result.index), result)
 
 
 def progress(state: JobState = JobState.OPEN, queue: str = "m.fp16", **counts: int) -> Progress:
-    """A job's counters, of a thousand batches and more."""
+    """Return the counters of a job with at least a thousand batches."""
     return Progress(
         job="in-0123",
         state=state,

@@ -1,4 +1,4 @@
-"""What the ledger should say of one job: its scripts in plain Python, without leases' clock."""
+"""A model of one job's ledger: its scripts in plain Python, without the expiry of leases."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from common.rungs import Rung
 from common.wire.messages import Batch, BatchResult, Status
 from tests.support.jobs import retry_after
 
-#: A batch at a rung.
+#: The index and the rung of a batch.
 Place = tuple[int, Rung]
 
 
@@ -18,7 +18,7 @@ def place_of(of: Batch | BatchResult) -> Place:
 
 
 class JobModel:
-    """A job that has just been opened, and what becomes of it."""
+    """The expected state of a job, from its creation on."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -27,7 +27,7 @@ class JobModel:
         self.published = 0
         self.begun: set[int] = set()
         self.done: dict[Place, BatchResult] = {}
-        self.owner: dict[Place, str] = {}  # of a lease, run out or not
+        self.owner: dict[Place, str] = {}  # of a lease, expired or not
         self.lapsed: set[Place] = set()
         self.attempts: Counter[Place] = Counter()
         self.deaths: Counter[Place] = Counter()
@@ -35,7 +35,7 @@ class JobModel:
         self.lost = 0
         self.milliseconds = 0
 
-    # --- what is known ---
+    # --- state ---
 
     def held(self, place: Place) -> bool:
         return place in self.owner and place not in self.lapsed
@@ -46,12 +46,12 @@ class JobModel:
 
     @property
     def waiting(self) -> int:
-        """In whole bytes of a bitmap, as the ledger counts."""
+        """Count whole bytes of the bitmap, as the ledger does."""
         end = -(-self.published // 8) * 8
         return max(0, self.published - sum(index < end for index in self.begun))
 
     def follower(self, result: BatchResult) -> BatchResult | None:
-        """The result of the retry of what was not finite in another."""
+        """Return the result of the retry that followed another result."""
         return None if result.next is None else self.done.get((result.index, result.next))
 
     def is_superseded(self, result: BatchResult) -> bool:
@@ -59,8 +59,8 @@ class JobModel:
         return follower is not None and follower.status is not Status.FAILED
 
     def results(self) -> list[BatchResult]:
-        """What was not ok, unless a retry has been there since and has not failed; and rows that
-        were given up at once.
+        """Return the results that failed or have unstable rows, unless their retry succeeded, and
+        those with poisoned rows.
         """
         results = []
         for _, result in sorted(self.done.items()):
@@ -102,7 +102,7 @@ class JobModel:
             counted["tokens_done"] += result.tokens
         return counted
 
-    # --- what happens: each says what the ledger should answer ---
+    # --- changes: each returns the answer that the ledger should give ---
 
     def claim(self, place: Place, owner: str) -> ClaimResult:
         if self.state in (JobState.STOPPED, JobState.CANCELLED):
@@ -179,7 +179,7 @@ class JobModel:
         return True
 
     def asked_for(self, result: BatchResult) -> bool:
-        """Not of rows that this ledger sent nowhere."""
+        """Return whether the ledger knows the retry that a result belongs to."""
         return result.previous_rung is None or place_of(result) in self.retries()
 
     def forget(self, place: Place) -> None:

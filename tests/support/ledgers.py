@@ -1,4 +1,4 @@
-"""A small job in a ledger on a real Redis, and what its workers do to it."""
+"""A small job in a ledger on a real Redis, and the actions of its workers."""
 
 from common.job.manifest import Manifest
 from common.ledger.claims import ClaimOutcome, ClaimResult
@@ -22,19 +22,19 @@ def try_to_claim(
 
 
 def take(ledger: Ledger, batch: Batch = BATCH, owner: str = "a") -> ClaimResult:
-    """Claim a batch that can be had."""
+    """Claim a batch that is available."""
     attempt = ledger.leases.claim(batch, owner=owner, weights=WEIGHTS)
     assert attempt.outcome is ClaimOutcome.TAKEN
     return attempt
 
 
 def lapse(ledger: Ledger, batch: Batch = BATCH) -> None:
-    """Let a lease run out now."""
+    """Make a lease expire now."""
     ledger.redis.zadd(f"{job_key(batch.job)}:leases", {batch_field(batch.index, batch.rung): 1})
 
 
 def climb(ledger: Ledger, batch: Batch = BATCH) -> Batch:
-    """Report a row of a batch as not finite; returns the message that retries it."""
+    """Report a row of a batch as not finite; return the message that retries it."""
     result = unstable(batch)
     assert ledger.results.complete(result)
     return retry_after(MANIFEST, result)
@@ -51,5 +51,5 @@ def outstanding_places(ledger: Ledger, manifest: Manifest = MANIFEST) -> list[tu
 
 
 def everything(ledger: Ledger) -> dict[str, bytes]:
-    """All that Redis holds."""
+    """Return the content of Redis."""
     return {key: ledger.redis.dump(key) for key in ledger.redis.keys()}  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""Messages as they lie in a queue: ours, and what others may put there."""
+"""Messages in their queues: valid ones, and invalid ones from other programs."""
 
 import json
 from base64 import b64decode, b64encode
@@ -15,14 +15,14 @@ from common.wire.signing import MessageKeys
 
 
 def queued_item(redis: Redis, url: str, batch: Batch, keys: MessageKeys | None = None) -> bytes:
-    """What our producer sends, taken out of its queue again."""
+    """Return the message that the producer sends, as read from its queue."""
     model = ModelSource.parse(batch.model)
     publish(make_celery(url, [], keys), model, [batch])
     return redis.lpop(f"{KEY_PREFIX}{queue_name(model, batch.first_rung, batch.rung)}").encode()
 
 
 def with_values(item: bytes, values: Mapping[Sequence[str], Any]) -> bytes:
-    """A message with other values at some paths into its envelope."""
+    """Return a message with other values at some paths in its envelope."""
     message = json.loads(item)
     for path, value in values.items():
         where = message
@@ -37,12 +37,12 @@ def body_of(item: bytes) -> list[Any]:
 
 
 def with_body(item: bytes, body: Any) -> bytes:
-    """A message with another body, which need not be JSON."""
+    """Return a message with another body, which need not be valid JSON."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     return with_values(item, {("body",): b64encode(text).decode()})
 
 
 def with_batch(item: bytes, **values: Any) -> bytes:
-    """A message about another batch; its signature stays what it is."""
+    """Return a message about another batch, with the old signature."""
     arguments, batch, sequel = body_of(item)
     return with_body(item, [arguments, batch | values, sequel])

@@ -1,6 +1,6 @@
-"""Random weights, scaled in one layer until FP16 overflows: for one rare letter, and in one place.
+"""Random weights, scaled in one layer until FP16 overflows, for one rare letter and in one place.
 
-FP16 ends at 65504. Every case is finite in FP32, for every letter.
+The largest FP16 number is 65504. Every case is finite in FP32, for every letter.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
 
 # --- ESM-2 ------------------------------------------------------------------------------------
 
-#: Pyrrolysine, in no protein of the tests but those that are to overflow.
+#: The rare letter, pyrrolysine, which only proteins contain that are to overflow.
 RARE = "O"
 
-#: What a LayerNorm makes of the rare letter's embedding in its own direction is sqrt(D); of
-#: any other letter's at most half of that.
+#: Factor of the gate. After a LayerNorm, the rare letter's embedding has sqrt(D) in its own
+#: direction, any other letter's at most half of that.
 GATE = 100.0
 
 
@@ -47,7 +47,7 @@ def overflow_a_hidden_unit(model: esm.ESM2, amount: float = 16_000.0) -> None:
 
 
 def overflow_a_hidden_unit_below(model: esm.ESM2) -> None:
-    """The same towards -Inf, of which nothing would be used."""
+    """Overflow a hidden unit towards -Inf, where GELU makes it 0."""
     overflow_a_hidden_unit(model, -16_000.0)
 
 
@@ -59,11 +59,10 @@ def overflow_a_query(model: esm.ESM2) -> None:
 
 
 def overflow_a_key(model: esm.ESM2) -> None:
-    """One component of each head's key is beyond the range, towards -Inf, where all queries are
-    above 0.
+    """Overflow a component of each head's key towards -Inf, where all queries are positive.
 
-    So its scores are -Inf, its weights 0, and what is left is finite. It is one of the two
-    components that the rotary embedding turns least: their signs stay.
+    So its scores are -Inf, its weights 0, and the rest is finite. It is one of the two components
+    that the rotary embedding turns least, so that their signs stay.
     """
     attention = model.layers[0].self_attn
     direction = rare_direction(model)
@@ -90,8 +89,8 @@ def overflow_the_scores(model: esm.ESM2) -> None:
 
 
 def rare_direction(model: esm.ESM2) -> Tensor:
-    """The rare letter's direction after a LayerNorm; its embedding becomes so large that no
-    attention turns it.
+    """Return the rare letter's direction after a LayerNorm, and enlarge its embedding so much that
+    attention does not turn it.
     """
     embeddings = model.embed_tokens.weight
     embedding = embeddings[ALPHABET.get_idx(RARE)]
@@ -109,7 +108,7 @@ def unit(vector: Tensor) -> Tensor:
 
 
 def open_gate(model: esm.ESM2, index: int, direction: Tensor, amount: float) -> Tensor:
-    """Let the first hidden unit of an MLP open for one direction alone, and then add ``amount``.
+    """Make the first hidden unit of an MLP open for one direction only, and then add ``amount``.
 
     Returns:
         The direction in which the stream is then.
@@ -127,15 +126,15 @@ def open_gate(model: esm.ESM2, index: int, direction: Tensor, amount: float) -> 
 
 # --- DNABERT-S --------------------------------------------------------------------------------
 
-#: Of our own tokenizer; any letter but A, C, G and T.
+#: Id of the unknown token in the tokenizer for random weights: any letter but A, C, G and T.
 UNKNOWN = 0
 
 LAYER = "encoder.layer.0."
 
-#: The component of the stream in which only the unknown token has anything.
+#: The component of the stream in which only the unknown token is not 0.
 OWN = 0
 
-#: What a unit of the first layer's MLP is for the unknown token, where it is to be in range.
+#: Value of a unit of the first layer's MLP for the unknown token, if it is to be in range.
 HIDDEN = 1000.0
 
 DNA_SPEC = small_spec(heads=4, dim=64)
@@ -178,9 +177,7 @@ def overflow_a_query_of_dna(weights: Weights) -> None:
 
 
 def overflow_a_key_of_dna(weights: Weights) -> None:
-    """One component of each head's key is beyond the range, towards -Inf, where all queries are
-    above 0.
-    """
+    """Overflow a component of each head's key towards -Inf, where all queries are positive."""
     set_component(weights, "query", bias=1e-6)
     set_component(weights, "key", of_unknown=-128_000.0)
 
@@ -192,7 +189,7 @@ def overflow_a_value_of_dna(weights: Weights) -> None:
 
 
 def own_component(weights: Weights) -> float:
-    """Give the unknown token a component of its own, and say what the first layer finds there."""
+    """Give the unknown token a component of its own; return its value at the first layer."""
     words = weights["embeddings.word_embeddings.weight"]
     for table in (words, weights["embeddings.token_type_embeddings.weight"]):
         table[:, OWN] = 0.0
@@ -224,8 +221,8 @@ def open_unit(weights: Weights, amount: float, found: float) -> None:
 def set_component(
     weights: Weights, which: str, *, of_unknown: float = 0.0, bias: float = 0.0
 ) -> None:
-    """Make the first component of each head's queries, keys or values ``bias``, and the unknown
-    token's ``of_unknown`` more.
+    """Set the first component of each head's queries, keys or values to ``bias``, plus
+    ``of_unknown`` for the unknown token.
     """
     found = own_component(weights)
     part = ("query", "key", "value").index(which)
@@ -236,7 +233,7 @@ def set_component(
 
 
 def per_head(rows: Tensor) -> Tensor:
-    """``[D, ...]`` as ``[H, Dh, ...]``."""
+    """Return ``[D, ...]`` as ``[H, Dh, ...]``."""
     return rows.unflatten(0, (DNA_SPEC.heads, -1))
 
 
@@ -255,13 +252,13 @@ class Model(NamedTuple):
     form: OutputForm
 
     def records(self, middle: str) -> list[Record]:
-        """Nine records; ``middle`` is the one of row 4."""
+        """Return nine records, with ``middle`` at row 4."""
         rows = [*self.good, middle, *self.good]
         return [Record(row, f"r{row}", residues) for row, residues in enumerate(rows)]
 
 
 def nowhere(_: Any) -> None:
-    """Nothing overflows."""
+    """Change nothing."""
 
 
 def save_protein_model(overflow: Overflow, folder: Path) -> Path:

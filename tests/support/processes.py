@@ -1,4 +1,4 @@
-"""The project's commands as a user runs them: in processes of their own."""
+"""The project's commands as a user runs them, in separate processes."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ from tests.support import warm
 
 START_SECONDS = 90
 
-#: Seconds that a command may take to its end.
+#: Seconds that a command may take.
 COMMAND_SECONDS = 240
 
 T = TypeVar("T")
@@ -37,14 +37,14 @@ class Worker:
 
     @property
     def process(self) -> psutil.Process:
-        """What computes at this moment."""
+        """The process that computes at this moment."""
         [process] = psutil.Process(self.supervisor.pid).children()
         return process
 
     def kill(self) -> None:
-        """Lose both at once, as when their host dies."""
+        """Kill both at once, as if their host died."""
         process = self.process
-        self.supervisor.send_signal(signal.SIGSTOP)  # not to start another process meanwhile
+        self.supervisor.send_signal(signal.SIGSTOP)  # so that it does not start another process
         process.kill()
         self.supervisor.kill()
         self.supervisor.wait()
@@ -77,7 +77,7 @@ class Fleet:
     def running_workers(
         self, model: object, folder: Path, *options: str, count: int = 1
     ) -> Iterator[list[Worker]]:
-        """The same; yields what it takes to harm them."""
+        """Run workers as in ``workers``; yield their processes, so that a test can kill them."""
         with ExitStack() as stack:
             workers = [
                 stack.enter_context(running_worker(model, log, self.environment, *options))
@@ -94,7 +94,7 @@ def is_ready(worker: WorkerInfo) -> bool:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without settings of the fleet or of S3."""
+    """Return this process's environment without settings of the fleet or of S3."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VIRNUCPRO_", "AWS_"))}
     return {**kept, "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "127.0.0.1", "COLUMNS": "200", **more}
 
@@ -157,7 +157,7 @@ def fleet_at(broker_url: str, store_url: str, **more: str) -> Fleet:
 
 
 def wait_until(condition: Callable[[], T], seconds: float) -> T:
-    """The first value that is true."""
+    """Wait until a condition is true; return its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{condition} did not come true in {seconds} s"

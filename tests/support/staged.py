@@ -1,4 +1,4 @@
-"""A small job whose every part is there: a store, a ledger, queues; and what workers do to it."""
+"""A small staged job with a store, a ledger and queues, and the actions of its workers."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -41,7 +41,7 @@ SAW = {
 
 
 def bad(record: Record, *seen: Rung) -> Instability:
-    """What is known of a row that is not finite."""
+    """Return the description of a row that is not finite."""
     length = min(len(record.residues), MAX_RESIDUES)
     return Instability(row=record.row, id=record.id, length=length, seen={r: SAW[r] for r in seen})
 
@@ -51,7 +51,7 @@ def tokens_of(records: Iterable[Record]) -> int:
 
 
 class Job:
-    """A staged job on a store, in a ledger and before a queue."""
+    """A staged job with its store, ledger and queues."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Job:
         return open_job(self.store, self.ledger, self.publisher, self.manifest, on_instability)
 
     def queued(self) -> dict[str, int]:
-        """Messages in each queue of the job that has any."""
+        """Return the number of messages in each queue of the job that has any."""
         counts = {
             str(rung): Queues(self.ledger.redis).length(queue)
             for rung, queue in self.progress.queues.items()
@@ -101,7 +101,7 @@ class Job:
     def shard(
         self, index: int, rung: Rung = Rung.FP16, rows: Sequence[int] | None = None, **options
     ) -> str:
-        """Leave a batch's shard at a rung, with all of its rows or only some; returns its key."""
+        """Write a batch's shard at a rung, with all of its rows or some; return its key."""
         store_shard(self.store, self.manifest, index, rung=rung, rows=rows, **options)
         return shard_key(self.name, index, rung)
 
@@ -114,12 +114,12 @@ class Job:
         path.write_bytes(path.read_bytes()[:keep])
 
     def work(self, *rows: int) -> None:
-        """Do all that is outstanding as workers do; these rows are not finite at any rung."""
+        """Compute all outstanding batches as workers do; these rows are never finite."""
         for batch in list(self.ledger.batches.outstanding(self.manifest)):
             self.compute(batch, rows)
 
     def compute(self, batch: Batch, never_finite: Sequence[int] = ()) -> BatchResult:
-        """Embed what a message asks for, except for some rows."""
+        """Compute a batch in which some rows are not finite."""
         asked = [
             record for record in self.batches[batch.index] if record.row in self.rows_of(batch)
         ]
@@ -146,17 +146,17 @@ class Job:
         return self.ledger.leases.claim(batch, owner=owner, weights="w").outcome
 
     def take_all_messages(self) -> None:
-        """As workers do that are killed before they begin: nothing is queued any more."""
+        """Take all messages, as workers do that are killed before they claim a batch."""
         for queue in self.progress.queues.values():
             self.ledger.redis.delete(f"{KEY_PREFIX}{queue}")
 
     def lapse(self, batch: Batch) -> None:
-        """Let a lease run out now."""
+        """Make a lease expire now."""
         field = batch_field(batch.index, batch.rung)
         self.ledger.redis.zadd(f"{job_key(self.name)}:leases", {field: 1})
 
 
 def messages(redis: Redis, queue: str) -> list[Batch]:
-    """The batches in a queue, those that are to be taken next first."""
+    """Return the batches in a queue, in the order in which they will be taken."""
     texts = redis.lrange(f"{KEY_PREFIX}{queue}", 0, -1)[::-1]
     return [Batch(**body_of(text)[1]) for text in texts]

@@ -28,7 +28,7 @@ _FILTERS = ("catch_errors", "gatekeeper", "proxy_logging", "s3api", "tempauth", 
 #   leaves nothing behind, and Swift never changes user, so `user` is not needed.
 # - The time-outs are far above Swift's defaults (0.5 s to 10 s): on a busy machine those turn
 #   into 503s, or into container updates put off to a daemon that does not run here, that is,
-#   into listings that miss an object.  Nor may errors ever put the only replica aside.
+#   into listings that miss an object.  And errors must never disable the only replica.
 # - log_udp_port: Swift always logs to syslog too; the discard port keeps it out of the host's.
 # - No `cache` filter: it would talk to whatever memcached runs on this host.
 _CONFIGURATION = """\
@@ -60,7 +60,7 @@ use = egg:swift#{role}
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where a running S3 server answers, and the credentials it accepts."""
+    """The address of a running S3 server, and its credentials."""
 
     endpoint_url: str
     access_key: str
@@ -68,7 +68,7 @@ class S3Server:
     region: str
 
     def environment(self) -> dict[str, str]:
-        """The variables that make an AWS SDK use this server."""
+        """Environment variables that make an AWS SDK use this server."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -79,7 +79,7 @@ class S3Server:
 
 @contextmanager
 def swift_server(folder: Path) -> Iterator[S3Server]:
-    """Run Swift in `folder` until the block ends; what each server logged stays there.
+    """Run Swift in `folder` until the block ends; the logs stay there.
 
     The servers die with the thread that enters the block, at the latest.
     """
@@ -97,7 +97,7 @@ def swift_server(folder: Path) -> Iterator[S3Server]:
 
 
 def _require_xattrs(devices: Path) -> None:
-    """Swift keeps each object's metadata in extended attributes of its file."""
+    """Check that the folder supports extended attributes, where Swift keeps metadata."""
     try:
         os.setxattr(devices, "user.probe", b"")
     except OSError as error:
@@ -107,7 +107,7 @@ def _require_xattrs(devices: Path) -> None:
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A port that the kernel gives to nobody else, but on which a server of ours can listen.
+    """Yield a port that the kernel gives to no other process, but on which Swift can listen.
 
     Swift listens with SO_REUSEPORT, so it can bind a port that is also bound here.  Closing
     this socket first would leave a race that fails silently: two Swifts that were given the
@@ -162,7 +162,7 @@ def _wait_until_ready(
 
 
 def _answers(server: S3Server, ports: dict[str, int]) -> bool:
-    """Whether all servers listen (a ListBuckets reaches only two) and a signed request succeeds."""
+    """Return whether all servers listen (ListBuckets reaches only two) and accept a request."""
     for port in ports.values():
         with socket.socket() as client:
             if client.connect_ex((_HOST, port)) != 0:
@@ -181,7 +181,7 @@ def _answers(server: S3Server, ports: dict[str, int]) -> bool:
 
 
 def _serve(parent: int, role: str, folder: Path, ports: dict[str, int]) -> None:
-    """Be one of Swift's servers: what runs in the processes that `_process` starts."""
+    """Run one of Swift's servers, in a process that `_process` started."""
     pr_set_pdeathsig = 1  # the kernel kills this process when its parent dies, even by SIGKILL
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:
@@ -194,7 +194,7 @@ def _serve(parent: int, role: str, folder: Path, ports: dict[str, int]) -> None:
 
 
 def _write_ring(path: Path, port: int) -> None:
-    """One partition, one replica, one device."""
+    """Write a ring with one partition, one replica and one device."""
     builder = importlib.import_module("swift.common.ring").RingBuilder(0, 1, 0)
     device = {"region": 1, "zone": 1, "ip": _HOST, "port": port, "device": "d1", "weight": 1}
     builder.add_dev(device)

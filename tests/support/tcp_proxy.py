@@ -1,4 +1,4 @@
-"""A network between a client and a server that can be slow, cut, or silent."""
+"""A network between a client and a server that can be slow, cut or silent."""
 
 import contextlib
 import socket
@@ -14,16 +14,16 @@ CHUNK = 65_536
 
 @dataclass(eq=False)
 class Link:
-    """A client's connection and ours to the server."""
+    """A client's connection, and the proxy's connection to the server."""
 
     client: socket.socket
     server: socket.socket
-    #: Cleared: nothing is read from either end any more, and both stay open.
+    #: Cleared while nothing is read from either end; both stay open.
     passing: threading.Event = field(default_factory=threading.Event)
 
     def end(self) -> None:
         for end in (self.client, self.server):
-            # A shutdown wakes whoever waits for data of this socket; a close alone does not.
+            # A shutdown wakes threads that wait for data of this socket; a close does not.
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
@@ -31,12 +31,12 @@ class Link:
 
 
 class TcpProxy:
-    """Listens on a loopback port and passes everything on, until it is told otherwise."""
+    """A proxy on a loopback port that passes everything on, until a test disturbs it."""
 
     def __init__(self, port: int) -> None:
-        #: Of the server that new connections go to.
+        #: The port of the server for new connections.
         self.target = port
-        #: Seconds that every chunk takes, in each direction.
+        #: Seconds of delay of every chunk, in each direction.
         self.delay = 0.0
         self._silent = False
         self._links: set[Link] = set()
@@ -53,14 +53,14 @@ class TcpProxy:
             link.end()
 
     def blackhole(self) -> None:
-        """Swallow what comes on all connections, and on those that are opened until ``heal``."""
+        """Drop everything on all connections, and on those opened until ``heal``."""
         with self._lock:
             self._silent = True
             for link in self._links:
                 link.passing.clear()
 
     def heal(self) -> None:
-        """Pass new connections on. Those that were silenced stay so: the network forgot them."""
+        """Pass new connections on. Silenced ones stay silent."""
         with self._lock:
             self._silent = False
 
@@ -96,7 +96,7 @@ class TcpProxy:
                 time.sleep(self.delay)
                 link.passing.wait()
                 sink.sendall(data)
-        # A silenced end hears nothing, not even that the other one has left.
+        # A silenced end gets nothing, not even the end of the connection.
         link.passing.wait()
         link.end()
         with self._lock:
@@ -105,7 +105,7 @@ class TcpProxy:
 
 @contextmanager
 def tcp_proxy(port: int) -> Iterator[TcpProxy]:
-    """A proxy in front of a server on a loopback port."""
+    """Run a proxy in front of a server on a loopback port."""
     proxy = TcpProxy(port)
     try:
         yield proxy

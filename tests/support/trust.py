@@ -1,4 +1,4 @@
-"""What makes half precision worth trusting, asked of one model: small on a CPU, whole on a GPU."""
+"""Checks of half precision against FP32 for one model: a small one on a CPU, all on a GPU."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ LAYOUTS = ["packed", "padded"]
 
 @dataclass(frozen=True)
 class Seeds:
-    """One model's embeddings of all sets in FP32 and in half precision, one loaded at a time."""
+    """Return a model's embeddings of all sets in FP32 and in half precision."""
 
     exact: Measured
     half: Measured
@@ -35,7 +35,7 @@ def vectors(measured: Measured, layout: str, name: str) -> Array:
 
 
 def assert_equivalent(seeds: Seeds, name: str, layout: str, floor: float) -> None:
-    """Half precision in either layout against padded FP32: every sequence's cosine, statistics."""
+    """Compare half precision in both layouts with padded FP32: cosines and statistics."""
     found = compare(vectors(seeds.half, layout, name), vectors(seeds.exact, "padded", name))
     assert found.failures == ()
     assert found.cosine_min >= floor
@@ -60,7 +60,7 @@ def assert_stable(seeds: Seeds) -> None:
 
 
 def alone_and_in_company(source, precision: Rung, device: str) -> list[tuple[Array, Array]]:
-    """Embeddings of some records by themselves, and of each in packs with all sorts of others."""
+    """Return the embeddings of records alone, and of each in packs with many others."""
     engine = Engine(load_model(source, device=device, dtype=DTYPES[precision]))
     family = engine.loaded.spec.family
     form = OutputForm(max_residues=family.max_residues)

@@ -1,8 +1,8 @@
-"""Commands in processes that need not import them first.
+"""Running commands in forked processes, without the time for imports.
 
-A command spends one to eight seconds on its imports, and the tests run hundreds. Here one server
-per command (and per pytest process) imports it once. Each run is a fork of the server with
-arguments, environment, folder and output of its own, and ends as any Python process does.
+A command spends one to eight seconds on its imports, and the tests run hundreds of them. Here one
+server per command (and per pytest process) imports it once. Each run is a fork of the server with
+its own arguments, environment, folder and output, and ends like any Python process.
 """
 
 import atexit
@@ -25,13 +25,13 @@ from common.local.processes import end_with_parent, stop
 
 ROOT = Path(__file__).parents[2]
 
-#: Modules that the server of a command imports before the first run; each command's own has `main`.
+#: Modules that the server of a command imports before the first run; the first has `main`.
 PRELOADED = {
     "producer.cli": ["producer.cli"],
     "workers.cli": ["workers.cli", "workers.validation.run"],
 }
 
-#: Prefixes of the variables that commands read when they run, and no library when it is imported.
+#: Prefixes of variables that are read when a command runs, not when libraries are imported.
 READ_LATE = ("VIRNUCPRO_", "AWS_", "XDG_CACHE_HOME", "PYTEST_")
 
 
@@ -42,7 +42,7 @@ def run(
     cwd: Path | None,
     seconds: float,
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run a command to its end and capture its output, as ``subprocess.run`` does.
+    """Run a command and capture its output, as ``subprocess.run`` does.
 
     Raises:
         subprocess.TimeoutExpired: it took longer, and was killed.
@@ -107,8 +107,8 @@ def server_of(module: str, environment: frozenset[tuple[str, str]]) -> str:
 
 
 def serve(listener: socket.socket) -> None:
-    """Fork for every connection; return in the processes that are to run the command."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    """Fork for every connection; return only in the processes that will run the command."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no one waits for the processes that answer
     while True:
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -119,7 +119,7 @@ def serve(listener: socket.socket) -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Fork once more: return in the process that runs the command, and report its end in this."""
+    """Fork again: return in the process that runs the command; report its end in this one."""
     message, files, _, _ = socket.recv_fds(connection, 2**20, 2)
     if pid := os.fork():
         for file in files:
@@ -144,7 +144,7 @@ if __name__ == "__main__":
     command = sys.argv[1]
     for name in PRELOADED[command]:
         import_module(name)
-    gc.freeze()  # what was imported need not be copied to be looked through
+    gc.freeze()  # keeps the collector from touching, and so copying, imported objects
     with socket.socket(fileno=os.dup(0)) as listener:
         serve(listener)
     import_module(command).main()

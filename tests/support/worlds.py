@@ -1,4 +1,4 @@
-"""All that a worker needs for an open job, with an engine that makes its numbers up."""
+"""Everything that a worker needs for an open job, with an engine that returns random numbers."""
 
 import math
 import threading
@@ -54,7 +54,7 @@ BadRows = Mapping[int, Sequence[Rung]]
 
 
 def saw(precision: Rung, row: int) -> NonFinite:
-    """What a precision saw of a row, different for each."""
+    """Return a precision's description of a row, different for each precision."""
     return NonFinite(nan=1 + row, inf=PRECISION_CODES[precision], finite_min=None, finite_max=None)
 
 
@@ -64,11 +64,11 @@ def nothing() -> None:
 
 @dataclass
 class FakeEngine:
-    """Makes up numbers for rows in half precision and above, and notes what it was asked for."""
+    """An engine that returns random numbers, and records its calls."""
 
     bad: BadRows = field(default_factory=dict)
     precision: Rung = FP16
-    during: Callable[[], None] = nothing  # is called in the middle of a batch
+    during: Callable[[], None] = nothing  # called in the middle of a batch
     calls: list[tuple[Rung, list[int]]] = field(default_factory=list)
     loaded: Any = field(
         default_factory=lambda: SimpleNamespace(
@@ -111,7 +111,7 @@ class FakeEngine:
 
 
 class TroubledStore(FileStore):
-    """A folder that fails as often as it is told to, and notes in which order it was written."""
+    """A folder that fails as often as a test says, and records the order of writes."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -141,7 +141,7 @@ class TroubledStore(FileStore):
 
 
 class Impatient(threading.Event):
-    """Waits no time at all, and notes for how long it was to wait."""
+    """An event whose ``wait`` returns at once and records the seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class LateRenewer(LeaseRenewer):
 
 @dataclass
 class World:
-    """An open job, and all that a worker needs for it."""
+    """An open job, and everything that a worker needs for it."""
 
     ledger: Ledger
     store: TroubledStore
@@ -202,7 +202,7 @@ class World:
 
     @property
     def events(self) -> list[Event]:
-        """What was noted of the job, oldest first."""
+        """Return the job's events, oldest first."""
         return self.ledger.events.latest(self.job)[::-1]
 
     @property
@@ -223,12 +223,12 @@ class World:
         return list(self.store.keys(f"{self.job}/output/"))
 
     def lapse(self, batch: Batch) -> None:
-        """Let the lease on a batch run out now."""
+        """Make the lease of a batch expire now."""
         leases = f"{job_key(batch.job)}:leases"
         self.ledger.redis.zadd(leases, {batch_field(batch.index, batch.rung): 1})
 
     def take_over(self, batch: Batch) -> None:
-        """Let somebody else have a batch."""
+        """Claim a batch for another worker."""
         self.lapse(batch)
         self.ledger.leases.expire(batch.job)
         self.claim(batch)
@@ -239,20 +239,20 @@ class World:
         return attempt
 
     def crash(self, batch: Batch, times: int) -> None:
-        """Let a batch crash as many processes."""
+        """Make a batch crash this many processes."""
         for _ in range(times):
             self.claim(batch)
             self.ledger.leases.release(batch, owner="other", reason=ReleaseReason.CRASHED)
 
     def use_up_attempts(self, batch: Batch) -> None:
-        """Leave one attempt at a batch."""
+        """Use up all attempts at a batch but one."""
         for number in range(1, MAX_ATTEMPTS):
             assert self.claim(batch).attempts == number
             self.ledger.leases.release(batch, owner="other")
 
 
 def run_first_rung(world: World, engine: FakeEngine) -> Batch:
-    """Run the first batch, of which rows are not finite; returns the message of its retry."""
+    """Run the first batch, with rows that are not finite; return the message of its retry."""
     world.runner(engine).run(world.manifest.batch(0))
     engine.calls.clear()
     world.store.written.clear()
@@ -260,7 +260,7 @@ def run_first_rung(world: World, engine: FakeEngine) -> Batch:
 
 
 def refuse_times(times: int, call: Callable[..., Any]) -> Callable[..., Any]:
-    """A call that Redis refuses so often before it does it."""
+    """Return a call that Redis refuses this many times before it succeeds."""
     left = times
 
     def maybe(*args: object, **options: object) -> Any:
@@ -278,7 +278,7 @@ def refuse(*_: object, **__: object) -> NoReturn:
 
 
 def failure(world: World, batch: Batch, engine: FakeEngine | None = None) -> str:
-    """The error of a batch that failed, of which nothing is left."""
+    """Return the error of a failed batch, and check that nothing is left of it."""
     world.runner(engine).run(batch)
     (result,) = world.results
     assert (result.status, result.records, result.unstable) == (Status.FAILED, 0, ())
@@ -302,9 +302,9 @@ def failing(error: Exception) -> FakeEngine:
 
 
 class EndedError(BaseException):
-    """The process has ended."""
+    """The end of the process."""
 
 
 def state_of(world: World) -> dict[str, bytes]:
-    """All that Redis holds."""
+    """Return the content of Redis."""
     return everything(world.ledger)
