@@ -4,6 +4,11 @@ All derive from ``VirnucproError``. The commands print the text alone and exit w
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class VirnucproError(Exception):
@@ -32,6 +37,11 @@ class VirnucproError(Exception):
 class UserError(VirnucproError):
     """An error that the user can fix: options, files, services that do not answer."""
 
+    @classmethod
+    def of_options(cls, error: "ValidationError") -> "UserError":
+        """Return pydantic's errors in options as one message."""
+        return cls("; ".join(map(describe_option, error.errors())))
+
 
 class InputError(UserError):
     """An input that is not FASTA, or has a record that cannot be embedded."""
@@ -47,3 +57,9 @@ class JobEndedError(UserError):
 
 class WaitTimeoutError(UserError, TimeoutError):
     """A job that did not finish within the time its caller would wait."""
+
+
+def describe_option(error: "ErrorDetails") -> str:
+    """Return pydantic's error in an option, or in several together, as a message."""
+    message = error["msg"].removeprefix("Value error, ")
+    return ": ".join([*map(str, error["loc"][:1]), message])

@@ -5,9 +5,9 @@
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, get_args
 
 import torch
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from common.embeddings.arrays import Array, Embeddings, not_included
 from common.embeddings.table import EmbeddingTable
 from common.errors import InputError, UserError
 from common.job.output_form import Include, Long, OutputForm
-from common.job.records import Record
+from common.job.records import Record, Sequences, with_ids
 from common.rungs import PrecisionChoice, ladder, model_precision
 from workers.engine.attributes import model_attributes
 from workers.engine.engine import DTYPES, Engine
@@ -25,9 +25,6 @@ from workers.engine.finiteness import describe_instability
 from workers.models.loading import load_model
 
 Device = Literal["auto", "cpu", "cuda"]
-
-#: Sequences with or without ids.
-Sequences = Mapping[str, str] | Iterable[str] | Iterable[tuple[str, str]]
 
 
 class EmbeddedSequences(EmbeddingTable):
@@ -73,6 +70,8 @@ class Embedder:
         Raises:
             UserError: the weights cannot be found or read, or there is no such device.
         """
+        check_choice("device", device, Device)
+        check_choice("precision", precision, PrecisionChoice)
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device='cuda': PyTorch finds no GPU here. Use 'auto' or 'cpu'.")
         on_gpu = device != "cpu" and torch.cuda.is_available()
@@ -130,6 +129,8 @@ class Embedder:
         if engine is None:
             raise UserError("This embedder is closed: create another one.")
         family = self.spec.family
+        if long is not None:
+            check_choice("long", long, Long)
         long = long or ("window" if family.windows else "truncate")
         limit = family.max_residues if max_residues is None else max_residues
         form = form_of(include, layers, long, limit)
@@ -160,6 +161,13 @@ def climb_ladder(engine: Engine, records: list[Record], form: OutputForm) -> Emb
     return Embeddings.overlay(parts, records, form, engine.loaded.spec.dim)
 
 
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise UserError unless an argument has one of the values of a ``Literal``."""
+    if value not in get_args(choices):
+        known = " or ".join(map(repr, get_args(choices)))
+        raise UserError(f"{name}={value!r}: give {known}.")
+
+
 def form_of(
     include: Sequence[Include], layers: Sequence[int], long: Long, max_residues: int
 ) -> OutputForm:
@@ -182,20 +190,7 @@ def form_of(
             overlap=max_residues // 10 if long == "window" else None,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
-
-
-def with_ids(sequences: Sequences) -> Iterator[tuple[str, str]]:
-    """Return pairs of id and sequence; a sequence without an id has its position, from 0."""
-    if isinstance(sequences, str):
-        raise UserError("One text is not a list of sequences: pass [sequence].")
-    items = cast(
-        Iterable[str | tuple[str, str]],
-        sequences.items() if isinstance(sequences, Mapping) else sequences,
-    )
-    for row, item in enumerate(items):
-        yield (str(row), item) if isinstance(item, str) else item
+        raise UserError.of_options(error) from error
 
 
 def checked(row: int, id_: str, sequence: str, alphabet: Alphabet) -> Record:

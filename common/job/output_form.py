@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator, model_validator
 
 Include = Literal["mean", "per_residue", "bos"]
 
@@ -25,7 +25,7 @@ class OutputForm(Frozen):
     include: tuple[Include, ...] = ("mean",)
     layers: tuple[int, ...] = (-1,)  # negative: counted from the last, as in esm-extract
     residue_dtype: ResidueDtype = "float16"
-    max_residues: int  # longer records are truncated to this, or split into windows of it
+    max_residues: PositiveInt  # longer records are truncated to this, or split into windows of it
     overlap: int | None = None  # fewest letters that two windows share; None: no windows
 
     @field_validator("include", "layers")

@@ -6,8 +6,13 @@
 Since the object has the row numbers, a retry of some of its rows needs nothing else.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, cast
+
+from common.errors import UserError
+
+#: Sequences with or without ids, as a program has them.
+Sequences = Mapping[str, str] | Iterable[str] | Iterable[tuple[str, str]]
 
 
 class Record(NamedTuple):
@@ -26,6 +31,22 @@ class Record(NamedTuple):
 def first_word(header: str) -> str:
     words = header.split(maxsplit=1)
     return words[0] if words else ""
+
+
+def with_ids(sequences: Sequences) -> Iterator[tuple[str, str]]:
+    """Return pairs of id and sequence; a sequence without an id has its position, from 0.
+
+    Raises:
+        UserError: it is one text.
+    """
+    if isinstance(sequences, str):
+        raise UserError("One text is not a list of sequences: pass [sequence].")
+    items = cast(
+        Iterable[str | tuple[str, str]],
+        sequences.items() if isinstance(sequences, Mapping) else sequences,
+    )
+    for row, item in enumerate(items):
+        yield (str(row), item) if isinstance(item, str) else item
 
 
 def encode_batch(records: Iterable[Record]) -> bytes:

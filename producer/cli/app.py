@@ -4,8 +4,6 @@ import logging
 import sys
 
 from cyclopts import App, CycloptsError
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -35,8 +33,6 @@ def main() -> None:
         app(exit_on_error=False)
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)
-    except ValidationError as error:
-        fail("; ".join(map(describe_option, error.errors())))
     except VirnucproError as error:
         fail(str(error))
     except RedisError as error:
@@ -48,12 +44,6 @@ def main() -> None:
 def fail(text: str) -> None:
     sys.stderr.write(f"producer: {text}\n")
     sys.exit(EXIT_USER_ERROR)
-
-
-def describe_option(error: ErrorDetails) -> str:
-    """Return pydantic's error in an option, or in several together, as a message."""
-    message = error["msg"].removeprefix("Value error, ")
-    return ": ".join([*map(str, error["loc"][:1]), message])
 
 
 def describe_redis_error(error: RedisError) -> str:

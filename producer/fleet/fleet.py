@@ -126,8 +126,8 @@ class Fleet(Connections):
         What may make the result another than was meant is a Python warning.
 
         Args:
-            source: a FASTA file (plain, gz, bz2, xz, zst), ``s3://bucket/key``, or records: a
-                mapping of ids to sequences, or pairs of them.
+            source: a FASTA file (plain, gz, bz2, xz, zst), ``s3://bucket/key``, or sequences: a
+                list, ``{id: sequence}``, or pairs of id and sequence.
             model: a name, a folder with weights, or ``random:NAME``.
             batch_tokens: tokens in a batch; None: about a second's work.
             on_staged: receives the records and batches staged so far.

@@ -1,15 +1,16 @@
 """Records that a program has in memory, as an input."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import InputError
+from common.job.records import Sequences, with_ids
 from producer.input.source import Source
 
-#: An input as a program has it: a path, ``s3://bucket/key``, or ids with their sequences.
-Input = str | Path | Mapping[str, str] | Iterable[tuple[str, str]]
+#: An input as a program has it: a path, ``s3://bucket/key``, or sequences.
+Input = str | Path | Sequences
 
 
 @contextmanager
@@ -24,10 +25,9 @@ def as_source(given: Input) -> Iterator[Source]:
         source.check()
         yield source
         return
-    pairs = given.items() if isinstance(given, Mapping) else given
     with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
         path = Path(folder) / "records.fasta"
-        write_fasta(pairs, path)
+        write_fasta(with_ids(given), path)
         yield Source(str(path), label="records")
 
 

@@ -3,9 +3,19 @@
 import hashlib
 import json
 import re
+import sys
 import uuid
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import Unpack
+
+from pydantic import (
+    ConfigDict,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 
 from common.alphabet import Alphabet
 from common.errors import UserError
@@ -16,9 +26,15 @@ from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from producer.input.source import Source
 
+if sys.version_info >= (3, 12):
+    from typing import TypedDict
+else:
+    from typing_extensions import TypedDict  # the one that pydantic can check
+
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 
 
+@with_config(ConfigDict(extra="forbid"))
 class Options(TypedDict, total=False):
     """The options of a job, with the defaults of ``producer submit``."""
 
@@ -28,8 +44,8 @@ class Options(TypedDict, total=False):
     residue_dtype: ResidueDtype | None  # None: float16 for the last layer, else float32
     unknown: Unknown  # what to do with letters outside the alphabet
     long: Long | None  # what to do with long records; None: the default of the model's family
-    max_residues: int | None  # letters embedded in one piece; None: the model family's default
-    overlap: int | None  # fewest letters that two windows share; None: a tenth of a window
+    max_residues: PositiveInt | None  # letters embedded in one piece; None: the family's default
+    overlap: NonNegativeInt | None  # letters that windows share at least; None: a tenth
     on_instability: OnInstability  # what to do with an embedding that is not finite
     priority: Priority
     new: bool  # create a new job even if the same input was submitted before
@@ -75,6 +91,7 @@ def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[O
     """
     model_source = ModelSource.parse(model)
     family = family_of(model_source)
+    options = checked(options)
     include, layers = options.get("include", ("mean",)), options.get("layers", (-1,))
     if family is DNABERT_S and "per_residue" in include:
         raise UserError(
@@ -84,24 +101,40 @@ def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[O
     long = options.get("long") or default_long(family)
     max_residues = options.get("max_residues") or family.max_residues
     residue_dtype = options.get("residue_dtype")
+    try:
+        form = OutputForm(
+            include=include,
+            layers=layers,
+            residue_dtype=residue_dtype or ("float16" if layers == (-1,) else "float32"),
+            max_residues=max_residues,
+            overlap=window_overlap(long, max_residues, options.get("overlap")),
+        )
+    except ValidationError as error:
+        raise UserError.of_options(error) from error
     return Request(
         source=source,
         model=model_source,
         alphabet=family.alphabet,
         rung=first_rung(options.get("precision", "auto")),
         on_instability=options.get("on_instability", "retry"),
-        form=OutputForm(
-            include=include,
-            layers=layers,
-            residue_dtype=residue_dtype or ("float16" if layers == (-1,) else "float32"),
-            max_residues=max_residues,
-            overlap=window_overlap(long, max_residues, options.get("overlap")),
-        ),
+        form=form,
         unknown=options.get("unknown", "error"),
         long=long,
         priority=options.get("priority", Priority.NORMAL),
         nonce=uuid.uuid4().hex if options.get("new", False) else None,
     )
+
+
+def checked(options: Options) -> Options:
+    """Return options with values of the right types: lists become tuples.
+
+    Raises:
+        UserError: an option has a value that it cannot have, or is not known.
+    """
+    try:
+        return TypeAdapter(Options).validate_python(options)
+    except ValidationError as error:
+        raise UserError.of_options(error) from error
 
 
 def family_of(model: ModelSource) -> Family:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 from cyclopts import App
 
@@ -96,7 +98,6 @@ def test_the_five_lines_of_python_run(demo_folder):
 
 
 def test_the_page_on_python_runs(demo_folder, fleet, tmp_path):
-    pytest.importorskip("anndata")
     with fleet.workers("random:esm2_t6_8M_UR50D", tmp_path):
         shown = run_python("python.md", cwd=demo_folder, env=fleet.environment)
     assert "(2, 320) float32\n25 random:esm2_t6_8M_UR50D True\n(25, 320)" in shown
@@ -119,8 +120,6 @@ def test_the_notebook_is_small_and_has_its_outputs(notebook):
 
 
 def test_the_notebook_runs_and_shows_progress_in_its_cell(demo_folder):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     place = {"metadata": {"path": str(demo_folder)}}
     nbclient.NotebookClient(notebook, timeout=120, resources=place).execute()

@@ -106,11 +106,29 @@ def test_long_sequences_are_truncated_refused_or_windowed(embedder, oracle):
         ({"layers": (9,)}, "Layer 9: this model has layers 0 to 2"),
         ({"include": ("median",)}, "include"),
         ({"include": ("per_residue",), "long": "window"}, "give long='truncate'"),
+        ({"long": "cut"}, "long='cut': give 'error' or 'truncate' or 'window'"),
+        ({"max_residues": 0}, "max_residues: Input should be greater than 0"),
     ],
 )
 def test_an_impossible_option_is_an_error_of_the_user(embedder, options, text):
     with pytest.raises(UserError, match=text):
         embedder.embed(SEQUENCES, **options)
+
+
+@pytest.mark.parametrize("options", [{"device": "gpu"}, {"precision": "fp8"}])
+def test_a_device_or_precision_that_is_not_known_is_an_error(tiny, options):
+    with pytest.raises(UserError, match=r"=.*: give 'auto' or "):
+        Embedder(str(tiny), **options)
+
+
+def test_an_id_that_two_sequences_have_is_told_apart_by_position(embedder):
+    result = embedder.embed([("P1", "MKT"), ("P1", "GAVL")], include=("mean", "per_residue"))
+    with pytest.raises(KeyError, match=r"positions\('P1'\) tells them apart"):
+        result["P1"]
+    assert result.positions("P1") == [0, 1]
+    assert np.array_equal(result[1], result.mean[1])
+    assert len(result.residues(1)) == 4
+    assert result.attributes["model"] == result.model
 
 
 def test_one_text_is_not_taken_for_a_list_of_letters(embedder):

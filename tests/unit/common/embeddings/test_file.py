@@ -159,14 +159,12 @@ def test_a_file_of_an_earlier_version_is_read():
 
 
 def test_pandas_gets_a_row_for_each_id(path, written):
-    pytest.importorskip("pandas")
     frame = load(path).to_pandas()
     assert frame.shape == (4, DIM)
     assert np.array_equal(frame.loc["P2"], written.pooled["mean"][1])
 
 
 def test_pandas_gets_columns_of_layer_and_dimension(path):
-    pytest.importorskip("pandas")
     written = file_of(path, OutputForm(layers=(-1, 3), max_residues=1022), layers=[6, 3])
     frame = load(path).to_pandas()
     assert np.array_equal(frame[3].loc["P2"], written.pooled["mean"][1, 1])
@@ -180,7 +178,6 @@ def test_torch_gets_a_tensor(path, written):
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning")
 def test_anndata_gets_lengths_and_precision_beside_the_vectors(path, written):
-    pytest.importorskip("anndata")
     data = load(path).to_anndata()
     assert np.array_equal(data.X, written.pooled["mean"])
     assert data.obs["length"].tolist() == [10, 4, 3, 4]
@@ -190,7 +187,6 @@ def test_anndata_gets_lengths_and_precision_beside_the_vectors(path, written):
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning")
 def test_anndata_gets_layers_by_their_numbers(path):
-    pytest.importorskip("anndata")
     written = file_of(path, OutputForm(layers=(-1, 3), max_residues=1022), layers=[6, 3])
     data = load(path).to_anndata()
     assert np.array_equal(data.layers["3"], written.pooled["mean"][:, 1])

@@ -1,0 +1,152 @@
+"""Fleet and Job: each act on them, with a ledger and a store and no worker."""
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from common.errors import (
+    InputError,
+    JobEndedError,
+    UnknownJobError,
+    UserError,
+    WaitTimeoutError,
+)
+from common.ledger.batches import Batches
+from common.settings import Settings
+from producer.fleet.fleet import Fleet
+from producer.fleet.job import Job
+from tests.support.jobs import ok
+from tests.support.shards import store_shard
+
+MODEL = "esm2_t6_8M_UR50D"
+RECORDS = {"P1": "MKTAYIAK", "P2": "GAVL"}
+
+
+@pytest.fixture
+def fleet(redis, redis_url, tmp_path) -> Fleet:
+    return Fleet(Settings.read(broker=redis_url, store=str(tmp_path / "store")))
+
+
+@pytest.fixture
+def job(fleet):
+    with pytest.warns(UserWarning, match=f"no worker serves {MODEL}.fp16 yet"):
+        return fleet.submit(RECORDS, model=MODEL)
+
+
+def test_records_are_the_same_job_as_pairs_and_as_a_mapping(fleet, job):
+    with pytest.warns(UserWarning, match="no worker serves"):
+        again = fleet.submit(RECORDS.items(), model=MODEL)
+    assert again.name == job.name
+    assert job.name.startswith("records-")
+    assert job.manifest.input == "records"
+    assert job.manifest.report.records == 2
+
+
+def test_a_path_may_be_a_path_object(fleet, tmp_path):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">a\nMKTAYIAK\n")
+    with pytest.warns(UserWarning, match="no worker serves"):
+        assert fleet.submit(fasta, model=MODEL).name.startswith("p-")
+
+
+def test_a_bad_record_is_an_error_with_its_place(fleet):
+    with pytest.raises(InputError) as caught:
+        fleet.submit({"P1": "MKT", "P2": "MK1"}, model=MODEL)
+    error = caught.value
+    assert (error.path, error.line, error.record) == ("records", 3, 2)
+
+
+@pytest.mark.parametrize("bad", [{"a": "MK\nT"}, {"a\n>b": "MKT"}])
+def test_a_record_that_fasta_cannot_hold_is_refused(fleet, bad):
+    with pytest.raises(InputError, match="line break"):
+        fleet.submit(bad, model=MODEL)
+
+
+def test_a_job_is_listed_waited_for_cancelled_and_resumed(fleet, job):
+    assert [known.name for known in fleet.jobs()] == [job.name]
+    assert job.status().batches == 1
+    with pytest.raises(WaitTimeoutError, match="did not finish within 0 seconds"):
+        job.wait(timeout=0)
+    job.cancel()
+    with pytest.raises(JobEndedError, match="was cancelled"):
+        job.wait()
+    with pytest.raises(JobEndedError, match="is cancelled"):
+        job.retry()
+    assert job.resume() == 1
+    assert job.status().state == "open"
+    assert job.retry() == 1
+
+
+def test_a_deleted_job_is_known_to_nobody(fleet, job):
+    job.delete()
+    assert fleet.jobs() == []
+    assert list(fleet.store.keys("")) == []
+    with pytest.raises(UnknownJobError, match="Redis knows no job"):
+        job.status()
+    with pytest.raises(UnknownJobError, match="has no job"):
+        assert fleet.job(job.name).manifest
+
+
+def test_sequences_without_ids_have_their_position(fleet):
+    with pytest.warns(UserWarning, match="no worker serves"):
+        by_position = fleet.submit(["MKTAYIAK", "GA"], model=MODEL)
+    with pytest.warns(UserWarning, match="no worker serves"):
+        assert fleet.submit({"0": "MKTAYIAK", "1": "GA"}, model=MODEL).name == by_position.name
+
+
+def test_a_list_of_options_is_as_good_as_a_tuple(fleet, job):
+    with pytest.warns(UserWarning, match="no worker serves"):
+        again = fleet.submit(RECORDS, model=MODEL, include=["mean"], layers=[-1])
+    assert again.name == job.name
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"include": ("median",)}, "include: Input should be 'mean', 'per_residue' or 'bos'"),
+        ({"include": "mean"}, "include: Input should be a valid tuple"),
+        ({"layers": (-1, -1)}, "layers: .* has duplicates"),
+        ({"precision": "fp8"}, "precision: Input should be 'auto'"),
+        ({"long": "cut"}, "long: Input should be 'error'"),
+        ({"max_residues": 0}, "max_residues: Input should be greater than 0"),
+        ({"overlap": 5}, "applies to windows only"),
+        ({"priority": "urgent"}, "priority: Input should be 'high'"),
+        ({"percision": "fp16"}, "percision: Extra inputs are not permitted"),
+    ],
+)
+def test_an_option_that_cannot_be_is_an_error_of_the_user(fleet, options, text):
+    with pytest.raises(UserError, match=text):
+        fleet.submit(RECORDS, model=MODEL, **options)
+    assert list(fleet.store.keys("")) == []
+
+
+# --- a stream, with results that no worker made ---------------------------------------------------
+
+
+def finish(job: Job) -> None:
+    store_shard(job.fleet.store, job.manifest, 0)
+    job.fleet.ledger.results.complete(ok(job.manifest.batch(0)))
+
+
+def test_a_stream_outlives_a_redis_that_does_not_answer(job, monkeypatch):
+    finish(job)
+    settled, failures = Batches.settled, iter([RedisConnectionError("gone")])
+
+    def settled_at_the_second_try(*arguments):
+        for error in failures:
+            raise error
+        return settled(*arguments)
+
+    monkeypatch.setattr(Batches, "settled", settled_at_the_second_try)
+    ((ids, vectors),) = job.stream(poll_seconds=0)
+    assert ids == ["P1", "P2"]
+    assert vectors.shape == (2, 4)
+
+
+def test_a_stream_lets_another_keeper_act_once_it_is_left(fleet, job):
+    finish(job)
+    stream = job.stream()
+    next(stream)
+    locks = fleet.ledger.locks
+    assert not locks.hold_keeping(fleet.store.url, "another", standby=True)
+    stream.close()
+    assert locks.hold_keeping(fleet.store.url, "another", standby=True)
