@@ -1,6 +1,6 @@
-# make demo: embed the example proteins on this machine.  make test: everything that shows it works.
-# make faults: break it in every way that one machine can, the slow ones included.
-# make soak: a job of 20,000 batches for 20 minutes, while everything that can fail does.
+# make demo: embed the example proteins on this machine.  make test: all tests but the slow ones.
+# make faults: every fault that one machine can cause, including the slow tests.
+# make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3
 BIN := .venv/bin

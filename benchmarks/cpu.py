@@ -79,11 +79,11 @@ def compare(
     path: Path, proteins: list[str], repeats: int, pack_tokens: int | None
 ) -> list[tuple[str, ...]]:
     """Return a table row for each precision in which this CPU is fast."""
-    theirs = load_fair_esm(path)
+    peer = load_fair_esm(path)
     engines = {rung: make_engine(path, rung, pack_tokens) for rung in fast_precisions()}
-    runs: dict[str, Callable[[], Tensor]] = {"fair-esm": lambda: embed_fair_esm(theirs, proteins)}
+    runs: dict[str, Callable[[], Tensor]] = {"fair-esm": lambda: embed_fair_esm(peer, proteins)}
     for rung, engine in engines.items():
-        runs[rung] = lambda engine=engine: embed_ours(engine, proteins)
+        runs[rung] = lambda engine=engine: embed_packed(engine, proteins)
     vectors = {name: run() for name, run in runs.items()}  # the first turn warms up
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
@@ -98,7 +98,7 @@ def row(
     rung: Rung, seconds: dict[str, list[float]], vectors: dict[str, Tensor], residues: int
 ) -> tuple[str, ...]:
     pairs = zip(seconds["fair-esm"], seconds[rung], strict=True)
-    ratios = [theirs / ours for theirs, ours in pairs]
+    ratios = [peer / own for peer, own in pairs]
     cosine = torch.cosine_similarity(vectors["fair-esm"], vectors[rung]).min()
     speeds = [residues / statistics.median(seconds[name]) for name in (rung, "fair-esm")]
     figures = [statistics.median(ratios), min(ratios), max(ratios)]
@@ -124,7 +124,7 @@ def embed_fair_esm(model: esm.ESM2, proteins: list[str]) -> Tensor:
     return torch.stack([means[index] for index in range(len(proteins))])
 
 
-def embed_ours(engine: Engine, proteins: list[str]) -> Tensor:
+def embed_packed(engine: Engine, proteins: list[str]) -> Tensor:
     """Return mean vectors ``[n, D]`` as a worker computes them."""
     records = [Record(index, str(index), protein) for index, protein in enumerate(proteins)]
     return torch.from_numpy(engine.embed(records, FORM).embeddings.pooled["mean"])

@@ -117,27 +117,27 @@ class Bench:
 
     def run(self, packs: list[int]) -> None:
         """Measure the model and print all results."""
-        ours, means, profile = self.ours(packs)
-        theirs: list[Row] = []
+        own, means, profile = self.own_rows(packs)
+        others: list[Row] = []
         if self.options.peers and self.spec.family is ESM2:
-            theirs = self.peers()
+            others = self.peers()
             found = attempt("fair-esm's means", self.fair_esm_means)
             means |= {} if found is None else {"fair-esm FP32": found}
-        print_table(self.spec.name, ours, theirs)
+        print_table(self.spec.name, own, others)
         print_cosines(means)
         print("\n".join(profile), flush=True)
 
-    def ours(self, packs: list[int]) -> tuple[list[Row], dict[str, Tensor], list[str]]:
+    def own_rows(self, packs: list[int]) -> tuple[list[Row], dict[str, Tensor], list[str]]:
         """Return rows, the compared proteins' means ``[N, D]`` by name, and a profile's lines."""
         release()
-        name = "ours FP16" if self.device.type == "cuda" else "ours BF16"
+        name = "this project, FP16" if self.device.type == "cuda" else "this project, BF16"
         model = random_model(self.spec, self.device)
         compared = self.pack(COMPARED_TOKENS)
         with exact_sums():
             exact = compared.means(model)
             served = served_in_half(model)
-            means = {name: compared.means(served), "ours FP32": exact}
-            rows = [self.our_row(name, served, tokens) for tokens in packs]
+            means = {name: compared.means(served), "this project, FP32": exact}
+            rows = [self.own_row(name, served, tokens) for tokens in packs]
             best = max(rows, key=lambda row: row.speed)
             profile = []
             if self.options.profile and best.timing:
@@ -145,7 +145,7 @@ class Bench:
                 profile = profile_of(partial(pack.run, served), best.timing.median)
         return rows, means, profile
 
-    def our_row(self, name: str, model: Encoder, tokens: int) -> Row:
+    def own_row(self, name: str, model: Encoder, tokens: int) -> Row:
         def load() -> Run:
             return partial(self.pack(tokens).run, model)
 
@@ -223,15 +223,15 @@ def served_in_half(model: Encoder) -> Encoder:
 # --- what is printed --------------------------------------------------------------------------
 
 
-def print_table(title: str, ours: list[Row], theirs: list[Row]) -> None:
-    best = max(row.speed for row in ours)
+def print_table(title: str, own: list[Row], others: list[Row]) -> None:
+    best = max(row.speed for row in own)
     table = Table("", title=title, title_justify="left")
-    for column in ("batch", "tokens/s", "min", "max", "peak GiB", "our best / this"):
+    for column in ("batch", "tokens/s", "min", "max", "peak GiB", "best / this"):
         table.add_column(column, justify="right")
-    for row in ours:
+    for row in own:
         table.add_row(*cells(row))
     table.add_section()
-    for row in theirs:
+    for row in others:
         table.add_row(*cells(row), f"{best / row.speed:.2f}" if row.speed else "")
     console = Console()
     console.width = max(console.width, 130)  # a pipe's 80 columns would cut the names

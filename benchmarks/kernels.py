@@ -47,7 +47,7 @@ class Case:
     An implementation that works in place has its own tensor; only its first result is correct.
     """
 
-    ours: Callable[[], Tensor]
+    fused: Callable[[], Tensor]
     library: Callable[[], Tensor]
     exact: Callable[[], Tensor]  # FP64
 
@@ -60,7 +60,7 @@ def main() -> None:
     device = device_or_exit(options.device)
     print(describe_machine(device), flush=True)
     table = Table("", title=f"{options.tokens:,} tokens, FP16", title_justify="left")
-    for column in ("ours, ms", "PyTorch, ms", "ratio", "our error", "PyTorch's error"):
+    for column in ("this project, ms", "PyTorch, ms", "ratio", "its error", "PyTorch's error"):
         table.add_column(column, justify="right")
     torch.manual_seed(0)
     with exact_sums(), torch.device(device), torch.inference_mode():
@@ -76,10 +76,10 @@ def main() -> None:
 def measure(case: Case, device: torch.device) -> list[str]:
     """Return the figures of a table row."""
     exact = case.exact()
-    errors = [(way().double() - exact).abs().max().item() for way in (case.ours, case.library)]
+    errors = [(way().double() - exact).abs().max().item() for way in (case.fused, case.library)]
     del exact
-    ours, library = (milliseconds(way, device) for way in (case.ours, case.library))
-    figures = [f"{ours:.3f}", f"{library:.3f}", f"{library / ours:.2f}"]
+    fused, library = (milliseconds(way, device) for way in (case.fused, case.library))
+    figures = [f"{fused:.3f}", f"{library:.3f}", f"{library / fused:.2f}"]
     return figures + [f"{error:.1e}" for error in errors]
 
 
@@ -146,7 +146,7 @@ def norm_case(tokens: int, dim: int) -> Case:
     norm.bias.normal_(0.0, 0.1)
     affine = norm.weight.double(), norm.bias.double()
     return Case(
-        ours=lambda: layer_norm(x, norm, nothing),
+        fused=lambda: layer_norm(x, norm, nothing),
         library=lambda: norm(x),
         exact=lambda: F.layer_norm(x.double(), (dim,), *affine, norm.eps),
     )
@@ -161,7 +161,7 @@ def rotary_case(tokens: int, head_dim: int) -> Case:
         """Return queries and keys ``[T, 2 H, Dh]``."""
         return of.view(tokens, 3 * HEADS, head_dim)[:, : 2 * HEADS]
 
-    def ours() -> Tensor:
+    def fused() -> Tensor:
         rotate_in_place(own, HEADS, cos, sin)
         return rows(own)
 
@@ -169,14 +169,14 @@ def rotary_case(tokens: int, head_dim: int) -> Case:
         a, b = rows(qkv).double().chunk(2, dim=-1)
         return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
-    return Case(ours=ours, library=lambda: rotate(rows(qkv), cos, sin), exact=exact)
+    return Case(fused=fused, library=lambda: rotate(rows(qkv), cos, sin), exact=exact)
 
 
 def gate_case(tokens: int, dim: int) -> Case:
     hidden = half(tokens, 2 * dim)
     gate, values = hidden.chunk(2, dim=-1)
     return Case(
-        ours=lambda: gelu_gate(hidden),
+        fused=lambda: gelu_gate(hidden),
         library=lambda: F.gelu(gate) * values,
         exact=lambda: F.gelu(gate.double()) * values.double(),
     )
@@ -186,7 +186,7 @@ def gelu_case(tokens: int, dim: int) -> Case:
     x, fc1 = half(tokens, dim), nn.Linear(dim, 4 * dim, dtype=torch.float16)
     weight, bias = fc1.weight, fc1.bias
     return Case(
-        ours=lambda: torch._addmm_activation(bias, x, weight.t(), use_gelu=True),
+        fused=lambda: torch._addmm_activation(bias, x, weight.t(), use_gelu=True),
         library=lambda: F.gelu(fc1(x)),
         exact=lambda: F.gelu(F.linear(x.double(), weight.double(), bias.double())),
     )
@@ -197,7 +197,7 @@ def sum_case(tokens: int, dim: int) -> Case:
     own, fc2 = x.clone(), nn.Linear(4 * dim, dim, dtype=torch.float16)
     fc2.bias.zero_()  # in this project the next LayerNorm adds it
     return Case(
-        ours=lambda: own.addmm_(hidden, fc2.weight.t()),
+        fused=lambda: own.addmm_(hidden, fc2.weight.t()),
         library=lambda: x + fc2(hidden),
         exact=lambda: x.double() + F.linear(hidden.double(), fc2.weight.double()),
     )

@@ -1,4 +1,4 @@
-"""What producers and workers agree on: no torch, no command line."""
+"""The code that producers and workers share: no torch, no command line, no printing."""
 
 from importlib.metadata import version
 

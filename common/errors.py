@@ -15,7 +15,7 @@ class VirnucproError(Exception):
     """The base of all errors of this package.
 
     Attributes:
-        path: the file or object that is to blame, if one is.
+        path: the file or object with the error, if there is one.
         line: the line in it, from 1.
         record: the FASTA record in it, from 1.
     """

@@ -1,4 +1,4 @@
-"""What a worker learns when it claims a batch, and what it leaves behind for the next one."""
+"""The result of a claim, and the records that a worker leaves for the next one."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from common.wire.messages import Document, renamed_field
 
 
 class ClaimOutcome(StrEnum):
-    """Whether a claim succeeded, or why it did not."""
+    """The outcome of a claim: success, or the reason of its refusal."""
 
     TAKEN = "taken"
     DONE = "done"
@@ -29,9 +29,9 @@ class ClaimResult:
 
 
 class ReleaseReason(StrEnum):
-    """Why a lease ends without a result."""
+    """The reason why a lease ends without a result."""
 
-    INTERRUPTED = "interrupted"  # the batch is not to blame: not counted as an attempt
+    INTERRUPTED = "interrupted"  # the batch is not the cause: not counted as an attempt
     FAILED = "failed"  # counted as an attempt
     CRASHED = "crashed"  # counted as an attempt and as a crash
 

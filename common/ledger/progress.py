@@ -54,7 +54,7 @@ class Progress:
 
     @property
     def status(self) -> str:
-        """The state as shown to people: an open job is either queued or running."""
+        """The state as it is displayed: an open job is either queued or running."""
         if self.state is not JobState.OPEN:
             return str(self.state)
         begun = self.leased or self.waiting < self.published

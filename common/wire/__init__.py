@@ -1,1 +1,1 @@
-"""Between producers and workers: messages, signatures, queues, the Celery application."""
+"""The wire between producers and workers: messages, signatures, queues, Celery."""

@@ -1,4 +1,4 @@
-"""Dead letters: messages that no worker can process, set aside for people to look at."""
+"""Dead letters: messages that no worker can process, set aside for inspection."""
 
 import time
 from typing import cast

@@ -1,4 +1,4 @@
--- Returns a job's counters, its live leases, and its published batches that no worker has begun.
+-- Returns a job's counters, its live leases, and its published batches that no worker has claimed.
 local job, leases, begun = unpack(KEYS)
 local now = redis.call('TIME')[1]
 local published = tonumber(redis.call('HGET', job, 'published') or 0)
