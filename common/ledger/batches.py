@@ -43,10 +43,10 @@ class Batches:
         """Record that the shards of these batches are counted, or unusable."""
         self._scripts["set_counted"](keys=[f"{job_key(job)}:stored"], args=indices)
 
-    def settled(self, manifest: Manifest) -> dict[int, tuple[Rung, ...]]:
+    def settled(self, manifest: Manifest, known: Flags) -> dict[int, tuple[Rung, ...]]:
         """Return the batches that have no work left, each with the rungs that it went through.
 
-        Those that failed are left out.
+        Those that failed are left out, and those that are ``known`` already.
         """
         # In this order: a batch that is done by now has its retry, if any, in what is read next.
         done = self.done(manifest, manifest.rung)
@@ -54,12 +54,12 @@ class Batches:
         rungs = {manifest.rung: done}
         for rung in ladder(manifest.rung)[1:]:
             rungs[rung] = self.done(manifest, rung)
-        waiting = {index for index, _ in self._retries(manifest, results)}
-        failed = {result.index for result in results if result.status is Status.FAILED}
+        settled = done & ~known
+        settled[[index for index, _ in self._retries(manifest, results)]] = False
+        settled[[result.index for result in results if result.status is Status.FAILED]] = False
         return {
             index: tuple(rung for rung, flags in rungs.items() if flags[index])
-            for index in np.flatnonzero(done).tolist()
-            if index not in waiting | failed
+            for index in np.flatnonzero(settled).tolist()
         }
 
     def begun(self, manifest: Manifest) -> Flags:

@@ -48,26 +48,28 @@ class LocalFleet:
     def start_worker(
         self, model: str, precision: PrecisionChoice = "auto", options: Sequence[str] = ()
     ) -> None:
-        """Start a worker for each GPU (or one on the CPU), unless this model has them already."""
+        """Start a worker for each GPU (or one on the CPU), unless this model has them running."""
         served = model, first_rung(precision)
-        if served in self.workers:
+        if served in self.workers and self.workers[served].poll() is None:
             return
         log = self.stack.enter_context(self.log.open("ab"))
-        command = [sys.executable, "-m", "workers.cli", "start", f"--model={model}"]
+        # With -P, a user's file in the current folder does not hide a package of its name.
+        command = [sys.executable, "-P", "-m", "workers.cli", "start", f"--model={model}"]
         command += [f"--precision={precision}", f"--gpus={self.gpus}", *options]
         worker = start_dependent(command, env=self.environment, output=log)
         self.stack.callback(stop, worker, WORKER_STOP_SECONDS)
         self.workers[served] = worker
 
-    def check(self) -> None:
-        """Raise if a process has ended.
+    def check(self, model: str) -> None:
+        """Raise if a process that jobs of a model need has ended.
 
         Raises:
             UserError: which, with the end of the worker's log.
         """
         if self.redis.poll() is not None:
             raise UserError("The embedded Redis ended. Run the same command again to resume.")
-        if any(worker.poll() is not None for worker in self.workers.values()):
+        of_model = [worker for (served, _), worker in self.workers.items() if served == model]
+        if any(worker.poll() is not None for worker in of_model):
             raise UserError(f"The worker ended:\n{end_of_log(self.log)}")
 
 

@@ -1,10 +1,14 @@
 """Child processes that must not outlive the process that started them."""
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,15 +26,31 @@ def start_dependent(
     It has its own session: Ctrl-C in a terminal reaches only this process, which then stops its
     children in the right order.
     """
-    return subprocess.Popen(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-        preexec_fn=end_with_parent if sys.platform == "linux" else None,
-    )
+    started: Future[subprocess.Popen[bytes]] = Future()
+
+    def start_and_stay() -> None:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            )
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        # Without reaping it, which is for the caller.
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    # In a thread that lasts as long as the child: to Linux, the parent is the thread that started
+    # it, and the caller's may end before.
+    threading.Thread(target=start_and_stay, daemon=True).start()
+    return started.result()
 
 
 def end_with_parent() -> None:

@@ -67,4 +67,11 @@ class Store(Protocol):
         """
 
     def delete(self, prefix: str) -> None:
-        """Delete every object under ``prefix``."""
+        """Delete every object under ``prefix``, which must not be empty."""
+
+
+def check_key(store_url: str, key: str) -> None:
+    """Raise StoreError for a key or prefix that is empty, absolute, or leads out of the store."""
+    parts = key.removesuffix("/").split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise StoreError(f"Store {store_url}: {key!r} is not a key of a store.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from common.backoff import backoff
-from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
+from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError, check_key
 from common.store.ranges import BLOCK_BYTES, RangedFile
 from common.store.s3 import CONNECTIONS, refuse_overwrites, s3_client, transfers
 
@@ -165,6 +165,7 @@ class S3Store:
                     yield folder["Prefix"].removeprefix(self.prefix).rstrip("/")
 
     def delete(self, prefix: str) -> None:
+        check_key(self.url, prefix)
         keys = self.keys(prefix)
         while together := list(islice(keys, DELETED_TOGETHER)):
             with self._errors(f"delete {prefix}"):

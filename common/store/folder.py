@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError
+from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError, check_key
 
 #: Error numbers of a file system that has no hard links.
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
@@ -24,10 +24,14 @@ class FileStore:
         self.parallel_reads = 1
         self.url = f"file://{root}"
 
+    def _path(self, key: str) -> Path:
+        check_key(self.url, key)
+        return self.root / key
+
     def put(self, key: str, data: bytes) -> None:
         with self._temporary_file(key) as path:
             path.write_bytes(data)
-            path.replace(self.root / key)
+            path.replace(self._path(key))
 
     def sync(self) -> None:
         # Once for all objects: a job's input has thousands of small ones.
@@ -43,12 +47,12 @@ class FileStore:
             yield path
             sync_file(path)
             if replace:
-                path.replace(self.root / key)
+                path.replace(self._path(key))
             else:
                 self._move_unless_exists(path, key)
 
     def _move_unless_exists(self, path: Path, key: str) -> None:
-        target = self.root / key
+        target = self._path(key)
         try:
             # Unlike a rename, a hard link never replaces an existing file.
             target.hardlink_to(path)
@@ -64,7 +68,7 @@ class FileStore:
     @contextmanager
     def _temporary_file(self, key: str) -> Iterator[Path]:
         """Yield a path in the key's folder, for a file that is then moved; an error deletes it."""
-        target = self.root / key
+        target = self._path(key)
         path = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with self._errors(f"write {key}"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +80,7 @@ class FileStore:
 
     @contextmanager
     def open(self, key: str) -> Iterator[Path]:
-        path = self.root / key
+        path = self._path(key)
         with self._errors(f"read {key}"):
             exists = path.is_file()
         if not exists:
@@ -93,7 +97,7 @@ class FileStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         # A prefix is a folder or one object: the layout needs no other.
-        start = self.root / prefix
+        start = self._path(prefix) if prefix else self.root
         if start.is_file():
             yield prefix
         for path in sorted(start.rglob("*")):
@@ -106,7 +110,7 @@ class FileStore:
         yield from (path.name for path in entries if path.is_dir() and path.name[0] != ".")
 
     def delete(self, prefix: str) -> None:
-        start = self.root / prefix
+        start = self._path(prefix)
         with self._errors(f"delete {prefix}"):
             if start.is_dir():
                 shutil.rmtree(start)

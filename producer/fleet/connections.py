@@ -47,11 +47,11 @@ class Connections:
         """
         _ = self.store, self.ledger
 
-    def check(self) -> None:
-        """Raise if a process of a fleet on this machine has ended.
+    def check(self, model: str) -> None:
+        """Raise if a process on this machine that jobs of a model need has ended.
 
         Raises:
             UserError: which, with the end of the worker's log.
         """
         if self.machine is not None:
-            self.machine.check()
+            self.machine.check(model)

@@ -1,8 +1,9 @@
 """One job of a fleet: looking at it, ending it, and having its embeddings."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -23,11 +24,21 @@ from producer.scheduling.opening import open_job
 from producer.scheduling.retry import quarantined_rows, retry_quarantined
 from producer.scheduling.waiting import POLL_SECONDS, Look, looks, wait
 
+#: The form of a job's name, which is part of paths, keys and URLs.
+JOB_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
 
 class Job:
     """One submitted job."""
 
     def __init__(self, fleet: Connections, name: str) -> None:
+        """Name a job; the first use of it tells whether it exists.
+
+        Raises:
+            UnknownJobError: no job can have this name.
+        """
+        if not JOB_NAME.fullmatch(name):
+            raise UnknownJobError(f"{name!r} is not the name of a job.")
         self.fleet = fleet
         self.name = name
 
@@ -95,7 +106,7 @@ class Job:
                 self.fleet.ledger,
                 self.name,
                 keep=keep,
-                check=self.fleet.check,
+                check=partial(self.fleet.check, self.manifest.model),
                 on_look=on_look,
                 timeout=timeout,
             )
@@ -121,7 +132,11 @@ class Job:
         batches = BatchStream(fleet.store, fleet.ledger, self.manifest)
         with self._keeping() as keep:
             for look in looks(
-                fleet.ledger, self.name, keep=keep, check=fleet.check, poll_seconds=poll_seconds
+                fleet.ledger,
+                self.name,
+                keep=keep,
+                check=partial(fleet.check, self.manifest.model),
+                poll_seconds=poll_seconds,
             ):
                 with suppress(RedisError):  # it may be restarting: the next look waits for it
                     yield from batches.completed()
@@ -219,7 +234,14 @@ class Job:
         return verify(self.fleet.store, self.manifest)
 
     def delete(self) -> None:
-        """Delete the job from Redis and from the store, running or not."""
-        self.fleet.ledger.jobs.cancel(self.name)
-        self.fleet.ledger.jobs.forget(self.name)
-        self.fleet.store.delete(job_prefix(self.name))
+        """Delete the job from Redis and from the store, running or not.
+
+        Raises:
+            UnknownJobError: neither knows the job.
+        """
+        jobs, store = self.fleet.ledger.jobs, self.fleet.store
+        if jobs.progress(self.name) is None and find_job(store, self.name) is None:
+            raise UnknownJobError(f"Neither Redis nor {store.url} knows a job {self.name!r}.")
+        jobs.cancel(self.name)
+        jobs.forget(self.name)
+        store.delete(job_prefix(self.name))

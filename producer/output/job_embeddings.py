@@ -100,7 +100,7 @@ class BatchStream:
         self._store = store
         self._ledger = ledger
         self._manifest = without_residues(manifest)
-        self._came: set[int] = set()
+        self._came = np.zeros(manifest.batches, np.bool_)
         self._attributes: dict[str, Any] | None = None
 
     def completed(self) -> Iterator[tuple[list[str], Array]]:
@@ -110,13 +110,13 @@ class BatchStream:
             RedisError: Redis does not answer; the next call goes on.
             UserError: a shard cannot be read.
         """
-        settled = self._ledger.batches.settled(self._manifest)
-        for index in sorted(settled.keys() - self._came):
-            keys = [shard_key(self._manifest.job, index, rung) for rung in settled[index]]
+        settled = self._ledger.batches.settled(self._manifest, self._came)
+        for index, rungs in settled.items():
+            keys = [shard_key(self._manifest.job, index, rung) for rung in rungs]
             if self._attributes is None:
                 self._attributes = attributes_of_job(self._store, {index: keys})
             part, _ = merged(self._store, self._manifest, index, keys, self._attributes)
-            self._came.add(index)
+            self._came[index] = True
             yield part.ids, part.pooled["mean"]
 
     def check_all_came(self) -> None:
@@ -125,7 +125,7 @@ class BatchStream:
         Raises:
             UserError: how many.
         """
-        failed = self._manifest.batches - len(self._came)
+        failed = int(np.count_nonzero(~self._came))
         if failed:
             raise UserError(
                 f"{failed:,} of {counted_batches(self._manifest.batches)} of {self._manifest.job} "

@@ -110,8 +110,10 @@ def stage(
 @contextmanager
 def cycle_collection_off() -> Iterator[None]:
     """Turn the cyclic garbage collector off: there are very many records, without any cycles."""
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()

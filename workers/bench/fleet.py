@@ -88,7 +88,7 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         started = time.perf_counter()
         memory = [] if plan.gpu_memory is None else [f"--gpu-memory={plan.gpu_memory}"]
         fleet.start_worker(plan.source.text, cast(PrecisionChoice, plan.rung.value), memory)
-        return watch(ledger, fleet, started, plan.workers)
+        return watch(ledger, fleet, started, plan)
 
 
 def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> None:
@@ -141,17 +141,17 @@ def take_tokens(records: Iterator[Record], spec: ModelSpec, tokens: int) -> Iter
         yield record
 
 
-def watch(ledger: Ledger, fleet: LocalFleet, started: float, workers: int) -> FleetSpeed:
+def watch(ledger: Ledger, fleet: LocalFleet, started: float, plan: Plan) -> FleetSpeed:
     """Poll the ledger until the job finishes."""
     first_claim: float | None = None
-    busy = BusyPeriod(workers)
+    busy = BusyPeriod(plan.workers)
     done, done_at = 0, started
     while True:
         progress, now = ledger.jobs.progress(JOB), time.perf_counter()
         assert progress is not None
         if progress.batches_done > done:
             done, done_at = progress.batches_done, now
-        fleet.check()
+        fleet.check(plan.source.text)
         check_not_stalled(fleet, now - done_at, START_SECONDS if done == 0 else STALL_SECONDS)
         if first_claim is None and (progress.leased or progress.batches_done):
             first_claim = now - started

@@ -19,7 +19,7 @@ from workers.process.liveness import CHECK_SECONDS, Liveness
 log = logging.getLogger(__name__)
 
 #: Command line of a worker process, without its arguments.
-COMMAND = [sys.executable, "-m", "workers.process.worker"]
+COMMAND = [sys.executable, "-P", "-m", "workers.process.worker"]
 
 #: Seconds between a process's request to end and its kill: it requeues its batches meanwhile.
 GRACE_SECONDS = 30.0

@@ -317,6 +317,26 @@ def test_everything_below_a_prefix_is_deleted_and_nothing_else(store):
     assert list(store.keys("")) == []
 
 
+@pytest.mark.parametrize(
+    "prefix", ["", "/", "..", "../outside", "a/../../outside", "/etc", "a//b", "."]
+)
+def test_nothing_is_deleted_by_a_prefix_that_is_empty_or_leads_out_of_the_store(store, prefix):
+    store.put("a/1", b"x")
+    with pytest.raises(StoreError, match="not a key"):
+        store.delete(prefix)
+    assert list(store.keys("")) == ["a/1"]
+
+
+@pytest.mark.parametrize("key", ["../secret", "/etc/hostname", "a/../../secret"])
+def test_a_folder_reads_and_writes_nothing_outside_it(tmp_path, key):
+    (tmp_path / "secret").write_text("secret")
+    store = FileStore(tmp_path / "store")
+    for action in (store.get, lambda key: store.put(key, b"x"), lambda key: list(store.keys(key))):
+        with pytest.raises(StoreError, match="not a key"):
+            action(key)
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
 def test_deleting_what_is_not_there_is_no_error(store):
     store.delete("none/")
     store.delete("none")

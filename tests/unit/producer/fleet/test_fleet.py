@@ -86,6 +86,19 @@ def test_a_deleted_job_is_known_to_nobody(fleet, job):
         assert fleet.job(job.name).manifest
 
 
+@pytest.mark.parametrize("name", ["", "..", "../outside", "/etc", "a/b", "a b", "."])
+def test_what_cannot_be_a_job_s_name_is_no_job(fleet, name):
+    with pytest.raises(UnknownJobError, match="not the name of a job"):
+        fleet.job(name)
+
+
+def test_deleting_a_job_that_nobody_knows_is_an_error_and_deletes_nothing(fleet):
+    fleet.store.put("validations/record.json", b"{}")
+    with pytest.raises(UnknownJobError, match="knows a job 'validations'"):
+        fleet.job("validations").delete()
+    assert list(fleet.store.keys("")) == ["validations/record.json"]
+
+
 def test_sequences_without_ids_have_their_position(fleet):
     with pytest.warns(UserWarning, match="no worker serves"):
         by_position = fleet.submit(["MKTAYIAK", "GA"], model=MODEL)

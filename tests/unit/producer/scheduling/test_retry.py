@@ -76,7 +76,8 @@ def untroubled(job_of, ledger) -> Callable[[Rung], dict[str, int]]:
         job.open()
         job.work()
         found = counts_of(job)
-        job.store.delete("")
+        for folder in list(job.store.folders()):
+            job.store.delete(f"{folder}/")
         ledger.redis.flushall()
         return found
 
