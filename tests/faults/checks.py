@@ -1,4 +1,4 @@
-"""A job under faults: how it is begun and kept, and what must be true of it in the end."""
+"""A job under faults: starting it, keeping it going, and checking its result."""
 
 import subprocess
 import sys
@@ -17,20 +17,20 @@ from common.wire.queues import KEY_PREFIX
 from tests.support.processes import Fleet, Worker, wait_until
 from tests.support.results import load
 
-#: Tokens of a batch: a few proteins, and some milliseconds of work.
+#: Tokens in a batch: a few proteins, and some milliseconds of work.
 SMALL, LARGE = 2000, 8000
 
-#: Sums in another order, nothing more.
+#: Largest difference of a value from the reference, whose sums have another order.
 TOLERANCE = 2e-6
 
-#: Longer than any recovery takes.
+#: Seconds that are more than any recovery takes.
 FINISH_SECONDS = 90
 
 Reference = Mapping[str, NDArray]
 
 
 def submit(fleet: Fleet, model: Path, fasta: Path, *options: object, tokens: int = SMALL) -> str:
-    """Queue a job of many batches; its name."""
+    """Queue a job of many batches; return its name."""
     done = fleet.producer("submit", fasta, "--model", model, f"--batch-tokens={tokens}", *options)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -38,7 +38,7 @@ def submit(fleet: Fleet, model: Path, fasta: Path, *options: object, tokens: int
 
 @contextmanager
 def keeper(fleet: Fleet) -> Iterator[None]:
-    """Have somebody look after lost work."""
+    """Run a keeper, which requeues lost batches."""
     command = [sys.executable, "-m", "producer.cli", "keeper", "--metrics", ""]
     process = start_dependent(command, env=fleet.environment, output=subprocess.DEVNULL)
     try:
@@ -54,7 +54,7 @@ def progress_of(fleet: Fleet, job: str) -> Progress:
 
 
 def wait_for_batches(fleet: Fleet, job: str, count: int = 20, seconds: float = 60) -> int:
-    """Wait until so many batches more than now are done; how many are."""
+    """Wait until ``count`` further batches are done; return how many are."""
     goal = progress_of(fleet, job).batches_done + count
 
     def reached() -> int:
@@ -65,7 +65,7 @@ def wait_for_batches(fleet: Fleet, job: str, count: int = 20, seconds: float = 6
 
 
 def claimed_by(fleet: Fleet, job: str, worker: Worker) -> list[str]:
-    """What a worker's process has of a job at this moment, as the ledger names it."""
+    """Return the batches that a worker's process has now, by their names in the ledger."""
     owners = fleet.ledger.redis.hgetall(f"{KEY_PREFIX}job:{job}:owners")
     sign = f"-{worker.process.pid}@"
     return [field for field, owner in owners.items() if sign in owner]
@@ -74,7 +74,7 @@ def claimed_by(fleet: Fleet, job: str, worker: Worker) -> list[str]:
 def assert_nothing_was_lost(
     fleet: Fleet, job: str, reference: Reference, seconds: float = FINISH_SECONDS
 ) -> None:
-    """The job ends; each row is there once, in order, with its numbers, and was counted once."""
+    """Check that the job ends, with each row once, in order, with its numbers, and counted once."""
     wait_until(lambda: progress_of(fleet, job).finished, seconds)
     progress = progress_of(fleet, job)
     assert progress.batches_done == progress.counts["batches_ok"] == progress.batches
@@ -101,7 +101,7 @@ def assert_same_rows(found: Reference, reference: Reference) -> None:
 
 
 def is_elsewhere(fleet: Fleet, job: str, process: int, batch: str) -> bool:
-    """Whether another than this worker process has a batch, as the ledger names it, or had it."""
+    """Return whether another worker process has a batch, by its name in the ledger, or had it."""
     key, (index, rung) = f"{KEY_PREFIX}job:{job}", batch.split(".")
     if fleet.ledger.redis.getbit(f"{key}:done:{rung}", int(index)):
         return True
@@ -110,7 +110,7 @@ def is_elsewhere(fleet: Fleet, job: str, process: int, batch: str) -> bool:
 
 
 def stopped_at_work(fleet: Fleet, job: str, worker: Worker) -> list[str]:
-    """Stop a worker's process while it has batches of a job; which they are."""
+    """Stop a worker's process while it has batches of a job; return them."""
 
     def stop_there() -> list[str]:
         worker.process.suspend()

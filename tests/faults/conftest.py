@@ -1,4 +1,4 @@
-"""A fleet that can be harmed in every part, and the numbers that it should give all the same."""
+"""A fleet of which a test can break every part, and the expected result."""
 
 import random
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
 @pytest.fixture(scope="session")
 def proteins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """800 sequences in 200 batches and more: some seconds of work for one worker."""
+    """800 sequences in at least 200 batches: some seconds of work for one worker."""
     draw = random.Random(5)
     records = (
         f">p{row}\n{''.join(draw.choices('LAGVSERTIDPKQNFYMHWC', k=draw.randint(20, 900)))}\n"
@@ -31,7 +31,7 @@ def proteins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reference(tiny: Path, proteins: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """What the job gives where nothing goes wrong."""
+    """The result of the job without faults."""
     folder = tmp_path_factory.mktemp("reference")
     done = run_producer(
         *("submit", proteins, "--local", "--model", tiny, "-o", folder / "e.h5"), cwd=folder
@@ -48,7 +48,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def network(redis: RedisServer) -> Iterator[TcpProxy]:
-    """Between workers and Redis."""
+    """The network between workers and Redis."""
     with tcp_proxy(redis.port) as proxy:
         yield proxy
 
@@ -61,19 +61,19 @@ def fleet(redis: RedisServer, tmp_path: Path) -> Fleet:
 
 @pytest.fixture
 def far_fleet(network: TcpProxy, tmp_path: Path) -> Fleet:
-    """The same, with a network between its parts and Redis."""
+    """A fleet with a network between its processes and Redis; no worker yet."""
     return fleet_at(f"redis://127.0.0.1:{network.port}/0", f"file://{tmp_path}/store")
 
 
 @pytest.fixture
 def bucket(s3: S3Server) -> Iterator[S3Proxy]:
-    """A real S3 that fails when it is told to."""
+    """A real S3 server behind a proxy that fails on command."""
     with s3_proxy(s3.endpoint_url) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def s3_fleet(redis: RedisServer, s3: S3Server, bucket: S3Proxy, tmp_path: Path) -> Fleet:
-    """A broker and such a bucket as the store; no worker yet."""
+    """A broker and a bucket of that server as the store; no worker yet."""
     variables = {**s3.environment(), "AWS_ENDPOINT_URL_S3": bucket.endpoint_url}
     return fleet_at(redis.url, f"s3://{BUCKET}/{tmp_path.name}", **variables)

@@ -1,4 +1,4 @@
-"""A sequence that kills every process that computes it: it is given up, and nothing else is."""
+"""A sequence that kills every process that computes it is quarantined, and nothing else is."""
 
 import sys
 import tempfile
@@ -17,7 +17,7 @@ from tests.support.results import load
 
 MODEL = "random:esm2_t6_8M_UR50D"
 
-#: The record that kills, and its row.
+#: The record that kills its process, and its row.
 DEADLY, ROW = "sp|P01178|NEU1_HUMAN", 1
 
 

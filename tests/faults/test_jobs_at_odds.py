@@ -1,4 +1,4 @@
-"""Rows that overflow, jobs that are cancelled, clocks that are wrong, events that nobody reads."""
+"""Rows that overflow, cancelled jobs, wrong clocks, and events that no client reads."""
 
 import random
 import re
@@ -81,7 +81,7 @@ def test_a_cancelled_job_stops_at_the_next_check_and_goes_on_without_loss(
 
 
 def test_clocks_that_are_five_minutes_off_stall_nothing(fleet, tiny, proteins, reference, tmp_path):
-    """Two workers, ten minutes apart: leases are in Redis's time."""
+    """Two workers whose clocks differ by ten minutes: leases use Redis's time."""
     with ExitStack() as stack:
         workers = []
         for skew in (-300, 300):

@@ -1,4 +1,4 @@
-"""What is none of ours in a worker's queue: it ends up as a dead letter, and the worker lives."""
+"""Invalid messages in a worker's queue: they become dead letters, and the worker survives."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def signed_fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def strange_messages(fleet: Fleet) -> list[tuple[str, bytes]]:
-    """Messages, each with the reason for which it is to be refused."""
+    """Return messages, each with the expected reason of its refusal."""
     redis = fleet.ledger.redis
     ours = queued_item(redis, fleet.broker_url, BATCH, MessageKeys.parse(KEY))
     return [

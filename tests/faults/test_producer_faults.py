@@ -13,13 +13,13 @@ from tests.faults.checks import assert_nothing_was_lost, keeper
 from tests.support.processes import run_producer, wait_until
 from tests.support.results import load
 
-#: How long another producer may be kept from a job by one that was killed over it.
+#: Seconds for which a killed producer may block others from its job.
 STAGING_SECONDS = 75
 
 
 @pytest.fixture(scope="module")
 def short_proteins(tmp_path_factory) -> Path:
-    """In 400 batches, which take longer to stage and to publish than to compute."""
+    """An input of 400 batches, which take longer to stage and publish than to compute."""
     draw = random.Random(9)
     path = tmp_path_factory.mktemp("input") / "short.fasta"
     path.write_text(
@@ -66,7 +66,7 @@ def test_a_submit_killed_at_any_point_and_run_again_leaves_no_gap_and_nothing_tw
 
 
 def submitted_again(fleet, arguments) -> str:
-    """The job's name, once nobody else is thought to stage it."""
+    """Return the job's name, once the staging lock of the killed producer has expired."""
 
     def again() -> str:
         done = fleet.producer(*arguments)

@@ -97,7 +97,7 @@ def test_an_s3_that_denies_access_for_a_moment_fails_nothing(
 def test_a_full_disk_is_said_clearly_ends_no_worker_and_loses_nothing(
     fleet, tiny, proteins, reference, tmp_path
 ):
-    """Full for files above 200 kB: shards with residues, and not the worker's log."""
+    """A disk that is full for files above 200 kB: per-residue shards, but not the log."""
     with fleet.running_workers(tiny, tmp_path) as [worker]:
         job = submit(fleet, tiny, proteins, "--include", "mean", "per_residue", tokens=LARGE)
         process = worker.process

@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped for a while, or told to end."""
+"""Workers that are killed, frozen for a while, or stopped by SIGTERM."""
 
 import random
 import signal
@@ -21,7 +21,7 @@ from tests.faults.checks import (
 from tests.support.busy import busy_fleet
 from tests.support.processes import Fleet, Worker, running_worker, wait_until
 
-#: From a worker's death to its batches being at work elsewhere: a lease, and some seconds.
+#: Seconds from a worker's death until its batches run elsewhere: a lease, and some more.
 TAKEOVER_SECONDS = 45
 
 
@@ -47,7 +47,7 @@ def test_batches_of_a_killed_worker_run_elsewhere_in_45_seconds_and_count_once(
 def test_25_kills_under_load_lose_no_row_and_double_none(
     fleet, tiny, proteins, reference, tmp_path
 ):
-    """Each as soon as the worker is at work, in the midst of whatever it does."""
+    """Each kill comes as soon as the worker has work, at any point of it."""
     draw = random.Random(2)
     # They differ in a limit that no sequence reaches: the same numbers three times.
     jobs = [submit(fleet, tiny, proteins, f"--max-residues={n}") for n in (1001, 1002, 1003)]

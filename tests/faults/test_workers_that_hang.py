@@ -1,4 +1,4 @@
-"""Processes that hang or freeze: they end, the next begins, and their batches are not lost."""
+"""Processes that hang or freeze: they end and are replaced, and their batches are not lost."""
 
 import os
 import re
@@ -25,7 +25,7 @@ MANY = "--batch-tokens=1500"
 
 @pytest.fixture
 def hung(tmp_path) -> Path:
-    """The file that the first process which hangs in a pack makes; others do not hang then."""
+    """The file that the first hanging process creates, after which no other hangs."""
     return tmp_path / "hung"
 
 
@@ -134,7 +134,7 @@ def test_a_process_that_is_frozen_is_killed_and_replaced_and_the_liveness_file_s
 
 
 def ready_process(fleet: Fleet, other_than: int = 0) -> int | None:
-    """The number of a process that has its model."""
+    """Return the process id of a worker that has loaded its model."""
     names = [worker.name for worker in fleet.ledger.workers.all() if is_ready(worker)]
     numbers = [int(name.split("@")[0].split("-")[1]) for name in names]
     return next((number for number in numbers if number != other_than), None)

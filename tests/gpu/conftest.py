@@ -1,4 +1,4 @@
-"""Tests here need an NVIDIA GPU; elsewhere they are skipped."""
+"""Skip the tests of this folder on machines without an NVIDIA GPU."""
 
 from pathlib import Path
 

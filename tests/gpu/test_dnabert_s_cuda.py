@@ -23,7 +23,7 @@ from workers.models.fused import apply_fused
 from workers.models.kernels.attention import STEPS, takes, tiles_of, varlen_attention
 from workers.models.loading import load_model
 
-#: From one token to twice the window, around the edges of tiles, in no order.
+#: Lengths from one token to twice the window, around the edges of tiles, unordered.
 LENGTHS = [333, 2, 64, 1, 2002, 63, 128, 15, 65, 4001, 129, 16, 127, 17, 500, 77, 90, 1024]
 
 HEADS = 12
@@ -31,7 +31,7 @@ HEADS = 12
 SPEC = small_spec(heads=HEADS, dim=768, layers=4)
 LAST = SPEC.layers
 
-#: Rounding of queries, weights and result: ``(relative error, largest error)``.
+#: Bounds for the rounding of queries, weights and result: ``(relative, absolute)``.
 BOUNDS = {torch.float16: (1e-3, 1e-2), torch.bfloat16: (8e-3, 8e-2)}
 
 
@@ -39,7 +39,7 @@ BOUNDS = {torch.float16: (1e-3, 1e-2), torch.bfloat16: (8e-3, 8e-2)}
 
 
 def random_qkv(head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of one fused tensor, as a model's projection gives them."""
+    """Return queries, keys and values as views of one fused tensor, as in a model."""
     generator = torch.Generator("cuda").manual_seed(head_dim)
     shape = (sum(LENGTHS), 3, HEADS, head_dim)
     return torch.randn(shape, generator=generator, device="cuda").to(dtype).unbind(1)
@@ -125,13 +125,13 @@ def exact(tmp_path_factory) -> DNABERTS:
 
 @pytest.fixture(scope="module")
 def half(exact) -> DNABERTS:
-    """FP16, as it is loaded."""
+    """The model in FP16, as it is loaded."""
     return cast(exact, torch.float16)
 
 
 @pytest.fixture(scope="module")
 def served(half) -> DNABERTS:
-    """As workers run it."""
+    """The model as workers run it."""
     return apply_fused(half)
 
 
@@ -150,7 +150,7 @@ def run_packed(model: DNABERTS, sequences: list[Tensor]) -> Tensor:
 
 
 def run_padded(model: DNABERTS, sequences: list[Tensor]) -> Tensor:
-    """Each sequence beside half of it: the biases of all at once would be too large."""
+    """Run each sequence with half of it: the biases of all together would be too large."""
     parts = []
     for one in sequences:
         tokens, real = (t.cuda() for t in padded([one, one[: len(one) // 2 + 1]]))
@@ -163,7 +163,7 @@ def least_cosine(one: Tensor, other: Tensor) -> float:
 
 
 def means(values: Tensor, sequences: list[Tensor]) -> Tensor:
-    """The embedding of each sequence, ``[N, D]``."""
+    """Return the embedding of each sequence, ``[N, D]``."""
     return torch.stack([part.mean(0) for part in values.split([len(one) for one in sequences])])
 
 

@@ -1,4 +1,4 @@
-"""The engine where copies and kernels run by themselves: nothing is read before it is there."""
+"""The engine on a GPU, where copies and kernels are asynchronous: no result is read too early."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,7 @@ def batches() -> list[list[Record]]:
 
 @pytest.fixture(scope="module")
 def expected(engine, batches) -> list[Outcome]:
-    """One batch after another, by one thread."""
+    """Embed one batch after another in one thread."""
     return [engine.embed(batch, FORM) for batch in batches]
 
 

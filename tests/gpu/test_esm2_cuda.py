@@ -36,7 +36,7 @@ def checkpoint(oracle, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proteins() -> list[str]:
-    """Lengths from 1 to the limit, in no order."""
+    """Return proteins with unordered lengths from 1 to the limit."""
     draw = random.Random(0)
     edges = [1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 400, 777, 1021, 1022]
     lengths = [*edges, *range(30, 300, 9)]

@@ -13,24 +13,24 @@ IS_TAKEN = torch.cuda.is_available() and takes(torch.device("cuda"), torch.float
 
 pytestmark = pytest.mark.skipif(not IS_TAKEN, reason="needs a Hopper GPU and Gluon")
 
-#: From one token to twice the window, around the edges of tiles, in no order.
+#: Lengths from one token to twice the window, around the edges of tiles, unordered.
 LENGTHS = [333, 2, 64, 1, 2002, 63, 128, 15, 65, 4001, 129, 16, 127, 17, 500, 77, 90, 1024, 3]
 
 HEADS = 12
 
-#: Rounding of queries, weights and result: ``(relative error, largest error)``.
+#: Bounds for the rounding of queries, weights and result: ``(relative, absolute)``.
 BOUNDS = {torch.float16: (1e-3, 1e-2), torch.bfloat16: (8e-3, 8e-2)}
 
 
 def random_qkv(lengths: list[int], dtype: torch.dtype, seed: int = 0) -> Tensor:
-    """``[T, 3, H, 64]``."""
+    """Return random queries, keys and values ``[T, 3, H, 64]``."""
     generator = torch.Generator("cuda").manual_seed(seed)
     shape = (sum(lengths), 3, HEADS, HEAD_DIM)
     return torch.randn(shape, generator=generator, device="cuda").to(dtype)
 
 
 def turns(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of each token's place in its segment."""
+    """Return cosines and sines of each token's position in its segment."""
     positions = torch.cat([torch.arange(length) for length in lengths])
     return tuple(x.cuda() for x in RotaryEmbedding(HEAD_DIM)(positions))
 
@@ -46,7 +46,7 @@ def attend(
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    """In FP64."""
+    """Return the result in FP64."""
     parts = zip(*(t.double().split(lengths) for t in (q, k, v)), strict=True)
     return torch.cat([attention(*part, [0.0] * HEADS) for part in parts])
 

@@ -25,7 +25,7 @@ from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 
 RUNGS = [Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32]
 
-#: What the fast path does not round before it is used, so that nothing overflows at all.
+#: Overflows that the fast path avoids, since it does not round these values.
 UNROUNDED = {overflow_a_hidden_unit_below}
 
 each_overflow = pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The seeds of trust on a GPU: FP16, packed, against FP32, in the models users run."""
+"""Half precision on a GPU: packed FP16 against FP32, in the models that users run."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from common.rungs import Rung
 from tests.support import trust
 from workers.validation.statistics import EXPECTED
 
-#: Random weights at the scale of trained ones.
+#: Models with random weights of the usual size.
 MODELS = ["random:esm2_t33_650M_UR50D", "random:esm2_t36_3B_UR50D", "random:dnabert_s"]
 
 

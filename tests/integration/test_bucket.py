@@ -1,4 +1,4 @@
-"""The store as a bucket of a real S3 server: written once, whole or not at all, read in parts."""
+"""The store as a bucket of a real S3 server: complete or absent objects, read in parts."""
 
 import signal
 import subprocess
@@ -25,7 +25,7 @@ from tests.support.swift import S3Server
 
 KEY = "job/output/0000000.fp16.h5"
 
-#: S3 takes no smaller parts.
+#: The smallest part that S3 accepts, in bytes.
 PART_BYTES = 5 * 2**20
 
 SIZES = pytest.mark.parametrize("size", [100, PART_BYTES + 1], ids=["one_put", "parts"])
@@ -49,7 +49,7 @@ def etag(store: S3Store) -> str:
 
 
 def unfinished(store: S3Store) -> list[str]:
-    """Keys of uploads in parts that were neither completed nor aborted."""
+    """Return the keys of multipart uploads that were neither completed nor aborted."""
     found = store.client.list_multipart_uploads(Bucket=BUCKET, Prefix=store.prefix)
     return [upload["Key"].removeprefix(store.prefix) for upload in found.get("Uploads", [])]
 
@@ -123,7 +123,7 @@ def test_what_is_not_there_cannot_be_read_in_parts(store):
 
 
 def test_a_shard_in_a_bucket_tells_what_it_is_in_one_request(store):
-    """With vectors of residues too, which are nearly all of its bytes."""
+    """A file with per-residue vectors, which are nearly all of its bytes."""
     form = OutputForm(include=("mean", "per_residue"), max_residues=50)
     manifest = manifest_of([300], form=form)
     store_inputs(store, manifest, [Record(row, f"id{row}", "MKVLGASTLL") for row in range(300)])
@@ -141,7 +141,7 @@ def test_a_shard_in_a_bucket_tells_what_it_is_in_one_request(store):
 
 # --- writers that are killed ----------------------------------------------------------------------
 
-#: Writes objects without end, each of one letter, and says what it does.
+#: A script that writes objects without end, each of one letter, and logs them.
 WRITE_ON = """
 import itertools, sys
 from common.store import open_store, s3
@@ -153,7 +153,7 @@ for number in itertools.count():
         path.write_bytes(bytes([number % 256]) * int(sys.argv[3]))
 """
 
-#: Dies between the last part and the word that the object is complete.
+#: A script that dies after the last part, before the upload is completed.
 DIE_BEFORE_THE_END = """
 import os, signal, sys
 from common.store import open_store, s3

@@ -15,7 +15,7 @@ from workers.models.dnabert_s.tokenizer import DNATokenizer
 
 SPEC = ModelSpec(name="small_dna", layers=2, dim=64, heads=4)
 
-#: Of the fragments that metagenomes have, and one of many windows.
+#: Lengths of fragments as in metagenomes, and one of many windows.
 LENGTHS = [500, 1, 300, 9_000, 10_000, 10_001, 31_000, 42, 700]
 
 
@@ -124,7 +124,7 @@ def test_residues_of_dna_are_refused_as_tokens_are_no_bases(fasta, tmp_path):
 def test_a_folder_that_only_the_worker_sees_is_found_to_be_dna_by_it(
     fleet, checkpoint, fasta, tmp_path
 ):
-    """The producer took its letters for amino acids; no number comes of that."""
+    """The producer checked its letters as amino acids; no embedding is computed."""
     there = tmp_path / "there"
     there.symlink_to(checkpoint)
     with fleet.workers(there, tmp_path):

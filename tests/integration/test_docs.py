@@ -1,4 +1,4 @@
-"""Every command in the README and in docs/ works as it stands there."""
+"""Every command in the README and in docs/ works as written."""
 
 import gzip
 import json
@@ -32,13 +32,13 @@ DEMO = "producer submit examples/proteins.fasta --local --model random:esm2_t6_8
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    """Each page's fenced blocks of a language, with the page's name."""
+    """Return each page's fenced blocks of a language, with the page's name."""
     fence = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
     return [(page.name, block) for page in PAGES for block in fence.findall(page.read_text())]
 
 
 def commands(program: str) -> list[str]:
-    """Every use of a program in a shell block, without comments and what surrounds it."""
+    """Return every call of a program in a shell block, without comments."""
     lines = [line for _, block in blocks("sh") for line in block.splitlines()]
     found = [re.search(rf"(?:^|\$\(){program} [^#&)]*", line) for line in lines]
     return [match.group().removeprefix("$(").strip() for match in found if match]
@@ -64,7 +64,7 @@ def test_make_demo_is_the_command_that_the_readme_shows():
 
 @pytest.fixture(scope="module")
 def demo_folder(tmp_path_factory) -> Path:
-    """A folder with what the demo leaves, and its input."""
+    """A folder with the demo's input and output."""
     folder = tmp_path_factory.mktemp("demo")
     demo = shlex.split(f"{DEMO} -o embeddings.h5")[1:]
     demo[1] = str(ROOT / demo[1])
@@ -131,7 +131,7 @@ def test_the_notebook_runs_and_shows_progress_in_its_cell(demo_folder):
 
 
 def test_the_fleet_of_the_readme_runs(tmp_path, fleet, tiny, examples):
-    """The block as it stands, but for its broker, store and model."""
+    """Run the block as written, except for its broker, store and model."""
     (block,) = [block for _, block in blocks("sh") if "worker start" in block]
     export, rest = block.split("\n", 1)
     assert export.startswith("export VIRNUCPRO_BROKER_URL=")

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one clear message, exit code 2, no traceback, and nothing queued."""
+"""Errors of a user: one clear message, exit code 2, no traceback, and nothing queued."""
 
 import gzip
 import json
@@ -23,14 +23,14 @@ GOOD = ">a\nMKTAYIAK\n"
 
 
 def refused(done) -> str:
-    """The message of a command that was refused as it should be."""
+    """Return the message of a command that was refused properly."""
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr
     return done.stderr
 
 
 def untouched(fleet: Fleet) -> bool:
-    """Nothing in Redis, nothing in the store."""
+    """Check that nothing is in Redis or in the store."""
     store = Path(fleet.store_url.removeprefix("file://"))
     return not fleet.ledger.redis.keys("*") and not [p for p in store.rglob("*") if p.is_file()]
 
@@ -251,7 +251,7 @@ def test_a_job_that_somebody_else_stages_is_left_to_them(fleet, tiny, examples):
 
 @pytest.fixture
 def troubled(fleet, tmp_path) -> str:
-    """A job of which one batch failed, and of another a sequence has no embedding."""
+    """A job with a failed batch, and with a quarantined sequence in another batch."""
     (tmp_path / "p.fasta").write_text(">a\nMKTAYIAK\n>b\nGAVL\n")
     model = "random:esm2_t6_8M_UR50D"
     submit = ("submit", tmp_path / "p.fasta", "--model", model, "--batch-tokens", "10")

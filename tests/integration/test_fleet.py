@@ -24,7 +24,7 @@ MANY = "--batch-tokens=2000"
 def test_a_fleet_on_s3_and_a_local_run_give_the_same_rows_in_the_same_order(
     s3_fleet, tiny, disprot, tmp_path
 ):
-    """The whole DisProt file, by two workers and a bucket, and by --local and a folder."""
+    """The whole DisProt file, with two workers and a bucket, and with --local and a folder."""
     with s3_fleet.workers(tiny, tmp_path, count=2) as logs:
         done = s3_fleet.producer(
             *("submit", disprot, "--model", tiny, "--batch-tokens=8000"),
@@ -133,7 +133,7 @@ def test_standard_input_is_read_as_a_file_is(fleet, tiny, examples, tmp_path):
 
 
 def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disprot, tmp_path):
-    """SIGKILL in the middle: the supervisor brings a new process, the lease runs out, one count."""
+    """After SIGKILL the supervisor starts a new process, the lease expires, and rows count once."""
     with fleet.workers(tiny, tmp_path, count=2):
         job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
         wait_until(lambda: fleet.ledger.jobs.progress(job).leased, 60)
@@ -153,7 +153,7 @@ def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disp
 def test_a_worker_with_other_weights_leaves_a_job_to_those_who_began_it(
     fleet, oracle, examples, tmp_path
 ):
-    """Two hosts, one path, different files: no job is ever made of both."""
+    """Two hosts have different weights under one path: no job is computed with both."""
     path = save_fair_esm(oracle, tmp_path / "model.pt")
     with fleet.workers(path, tmp_path):
         first = fleet.producer("submit", examples, "--model", path, "-o", tmp_path / "e.h5")
@@ -207,7 +207,7 @@ def test_a_wiped_redis_is_told_by_the_store_what_was_done(fleet, tiny, examples,
 def test_a_shard_that_was_deleted_is_computed_anew_and_the_others_are_not(
     fleet, tiny, examples, tmp_path
 ):
-    """What ``fetch`` tells the user to do with a damaged shard, and then it must work."""
+    """Following the advice of ``fetch`` about a damaged shard works."""
     submit = ("submit", examples, "--model", tiny, "--batch-tokens=1500", "-o", tmp_path / "e.h5")
     with fleet.workers(tiny, tmp_path):
         assert fleet.producer(*submit).returncode == 0
@@ -226,7 +226,7 @@ def test_a_shard_that_was_deleted_is_computed_anew_and_the_others_are_not(
 
 
 def test_a_named_pipe_is_read_once_and_to_its_end(fleet, tiny, examples, tmp_path):
-    """As ``producer submit <(zcat …)`` gives it."""
+    """A pipe, as in ``producer submit <(zcat …)``."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with fleet.workers(tiny, tmp_path), subprocess.Popen(["cp", examples, pipe]):

@@ -1,4 +1,4 @@
-"""``producer keeper``: jobs go on through a low mark, a wiped Redis and workers that are killed."""
+"""``producer keeper``: jobs go on despite a low high-water mark, an emptied Redis and kills."""
 
 import os
 import re
@@ -28,14 +28,14 @@ MARK = 5
 
 @pytest.fixture
 def low_fleet(fleet: Fleet) -> Fleet:
-    """A fleet whose queues take a few messages, for all of its producers."""
+    """A fleet with a low high-water mark."""
     environment = {**fleet.environment, "VIRNUCPRO_HIGH_WATER": str(MARK)}
     return replace(fleet, environment=environment)
 
 
 @contextmanager
 def running_keeper(fleet: Fleet, log: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A keeper that has begun to keep jobs; killed at the end if it is still there."""
+    """Run a keeper that acts; it is killed at the end if it still runs."""
     command = [sys.executable, "-m", "producer.cli", "keeper", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=fleet.environment, stdout=output, stderr=output)
@@ -64,7 +64,7 @@ def finished(fleet: Fleet, job: str) -> bool:
 
 
 def shards(store: Path) -> dict[Path, tuple[int, int]]:
-    """The shards of a store's jobs: another inode or time, and one was written again."""
+    """Return the inode and time of each shard, which change if it is written again."""
     status = {path: path.stat() for path in sorted(store.glob("*/output/*.h5"))}
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in status.items()}
 

@@ -1,4 +1,4 @@
-"""The precision ladder with everything real: FP16 workers, Redis, a store, and rows that overflow.
+"""The precision ladder with real parts: FP16 workers, Redis, a store, and rows that overflow.
 
 An FP16 worker on a CPU is slow, but what overflows on a GPU overflows there too.
 """
@@ -40,7 +40,7 @@ BATCHES = "--batch-tokens=1500"
 
 @pytest.fixture(scope="module")
 def proteins() -> list[str]:
-    """500 sequences, seven of them with the letter that makes the models below overflow."""
+    """500 sequences, seven of them with the letter for which the models below overflow."""
     draw = random.Random(3)
     found = [
         "".join(draw.choices("LAGVSERTIDPKQNFYMHWC", k=draw.randint(5, 60))) for _ in range(500)
@@ -66,14 +66,14 @@ def expected_precision(of_bad: int) -> list[int]:
     return [of_bad if row in BAD_ROWS else FP16 for row in range(500)]
 
 
-#: What a worker says of a batch that it has embedded.
+#: Pattern of a worker's log line about a batch that it has embedded.
 EMBEDDED = re.compile(
     r"Batch \d+ of \S+: (\d+) sequences in (\w+), .* in \S+ s(?:, (\d+) not finite)?"
 )
 
 
 def embedded(logs: Iterable[Path]) -> tuple[dict[str, int], dict[str, int]]:
-    """Sequences that workers have embedded in each precision: finite ones, and others."""
+    """Count the sequences that workers computed in each precision: finite ones, and others."""
     finite: Counter[str] = Counter()
     others: Counter[str] = Counter()
     for number, precision, unstable in EMBEDDED.findall("".join(log.read_text() for log in logs)):
@@ -85,7 +85,7 @@ def embedded(logs: Iterable[Path]) -> tuple[dict[str, int], dict[str, int]]:
 def assert_that_none_was_computed_twice(
     progress: Progress, logs: Iterable[Path], repaired_by: int
 ) -> None:
-    """Each of the 500 once in FP16, and the seven once at each rung up to the one that helped."""
+    """Check that all 500 ran once in FP16, and the seven once at each rung that was needed."""
     if repaired_by == FP32:
         expected = {"fp16": 493, "selective_fp32": 0, "fp32": 7}
         not_finite = {"fp16": 7, "selective_fp32": 7, "fp32": 0}
@@ -165,7 +165,7 @@ def test_a_worker_killed_between_result_and_retry_loses_no_row(fleet, fasta, pro
 def test_what_no_rung_repairs_is_quarantined_named_and_left_as_nan(
     fleet, tmp_path, precision, rungs
 ):
-    """BF16 reaches as far as FP32 does: neither can hold such a hidden unit."""
+    """BF16 has the range of FP32: neither can represent such a hidden unit."""
     model = random_fair_esm(TINY)
     overflow_a_hidden_unit(model, 5e37)
     model.layers[0].fc2.weight[:, 0] = 1e-37
@@ -252,7 +252,7 @@ def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopp
 def test_a_job_that_begins_in_fp32_is_left_to_workers_with_weights_in_fp32(
     fleet, tiny, oracle, fasta, proteins, tmp_path
 ):
-    """Half precision is disabled for the producer alone: it is to be FP32 all the same."""
+    """Half precision is disabled only for the producer, which suffices for FP32."""
     half, full = (tmp_path / name for name in ("half", "full"))
     half.mkdir()
     full.mkdir()

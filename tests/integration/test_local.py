@@ -1,4 +1,4 @@
-"""``producer submit --local``: one command, from FASTA to HDF5, with nothing running before."""
+"""``producer submit --local``: one command from FASTA to HDF5, without a running fleet."""
 
 import signal
 import subprocess
@@ -107,7 +107,7 @@ def test_a_second_run_for_the_same_file_is_refused_and_the_first_goes_on(disprot
 
 
 def submit_slowly(fasta: Path, model: Path) -> list[str]:
-    """A job of many small batches, so that there is a middle to stop it in."""
+    """A job of many small batches, so that it can be stopped in the middle."""
     options = ["--model", str(model), "-o", "e.h5", "--store", "store", "--batch-tokens", "1500"]
     return [sys.executable, "-m", "producer.cli", "submit", str(fasta), "--local", *options]
 
@@ -117,7 +117,7 @@ def shards(folder: Path) -> list[Path]:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Live processes that were started from ``folder``."""
+    """Return the live processes that were started from ``folder``."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""``benchmarks.million`` with small jobs: what it says of them, and that it comes to an end."""
+"""``benchmarks.million`` with small jobs: its figures, and its end after the time limit."""
 
 import re
 import subprocess

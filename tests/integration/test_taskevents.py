@@ -1,4 +1,4 @@
-"""What Flower hears of a worker's tasks: all of it, though not in a message for each event."""
+"""The events of a worker's tasks for Flower: all of them, several in a message."""
 
 import tempfile
 import threading

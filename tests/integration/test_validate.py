@@ -46,7 +46,7 @@ def validate(cache, tmp_path) -> Validate:
 
 @pytest.fixture(scope="module")
 def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights whose residual stream is too large for FP16 and no trouble for FP32."""
+    """Weights whose residual stream is beyond FP16's range, but not FP32's."""
     model = random_fair_esm(TINY)
     model.layers[0].fc2.weight.mul_(1e5)
     return save_fair_esm(model, tmp_path_factory.mktemp("overflow") / "large.pt")

@@ -1,4 +1,4 @@
-"""A real Redis, and hypothesis without its clock."""
+"""Fixtures: a real Redis, and hypothesis without deadlines."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -49,5 +49,5 @@ def job_of(ledger: Ledger, redis_url: str, tmp_path: Path) -> Callable[..., Job]
 
 @pytest.fixture
 def job(job_of: Callable[..., Job]) -> Job:
-    """A small job that is staged and not yet open."""
+    """A small job that is staged, but not yet open."""
     return job_of()

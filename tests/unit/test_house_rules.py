@@ -1,4 +1,4 @@
-"""Who may print and exit: the commands. Everything else returns values and raises errors."""
+"""Only commands may print and exit. Everything else returns values and raises errors."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: Folders and files that may: commands, what displays for them, and processes that end themselves.
+#: Folders and files that may print or exit: commands, displays, and worker processes.
 ALLOWED = (
     *("producer/cli", "producer/terminal", "workers/cli.py"),
     *("workers/process", "workers/runtime/watchdog.py"),
@@ -19,7 +19,7 @@ FORBIDDEN = ("print", "sys.exit", "exit", "sys.stdout.write", "sys.stderr.write"
 
 
 def calls(path: Path) -> Iterator[str]:
-    """Every call in a file that prints or ends the process, with its line."""
+    """Return every call in a file that prints or ends the process, with its line."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN:
             yield f"{path.relative_to(ROOT)}:{node.lineno} calls {ast.unparse(node.func)}"

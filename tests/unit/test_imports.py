@@ -1,4 +1,4 @@
-"""Who may import whom: read from the source, so that no import hides in a function."""
+"""The allowed imports, checked in the source, so that none hides in a function."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: What each package may not import: a rule holds for everything below it.
+#: The modules that each package, and everything below it, must not import.
 FORBIDDEN = {
     "common": ["producer", "workers", "virnucpro_fleet", "tests", "torch", "cyclopts", "rich"],
     "producer": ["workers", "virnucpro_fleet", "tests", "torch"],
@@ -30,7 +30,7 @@ FORBIDDEN = {
 
 
 def imported_by(path: Path) -> Iterator[str]:
-    """Every module, and every name of a module, that a file imports anywhere."""
+    """Return every module, and every name of a module, that a file imports anywhere."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -66,7 +66,7 @@ def test_both_sides_stand_on_what_they_agree_on(package):
 
 
 def modules_after(statement: str) -> set[str]:
-    """What a fresh interpreter has loaded after an import."""
+    """Return the modules that a fresh interpreter has loaded after an import."""
     code = f"{statement}; import sys; print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine that it runs on."""
+"""A benchmark's description of its machine."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A simulated fleet: nothing is used more than it can be, and the slowest part decides."""
+"""A simulated fleet: no part is more than fully used, and the slowest part is the bottleneck."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ SHARED = sorted(set(ROUTE) - {"GPU"})
 MEAN = OutputForm(max_residues=1022)
 PER_RESIDUE = OutputForm(include=("per_residue",), max_residues=1022)
 
-#: How far a simulated share may be from the one that it would be in the long run.
+#: Largest difference of a simulated share from its long-term value.
 TOLERANCE = 0.03
 
 gpus = st.integers(1, 12)
@@ -44,7 +44,7 @@ few = settings(max_examples=30)
 
 
 def simulated(gpus: int, shares: dict[str, float], seconds: float = 1.0) -> dict[str, float]:
-    """Of a fleet whose parts take these shares of a batch's time on its GPU."""
+    """Return a fleet whose parts take these shares of a batch's time on its GPU."""
     return simulate(gpus, seconds, {part: share * seconds for part, share in shares.items()})
 
 

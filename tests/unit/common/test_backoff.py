@@ -1,4 +1,4 @@
-"""Pauses between retries: bounded, growing, and different for everybody."""
+"""Pauses between retries: bounded, growing and random."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""Models: what a ``--model`` value means, and what is known of a model without its weights."""
+"""Models: the parsing of ``--model``, and properties known without the weights."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Rungs: what is computed in which precision, and the variable that wins over all."""
+"""Rungs: the precision of every step, and the variable that overrides everything."""
 
 import logging
 
@@ -107,7 +107,7 @@ def test_a_worker_takes_every_rung_that_its_own_rows_may_come_to(precision):
 
 @pytest.mark.parametrize("precision", [Rung.FP16, Rung.BF16])
 def test_a_worker_with_rounded_weights_takes_no_job_of_another_ladder(precision):
-    """A job that starts in FP32 is to be computed with weights in FP32."""
+    """A job that starts in FP32 must be computed with weights in FP32."""
     assert {first for first, _ in served_steps(precision)} == {precision}
 
 

@@ -1,4 +1,4 @@
-"""Settings and the broker: who wins, and messages that keep a password to themselves."""
+"""Settings and the broker: precedence, and messages without passwords."""
 
 import base64
 import json
@@ -90,7 +90,7 @@ def test_a_password_is_hidden_and_all_else_is_shown(url, shown):
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that is ours, and where nobody listens."""
+    """A port that is reserved, and on which no server listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The input object of a batch: what is read is what was written."""
+"""The input object of a batch: the records read are those written."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A small job that is open."""
+"""Fixtures with a small open job."""
 
 import pytest
 

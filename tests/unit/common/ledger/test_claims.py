@@ -1,4 +1,4 @@
-"""Who may compute a batch, for how long, and what is known of those who could not."""
+"""Claims and leases: who may compute a batch, for how long, and after how many attempts."""
 
 import pytest
 

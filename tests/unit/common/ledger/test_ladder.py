@@ -161,7 +161,7 @@ def test_a_failed_retry_that_is_reopened_is_to_do_again_at_its_rung(ledger):
 
 
 def test_a_retry_that_this_ledger_never_asked_for_is_not_counted(ledger):
-    """One that was under way when the ledger was made anew without the result that it retries."""
+    """The retry was running when the ledger was rebuilt without the result that it retries."""
     retry = retry_after(MANIFEST, unstable(BATCH))
     before = everything(ledger)
     assert not ledger.results.complete(ok(retry))
@@ -177,7 +177,7 @@ def test_a_retry_that_this_ledger_never_asked_for_is_not_counted(ledger):
     "first", [failed(BATCH), unstable(BATCH, precision=Rung.FP32)], ids=["failed", "quarantined"]
 )
 def test_a_retry_of_what_this_ledger_sent_nowhere_is_not_counted(ledger, first, report):
-    """Made anew, it has another result of the batch than the one that is retried."""
+    """The rebuilt ledger has another result of the batch than the one that is retried."""
     retry = retry_after(MANIFEST, unstable(BATCH))
     ledger.results.complete(first)
     before = everything(ledger)

@@ -58,7 +58,7 @@ KINDS = ("ok", "unstable", "unstable", "failed", "stops", "poisoned")
 
 @st.composite
 def reports(draw: st.DrawFn, batch: Batch) -> BatchResult:
-    """What a worker in half precision or in FP32 may report of a batch."""
+    """Return the results that a worker in half precision or in FP32 may report."""
     precision = draw(st.sampled_from([batch.rung, batch.rung, Rung.FP32]))
     kind = draw(st.sampled_from(KINDS))
     if kind == "ok":
@@ -79,7 +79,7 @@ def reports(draw: st.DrawFn, batch: Batch) -> BatchResult:
 
 
 class TwiceLedger(Ledger):
-    """Sends every command twice, and answers with what came of the first."""
+    """A ledger that sends every command twice and returns the answer to the first."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
@@ -103,7 +103,7 @@ class TwiceLedger(Ledger):
 
 
 class Fleet(RuleBasedStateMachine):
-    """Whatever workers, keepers and users do, the ledger says what the model says."""
+    """Whatever workers, keepers and users do, the ledger agrees with the model."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Beside the jobs: queues, workers, keepers, events and dead letters."""
+"""Queues, workers, keepers, events and dead letters in the ledger."""
 
 import pytest
 
@@ -164,7 +164,7 @@ def test_the_latest_dead_letters_are_kept_until_they_are_cleared(ledger, monkeyp
 
 @pytest.fixture
 def small_redis(redis):
-    """One that may not have all the memory there is."""
+    """A Redis with a memory limit."""
     redis.config_set("maxmemory", "1gb")
     yield redis
     redis.config_set("maxmemory-policy", "noeviction")

@@ -1,4 +1,4 @@
-"""Results that are taken back, as if they had never been counted."""
+"""Reopened results, which are as if they had never been counted."""
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_to_reopen_a_result_is_the_inverse_of_counting_it_but_for_the_time(ledge
 
 
 def everything_but_zeros_and_time(ledger: Ledger) -> dict[str, object]:
-    """What the ledger has of the job, but for what says nothing, and what a report leaves."""
+    """Return the ledger's data of the job, without zeros and without traces of a report."""
     key, found = job_key(BATCH.job), {}
     counters = ledger.redis.hgetall(key)
     found["job"] = {k: v for k, v in counters.items() if v != "0" and k != "milliseconds"}

@@ -1,4 +1,4 @@
-"""What has been counted: each batch once, and as if never where it is taken back."""
+"""Counting results: each batch once, and as if never after it is reopened."""
 
 import numpy as np
 import pytest
@@ -237,5 +237,5 @@ def test_a_result_of_an_earlier_staging_changes_nothing(ledger, report):
 
 
 def test_a_result_that_does_not_say_of_which_staging_it_is_counts(ledger):
-    """As those of workers from before results said so."""
+    """Results of earlier workers lack the field."""
     assert ledger.results.complete(ok(BATCH).model_copy(update={"created": None}))

@@ -1,4 +1,4 @@
-"""Jobs that stop at the first instability, and those that are cancelled, and go on."""
+"""Jobs that stop at the first instability or are cancelled, and are then resumed."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""The store as a folder: an object is there whole or not at all, and errors say why."""
+"""The store as a folder: objects are complete or absent, and errors say why."""
 
 import errno
 import io
@@ -48,7 +48,7 @@ def blocked(tmp_path) -> FileStore:
 
 
 def files_in(store: FileStore) -> list[str]:
-    """Every file there is, hidden ones included."""
+    """Return all files, including hidden ones."""
     return sorted(path.name for path in store.root.rglob("*") if path.is_file())
 
 
@@ -474,7 +474,7 @@ def s3_settings(region, monkeypatch, tmp_path):
 
 @pytest.fixture
 def silent_store(s3_settings) -> Iterator[S3Store]:
-    """A bucket of a server that takes connections and never answers."""
+    """A bucket on a server that accepts connections and never answers."""
     s3_settings.setattr(s3, "READ_SECONDS", 0.1)
     s3_settings.setattr(s3, "ATTEMPTS", 2)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -513,7 +513,7 @@ def test_a_server_that_never_answers_is_an_error_of_the_store_in_bounded_time(si
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Answers each PUT with the next status of a script, then with 200; notes its condition."""
+    """A server that answers each PUT with the next status of a list, then with 200."""
 
     def __init__(self, *script: tuple[int, str]) -> None:
         super().__init__(("127.0.0.1", 0), ScriptedPut)
@@ -544,7 +544,7 @@ CONFLICT = (409, "ConditionalRequestConflict")
 
 @pytest.fixture
 def scripted(s3_settings):
-    """Makes a bucket whose server answers as it is told to."""
+    """Return a function that makes a bucket whose server gives certain answers."""
     servers = []
 
     def make(*script: tuple[int, str]) -> tuple[S3Store, ScriptedServer]:

@@ -1,4 +1,4 @@
-"""Messages: small, frozen, and the same after a journey as JSON; and how a retry is made."""
+"""Messages: small, frozen, and equal after a round trip as JSON; and retries."""
 
 import pytest
 from pydantic import ValidationError
@@ -165,7 +165,7 @@ def test_a_retry_of_a_retry_is_after_that():
 
 
 def test_a_retry_made_from_a_retry_is_the_one_made_from_its_batch():
-    """As a worker, which has the message alone, makes it, and as the ledger does."""
+    """The worker, which has only the message, and the ledger make equal retries."""
     first = unstable(MANIFEST.batch(0), 0, 1, 2)
     retry = retry_of(MANIFEST.batch(0), first)
     second = unstable(retry, 2)

@@ -1,4 +1,4 @@
-"""Signatures: only a key's owner can make one, and a message that was changed has none."""
+"""Signatures: only a key's owner can sign, and a changed message is rejected."""
 
 import hashlib
 import hmac

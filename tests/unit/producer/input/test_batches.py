@@ -1,4 +1,4 @@
-"""Batches: every record once and in order, as large as they may be and no larger."""
+"""Batches: every record once and in order, in the largest batches allowed."""
 
 from collections.abc import Sequence
 from dataclasses import replace

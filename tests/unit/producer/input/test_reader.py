@@ -1,4 +1,4 @@
-"""The reader: whatever a FASTA file may be, records in order or one clear message."""
+"""The reader: for any FASTA file, records in order or one clear message."""
 
 import bz2
 import gzip
@@ -29,7 +29,7 @@ def zstd(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-#: Without the time of day in it, of which test names are made.
+#: Compressors that write no time stamp, since test names contain the data.
 gz = partial(gzip.compress, mtime=0)
 
 COMPRESSORS = {"gz": gz, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
@@ -46,7 +46,7 @@ def reader_of(source: str | Path, **options) -> Reader:
 
 
 class Folder:
-    """Writes FASTA into a folder and reads it back."""
+    """A folder in which FASTA is written and read back."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,13 +60,13 @@ class Folder:
         return list(reader_of(self.write(data, name), **options))
 
     def reader(self, data: bytes | str, **options) -> Reader:
-        """A reader that has read all."""
+        """Return a reader that has read everything."""
         reader = reader_of(self.write(data), **options)
         list(reader)
         return reader
 
     def refusal(self, data: bytes | str, name: str = "in.fa", **options) -> str:
-        """The message that the data is refused with, without the folder before the file's name."""
+        """Return the message of refused data, without the file's folder."""
         with pytest.raises(UserError) as caught:
             self.read(data, name, **options)
         message = str(caught.value)
@@ -424,7 +424,7 @@ def test_dna_is_noticed_by_the_first_records_alone(folder):
 
 # --- compressed files ---------------------------------------------------------------------------
 
-#: Incompressible enough that half of the compressed bytes are half of the records.
+#: Data so random that half of the compressed bytes have half of the records.
 BODY = b"".join(
     b">r%d\n%s\n" % (i, os.urandom(150).hex().translate(str.maketrans("0b", "LM")).encode())
     for i in range(500)
@@ -495,7 +495,7 @@ def test_a_damaged_compressed_file_is_refused(folder, data):
 
 @pytest.fixture
 def standard_input(monkeypatch):
-    """Makes bytes come out of standard input, which is a pipe and so cannot be rewound."""
+    """Return a function that writes to standard input, a pipe that cannot be rewound."""
 
     def feed(data: bytes) -> None:
         end, start = os.pipe()

@@ -1,4 +1,4 @@
-"""The keeper: leases that ran out, a Redis that was wiped, jobs that are over, other keepers."""
+"""The keeper: expired leases, an emptied Redis, closed jobs, and other keepers."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ FP16, SELECTIVE = Rung.FP16, Rung.SELECTIVE_FP32
 
 @pytest.fixture
 def staged(job) -> Job:
-    """A job that is in the store, and not in Redis."""
+    """A job that is in the store, but not in Redis."""
     write_manifest(job.store, job.manifest)
     return job
 
@@ -53,7 +53,7 @@ def kept(keeper_of) -> Iterator[Keeper]:
 
 
 def step(keeper: Keeper, times: int = 1) -> None:
-    """Do a step now, however soon after the last."""
+    """Do steps at once, without the pauses between them."""
     for _ in range(times):
         keeper.next_step = keeper._next_hold = keeper.lost_messages._next_look = 0
         keeper.step()
@@ -221,7 +221,7 @@ def test_a_job_whose_manifest_is_damaged_does_not_keep_others_waiting(staged, ke
 
 
 def test_a_batch_that_cannot_be_counted_is_computed_anew(staged, kept):
-    """Without its input nobody knows which rows a shard lacks; the worker says that it is gone."""
+    """Without its input the missing rows of a shard are unknown; the worker reports that."""
     staged.shard(0, FP16, [1])
     staged.shard(1)
     staged.store.delete(input_key(staged.name, 0))

@@ -1,4 +1,4 @@
-"""Messages that vanished: found after some looks, and nothing else is taken for lost."""
+"""Lost messages: found after some looks, without false alarms."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ def lost(job) -> LostMessages:
 
 
 def look(lost: LostMessages, job: Job, times: int = 1) -> list[Batch]:
-    """Look so many times, however soon after the last; what was lost."""
+    """Look several times without pauses; return the lost batches."""
     found = []
     for _ in range(times):
         lost._next_look = 0
@@ -47,14 +47,14 @@ def look(lost: LostMessages, job: Job, times: int = 1) -> list[Batch]:
 
 
 def take(job: Job, rung: Rung = FP16) -> bytes:
-    """The message that is next in a queue, as one that vanishes with its worker."""
+    """Remove the next message of a queue, as if it were lost with its worker; return it."""
     item = job.ledger.redis.rpop(f"{KEY_PREFIX}{job.progress.queues[rung]}")
     assert item is not None
     return item.encode()
 
 
 def in_flight(item: bytes) -> str:
-    """A message as Celery keeps it until it is acknowledged."""
+    """Return a message in Celery's form of an unacknowledged one."""
     return json.dumps([json.loads(item), "", "queue"])
 
 
@@ -136,7 +136,7 @@ def test_messages_of_other_jobs_and_of_nobody_do_not_hide_what_is_lost(lost, job
 
 
 def test_a_message_is_seen_however_long_the_queue_is(lost, job):
-    """Longer than what is read in one round trip, from either end."""
+    """The queue is longer than one round trip reads, from either end."""
     other = manifest_of([1] * 1300, job="other")
     publish(job.app, model_of(other), map(other.batch, range(1300)))
     item = take(job)
@@ -151,7 +151,7 @@ def test_a_message_is_seen_however_long_the_queue_is(lost, job):
 
 @pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.OPEN])
 def test_of_a_job_that_is_not_looked_for_nothing_is_lost(lost, job, state):
-    """The keeper asks for open jobs alone."""
+    """The keeper passes only open jobs."""
     take(job)
     job.ledger.redis.hset(job_key(job.name), "state", state)
     for _ in range(2 * PATIENCE):
@@ -188,7 +188,7 @@ def test_what_is_queued_at_a_higher_rung_is_not_lost(lost, job):
 
 
 def test_a_batch_is_not_hidden_by_its_own_message_at_another_rung(lost, job):
-    """A second copy of the first rung's message, which nobody needs any more."""
+    """A second copy of the first rung's message is no longer needed."""
     retry = retry_after(job.manifest, job.compute(job.manifest.batch(0), [0]))
     assert look(lost, job, PATIENCE) == [retry]
 

@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus reads is what the ledger has; a Redis that is away is a number too."""
+"""Metrics: they equal the ledger's counts, and say when Redis is unreachable."""
 
 import socket
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ Values = dict[tuple[str, ...], float]
 
 
 def scrape(collector: FleetCollector) -> Values:
-    """The values that Prometheus gets, by name and labels."""
+    """Return the values that Prometheus gets, by name and labels."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     text = generate_latest(registry).decode()

@@ -251,7 +251,7 @@ def test_from_a_shard_that_was_deleted_on_the_ladder_is_climbed_anew(job, lost):
 
 @pytest.mark.parametrize("lost", [FP16, SELECTIVE, FP32])
 def test_a_ledger_that_counts_what_the_store_has_no_more_is_made_anew(job, lost):
-    """As ``fetch`` tells its user: delete the damaged shard and submit the same input again."""
+    """Follow the advice of ``fetch``: delete the damaged shard and submit the input again."""
     job.open()
     job.work(3)
     job.work(3)
@@ -268,7 +268,7 @@ def test_a_ledger_that_counts_what_the_store_has_no_more_is_made_anew(job, lost)
 
 
 def test_a_quarantine_that_is_damaged_is_made_anew_with_the_last_shard(job):
-    """As ``fetch`` tells its user: delete both and submit the same input again."""
+    """Follow the advice of ``fetch``: delete both and submit the input again."""
     job.open()
     for _ in range(3):
         job.work(3)
@@ -282,7 +282,7 @@ def test_a_quarantine_that_is_damaged_is_made_anew_with_the_last_shard(job):
 
 
 def test_shards_that_come_while_a_job_is_opened_do_not_make_its_ledger_doubtful(job, monkeypatch):
-    """A worker writes a shard, and then has it counted."""
+    """A worker writes a shard before it reports the result."""
     job.open()
     job.claim(job.manifest.batch(1), "busy")
     done, rest = Batches.done, [job.manifest.batch(0), job.manifest.batch(2)]
@@ -299,7 +299,7 @@ def test_shards_that_come_while_a_job_is_opened_do_not_make_its_ledger_doubtful(
 
 
 def test_a_batch_is_counted_once_even_if_a_later_shard_is_there_without_need(job):
-    """A worker in FP32 did the first rung again after one in FP16 had begun the ladder."""
+    """A worker in FP32 repeated the first rung after one in FP16 had begun the ladder."""
     job.shard(0, FP16, precision=FP32)
     job.shard(0, SELECTIVE, [3])
     job.shard(1)
@@ -357,7 +357,7 @@ def test_a_job_is_counted_to_its_end_though_the_store_fails_in_the_midst_of_it(j
 
 
 def test_a_ledger_that_is_wiped_at_any_moment_is_rebuilt_as_it_was(job):
-    """All rungs, one batch after another: counters and what is to be done are the same."""
+    """Restoring all rungs gives the same counters and the same outstanding batches."""
     job.open()
     for _ in range(8):
         before, to_do = job.progress, list(job.ledger.batches.outstanding(job.manifest))

@@ -34,7 +34,7 @@ marks = st.integers(1, 500)
 
 
 def share_of(demands: dict[str, Demand], high_water: int) -> int:
-    """A job's, among those that have or want anything; it is never nothing."""
+    """Return the share of a job among those with batches; it is at least 1."""
     return max(1, high_water // max(1, sum(demand != Demand(0, 0) for demand in demands.values())))
 
 
@@ -105,7 +105,7 @@ def test_what_a_small_job_does_not_want_is_not_kept_for_it():
 
 
 class Fleet:
-    """Jobs, a publisher, and a worker who takes what is next in a queue."""
+    """Jobs, a publisher, and a worker that takes the next messages of a queue."""
 
     def __init__(self, ledger: Ledger, app: Celery, high_water: int) -> None:
         self.ledger = ledger
@@ -134,12 +134,12 @@ class Fleet:
         )
 
     def take(self, queue: str) -> Batch | None:
-        """As BRPOP does."""
+        """Take the next message, as BRPOP does."""
         item = self.ledger.redis.rpop(f"{KEY_PREFIX}{queue}")
         return None if item is None else Batch(**body_of(item)[1])
 
     def work(self, queue: str, count: int) -> int:
-        """Do what is next in a queue; how many batches of it there were."""
+        """Do the next batches of a queue; return their number."""
         for number in range(count):
             batch = self.take(queue)
             if batch is None:
@@ -301,7 +301,7 @@ def test_a_job_that_is_not_known_gets_nothing(fleet):
 
 
 def test_a_cursor_of_an_earlier_staging_moves_nothing(fleet, redis: Redis):
-    """Somebody stages the job anew while its batches are being published."""
+    """The job is staged again while its batches are being published."""
     manifest = fleet.open("one", 30)
     earlier = manifest.model_copy(update={"created": datetime(2025, 1, 1, tzinfo=UTC)})
     fleet.publisher.top_up({"one": earlier})

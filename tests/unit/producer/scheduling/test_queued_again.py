@@ -1,4 +1,4 @@
-"""What was lost does not wait once more behind all that is queued."""
+"""A requeued batch goes to the front of its queue."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def kept(redis_url, ledger, manifest, tmp_path, monkeypatch) -> Keeper:
 
 
 def take(redis, manifest) -> Batch:
-    """The batch whose message a worker gets next."""
+    """Return the index of the batch that a worker gets next."""
     _, index, _ = batch_key_of(redis.rpop(f"{KEY_PREFIX}{job_queue(manifest)}").encode())
     return manifest.batch(index)
 

@@ -1,4 +1,4 @@
-"""What a shard says of its batch, and how little of it is read for that."""
+"""Restoring a result from a shard, and the little that is read for it."""
 
 import io
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ FORMS = [
 
 
 class Watched(io.FileIO):
-    """A file that notes how far it was read."""
+    """A file that records how far it was read."""
 
     end = 0
 
@@ -47,7 +47,7 @@ class Watched(io.FileIO):
 
 
 class WatchedStore(FileStore):
-    """A folder that notes how far its objects were read, and gives no whole ones."""
+    """A folder that records how far its objects were read, and refuses to give whole ones."""
 
     read_to = 0
 
@@ -78,7 +78,7 @@ def create(ledger: Ledger, store: FileStore, manifest: Manifest) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "+".join(form.include))
 @pytest.mark.parametrize("rows", [range(400), range(399), range(0)], ids=["all", "some", "none"])
 def test_a_shard_tells_what_it_is_in_its_first_block(store, form, rows):
-    """Which is what one request to a bucket brings: no vector is read, whatever the form."""
+    """One request to a bucket suffices: no vector is read in any form."""
     manifest = staged(store, [400], form)
     store_shard(store, manifest, 0, rows=rows, dim=8)
     key = shard_key(manifest.job, 0, FP16)

@@ -1,4 +1,4 @@
-"""A job that Redis lost: what the store has is counted bit by bit while the rest goes on."""
+"""A job that Redis lost: its shards are counted step by step while the rest continues."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rows that were given up, tried again: only they are computed, and all adds up afterwards."""
+"""Retrying quarantined rows: only they are computed, and all counts are right afterwards."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def poisoned(row: int) -> Instability:
 
 
 def give_up(job: Job, index: int, *rows: int, unstable: tuple[int, ...] = ()) -> BatchResult:
-    """Have a worker do a batch at its first rung, but for rows that end its process."""
+    """Compute a batch at its first rung, except for rows that crash their process."""
     batch = job.manifest.batch(index)
     kept = [record for record in job.batches[index] if record.row not in (*rows, *unstable)]
     job.shard(index, batch.rung, [record.row for record in kept])
@@ -69,7 +69,7 @@ def shard_times(job: Job) -> dict[str, tuple[int, int]]:
 
 @pytest.fixture
 def untroubled(job_of, ledger) -> Callable[[Rung], dict[str, int]]:
-    """What a job counts if nothing is wrong with it."""
+    """Return the counts of a job without any problem."""
 
     def counted(first: Rung) -> dict[str, int]:
         job = job_of(first=first)
@@ -133,7 +133,7 @@ def test_a_job_that_begins_at_the_last_rung_computes_the_batch_anew(job_of, untr
 
 
 def test_what_a_worker_in_fp32_gave_up_at_the_first_rung_is_computed_anew(job):
-    """It computes every rung in FP32: there is none above."""
+    """The worker computes every rung in FP32, and there is none above."""
     job.open()
     job.shard(0, FP16, [0, 3], precision=FP32)
     job.quarantine(0, [bad(RECORDS[1], FP32)])
@@ -188,7 +188,7 @@ def test_rows_that_end_their_process_and_rows_that_are_nan_are_tried_together(jo
 
 
 def test_a_batch_of_which_other_rows_are_under_way_is_left_to_them(job):
-    """Who has them knows of them alone: the others would be missing in the end."""
+    """The worker that has a batch knows only its own rows: the others would be lost."""
     job.open()
     first = give_up(job, 0, 3, unstable=(1,))
     job.claim(retry_after(job.manifest, first))

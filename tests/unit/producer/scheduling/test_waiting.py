@@ -1,4 +1,4 @@
-"""Waiting for a job: what one look finds, and how waiting ends."""
+"""Waiting for a job: the result of a look, and the ends of waiting."""
 
 import pytest
 from redis.exceptions import RedisError

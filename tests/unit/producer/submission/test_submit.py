@@ -1,4 +1,4 @@
-"""Submitting: what two producers at once do to each other, and what the user is told."""
+"""Submitting: two producers at once, notes and warnings."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables: a job's counters, its ladder where there was need of one, and what went wrong."""
+"""Tables: a job's counters, its ladder if rows were retried, and problems."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +44,7 @@ def printed(
 
 
 def cells(text: str) -> list[list[str]]:
-    """The words of a table, row by row."""
+    """Return the words of a table, row by row."""
     rows = [line.replace("┃", "│").strip("│ ").split("│") for line in text.splitlines()]
     return [[cell.strip() for cell in row] for row in rows if len(row) > 1]
 

@@ -1,4 +1,4 @@
-"""Watching: what a line of progress says, and how a job's end is told."""
+"""Watching: the line of progress, and the message at a job's end."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What a benchmark makes up: lengths, sequences, batches, and how large packs should be."""
+"""The random inputs of a benchmark: lengths, sequences, batches and packs."""
 
 from itertools import islice
 

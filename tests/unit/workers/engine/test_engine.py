@@ -1,4 +1,4 @@
-"""The engine: the numbers of each record, whatever shares a pack, a batch or a fault with it."""
+"""The engine: each record's embedding does not depend on the rest of its pack or batch."""
 
 import random
 import re
@@ -33,7 +33,7 @@ EVERYTHING = OutputForm(
     include=("mean", "per_residue", "bos"), residue_dtype="float32", max_residues=1022
 )
 
-#: The rare letter whose weights the tests on instability spoil: pyrrolysine.
+#: The rare letter for which the tests of instability change weights: pyrrolysine.
 RARE = "O"
 
 
@@ -69,7 +69,7 @@ def records() -> list[Record]:
 
 
 def hidden(engine: Engine, record: Record, layer: int = LAST) -> Tensor:
-    """One record by itself through the padded forward pass: ``[T, D]`` with <cls> and <eos>."""
+    """Return one record's padded forward pass ``[T, D]``, with <cls> and <eos>."""
     tokens = tokenize([record.residues])
     return engine.loaded.model(tokens, torch.ones_like(tokens, dtype=bool), [layer])[layer][0]
 
@@ -263,7 +263,7 @@ def test_residues_too_large_for_their_type_are_refused(engine, records, position
 
 
 def test_a_row_that_is_not_stored_may_be_too_large_for_its_type(engine, records):
-    """It is not finite elsewhere: its neighbours are kept, and it goes on to the next rung."""
+    """Its other tokens are not finite: its neighbours are kept, and it is retried."""
     engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx(RARE)] = 1e5
     engine.loaded.model.embed_tokens.weight[ALPHABET.get_idx("U"), 0] = torch.nan
     spoiled = list(records)
@@ -278,7 +278,7 @@ def test_a_row_that_is_not_stored_may_be_too_large_for_its_type(engine, records)
 
 
 def out_of_memory_beyond(engine: Engine, tokens: int) -> list[int]:
-    """A device that cannot take more than ``tokens`` at once; returns what it was given."""
+    """Simulate a device with memory for ``tokens``; return the sizes of all packs."""
     given: list[int] = []
 
     def check(_module, arguments) -> None:
@@ -328,7 +328,7 @@ def test_a_device_that_takes_not_even_the_smallest_pack_is_reported(make_engine,
 
 
 def test_a_record_too_large_for_the_device_is_reported_and_the_engine_goes_on(make_engine, records):
-    """Alone in its pack, it gains nothing by smaller ones; nothing is held for the next batch."""
+    """A segment alone in its pack gains nothing from smaller packs; no memory stays allocated."""
     engine = make_engine(pack_tokens=1024)
     large = Record(0, "large", "LAGV" * 300)
     form = OutputForm(max_residues=2000)

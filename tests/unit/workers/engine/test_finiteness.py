@@ -1,4 +1,4 @@
-"""The check on what is not finite: what it says, and that it errs on no segment."""
+"""The finiteness check: its messages, and its exactness for every segment."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Windows: every letter of a long record is in one, and what is pooled is their weighted mean."""
+"""Windows: every letter of a long record is in one, and vectors are weighted means."""
 
 from itertools import pairwise
 

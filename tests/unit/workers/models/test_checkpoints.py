@@ -1,4 +1,4 @@
-"""Weights as their own libraries write them, read back; and what is refused, with what words."""
+"""Checkpoints as published libraries write them, and the messages about bad ones."""
 
 import argparse
 import json
@@ -69,7 +69,7 @@ def save_sharded(model: EsmForMaskedLM, path: Path) -> None:
 
 
 def save_pickled(model: EsmForMaskedLM, path: Path) -> None:
-    """As the largest models are on the hub: two files of pickled tensors."""
+    """Two files of pickled tensors, as the largest models have on the hub."""
     model.config.save_pretrained(path)
     weights = list(model.state_dict().items())
     for number, part in enumerate((weights[::2], weights[1::2]), start=1):
@@ -77,7 +77,7 @@ def save_pickled(model: EsmForMaskedLM, path: Path) -> None:
 
 
 def save_as_published(model: EsmForMaskedLM, path: Path) -> None:
-    """Under the names of the files on the hub: frequencies in every layer."""
+    """Tensors under the hub's names, with frequencies in every layer."""
     model.config.save_pretrained(path)
     weights = {published_name(name): t for name, t in random_fair_esm(SPEC).state_dict().items()}
     weights.pop("lm_head.decoder.weight")  # shared with the embedding
@@ -135,7 +135,7 @@ def test_another_vocabulary_changes_the_fingerprint():
 
 
 def test_a_fingerprint_is_the_same_in_every_version_of_the_fleet():
-    """Shards and validation records name weights by it."""
+    """Shards and validation records identify weights by the fingerprint."""
     state = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.linspace(0, 1, 9000)}
     assert fingerprint_of(state, {}) == "5d3e038efa273493"
 
@@ -164,7 +164,7 @@ def test_random_weights_of_another_seed_are_others():
 
 
 def refusal(path: Path) -> str:
-    """The error's text, which must name the file or folder."""
+    """Return the error's text, which must name the file or folder."""
     with pytest.raises(UserError) as caught:
         load(path)
     assert str(path) in str(caught.value)
@@ -296,7 +296,7 @@ def test_a_fair_esm_file_without_a_tensor_is_refused(fair_esm_file):
 
 
 class Intruder:
-    """Writes a file when it is unpickled without care."""
+    """An object that writes a file when it is unpickled unsafely."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -333,7 +333,7 @@ def test_nobody_is_told_to_open_a_pickle_without_care(tmp_path):
 
 @pytest.fixture
 def spoiled(tmp_path):
-    """A checkpoint with a value of our choice among its weights."""
+    """Write a checkpoint with a given value among its weights."""
 
     def save(value: float) -> Path:
         model = random_fair_esm(SPEC)

@@ -1,4 +1,4 @@
-"""Our DNABERT-S against its published equations in FP64; its checkpoint, read and refused."""
+"""DNABERT-S against its published equations in FP64, and its checkpoints."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ CLOSE = 1e-5
 SPECS = [small_spec(heads=12, dim=192), small_spec(heads=4, dim=128)]
 SPEC = SPECS[0]
 
-#: From [CLS] [SEP] alone to beyond what attention takes at once.
+#: Lengths from [CLS] [SEP] alone to more than attention computes at once.
 LENGTHS = [57, 2, QUERIES, 3, QUERIES + 41, 1]
 
 
@@ -324,7 +324,7 @@ def test_the_same_weights_with_another_vocabulary_have_another_fingerprint(folde
 
 
 def refusal(folder: Path) -> str:
-    """The error's text, which must name the folder."""
+    """Return the error's text, which must name the folder."""
     with pytest.raises(UserError) as caught:
         read(folder)
     assert str(folder) in str(caught.value)
@@ -359,7 +359,7 @@ def test_another_vocabulary_is_refused(folder):
 
 
 def as_plain_bert(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What users get who load the published weights into the wrong class and save them."""
+    """Tensors of published weights that were loaded into the wrong class and saved."""
     split = {}
     for name, tensor in weights.items():
         if "Wqkv" not in name:

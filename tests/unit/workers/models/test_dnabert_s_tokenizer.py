@@ -1,4 +1,4 @@
-"""DNA to tokens: our own encoding, and files as checkpoints have them."""
+"""Tokenizing DNA: with the encoding for random weights, and with files of checkpoints."""
 
 import json
 import random
@@ -20,7 +20,7 @@ DNA = st.text("ACGT", max_size=120)
 
 
 def words(tokenizer: DNATokenizer, sequences: list[str]) -> list[list[str]]:
-    """The tokens of every sequence as text."""
+    """Return the tokens of every sequence as text."""
     tokens = tokenizer(sequences)
     assert tokens.ids.dtype == np.int64
     assert tokens.cu_seqlens.dtype == np.int32
@@ -132,7 +132,7 @@ def test_the_vocabulary_is_every_token_and_its_id(file):
 
 
 def refusal(file: Path) -> str:
-    """The error's text, which must name the file."""
+    """Return the error's text, which must name the file."""
     with pytest.raises(UserError) as caught:
         DNATokenizer.from_file(file)
     assert str(file) in str(caught.value)

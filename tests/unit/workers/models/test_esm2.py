@@ -1,4 +1,4 @@
-"""Our ESM-2 against fair-esm 2.0.0 in FP32 on the same random weights."""
+"""ESM-2 against fair-esm 2.0.0 in FP32 with the same random weights."""
 
 import copy
 import random
@@ -30,7 +30,7 @@ def protein(length: int, seed: int) -> str:
     return "".join(random.Random(seed).choices("LAGVSERTIDPKQNFYMHWCXBUZO", k=length))
 
 
-#: From one residue to hundreds; masks few, many and none.
+#: Proteins of one residue to hundreds, with few, many and no masks.
 SEQUENCES = [
     protein(57, 1),
     "M",
@@ -63,14 +63,14 @@ def tokens() -> Tensor:
 
 @pytest.fixture(scope="module")
 def expected(oracle, tokens) -> dict[int, Tensor]:
-    """The oracle's representations of all layers at real tokens, ``{layer: [T, D]}``."""
+    """Return fair-esm's representations at real tokens, ``{layer: [T, D]}``."""
     layers = range(oracle.num_layers + 1)
     found = oracle(tokens, repr_layers=layers)["representations"]
     return {layer: found[layer][tokens != ALPHABET.padding_idx] for layer in layers}
 
 
 def pack(tokens: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Padded tokens ``[B, T]`` as the arguments of ``forward_packed``."""
+    """Return padded tokens ``[B, T]`` as the arguments of ``forward_packed``."""
     real = tokens != ALPHABET.padding_idx
     lengths = real.sum(1)
     cu_seqlens = F.pad(lengths.cumsum(0), (1, 0)).int()

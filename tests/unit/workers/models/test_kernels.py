@@ -44,12 +44,12 @@ interpreted = pytest.mark.skipif(
     not IS_INTERPRETED, reason="needs triton and TRITON_INTERPRET=1, or tests/gpu and a GPU"
 )
 
-#: Around the edges of tiles, and in no order.
+#: Lengths around the edges of tiles, unordered.
 LENGTHS = [5, 64, 1, 200, 63, 128, 65, 17, 129, 127]
 
 HEADS = 4
 
-#: Of all models, and 24, which is no power of 2 (35M).
+#: Head dimensions of all models, among them 24 (35M), which is not a power of 2.
 HEAD_DIMS = [16, 24, 32, 64, 128]
 
 
@@ -87,7 +87,7 @@ def test_how_many_tiles_there_are_follows_from_the_counts_alone(lengths):
 
 
 def random_qkv(lengths: list[int], head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of one fused tensor, as a model's projection gives them."""
+    """Return queries, keys and values as views of one fused tensor, as in a model."""
     generator = torch.Generator().manual_seed(head_dim)
     fused = torch.randn(sum(lengths), 3, HEADS, head_dim, generator=generator).half()
     return fused.unbind(1)

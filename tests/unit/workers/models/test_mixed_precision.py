@@ -1,4 +1,4 @@
-"""The rungs above FP16: what dtype flows where, what is shared, and what each repairs."""
+"""The rungs above FP16: dtypes, shared weights, and the overflows that each repairs."""
 
 import pytest
 import torch
@@ -154,7 +154,7 @@ def test_a_view_leaves_the_model_as_it_is(checkpoint, apply):
 
 
 def stream_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
-    """What every layer of the first block gives, and the block itself."""
+    """Return the outputs of the first block and of all its layers."""
     seen: dict[str, torch.dtype] = {}
     block = model.blocks[0]
     for name, module in [*block.named_children(), ("stream", block)]:
@@ -229,7 +229,7 @@ def test_what_is_finite_is_what_fp32_gives(model, overflow, repaired_by, tmp_pat
 
 
 def rows_of(outcome: Outcome, row: int) -> list[bytes]:
-    """All numbers of a row."""
+    """Return all values of a row."""
     found = outcome.embeddings
     place = found.rows.tolist().index(row)
     numbers = [values[place] for values in found.pooled.values()]
@@ -243,7 +243,7 @@ def rows_of(outcome: Outcome, row: int) -> list[bytes]:
 def test_the_neighbours_of_an_unstable_row_are_bit_for_bit_what_they_are_without_it(
     model, overflow, repaired_by, tmp_path
 ):
-    """Without it: with a harmless record of the same length in its place."""
+    """The reference has a finite record of the same length in its place."""
     engine = overflowing(model, overflow, tmp_path)
     beside_bad = engine.embed(model.records(model.bad), model.form)
     beside_good = engine.embed(model.records(model.harmless), model.form)

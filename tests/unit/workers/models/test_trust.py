@@ -1,4 +1,4 @@
-"""The seeds of trust on a CPU: BF16 against FP32, small models with random weights."""
+"""Half precision on a CPU: BF16 against FP32, for small models with random weights."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.support.fair_esm import random_fair_esm, save_fair_esm
 
 SPEC = ModelSpec(name="small", layers=3, dim=64, heads=4)
 
-#: BF16 has 8 bits, FP16 has 11: what FP16 must reach on a GPU, BF16 cannot.
+#: The floor for BF16, which has 8 bits where FP16 has 11.
 BF16_FLOOR = 0.99
 
 
@@ -46,7 +46,7 @@ def test_everything_is_finite(seeds):
 
 
 def test_what_a_segment_is_packed_with_changes_no_bit_in_fp32(source):
-    """One thread: how many share a matrix product decides how its sums are split."""
+    """With one thread, since the number of threads changes the order of sums."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The watchdog: which thread hangs, what is said of it, and that its process ends."""
+"""The watchdog: it finds the hanging thread, reports it, and ends the process."""
 
 import subprocess
 import sys
@@ -103,7 +103,7 @@ def test_a_process_has_time_to_hand_its_batches_back_before_it_is_killed():
 
 
 def end_of_process(script: str) -> "subprocess.CompletedProcess[str]":
-    """Run a script that should not outlive its watchdog."""
+    """Run a script that its watchdog should end."""
     setup = (
         "import logging, threading, time\n"
         "from workers.runtime import watchdog\n"

@@ -1,4 +1,4 @@
-"""Measuring: rectangles that hold every sequence once, and a verdict that follows the work."""
+"""Measuring: padded batches with every sequence once, and the verdict."""
 
 import gc
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Validations on record: where they lie, which one counts, and what a worker is told."""
+"""Recorded validations: their keys, the newest copy, and a worker's refusal."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def store(tmp_path) -> FileStore:
 
 
 def validation(**changes: object) -> Validation:
-    """One that failed: a cosine under the floor, and values that are not finite."""
+    """A failed validation: a cosine below the floor, and values that are not finite."""
     figures = Comparison(
         cosines=(0.5, None),
         cosine_min=0.5,

@@ -1,4 +1,4 @@
-"""The report: what it marks and explains, and that it fits a page when everything is wrong."""
+"""The report: its marks and explanations, and its width in the worst case."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from workers.validation.statistics import Comparison
 
 SOURCE = ModelSource("esm2_t36_3B_UR50D")
 
-#: As wide as figures get: all but a last sequence's 2560 values are not finite.
+#: The widest figures: the values of all sequences but the last are not finite.
 WORST = Comparison(
     cosines=(),
     cosine_min=-0.123456,
@@ -42,7 +42,7 @@ def sound() -> Validation:
 
 
 def with_figures(validation: Validation, figures: Comparison) -> Validation:
-    """The same figures in every set of every comparison."""
+    """Return a validation with the same figures in every set of every comparison."""
     state = {"figures": figures, "passed": figures.passed, "failures": figures.failures}
     compared = tuple(each.model_copy(update=state) for each in validation.comparisons)
     return validation.model_copy(update={"comparisons": compared, "passed": figures.passed})

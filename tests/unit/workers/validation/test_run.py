@@ -1,4 +1,4 @@
-"""The run behind ``worker validate``: what of PyTorch's talk reaches the user."""
+"""The run behind ``worker validate``: PyTorch's warnings do not reach the user."""
 
 import warnings
 

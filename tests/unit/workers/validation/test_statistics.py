@@ -25,12 +25,12 @@ NAN, INF = float("nan"), float("inf")
 
 REFERENCE = np.random.default_rng(0).normal(0, 1, (8, 500)).astype(np.float32)
 
-#: Little enough to be on one side of a bound, as a share of it.
+#: A relative step to either side of a bound.
 STEP = 1e-3
 
 
 def turned(cosine: float) -> np.ndarray:
-    """The reference, each row turned away by an angle."""
+    """Return the reference with each row rotated by an angle."""
     r = REFERENCE.astype(np.float64)
     noise = np.random.default_rng(1).normal(0, 1, r.shape)
     across = noise - r * ((noise * r).sum(1) / (r * r).sum(1))[:, None]
@@ -78,7 +78,7 @@ def test_cosines_are_those_of_numpy_and_do_not_depend_on_the_order(array, data):
 
 # --- centred ------------------------------------------------------------------------------------
 
-#: Embeddings that are alike: the cosine of any two is above 0.99.
+#: Similar embeddings: the cosine of any two is above 0.99.
 ALIKE = 20.0 + REFERENCE[:4]
 
 
