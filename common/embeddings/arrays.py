@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -155,14 +156,20 @@ class Embeddings:
         """
         if self.residues is None:
             raise not_included("per_residue")
-        end = int(self.lengths[: position + 1].sum())
+        end = int(self._ends[position])
         vectors: Array = self.residues[end - int(self.lengths[position]) : end]
         return vectors
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where the residues of each row end ``[n]``."""
+        ends: NDArray[np.int64] = np.cumsum(self.lengths)
+        return ends
 
     def _letters(self, rows: Array) -> Array:
         """Return where the residues of rows, given as a mask or as positions, lie."""
         lengths = self.lengths[rows]
-        starts = (np.cumsum(self.lengths) - self.lengths)[rows]
+        starts = (self._ends - self.lengths)[rows]
         first_outputs = np.cumsum(lengths) - lengths
         places: Array = np.arange(lengths.sum()) + np.repeat(starts - first_outputs, lengths)
         return places

@@ -36,12 +36,16 @@ class EmbeddingFile(EmbeddingTable):
         self.path = os.fspath(path)
         if not Path(path).exists():
             raise EmbeddingFileError(f"{self.path}: no such file.", path=self.path)
+        if Path(path).is_dir():
+            raise EmbeddingFileError(
+                f"{self.path} is a folder: name the HDF5 file that fetch wrote.", path=self.path
+            )
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
             raise EmbeddingFileError(
-                f"{self.path} is no HDF5 file, or only a part of one ({error}). If it is a job's, "
-                "fetch it again.",
+                f"{self.path} is not an HDF5 file, or only a part of one, or cannot be read. If it "
+                "is a job's, fetch it again.",
                 path=self.path,
             ) from error
         missing = [name for name in NEEDED if name not in self._file]
@@ -74,15 +78,15 @@ class EmbeddingFile(EmbeddingTable):
         """Close the file; what was read from it stays."""
         self._file.close()
 
-    def __getitem__(self, id_: str | int) -> Array:
+    def _vectors(self, where: int | slice) -> Array:
         with self._errors("mean"):
-            return super().__getitem__(id_)
+            return super()._vectors(where)
 
     def _column(self, name: str) -> Any:
         if not self._file:
             raise EmbeddingFileError(f"{self.path} is closed: load it again.", path=self.path)
         if name not in self._file:
-            raise not_included(name)
+            raise not_included("per_residue" if name == "residues" else name)
         dataset = self._file[name]
         return dataset.asstr() if name == "ids" else dataset
 
@@ -108,20 +112,24 @@ class EmbeddingFile(EmbeddingTable):
 
     def _residues_at(self, position: int) -> Array:
         with self._errors("residues"):
-            vectors = self._column("per_residue" if "residues" not in self._file else "residues")
-            here: Array = vectors[self._offsets[position] : self._offsets[position + 1]]
+            vectors = self._column("residues")
+            start, end = self._offsets[position : position + 2]
+            here: Array = vectors[start:end]
             return here
 
     @cached_property
-    def _offsets(self) -> list[int]:
-        return [int(offset) for offset in np.concatenate([[0], np.cumsum(self.lengths)])]
+    def _offsets(self) -> Any:
+        """Where each sequence's residues start ``[N + 1]``: an array, or a dataset that is one."""
+        if "offsets" in self._file:
+            return self._file["offsets"]
+        return np.concatenate([[0], np.cumsum(self.lengths)])
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
         """Say which file it is that cannot be read."""
         try:
             yield
-        except (UserError, IndexError):
+        except (UserError, MemoryError):
             raise
         except UNREADABLE as error:
             raise EmbeddingFileError(

@@ -17,7 +17,7 @@ class UnknownIdError(UserError, KeyError):
         id: the id that was asked for.
     """
 
-    def __init__(self, message: str, id_: str) -> None:
+    def __init__(self, message: str, id_: str = "") -> None:
         super().__init__(message)
         self.id = id_
 

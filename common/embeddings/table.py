@@ -1,9 +1,10 @@
 """Embeddings by id: what a file, a finished job and an embedder's result have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,16 +56,32 @@ class EmbeddingTable(ABC):
     def __contains__(self, id_: object) -> bool:
         return id_ in self._index
 
-    def __getitem__(self, id_: str | int) -> Array:
-        """Return the mean vector of one sequence, float32 ``[*W]``.
+    def __getitem__(self, key: str | int | slice | Iterable[str | int] | Array) -> Array:
+        """Return mean vectors, float32: of one sequence ``[*W]``, or of several ``[n, *W]``.
+
+            embeddings["P03265"], embeddings[0]
+            embeddings[["P03265", "P69905"]], embeddings[:10], embeddings[embeddings.lengths > 100]
 
         Raises:
+            IndexError: there is no such position.
             KeyError: no sequence has this id, or several have; the message names near ids.
+            TypeError: this is neither an id nor a position, nor several of them.
         """
-        position = self._position(id_)
-        column = self.mean if "mean" in self.__dict__ else self._column("mean")
-        vector: Array = column[position]
-        return vector
+        if isinstance(key, slice):
+            # HDF5 cannot read backwards.
+            return self._vectors(key) if (key.step or 1) > 0 else self.mean[key]
+        if isinstance(key, str | bytes) or not isinstance(key, Iterable):
+            return self._vectors(self._position(key))
+        several: Array = self.mean[self._positions_of(key)]
+        return several
+
+    def keys(self) -> list[str]:
+        """Return the ids, so that ``dict(embeddings)`` works."""
+        return self.ids
+
+    def items(self) -> Iterator[tuple[str, Array]]:
+        """Return pairs of id and mean vector, of all sequences, also where ids occur twice."""
+        return zip(self.ids, self.mean, strict=True)
 
     def residues(self, id_: str | int) -> Array:
         """Return the vectors of one sequence's residues, float16 or float32 ``[L, *W]``.
@@ -133,8 +150,9 @@ class EmbeddingTable(ABC):
             columns = pandas.MultiIndex.from_product(
                 [layers, range(dim)], names=["layer", "dimension"]
             )
-        values = self.mean.reshape(len(self), -1)
-        return pandas.DataFrame(values, index=pandas.Index(self.ids, name="id"), columns=columns)
+        values = self.mean.reshape(len(self), int(np.prod(self.mean.shape[1:])))
+        ids = pandas.Index(self.ids, name="id")
+        return pandas.DataFrame(values, index=ids, columns=columns, copy=True)
 
     def to_torch(self) -> Any:
         """Return the mean vectors as a ``torch.Tensor``, float32 ``[N, *W]``, on the CPU.
@@ -142,7 +160,7 @@ class EmbeddingTable(ABC):
         Raises:
             UserError: PyTorch is not installed.
         """
-        return require("torch").from_numpy(np.ascontiguousarray(self.mean))
+        return require("torch").tensor(self.mean)
 
     def to_anndata(self) -> "AnnData":
         """Return the mean vectors as an AnnData, with lengths and precision of each sequence.
@@ -156,8 +174,8 @@ class EmbeddingTable(ABC):
         columns = {"length": self.lengths, "precision": self.precision}
         obs = pandas.DataFrame(columns, index=pandas.Index(self.ids, name="id"))
         if self.mean.ndim == 2:
-            return anndata.AnnData(self.mean, obs=obs, uns=self.attributes)
-        layers = {str(layer): self.mean[:, k] for k, layer in enumerate(self._layers())}
+            return anndata.AnnData(self.mean.copy(), obs=obs, uns=self.attributes)
+        layers = {str(layer): self.mean[:, k].copy() for k, layer in enumerate(self._layers())}
         return anndata.AnnData(obs=obs, layers=layers, uns=self.attributes)
 
     def _layers(self) -> list[int]:
@@ -167,8 +185,33 @@ class EmbeddingTable(ABC):
         values: Array = self._column(name)[:]
         return values
 
-    def _position(self, id_: str | int) -> int:
-        return self._index.position(id_) if isinstance(id_, str) else range(len(self))[id_]
+    def _vectors(self, where: int | slice) -> Array:
+        """Return the mean vectors at a position or of a slice, without reading all of them."""
+        column = self.mean if "mean" in self.__dict__ else self._column("mean")
+        vectors: Array = column[where]
+        return vectors
+
+    def _positions_of(self, keys: Iterable[str | int] | Array) -> Array:
+        """Return the positions of several sequences, or those where a mask is true."""
+        if getattr(keys, "dtype", None) == np.dtype(bool):
+            mask = np.asarray(keys)
+            if mask.shape != (len(self),):
+                raise IndexError(f"The mask has shape {mask.shape}, not ({len(self)},).")
+            return np.flatnonzero(mask)
+        return np.array([self._position(key) for key in keys], np.int64)
+
+    def _position(self, id_: str | int | bytes) -> int:
+        if isinstance(id_, str):
+            return self._index.position(id_)
+        if isinstance(id_, bool | np.bool_ | bytes) or not hasattr(id_, "__index__"):
+            raise TypeError(
+                f"{id_!r} is neither an id nor a position: give one, a list of them, a slice, or a "
+                "NumPy mask."
+            )
+        try:
+            return range(len(self))[index(id_)]
+        except IndexError:
+            raise IndexError(f"There is no position {id_} among {len(self)} sequences.") from None
 
     @cached_property
     def _index(self) -> IdIndex:

@@ -84,8 +84,51 @@ def test_an_unknown_id_is_a_key_error_that_names_near_ids(path, written):
     with pytest.raises(UnknownIdError) as caught:
         found.residues("P3")
     assert caught.value.id == "P3"
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="no position 4 among 4 sequences"):
         found[4]
+
+
+def test_several_sequences_are_a_list_a_slice_or_a_mask(path, written):
+    mean = written.pooled["mean"]
+    with load(path) as found:
+        assert np.array_equal(found[1:3], mean[1:3])
+        assert "mean" not in vars(found)  # a slice does not read all of it
+        assert np.array_equal(found[::-1], mean[::-1])
+        assert np.array_equal(found[["P2", "P69905", "P2"]], mean[[1, 0, 1]])
+        assert np.array_equal(found[[-1, "P2"]], mean[[3, 1]])
+        assert np.array_equal(found[np.array([2, 0])], mean[[2, 0]])
+        assert np.array_equal(found[found.lengths > 3], mean[[0, 1, 3]])
+        assert found[[]].shape == (0, DIM)
+        assert [id_ for id_, _ in found.items()] == written.ids
+        with pytest.raises(KeyError, match="did you mean 'P2'"):
+            found[["P69905", "P3"]]
+        with pytest.raises(IndexError, match=r"mask has shape \(2,\), not \(4,\)"):
+            found[np.array([True, False])]
+
+
+@pytest.mark.parametrize("key", [None, 1.0, True, b"P2", [None], [["P2"]], [True, False]])
+def test_what_is_neither_an_id_nor_a_position_is_a_type_error(path, written, key):
+    with pytest.raises(TypeError, match="neither an id nor a position"):
+        load(path)[key]
+
+
+def test_ids_that_occur_once_make_a_dict(path):
+    part = embeddings_of(RECORDS[:2], FULL, DIM)
+    write_shard(path, FULL, DIM, part, **ATTRIBUTES)
+    assert np.array_equal(dict(load(path))["P2"], part.pooled["mean"][1])
+
+
+def test_a_file_without_offsets_has_residues_too(path, written):
+    with h5py.File(path, "r+") as file:
+        if "offsets" in file:
+            del file["offsets"]
+    assert np.array_equal(load(path).residues("P2"), written.residues[10:14])
+
+
+def test_residues_are_found_by_the_offsets_of_the_file(path, written):
+    found = load(path)
+    assert np.array_equal(found.residues("P2"), written.residues[10:14])
+    assert "lengths" not in vars(found)  # one for each of millions of rows
 
 
 def test_an_id_that_two_sequences_have_is_told_apart_by_position(path, written):
@@ -121,9 +164,24 @@ def test_a_file_that_is_not_there_or_not_hdf5_is_an_error_with_its_path(tmp_path
     assert caught.value.path == str(tmp_path / "none.h5")
     fasta = tmp_path / "p.fasta"
     fasta.write_text(">a\nMKT\n")
-    with pytest.raises(EmbeddingFileError, match="is no HDF5 file") as caught:
+    with pytest.raises(EmbeddingFileError, match="is not an HDF5 file") as caught:
         load(fasta)
     assert caught.value.path == str(fasta)
+
+
+def test_a_folder_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(EmbeddingFileError, match="is a folder: name the HDF5 file"):
+        load(tmp_path)
+
+
+def test_a_memory_that_is_too_small_is_not_called_damage(path, written, monkeypatch):
+    def read(_name):
+        raise MemoryError
+
+    found = load(path)
+    monkeypatch.setattr(found, "_read", read)
+    with pytest.raises(MemoryError):
+        _ = found.mean
 
 
 def test_a_truncated_file_is_an_error(path, written):
@@ -174,6 +232,25 @@ def test_torch_gets_a_tensor(path, written):
     tensor = load(path).to_torch()
     assert tensor.shape == (4, DIM)
     assert np.array_equal(tensor.numpy(), written.pooled["mean"])
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning")
+def test_what_other_libraries_get_is_a_copy(path, written):
+    found = load(path)
+    found.to_torch()[0] = 7
+    frame = found.to_pandas()
+    frame.iloc[0, 0] = 7
+    found.to_anndata().X[0] = 7
+    assert np.array_equal(found.mean, written.pooled["mean"])
+
+
+def test_a_file_without_rows_is_an_empty_table(path):
+    write_shard(path, FULL, DIM, embeddings_of([], FULL, DIM), **ATTRIBUTES)
+    found = load(path)
+    assert len(found) == 0
+    assert found.to_pandas().shape == (0, DIM)
+    assert found.to_torch().shape == (0, DIM)
+    assert found.to_anndata().shape == (0, DIM)
 
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning")
