@@ -15,15 +15,20 @@ from common.settings import Settings
 from common.store import open_store
 from producer.fleet.connections import Connections
 from producer.fleet.job import Job
+from producer.submission.notes import worker_warnings
 from producer.submission.records import Input, as_source
-from producer.submission.request import DEFAULT_MODEL, Options, Request, make_request
+from producer.submission.request import (
+    DEFAULT_MODEL,
+    Options,
+    Request,
+    make_request,
+    queue_of_request,
+)
 from producer.submission.submit import (
     Hardware,
     OnStaged,
     Submission,
-    queue_of_request,
     submit,
-    worker_warnings,
 )
 
 

@@ -24,6 +24,7 @@ from common.ledger.progress import OnInstability
 from common.model_specs import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
+from common.wire.queues import queue_name
 from producer.input.source import Source
 
 if sys.version_info >= (3, 12):
@@ -170,3 +171,7 @@ def job_name(source: Source, fingerprint: str) -> str:
     """Return a readable name, safe in paths, keys and URLs; equal requests get equal names."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "job"
     return f"{stem}-{fingerprint[:12]}"
+
+
+def queue_of_request(request: Request) -> str:
+    return queue_name(request.model, request.rung, request.rung, request.priority)

@@ -8,7 +8,8 @@ from common.text import counted, counted_batches
 from common.wire.messages import Status
 from producer.output.fetch import Fetched
 from producer.scheduling.waiting import first_lines, problems
-from producer.submission.submit import Submission, describe_input
+from producer.submission.notes import describe_input
+from producer.submission.submit import Submission
 from producer.terminal.console import say, warn
 
 

@@ -21,6 +21,7 @@ from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.scheduling.opening import model_of
 from producer.scheduling.publisher import Publisher
+from producer.submission.notes import other_weights_warning
 from producer.submission.request import (
     Request,
     default_long,
@@ -33,14 +34,10 @@ from producer.submission.submit import (
     UNKNOWN_MODEL,
     Hardware,
     Submission,
-    describe_input,
-    input_notes,
-    input_warnings,
-    other_weights_warning,
     stage_alone,
     submit,
 )
-from tests.support.jobs import manifest_of, retry_after, unstable
+from tests.support.jobs import retry_after, unstable
 from tests.support.shards import store_shard
 from tests.support.staged import messages
 
@@ -238,58 +235,6 @@ def test_the_manifest_of_dna_counts_whole_records_in_windows_and_tokens_as_its_m
     assert (manifest.report.residues, manifest.report.long) == (5 + 25_000, 1)
     assert manifest.batch_tokens == [1 + 2 + 5000 + 2]
     assert not manifest.report.looks_like_dna
-
-
-# --- what the user is told ----------------------------------------------------------------------
-
-
-def test_an_input_without_anything_unusual_is_described_in_one_line():
-    manifest = manifest_of([3, 5])
-    assert describe_input(manifest) == (
-        "in.fa: 8 records, 80 residues to embed, in 2 batches for queue "
-        "random.esm2_t6_8M_UR50D.fp16."
-    )
-    assert input_notes(manifest) == []
-
-
-def test_one_batch_is_not_called_batches():
-    assert "in 1 batch for queue" in describe_input(manifest_of([3]))
-
-
-def test_what_was_done_to_proteins_is_said():
-    assert input_notes(manifest_of([3, 5], long=1234, skipped=1, replaced=2, duplicate_ids=3)) == [
-        "1,234 records longer than 1,022 residues: only that many of each were kept (--long error "
-        "refuses them).",
-        "3 records with the id of an earlier record: all are kept, each under its row number.",
-        "2 records with unknown letters, embedded as X.",
-        "1 record with unknown letters, left out; rows keep their position in the input.",
-    ]
-
-
-def test_dna_is_spoken_of_as_bases_and_windows():
-    form = OutputForm(max_residues=10_000, overlap=1000)
-    manifest = manifest_of([3, 5], model="dnabert_s", alphabet="dna", form=form, long=7, replaced=2)
-    line = describe_input(manifest)
-    assert "8 records, 80 bases to embed, in 2 batches for queue dnabert_s.fp16." in line
-    assert input_notes(manifest) == [
-        "7 records longer than 10,000 bases: embedded in windows of 10,000 that overlap by at "
-        "least 1,000, pooled by their tokens.",
-        "2 records with unknown letters, embedded as N.",
-    ]
-
-
-def test_dna_for_a_protein_model_is_pointed_out():
-    def warned(**options: Any) -> str:
-        return "".join(input_warnings(manifest_of([3, 5], **options)))
-
-    assert "For DNA give --model dnabert_s." in warned(looks_like_dna=True)
-    assert "--model dnabert_s" not in warned()
-
-
-def test_random_weights_are_pointed_out():
-    (text,) = input_warnings(manifest_of([3]))
-    assert "random:esm2_t6_8M_UR50D has random weights" in text
-    assert list(input_warnings(manifest_of([3], model=MODEL))) == []
 
 
 # --- what an option is if it is not given -------------------------------------------------------

@@ -1,0 +1,99 @@
+"""Sentences for the user about a submission: what changed in the input, and what may be wrong."""
+
+from collections.abc import Iterator, Sequence
+
+from common.alphabet import ALPHABETS
+from common.job.manifest import Manifest
+from common.ledger.ledger import Ledger
+from common.ledger.workers import WorkerInfo
+from common.text import counted, counted_batches
+from producer.scheduling.opening import job_queue, model_of
+from producer.scheduling.waiting import have_other_weights
+from producer.submission.request import Request, queue_of_request, worker_command
+
+MEANINGLESS = (
+    "{model} has random weights: these embeddings are meaningless, and only good for testing the "
+    "fleet."
+)
+
+
+def describe_input(manifest: Manifest) -> str:
+    """Return a sentence about the records read and the queue of their batches."""
+    report, letters = manifest.report, ALPHABETS[manifest.alphabet]
+    return (
+        f"{manifest.input}: {counted(report.records, 'record')}, {report.residues:,} "
+        f"{letters.plural} to embed, in {counted_batches(manifest.batches)} for queue "
+        f"{job_queue(manifest)}."
+    )
+
+
+def input_notes(manifest: Manifest) -> list[str]:
+    """Return a sentence for each kind of change to records of the input."""
+    report, letters = manifest.report, ALPHABETS[manifest.alphabet]
+    notes = {
+        describe_long(manifest): report.long,
+        "with the id of an earlier record: all are kept, each under its row number": (
+            report.duplicate_ids
+        ),
+        f"with unknown letters, embedded as {letters.unknown}": report.replaced,
+        "with unknown letters, left out; rows keep their position in the input": report.skipped,
+    }
+    return [f"{counted(count, 'record')} {what}." for what, count in notes.items() if count]
+
+
+def describe_long(manifest: Manifest) -> str:
+    form, letters = manifest.form, ALPHABETS[manifest.alphabet].plural
+    longer = f"longer than {form.max_residues:,} {letters}"
+    if form.overlap is None:
+        return f"{longer}: only that many of each were kept (--long error refuses them)"
+    return (
+        f"{longer}: embedded in windows of {form.max_residues:,} that overlap by at least "
+        f"{form.overlap:,}, pooled by their tokens"
+    )
+
+
+def input_warnings(manifest: Manifest) -> Iterator[str]:
+    """Yield a warning for each reason why all embeddings of a job may be useless."""
+    if model_of(manifest).is_random:
+        yield MEANINGLESS.format(model=manifest.model)
+    if manifest.report.looks_like_dna:
+        yield (
+            "the first records contain only the letters A, C, G, T, U and N, but this model is for "
+            "proteins. For DNA give --model dnabert_s."
+        )
+
+
+def resume_warnings(ledger: Ledger, manifest: Manifest, request: Request) -> Iterator[str]:
+    """Yield a warning for each option of the request that comes too late for an existing job."""
+    if manifest.priority is not request.priority:
+        yield f"the job keeps the priority of its first submission, {manifest.priority}."
+    progress = ledger.jobs.progress(manifest.job)
+    if request.on_instability == "fail" and progress is not None and progress.finished:
+        unstable = progress.unstable_at(request.rung)
+        if unstable:
+            yield (
+                f"{counted(unstable, 'sequence')} of this finished job had no finite embedding at "
+                "the first rung; --on-instability fail comes too late for them."
+            )
+
+
+def worker_warnings(
+    ledger: Ledger, job: str, request: Request, workers: Sequence[WorkerInfo]
+) -> Iterator[str]:
+    """Yield a warning for each reason why no running worker would compute a job."""
+    queue = queue_of_request(request)
+    serving = [worker for worker in workers if queue in worker.queues]
+    if not serving:
+        yield f"no worker serves {queue} yet. Start one: {worker_command(request)}"
+        if others := {w.precision for w in workers if w.model == request.model.text}:
+            yield f"workers of this model run in {', '.join(sorted(others))}: see --precision."
+    yield from other_weights_warning(ledger, job, serving)
+
+
+def other_weights_warning(ledger: Ledger, job: str, serving: Sequence[WorkerInfo]) -> Iterator[str]:
+    progress = ledger.jobs.progress(job)
+    if progress is not None and have_other_weights(progress, serving):
+        yield (
+            f"this job began with weights {progress.weights}, but its workers now have others and "
+            "will not continue it. To embed with the new weights, rename their file."
+        )
