@@ -7,7 +7,9 @@ from common.job.output_form import OutputForm
 from common.model_specs import resolve_layers
 from workers.models.loading import LoadedModel
 
-MEANINGLESS = "random weights: these embeddings are meaningless"
+#: The attribute ``warning`` of embeddings from random weights. A worker replaces an existing shard
+#: that has other attributes, so the text must stay the same in all versions.
+MEANINGLESS = "random weights: these embeddings mean nothing"
 
 
 def model_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:

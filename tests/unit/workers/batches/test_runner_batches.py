@@ -62,7 +62,7 @@ def test_a_shard_says_where_it_comes_from(world, batch):
     }
     assert (found["job"], found["version"]) == (world.job, __version__)
     assert "mean over residues" in found["pooling"]
-    assert "are meaningless" in found["warning"]
+    assert "mean nothing" in found["warning"]
     assert "window" not in found
 
 
