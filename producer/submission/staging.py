@@ -1,7 +1,7 @@
 """Staging an input: checking every record, writing every batch, and the manifest last."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from common.bounded_map import bounded_map
 from common.errors import UserError
 from common.job.layout import input_key, job_prefix
 from common.job.manifest import InputReport, Manifest, write_manifest
-from common.job.records import encode_batch
+from common.job.records import Record, encode_batch
 from common.model_specs import ModelSpec
 from common.store import Store
 from producer.input.batches import BatchSize, Budget, cut_batches
@@ -56,6 +56,27 @@ def stage(
         max_residues=request.form.max_residues,
     )
     store.delete(job_prefix(job))
+    sizes = []
+    try:
+        batches = cut_batches(reader, budget, request.form, spec)
+        for size in write_batches(store, job, batches):
+            sizes.append(size)
+            on_batch(size.records)
+        manifest = manifest_of(request, fingerprint, reader, sizes)
+        hold()
+        write_manifest(store, manifest)
+    except StagedElsewhereError:
+        raise
+    except BaseException:
+        store.delete(job_prefix(job))
+        raise
+    return manifest
+
+
+def write_batches(
+    store: Store, job: str, batches: Iterable[tuple[list[Record], BatchSize]]
+) -> Iterator[BatchSize]:
+    """Write each batch as an object, several at once; yield their sizes in order."""
 
     def encoded() -> Iterator[tuple[str, bytes, BatchSize]]:
         # Encodes here, not in the writing threads: the records are still in this core's cache.
@@ -67,44 +88,37 @@ def stage(
         store.put(key, data)
         return size
 
-    batches = cut_batches(reader, budget, request.form, spec)
-    sizes = []
-    try:
-        with cycle_collection_off():
-            for size in bounded_map(write, encoded(), store.parallel_writes):
-                sizes.append(size)
-                on_batch(size.records)
-        manifest = Manifest(
-            package=__version__,
-            job=job,
-            created=datetime.now(UTC),
-            input=(request.source.label or request.source.name).encode(errors="replace").decode(),
-            fingerprint=fingerprint,
-            model=request.model.text,
-            alphabet=request.alphabet.name,
-            rung=request.rung,
-            priority=request.priority,
-            form=request.form,
-            report=InputReport(
-                records=sum(size.records for size in sizes),
-                residues=sum(size.residues for size in sizes),
-                long=reader.long_records,
-                skipped=reader.skipped,
-                replaced=reader.replaced,
-                duplicate_ids=reader.duplicate_ids(),
-                looks_like_dna=reader.looks_like_dna,
-            ),
-            batch_records=[size.records for size in sizes],
-            batch_tokens=[size.tokens for size in sizes],
-        )
-        hold()
-        write_manifest(store, manifest)
-    except StagedElsewhereError:
-        raise
-    except BaseException:
-        store.delete(job_prefix(job))
-        raise
-    return manifest
+    with cycle_collection_off():
+        yield from bounded_map(write, encoded(), store.parallel_writes)
+
+
+def manifest_of(
+    request: Request, fingerprint: str, reader: Reader, sizes: Sequence[BatchSize]
+) -> Manifest:
+    """Return the manifest of an input that was read to its end."""
+    return Manifest(
+        package=__version__,
+        job=job_name(request.source, fingerprint),
+        created=datetime.now(UTC),
+        input=(request.source.label or request.source.name).encode(errors="replace").decode(),
+        fingerprint=fingerprint,
+        model=request.model.text,
+        alphabet=request.alphabet.name,
+        rung=request.rung,
+        priority=request.priority,
+        form=request.form,
+        report=InputReport(
+            records=sum(size.records for size in sizes),
+            residues=sum(size.residues for size in sizes),
+            long=reader.long_records,
+            skipped=reader.skipped,
+            replaced=reader.replaced,
+            duplicate_ids=reader.duplicate_ids(),
+            looks_like_dna=reader.looks_like_dna,
+        ),
+        batch_records=[size.records for size in sizes],
+        batch_tokens=[size.tokens for size in sizes],
+    )
 
 
 @contextmanager
