@@ -41,7 +41,7 @@ def strange_messages(fleet: Fleet) -> list[tuple[str, bytes]]:
     return [
         (r"^not JSON", b"garbage"),
         (r"^not JSON", b'{"body": "\xff"}'),
-        (r"it is \['a', 'list'\], which is no JSON object", b'["a", "list"]'),
+        (r"it is \['a', 'list'\], which is not a JSON object", b'["a", "list"]'),
         (r"body is '\*\*\*'", with_values(ours, {("body",): "***"})),
         (r"body is .*: not JSON", with_body(ours, b"\x80\x04.")),
         (r"content-type is 'application/x-py", with_values(ours, {("content-type",): PICKLE})),

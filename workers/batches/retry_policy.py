@@ -99,7 +99,7 @@ class RetryPolicy:
     def release(self, lease: Lease) -> None:
         """Release a lease once the ledger answers, or wait until it has expired.
 
-        If its message were requeued before, whoever receives it would drop it, as the batch is
+        If its message were requeued before, its next worker would skip it, as the batch is
         still leased.
         """
         for _ in range(LEASE_SECONDS):

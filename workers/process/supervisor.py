@@ -100,7 +100,7 @@ def supervise(
         while not signals and code == 0:
             code = tend_all(slots, arguments, environment)
             if liveness_file is not None and all(slot.is_live for slot in slots):
-                with suppress(OSError):  # then the file gets old, which whoever checks it sees
+                with suppress(OSError):  # a file that gets old fails the probe
                     liveness_file.touch()
             time.sleep(CHECK_SECONDS)
     finally:

@@ -64,8 +64,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
     app = make_app(settings, ledger, info)
     renewer = start_renewer(settings, info)
-    dog = Watchdog()
-    dog.start()
+    watchdog_thread = Watchdog()
+    watchdog_thread.start()
     try:
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
             engine = load_engine(source, device, info.precision, settings.store)
@@ -80,7 +80,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             name=info.name,
             stopping=threading.Event(),
         )
-        return run_batches(app, runner, info, dog)
+        return run_batches(app, runner, info, watchdog_thread)
     finally:
         renewer.stop()
 
@@ -136,7 +136,7 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
         if reason is not None:
             raise UserError(reason)
     if source.is_random:
-        log.warning("%s: RANDOM WEIGHTS. The embeddings mean nothing.", source.text)
+        log.warning("%s: random weights. The embeddings are meaningless.", source.text)
     engine = Engine(loaded)
     engine.warm_up()
     return engine
@@ -150,7 +150,9 @@ def make_app(settings: Settings, ledger: Ledger, info: WorkerInfo) -> Celery:
     return app
 
 
-def run_batches(app: Celery, runner: BatchRunner, info: WorkerInfo, dog: Watchdog) -> int:
+def run_batches(
+    app: Celery, runner: BatchRunner, info: WorkerInfo, watchdog_thread: Watchdog
+) -> int:
     """Report readiness and run batches until told to stop; return the exit code."""
     ready_file, trace_file = file_of(READY_FILE), file_of(TRACE_FILE)
     recorder = None if trace_file is None else trace.start(runner.engine.device)
@@ -159,7 +161,7 @@ def run_batches(app: Celery, runner: BatchRunner, info: WorkerInfo, dog: Watchdo
 
     def stop() -> None:
         runner.stopping.set()
-        dog.drain(lambda: requeue_held(runner))
+        watchdog_thread.drain(lambda: requeue_held(runner))
 
     name = info.name.partition("@")[0]
     code = consume(app, info.queues, name, run=runner.run, on_stop=stop)

@@ -145,5 +145,5 @@ def first_problem(error: ValidationError) -> str:
     if len(found) > QUOTED_CHARACTERS:
         found = f"{found[:QUOTED_CHARACTERS]}…"
     if problem["type"] == "model_type":
-        return f"{where} is {found}, which is no JSON object"
+        return f"{where} is {found}, which is not a JSON object"
     return f"{where} is {found}: {problem['msg'].removeprefix('Value error, ')}"

@@ -85,8 +85,8 @@ def test_no_task_is_sent_after_one(item):
         (b"[" * 100_000, "not JSON"),
         (b'{"a": "\\ud800"}', "not JSON"),
         (json.dumps(UUID_MARK).encode(), "not JSON"),
-        (b"[1, 2]", r"it is \[1, 2\], which is no JSON object"),
-        (b"null", "it is None, which is no JSON object"),
+        (b"[1, 2]", r"it is \[1, 2\], which is not a JSON object"),
+        (b"null", "it is None, which is not a JSON object"),
         (b"{}", "content-type is missing"),
     ],
 )
