@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         """
         if not self.store:
             raise UserError(
-                "No store is set: give --store or VIRNUCPRO_STORE, a folder that all machines "
+                "No store is set: name one, or set VIRNUCPRO_STORE, to a folder that all machines "
                 "of the fleet share (file:///shared/embeddings) or a bucket (s3://bucket/prefix)."
             )
         return self.store

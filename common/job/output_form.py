@@ -1,5 +1,6 @@
 """The output form: which vectors of a record are kept."""
 
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator, model_validator
@@ -13,6 +14,12 @@ Long = Literal["error", "truncate", "window"]
 Unknown = Literal["error", "x", "skip"]
 
 ResidueDtype = Literal["float16", "float32"]
+
+
+def as_tuple(values: Any) -> tuple[Any, ...]:
+    """Return one value, or several, as a tuple."""
+    one = isinstance(values, str) or not isinstance(values, Iterable)
+    return (values,) if one else tuple(values)
 
 
 class Frozen(BaseModel):
@@ -40,12 +47,12 @@ class OutputForm(Frozen):
         if self.overlap is not None and self.per_residue:
             raise ValueError(
                 "per-residue vectors cannot be combined with windows, which overlap: "
-                "give --long truncate or error"
+                "set long to truncate or error"
             )
         if self.overlap is not None and not 0 <= self.overlap < self.max_residues:
             raise ValueError(
                 f"windows of {self.max_residues:,} cannot overlap by {self.overlap:,}: give a "
-                "smaller --overlap"
+                "smaller overlap"
             )
         return self
 

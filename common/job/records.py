@@ -7,12 +7,25 @@ Since the object has the row numbers, a retry of some of its rows needs nothing 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, cast
+from os import PathLike
+from typing import Any, NamedTuple, Protocol
 
-from common.errors import UserError
+from common.errors import InputError, UserError
+
+
+class HasIdAndSeq(Protocol):
+    """A record of another library, such as Biopython's ``SeqRecord``."""
+
+    id: Any
+    seq: Any
+
 
 #: Sequences with or without ids, as a program has them.
-Sequences = Mapping[str, str] | Iterable[str] | Iterable[tuple[str, str]]
+Sequences = Mapping[Any, Any] | Iterable[str] | Iterable[tuple[Any, str]] | Iterable[HasIdAndSeq]
+
+
+#: Number of characters of an id or a header that an error message shows.
+SHOWN = 60
 
 
 class Record(NamedTuple):
@@ -37,16 +50,43 @@ def with_ids(sequences: Sequences) -> Iterator[tuple[str, str]]:
     """Return pairs of id and sequence; a sequence without an id has its position, from 0.
 
     Raises:
-        UserError: it is one text.
+        InputError: an item is not a sequence; ``record`` is its position, from 1.
+        UserError: it is one text, a path, or cannot be iterated over.
     """
-    if isinstance(sequences, str):
-        raise UserError("One text is not a list of sequences: pass [sequence].")
-    items = cast(
-        Iterable[str | tuple[str, str]],
-        sequences.items() if isinstance(sequences, Mapping) else sequences,
-    )
+    if isinstance(sequences, str | bytes | PathLike):
+        raise UserError(
+            "One text is not a list of sequences: pass [sequence]. For a FASTA file there is "
+            "Fleet.submit(path)."
+        )
+    if not isinstance(sequences, Iterable):
+        raise UserError(f"{sequences!r} is not a list or a mapping of sequences.")
+    items: Iterable[Any] = sequences.items() if isinstance(sequences, Mapping) else sequences
     for row, item in enumerate(items):
-        yield (str(row), item) if isinstance(item, str) else item
+        yield with_id(row, item)
+
+
+def with_id(row: int, item: Any) -> tuple[str, str]:
+    """Return the id and the sequence of one item; see ``with_ids``."""
+    id_, sequence = item if isinstance(item, tuple | list) and len(item) == 2 else (None, item)
+    if hasattr(sequence, "id") and hasattr(sequence, "seq"):
+        id_, sequence = sequence.id if id_ is None else id_, sequence.seq
+    if type(sequence).__module__.startswith("Bio."):
+        sequence = str(sequence)  # Biopython's Seq
+    id_ = str(row) if id_ is None else str(id_)
+    if not isinstance(sequence, str):
+        raise InputError(
+            f"Sequence {row + 1} ({id_[:SHOWN]!r}) is not a text, but "
+            f"{type(sequence).__name__} {repr(sequence)[:SHOWN]}.",
+            record=row + 1,
+        )
+    try:
+        _ = id_.encode(), sequence.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"Sequence {row + 1} has a character that is not Unicode text ({error.reason}).",
+            record=row + 1,
+        ) from error
+    return id_, sequence
 
 
 def encode_batch(records: Iterable[Record]) -> bytes:

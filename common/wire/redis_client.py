@@ -57,8 +57,9 @@ def connect(broker_url: str) -> Redis:
         why = "not a Redis URL" if isinstance(error, ValueError) else error
         raise UserError(
             f"No Redis answers at {without_password(broker_url)} ({why}).\n"
-            "Start one (redis-server) or name yours (--broker or VIRNUCPRO_BROKER_URL); "
-            "to embed on this machine alone, with nothing to start: producer submit INPUT --local"
+            "Start one (redis-server) or name yours (VIRNUCPRO_BROKER_URL); to embed on "
+            "this machine alone, with nothing to start: producer submit INPUT --local, or "
+            "Fleet.local() in Python"
         ) from error
     return client
 

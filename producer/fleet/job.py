@@ -210,7 +210,8 @@ class Job:
         progress = fleet.ledger.jobs.progress(self.name)
         if progress is not None and progress.state in (JobState.CANCELLED, JobState.STOPPED):
             raise JobEndedError(
-                f"Job {self.name} is {progress.state}. To resume it, submit the same input again."
+                f"Job {self.name} is {progress.state}. To resume it, submit the same "
+                "input again, or call resume."
             )
         left = self.resume()
         if quarantined:

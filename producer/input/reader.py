@@ -14,7 +14,7 @@ from dnaio import FastaReader, FileFormatError
 from common.alphabet import DNA, PROTEIN, Alphabet
 from common.errors import InputError
 from common.job.output_form import Long, Unknown
-from common.job.records import Record, first_word
+from common.job.records import SHOWN, Record, first_word
 from producer.input.duplicates import DuplicateCounter
 from producer.input.source import Source
 
@@ -31,9 +31,6 @@ HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
 
 #: Letters that are codes of amino acids, but not of nucleotides.
 AMINO_ACIDS_ONLY = frozenset("EFILPQ")
-
-#: Number of characters of a header that an error message shows.
-SHOWN = 60
 
 
 class Reader:
@@ -85,11 +82,11 @@ class Reader:
         if row == 0:
             raise InputError(
                 f"{self.source.shown} is empty: it contains no FASTA record.",
-                path=self.source.shown,
+                path=self.source.path,
             )
         if self.skipped == row:
             raise InputError(
-                f"{self.source.shown}: all {row} records were skipped.", path=self.source.shown
+                f"{self.source.shown}: all {row} records were skipped.", path=self.source.path
             )
 
     def duplicate_ids(self) -> int:
@@ -139,7 +136,7 @@ class Reader:
         # As bytes: str.upper() would turn a German sharp s into SS.
         residues = record.residues.encode().upper().decode().rstrip("*")
         if not residues:
-            raise self._error(record, "has no sequence: remove it from the file")
+            raise self._error(record, "has no sequence: remove it")
         if not residues.encode(errors="replace").translate(None, self._known):
             return record._replace(residues=residues)
         if self.unknown == "skip":
@@ -158,13 +155,13 @@ class Reader:
         letters = set(residues)
         hint = ""
         if alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ONLY:
-            hint = "It looks like a protein: give a protein model with --model. "
+            hint = "It looks like a protein: give a protein model. "
         elif alphabet is DNA and residues[position] == "U":
             hint = "It looks like RNA: write T for U. "
         return (
             f"has {record.residues[position]!r} at position {position + 1}, which is not one of "
-            f"the model's {alphabet.letter}s. {hint}Fix it, or give --unknown x (embed it "
-            f"as {alphabet.unknown}) or --unknown skip (leave such records out)"
+            f"the model's {alphabet.letter}s. {hint}Fix it, or set unknown to x (embed it "
+            f"as {alphabet.unknown}) or to skip (leave such records out)"
         )
 
     def _count_long(self, records: list[Record]) -> None:
@@ -175,15 +172,16 @@ class Reader:
             raise self._error(
                 record,
                 f"has {len(record.residues):,} {self.alphabet.plural}, more than the limit of "
-                f"{self.max_residues:,} (change it with --max-residues, or give --long truncate or "
-                "window)",
+                f"{self.max_residues:,} (raise max_residues, or set long to truncate or window)",
             )
 
     def _error(self, record: Record, what: str) -> InputError:
         number, header = record.row + 1, record.header
+        shown = header if len(header) <= SHOWN else f"{header[:SHOWN]}…"
+        if self.source.path is None:
+            return InputError(f"Record {number} ({shown!r}) {what}.", record=number)
         line = self.source.line_of_record(number)
         place = self.source.shown if line is None else f"{self.source.shown}, line {line}"
-        shown = header if len(header) <= SHOWN else f"{header[:SHOWN]}…"
         return InputError(
             f"{place}: record {number} ({shown!r}) {what}.",
             path=self.source.shown,

@@ -53,6 +53,11 @@ class Source:
         return self.label or ("standard input" if self.is_stdin else self.name)
 
     @property
+    def path(self) -> str | None:
+        """The input's name in errors; None for records of a program, which have no file."""
+        return None if self.label else self.shown
+
+    @property
     def stem(self) -> str:
         """The file's name without folder and suffixes, for the job's name."""
         if self.is_stdin:

@@ -13,7 +13,7 @@ import numpy as np
 from common import __version__
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
-from common.embeddings.reader import DamagedError, open_embedding_file, read_embeddings
+from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embeddings
 from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
 from common.job.layout import input_key, output_prefix
@@ -23,6 +23,7 @@ from common.job.records import decode_batch
 from common.job.shards import shards_of
 from common.rungs import PRECISION_CODES
 from common.store import Store
+from common.text import counted_batches
 from common.wire.messages import Instability
 
 #: Shards that are read ahead of the one being written; one may be 256 MB.
@@ -34,12 +35,12 @@ OF_ONE_SHARD = ("precision", "tokens", "batch")
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is in the file that was written."""
+    """The contents of the file that was written."""
 
     path: Path
     rows: int
-    precisions: dict[str, int]  # rows with numbers, by what computed them
-    quarantined: list[Instability]  # rows without numbers
+    precisions: dict[str, int]  # number of rows with vectors, by precision
+    quarantined: list[Instability]  # rows without vectors
     warning: str | None
 
 
@@ -87,7 +88,7 @@ def fetch(
             writer.file.attrs["rows_without_numbers"] = len(quarantined)
         partial.replace(output)
     except OSError as error:
-        raise UserError(f"{output} cannot be written: {error}.") from error
+        raise UserError(f"{output} cannot be written: {error}.", path=output) from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -100,30 +101,31 @@ def fetch(
 
 
 def check_order(manifest: Manifest, part: Embeddings, last_row: int) -> int:
-    """See that a batch's rows come after those before; its last row.
+    """Check that the rows of a part follow ``last_row`` and increase; return its last row.
 
     Raises:
-        UserError: they do not: the shard was cut out of the input in another way.
+        UserError: they do not: the input was cut into other batches.
     """
     if np.any(np.diff(part.rows, prepend=last_row) <= 0):
         raise UserError(
             f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}: "
-            f"delete {output_prefix(manifest.job)} and submit the same input again."
+            f"delete {output_prefix(manifest.job)} and resume the job."
         )
     return int(part.rows[-1]) if len(part) else last_row
 
 
 def attributes_of_job(store: Store, keys: Mapping[int, list[str]]) -> dict[str, Any]:
-    """What the first shard that can be read says of all of them.
+    """Return the attributes that all shards of a job share, from the first readable one.
 
     Raises:
-        UserError: none can be read; what is wrong with the first.
+        UserError: no shard can be read; the error is that of the first.
     """
     problem: UserError | None = None
     for batch in sorted(keys):
         try:
             with opened_shard(store, keys[batch][0]) as file:
-                return {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
+                found = {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
+                return found | {"dim": int(found["dim"]), "weights": str(found["weights"])}
         except UserError as error:
             problem = problem or error
     assert problem is not None
@@ -131,17 +133,17 @@ def attributes_of_job(store: Store, keys: Mapping[int, list[str]]) -> dict[str, 
 
 
 def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
-    """Every batch's shards in the order in which they count.
+    """Return the keys of each batch's shards, in the order of their rungs.
 
     Raises:
-        UserError: some batch has none.
+        UserError: a batch has no shard.
     """
     found = shards_of(store, manifest)
     missing = manifest.batches - len(found)
     if missing:
         raise UserError(
-            f"{missing} of {manifest.batches} batches of {manifest.job} have no output yet: "
-            f"{how_to_go_on(manifest)}."
+            f"{missing:,} of {counted_batches(manifest.batches)} of {manifest.job} have no output "
+            f"yet: {how_to_go_on(manifest)}."
         )
     return {batch: [key for _, key in shards] for batch, shards in found.items()}
 
@@ -149,18 +151,19 @@ def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
 def how_to_go_on(manifest: Manifest) -> str:
     job = manifest.job
     return (
-        f"see producer status {job}, wait with producer watch {job}, or submit the same input "
-        "again to retry what failed"
+        f"wait for the job (producer watch {job}, or job.wait()), or retry what failed (producer "
+        f"retry {job}, or job.retry())"
     )
 
 
 def merged(
     store: Store, manifest: Manifest, index: int, keys: list[str], attributes: dict[str, Any]
 ) -> tuple[Embeddings, tuple[Instability, ...]]:
-    """A batch's rows in input order, from the shards of all rungs, and those that none could embed.
+    """Return the rows of a batch, merged from the shards of all rungs, and its quarantined rows.
 
     Raises:
-        UserError: rows that are neither in a shard nor quarantined: they wait for a retry.
+        UserError: a shard cannot be read, or rows are neither in a shard nor quarantined: they
+            wait for a retry.
     """
     parts = [read_shard(store, manifest, index, key, attributes) for key in keys]
     if len(parts) == 1 and len(parts[0]) == manifest.batch_records[index]:
@@ -174,8 +177,8 @@ def merged(
     if waiting:
         raise UserError(
             f"{len(waiting):,} rows of batch {index} of {manifest.job}, row {min(waiting)} first, "
-            f"have no numbers yet: {how_to_go_on(manifest)}. If the job is finished, delete "
-            f"{store.url}/{keys[-1]} and submit again to have its rows computed anew."
+            f"have no vectors yet: {how_to_go_on(manifest)}. If the job is finished, delete "
+            f"{store.url}/{keys[-1]} and resume the job to have its rows computed again."
         )
     return whole, quarantined
 
@@ -183,32 +186,46 @@ def merged(
 def read_shard(
     store: Store, manifest: Manifest, index: int, key: str, attributes: dict[str, Any]
 ) -> Embeddings:
+    """Read a shard, and check that it is the one of this batch.
+
+    Raises:
+        UserError: it cannot be read, or is of another batch or of other weights.
+    """
     with opened_shard(store, key) as file:
         weights = file.attrs["weights"]
         place = file.attrs["job"], int(file.attrs["batch"])
         embeddings = read_embeddings(file, manifest.form)
     if place != (manifest.job, index):
         raise UserError(
-            f"{store.url}/{key} is of batch {place[1]} of {place[0]}: delete it and submit the "
-            "same input again to have the right one computed."
+            f"{store.url}/{key} is of batch {place[1]} of {place[0]}: delete it and "
+            "submit the same input again, or resume the job, to have the right one computed.",
+            path=f"{store.url}/{key}",
         )
     if weights != attributes["weights"]:
         raise UserError(
             f"{store.url}/{key} was computed with weights {weights}, others of this job with "
-            f"{attributes['weights']}: their numbers do not belong in one file."
+            f"{attributes['weights']}: their vectors do not belong in one file.",
+            path=f"{store.url}/{key}",
         )
     return embeddings
 
 
 @contextmanager
 def opened_shard(store: Store, key: str) -> Iterator[h5py.File]:
+    """Open a shard.
+
+    Raises:
+        StoreError: the store does not answer.
+        UserError: the shard cannot be read, here or in the block.
+    """
     try:
         with store.open(key) as path, open_embedding_file(path) as file:
             yield file
-    except (OSError, KeyError, DamagedError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{store.url}/{key} cannot be read ({error}): delete it and submit the same input "
-            "again to have it computed anew."
+            "again, or resume the job, to have it computed again.",
+            path=f"{store.url}/{key}",
         ) from error
 
 
@@ -216,11 +233,18 @@ def fill(
     store: Store, manifest: Manifest, index: int, parts: list[Embeddings], dim: int
 ) -> Embeddings:
     """Lay the rows of ``parts`` over a batch of NaN rows made from the batch's input."""
-    records = decode_batch(store.get(input_key(manifest.job, index)))
+    key = input_key(manifest.job, index)
+    try:
+        records = decode_batch(store.get(key))
+    except ValueError as error:
+        raise UserError(
+            f"{store.url}/{key} is damaged ({error}): delete the job and submit its input again.",
+            path=f"{store.url}/{key}",
+        ) from error
     try:
         return Embeddings.overlay(parts, records, manifest.form, dim)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"A shard of batch {index} of {manifest.job} has rows of another batch: delete "
-            f"{store.url}/{output_prefix(manifest.job)}{index:07d}.* and submit again."
+            f"{store.url}/{output_prefix(manifest.job)}{index:07d}.* and resume the job."
         ) from error

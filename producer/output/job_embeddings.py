@@ -129,7 +129,7 @@ class BatchStream:
         if failed:
             raise UserError(
                 f"{failed:,} of {counted_batches(self._manifest.batches)} of {self._manifest.job} "
-                f"failed, all others came: {how_to_go_on(self._manifest)}."
+                f"failed; all others were yielded: {how_to_go_on(self._manifest)}."
             )
 
 

@@ -1,4 +1,6 @@
-"""All shards of a job read once: is every row there, and as it was written?"""
+"""Verification of a job: reading all of its shards once, without writing."""
+
+from contextlib import suppress
 
 from common.bounded_map import bounded_map
 from common.errors import UserError
@@ -8,20 +10,23 @@ from producer.output.fetch import SHARDS_AHEAD, attributes_of_job, merged, shard
 
 
 def verify(store: Store, manifest: Manifest) -> list[str]:
-    """Read a finished job as ``fetch`` does, without writing.
+    """Check that a finished job can be fetched.
 
     Returns:
-        What is wrong, in words: one text for each batch that could not be fetched.
+        The reason for each batch that cannot be fetched.
 
     Raises:
-        UserError: batches have no shard at all.
+        UserError: a batch has no shard.
     """
     keys = shards_by_batch(store, manifest)
-    attributes = attributes_of_job(store, keys)
+    attributes = None
+    with suppress(UserError):  # no shard can be read: check says why of each
+        attributes = attributes_of_job(store, keys)
 
     def check(index: int) -> str | None:
         try:
-            merged(store, manifest, index, keys[index], attributes)
+            of_job = attributes or attributes_of_job(store, {index: keys[index]})
+            merged(store, manifest, index, keys[index], of_job)
         except UserError as error:
             return str(error)
         return None

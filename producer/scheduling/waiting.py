@@ -106,7 +106,9 @@ def look(ledger: Ledger, job: str, speed: Speed) -> Look:
     if progress is None:
         return Look(None, trouble="Redis no longer knows this job: looking for it in the store")
     if progress.state is JobState.CANCELLED:
-        raise JobEndedError(f"Job {job} was cancelled. To resume it, submit the same input again.")
+        raise JobEndedError(
+            f"Job {job} was cancelled. To resume it, submit the same input again, or call resume."
+        )
     if progress.state is JobState.STOPPED:
         raise JobEndedError(stopped(ledger, job))
     tokens_per_second = speed.update(time.monotonic(), progress.tokens_done)
@@ -125,8 +127,8 @@ def stopped(ledger: Ledger, job: str) -> str:
     """Return a message that says why a job was stopped."""
     errors = "\n".join(problems(ledger.results.all(job)))
     return (
-        f"Job {job} stopped, as --on-instability fail asks for:\n{errors}\n"
-        "Submit the same input with --on-instability retry to run these in higher precision."
+        f"Job {job} stopped, as on_instability fail asks for:\n{errors}\n"
+        "Submit the same input with on_instability retry to run these in higher precision."
     )
 
 

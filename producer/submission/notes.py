@@ -45,7 +45,7 @@ def describe_long(manifest: Manifest) -> str:
     form, letters = manifest.form, ALPHABETS[manifest.alphabet].plural
     longer = f"longer than {form.max_residues:,} {letters}"
     if form.overlap is None:
-        return f"{longer}: only that many of each were kept (--long error refuses them)"
+        return f"{longer}: only that many of each were kept (with long error, they are refused)"
     return (
         f"{longer}: embedded in windows of {form.max_residues:,} that overlap by at least "
         f"{form.overlap:,}, pooled by their tokens"
@@ -59,7 +59,7 @@ def input_warnings(manifest: Manifest) -> Iterator[str]:
     if manifest.report.looks_like_dna:
         yield (
             "the first records contain only the letters A, C, G, T, U and N, but this model is for "
-            "proteins. For DNA give --model dnabert_s."
+            "proteins. For DNA give the model dnabert_s."
         )
 
 
@@ -73,7 +73,7 @@ def resume_warnings(ledger: Ledger, manifest: Manifest, request: Request) -> Ite
         if unstable:
             yield (
                 f"{counted(unstable, 'sequence')} of this finished job had no finite embedding at "
-                "the first rung; --on-instability fail comes too late for them."
+                "the first rung; on_instability fail comes too late for them."
             )
 
 
@@ -86,7 +86,7 @@ def worker_warnings(
     if not serving:
         yield f"no worker serves {queue} yet. Start one: {worker_command(request)}"
         if others := {w.precision for w in workers if w.model == request.model.text}:
-            yield f"workers of this model run in {', '.join(sorted(others))}: see --precision."
+            yield f"workers of this model run in {', '.join(sorted(others))}: see precision."
     yield from other_weights_warning(ledger, job, serving)
 
 

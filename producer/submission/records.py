@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import InputError
-from common.job.records import Sequences, with_ids
+from common.job.records import SHOWN, Sequences, with_ids
 from producer.input.source import Source
 
 #: An input as a program has it: a path, ``s3://bucket/key``, or sequences.
@@ -35,9 +35,11 @@ def write_fasta(pairs: Iterable[tuple[str, str]], path: Path) -> None:
     """Write records to a FASTA file, one sequence a line."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number, (id_, sequence) in enumerate(pairs, start=1):
+            problem = ""
             if any(sign in text for text in (id_, sequence) for sign in "\r\n>"):
-                raise InputError(
-                    f"Record {number} ({id_[:60]!r}) has a line break or '>' in it.",
-                    record=number,
-                )
+                problem = "has a line break or '>' in it"
+            elif id_ and id_.split() != [id_]:
+                problem = "has a space in its id, which would end it: replace it, as by _"
+            if problem:
+                raise InputError(f"Record {number} ({id_[:SHOWN]!r}) {problem}.", record=number)
             file.write(f">{id_}\n{sequence}\n")

@@ -5,13 +5,15 @@ import json
 import re
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Annotated, Unpack
 
 from pydantic import (
     ConfigDict,
     NonNegativeInt,
     PositiveInt,
+    SkipValidation,
     TypeAdapter,
     ValidationError,
     with_config,
@@ -19,7 +21,14 @@ from pydantic import (
 
 from common.alphabet import Alphabet
 from common.errors import UserError
-from common.job.output_form import Include, Long, OutputForm, ResidueDtype, Unknown
+from common.job.output_form import (
+    Include,
+    Long,
+    OutputForm,
+    ResidueDtype,
+    Unknown,
+    as_tuple,
+)
 from common.ledger.progress import OnInstability
 from common.model_specs import DNABERT_S, ESM2, Family, ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
@@ -39,8 +48,9 @@ DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 class Options(TypedDict, total=False):
     """The options of a job, with the defaults of ``producer submit``."""
 
-    include: tuple[Include, ...]  # vectors to keep: mean, per_residue, bos
-    layers: tuple[int, ...]  # representations to keep; -1 is the last
+    #: Vectors to keep: mean, per_residue, bos. OutputForm checks these two.
+    include: Annotated[Include | Sequence[Include], SkipValidation]
+    layers: Annotated[int | Sequence[int], SkipValidation]  # to keep; -1 is the last
     precision: PrecisionChoice
     residue_dtype: ResidueDtype | None  # None: float16 for the last layer, else float32
     unknown: Unknown  # what to do with letters outside the alphabet
@@ -93,11 +103,11 @@ def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[O
     model_source = ModelSource.parse(model)
     family = family_of(model_source)
     options = checked(options)
-    include, layers = options.get("include", ("mean",)), options.get("layers", (-1,))
+    include, layers = as_tuple(options.get("include", "mean")), as_tuple(options.get("layers", -1))
     if family is DNABERT_S and "per_residue" in include:
         raise UserError(
-            "--include per_residue: DNABERT-S has tokens of several bases, not a vector for each "
-            "base. Give --include mean or bos."
+            "include per_residue: DNABERT-S has tokens of several bases, not a vector for each "
+            "base. Give mean or bos."
         )
     long = options.get("long") or default_long(family)
     max_residues = options.get("max_residues") or family.max_residues
@@ -127,7 +137,7 @@ def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[O
 
 
 def checked(options: Options) -> Options:
-    """Return options with values of the right types: lists become tuples.
+    """Return options with values of the right types.
 
     Raises:
         UserError: an option has a value that it cannot have, or is not known.
@@ -156,7 +166,7 @@ def window_overlap(long: Long, max_residues: int, overlap: int | None) -> int | 
     """
     if long != "window":
         if overlap is not None:
-            raise UserError("--overlap applies to windows only: give --long window too.")
+            raise UserError("overlap applies to windows only: set long to window too.")
         return None
     return max_residues // 10 if overlap is None else overlap
 

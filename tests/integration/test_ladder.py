@@ -221,7 +221,7 @@ def test_a_job_may_stop_at_the_first_instability_and_then_goes_on_where_it_stopp
     with fleet.workers(path, first, "--precision=fp16") as logs:
         done = fleet.producer(*to_file, "--on-instability=fail")
     assert done.returncode == 2
-    assert "as --on-instability fail asks for" in done.stderr
+    assert "as on_instability fail asks for" in done.stderr
     assert "not finite: row 0 'p0'" in done.stderr
     assert not (tmp_path / "e.h5").exists()
     stopped = fleet.ledger.jobs.progress(job)

@@ -92,7 +92,7 @@ class PackInFlight:
         if (self._overflows.numpy() & np.repeat(finite, letters)).any():
             raise UserError(
                 f"Residues of layers {self.work.form.layers} are too large for "
-                f"{self.work.form.residue_dtype}: submit with --residue-dtype float32."
+                f"{self.work.form.residue_dtype}: submit with residue_dtype float32."
             )
 
     def _describe(self, segment: int, mean: Array) -> NonFinite:

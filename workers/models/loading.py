@@ -91,7 +91,7 @@ def check_range(source: ModelSource, state: State, cast: State) -> None:
             raise UserError(f"{source.text}: {name} contains NaN or Inf: the file is damaged.")
         raise UserError(
             f"{source.text}: {name} has weights beyond {torch.finfo(tensor.dtype).max:.4g}, the "
-            f"largest {tensor.dtype}. Try --precision bf16 or fp32."
+            f"largest {tensor.dtype}. Try precision bf16 or fp32."
         )
 
 
@@ -140,8 +140,8 @@ def download(spec: ModelSpec) -> Path:
         raise UserError(
             f"The weights of {repository} are not in the local cache and could not be downloaded "
             f"from the Hugging Face hub ({type(error).__name__}: {first_line(error)}).\n"
-            "Check the connection (HF_ENDPOINT names a mirror, HF_HOME the cache), or give "
-            f"--model a folder with safetensors, or a fair-esm file such as ./{spec.name}.pt."
+            "Check the connection (HF_ENDPOINT names a mirror, HF_HOME the cache), or name "
+            f"a folder with safetensors, or a fair-esm file such as ./{spec.name}.pt."
         ) from error
 
 

@@ -147,7 +147,7 @@ def refusal(fingerprint: str, precision: Rung, device: str, stores: Sequence[Sto
     newest, store = max(found, key=lambda pair: pair[0].date)
     if newest.passed:
         return None
-    others = "--precision fp32" if precision is Rung.BF16 else "--precision fp32 or bf16"
+    others = "precision fp32" if precision is Rung.BF16 else "precision fp32 or bf16"
     return (
         f"These weights (fingerprint {fingerprint}) must not be served in {precision} on {device}: "
         f"their validation there of {newest.date:%Y-%m-%d %H:%M %Z} failed, {newest.summary}.\n"

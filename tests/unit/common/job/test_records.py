@@ -1,11 +1,15 @@
 """The input object of a batch: the records read are those written."""
 
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.alphabet import DNA, PROTEIN
-from common.job.records import Record, decode_batch, encode_batch, first_word
+from common.errors import InputError, UserError
+from common.job.records import Record, decode_batch, encode_batch, first_word, with_ids
 
 #: A reader of text sees a new line at \n, \r and \r\n alone, so anything else may be in a header.
 headers = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"))
@@ -49,3 +53,58 @@ def test_an_object_without_row_numbers_is_refused(data):
 )
 def test_the_id_is_the_first_word_of_the_header(header, word):
     assert first_word(header) == Record(0, header, "MK").id == word
+
+
+# --- sequences of a program ----------------------------------------------------------------------
+
+
+class Seq:
+    """A sequence as Biopython has them: it becomes text, but is none."""
+
+    __module__ = "Bio.Seq"
+
+    def __str__(self) -> str:
+        return "MK"
+
+
+@dataclass
+class SeqRecord:
+    """A record as Biopython has them."""
+
+    id: str
+    seq: Seq
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["MK", "GA"], [("0", "MK"), ("1", "GA")]),  # two letters are not an id and a sequence
+        ({"my protein": "MK"}, [("my protein", "MK")]),
+        ({7: "MK"}, [("7", "MK")]),  # of a column of pandas
+        ([("a", "MK"), ["b", "GA"]], [("a", "MK"), ("b", "GA")]),
+        ([SeqRecord("a", Seq())], [("a", "MK")]),
+        ({"b": SeqRecord("a", Seq())}, [("b", "MK")]),
+        ({"b": Seq()}, [("b", "MK")]),
+        ({}, []),
+    ],
+)
+def test_sequences_have_their_ids(given, expected):
+    assert list(with_ids(given)) == expected
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), b"MK", 5, ("a", "b", "MK"), "MK\ud800"])
+def test_an_item_that_is_no_sequence_is_an_error_with_its_place(bad):
+    with pytest.raises(InputError, match="Sequence 2") as caught:
+        list(with_ids(["MK", bad]))
+    assert caught.value.record == 2
+
+
+def test_a_sequence_that_is_missing_is_an_error_with_its_id():
+    with pytest.raises(InputError, match=r"Sequence 1 \('a'\) is not a text, but float nan"):
+        list(with_ids({"a": float("nan")}))
+
+
+@pytest.mark.parametrize("one", ["MKT", b"MKT", PurePosixPath("p.fasta"), 5, None])
+def test_what_is_no_list_of_sequences_is_an_error(one):
+    with pytest.raises(UserError, match=r"pass \[sequence\]|is not a list or a mapping"):
+        list(with_ids(one))

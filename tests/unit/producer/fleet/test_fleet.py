@@ -52,7 +52,8 @@ def test_a_bad_record_is_an_error_with_its_place(fleet):
     with pytest.raises(InputError) as caught:
         fleet.submit({"P1": "MKT", "P2": "MK1"}, model=MODEL)
     error = caught.value
-    assert (error.path, error.line, error.record) == ("records", 3, 2)
+    assert (error.path, error.line, error.record) == (None, None, 2)
+    assert str(error).startswith("Record 2 ('P2') has '1' at position 3")
 
 
 @pytest.mark.parametrize("bad", [{"a": "MK\nT"}, {"a\n>b": "MKT"}])
@@ -107,16 +108,40 @@ def test_sequences_without_ids_have_their_position(fleet):
 
 
 def test_a_list_of_options_is_as_good_as_a_tuple(fleet, job):
+    for options in ({"include": ["mean"], "layers": [-1]}, {"include": "mean", "layers": -1}):
+        with pytest.warns(UserWarning, match="no worker serves"):
+            again = fleet.submit(RECORDS, model=MODEL, priority="normal", **options)
+        assert again.name == job.name
+
+
+def test_sequences_of_two_letters_are_no_pairs(fleet):
     with pytest.warns(UserWarning, match="no worker serves"):
-        again = fleet.submit(RECORDS, model=MODEL, include=["mean"], layers=[-1])
-    assert again.name == job.name
+        assert fleet.submit(["MK"], model=MODEL).manifest.report.residues == 2
+
+
+def test_an_id_with_a_space_is_refused_rather_than_cut(fleet):
+    with pytest.raises(InputError, match=r"Record 2 \('my protein'\) has a space in its id"):
+        fleet.submit({"P1": "MKT", "my protein": "MKT"}, model=MODEL)
+
+
+def test_no_sequences_are_an_error_without_a_file(fleet):
+    with pytest.raises(InputError, match="records is empty") as caught:
+        fleet.submit({}, model=MODEL)
+    assert caught.value.path is None
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"include": ("median",)}, "include: Input should be 'mean', 'per_residue' or 'bos'"),
-        ({"include": "mean"}, "include: Input should be a valid tuple"),
+        ({"include": None}, "include: Input should be 'mean'"),
+        ({"include": ()}, "include: .* is empty"),
+        ({"layers": "last"}, "layers: Input should be a valid integer"),
+        ({"layers": (9,)}, "Layer 9: this model has layers 0 to 6"),
+        ({"include": "per_residue", "long": "window"}, "cannot be combined with windows"),
+        ({"max_residues": -1}, "max_residues: Input should be greater than 0"),
+        ({"max_residue": 500}, "max_residue: Extra inputs are not permitted"),
+        ({"on_instability": "stop"}, "on_instability: Input should be 'retry' or 'fail'"),
         ({"layers": (-1, -1)}, "layers: .* has duplicates"),
         ({"precision": "fp8"}, "precision: Input should be 'auto'"),
         ({"long": "cut"}, "long: Input should be 'error'"),

@@ -160,13 +160,13 @@ def test_windows_may_overlap_by_less_than_their_size(overlap):
 
 @pytest.mark.parametrize("overlap", [-1, 40, 41])
 def test_windows_that_would_not_move_on_are_refused(overlap):
-    message = f"windows of 40 cannot overlap by {overlap}: give a smaller --overlap"
+    message = f"windows of 40 cannot overlap by {overlap}: give a smaller overlap"
     with pytest.raises(ValidationError, match=message):
         OutputForm(max_residues=40, overlap=overlap)
 
 
 def test_vectors_of_residues_cannot_be_had_from_windows():
-    with pytest.raises(ValidationError, match="give --long truncate or error"):
+    with pytest.raises(ValidationError, match="set long to truncate or error"):
         OutputForm(include=("mean", "per_residue"), max_residues=40, overlap=4)
 
 

@@ -258,7 +258,7 @@ def test_the_line_of_a_header_in_another_encoding_is_named(folder):
 )
 def test_a_record_without_sequence_is_named(folder, data, line, record, header):
     expected = f"in.fa, line {line}: record {record} ({header!r}) has no sequence: "
-    assert folder.refusal(data) == expected + "remove it from the file."
+    assert folder.refusal(data) == expected + "remove it."
 
 
 def test_a_long_id_is_shortened_in_messages(folder):
@@ -283,8 +283,8 @@ def test_a_letter_outside_the_alphabet_is_shown_with_its_place(folder, letter):
     message = folder.refusal(f">a\nMK\n>b some words\nMKV\nm{letter}V\n>c\nMK\n")
     assert message == (
         f"in.fa, line 3: record 2 ('b some words') has {letter!r} at position 5, which is not "
-        "one of the model's amino acids. Fix it, or give --unknown x (embed it as X) or "
-        "--unknown skip (leave such records out)."
+        "one of the model's amino acids. Fix it, or set unknown to x (embed it as X) or to "
+        "skip (leave such records out)."
     )
 
 
@@ -342,7 +342,7 @@ def test_long_records_can_be_an_error(folder):
     data = f">a\nMK\n>b x\n{'MK' * 750}\n"
     assert folder.refusal(data, long="error") == (
         "in.fa, line 3: record 2 ('b x') has 1,500 residues, more than the limit of 1,022 "
-        "(change it with --max-residues, or give --long truncate or window)."
+        "(raise max_residues, or set long to truncate or window)."
     )
 
 
@@ -368,8 +368,8 @@ def test_dna_may_be_in_lower_case_as_soft_masked_genomes_are(folder):
 def test_uracil_is_shown_with_its_place_and_not_taken_for_a_protein(folder):
     assert folder.refusal(">a\nACGT\n>b some words\nACG\nuACG\n", alphabet=DNA) == (
         "in.fa, line 3: record 2 ('b some words') has 'u' at position 4, which is not one of "
-        "the model's bases. It looks like RNA: write T for U. Fix it, or give --unknown x (embed "
-        "it as N) or --unknown skip (leave such records out)."
+        "the model's bases. It looks like RNA: write T for U. Fix it, or set unknown to x (embed "
+        "it as N) or to skip (leave such records out)."
     )
 
 
@@ -383,7 +383,7 @@ def test_what_is_no_base_is_an_error_without_talk_of_proteins(folder, letter):
 @pytest.mark.parametrize("protein", ["MKTAYIAKQR", "mlsdedfkavf", "MVLSPADKTN*"])
 def test_a_protein_given_as_dna_is_said_to_look_like_one(folder, protein):
     message = folder.refusal(f">a\n{protein}\n", alphabet=DNA)
-    assert "It looks like a protein: give a protein model with --model. Fix it" in message
+    assert "It looks like a protein: give a protein model. Fix it" in message
 
 
 def test_words_given_as_dna_do_not_look_like_a_protein(folder):

@@ -9,7 +9,7 @@ import pytest
 
 from common.embeddings.arrays import Embeddings
 from common.errors import UserError
-from common.job.layout import output_prefix, quarantine_key, shard_key
+from common.job.layout import input_key, output_prefix, quarantine_key, shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
@@ -395,10 +395,11 @@ def test_rows_that_wait_for_a_retry_are_refused_with_what_to_do(job, output):
     job.compute(2, rows=[7])
     name = job.manifest.job
     assert refusal(job, output) == (
-        f"2 rows of batch 2 of {name}, row 6 first, have no numbers yet: see producer status "
-        f"{name}, wait with producer watch {name}, or submit the same input again to retry what "
-        f"failed. If the job is finished, delete {job.store.url}/{shard_key(name, 2, Rung.FP16)} "
-        "and submit again to have its rows computed anew."
+        f"2 rows of batch 2 of {name}, row 6 first, have no vectors yet: wait for the job "
+        f"(producer watch {name}, or job.wait()), or retry what failed (producer retry {name}, or "
+        "job.retry()). If the job is finished, delete "
+        f"{job.store.url}/{shard_key(name, 2, Rung.FP16)} and resume the job to have its rows "
+        "computed again."
     )
 
 
@@ -428,7 +429,7 @@ def test_a_quarantine_of_another_batch_is_no_excuse(job, output):
     job.quarantine(1, [0])
     job.compute(1)
     job.compute(2)
-    assert "row 0 first, have no numbers yet" in refusal(job, output)
+    assert "row 0 first, have no vectors yet" in refusal(job, output)
 
 
 def test_the_shard_of_another_batch_is_refused_with_what_to_delete(job, output):
@@ -440,7 +441,7 @@ def test_the_shard_of_another_batch_is_refused_with_what_to_delete(job, output):
     job.store.put(shard_key(name, 0, Rung.FP16), other)
     assert refusal(job, output) == (
         f"{job.store.url}/{name}/output/0000000.fp16.h5 is of batch 1 of {name}: delete it and "
-        "submit the same input again to have the right one computed."
+        "submit the same input again, or resume the job, to have the right one computed."
     )
 
 
@@ -478,6 +479,39 @@ def test_verify_names_every_batch_that_could_not_be_fetched(job):
     first, second = verify(job.store, job.manifest)
     assert "0000000.fp16.h5 cannot be read (mean has another checksum" in first
     assert "0000002.fp16.h5 cannot be read (lengths has another checksum" in second
+
+
+@pytest.mark.parametrize("attribute", ["dim", "weights", "job", "batch"])
+def test_verify_goes_on_after_shards_without_an_attribute(job, attribute):
+    for index in range(3):
+        job.compute(index)
+        with h5py.File(job.store.root / shard_key(job.manifest.job, index, Rung.FP16), "a") as file:
+            del file.attrs[attribute]
+    problems = verify(job.store, job.manifest)
+    assert ["cannot be read (" in text for text in problems] == [True] * 3
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, AttributeError, MemoryError])
+def test_whatever_error_damage_has_names_the_shard(job, output, monkeypatch, error):
+    def read_embeddings(*_arguments):
+        raise error("odd")
+
+    job.compute_all()
+    monkeypatch.setattr("producer.output.fetch.read_embeddings", read_embeddings)
+    assert all("cannot be read (odd)" in text for text in verify(job.store, job.manifest))
+    with pytest.raises(UserError) as caught:
+        fetch(job.store, job.manifest, output)
+    key = shard_key(job.manifest.job, 0, Rung.FP16)
+    assert caught.value.path == f"{job.store.url}/{key}"
+
+
+def test_a_damaged_input_object_is_named(job):
+    job.compute(0, rows=[1])
+    job.compute(1)
+    job.compute(2)
+    job.store.put(input_key(job.manifest.job, 0), b">0 cut")
+    (problem,) = verify(job.store, job.manifest)
+    assert "0000000.fasta is damaged (the object is cut short)" in problem
 
 
 def test_a_damaged_quarantine_is_refused_with_what_to_delete(job, output):
@@ -524,7 +558,7 @@ def test_numbers_of_different_weights_do_not_come_into_one_file(job, output):
     key = shard_key(job.manifest.job, 1, Rung.FP16)
     assert refusal(job, output) == (
         f"{job.store.url}/{key} was computed with weights those, others of this job with these: "
-        "their numbers do not belong in one file."
+        "their vectors do not belong in one file."
     )
 
 

@@ -132,5 +132,7 @@ def test_a_failed_batch_does_not_come_and_is_an_error_at_the_end(stream, store, 
     ledger.results.complete(failed(MANIFEST.batch(0)))
     ledger.results.complete(ok(MANIFEST.batch(1)))
     assert [ids for ids, _ in stream.completed()] == [["id3", "id4"]]
-    with pytest.raises(UserError, match=r"1 of 2 batches of .* failed, all others came: see"):
+    with pytest.raises(
+        UserError, match=r"1 of 2 batches of .* failed; all others were yielded: wait"
+    ):
         stream.check_all_came()

@@ -38,10 +38,10 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
     with pytest.raises(UserError) as caught:
         look(open_ledger, JOB, Speed())
     assert str(caught.value) == (
-        f"Job {JOB} stopped, as --on-instability fail asks for:\n"
+        f"Job {JOB} stopped, as on_instability fail asks for:\n"
         f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}\n"
         f"not finite: row 6 'r6' (10 letters): fp16: {SEEN}\n"
-        "Submit the same input with --on-instability retry to run these in higher precision."
+        "Submit the same input with on_instability retry to run these in higher precision."
     )
 
 

@@ -255,7 +255,7 @@ def test_windows_overlap_by_a_tenth_unless_the_user_says_otherwise():
 @pytest.mark.parametrize("long", ["truncate", "error"])
 def test_an_overlap_is_of_windows_alone(long):
     assert window_overlap(long, 10_000, None) is None
-    with pytest.raises(UserError, match="--overlap applies to windows only: give --long"):
+    with pytest.raises(UserError, match="overlap applies to windows only: set long"):
         window_overlap(long, 10_000, 17)
 
 

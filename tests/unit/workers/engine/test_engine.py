@@ -258,7 +258,7 @@ def test_residues_too_large_for_their_type_are_refused(engine, records, position
     engine.loaded.model.final_norm.bias[0] = 1e5
     spoil_rare_letter(engine)
     form = EVERYTHING.model_copy(update={"residue_dtype": "float16"})
-    with pytest.raises(UserError, match="--residue-dtype float32"):
+    with pytest.raises(UserError, match="residue_dtype float32"):
         engine.embed(with_rare_letter(records, positions), form)
 
 

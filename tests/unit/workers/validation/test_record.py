@@ -164,7 +164,7 @@ def test_a_failure_on_record_refuses_and_says_which_when_why_and_what_to_do(stor
         f"smallest cosine 0.500000 (floor 0.99) in {WORST}; 12 NaN, 1 Inf",
         "out of bounds: nan, inf, cosine_min.",
         f"{store.url}/{KEY}",
-        "--precision fp32 or bf16",
+        "precision fp32 or bf16",
         "worker validate --model esm2_t33_650M_UR50D --precision fp16",
     ):
         assert part in text
@@ -174,7 +174,7 @@ def test_who_failed_in_bf16_is_not_sent_there(store):
     write_record(validation(precision=Rung.BF16), [store])
     text = refusal(FINGERPRINT, Rung.BF16, H200, [store])
     assert text is not None
-    assert "--precision fp32, or validate again" in text
+    assert "precision fp32, or validate again" in text
 
 
 def test_the_command_that_validates_again_names_the_same_weights():
