@@ -29,7 +29,7 @@ DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
 
 def status(job: str | None = None, /, *, broker: Broker = None) -> None:
     """Show a job in full, or without JOB the fleet: workers, queues and jobs."""
-    fleet = Fleet.open(broker=broker)
+    fleet = Fleet(broker=broker)
     if job is None:
         show_fleet(fleet)
     else:
@@ -55,7 +55,7 @@ def show_job(job: Job) -> None:
 
 def jobs(*, broker: Broker = None) -> None:
     """List the jobs that Redis knows, newest first."""
-    list_jobs(Fleet.open(broker=broker))
+    list_jobs(Fleet(broker=broker))
 
 
 def list_jobs(fleet: Fleet) -> None:
@@ -74,7 +74,7 @@ def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None)
     clear
         Delete them instead.
     """
-    letters = DeadLetters(Fleet.open(broker=broker).ledger.redis)
+    letters = DeadLetters(Fleet(broker=broker).ledger.redis)
     if clear:
         letters.clear()
         return
@@ -87,13 +87,13 @@ def cancel(job: str, /, *, broker: Broker = None) -> None:
 
     Finished batches stay in the store; submitting the same input again resumes the job.
     """
-    Fleet.open(broker=broker).job(job).cancel()
+    Fleet(broker=broker).job(job).cancel()
     say(f"Job {job} is cancelled. To resume it, submit the same input again.")
 
 
 def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
     """Wait until a job is finished, and requeue its lost batches meanwhile."""
-    fleet = Fleet.open(broker=broker, store=store)
+    fleet = Fleet(broker=broker, store=store)
     fleet.connect()
     watched = fleet.job(job)
     manifest = watched.manifest  # an unknown job is an error before the display begins
@@ -124,7 +124,7 @@ def exit_if_batches_failed(ledger: Ledger, manifest: Manifest) -> None:
 
 def quarantine(job: str, /, *, store: StoreUrl = None) -> None:
     """List the sequences of a job that have no embedding, and why. Needs only the store."""
-    rows = Fleet.open(store=store).job(job).quarantined()
+    rows = Fleet(store=store).job(job).quarantined()
     for row in rows:
         print_line(str(row))
     say(f"{counted(len(rows), 'sequence')} of job {job} without an embedding.")
@@ -145,6 +145,6 @@ def retry(
     quarantined
         Also retry sequences without an embedding, at the rung after the last one that was tried.
     """
-    retried = Fleet.open(broker=broker, store=store).job(job)
+    retried = Fleet(broker=broker, store=store).job(job)
     left = retried.retry(quarantined=quarantined)
     say(f"{left:,} of {counted_batches(retried.manifest.batches)} of job {job} left to do.")

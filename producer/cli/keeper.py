@@ -46,7 +46,7 @@ def keeper(
         Address for Prometheus, such as 0.0.0.0:9808 for all interfaces; "" for none.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    fleet = Fleet.open(broker=broker, store=store, high_water=high_water)
+    fleet = Fleet(broker=broker, store=store, high_water=high_water)
     kept = Keeper(
         fleet.store,
         fleet.ledger,

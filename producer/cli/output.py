@@ -30,7 +30,7 @@ def fetch(
         HDF5 file; an existing one is replaced.
     """
     check_output(output)
-    write_output(Fleet.open(store=store).job(job), output)
+    write_output(Fleet(store=store).job(job), output)
 
 
 def verify(job: str, /, *, store: StoreUrl = None) -> None:
@@ -38,7 +38,7 @@ def verify(job: str, /, *, store: StoreUrl = None) -> None:
 
     Needs only the store, no Redis. Exit code 0: all shards are intact; 1: some are not.
     """
-    found = Fleet.open(store=store).job(job)
+    found = Fleet(store=store).job(job)
     with console.status(f"Reading the shards of {job} …"):
         damage = found.verify()
     report_damage(found.manifest, damage)

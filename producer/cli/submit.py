@@ -116,7 +116,7 @@ def submit(
             output = output or Path(f"{source.stem}.h5")
             run_local(request, output, precision, gpus, store, batch_tokens)
         else:
-            submit_to_fleet(Fleet.open(broker=broker, store=store), request, output, batch_tokens)
+            submit_to_fleet(Fleet(broker=broker, store=store), request, output, batch_tokens)
 
 
 def submit_to_fleet(

@@ -3,18 +3,23 @@
 import tempfile
 import warnings
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack, cast
 
+from common.errors import UserError
+from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.fleet import LocalFleet, local_fleet
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
-from common.store import open_store
-from producer.fleet.connections import Connections
+from common.store import Store, open_store
+from common.wire.redis_client import connect
 from producer.fleet.job import Job
+from producer.scheduling.publisher import Publisher, publisher_of
 from producer.submission.notes import worker_warnings
 from producer.submission.records import Input, as_source
 from producer.submission.request import (
@@ -24,40 +29,70 @@ from producer.submission.request import (
     make_request,
     queue_of_request,
 )
-from producer.submission.submit import (
-    Hardware,
-    OnStaged,
-    Submission,
-    submit,
-)
+from producer.submission.submit import Hardware, OnStaged, Submission, submit
 
 
-class Fleet(Connections):
-    """The workers, the Redis and the store that the settings name."""
+class Fleet:
+    """The workers, the Redis and the store that are named here or by the environment.
+
+    Nothing is connected to before it is needed: fetching needs the store alone, listing jobs Redis
+    alone.
+    """
 
     def __init__(
-        self,
-        settings: Settings | None = None,
-        machine: LocalFleet | None = None,
-        processes: ExitStack | None = None,
+        self, *, broker: str | None = None, store: str | None = None, high_water: int | None = None
     ) -> None:
         """Name a fleet; ``Fleet.local`` starts one.
 
         Args:
-            settings: None: those of the environment (``VIRNUCPRO_BROKER_URL``, …).
-            machine: the processes of a fleet that lives on this machine only.
-            processes: ends them when it is closed.
-        """
-        super().__init__(settings, machine)
-        # Called by close, or when the fleet is dropped, or when Python ends, whichever comes first.
-        self._end_processes = weakref.finalize(self, (processes or ExitStack()).close)
+            broker: URL of its Redis; None: ``VIRNUCPRO_BROKER_URL``, or this machine's.
+            store: a folder or ``s3://bucket/prefix``; None: ``VIRNUCPRO_STORE``.
+            high_water: messages that may wait in its queues; None: ``VIRNUCPRO_HIGH_WATER``.
 
-    @classmethod
-    def open(
-        cls, *, broker: str | None = None, store: str | None = None, high_water: int | None = None
-    ) -> "Fleet":
-        """Return the fleet of the environment, with what is given here taking precedence."""
-        return cls(Settings.read(broker=broker, store=store, high_water=high_water))
+        Raises:
+            UserError: a setting is not of the right kind.
+        """
+        self.settings = Settings.read(broker=broker, store=store, high_water=high_water)
+        #: The processes of a fleet that lives on this machine only.
+        self.machine: LocalFleet | None = None
+        self._end_processes: Callable[[], object] = lambda: None
+        self._closed = False
+
+    @cached_property
+    def store(self) -> Store:
+        self._check_open()
+        return open_store(self.settings.required_store())
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        self._check_open()
+        return Ledger(connect(self.settings.broker_url))
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        return publisher_of(self.settings, self.ledger)
+
+    def connect(self) -> None:
+        """Open the store and connect to Redis, to learn before any work that one is missing.
+
+        Raises:
+            UserError: no store is named, or Redis does not answer.
+        """
+        _ = self.store, self.ledger
+
+    def check(self, model: str) -> None:
+        """Raise if a process on this machine that jobs of a model need has ended.
+
+        Raises:
+            UserError: which, with the end of the worker's log.
+        """
+        self._check_open()
+        if self.machine is not None:
+            self.machine.check(model)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError("This fleet of one machine is closed: start another one.")
 
     @classmethod
     def local(
@@ -95,8 +130,11 @@ class Fleet(Connections):
             machine = stack.enter_context(local_fleet(folder, store_url, gpus=gpus))
             if model is not None:
                 machine.start_worker(model, precision)
-            settings = Settings.read(broker=machine.broker_url, store=store_url)
-            return cls(settings, machine, stack.pop_all())
+            fleet = cls(broker=machine.broker_url, store=store_url)
+            fleet.machine = machine
+            # Called by close, or when the fleet is dropped, or when Python ends.
+            fleet._end_processes = weakref.finalize(fleet, stack.pop_all().close)
+            return fleet
 
     def __repr__(self) -> str:
         where = "on this machine, " if self.machine is not None else ""
@@ -115,7 +153,12 @@ class Fleet(Connections):
 
     def close(self) -> None:
         """End the processes of a fleet on this machine; another fleet goes on."""
+        if self.machine is None:
+            return
         self._end_processes()
+        self._closed = True
+        for name in ("store", "ledger", "publisher"):
+            vars(self).pop(name, None)
 
     def submit(
         self,
@@ -128,11 +171,12 @@ class Fleet(Connections):
     ) -> Job:
         """Queue sequences for embedding; the same input and options resume their job.
 
-        What may make the result another than was meant is a Python warning.
+        A Python warning names what was changed in the records (long ones are truncated, unless
+        ``long`` is ``error`` or ``window``), and what may make the result another than was meant.
 
         Args:
             source: a FASTA file (plain, gz, bz2, xz, zst), ``s3://bucket/key``, or sequences: a
-                list, ``{id: sequence}``, or pairs of id and sequence.
+                list, ``{id: sequence}``, pairs of id and sequence, or Biopython's records.
             model: a name, a folder with weights, or ``random:NAME``.
             batch_tokens: tokens in a batch; None: about a second's work.
             on_staged: receives the records and batches staged so far.
@@ -145,7 +189,7 @@ class Fleet(Connections):
         with as_source(source) as opened:
             request = make_request(opened, model, **options)
             submission = self.enqueue(request, batch_tokens=batch_tokens, on_staged=on_staged)
-        for text in submission.warnings:
+        for text in (*submission.notes, *submission.warnings):
             warnings.warn(text, stacklevel=2)
         return Job(self, submission.job)
 
@@ -157,6 +201,8 @@ class Fleet(Connections):
         on_staged: OnStaged = lambda _records, _batches: None,
     ) -> Submission:
         """Queue what a request asks for; see ``submit``."""
+        if batch_tokens is not None and batch_tokens < 1:
+            raise UserError(f"batch_tokens: {batch_tokens} is not above 0.")
         self.connect()
         if self.machine is not None:
             self.machine.start_worker(request.model.text, precision_of(request.rung))
@@ -200,7 +246,7 @@ class Fleet(Connections):
 
 
 def precision_of(rung: Rung) -> PrecisionChoice:
-    """Return the ``--precision`` of a worker that serves jobs beginning at a rung."""
+    """Return the precision of a worker that serves jobs beginning at a rung."""
     if rung is first_rung("auto"):
         return "auto"
     return cast(PrecisionChoice, rung.value)

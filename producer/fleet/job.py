@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
@@ -14,8 +15,8 @@ from common.job.layout import job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event
 from common.ledger.progress import JobState, OnInstability, Progress
+from common.store import ObjectNotFoundError, StoreError
 from common.wire.messages import Instability
-from producer.fleet.connections import Connections
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
 from producer.output.verify import verify
@@ -27,11 +28,14 @@ from producer.scheduling.waiting import POLL_SECONDS, Look, looks, wait
 #: The form of a job's name, which is part of paths, keys and URLs.
 JOB_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
+if TYPE_CHECKING:
+    from producer.fleet.fleet import Fleet
+
 
 class Job:
     """One submitted job."""
 
-    def __init__(self, fleet: Connections, name: str) -> None:
+    def __init__(self, fleet: "Fleet", name: str) -> None:
         """Name a job; the first use of it tells whether it exists.
 
         Raises:
@@ -93,9 +97,10 @@ class Job:
 
         Raises:
             JobEndedError: the job was cancelled or stopped.
-            UnknownJobError: neither Redis nor the store knows the job.
+            UnknownJobError: the store has no such job, or no keeper restores it.
             WaitTimeoutError: the job did not finish in time.
         """
+        model = self.manifest.model  # a job that does not exist is an error at once
         if progress:
             from producer.terminal.watch import display  # Rich is loaded only to show something
 
@@ -106,7 +111,7 @@ class Job:
                 self.fleet.ledger,
                 self.name,
                 keep=keep,
-                check=partial(self.fleet.check, self.manifest.model),
+                check=partial(self.fleet.check, model),
                 on_look=on_look,
                 timeout=timeout,
             )
@@ -125,7 +130,7 @@ class Job:
 
         Raises:
             JobEndedError: the job was cancelled or stopped.
-            UnknownJobError: neither Redis nor the store knows the job.
+            UnknownJobError: the store has no such job, or no keeper restores it.
             UserError: at the end, if batches failed; or the job keeps no mean vectors.
         """
         fleet = self.fleet
@@ -138,11 +143,17 @@ class Job:
                 check=partial(fleet.check, self.manifest.model),
                 poll_seconds=poll_seconds,
             ):
-                with suppress(RedisError):  # it may be restarting: the next look waits for it
-                    yield from batches.completed()
+                try:
+                    for batch in batches.completed():
+                        yield batch
+                        keep()  # many batches may be done already
                     if look.progress is not None and look.progress.finished:
                         batches.check_all_came()
                         return
+                except ObjectNotFoundError:
+                    raise
+                except (RedisError, StoreError):
+                    continue  # they may be restarting: the next look waits for them
 
     @contextmanager
     def _keeping(
@@ -162,8 +173,9 @@ class Job:
     def embeddings(self) -> JobEmbeddings:
         """Return the finished job's embeddings, read from the store in place.
 
-        Mean vectors are read into memory at once when they are first used; those of residues, a
-        batch at a time. For what does not fit into memory: ``stream``, or ``fetch`` and ``load``.
+        Mean vectors are read into memory at once, and stay when the fleet is closed; those of
+        residues are read when they are asked for, a batch at a time. For what does not fit into
+        memory: ``stream``, or ``fetch`` and ``load``.
 
         Raises:
             UnknownJobError: the store has no such job.

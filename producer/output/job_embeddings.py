@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.job.layout import shard_key
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
-from common.store import Store
+from common.store import ObjectNotFoundError, Store
 from common.text import counted_batches
 from producer.output.fetch import (
     SHARDS_AHEAD,
@@ -29,15 +29,16 @@ class JobEmbeddings(EmbeddingTable):
     """The embeddings of a finished job; see ``Job.embeddings``."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
-        """Find a job's shards; they are read when they are needed.
+        """Read a job's shards, without residues, which are read when they are asked for.
 
         Raises:
-            UserError: batches have none.
+            UserError: batches have none, or one cannot be read.
         """
         self._store = store
         self._manifest = manifest
         self._keys = shards_by_batch(store, manifest)
         super().__init__(attributes_of_job(store, self._keys) | {"input": manifest.input})
+        self._in_memory = self._read()
         #: The batch whose residues were asked for last.
         self._latest: tuple[int, Embeddings] | None = None
 
@@ -52,9 +53,8 @@ class JobEmbeddings(EmbeddingTable):
             raise not_included(name)
         return self._in_memory.columns[name]
 
-    @cached_property
-    def _in_memory(self) -> Embeddings:
-        """All rows, without their residues."""
+    def _read(self) -> Embeddings:
+        """Return all rows, without their residues."""
         manifest = without_residues(self._manifest)
 
         def load(index: int) -> Embeddings:
@@ -81,7 +81,13 @@ class JobEmbeddings(EmbeddingTable):
     def _batch(self, index: int) -> Embeddings:
         if self._latest is None or self._latest[0] != index:
             keys = self._keys[index]
-            part, _ = merged(self._store, self._manifest, index, keys, self.attributes)
+            try:
+                part, _ = merged(self._store, self._manifest, index, keys, self.attributes)
+            except ObjectNotFoundError as error:
+                raise UserError(
+                    f"The residues of {self._manifest.job} are no longer in {self._store.url}: the "
+                    "job was deleted, or its fleet of one machine was closed."
+                ) from error
             self._latest = index, part
         return self._latest[1]
 

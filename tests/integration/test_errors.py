@@ -121,7 +121,7 @@ def test_a_bucket_that_is_not_there_is_named(sockets, s3: S3Server, tmp_path):
     [
         (["--model", "esm3"], "Unknown model 'esm3'"),
         (["--layers", "34"], "Layer 34: this model has layers 0 to 33"),
-        (["--overlap", "5"], "--overlap applies to windows only: give --long window too"),
+        (["--overlap", "5"], "overlap applies to windows only: set long to window too"),
         (["--on-instability", "ignore"], "--on-instability"),
         (["--precision", "selective_fp32"], "--precision"),
         (["--include", "median"], "median"),

@@ -1,5 +1,7 @@
 """Fleet and Job: each act on them, with a ledger and a store and no worker."""
 
+import warnings
+
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -11,9 +13,10 @@ from common.errors import (
     WaitTimeoutError,
 )
 from common.ledger.batches import Batches
-from common.settings import Settings
+from common.store import ObjectNotFoundError, StoreError
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
+from producer.scheduling.keeper import Keeper
 from tests.support.jobs import ok
 from tests.support.shards import store_shard
 
@@ -23,7 +26,7 @@ RECORDS = {"P1": "MKTAYIAK", "P2": "GAVL"}
 
 @pytest.fixture
 def fleet(redis, redis_url, tmp_path) -> Fleet:
-    return Fleet(Settings.read(broker=redis_url, store=str(tmp_path / "store")))
+    return Fleet(broker=redis_url, store=str(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -130,6 +133,32 @@ def test_no_sequences_are_an_error_without_a_file(fleet):
     assert caught.value.path is None
 
 
+def test_what_was_changed_in_records_is_a_warning(fleet):
+    records = {"P1": "MKTAYIAK", "P2": "MJ", "P3": "GA"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fleet.submit(records, model=MODEL, unknown="x", max_residues=5)
+    texts = [str(warning.message) for warning in caught]
+    assert texts[0].startswith("1 record longer than 5 residues: only that many")
+    assert texts[1] == "1 record with unknown letters, embedded as X."
+
+
+def test_a_job_that_is_not_there_is_an_error_at_once(fleet):
+    with pytest.raises(UnknownJobError, match="has no job 'typo-123'"):
+        fleet.job("typo-123").wait()
+
+
+def test_a_fleet_is_named_by_keywords_alone():
+    with pytest.raises(TypeError, match="positional"):
+        Fleet("redis://localhost")
+
+
+@pytest.mark.parametrize("tokens", [0, -1])
+def test_batches_of_no_tokens_are_an_error_of_the_user(fleet, tokens):
+    with pytest.raises(UserError, match=f"batch_tokens: {tokens} is not above 0"):
+        fleet.submit(RECORDS, model=MODEL, batch_tokens=tokens)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -165,9 +194,10 @@ def finish(job: Job) -> None:
     job.fleet.ledger.results.complete(ok(job.manifest.batch(0)))
 
 
-def test_a_stream_outlives_a_redis_that_does_not_answer(job, monkeypatch):
+@pytest.mark.parametrize("error", [RedisConnectionError("gone"), StoreError("503")])
+def test_a_stream_outlives_a_redis_and_a_store_that_do_not_answer(job, monkeypatch, error):
     finish(job)
-    settled, failures = Batches.settled, iter([RedisConnectionError("gone")])
+    settled, failures = Batches.settled, iter([error])
 
     def settled_at_the_second_try(*arguments):
         for error in failures:
@@ -178,6 +208,25 @@ def test_a_stream_outlives_a_redis_that_does_not_answer(job, monkeypatch):
     ((ids, vectors),) = job.stream(poll_seconds=0)
     assert ids == ["P1", "P2"]
     assert vectors.shape == (2, 4)
+
+
+def test_a_stream_does_not_wait_for_a_shard_that_was_deleted(job):
+    finish(job)
+    job.fleet.store.delete(f"{job.name}/output/")
+    with pytest.raises(ObjectNotFoundError):
+        next(job.stream(poll_seconds=0))
+
+
+def test_a_stream_of_finished_batches_keeps_the_job_going(fleet, monkeypatch):
+    with pytest.warns(UserWarning, match="no worker serves"):
+        job = fleet.submit(["MK"] * 6, model=MODEL, batch_tokens=4)
+    for index in range(job.manifest.batches):
+        store_shard(job.fleet.store, job.manifest, index)
+        job.fleet.ledger.results.complete(ok(job.manifest.batch(index)))
+    steps = []
+    monkeypatch.setattr(Keeper, "step", lambda keeper: steps.append(keeper))
+    assert len(list(job.stream(poll_seconds=0))) == job.manifest.batches > 2
+    assert len(steps) == 1 + job.manifest.batches
 
 
 def test_a_stream_lets_another_keeper_act_once_it_is_left(fleet, job):

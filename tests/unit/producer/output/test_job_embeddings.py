@@ -52,6 +52,17 @@ def test_they_are_what_fetch_would_write(store, tmp_path):
     assert repr(found) == f"JobEmbeddings({JOB!r}, 5 sequences)"
 
 
+def test_means_stay_when_the_store_is_gone(store):
+    for index in range(2):
+        store_shard(store, MANIFEST, index)
+    found = JobEmbeddings(store, MANIFEST)
+    store.delete(f"{JOB}/")
+    assert found.mean.shape == (5, 4)
+    assert len(found["id1"]) == 4
+    with pytest.raises(UserError, match="its fleet of one machine was closed"):
+        found.residues("id1")
+
+
 def test_a_quarantined_row_is_nan(store):
     store_shard(store, MANIFEST, 0, rows=[0, 2])
     bad = Instability(row=1, id="id1", length=2)
