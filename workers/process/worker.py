@@ -64,8 +64,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
     app = make_app(settings, ledger, info)
     renewer = start_renewer(settings, info)
-    watchdog_thread = Watchdog()
-    watchdog_thread.start()
+    process_watchdog = Watchdog()
+    process_watchdog.start()
     try:
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
             engine = load_engine(source, device, info.precision, settings.store)
@@ -80,7 +80,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             name=info.name,
             stopping=threading.Event(),
         )
-        return run_batches(app, runner, info, watchdog_thread)
+        return run_batches(app, runner, info, process_watchdog)
     finally:
         renewer.stop()
 
@@ -151,7 +151,7 @@ def make_app(settings: Settings, ledger: Ledger, info: WorkerInfo) -> Celery:
 
 
 def run_batches(
-    app: Celery, runner: BatchRunner, info: WorkerInfo, watchdog_thread: Watchdog
+    app: Celery, runner: BatchRunner, info: WorkerInfo, process_watchdog: Watchdog
 ) -> int:
     """Report readiness and run batches until told to stop; return the exit code."""
     ready_file, trace_file = file_of(READY_FILE), file_of(TRACE_FILE)
@@ -161,7 +161,7 @@ def run_batches(
 
     def stop() -> None:
         runner.stopping.set()
-        watchdog_thread.drain(lambda: requeue_held(runner))
+        process_watchdog.drain(lambda: requeue_held(runner))
 
     name = info.name.partition("@")[0]
     code = consume(app, info.queues, name, run=runner.run, on_stop=stop)
