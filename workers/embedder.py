@@ -5,9 +5,12 @@
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import torch
 from pydantic import ValidationError
@@ -16,15 +19,15 @@ from common.alphabet import Alphabet
 from common.embeddings.arrays import Array, Embeddings, not_included
 from common.embeddings.table import EmbeddingTable
 from common.errors import InputError, UserError
-from common.job.output_form import Include, Long, OutputForm
+from common.job.output_form import Include, Long, OutputForm, as_tuple
 from common.job.records import Record, Sequences, with_ids
-from common.rungs import PrecisionChoice, ladder, model_precision
+from common.rungs import PrecisionChoice, Rung, ladder, model_precision
+from common.text import counted
 from workers.engine.attributes import model_attributes
-from workers.engine.engine import DTYPES, Engine
+from workers.engine.engine import DTYPES, DeviceLostError, Engine
 from workers.engine.finiteness import describe_instability
 from workers.models.loading import load_model
-
-Device = Literal["auto", "cpu", "cuda"]
+from workers.runtime.device import device_name, find_device
 
 
 class EmbeddedSequences(EmbeddingTable):
@@ -56,7 +59,7 @@ class Embedder:
     """
 
     def __init__(
-        self, model: str, *, device: Device = "auto", precision: PrecisionChoice = "auto"
+        self, model: str | Path, *, device: str = "auto", precision: PrecisionChoice = "auto"
     ) -> None:
         """Load a model.
 
@@ -64,21 +67,26 @@ class Embedder:
             model: a name such as ``esm2_t33_650M_UR50D``, its repository on the Hugging Face hub, a
                 folder with safetensors, a fair-esm ``.pt`` file, or ``random:NAME`` for weights
                 without meaning.
-            device: ``auto`` is the first GPU, or the CPU of a machine without one.
+            device: ``cpu``, ``cuda``, ``cuda:N`` for one of several GPUs, or ``auto``: the first
+                GPU, or the CPU of a machine without one.
             precision: ``auto`` is FP16 on a GPU and FP32 on a CPU.
 
         Raises:
-            UserError: the weights cannot be found or read, or there is no such device.
+            UserError: the weights cannot be found or read, a validation found them unfit for the
+                precision, there is no such device, or it has too little memory.
         """
-        check_choice("device", device, Device)
         check_choice("precision", precision, PrecisionChoice)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device='cuda': PyTorch finds no GPU here. Use 'auto' or 'cpu'.")
-        on_gpu = device != "cpu" and torch.cuda.is_available()
-        rung = model_precision(precision, on_gpu=on_gpu)
-        loaded = load_model(model, device="cuda" if on_gpu else "cpu", dtype=DTYPES[rung])
-        self._engine: Engine | None = Engine(loaded)
-        self._engine.warm_up()
+        self._device = find_device(device)
+        rung = model_precision(precision, on_gpu=self._device.type == "cuda")
+        with device_errors_explained(self._device):
+            loaded = load_model(str(model), device=self._device, dtype=DTYPES[rung])
+            if rung is not Rung.FP32:
+                # Imported here: it needs a store, which FP32 does not.
+                from workers.validation.record import refuse_unfit
+
+                refuse_unfit(loaded.fingerprint, rung, device_name(self._device))
+            self._engine: Engine | None = Engine(loaded)
+            self._engine.warm_up()
         self.spec = loaded.spec
 
     def __enter__(self) -> Self:
@@ -101,8 +109,8 @@ class Embedder:
     def embed(
         self,
         sequences: Sequences,
-        include: Sequence[Include] = ("mean",),
-        layers: Sequence[int] = (-1,),
+        include: Include | Sequence[Include] = "mean",
+        layers: int | Sequence[int] = -1,
         *,
         long: Long | None = None,
         max_residues: int | None = None,
@@ -110,10 +118,12 @@ class Embedder:
         """Embed sequences.
 
         Rows that are not finite in the model's precision are computed again at the next rungs. Rows
-        that no rung can embed are NaN, with a warning.
+        that no rung can embed are NaN, with a warning. Truncation is a warning too, unless it is
+        asked for.
 
         Args:
-            sequences: sequences, ``{id: sequence}``, or pairs of id and sequence, in either case.
+            sequences: sequences, ``{id: sequence}``, pairs of id and sequence, or Biopython's
+                records, in upper or lower case.
             include: ``mean``, ``bos`` (the vector at the first token), ``per_residue``.
             layers: layers from 0, or negative ones counted from the last, which is -1.
             long: how to embed longer sequences than ``max_residues``: ``truncate`` (the default of
@@ -123,7 +133,8 @@ class Embedder:
         Raises:
             InputError: a sequence is empty, too long, or has a letter that is not in the alphabet;
                 its ``record`` is the sequence's position, from 1.
-            UserError: the model has no such layer, or options contradict each other.
+            UserError: the model has no such layer, options contradict each other, or the device
+                fails or has too little memory.
         """
         engine = self._engine
         if engine is None:
@@ -131,17 +142,20 @@ class Embedder:
         family = self.spec.family
         if long is not None:
             check_choice("long", long, Long)
-        long = long or ("window" if family.windows else "truncate")
         limit = family.max_residues if max_residues is None else max_residues
-        form = form_of(include, layers, long, limit)
+        default: Long = "window" if family.windows else "truncate"
+        form = form_of(include, layers, long or default, limit)
         records = [
             checked(row, id_, sequence, family.alphabet)
             for row, (id_, sequence) in enumerate(with_ids(sequences))
         ]
-        if long == "error":
-            refuse_long(records, limit, family.alphabet)
-        embeddings = climb_ladder(engine, records, form)
-        return EmbeddedSequences(embeddings, model_attributes(engine.loaded, form))
+        check_long(records, form, long, family.alphabet)
+        with device_errors_explained(self._device):
+            found = climb_ladder(engine, records, form)
+        # An id of a program may have spaces, unlike one that is read from a header.
+        return EmbeddedSequences(
+            replace(found, ids=found.headers), model_attributes(engine.loaded, form)
+        )
 
 
 def climb_ladder(engine: Engine, records: list[Record], form: OutputForm) -> Embeddings:
@@ -161,6 +175,28 @@ def climb_ladder(engine: Engine, records: list[Record], form: OutputForm) -> Emb
     return Embeddings.overlay(parts, records, form, engine.loaded.spec.dim)
 
 
+@contextmanager
+def device_errors_explained(device: torch.device) -> Iterator[None]:
+    """Use a device within the block, and say what to do if it fails.
+
+    Raises:
+        UserError: it failed, or has too little memory.
+    """
+    try:
+        # Kernels run on the current device, which is a thread's own.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{device} has too little free memory ({str(error).splitlines()[0]}). End other "
+            "programs on it, lower max_residues, take a smaller model, or give device='cpu'."
+        ) from error
+    except DeviceLostError as error:
+        raise UserError(
+            f"{device} failed ({error}), and this process can no longer use it: restart Python."
+        ) from error
+
+
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Raise UserError unless an argument has one of the values of a ``Literal``."""
     if value not in get_args(choices):
@@ -169,22 +205,27 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 
 
 def form_of(
-    include: Sequence[Include], layers: Sequence[int], long: Long, max_residues: int
+    include: Include | Sequence[Include],
+    layers: int | Sequence[int],
+    long: Long,
+    max_residues: int,
 ) -> OutputForm:
     """Return the output form of the options.
 
     Raises:
         UserError: an option is invalid, or residues of windows are asked for.
     """
-    if long == "window" and "per_residue" in include:
+    if long == "window" and "per_residue" in as_tuple(include):
         raise UserError(
             "Residues of windows, which overlap, have no vectors of their own: give "
             "long='truncate' or long='error'."
         )
+    if not isinstance(max_residues, int):
+        raise UserError(f"max_residues={max_residues!r}: give a whole number.")
     try:
         return OutputForm(
-            include=tuple(include),
-            layers=tuple(layers),
+            include=as_tuple(include),
+            layers=as_tuple(layers),
             residue_dtype="float32",
             max_residues=max_residues,
             overlap=max_residues // 10 if long == "window" else None,
@@ -207,37 +248,52 @@ def checked(row: int, id_: str, sequence: str, alphabet: Alphabet) -> Record:
         position = next(i for i, letter in enumerate(residues) if letter in unknown)
         raise InputError(
             f"Sequence {row + 1} ({id_!r}) has {sequence[position]!r} at position {position + 1}, "
-            f"which is no {alphabet.letter} that the model knows. Write {alphabet.unknown} for an "
-            f"unknown {alphabet.letter}.",
+            f"which is not one of the model's {alphabet.letter}s. Write {alphabet.unknown} for an "
+            "unknown one.",
             record=row + 1,
         )
     return Record(row, id_, residues)
 
 
-def refuse_long(records: list[Record], limit: int, alphabet: Alphabet) -> None:
-    """Raise InputError for the first record of more than ``limit`` letters."""
-    for row, id_, residues in records:
-        if len(residues) > limit:
-            raise InputError(
-                f"Sequence {row + 1} ({id_!r}) has {len(residues):,} {alphabet.plural}, more than "
-                f"the limit of {limit:,}: raise max_residues, or give long='truncate' or 'window'.",
-                record=row + 1,
-            )
+def check_long(
+    records: list[Record], form: OutputForm, long: Long | None, alphabet: Alphabet
+) -> None:
+    """Warn of records that are truncated because the caller did not choose.
+
+    Raises:
+        InputError: there are longer ones than fit, and ``long`` is ``error``.
+    """
+    limit = form.max_residues
+    found = [record for record in records if len(record.residues) > limit]
+    if found and long == "error":
+        row, id_, residues = found[0]
+        raise InputError(
+            f"Sequence {row + 1} ({id_!r}) has {len(residues):,} {alphabet.plural}, more than "
+            f"the limit of {limit:,}: raise max_residues, or give long='truncate' or 'window'.",
+            record=row + 1,
+        )
+    if found and long is None and form.overlap is None:
+        warnings.warn(
+            f"{counted(len(found), 'sequence')} longer than {limit:,} {alphabet.plural}: only the "
+            f"first {limit:,} of each are embedded. To choose, give long='truncate', 'window' or "
+            "'error'.",
+            stacklevel=3,
+        )
 
 
 #: The embedder of the last ``embed`` call by its model, device and precision, under a lock.
-_last: dict[tuple[str, Device, PrecisionChoice], Embedder] = {}
+_last: dict[tuple[str, str, PrecisionChoice], Embedder] = {}
 _lock = threading.Lock()
 
 
 def embed(
     sequences: Sequences,
-    model: str,
+    model: str | Path,
     *,
-    layers: Sequence[int] = (-1,),
+    layers: int | Sequence[int] = -1,
     long: Long | None = None,
     max_residues: int | None = None,
-    device: Device = "auto",
+    device: str = "auto",
     precision: PrecisionChoice = "auto",
 ) -> Array:
     """Return the mean vectors of sequences, float32 ``[N, D]``, or ``[N, K, D]`` for K > 1 layers.
@@ -245,7 +301,7 @@ def embed(
     The model of the last call stays loaded. The arguments are those of ``Embedder`` and of
     ``Embedder.embed``.
     """
-    key = (model, device, precision)
+    key = (str(model), device, precision)
     with _lock:
         if key not in _last:
             _last.clear()  # before the next one takes memory

@@ -112,6 +112,9 @@ def test_a_fleet_without_a_block_is_closed_by_hand():
     machine = fleet.machine
     fleet.close()
     assert machine.redis.poll() is not None
+    for act in (fleet.jobs, fleet.job("none").status, fleet.job("none").wait):
+        with pytest.raises(vf.UserError, match="is closed: start another one"):
+            act()
 
 
 def test_a_fleet_that_is_left_open_ends_with_python():

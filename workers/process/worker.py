@@ -38,7 +38,7 @@ from workers.runtime.memory import limit_memory
 from workers.runtime.watchdog import Watchdog
 from workers.transport.consumer import consume
 from workers.transport.guard import Guard, install_guard
-from workers.validation.record import record_stores, refusal
+from workers.validation.record import refuse_unfit
 
 log = logging.getLogger("workers")
 
@@ -129,12 +129,7 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
             on this kind of device.
     """
     loaded = load_model(source, device=device, dtype=DTYPES[precision])
-    if precision is not Rung.FP32:
-        reason = refusal(
-            loaded.fingerprint, precision, device_name(device), record_stores(store_url)
-        )
-        if reason is not None:
-            raise UserError(reason)
+    refuse_unfit(loaded.fingerprint, precision, device_name(device), store_url)
     if source.is_random:
         log.warning("%s: random weights. The embeddings are meaningless.", source.text)
     engine = Engine(loaded)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime
 
+from common.errors import UserError
 from common.rungs import Rung
 from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
 from common.wire.messages import Document
@@ -154,6 +155,25 @@ def refusal(fingerprint: str, precision: Rung, device: str, stores: Sequence[Sto
         f"The record is {store.url}/{key}.\n"
         f"Serve them with {others}, or validate again: {newest.command}"
     )
+
+
+def refuse_unfit(
+    fingerprint: str, precision: Rung, device: str, store_url: str | None = None
+) -> None:
+    """Check that no validation found weights unfit for a precision on a kind of device.
+
+    Args:
+        device: the device's full name.
+        store_url: the fleet's store, where records may be beside those in the user's cache.
+
+    Raises:
+        UserError: one did.
+    """
+    if precision is Rung.FP32:  # what the others are compared with
+        return
+    reason = refusal(fingerprint, precision, device, record_stores(store_url))
+    if reason is not None:
+        raise UserError(reason)
 
 
 def read_verdict(key: str, store: Store) -> Verdict | None:

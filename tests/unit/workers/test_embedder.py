@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from common.rungs import Rung
 from tests.support.fair_esm import tokenize
 from tests.support.fixtures import TINY
 from workers.embedder import Embedder, embed
-from workers.engine.engine import Engine
+from workers.engine.engine import DeviceLostError, Engine
+from workers.runtime.device import find_device
 
 SEQUENCES = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTN", "sp|P3|SHORT": "GA"}
 
@@ -66,6 +68,7 @@ def test_embed_loads_a_model_once(tiny, monkeypatch):
 
 
 def test_no_sequences_give_no_rows(embedder):
+    assert embedder.embed({}).to_pandas().shape == (0, TINY.dim)
     assert embedder.embed([]).mean.shape == (0, TINY.dim)
 
 
@@ -80,7 +83,11 @@ def test_an_unknown_id_is_a_key_error_that_names_near_ids(embedder):
 
 @pytest.mark.parametrize(
     ("sequence", "text"),
-    [("MK1T", "'1' at position 3, which is no amino acid"), ("", "is empty"), ("*", "is empty")],
+    [
+        ("MK1T", "'1' at position 3, which is not one of the model's amino acids"),
+        ("", "is empty"),
+        ("*", "is empty"),
+    ],
 )
 def test_a_sequence_that_cannot_be_embedded_is_named(embedder, sequence, text):
     with pytest.raises(InputError, match=r"Sequence 2 \('P9'\).*" + text) as caught:
@@ -90,7 +97,11 @@ def test_a_sequence_that_cannot_be_embedded_is_named(embedder, sequence, text):
 
 def test_long_sequences_are_truncated_refused_or_windowed(embedder, oracle):
     sequence = "MKTAYIAKQRMVLSPADKTN"
-    truncated = embedder.embed({"P1": sequence}, max_residues=10)
+    with pytest.warns(UserWarning, match=r"1 sequence longer than 10 residues: only the first 10"):
+        truncated = embedder.embed({"P1": sequence}, max_residues=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedder.embed({"P1": sequence}, max_residues=10, long="truncate")
     assert truncated.lengths.tolist() == [10]
     np.testing.assert_allclose(truncated["P1"], published(oracle, sequence[:10]).mean(0), atol=2e-5)
     windowed = embedder.embed({"P1": sequence}, max_residues=10, long="window")
@@ -108,6 +119,11 @@ def test_long_sequences_are_truncated_refused_or_windowed(embedder, oracle):
         ({"include": ("per_residue",), "long": "window"}, "give long='truncate'"),
         ({"long": "cut"}, "long='cut': give 'error' or 'truncate' or 'window'"),
         ({"max_residues": 0}, "max_residues: Input should be greater than 0"),
+        ({"max_residues": -1}, "max_residues: Input should be greater than 0"),
+        ({"max_residues": "10", "long": "window"}, "max_residues='10': give a whole number"),
+        ({"layers": "last"}, "layers: Input should be a valid integer"),
+        ({"layers": ()}, "layers: .* is empty"),
+        ({"include": None}, "include: Input should be 'mean'"),
     ],
 )
 def test_an_impossible_option_is_an_error_of_the_user(embedder, options, text):
@@ -115,10 +131,59 @@ def test_an_impossible_option_is_an_error_of_the_user(embedder, options, text):
         embedder.embed(SEQUENCES, **options)
 
 
-@pytest.mark.parametrize("options", [{"device": "gpu"}, {"precision": "fp8"}])
-def test_a_device_or_precision_that_is_not_known_is_an_error(tiny, options):
-    with pytest.raises(UserError, match=r"=.*: give 'auto' or "):
-        Embedder(str(tiny), **options)
+def test_one_layer_and_one_kind_of_vector_need_no_list(embedder):
+    expected = embedder.embed(SEQUENCES, include=("bos",), layers=(1,))
+    found = embedder.embed(SEQUENCES, include="bos", layers=1)
+    assert np.array_equal(found.bos, expected.bos)
+
+
+def test_an_id_of_a_mapping_is_never_cut(embedder):
+    result = embedder.embed({"my protein": "MKT", 7: "GA"})
+    assert result.ids == ["my protein", "7"]
+    assert np.array_equal(result["my protein"], result.mean[0])
+
+
+@pytest.mark.parametrize("name", ["mps", "cuda:", "cuda:x", "CPU", None])
+def test_a_device_that_is_not_known_is_an_error(tiny, name):
+    with pytest.raises(UserError, match="give 'auto', 'cpu', 'cuda' or 'cuda:N'"):
+        Embedder(str(tiny), device=name)
+
+
+def test_a_gpu_is_found_by_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(UserError, match=r"device='cuda:2': PyTorch finds 2 GPUs here"):
+        find_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "too little free memory .*device="),
+        (DeviceLostError("CUDA error: launch failure"), "can no longer use it: restart Python"),
+    ],
+)
+def test_an_error_of_the_device_says_what_to_do(tiny, monkeypatch, error, text):
+    embedder = Embedder(str(tiny))
+
+    def embed(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(embedder._engine, "embed", embed)
+    with pytest.raises(UserError, match=text):
+        embedder.embed(["MKT"])
+
+
+def test_weights_that_a_validation_found_unfit_are_refused(tiny, monkeypatch):
+    monkeypatch.setattr("workers.validation.record.refusal", lambda *_arguments: "They must not.")
+    with pytest.raises(UserError, match="They must not"):
+        Embedder(str(tiny), precision="fp16")
+    Embedder(str(tiny), precision="fp32")
+
+
+def test_a_precision_that_is_not_known_is_an_error(tiny):
+    with pytest.raises(UserError, match=r"precision='fp8': give 'auto' or "):
+        Embedder(str(tiny), precision="fp8")
 
 
 def test_an_id_that_two_sequences_have_is_told_apart_by_position(embedder):
@@ -129,6 +194,11 @@ def test_an_id_that_two_sequences_have_is_told_apart_by_position(embedder):
     assert np.array_equal(result[1], result.mean[1])
     assert len(result.residues(1)) == 4
     assert result.attributes["model"] == result.model
+
+
+def test_a_path_is_for_a_fleet(embedder):
+    with pytest.raises(UserError, match=r"Fleet.submit\(path\)"):
+        embedder.embed(Path("proteins.fasta"))
 
 
 def test_one_text_is_not_taken_for_a_list_of_letters(embedder):
