@@ -11,6 +11,33 @@ Each name is imported when it is first used: ``Fleet`` and ``load`` need no PyTo
 
 from typing import TYPE_CHECKING
 
+__all__ = [
+    "EmbeddedSequences",
+    "Embedder",
+    "EmbeddingFile",
+    "EmbeddingFileError",
+    "Fetched",
+    "Fleet",
+    "InputError",
+    "Instability",
+    "Job",
+    "JobEmbeddings",
+    "JobEndedError",
+    "JobState",
+    "Priority",
+    "Progress",
+    "Rung",
+    "StoreError",
+    "UnknownIdError",
+    "UnknownJobError",
+    "UserError",
+    "VirnucproError",
+    "WaitTimeoutError",
+    "__version__",
+    "embed",
+    "load",
+]
+
 if TYPE_CHECKING:
     from common import __version__ as __version__
     from common.embeddings.file import EmbeddingFile, EmbeddingFileError, load
@@ -23,14 +50,18 @@ if TYPE_CHECKING:
         VirnucproError,
         WaitTimeoutError,
     )
-    from common.ledger.progress import Progress
+    from common.ledger.progress import JobState, Progress
+    from common.rungs import Rung
     from common.store import StoreError
+    from common.wire.messages import Instability, Priority
     from producer.fleet.fleet import Fleet
     from producer.fleet.job import Job
+    from producer.output.fetch import Fetched
     from producer.output.job_embeddings import JobEmbeddings
     from workers.embedder import EmbeddedSequences, Embedder, embed
 else:
     from importlib import import_module
+    from importlib.util import find_spec
 
     #: The module of each public name.
     MODULES = {
@@ -39,12 +70,17 @@ else:
         "Embedder": "workers.embedder",
         "EmbeddingFile": "common.embeddings.file",
         "EmbeddingFileError": "common.embeddings.file",
+        "Fetched": "producer.output.fetch",
         "Fleet": "producer.fleet.fleet",
         "InputError": "common.errors",
+        "Instability": "common.wire.messages",
         "Job": "producer.fleet.job",
         "JobEmbeddings": "producer.output.job_embeddings",
         "JobEndedError": "common.errors",
+        "JobState": "common.ledger.progress",
+        "Priority": "common.wire.messages",
         "Progress": "common.ledger.progress",
+        "Rung": "common.rungs",
         "StoreError": "common.store",
         "UnknownIdError": "common.embeddings.lookup",
         "UnknownJobError": "common.errors",
@@ -70,25 +106,5 @@ else:
     def __dir__() -> list[str]:
         return __all__
 
-
-__all__ = [
-    "EmbeddedSequences",
-    "Embedder",
-    "EmbeddingFile",
-    "EmbeddingFileError",
-    "Fleet",
-    "InputError",
-    "Job",
-    "JobEmbeddings",
-    "JobEndedError",
-    "Progress",
-    "StoreError",
-    "UnknownIdError",
-    "UnknownJobError",
-    "UserError",
-    "VirnucproError",
-    "WaitTimeoutError",
-    "__version__",
-    "embed",
-    "load",
-]
+    if find_spec("torch") is None:  # import * has the names that need none
+        __all__ = [name for name in __all__ if MODULES[name] != "workers.embedder"]

@@ -20,7 +20,7 @@ from common.store import Store, open_store
 from common.wire.redis_client import connect
 from producer.fleet.job import Job
 from producer.scheduling.publisher import Publisher, publisher_of
-from producer.submission.notes import worker_warnings
+from producer.submission.notes import input_notes, worker_warnings
 from producer.submission.records import Input, as_source
 from producer.submission.request import (
     DEFAULT_MODEL,
@@ -171,8 +171,8 @@ class Fleet:
     ) -> Job:
         """Queue sequences for embedding; the same input and options resume their job.
 
-        A Python warning names what was changed in the records (long ones are truncated, unless
-        ``long`` is ``error`` or ``window``), and what may make the result another than was meant.
+        A Python warning names what was changed in the records, and what may make the result another
+        than was meant. Truncation is one too, unless ``long`` asks for it.
 
         Args:
             source: a FASTA file (plain, gz, bz2, xz, zst), ``s3://bucket/key``, or sequences: a
@@ -189,7 +189,9 @@ class Fleet:
         with as_source(source) as opened:
             request = make_request(opened, model, **options)
             submission = self.enqueue(request, batch_tokens=batch_tokens, on_staged=on_staged)
-        for text in (*submission.notes, *submission.warnings):
+        truncated_unasked = options.get("long") is None and request.form.overlap is None
+        notes = input_notes(submission.manifest, with_long=truncated_unasked)
+        for text in (*notes, *submission.warnings):
             warnings.warn(text, stacklevel=2)
         return Job(self, submission.job)
 

@@ -27,11 +27,15 @@ def describe_input(manifest: Manifest) -> str:
     )
 
 
-def input_notes(manifest: Manifest) -> list[str]:
-    """Return a sentence for each kind of change to records of the input."""
+def input_notes(manifest: Manifest, *, with_long: bool = True) -> list[str]:
+    """Return a sentence for each kind of change to records of the input.
+
+    Args:
+        with_long: whether long records are one.
+    """
     report, letters = manifest.report, ALPHABETS[manifest.alphabet]
     notes = {
-        describe_long(manifest): report.long,
+        describe_long(manifest): report.long if with_long else 0,
         "with the id of an earlier record: all are kept, each under its row number": (
             report.duplicate_ids
         ),

@@ -16,7 +16,10 @@ MODEL = "random:esm2_t6_8M_UR50D"
 RECORDS = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTN", "sp|P3|SHORT": "GA"}
 FORM = {"include": ("mean", "per_residue")}
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*has random weights:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*has random weights:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*longer than 1,022 residues:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")

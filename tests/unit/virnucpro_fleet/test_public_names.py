@@ -1,6 +1,7 @@
 """The public package: every name is there, typed, and imported no earlier than it is used."""
 
 import ast
+import subprocess
 import sys
 from importlib import import_module
 
@@ -64,6 +65,15 @@ def test_without_pytorch_the_message_names_the_installation(monkeypatch):
     monkeypatch.delitem(vars(vf), "embed", raising=False)
     with pytest.raises(ImportError, match=r"embed needs .*: pip install 'virnucpro-fleet\[worker"):
         _ = vf.embed
+
+
+def test_without_pytorch_a_star_imports_all_that_needs_none():
+    code = (
+        "import sys; sys.modules['torch'] = None; from virnucpro_fleet import *;"
+        "print('Fleet' in dir(), 'load' in dir(), 'embed' in dir())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False"]
 
 
 def test_every_error_of_the_package_has_one_base():

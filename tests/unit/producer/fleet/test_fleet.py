@@ -143,6 +143,13 @@ def test_what_was_changed_in_records_is_a_warning(fleet):
     assert texts[1] == "1 record with unknown letters, embedded as X."
 
 
+@pytest.mark.parametrize("options", [{"long": "truncate"}, {"long": "window"}])
+def test_what_was_asked_for_is_no_warning(fleet, options):
+    with pytest.warns(UserWarning, match="no worker serves"):  # an error if there were others
+        job = fleet.submit(RECORDS, model=MODEL, max_residues=5, **options)
+    assert job.manifest.report.long == 1
+
+
 def test_a_job_that_is_not_there_is_an_error_at_once(fleet):
     with pytest.raises(UnknownJobError, match="has no job 'typo-123'"):
         fleet.job("typo-123").wait()
