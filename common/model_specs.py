@@ -113,12 +113,13 @@ class ModelSource:
     text: str
 
     @classmethod
-    def parse(cls, value: str) -> "ModelSource":
+    def parse(cls, value: str | Path) -> "ModelSource":
         """Read a ``--model`` value.
 
         Raises:
             UserError: a bare name is not in the table.
         """
+        value = os.path.abspath(value.expanduser()) if isinstance(value, Path) else str(value)
         bare = value.removeprefix(RANDOM_PREFIX)
         name = HUB_NAMES.get(bare, bare)
         if name in MODELS:

@@ -59,9 +59,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             wrong = error.errors()[0]
             name = str(wrong["loc"][0])
+            expected = f"{NUMBERS[name]} above 0" if name in NUMBERS else "text"
             raise UserError(
-                f"VIRNUCPRO_{name.upper()} or --{name.replace('_', '-')}: {wrong['input']} is not "
-                f"a {NUMBERS[name]} above 0."
+                f"{name} (or VIRNUCPRO_{name.upper()}): {wrong['input']} is not a {expected}."
             ) from None
 
     def message_keys(self) -> MessageKeys:

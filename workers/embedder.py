@@ -79,7 +79,7 @@ class Embedder:
         self._device = find_device(device)
         rung = model_precision(precision, on_gpu=self._device.type == "cuda")
         with device_errors_explained(self._device):
-            loaded = load_model(str(model), device=self._device, dtype=DTYPES[rung])
+            loaded = load_model(model, device=self._device, dtype=DTYPES[rung])
             if rung is not Rung.FP32:
                 # Imported here: it needs a store, which FP32 does not.
                 from workers.validation.record import refuse_unfit

@@ -40,7 +40,11 @@ class Fleet:
     """
 
     def __init__(
-        self, *, broker: str | None = None, store: str | None = None, high_water: int | None = None
+        self,
+        *,
+        broker: str | None = None,
+        store: str | Path | None = None,
+        high_water: int | None = None,
     ) -> None:
         """Name a fleet; ``Fleet.local`` starts one.
 
@@ -52,6 +56,7 @@ class Fleet:
         Raises:
             UserError: a setting is not of the right kind.
         """
+        store = None if store is None else str(store)
         self.settings = Settings.read(broker=broker, store=store, high_water=high_water)
         #: The processes of a fleet that lives on this machine only.
         self.machine: LocalFleet | None = None
@@ -164,7 +169,7 @@ class Fleet:
         self,
         source: Input,
         *,
-        model: str = DEFAULT_MODEL,
+        model: str | Path = DEFAULT_MODEL,
         batch_tokens: int | None = None,
         on_staged: OnStaged = lambda _records, _batches: None,
         **options: Unpack[Options],

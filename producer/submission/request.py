@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Unpack
 
 from pydantic import (
@@ -94,7 +95,9 @@ class Request:
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
-def make_request(source: Source, model: str = DEFAULT_MODEL, **options: Unpack[Options]) -> Request:
+def make_request(
+    source: Source, model: str | Path = DEFAULT_MODEL, **options: Unpack[Options]
+) -> Request:
     """Return the request for embedding a source, with the defaults of the model's family.
 
     Raises:

@@ -11,6 +11,7 @@ from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
+from workers.embedder import Embedder
 from workers.engine.engine import Engine, Outcome
 from workers.models.loading import load_model
 
@@ -106,3 +107,15 @@ def test_a_row_that_is_not_finite_is_left_out_of_the_residues_too(engine, batche
     lengths = expected[0].embeddings.lengths
     kept = np.repeat(np.arange(len(lengths)) != 7, lengths)
     assert found.embeddings.residues.tobytes() == expected[0].embeddings.residues[kept].tobytes()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_an_embedder_uses_the_gpu_that_it_is_given(tmp_path):
+    path = save_fair_esm(random_fair_esm(SPEC), tmp_path / "small.pt")
+    first, second = (Embedder(path, device=f"cuda:{index}") for index in range(2))
+    before = torch.cuda.memory_reserved(0)
+    found = second.embed(["MKTAYIAKQR", "GA"]).mean
+    assert torch.cuda.memory_reserved(0) == before
+    assert torch.cuda.memory_reserved(1) > 0
+    assert found.tobytes() == first.embed(["MKTAYIAKQR", "GA"]).mean.tobytes()
+    assert torch.cuda.current_device() == 0

@@ -223,7 +223,7 @@ def test_a_mark_in_the_environment_that_is_none_is_named(fleet, tmp_path):
     (tmp_path / "p.fasta").write_text(GOOD)
     environment = {**fleet.environment, "VIRNUCPRO_HIGH_WATER": "many"}
     done = run_producer("submit", tmp_path / "p.fasta", environment=environment)
-    assert "VIRNUCPRO_HIGH_WATER or --high-water: many is not a whole number" in refused(done)
+    assert "high_water (or VIRNUCPRO_HIGH_WATER): many is not a whole number" in refused(done)
     assert untouched(fleet)
 
 

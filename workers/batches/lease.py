@@ -29,9 +29,11 @@ class Renewer(Protocol):
 class Lease:
     """The lease of one batch; in a ``with`` statement, ``renewer`` renews it.
 
+    It exists before it is claimed, so that it can be released if the answer to the claim was lost.
+
     Attributes:
         owner: the name of this attempt, not of the worker.
-        attempt: the ledger's answer to ``claim``.
+        attempt: the ledger's answer to ``claim``; not set before.
         is_lost: whether a renewal was refused.
         renewed_at: the ``time.monotonic`` before the last claim or renewal that succeeded.
     """

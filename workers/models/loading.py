@@ -39,7 +39,7 @@ class LoadedModel:
 
 
 def load_model(
-    source: ModelSource | str, *, device: torch.device | str = "cpu", dtype: torch.dtype
+    source: ModelSource | str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype
 ) -> LoadedModel:
     """Load a model with its weights on ``device`` in ``dtype``, in evaluation mode.
 
@@ -49,7 +49,7 @@ def load_model(
         UserError: the weights cannot be found or read, do not fit the model, or are beyond the
             range of ``dtype``.
     """
-    source = ModelSource.parse(source) if isinstance(source, str) else source
+    source = source if isinstance(source, ModelSource) else ModelSource.parse(source)
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
     spec, state, tokenize = read_weights(source)
     fingerprint = fingerprint_of(state, tokenize.vocabulary)

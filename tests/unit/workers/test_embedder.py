@@ -67,6 +67,10 @@ def test_embed_loads_a_model_once(tiny, monkeypatch):
     assert np.array_equal(embed(["MKT"], model=str(tiny)), first)
 
 
+def test_weights_may_be_named_by_a_path_object(tiny, embedder):
+    assert Embedder(Path(tiny)).spec == embedder.spec
+
+
 def test_no_sequences_give_no_rows(embedder):
     assert embedder.embed({}).to_pandas().shape == (0, TINY.dim)
     assert embedder.embed([]).mean.shape == (0, TINY.dim)

@@ -160,6 +160,15 @@ def test_a_fleet_is_named_by_keywords_alone():
         Fleet("redis://localhost")
 
 
+def test_a_fleet_with_a_setting_that_cannot_be_is_an_error_of_the_user():
+    with pytest.raises(
+        UserError, match=r"high_water \(or VIRNUCPRO_HIGH_WATER\): 0 is not a whole"
+    ):
+        Fleet(high_water=0)
+    with pytest.raises(UserError, match=r"broker_url \(or VIRNUCPRO_BROKER_URL\): 5 is not a text"):
+        Fleet(broker=5)
+
+
 @pytest.mark.parametrize("tokens", [0, -1])
 def test_batches_of_no_tokens_are_an_error_of_the_user(fleet, tokens):
     with pytest.raises(UserError, match=f"batch_tokens: {tokens} is not above 0"):
