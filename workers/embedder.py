@@ -5,8 +5,7 @@
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +23,10 @@ from common.job.records import Record, Sequences, with_ids
 from common.rungs import PrecisionChoice, Rung, ladder, model_precision
 from common.text import counted
 from workers.engine.attributes import model_attributes
-from workers.engine.engine import DTYPES, DeviceLostError, Engine
+from workers.engine.device import device_errors_explained, find_device
+from workers.engine.engine import DTYPES, Engine
 from workers.engine.finiteness import describe_instability
 from workers.models.loading import load_model
-from workers.runtime.device import device_name, find_device
 
 
 class EmbeddedSequences(EmbeddingTable):
@@ -84,7 +83,7 @@ class Embedder:
                 # Imported here: it needs a store, which FP32 does not.
                 from workers.validation.record import refuse_unfit
 
-                refuse_unfit(loaded.fingerprint, rung, device_name(self._device))
+                refuse_unfit(loaded.fingerprint, rung, self._device)
             self._engine: Engine | None = Engine(loaded)
             self._engine.warm_up()
         self.spec = loaded.spec
@@ -173,28 +172,6 @@ def climb_ladder(engine: Engine, records: list[Record], form: OutputForm) -> Emb
         text = describe_instability("these sequences", outcome.unstable, None)
         warnings.warn(f"{text} Their vectors are NaN.", RuntimeWarning, stacklevel=3)
     return Embeddings.overlay(parts, records, form, engine.loaded.spec.dim)
-
-
-@contextmanager
-def device_errors_explained(device: torch.device) -> Iterator[None]:
-    """Use a device within the block, and say what to do if it fails.
-
-    Raises:
-        UserError: it failed, or has too little memory.
-    """
-    try:
-        # Kernels run on the current device, which is a thread's own.
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{device} has too little free memory ({str(error).splitlines()[0]}). End other "
-            "programs on it, lower max_residues, take a smaller model, or give device='cpu'."
-        ) from error
-    except DeviceLostError as error:
-        raise UserError(
-            f"{device} failed ({error}), and this process can no longer use it: restart Python."
-        ) from error
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:

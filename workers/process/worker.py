@@ -129,7 +129,7 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
             on this kind of device.
     """
     loaded = load_model(source, device=device, dtype=DTYPES[precision])
-    refuse_unfit(loaded.fingerprint, precision, device_name(device), store_url)
+    refuse_unfit(loaded.fingerprint, precision, device, store_url)
     if source.is_random:
         log.warning("%s: random weights. The embeddings are meaningless.", source.text)
     engine = Engine(loaded)

@@ -1,15 +1,11 @@
-"""The device of a process: finding it, its name, exact sums, events in its queue, and copies."""
+"""The device of a process: its name, exact sums, events in its queue, and copies."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-
-from common.errors import UserError
-from common.text import counted
 
 #: The device's name on a worker without a GPU.
 CPU = "CPU"
@@ -19,23 +15,6 @@ def device_name(device: str | torch.device) -> str:
     """Return the full name of a GPU, such as ``NVIDIA H200``, or of ``cpu``."""
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else CPU
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of a name.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if re.fullmatch("cpu|cuda(:[0-9]+)?", str(name)) is None:
-        raise UserError(f"device={name!r}: give 'auto', 'cpu', 'cuda' or 'cuda:N' for GPU N.")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        gpus = counted(torch.cuda.device_count(), "GPU")
-        raise UserError(f"device={name!r}: PyTorch finds {gpus} here. Use 'auto' or 'cpu'.")
-    return device
 
 
 @contextmanager

@@ -12,13 +12,14 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from pydantic import AwareDatetime
 
 from common.errors import UserError
 from common.rungs import Rung
 from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
 from common.wire.messages import Document
-from workers.runtime.device import CPU
+from workers.runtime.device import CPU, device_name
 from workers.validation.statistics import FLOOR, Comparison
 
 log = logging.getLogger(__name__)
@@ -158,12 +159,11 @@ def refusal(fingerprint: str, precision: Rung, device: str, stores: Sequence[Sto
 
 
 def refuse_unfit(
-    fingerprint: str, precision: Rung, device: str, store_url: str | None = None
+    fingerprint: str, precision: Rung, device: str | torch.device, store_url: str | None = None
 ) -> None:
     """Check that no validation found weights unfit for a precision on a kind of device.
 
     Args:
-        device: the device's full name.
         store_url: the fleet's store, where records may be beside those in the user's cache.
 
     Raises:
@@ -171,7 +171,8 @@ def refuse_unfit(
     """
     if precision is Rung.FP32:  # what the others are compared with
         return
-    reason = refusal(fingerprint, precision, device, record_stores(store_url))
+    name = device_name(device)
+    reason = refusal(fingerprint, precision, name, record_stores(store_url))
     if reason is not None:
         raise UserError(reason)
 
