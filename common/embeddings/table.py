@@ -68,8 +68,10 @@ class EmbeddingTable(ABC):
             TypeError: this is neither an id nor a position, nor several of them.
         """
         if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
             # HDF5 cannot read backwards.
-            return self._vectors(key) if (key.step or 1) > 0 else self.mean[key]
+            forwards = slice(start, max(start, stop), step)
+            return self._vectors(forwards) if step > 0 else self.mean[key]
         if isinstance(key, str | bytes) or not isinstance(key, Iterable):
             return self._vectors(self._position(key))
         several: Array = self.mean[self._positions_of(key)]

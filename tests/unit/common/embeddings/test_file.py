@@ -93,6 +93,11 @@ def test_several_sequences_are_a_list_a_slice_or_a_mask(path, written):
     with load(path) as found:
         assert np.array_equal(found[1:3], mean[1:3])
         assert "mean" not in vars(found)  # a slice does not read all of it
+        assert found[3:1].shape == (0, DIM)
+        assert np.array_equal(found[-2:], mean[-2:])
+        with pytest.raises(TypeError, match="slice indices"):
+            found["P2":"twice"]
+        assert "mean" not in vars(found)
         assert np.array_equal(found[::-1], mean[::-1])
         assert np.array_equal(found[["P2", "P69905", "P2"]], mean[[1, 0, 1]])
         assert np.array_equal(found[[-1, "P2"]], mean[[3, 1]])
