@@ -208,8 +208,8 @@ class Fleet:
         on_staged: OnStaged = lambda _records, _batches: None,
     ) -> Submission:
         """Queue what a request asks for; see ``submit``."""
-        if batch_tokens is not None and batch_tokens < 1:
-            raise UserError(f"batch_tokens: {batch_tokens} is not above 0.")
+        if batch_tokens is not None and not (isinstance(batch_tokens, int) and batch_tokens > 0):
+            raise UserError(f"batch_tokens: {batch_tokens!r} is not a whole number above 0.")
         self.connect()
         if self.machine is not None:
             self.machine.start_worker(request.model.text, precision_of(request.rung))

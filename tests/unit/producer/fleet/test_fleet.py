@@ -169,9 +169,9 @@ def test_a_fleet_with_a_setting_that_cannot_be_is_an_error_of_the_user():
         Fleet(broker=5)
 
 
-@pytest.mark.parametrize("tokens", [0, -1])
+@pytest.mark.parametrize("tokens", [0, -1, 1.5, "many"])
 def test_batches_of_no_tokens_are_an_error_of_the_user(fleet, tokens):
-    with pytest.raises(UserError, match=f"batch_tokens: {tokens} is not above 0"):
+    with pytest.raises(UserError, match=f"batch_tokens: {tokens!r} is not a whole number above 0"):
         fleet.submit(RECORDS, model=MODEL, batch_tokens=tokens)
 
 
