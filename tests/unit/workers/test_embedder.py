@@ -22,7 +22,7 @@ SEQUENCES = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTN", "sp|P3|SHORT": "GA"}
 
 @pytest.fixture(scope="module")
 def embedder(tiny) -> Embedder:
-    return Embedder(str(tiny))
+    return Embedder(str(tiny), device="cpu")
 
 
 def published(oracle, sequence: str, layer: int = TINY.layers) -> np.ndarray:
