@@ -17,7 +17,7 @@ class Alibi(ExactBuffers):
 
     def __init__(self, heads: int) -> None:
         super().__init__()
-        self.register_buffer("slopes", alibi_slopes(heads))
+        self.register_buffer("slopes", alibi_slopes(heads).to(torch.get_default_device()))
 
 
 def alibi_slopes(heads: int) -> Tensor:

@@ -110,7 +110,7 @@ class RotaryEmbedding(ExactBuffers):
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.register_buffer("inv_freq", exact_inv_freq(head_dim))
+        self.register_buffer("inv_freq", exact_inv_freq(head_dim).to(torch.get_default_device()))
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosines and sines ``[T, 1, Dh / 2]`` (FP32) of ``positions`` ``[T]``."""
