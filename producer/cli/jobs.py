@@ -113,7 +113,7 @@ def watch_job(job: Job) -> None:
 def wait_for(job: Job) -> None:
     """Wait for a job and show its progress; exit with code 1 if batches failed."""
     with display(job.name) as show:
-        job.wait(on_look=show, on_event=say_event)
+        job.wait(on_progress=show, on_event=say_event)
     exit_if_batches_failed(job.fleet.ledger, job.manifest)
 
 

@@ -23,7 +23,7 @@ from producer.output.verify import verify
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.opening import open_job
 from producer.scheduling.retry import quarantined_rows, retry_quarantined
-from producer.scheduling.waiting import POLL_SECONDS, Look, looks, wait
+from producer.scheduling.waiting import POLL_SECONDS, Observation, observations, wait
 
 #: The form of a job's name, which is part of paths, keys and URLs.
 JOB_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -82,7 +82,7 @@ class Job:
         *,
         progress: bool = False,
         timeout: float | None = None,
-        on_look: Callable[[Look], None] = lambda _look: None,
+        on_progress: Callable[[Observation], None] = lambda _observation: None,
         on_event: Callable[[Event], None] = lambda _event: None,
     ) -> Progress:
         """Keep the job going until it is finished; return its last progress.
@@ -92,7 +92,7 @@ class Job:
         Args:
             progress: show a bar on a terminal and in a notebook, lines elsewhere.
             timeout: seconds to wait at most; None: without limit.
-            on_look: receives what each look at the job found, twice a second.
+            on_progress: receives each observation of the job, two per second.
             on_event: receives what was lost and queued again.
 
         Raises:
@@ -105,14 +105,14 @@ class Job:
             from producer.terminal.watch import display  # Rich is loaded only to show something
 
             with display(self.name) as show:
-                return self.wait(timeout=timeout, on_look=show, on_event=on_event)
+                return self.wait(timeout=timeout, on_progress=show, on_event=on_event)
         with self._keeping(on_event) as keep:
             return wait(
                 self.fleet.ledger,
                 self.name,
                 keep=keep,
                 check=partial(self.fleet.check, model),
-                on_look=on_look,
+                on_progress=on_progress,
                 timeout=timeout,
             )
 
@@ -126,7 +126,7 @@ class Job:
         rows that no rung could embed are NaN. Batches that are done already come first.
 
         Args:
-            poll_seconds: seconds between two looks at the job.
+            poll_seconds: seconds between two observations of the job.
 
         Raises:
             JobEndedError: the job was cancelled or stopped.
@@ -136,7 +136,7 @@ class Job:
         fleet = self.fleet
         batches = BatchStream(fleet.store, fleet.ledger, self.manifest)
         with self._keeping() as keep:
-            for look in looks(
+            for seen in observations(
                 fleet.ledger,
                 self.name,
                 keep=keep,
@@ -147,7 +147,7 @@ class Job:
                     for batch in batches.completed():
                         yield batch
                         keep()  # many batches may be done already
-                    if look.progress is not None and look.progress.finished:
+                    if seen.progress is not None and seen.progress.finished:
                         batches.check_all_came()
                         return
                 except ObjectNotFoundError:

@@ -14,7 +14,7 @@ from common.ledger.workers import WorkerInfo
 from common.store import StoreError
 from common.wire.messages import BatchResult, Status
 
-#: Seconds between two looks at a job.
+#: Seconds between two observations of a job.
 POLL_SECONDS = 0.5
 
 #: Seconds for which a job may be unknown to Redis: a keeper may be restoring it from the store.
@@ -25,7 +25,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """The state of a job at one moment."""
 
     progress: Progress | None  # None: Redis does not know the job, or does not answer
@@ -40,15 +40,15 @@ def wait(
     *,
     keep: Callable[[], None],
     check: Callable[[], None] = lambda: None,
-    on_look: Callable[[Look], None] = lambda _look: None,
+    on_progress: Callable[[Observation], None] = lambda _observation: None,
     timeout: float | None = None,
 ) -> Progress:
     """Wait until a job is finished; return its last progress.
 
     Args:
-        keep: called at every look, to keep the job going.
-        check: called at every look; an error that it raises ends the waiting.
-        on_look: called with every look, to display it.
+        keep: called before every observation, to keep the job going.
+        check: called before every observation; an error that it raises ends the waiting.
+        on_progress: called with every observation, to display it.
         timeout: seconds to wait at most; None: without limit.
 
     Raises:
@@ -57,37 +57,37 @@ def wait(
         WaitTimeoutError: the job did not finish in time.
     """
     started = time.monotonic()
-    found = looks(ledger, job, keep=keep, check=check, poll_seconds=POLL_SECONDS)
+    found = observations(ledger, job, keep=keep, check=check, poll_seconds=POLL_SECONDS)
     while True:
         latest = next(found)
-        on_look(latest)
+        on_progress(latest)
         if latest.progress is not None and latest.progress.finished:
             return latest.progress
         if timeout is not None and time.monotonic() - started >= timeout:
             raise WaitTimeoutError(f"Job {job} did not finish within {timeout:g} seconds.")
 
 
-def looks(
+def observations(
     ledger: Ledger,
     job: str,
     *,
     keep: Callable[[], None],
     check: Callable[[], None],
     poll_seconds: float,
-) -> Iterator[Look]:
-    """Look at a job again and again, without end; see ``wait``."""
+) -> Iterator[Observation]:
+    """Observe a job again and again, without end; see ``wait``."""
     speed = Speed()
     known = time.monotonic()
     while True:
         check()
         try:
             keep()
-            found = look(ledger, job, speed)
+            found = observe(ledger, job, speed)
         except RedisError as error:
             # Redis may be restarting; the workers wait for it in the same way.
-            found = Look(None, trouble=f"Redis does not answer ({error}); waiting for it")
+            found = Observation(None, trouble=f"Redis does not answer ({error}); waiting for it")
         except StoreError as error:
-            found = Look(None, trouble=f"{error} Waiting for it")
+            found = Observation(None, trouble=f"{error} Waiting for it")
         else:
             known = time.monotonic() if found.progress else known
             if found.progress is None and time.monotonic() - known > UNKNOWN_SECONDS:
@@ -96,15 +96,17 @@ def looks(
         time.sleep(poll_seconds)
 
 
-def look(ledger: Ledger, job: str, speed: Speed) -> Look:
-    """Look at a job once.
+def observe(ledger: Ledger, job: str, speed: Speed) -> Observation:
+    """Observe a job once.
 
     Raises:
         JobEndedError: the job was cancelled or stopped.
     """
     progress = ledger.jobs.progress(job)
     if progress is None:
-        return Look(None, trouble="Redis no longer knows this job: looking for it in the store")
+        return Observation(
+            None, trouble="Redis no longer knows this job: looking for it in the store"
+        )
     if progress.state is JobState.CANCELLED:
         raise JobEndedError(
             f"Job {job} was cancelled. To resume it, submit the same input again, or call resume."
@@ -113,7 +115,7 @@ def look(ledger: Ledger, job: str, speed: Speed) -> Look:
         raise JobEndedError(stopped(ledger, job))
     tokens_per_second = speed.update(time.monotonic(), progress.tokens_done)
     workers = [worker for worker in ledger.workers.all() if progress.queue in worker.queues]
-    return Look(progress, tokens_per_second, workers)
+    return Observation(progress, tokens_per_second, workers)
 
 
 def unknown(job: str) -> str:

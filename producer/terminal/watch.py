@@ -12,7 +12,7 @@ from common.ledger.events import Event
 from common.ledger.progress import Progress as JobProgress
 from common.ledger.workers import WorkerInfo
 from common.text import counted, counted_batches
-from producer.scheduling.waiting import Look, have_other_weights
+from producer.scheduling.waiting import Observation, have_other_weights
 from producer.terminal.console import console as stderr
 from producer.terminal.console import say
 
@@ -24,7 +24,7 @@ LINE_SECONDS = 30.0
 
 
 @contextmanager
-def display(job: str, console: Console = stderr) -> Iterator[Callable[[Look], None]]:
+def display(job: str, console: Console = stderr) -> Iterator[Callable[[Observation], None]]:
     """Yield a function that shows each look at a job: as a bar, or as lines in a pipe."""
     if not console.is_terminal:
         yield cell() if console.is_jupyter else lines(console, job)
@@ -32,19 +32,19 @@ def display(job: str, console: Console = stderr) -> Iterator[Callable[[Look], No
     with Progress(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=console) as bar:
         task = bar.add_task("", total=None)
 
-        def show(look: Look) -> None:
-            bar.update(task, description=text_of(look))
-            if look.progress is not None:
-                done = look.progress.tokens_done
-                bar.update(task, total=look.progress.tokens, completed=done)
+        def show(seen: Observation) -> None:
+            bar.update(task, description=text_of(seen))
+            if seen.progress is not None:
+                done = seen.progress.tokens_done
+                bar.update(task, total=seen.progress.tokens, completed=done)
 
         yield show
 
 
-def text_of(look: Look) -> str:
-    if look.progress is None:
-        return look.trouble
-    return describe(look.progress, look.tokens_per_second, look.workers)
+def text_of(seen: Observation) -> str:
+    if seen.progress is None:
+        return seen.trouble
+    return describe(seen.progress, seen.tokens_per_second, seen.workers)
 
 
 def say_event(event: Event) -> None:
@@ -53,31 +53,31 @@ def say_event(event: Event) -> None:
     say(f"Batch {event.batch} of {event.job}, {event.rung}: {event.detail}{worker}.")
 
 
-def cell() -> Callable[[Look], None]:
-    """Return a function that shows each look in a notebook's cell, in the place of the last one."""
+def cell() -> Callable[[Observation], None]:
+    """Return a function that shows the latest observation in a notebook's cell."""
     from IPython import display as ipython  # Rich's own bar would need ipywidgets there
 
     handle = ipython.display({"text/plain": ""}, raw=True, display_id=True)
 
-    def show(look: Look) -> None:
-        text = text_of(look)
+    def show(seen: Observation) -> None:
+        text = text_of(seen)
         html = escape(text)
-        if look.progress is not None:
-            done, tokens = look.progress.tokens_done, look.progress.tokens
+        if seen.progress is not None:
+            done, tokens = seen.progress.tokens_done, seen.progress.tokens
             html = f'<progress value="{done}" max="{tokens}"></progress> {html}'
         handle.update({"text/plain": text, "text/html": html}, raw=True)
 
     return show
 
 
-def lines(console: Console, job: str) -> Callable[[Look], None]:
+def lines(console: Console, job: str) -> Callable[[Observation], None]:
     """Return a function that prints a line every ``LINE_SECONDS``, if the text has changed."""
     last_time, last_text = float("-inf"), ""
 
-    def show(look: Look) -> None:
+    def show(seen: Observation) -> None:
         nonlocal last_time, last_text
-        now, text = time.monotonic(), text_of(look)
-        finished = look.progress is not None and look.progress.finished
+        now, text = time.monotonic(), text_of(seen)
+        finished = seen.progress is not None and seen.progress.finished
         if (finished or now - last_time >= LINE_SECONDS) and text != last_text:
             console.print(f"{job}: {text}", highlight=False, markup=False)
             last_time, last_text = now, text

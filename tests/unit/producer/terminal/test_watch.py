@@ -10,7 +10,7 @@ from common.ledger.progress import JobState
 from common.ledger.speed import Speed
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
-from producer.scheduling.waiting import Look
+from producer.scheduling.waiting import Observation
 from producer.terminal.watch import describe, display, duration, say_event
 from tests.support.jobs import manifest_of, progress
 
@@ -153,9 +153,9 @@ JOB = manifest_of([3, 5]).job
 def test_outside_a_terminal_trouble_and_the_end_are_lines(capsys):
     done = progress(JobState.FINISHED, batches_done=1200, tokens_done=1_000_000)
     with display(JOB, Console(width=200)) as show:
-        show(Look(None, trouble="Redis does not answer (it is loading); waiting for it"))
-        show(Look(None, trouble="not shown: too soon"))
-        show(Look(done))
+        show(Observation(None, trouble="Redis does not answer (it is loading); waiting for it"))
+        show(Observation(None, trouble="not shown: too soon"))
+        show(Observation(done))
     first, last = capsys.readouterr().out.splitlines()
     assert first == f"{JOB}: Redis does not answer (it is loading); waiting for it"
     assert last.startswith(f"{JOB}: 1,200/1,200 batches")
@@ -163,7 +163,7 @@ def test_outside_a_terminal_trouble_and_the_end_are_lines(capsys):
 
 def test_on_a_terminal_the_text_is_beside_a_bar(capsys):
     with display(JOB, Console(width=200, force_terminal=True)) as show:
-        show(Look(progress(batches_done=300), workers=[READY]))
+        show(Observation(progress(batches_done=300), workers=[READY]))
     assert "300/1,200 batches" in capsys.readouterr().out
 
 
