@@ -11,9 +11,9 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
 
-# Twice as many processes as cores, as many tests wait; one test at a time, so that none is left over.
+# More processes than cores: many tests wait, for a lease to expire for instance.
 test: .venv/dev
-	$(BIN)/pytest -n 4 --maxschedchunk 1 -m "not slow"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow"
 
 faults: .venv/dev
 	$(BIN)/pytest tests/faults tests/integration/test_keeper.py

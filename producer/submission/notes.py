@@ -49,7 +49,7 @@ def describe_long(manifest: Manifest) -> str:
     form, letters = manifest.form, ALPHABETS[manifest.alphabet].plural
     longer = f"longer than {form.max_residues:,} {letters}"
     if form.overlap is None:
-        return f"{longer}: only that many of each were kept (with long error, they are refused)"
+        return f"{longer}: only that many of each were kept (long=error refuses them)"
     return (
         f"{longer}: embedded in windows of {form.max_residues:,} that overlap by at least "
         f"{form.overlap:,}, pooled by their tokens"
