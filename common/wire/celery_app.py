@@ -5,10 +5,9 @@ measured with celery and kombu 5.7.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from celery import Celery
 from kombu import Producer
 from kombu.exceptions import KombuError
 from kombu.utils.uuid import uuid
@@ -18,6 +17,9 @@ from common.model_specs import ModelSource
 from common.wire.messages import Batch
 from common.wire.queues import KEY_PREFIX, kombu_queue, queue_name
 from common.wire.signing import MessageKeys
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 EMBED_TASK = "virnucpro.embed"
 
@@ -48,11 +50,13 @@ TRANSPORT_OPTIONS = {
 }
 
 
-def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = None) -> Celery:
+def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = None) -> "Celery":
     """Create the Celery application that publishes to ``queues`` or consumes them.
 
     Its messages are signed with the first of ``keys``.
     """
+    from celery import Celery  # takes a while to import; a local run starts its worker before
+
     app = Celery("virnucpro", broker=celery_url(broker_url), set_as_current=False)
     app.conf.update(
         result_backend=None,
@@ -85,7 +89,7 @@ def celery_url(url: str) -> str:
     return f"redis+socket://{parts.path}?virtual_host={database}"
 
 
-def publish(app: Celery, model: ModelSource, batches: Iterable[Batch]) -> int:
+def publish(app: "Celery", model: ModelSource, batches: Iterable[Batch]) -> int:
     """Publish batches of a model to their queues; return how many.
 
     Raises:

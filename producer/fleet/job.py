@@ -23,7 +23,13 @@ from producer.output.verify import verify
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.opening import open_job
 from producer.scheduling.retry import quarantined_rows, retry_quarantined
-from producer.scheduling.waiting import POLL_SECONDS, Observation, observations, wait
+from producer.scheduling.waiting import (
+    LOCAL_POLL_SECONDS,
+    POLL_SECONDS,
+    Observation,
+    observations,
+    wait,
+)
 
 #: The form of a job's name, which is part of paths, keys and URLs.
 JOB_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -92,7 +98,7 @@ class Job:
         Args:
             progress: show a bar on a terminal and in a notebook, lines elsewhere.
             timeout: seconds to wait at most; None: without limit.
-            on_progress: receives each observation of the job, two per second.
+            on_progress: receives each observation of the job, at least two per second.
             on_event: receives what was lost and queued again.
 
         Raises:
@@ -113,6 +119,7 @@ class Job:
                 keep=keep,
                 check=partial(self.fleet.check, model),
                 on_progress=on_progress,
+                poll_seconds=POLL_SECONDS if self.fleet.machine is None else LOCAL_POLL_SECONDS,
                 timeout=timeout,
             )
 

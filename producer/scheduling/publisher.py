@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from celery import Celery
 
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
@@ -14,6 +14,9 @@ from common.settings import Settings
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch
 from common.wire.queues import Queues
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 #: Number of a job's first batches that go to the front of the queue, so that a small job does not
 #: wait for a large one.
@@ -71,7 +74,7 @@ def publisher_of(settings: Settings, ledger: Ledger) -> "Publisher":
 class Publisher:
     """A publisher of the batches of open jobs, portion by portion."""
 
-    def __init__(self, ledger: Ledger, app: Celery, high_water: int) -> None:
+    def __init__(self, ledger: Ledger, app: "Celery", high_water: int) -> None:
         self.ledger = ledger
         self.app = app
         self.high_water = high_water

@@ -17,6 +17,9 @@ from common.wire.messages import BatchResult, Status
 #: Seconds between two observations of a job.
 POLL_SECONDS = 0.5
 
+#: The same on a fleet of this machine alone, whose jobs may take a second in all.
+LOCAL_POLL_SECONDS = 0.1
+
 #: Seconds for which a job may be unknown to Redis: a keeper may be restoring it from the store.
 UNKNOWN_SECONDS = 60.0
 
@@ -41,6 +44,7 @@ def wait(
     keep: Callable[[], None],
     check: Callable[[], None] = lambda: None,
     on_progress: Callable[[Observation], None] = lambda _observation: None,
+    poll_seconds: float = POLL_SECONDS,
     timeout: float | None = None,
 ) -> Progress:
     """Wait until a job is finished; return its last progress.
@@ -49,6 +53,7 @@ def wait(
         keep: called before every observation, to keep the job going.
         check: called before every observation; an error that it raises ends the waiting.
         on_progress: called with every observation, to display it.
+        poll_seconds: seconds between two observations.
         timeout: seconds to wait at most; None: without limit.
 
     Raises:
@@ -57,7 +62,7 @@ def wait(
         WaitTimeoutError: the job did not finish in time.
     """
     started = time.monotonic()
-    found = observations(ledger, job, keep=keep, check=check, poll_seconds=POLL_SECONDS)
+    found = observations(ledger, job, keep=keep, check=check, poll_seconds=poll_seconds)
     while True:
         latest = next(found)
         on_progress(latest)

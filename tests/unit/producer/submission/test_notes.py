@@ -24,8 +24,8 @@ def test_one_batch_is_not_called_batches():
 
 def test_what_was_done_to_proteins_is_said():
     assert input_notes(manifest_of([3, 5], long=1234, skipped=1, replaced=2, duplicate_ids=3)) == [
-        "1,234 records longer than 1,022 residues: only that many of each were kept (with long "
-        "error, they are refused).",
+        "1,234 records longer than 1,022 residues: only that many of each were kept "
+        "(long=error refuses them).",
         "3 records with the id of an earlier record: all are kept, each under its row number.",
         "2 records with unknown letters, embedded as X.",
         "1 record with unknown letters, left out; rows keep their position in the input.",
