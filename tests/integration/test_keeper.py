@@ -90,10 +90,10 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
             wait_until(is_finished, 200)
             found = metrics_at(address)
         assert max(lengths) <= MARK
+        wait_until(lambda: (tmp_path / "store" / job / "closed.json").exists(), 10)
     assert found["virnucpro_redis_up"] == found["virnucpro_keeper_acting"] == 1
     assert found['virnucpro_jobs{state="finished"}'] == 1
     assert low_fleet.ledger.jobs.progress(job).rows_done == 1162
-    wait_until(lambda: (tmp_path / "store" / job / "closed.json").exists(), 10)
 
 
 def test_a_redis_that_is_wiped_delays_a_job_and_nothing_is_computed_again(
