@@ -19,6 +19,8 @@ from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.store import open_store
+from common.streams import flushed_output, log_to_stderr, open_closed_streams
+from common.text import printable
 from common.wire.redis_client import connect
 from workers.process.supervisor import supervise
 from workers.validation import DeviceChoice, HalfChoice, Request
@@ -26,8 +28,7 @@ from workers.validation.sets import SEQUENCES_PER_SET
 
 log = logging.getLogger("workers")
 
-#: Exit codes of ``worker validate``; 2 is an error that the user can correct.
-EXIT_PASSED, EXIT_FAILED = 0, 1
+EXIT_PASSED, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
 
@@ -260,14 +261,20 @@ def chosen_gpus(choice: str) -> list[str]:
 
 def main() -> None:
     """Run a command; an error that the user can correct is one message and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    open_closed_streams()
+    log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     try:
-        app(exit_on_error=False)
+        with flushed_output():
+            app(exit_on_error=False)
     except CycloptsError:
-        sys.exit(2)
+        sys.exit(EXIT_USER_ERROR)
     except UserError as error:
-        sys.stderr.write(f"worker: {error}\n")
-        sys.exit(2)
+        sys.stderr.write(f"worker: {printable(str(error))}\n")
+        sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,12 @@
 """The ``producer`` command."""
 
-from producer.cli.app import app, main
+import signal
 
-__all__ = ["app", "main"]
+
+def main() -> None:
+    """Run the command. While it is imported, Ctrl-C ends it at once, without a traceback."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from producer.cli.app import run
+
+    signal.signal(signal.SIGINT, handler)
+    run()

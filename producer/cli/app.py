@@ -10,8 +10,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common import __version__
 from common.errors import VirnucproError
+from common.streams import flushed_output, log_to_stderr, open_closed_streams
+from common.text import printable
 from producer.cli import jobs, keeper, output
-from producer.cli.options import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
 from producer.cli.submit import submit
 
 app = App(
@@ -26,23 +28,27 @@ for command in (
     app.command(command)
 
 
-def main() -> None:
+def run() -> None:
     """Run a command; an error that the user can fix becomes one message and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    open_closed_streams()
+    log_to_stderr(logging.WARNING, "%(message)s")
     try:
-        app(exit_on_error=False)
+        with flushed_output():
+            app(exit_on_error=False)
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)
     except VirnucproError as error:
         fail(str(error))
     except RedisError as error:
         fail(describe_redis_error(error))
+    except BrokenPipeError:
+        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 
 
 def fail(text: str) -> None:
-    sys.stderr.write(f"producer: {text}\n")
+    sys.stderr.write(f"producer: {printable(text)}\n")
     sys.exit(EXIT_USER_ERROR)
 
 

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from common.ledger.events import log_event
 from common.ledger.ledger import Ledger
 from common.store import StoreError
+from common.streams import log_to_stderr
 from common.wire.redis_client import eviction_policy
 from producer.cli.options import Broker, StoreUrl
 from producer.fleet.fleet import Fleet
@@ -45,7 +46,7 @@ def keeper(
     metrics
         Address for Prometheus, such as 0.0.0.0:9808 for all interfaces; "" for none.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    log_to_stderr(logging.INFO, "%(message)s")
     fleet = Fleet(broker=broker, store=store, high_water=high_water)
     kept = Keeper(
         fleet.store,

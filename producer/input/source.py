@@ -74,6 +74,8 @@ class Source:
             InputError: there is no such file, or it is a folder.
         """
         path = Path(self.name)
+        if self.is_stdin and sys.stdin is None:
+            raise InputError("Standard input is closed: name a file, or pipe one in.")
         if self.is_stdin or self.is_s3:
             return
         if path.is_dir():

@@ -100,7 +100,7 @@ def manifest_of(
         package=__version__,
         job=job_name(request.source, fingerprint),
         created=datetime.now(UTC),
-        input=(request.source.label or request.source.name).encode(errors="replace").decode(),
+        input=request.source.shown.encode(errors="replace").decode(),
         fingerprint=fingerprint,
         model=request.model.text,
         alphabet=request.alphabet.name,

@@ -4,6 +4,8 @@ import sys
 
 from rich.console import Console
 
+from common.text import printable
+
 console = Console(stderr=True)
 # A file or a pipe gets lines of any length; on a terminal, lines break between words.
 console.soft_wrap = not console.is_terminal
@@ -11,14 +13,14 @@ console.soft_wrap = not console.is_terminal
 
 def say(text: str) -> None:
     """Print a message, without colours or markup."""
-    console.print(text, highlight=False, markup=False)
+    console.print(printable(text), highlight=False, markup=False)
 
 
 def warn(text: str) -> None:
     """Print a warning."""
-    console.print(f"Warning: {text}", style="bold red", highlight=False, markup=False)
+    console.print(f"Warning: {printable(text)}", style="bold red", highlight=False, markup=False)
 
 
 def print_line(text: str) -> None:
     """Print one line that a script may read, such as a job's name."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable(text)}\n")

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -12,13 +14,13 @@ from common.ledger.progress import JobState, Progress
 from common.ledger.workers import WorkerInfo
 from common.model_specs import ModelSource
 from common.rungs import NEXT_RUNG, Rung
-from common.text import counted, counted_batches
+from common.text import counted, counted_batches, printable
 from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
 from producer.scheduling.waiting import problems
 
-#: Width of a table in characters if the output is not a terminal.
-PIPE_WIDTH = 200
+#: Width in characters where the output is not a terminal: a row is one line.
+PIPE_WIDTH = 10_000
 
 
 def output_console() -> Console:
@@ -26,13 +28,56 @@ def output_console() -> Console:
     return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
+def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as a table, or below one another where a table would cut words.
+
+    The first column names the row, and is never wrapped: the next command may need it.
+    """
+    table = [[Text(printable(cell)) for cell in row] for row in (header, *rows)]
+    widths = column_widths(console, table)
+    if widths is not None:
+        titles, *cells = table
+        grid = Table(*(Column(t, width=w) for t, w in zip(titles, widths, strict=True)))
+        for row in cells:
+            grid.add_row(*row)
+        console.print(grid)
+        return
+    labels, *records = table
+    for first, *others in records:
+        console.print(first, soft_wrap=True)
+        for label, value in zip(labels[1:], others, strict=True):
+            line = Text.assemble(label, ": ", value)
+            console.print(Padding(line, (0, 0, 0, 2)), overflow="fold")
+
+
+def column_widths(console: Console, rows: Sequence[Sequence[Text]]) -> list[int] | None:
+    """Return widths for the columns of a table that cut no word; None if there are none.
+
+    Rich's own narrowing knows no shortest width.
+    """
+    unlimited = console.options.update(width=PIPE_WIDTH)
+    sizes = [
+        [Measurement.get(console, unlimited, cell) for cell in column]
+        for column in zip(*rows, strict=True)
+    ]
+    widest = [max(cell.maximum for cell in column) for column in sizes]
+    widths = [max(cell.minimum for cell in column) for column in sizes]
+    widths[0] = widest[0]
+    spare = console.width - sum(widths) - (3 * len(widths) + 1)  # a line and a space at each side
+    if spare < 0:
+        return None
+    for index, width in enumerate(widest):
+        more = min(spare, width - widths[index])
+        widths[index] += more
+        spare -= more
+    return widths
+
+
 def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
-    # The job's name is never shortened: the next command needs it.
-    job_column = Column("job", no_wrap=True, overflow="ignore")
-    others = ("state", "model", "batches", "sequences", "tokens/s per device", "submitted")
-    table = Table(job_column, *others)
-    for job in jobs:
-        table.add_row(
+    """Print a row for each job."""
+    columns = ("state", "model", "batches", "sequences", "tokens/s per device", "submitted")
+    rows = (
+        (
             job.job,
             state_of(job),
             job.model,
@@ -41,14 +86,17 @@ def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
             mean_speed(job),
             local_time(job.created),
         )
-    console.print(table)
+        for job in jobs
+    )
+    print_table(console, ("job", *columns), rows)
 
 
 def print_job(
     console: Console, job: Progress, queued: Mapping[Rung, int], results: list[BatchResult]
 ) -> None:
     """Print one job in full: counters, the ladder, and every result that was not ok."""
-    table, first = Table(show_header=False), next(iter(job.queues))
+    first = next(iter(job.queues))
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False)
     rows = {
         "job": job.job,
         "state": state_of(job),
@@ -67,19 +115,19 @@ def print_job(
         "failed": counted_batches(job.batches_failed),
     }
     for name, value in rows.items():
-        table.add_row(name, value or "-")
+        table.add_row(name, Text(printable(value or "-")))
     console.print(table)
     if job.unstable_at(first):
-        console.print(ladder_table(job, queued))
+        print_ladder(console, job, queued)
     for line in problems(results):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
 
 
-def ladder_table(job: Progress, queued: Mapping[Rung, int]) -> Table:
-    """Return a table with a row for each rung of the job."""
-    table = Table("rung", "queued", "batches", "sequences embedded", "not finite", "retried at")
-    for rung in job.queues:
-        table.add_row(
+def print_ladder(console: Console, job: Progress, queued: Mapping[Rung, int]) -> None:
+    """Print a row for each rung of a job."""
+    header = ("rung", "queued", "batches", "sequences embedded", "not finite", "retried at")
+    rows = (
+        (
             rung,
             f"{queued[rung]:,}",
             f"{job.batches_at(rung):,}",
@@ -87,13 +135,16 @@ def ladder_table(job: Progress, queued: Mapping[Rung, int]) -> Table:
             f"{job.unstable_at(rung):,}",
             NEXT_RUNG[rung] or "quarantine",
         )
-    return table
+        for rung in job.queues
+    )
+    print_table(console, header, rows)
 
 
 def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
-    table = Table("worker", "device", "model", "weights", "precision", "serves")
-    for worker in workers:
-        table.add_row(
+    """Print a row for each worker."""
+    header = ("worker", "device", "model", "weights", "precision", "serves")
+    rows = (
+        (
             worker.name,
             worker.device,
             worker.model,
@@ -101,7 +152,9 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             worker.precision,
             " ".join(served_rungs(worker)),
         )
-    console.print(table)
+        for worker in workers
+    )
+    print_table(console, header, rows)
 
 
 def served_rungs(worker: WorkerInfo) -> list[str]:
@@ -112,22 +165,27 @@ def served_rungs(worker: WorkerInfo) -> list[str]:
 
 def print_events(console: Console, events: Sequence[Event], count: int) -> None:
     """Print the latest events of a job, and how many earlier ones are kept."""
-    table = Table("time", "event", "batch", "rung", "worker", "detail")
-    for event in events:
-        batch = "" if event.batch is None else str(event.batch)
-        source = batch, event.rung or "", event.worker or ""
-        table.add_row(local_time(event.time), event.event, *source, Text(event.detail))
-    console.print(table)
+    header = ("time", "event", "batch", "rung", "worker", "detail")
+    rows = (
+        (
+            local_time(event.time),
+            event.event,
+            "" if event.batch is None else str(event.batch),
+            event.rung or "",
+            event.worker or "",
+            event.detail,
+        )
+        for event in events
+    )
+    print_table(console, header, rows)
     if more := count - len(events):
         console.print(f"… and {counted(more, 'earlier event')}", highlight=False)
 
 
 def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:
     """Print the latest dead letters, and how many there are."""
-    table = Table("received", "queue", "reason")
-    for letter in letters:
-        table.add_row(local_time(letter.time), letter.queue, Text(letter.reason))
-    console.print(table)
+    rows = ((local_time(letter.time), letter.queue, letter.reason) for letter in letters)
+    print_table(console, ("received", "queue", "reason"), rows)
     console.print(
         f"{counted(count, 'message')} that no worker could read. To list them: producer "
         "dead-letters; to delete them: producer dead-letters --clear",

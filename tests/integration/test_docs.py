@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from cyclopts import App
 
-from producer.cli import app as producer_app
+from producer.cli.app import app as producer_app
 from tests.conftest import ROOT
 from tests.support.processes import clean_environment, run, run_producer
 from workers.cli import app as worker_app

@@ -75,7 +75,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_producer_starts_without_torch_and_without_a_worker():
-    loaded = modules_after("import producer.cli")
+    loaded = modules_after("import producer.cli.app")
     assert "producer.submission.submit" in loaded
     strangers = ("torch", "workers", "transformers", "esm", "celery.worker", "boto3")
     assert [m for m in loaded if any(is_within(m, stranger) for stranger in strangers)] == []

@@ -23,6 +23,7 @@ from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
+from common.streams import log_to_stderr
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
@@ -187,7 +188,7 @@ def exit_device_lost(error: DeviceLostError) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the process; an error that the user can correct is one message and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     model, precision = sys.argv[1:]
     try:
         code = serve(model, precision)  # type: ignore[arg-type]

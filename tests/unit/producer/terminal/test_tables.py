@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from common.job.manifest import Manifest
@@ -23,6 +25,8 @@ from producer.terminal.tables import (
     print_dead_letters,
     print_events,
     print_job,
+    print_jobs,
+    print_table,
     print_workers,
     state_of,
 )
@@ -47,6 +51,41 @@ def cells(text: str) -> list[list[str]]:
     """Return the words of a table, row by row."""
     rows = [line.replace("┃", "│").strip("│ ").split("│") for line in text.splitlines()]
     return [[cell.strip() for cell in row] for row in rows if len(row) > 1]
+
+
+# --- tables and terminals ------------------------------------------------------------------------
+
+
+WORDS = st.text(alphabet="abcdefgh", min_size=1, max_size=60)
+CELLS = st.lists(WORDS, max_size=4).map(" ".join)
+
+
+@given(
+    width=st.sampled_from([20, 40, 80, 200]),
+    rows=st.lists(st.tuples(WORDS, CELLS, CELLS, CELLS), max_size=3),
+)
+def test_a_table_of_any_width_cuts_no_first_column_and_leaves_nothing_out(width, rows):
+    console = Console(width=width)
+    with console.capture() as capture:
+        print_table(console, ("job", "x", "y", "z"), rows)
+    lines = capture.get().splitlines()
+    for first, *others in rows:
+        assert any(line.strip("│ ").split("│")[0].strip() == first for line in lines)
+        for letter in "abcdefgh":
+            assert capture.get().count(letter) >= sum(cell.count(letter) for cell in others)
+    if len(rows) == 1 and all(len(word) < 10 for cell in rows[0] for word in cell.split()):
+        assert width < 80 or "┃ job" in capture.get()  # a table, where it fits
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_one_long_name_hides_no_column(width):
+    jobs = [replace(progress(), job=name) for name in ("a-0123", "long_name_" * 7 + "-0123")]
+    console = Console(width=width)
+    with console.capture() as capture:
+        print_jobs(console, jobs)
+    shown = capture.get()
+    assert all(job.job in shown for job in jobs)
+    assert shown.count("queued") == shown.count("0/50,000") == shown.count("1970-01-01") == 2
 
 
 # --- one job ------------------------------------------------------------------------------------
