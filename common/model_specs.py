@@ -6,12 +6,15 @@ Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from common.alphabet import DNA, PROTEIN, SPECIAL_TOKENS, Alphabet
 from common.errors import UserError
+from common.paths import user_path
 
 #: Settings that tell ESM-2 from the older models of its family, whose vocabulary and file format
 #: are the same: loaded as ESM-2 they would give meaningless numbers.
@@ -99,8 +102,14 @@ MODELS: dict[str, ModelSpec] = {
     )
 }
 
-#: Names in the table by repository on the hub.
-HUB_NAMES = {spec.family.hub.format(name): name for name, spec in MODELS.items()}
+#: Names in the table by every spelling of them, in lower case: the name, its repository on the
+#: hub, and the repository's last part.
+NAMES = {
+    spelling.lower(): name
+    for name, spec in MODELS.items()
+    for hub in [spec.family.hub.format(name)]
+    for spelling in (hub.rpartition("/")[2], hub, name)
+}
 
 
 @dataclass(frozen=True)
@@ -117,22 +126,18 @@ class ModelSource:
         """Read a ``--model`` value.
 
         Raises:
-            UserError: a bare name is not in the table.
+            UserError: the name is not in the table, or a relative path does not exist.
         """
-        value = os.path.abspath(value.expanduser()) if isinstance(value, Path) else str(value)
-        bare = value.removeprefix(RANDOM_PREFIX)
-        name = HUB_NAMES.get(bare, bare)
-        if name in MODELS:
-            return cls(RANDOM_PREFIX + name if value.startswith(RANDOM_PREFIX) else name)
-        if looks_like_path(value) and not value.startswith((RANDOM_PREFIX, "facebook/")):
-            return cls(os.path.abspath(os.path.expanduser(value)))
-        known = "\n  ".join(MODELS)
-        raise UserError(
-            f"Unknown model {value!r}. Known models (each also as {RANDOM_PREFIX}NAME, for trials "
-            f"without weights):\n  {known}\n"
-            "or give the path of a folder with safetensors or of a fair-esm .pt file; a path "
-            "contains a '/'."
-        )
+        text = str(value)
+        has_prefix = text.lower().startswith(RANDOM_PREFIX)
+        prefix, bare = (RANDOM_PREFIX, text[len(RANDOM_PREFIX) :]) if has_prefix else ("", text)
+        if isinstance(value, str) and bare.lower() in NAMES:
+            return cls(prefix + NAMES[bare.lower()])
+        if not prefix and (isinstance(value, Path) or looks_like_path(text)):
+            path = user_path(text)
+            if path.is_absolute() or exists(path):
+                return cls(os.path.abspath(path))
+        raise UserError(unknown_model(text, bare))
 
     @property
     def is_random(self) -> bool:
@@ -183,7 +188,36 @@ def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
 
 
 def looks_like_path(value: str) -> bool:
-    return "/" in value or value.endswith(".pt") or value in {".", ".."}
+    is_url = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", value)
+    return not is_url and (
+        "/" in value or value.endswith(".pt") or value in {".", ".."} or value.startswith("~")
+    )
+
+
+def exists(path: str | Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for a name that is too long)
+
+
+def unknown_model(text: str, bare: str) -> str:
+    """Return a message about a value that is not a model, with the nearest names.
+
+    Args:
+        text: the value as it was given.
+        bare: the same without ``random:``.
+    """
+    word = bare.lower().rstrip("/").rpartition("/")[2]
+    near = [word] if word in NAMES else get_close_matches(word, NAMES, cutoff=0.75)
+    nearest = " or ".join(dict.fromkeys(NAMES[name] for name in near))
+    meant = f" Did you mean {nearest}?" if nearest else ""
+    if text == bare and exists(bare):
+        meant = f" For the folder or file of this name, give ./{bare}."
+    known = "\n  ".join(MODELS)
+    return (
+        f"Unknown model {text!r}.{meant} Only models of ESM-2 and DNABERT-S can be served: by name "
+        f"(each also as {RANDOM_PREFIX}NAME, for trials without weights),\n  {known}\n"
+        "or by the path of a folder with safetensors or of a fair-esm .pt file. The path contains "
+        "a '/', and is absolute or exists here: what only the workers can see needs its whole path."
+    )
 
 
 def read_hugging_face_config(path: Path) -> ModelSpec:

@@ -50,7 +50,7 @@ def start(
     ----------
     model
         Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
-        random:NAME for random weights. It must be the same text that jobs are submitted with.
+        random:NAME for random weights. A path must be the one that jobs are submitted with.
     gpus
         all, none for the CPU, or numbers such as 0,1: one process each.
     precision

@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.fleet import LocalFleet, local_fleet
+from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
@@ -93,7 +94,7 @@ class Fleet:
         """
         self._check_open()
         if self.machine is not None:
-            self.machine.check(model)
+            self.machine.check(ModelSource.parse(model).text)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -104,7 +105,7 @@ class Fleet:
         cls,
         *,
         store: str | Path | None = None,
-        model: str | None = None,
+        model: str | Path | None = None,
         precision: PrecisionChoice = "auto",
         gpus: str = "all",
         folder: Path | None = None,
@@ -134,7 +135,7 @@ class Fleet:
             store_url = open_store(str(store or folder / "store")).url
             machine = stack.enter_context(local_fleet(folder, store_url, gpus=gpus))
             if model is not None:
-                machine.start_worker(model, precision)
+                machine.start_worker(ModelSource.parse(model).text, precision)
             fleet = cls(broker=machine.broker_url, store=store_url)
             fleet.machine = machine
             # Called by close, or when the fleet is dropped, or when Python ends.

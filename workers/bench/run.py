@@ -117,7 +117,8 @@ def check_folders(request: Request) -> None:
 
 def weights_for(model: str) -> ModelSource:
     """Return random weights for a name: as fast as trained ones, without a download."""
-    return ModelSource.parse(RANDOM_PREFIX + model if model in MODELS else model)
+    source = ModelSource.parse(model)
+    return ModelSource(RANDOM_PREFIX + source.text) if source.text in MODELS else source
 
 
 def plan_of(

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +51,7 @@ def weights_of(model: ModelSource, weights: Path | None) -> ModelSource:
             f"--weights {weights}: --model {model.text} already names the weights. Give --model "
             "one of the known names, or omit --weights."
         )
-    return ModelSource.parse(os.path.abspath(weights.expanduser()))
+    return ModelSource.parse(weights)
 
 
 def check_shape(found: ModelSpec, model: ModelSource, source: ModelSource) -> None:

@@ -26,6 +26,8 @@ from producer.submission.request import (
     Request,
     default_long,
     family_of,
+    make_request,
+    queue_of_request,
     window_overlap,
     worker_command,
 )
@@ -263,6 +265,13 @@ def test_a_model_that_only_workers_can_see_is_taken_for_a_protein_model(tmp_path
     assert family_of(ModelSource.parse("dnabert_s")) is DNABERT_S
     assert family_of(ModelSource.parse(str(tmp_path / "none"))) is ESM2
     assert UNKNOWN_MODEL.family is ESM2
+
+
+def test_two_spellings_of_a_model_are_one_job_in_one_queue(proteins):
+    spellings = ("esm2_t6_8M_UR50D", "ESM2_t6_8m_UR50D", "facebook/esm2_t6_8M_UR50D")
+    requests = [make_request(Source(str(proteins)), spelling) for spelling in spellings]
+    assert len({request.fingerprint() for request in requests}) == 1
+    assert len({queue_of_request(request) for request in requests}) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from common.alphabet import DNA, PROTEIN
 from common.model_specs import MODELS
 from workers.bench.fleet import random_records, take_tokens
 from workers.bench.proteins import SHORTEST, random_sequences, segment_lengths
+from workers.bench.run import weights_for
 from workers.runtime.memory import CPU_PACK_TOKENS, GPU_PACK_TOKENS, fastest_pack_tokens
 
 
@@ -39,6 +40,19 @@ def test_a_batch_has_the_tokens_asked_for_and_at_most_one_record_more(tokens):
     counts = [spec.tokens(len(record.residues)) for record in batch]
     assert sum(counts) >= tokens > sum(counts[:-1])
     assert [record.row for record in batch] == list(range(len(batch)))
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("esm2_t6_8M_UR50D", "random:esm2_t6_8M_UR50D"),
+        ("facebook/ESM2_t6_8M_UR50D", "random:esm2_t6_8M_UR50D"),
+        ("random:DNABERT-S", "random:dnabert_s"),
+        ("/weights", "/weights"),
+    ],
+)
+def test_any_spelling_of_a_name_is_measured_with_random_weights(model, text):
+    assert weights_for(model).text == text
 
 
 def test_packs_on_a_gpu_fill_it_and_small_models_get_larger_ones():
