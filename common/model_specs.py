@@ -137,6 +137,11 @@ class ModelSource:
             path = user_path(text)
             if path.is_absolute() or exists(path):
                 return cls(os.path.abspath(path))
+            if isinstance(value, Path) or text.startswith(".") or text.endswith(".pt"):
+                raise UserError(
+                    f"{text}: no such folder or file with weights here. A path that only the "
+                    "workers can see must be absolute."
+                )
         raise UserError(unknown_model(text, bare))
 
     @property

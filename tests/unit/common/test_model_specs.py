@@ -110,7 +110,7 @@ def test_a_relative_path_means_the_same_wherever_it_is_read(tmp_path, monkeypatc
 @pytest.mark.parametrize("text", ["./weights", "some/weights", "model.pt", Path("weights")])
 def test_a_relative_path_that_does_not_exist_here_is_refused(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="is absolute or exists here"):
+    with pytest.raises(UserError, match="absolute"):
         ModelSource.parse(text)
 
 
