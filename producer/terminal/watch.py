@@ -7,11 +7,12 @@ from html import escape
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from common.ledger.events import Event
 from common.ledger.progress import Progress as JobProgress
 from common.ledger.workers import WorkerInfo
-from common.text import counted, counted_batches
+from common.text import counted, counted_batches, printable
 from producer.scheduling.waiting import Observation, have_other_weights
 from producer.terminal.console import console as stderr
 from producer.terminal.console import say
@@ -29,7 +30,8 @@ def display(job: str, console: Console = stderr) -> Iterator[Callable[[Observati
     if not console.is_terminal:
         yield cell() if console.is_jupyter else lines(console, job)
         return
-    with Progress(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=console) as bar:
+    text = TextColumn("{task.description}", markup=False, table_column=Column())  # may wrap
+    with Progress(BarColumn(BAR_WIDTH), text, console=console) as bar:
         task = bar.add_task("", total=None)
 
         def show(seen: Observation) -> None:
@@ -43,7 +45,7 @@ def display(job: str, console: Console = stderr) -> Iterator[Callable[[Observati
 
 def text_of(seen: Observation) -> str:
     if seen.progress is None:
-        return seen.trouble
+        return printable(seen.trouble)
     return describe(seen.progress, seen.tokens_per_second, seen.workers)
 
 

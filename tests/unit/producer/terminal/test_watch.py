@@ -192,3 +192,14 @@ def test_progress_in_a_python_session_is_one_line():
     )
     found = progress(JobState.FINISHED, batches_failed=2, rows_quarantined=3)
     assert repr(found).endswith("0/50,000 sequences, 3 quarantined, 2 batches failed)")
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_the_progress_line_wraps_on_a_narrow_terminal(width):
+    console = Console(width=width, force_terminal=True, color_system=None)
+    job = progress(batches_done=300, rows_fp16=12_000, rows_retried=3)
+    with console.capture() as capture, display("j", console) as show:
+        show(Observation(job, 12_345.0))
+    shown = " ".join(capture.get().split())
+    assert "…" not in shown
+    assert "3 retried" in shown
