@@ -4,7 +4,6 @@ Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -14,15 +13,14 @@ from pathlib import Path
 
 from common.alphabet import DNA, PROTEIN, SPECIAL_TOKENS, Alphabet
 from common.errors import UserError
+from common.model_config import (
+    check_settings,
+    is_dnabert_s,
+    layer_norm_eps,
+    read_config,
+    size,
+)
 from common.paths import user_path
-
-#: Settings that tell ESM-2 from the older models of its family, whose vocabulary and file format
-#: are the same: loaded as ESM-2 they would give meaningless numbers.
-ESM2_CONFIG = {
-    "position_embedding_type": "rotary",
-    "emb_layer_norm_before": False,
-    "token_dropout": True,
-}
 
 RANDOM_PREFIX = "random:"
 
@@ -40,6 +38,7 @@ class Family:
     block_weights: int  # weights of one block, in units of dim²
     pools_special_tokens: bool  # whether the mean includes the first and the last token
     pooling: str  # the same in words
+    layer_norm_eps: float  # of the published models
 
 
 ESM2 = Family(
@@ -53,6 +52,7 @@ ESM2 = Family(
     block_weights=12,
     pools_special_tokens=False,
     pooling="mean over residues, without <cls> and <eos>",
+    layer_norm_eps=1e-5,
 )
 
 DNABERT_S = Family(
@@ -66,6 +66,7 @@ DNABERT_S = Family(
     block_weights=16,
     pools_special_tokens=True,
     pooling="mean over all tokens, [CLS] and [SEP] among them",
+    layer_norm_eps=1e-12,
 )
 
 
@@ -78,11 +79,18 @@ class ModelSpec:
     dim: int
     heads: int
     family: Family = ESM2
+    layer_norm_eps: float | None = None  # None: the family's
 
     @property
     def parameters(self) -> int:
         """Number of weights in the blocks, where nearly all of the time is spent."""
         return self.family.block_weights * self.layers * self.dim**2
+
+    @property
+    def eps(self) -> float:
+        """What LayerNorm adds to the variance."""
+        given = self.layer_norm_eps
+        return self.family.layer_norm_eps if given is None else given
 
     def tokens(self, letters: int) -> int:
         """Return the tokens of a record: exact for proteins, estimated for DNA."""
@@ -229,34 +237,24 @@ def read_hugging_face_config(path: Path) -> ModelSpec:
     """Read the shape of a model from a Hugging Face ``config.json``.
 
     Raises:
-        UserError: the model is neither ESM-2 nor DNABERT-S, or the file is not valid JSON.
+        UserError: the model is neither ESM-2 nor DNABERT-S, a setting is not implemented, or the
+            file is not valid JSON.
     """
-    try:
-        config = json.loads(path.read_text())
-        # DNABERT-S calls itself a BERT; only its ALiBi setting tells it apart.
-        family = DNABERT_S if "alibi_starting_size" in config else ESM2
-        if family is ESM2:
-            check_is_esm2(config, path)
-        return ModelSpec(
-            name=path.parent.name,
-            layers=config["num_hidden_layers"],
-            dim=config["hidden_size"],
-            heads=config["num_attention_heads"],
-            family=family,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error
-
-
-def check_is_esm2(config: dict[str, object], path: Path) -> None:
-    if config.get("model_type") != "esm":
+    config = read_config(path)
+    check_settings(config, path)
+    family = DNABERT_S if is_dnabert_s(config) else ESM2
+    eps = layer_norm_eps(config, path)
+    spec = ModelSpec(
+        name=path.parent.name,
+        layers=size(config, "num_hidden_layers", path),
+        dim=size(config, "hidden_size", path),
+        heads=size(config, "num_attention_heads", path),
+        layer_norm_eps=None if eps == family.layer_norm_eps else eps,
+        family=family,
+    )
+    if spec.dim % spec.heads or config.get("head_dim") not in (None, spec.dim // spec.heads):
         raise UserError(
-            f"{path}: model_type is {config.get('model_type')!r}, but only ESM-2 ('esm') and "
-            "DNABERT-S ('bert' with 'alibi_starting_size') can be served from a folder."
+            f"{path}: heads of another width than hidden_size / num_attention_heads, "
+            f"{spec.dim} / {spec.heads}, are not supported."
         )
-    for setting, expected in ESM2_CONFIG.items():
-        if config.get(setting) != expected:
-            raise UserError(
-                f"{path}: {setting} is {config.get(setting)!r}, but ESM-2 has {expected!r}: "
-                "this is an older model of the ESM family, which is not supported."
-            )
+    return spec

@@ -31,7 +31,11 @@ SLOPES = {12: [2.0**e for e in EXPONENTS], 4: [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-
 
 
 def reference(
-    weights: Weights, tokens: Tensor, heads: int, slopes: list[float] | None = None
+    weights: Weights,
+    tokens: Tensor,
+    heads: int,
+    slopes: list[float] | None = None,
+    eps: float = 1e-12,
 ) -> list[Tensor]:
     """Return the embedding and each layer's output ``[L, D]``, FP64, of one sequence ``[L]``.
 
@@ -40,28 +44,29 @@ def reference(
         tokens: ids, ``[CLS]`` and ``[SEP]`` among them.
         heads: of attention.
         slopes: of ALiBi; those of the published model if None.
+        eps: of LayerNorm.
     """
     w = {name: tensor.double() for name, tensor in weights.items()}
     slopes = SLOPES[heads] if slopes is None else slopes
     words = w["embeddings.word_embeddings.weight"][tokens]
     first_type = w["embeddings.token_type_embeddings.weight"][0]
-    x = layer_norm(words + first_type, w, "embeddings.LayerNorm")
+    x = layer_norm(words + first_type, w, "embeddings.LayerNorm", eps)
     found = [x]
     for number in range(layers_of(weights)):
-        x = layer(x, inside(w, f"encoder.layer.{number}."), slopes)
+        x = layer(x, inside(w, f"encoder.layer.{number}."), slopes, eps)
         found.append(x)
     return found
 
 
-def layer(x: Tensor, w: Weights, slopes: list[float]) -> Tensor:
+def layer(x: Tensor, w: Weights, slopes: list[float], eps: float) -> Tensor:
     length, dim = x.shape
     qkv = affine(x, w, "attention.self.Wqkv").reshape(length, 3, len(slopes), -1)
     attended = attention(*qkv.unbind(1), slopes).reshape(length, dim)
     added = affine(attended, w, "attention.output.dense")
-    x = layer_norm(x + added, w, "attention.output.LayerNorm")
+    x = layer_norm(x + added, w, "attention.output.LayerNorm", eps)
     gated = x @ w["mlp.gated_layers.weight"].T
     hidden = gelu(gated[:, : 4 * dim]) * gated[:, 4 * dim :]
-    return layer_norm(x + affine(hidden, w, "mlp.wo"), w, "mlp.layernorm")
+    return layer_norm(x + affine(hidden, w, "mlp.wo"), w, "mlp.layernorm", eps)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, slopes: list[float]) -> Tensor:
@@ -82,10 +87,10 @@ def affine(x: Tensor, w: Weights, name: str) -> Tensor:
     return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
 
-def layer_norm(x: Tensor, w: Weights, name: str) -> Tensor:
+def layer_norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
     centred = x - x.mean(dim=1, keepdim=True)
     variance = (centred**2).mean(dim=1, keepdim=True)
-    return centred / torch.sqrt(variance + 1e-12) * w[f"{name}.weight"] + w[f"{name}.bias"]
+    return centred / torch.sqrt(variance + eps) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -147,7 +152,7 @@ def save_checkpoint(spec: ModelSpec, weights: Weights, folder: Path) -> Path:
         "intermediate_size": 4 * spec.dim,
         "vocab_size": 4096,
         "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
+        "layer_norm_eps": spec.eps,
     }
     (folder / "config.json").write_text(json.dumps(config))
     save_file(weights, folder / "model.safetensors")

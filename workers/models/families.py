@@ -14,7 +14,7 @@ from workers.models.encoder import Encoder
 from workers.models.esm2 import checkpoint as esm2_checkpoint
 from workers.models.esm2 import model as esm2_model
 from workers.models.esm2.fused import FusedESM2
-from workers.models.esm2.tokenizer import ESM2_TOKENIZER
+from workers.models.esm2.tokenizer import ESM2_TOKENIZER, tokenizer_in
 from workers.models.tokens import Tokenizer
 from workers.models.weight_files import State
 
@@ -40,7 +40,7 @@ CODE_OF: dict[Family, FamilyCode] = {
         model=esm2_model.ESM2,
         fused=FusedESM2,
         from_hugging_face=esm2_checkpoint.from_hugging_face,
-        tokenizer_in=lambda _: ESM2_TOKENIZER,
+        tokenizer_in=tokenizer_in,
         own_tokenizer=lambda: ESM2_TOKENIZER,
     ),
     DNABERT_S: FamilyCode(

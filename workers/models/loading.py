@@ -52,7 +52,7 @@ def load_model(
     source = source if isinstance(source, ModelSource) else ModelSource.parse(source)
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
     spec, state, tokenize = read_weights(source)
-    fingerprint = fingerprint_of(state, tokenize.vocabulary)
+    fingerprint = fingerprint_of(state, tokenize.vocabulary, spec.layer_norm_eps)
     with torch.device("meta"):
         model = model_class(spec)(spec)
     exact = dict(model.named_buffers())
@@ -145,11 +145,14 @@ def download(spec: ModelSpec) -> Path:
         ) from error
 
 
-def fingerprint_of(state: State, vocabulary: Mapping[str, int]) -> str:
+def fingerprint_of(
+    state: State, vocabulary: Mapping[str, int], layer_norm_eps: float | None = None
+) -> str:
     """Return 16 hex digits that identify the weights, the same for both checkpoint formats.
 
     Hashes each tensor's name, shape and up to ``FINGERPRINT_SAMPLE`` evenly spaced values, and
-    each token with its id, since embeddings depend on the vocabulary too.
+    each token with its id, since embeddings depend on the vocabulary too, as on an eps that is not
+    the family's.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -159,4 +162,6 @@ def fingerprint_of(state: State, vocabulary: Mapping[str, int]) -> str:
         digest.update(sample.numpy().tobytes())
     for token, number in sorted(vocabulary.items()):
         digest.update(f"{token}\0{number}\0".encode())
+    if layer_norm_eps is not None:
+        digest.update(f"eps {layer_norm_eps}".encode())
     return digest.hexdigest()[:16]

@@ -249,6 +249,29 @@ def test_the_shape_of_a_folder_is_read_from_its_config(tmp_path):
     assert spec.family is ESM2
 
 
+@pytest.mark.parametrize(
+    ("settings", "eps"),
+    [
+        ({"layer_norm_eps": 1e-5}, 1e-5),
+        ({"layer_norm_eps": 0.01}, 0.01),
+        ({}, 1e-12),  # the default of transformers
+    ],
+)
+def test_the_eps_of_layer_norm_is_read(tmp_path, settings, eps):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | settings))
+    spec = ModelSource.parse(str(tmp_path)).spec()
+    assert spec.eps == eps
+    assert spec.layer_norm_eps == (None if eps == ESM2.layer_norm_eps else eps)
+
+
+def test_what_transformers_writes_for_an_esm_2_is_accepted(tmp_path):
+    """Other defaults than ours are written in full, too."""
+    settings = {"rope_theta": 10_000.0, "emb_layer_norm_before": None, "mask_token_id": 32}
+    others = {"is_decoder": False, "is_folding_model": False, "vocab_list": None}
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | settings | others))
+    assert ModelSource.parse(str(tmp_path)).spec().layers == 4
+
+
 DNA_CONFIG = {
     "model_type": "bert",
     "alibi_starting_size": 512,
@@ -284,6 +307,23 @@ def test_a_plain_bert_is_refused_with_what_would_be_served(tmp_path):
         (json.dumps(CONFIG | {"position_embedding_type": "absolute"}), "is 'absolute', but ESM-2"),
         (json.dumps(CONFIG | {"emb_layer_norm_before": True}), "is True, but ESM-2 has False"),
         (json.dumps({"model_type": "esm"}), "is None, but ESM-2 has"),
+        (json.dumps(CONFIG | {"token_dropout": False}), "is False, but ESM-2 has True"),
+        (json.dumps(CONFIG | {"hidden_act": "relu"}), "is 'relu', but ESM-2 has 'gelu'"),
+        (json.dumps(CONFIG | {"rope_theta": 500_000.0}), "is 500000.0, but ESM-2 has 10000"),
+        (json.dumps(CONFIG | {"rope_scaling": {"factor": 2}}), "rope_scaling is"),
+        (json.dumps(CONFIG | {"mask_token_id": 5}), "mask_token_id is 5, but ESM-2 has 32"),
+        (json.dumps(CONFIG | {"is_decoder": True}), "is_decoder is True"),
+        (json.dumps(CONFIG | {"add_cross_attention": True}), "add_cross_attention is True"),
+        (json.dumps(CONFIG | {"is_folding_model": True}), "is_folding_model is True"),
+        (json.dumps(CONFIG | {"pruned_heads": {"0": [1]}}), "pruned_heads is"),
+        (json.dumps(CONFIG | {"quantization_config": {"bits": 4}}), "quantization_config is"),
+        (json.dumps(CONFIG | {"head_dim": 32}), "heads of another width"),
+        (json.dumps(CONFIG | {"num_attention_heads": 5}), "heads of another width"),
+        (json.dumps(CONFIG | {"num_attention_heads": "2"}), "num_attention_heads is '2'"),
+        (json.dumps(CONFIG | {"layer_norm_eps": "1e-5"}), "layer_norm_eps is '1e-5'"),
+        (json.dumps(CONFIG | {"layer_norm_eps": None}), "layer_norm_eps is None"),
+        (json.dumps(DNA_CONFIG | {"position_embedding_type": "relative_key"}), "DNABERT-S has"),
+        (json.dumps(DNA_CONFIG | {"hidden_act": "gelu_new"}), "but DNABERT-S has 'gelu'"),
         (json.dumps(CONFIG).replace("hidden_size", "size"), "not a readable model configuration"),
         (json.dumps({"alibi_starting_size": 512}), "not a readable model configuration"),
         ('"alibi_starting_size"', "not a readable model configuration"),

@@ -18,8 +18,6 @@ from workers.models.encoder import Encoder
 #: Number of tokens of the byte-pair encoding, special tokens included.
 VOCABULARY = 4096
 
-LAYER_NORM_EPS = 1e-12
-
 
 class DNABERTS(Encoder):
     """DNABERT-S. Representation 0 is the normed embedding, k the stream after k blocks."""
@@ -28,9 +26,11 @@ class DNABERTS(Encoder):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.embed_norm = nn.LayerNorm(spec.dim, eps=LAYER_NORM_EPS)
+        self.embed_norm = nn.LayerNorm(spec.dim, eps=spec.eps)
         self.alibi = Alibi(spec.heads)
-        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads) for _ in range(spec.layers))
+        self.blocks = nn.ModuleList(
+            Block(spec.dim, spec.heads, spec.eps) for _ in range(spec.layers)
+        )
 
     def forward(
         self, tokens: Tensor, real: Tensor, repr_layers: Sequence[int]
@@ -53,16 +53,16 @@ class DNABERTS(Encoder):
 class Block(nn.Module):
     """A post-norm transformer layer over ``[..., D]`` tokens, packed or padded."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.attention = Attention()
         self.out = nn.Linear(dim, dim)
-        self.attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attention_norm = nn.LayerNorm(dim, eps=eps)
         self.fc1 = nn.Linear(dim, 8 * dim, bias=False)
         self.fc2 = nn.Linear(4 * dim, dim)
-        self.mlp_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp_norm = nn.LayerNorm(dim, eps=eps)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         x = self.attention_norm(x + self._attend(x, layout))

@@ -32,8 +32,10 @@ class ESM2(Encoder):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.rotary = RotaryEmbedding(spec.dim // spec.heads)
-        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads) for _ in range(spec.layers))
-        self.final_norm = nn.LayerNorm(spec.dim)
+        self.blocks = nn.ModuleList(
+            Block(spec.dim, spec.heads, spec.eps) for _ in range(spec.layers)
+        )
+        self.final_norm = nn.LayerNorm(spec.dim, eps=spec.eps)
 
     def forward(
         self, tokens: Tensor, real: Tensor, repr_layers: Sequence[int]
@@ -78,14 +80,14 @@ class ESM2(Encoder):
 class Block(nn.Module):
     """A pre-norm transformer layer over ``[..., D]`` tokens, packed or padded."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads, self.head_dim = heads, dim // heads
-        self.attention_norm = nn.LayerNorm(dim)
+        self.attention_norm = nn.LayerNorm(dim, eps=eps)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.attention = Attention()
         self.out = nn.Linear(dim, dim)
-        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp_norm = nn.LayerNorm(dim, eps=eps)
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.fc2 = nn.Linear(4 * dim, dim)
 

@@ -1,10 +1,12 @@
 """ESM-2's tokenizer: a table of bytes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from common.alphabet import ESM2_TOKENS, PROTEIN, SPECIAL_TOKENS
+from common.errors import UserError
 from workers.models.tokens import Tokens
 
 CLS = ESM2_TOKENS.index("<cls>")
@@ -35,3 +37,18 @@ class ESM2Tokenizer:
 
 
 ESM2_TOKENIZER = ESM2Tokenizer()
+
+
+def tokenizer_in(folder: Path) -> ESM2Tokenizer:
+    """Return the tokenizer of a checkpoint's folder.
+
+    Raises:
+        UserError: the folder has another vocabulary.
+    """
+    file = folder / "vocab.txt"
+    if file.is_file() and tuple(file.read_text(errors="replace").split()) != ESM2_TOKENS:
+        raise UserError(
+            f"{file}: other tokens, or in another order, than ESM-2 has: this is another model's "
+            "vocabulary."
+        )
+    return ESM2_TOKENIZER

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import EsmConfig, EsmForMaskedLM, EsmModel
 
+from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
 from common.model_specs import MODELS, ModelSource, ModelSpec
 from tests.support.fair_esm import checkpoint_name, random_fair_esm, save_fair_esm, tokenize
@@ -115,6 +116,29 @@ def test_outputs_equal_transformers(hugging_face, folder):
         assert (ours[layer] - hidden)[real].abs().max() <= 2e-5
 
 
+@pytest.mark.parametrize("eps", [1e-12, 1e-5, 0.01, None])
+def test_the_eps_of_layer_norm_is_that_of_the_configuration(hugging_face, folder, eps):
+    """None: missing, which is transformers' own default, not that of the published ESM-2."""
+    edit_config(folder, layer_norm_eps=eps)
+    # Where activations are small, eps matters most.
+    edit_weights(
+        folder, lambda weights: weights["esm.embeddings.word_embeddings.weight"].mul_(1e-3)
+    )
+    theirs = EsmModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    tokens = tokenize(["MKTAYIAKRQ", "GAV"])
+    real = tokens != 1
+    expected = theirs(tokens, attention_mask=real.long(), output_hidden_states=True).hidden_states
+    ours = load(folder).model(tokens, real, range(SPEC.layers + 1))
+    for layer, hidden in enumerate(expected):
+        assert (ours[layer] - hidden)[real].abs().max() <= 2e-5
+
+
+def test_another_eps_changes_the_fingerprint(folder):
+    before = load(folder).fingerprint
+    edit_config(folder, layer_norm_eps=1e-12)
+    assert load(folder).fingerprint != before
+
+
 def test_different_weights_have_different_fingerprints(fair_esm_file, tmp_path):
     other = save_fair_esm(random_fair_esm(SPEC, seed=1), tmp_path / "other.pt")
     assert load(other).fingerprint != load(fair_esm_file).fingerprint
@@ -169,6 +193,22 @@ def refusal(path: Path) -> str:
         load(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
+
+
+def edit_config(folder: Path, **settings) -> None:
+    """Change settings of a folder's configuration; None removes one."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | settings
+    file.write_text(json.dumps({k: value for k, value in config.items() if value is not None}))
+
+
+def test_another_vocabulary_than_esm_2_has_is_refused(folder):
+    tokens = list(ESM2_TOKENS)
+    (folder / "vocab.txt").write_text("\n".join(tokens))
+    load(folder)
+    tokens[4:6] = tokens[5], tokens[4]
+    (folder / "vocab.txt").write_text("\n".join(tokens))
+    assert "vocab.txt: other tokens" in refusal(folder)
 
 
 def edit_weights(folder: Path, edit) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,15 @@ def every_layer(model: DNABERTS) -> list[int]:
 
 @pytest.mark.parametrize("run", [run_padded, run_packed])
 def test_every_representation_equals_the_published_equations(model, sequences, expected, run):
+    assert difference(run(model, sequences, every_layer(model)), expected) <= CLOSE
+
+
+@pytest.mark.parametrize("run", [run_padded, run_packed])
+def test_another_eps_than_the_published_one_is_used(spec, weights, sequences, tmp_path, run):
+    spec = replace(spec, layer_norm_eps=0.01)
+    model = load_model(str(save_checkpoint(spec, weights, tmp_path)), dtype=torch.float32).model
+    found = [reference(weights, one, spec.heads, eps=0.01) for one in sequences]
+    expected = {layer: torch.cat(parts) for layer, parts in enumerate(zip(*found, strict=True))}
     assert difference(run(model, sequences, every_layer(model)), expected) <= CLOSE
 
 

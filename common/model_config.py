@@ -1,0 +1,115 @@
+"""The settings of a Hugging Face ``config.json`` that have influence on embeddings.
+
+Each one is used, or refused unless it has the value that this project's code implements. Sizes that
+are missing here are those of the tensors, which are checked when they are loaded.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.alphabet import ESM2_TOKENS
+from common.errors import UserError
+
+Config = Mapping[str, Any]
+
+#: The value of ``layer_norm_eps`` in transformers' ESM and BERT where a file has none.
+DEFAULT_EPS = 1e-12
+
+#: Settings of any model, with the values that they may have; None stands for a missing one too.
+COMMON_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu", None),
+    "is_decoder": (False, None),  # otherwise attention would be causal
+    "add_cross_attention": (False, None),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+}
+
+#: The same of ESM-2 alone. The first three tell it from the older models of its family, whose
+#: vocabulary and file format are the same.
+ESM2_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("rotary",),
+    "emb_layer_norm_before": (False, None),
+    "token_dropout": (True,),
+    "mask_token_id": (ESM2_TOKENS.index("<mask>"), None),  # token dropout leaves it out
+    "rope_theta": (10_000, None),
+    "rope_scaling": (None,),
+    "is_folding_model": (False, None),
+    **COMMON_SETTINGS,
+}
+
+#: The same of DNABERT-S, which has ALiBi whatever its file says of positions.
+DNABERT_S_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute", "alibi", None),
+    **COMMON_SETTINGS,
+}
+
+
+def read_config(path: Path) -> Config:
+    """Return a configuration.
+
+    Raises:
+        UserError: the file cannot be read, or is not a JSON object.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: not a readable model configuration (no JSON object).")
+    return config
+
+
+def is_dnabert_s(config: Config) -> bool:
+    """Return whether it is DNABERT-S, which calls itself a BERT: only ALiBi tells it apart."""
+    return "alibi_starting_size" in config
+
+
+def check_settings(config: Config, path: Path) -> None:
+    """Check that the code implements what a configuration asks for.
+
+    Raises:
+        UserError: the model is neither ESM-2 nor DNABERT-S, or a setting has another value.
+    """
+    name, settings = "ESM-2", ESM2_SETTINGS
+    if is_dnabert_s(config):
+        name, settings = "DNABERT-S", DNABERT_S_SETTINGS
+    elif config.get("model_type") != "esm":
+        raise UserError(
+            f"{path}: model_type is {config.get('model_type')!r}, but only ESM-2 ('esm') and "
+            "DNABERT-S ('bert' with 'alibi_starting_size') can be served from a folder."
+        )
+    for setting, allowed in settings.items():
+        if config.get(setting) not in allowed:
+            raise UserError(
+                f"{path}: {setting} is {config.get(setting)!r}, but {name} has {allowed[0]!r}: "
+                "this is another model, which is not supported."
+            )
+
+
+def size(config: Config, name: str, path: Path) -> int:
+    """Return a size.
+
+    Raises:
+        UserError: it is missing, or not a whole number above 0.
+    """
+    value = config.get(name)
+    if type(value) is not int or value < 1:
+        raise UserError(
+            f"{path}: not a readable model configuration ({name} is {value!r}, not a whole number "
+            "above 0)."
+        )
+    return value
+
+
+def layer_norm_eps(config: Config, path: Path) -> float:
+    """Return what LayerNorm adds to the variance.
+
+    Raises:
+        UserError: it is not a small number.
+    """
+    value = config.get("layer_norm_eps", DEFAULT_EPS)
+    if type(value) not in (int, float) or not 0 <= value < 1:
+        raise UserError(f"{path}: layer_norm_eps is {value!r}, not a number from 0 to 1.")
+    return float(value)
