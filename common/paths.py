@@ -1,8 +1,12 @@
 """Paths that a person writes: options, environment variables, arguments of the Python API."""
 
+import shlex
 from pathlib import Path
 
 from common.errors import UserError
+
+#: Bytes at the beginning of a file in which a signature is looked for.
+BEGINNING = 1024
 
 
 def user_path(text: str | Path) -> Path:
@@ -13,10 +17,53 @@ def user_path(text: str | Path) -> Path:
     Raises:
         UserError: there is no such user, or no home folder.
     """
+    path = Path(text)
+    if not str(text).startswith("~"):  # of ./~ a Path keeps only ~
+        return path.absolute() if str(path).startswith("~") else path
     try:
-        return Path(text).expanduser()
+        return path.expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{text}: the home folder of {Path(text).parts[0]!r} is not known. Write the whole "
-            "path."
+            f"{text}: the home folder of {path.parts[0]!r} is not known. Write the whole path."
         ) from error
+
+
+def check_has_folder(path: Path, option: str = "") -> None:
+    """Check that the folder exists in which a file will be written: it is not made silently.
+
+    Raises:
+        UserError: there is no such folder, with the command that makes it.
+    """
+    if path.parent.is_dir():
+        return
+    named = f"{option} {path}".lstrip()
+    found = next(folder for folder in path.absolute().parents if folder.exists())
+    if not found.is_dir():
+        raise UserError(f"{named} cannot be written: {found} is not a folder.", path=path)
+    folder = str(path.parent)
+    command = f"mkdir -p {shlex.quote(f'./{folder}' if folder.startswith('-') else folder)}"
+    raise UserError(
+        f"{named}: name a file in a folder that exists, or make this one: {command}", path=path
+    )
+
+
+def check_replaceable(path: Path, signature: bytes, option: str) -> None:
+    """Check that a file to be written replaces at most an earlier one of its kind.
+
+    Args:
+        signature: what the beginning of such a file contains.
+
+    Raises:
+        UserError: there is something else.
+    """
+    if path.exists() and not (path.is_file() and signature in beginning(path)):
+        raise UserError(
+            f"{option} {path} exists, and this command did not write it: name another file, or "
+            "delete it.",
+            path=path,
+        )
+
+
+def beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(BEGINNING)

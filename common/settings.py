@@ -6,12 +6,13 @@ S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic import AfterValidator, PositiveFloat, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
+from common.paths import user_path
 from common.wire.signing import MessageKeys
 
 #: The expected kind of value of each setting that is a number.
@@ -29,7 +30,8 @@ class Settings(BaseSettings):
     #: Largest number of messages waiting in the queues of the whole fleet. Each takes about 1 KB
     #: of Redis's memory; the default is enough for thousands of GPUs.
     high_water: PositiveInt = 20_000
-    liveness_file: Path | None = None  # a worker touches it while it is healthy
+    #: A worker touches it while it is healthy.
+    liveness_file: Annotated[Path, AfterValidator(user_path)] | None = None
     message_key: SecretStr | None = None  # or several, separated by commas: the first signs
 
     @classmethod

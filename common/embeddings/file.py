@@ -16,6 +16,7 @@ from common.embeddings.checksums import CHECKSUM, checksum
 from common.embeddings.reader import UNREADABLE, DamagedError
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
+from common.paths import user_path
 
 #: Datasets that every file of embeddings has.
 NEEDED = ("ids", "rows", "lengths", "precision")
@@ -33,10 +34,10 @@ class EmbeddingFile(EmbeddingTable):
     """The embeddings in a file; see ``load``."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        if not Path(path).exists():
+        self.path = str(user_path(os.fspath(path)))
+        if not Path(self.path).exists():
             raise EmbeddingFileError(f"{self.path}: no such file.", path=self.path)
-        if Path(path).is_dir():
+        if Path(self.path).is_dir():
             raise EmbeddingFileError(
                 f"{self.path} is a folder: name the HDF5 file that fetch wrote.", path=self.path
             )

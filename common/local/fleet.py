@@ -98,7 +98,7 @@ def local_fleet(
     """Start Redis, and stop it and all workers at the end.
 
     Args:
-        folder: the folder of the workers' log.
+        folder: the folder of the workers' log, which grows if it is there.
         environment: variables for the workers, in addition to this process's.
 
     Raises:
@@ -106,7 +106,6 @@ def local_fleet(
     """
     check_installed()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "worker.log").unlink(missing_ok=True)
     with ExitStack() as stack:
         # The path of a socket has at most 100 characters; the folder's may be longer.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))

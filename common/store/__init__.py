@@ -1,8 +1,7 @@
 """The store: a folder or a bucket, in which an object is either complete or absent."""
 
-from pathlib import Path
-
 from common.errors import UserError
+from common.paths import user_path
 from common.store.base import ObjectExistsError, ObjectNotFoundError, Store, StoreError
 from common.store.bucket import S3Store, split_s3_url
 from common.store.folder import FileStore
@@ -29,9 +28,9 @@ def open_store(url: str) -> Store:
     """
     scheme, separator, rest = url.partition("://")
     if not separator and not url.startswith(("file:", "s3:")):
-        return FileStore(Path(url).absolute())
-    if scheme == "file" and rest.startswith("/"):
-        return FileStore(Path(rest))
+        return FileStore(user_path(url).absolute())
+    if scheme == "file" and rest.startswith(("/", "~")):
+        return FileStore(user_path(rest))
     bucket, prefix = split_s3_url(url) if scheme == "s3" else ("", "")
     if bucket:
         return S3Store(bucket, prefix)

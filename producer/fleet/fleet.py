@@ -15,6 +15,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.fleet import LocalFleet, local_fleet
 from common.model_specs import ModelSource
+from common.paths import user_path
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
@@ -108,7 +109,7 @@ class Fleet:
         model: str | Path | None = None,
         precision: PrecisionChoice = "auto",
         gpus: str = "all",
-        folder: Path | None = None,
+        folder: str | Path | None = None,
     ) -> "Fleet":
         """Start a fleet on this machine: a Redis, and workers with the first job of each model.
 
@@ -131,7 +132,8 @@ class Fleet:
         with ExitStack() as stack:
             if folder is None:
                 temporary = tempfile.TemporaryDirectory(prefix="virnucpro-")
-                folder = Path(stack.enter_context(temporary))
+                folder = stack.enter_context(temporary)
+            folder = user_path(folder)
             store_url = open_store(str(store or folder / "store")).url
             machine = stack.enter_context(local_fleet(folder, store_url, gpus=gpus))
             if model is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.job.records import SHOWN, Sequences, with_ids
+from common.paths import user_path
 from producer.input.source import Source
 
 #: An input as a program has it: a path, ``s3://bucket/key``, or sequences.
@@ -21,7 +22,8 @@ def as_source(given: Input) -> Iterator[Source]:
         InputError: an id or a sequence that FASTA cannot hold, or no such file.
     """
     if isinstance(given, str | Path):
-        source = Source(str(given))
+        text = str(given)
+        source = Source(str(user_path(text)) if text.startswith("~") else text)
         source.check()
         yield source
         return
