@@ -5,17 +5,20 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.token import Token
 from cyclopts.validators import Number
 
 from common import __version__
 from common.errors import UserError
 from common.local.gpus import visible_gpus
 from common.model_specs import ModelSource
+from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.store import open_store
@@ -30,6 +33,14 @@ log = logging.getLogger("workers")
 
 EXIT_PASSED, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+
+def to_path(_type: Any, tokens: Sequence[Token]) -> Path:
+    return user_path(tokens[0].value)
+
+
+#: A path in which ``~`` is the home folder.
+UserPath = Annotated[Path, Parameter(converter=to_path)]
+
 app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
 
 
@@ -40,7 +51,7 @@ def start(
     gpus: str = "all",
     precision: PrecisionChoice = "auto",
     gpu_memory: float | None = None,
-    liveness_file: Path | None = None,
+    liveness_file: UserPath | None = None,
     broker: str | None = None,
     store: str | None = None,
 ) -> None:
@@ -90,11 +101,11 @@ def start(
 def validate(
     *,
     model: str,
-    weights: Path | None = None,
+    weights: UserPath | None = None,
     precision: HalfChoice = "auto",
     device: DeviceChoice = "auto",
     sequences_per_set: Annotated[int, Parameter(validator=Number(gte=2))] = SEQUENCES_PER_SET,
-    picture: Path | None = None,
+    picture: UserPath | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     store: str | None = None,
 ) -> None:
@@ -160,8 +171,8 @@ def bench(
     precision: PrecisionChoice = "auto",
     seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 20.0,
     per_residue: Annotated[bool, Parameter(negative="")] = False,
-    store: Path | None = None,
-    trace: Path | None = None,
+    store: UserPath | None = None,
+    trace: UserPath | None = None,
     gpu_memory: float | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:

@@ -34,6 +34,7 @@ class Manifest(Frozen):
     created: datetime
     input: str
     fingerprint: str  # of the input's bytes and every option that changes the output
+    input_fingerprint: str = ""  # of the input's bytes alone
     model: str
     alphabet: Literal["protein", "dna"]  # the records were checked against it
     rung: Rung

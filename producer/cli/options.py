@@ -1,8 +1,13 @@
 """Options and exit codes that several commands share."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.token import Token
+
+from common.paths import user_path
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -13,6 +18,14 @@ Broker = Annotated[
 StoreUrl = Annotated[
     str | None, Parameter(help="Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.")
 ]
+
+
+def to_path(_type: Any, tokens: Sequence[Token]) -> Path:
+    return user_path(tokens[0].value)
+
+
+#: A path in which ``~`` is the home folder.
+OutputPath = Annotated[Path, Parameter(alias="-o", converter=to_path)]
 
 #: A Boolean option without a ``--no-`` form.
 Flag = Parameter(negative="")

@@ -13,17 +13,19 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from common.job.output_form import Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
 from common.rungs import PrecisionChoice
+from common.store import Store, open_store
 from common.wire.messages import Priority
 from producer.cli.jobs import wait_for, watch_job
-from producer.cli.options import EXIT_INTERRUPTED, Broker, Flag, Several, StoreUrl
-from producer.cli.output import check_output, write_output
+from producer.cli.options import EXIT_INTERRUPTED, Broker, Flag, OutputPath, Several, StoreUrl
 from producer.fleet.fleet import Fleet
+from producer.fleet.job import Job
+from producer.fleet.output_file import OutputFile, sources_of
 from producer.local.run import LocalRunStoppedError, local_run
 from producer.submission.records import as_source
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
 from producer.submission.submit import OnStaged
 from producer.terminal.console import console, print_line, say
-from producer.terminal.report import report_submission
+from producer.terminal.report import report_fetched, report_submission
 
 
 def submit(
@@ -31,7 +33,8 @@ def submit(
     /,
     *,
     model: str = DEFAULT_MODEL,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    output: OutputPath | None = None,
+    overwrite: Annotated[bool, Flag] = False,
     local: Annotated[bool, Flag] = False,
     include: Annotated[tuple[Include, ...], Several] = ("mean",),
     layers: Annotated[tuple[int, ...], Several] = (-1,),
@@ -61,10 +64,14 @@ def submit(
         Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
         random:NAME for random weights, to test the fleet.
     output
-        Wait for the job and write its embeddings to this HDF5 file.
+        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5. An earlier one
+        of the same job is replaced.
+    overwrite
+        Replace any other file too.
     local
         Run without a fleet: start a Redis and a worker for each GPU (or one on the CPU) on this
-        machine, and stop them at the end. Without -o the file is named after the input.
+        machine, and stop them at the end. Without -o the file is named after the input, and
+        replaces only one of the same input.
     include
         Vectors to keep: mean, per_residue, bos (several: --include mean bos).
     layers
@@ -113,34 +120,72 @@ def submit(
             new=new,
         )
         if local:
-            output = output or Path(f"{source.stem}.h5")
-            run_local(request, output, precision, gpus, store, batch_tokens)
+            kept = None if store is None else open_store(store)
+            file = output_file(request, output, kept, overwrite=overwrite)
+            run_local(request, file, precision, gpus, store, batch_tokens)
+            return
+        fleet = Fleet(broker=broker, store=store)
+        if output is None:
+            queue(fleet, request, batch_tokens)
         else:
-            submit_to_fleet(Fleet(broker=broker, store=store), request, output, batch_tokens)
+            file = output_file(request, output, fleet.store, overwrite=overwrite)
+            submit_and_fetch(fleet, request, file, batch_tokens)
 
 
-def submit_to_fleet(
-    fleet: Fleet, request: Request, output: Path | None, batch_tokens: int | None
+def output_file(
+    request: Request, path: Path | None, store: Store | None, *, overwrite: bool
+) -> OutputFile:
+    """Return the file for a request's embeddings; without a path it is named after the input."""
+    source = request.source
+
+    def is_ours(job: str, input_fingerprint: str) -> bool:
+        of_same_input = path is None and input_fingerprint == source.fingerprint
+        return of_same_input or job == request.job
+
+    return OutputFile(
+        path=path or Path(f"{source.stem}.h5"),
+        is_ours=is_ours,
+        sources=sources_of(source.name, request.model, store),
+        overwrite=overwrite,
+    )
+
+
+def queue(fleet: Fleet, request: Request, batch_tokens: int | None) -> None:
+    """Queue a job for workers elsewhere, and print its name."""
+    job = enqueue(fleet, request, batch_tokens)
+    say(f"Queued. To wait: producer watch {job.name}")
+    say(f"Then: producer fetch {job.name} -o FILE.h5")
+    print_line(job.name)
+
+
+def submit_and_fetch(
+    fleet: Fleet, request: Request, output: OutputFile, batch_tokens: int | None
 ) -> None:
-    """Queue a job for workers elsewhere; with ``output`` wait for it and fetch it."""
-    if output is not None:
-        check_output(output)
-    with staging_display() as show:
-        submission = fleet.enqueue(request, batch_tokens=batch_tokens, on_staged=show)
-    report_submission(submission)
-    if output is None:
-        say(f"Queued. To wait: producer watch {submission.job}")
-        say(f"Then: producer fetch {submission.job} -o FILE.h5")
-        print_line(submission.job)
-        return
-    job = fleet.job(submission.job)
+    """Queue a job for workers elsewhere, wait for it, and write its file."""
+    output.check()
+    job = enqueue(fleet, request, batch_tokens)
     watch_job(job)
     write_output(job, output)
 
 
+def enqueue(fleet: Fleet, request: Request, batch_tokens: int | None) -> Job:
+    """Queue a job, and print what was read."""
+    with staging_display() as show:
+        submission = fleet.enqueue(request, batch_tokens=batch_tokens, on_staged=show)
+    report_submission(submission)
+    return fleet.job(submission.job)
+
+
+def write_output(job: Job, output: OutputFile) -> None:
+    """Fetch a job whose batches are all done, and print what the file contains."""
+    with console.status(f"Writing {output.path} …"):
+        fetched = job.fetch_to(output)
+    report_fetched(fetched, job.fleet.store, job.manifest)
+
+
 def run_local(
     request: Request,
-    output: Path,
+    output: OutputFile,
     precision: PrecisionChoice,
     gpus: str,
     store: str | None,
@@ -149,7 +194,7 @@ def run_local(
     """Run a job to its output file on this machine; exit with code 130 on Ctrl-C and SIGTERM."""
     # A cluster's scheduler stops its jobs with SIGTERM, which is handled like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    check_output(output)
+    output.check()
     try:
         with local_run(
             output,
@@ -161,10 +206,7 @@ def run_local(
         ) as fleet:
             assert fleet.machine is not None
             say(f"Loading the model; the worker's log is {fleet.machine.log}.")
-            with staging_display() as show:
-                submission = fleet.enqueue(request, batch_tokens=batch_tokens, on_staged=show)
-            report_submission(submission)
-            job = fleet.job(submission.job)
+            job = enqueue(fleet, request, batch_tokens)
             wait_for(job)
             write_output(job, output)
     except LocalRunStoppedError as error:

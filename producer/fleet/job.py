@@ -15,8 +15,11 @@ from common.job.layout import job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event
 from common.ledger.progress import JobState, OnInstability, Progress
+from common.model_specs import ModelSource
+from common.paths import user_path
 from common.store import ObjectNotFoundError, StoreError
 from common.wire.messages import Instability
+from producer.fleet.output_file import OutputFile, sources_of
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
 from producer.output.verify import verify
@@ -241,13 +244,36 @@ class Job:
         """Return the sequences without an embedding, and why, in input order."""
         return quarantined_rows(self.fleet.store, self.manifest)
 
-    def fetch(self, path: str | Path) -> Fetched:
+    def fetch(self, path: str | Path, *, overwrite: bool = False) -> Fetched:
         """Write the finished job's embeddings to one HDF5 file.
 
+        Args:
+            path: the file, .h5 or .hdf5. An earlier one of this job is replaced.
+            overwrite: replace any other file too.
+
         Raises:
-            UserError: batches are missing, or the file cannot be written.
+            UserError: batches are missing, the file cannot be written, or another one is there.
         """
-        return fetch(self.fleet.store, self.manifest, Path(path))
+        store, manifest = self.fleet.store, self.manifest
+        model = ModelSource(manifest.model)
+        return self.fetch_to(
+            OutputFile(
+                path=user_path(path),
+                is_ours=lambda job, _input: job == self.name,
+                sources=sources_of(manifest.input, model, store),
+                overwrite=overwrite,
+            )
+        )
+
+    def fetch_to(self, output: OutputFile) -> Fetched:
+        """Write the finished job's embeddings as ``output`` allows; see ``fetch``."""
+        output.check()
+        return fetch(
+            self.fleet.store,
+            self.manifest,
+            output.path,
+            before_replacing=output.check_replaced,
+        )
 
     def verify(self) -> list[str]:
         """Read all shards of the finished job; return a text for each that is damaged."""

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -112,8 +113,9 @@ class Source:
         bucket, key = split_s3_url(self.name)
         return S3Store(bucket, "").read_stream(key)
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Return a text that is equal for equal content; for a stream it is always new."""
+        """A text that is equal for equal content; for a stream it is always new."""
         if self.is_stream:
             return uuid.uuid4().hex
         if self.is_s3:

@@ -7,10 +7,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError, VirnucproError
+from common.job.manifest import find_job
+from common.job.shards import shards_of
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
+from common.text import counted_batches
 from producer.fleet.fleet import Fleet
+from producer.fleet.output_file import OutputFile
 
 LOCK = "lock"
 
@@ -26,7 +30,7 @@ def local_folder(output: Path) -> Path:
 
 @contextmanager
 def local_run(
-    output: Path,
+    output: OutputFile,
     *,
     model: ModelSource,
     precision: PrecisionChoice,
@@ -41,12 +45,15 @@ def local_run(
 
     Raises:
         LocalRunStoppedError: a KeyboardInterrupt ended the block.
-        UserError: another run has the same output, weights are missing, or a package is.
+        UserError: another run has the same output, now or before an interruption; weights are
+            missing, or a package is.
     """
     check_weights(model)
-    folder = local_folder(output)
+    folder = local_folder(output.path)
     store = open_store(store_url or str((folder / "store").absolute()))
     with only_run_in(folder):
+        if store_url is None:
+            check_kept(output, store)
         try:
             with Fleet.local(
                 folder=folder, store=store.url, model=model.text, precision=precision, gpus=gpus
@@ -92,6 +99,25 @@ def only_run_in(folder: Path) -> Iterator[None]:
                 path=folder,
             ) from error
         yield
+
+
+def check_kept(output: OutputFile, store: Store) -> None:
+    """Check that finished batches of an interrupted run are this job's: the end removes them all.
+
+    Raises:
+        UserError: they are of another job.
+    """
+    for job in () if output.overwrite else store.folders():
+        manifest = find_job(store, job)
+        if manifest is None or output.is_ours(job, manifest.input_fingerprint):
+            continue
+        if done := len(shards_of(store, manifest)):
+            raise UserError(
+                f"{local_folder(output.path)} has {counted_batches(done)} of an interrupted run "
+                f"of {manifest.input} (job {job}): run its command again to resume it, name "
+                "another output file (-o), or discard them with --overwrite.",
+                path=local_folder(output.path),
+            )
 
 
 def check_weights(model: ModelSource) -> None:

@@ -49,11 +49,16 @@ def fetch(
     manifest: Manifest,
     output: Path,
     on_rows: Callable[[int], None] = lambda _rows: None,
+    before_replacing: Callable[[], None] = lambda: None,
 ) -> Fetched:
     """Write a finished job's rows, in input order, into one HDF5 file.
 
     Memory holds a few shards, whatever the size of the job. The file has its name only once it
     is whole.
+
+    Args:
+        on_rows: called with the number of rows of each batch that was written.
+        before_replacing: raises if an existing file must stay.
 
     Raises:
         UserError: batches are missing, shards come from different weights, or the file cannot be
@@ -69,14 +74,13 @@ def fetch(
 
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         with create_embedding_file(
             partial,
             form=manifest.form,
             records=manifest.report.records,
             residues=manifest.report.residues,
             dim=int(attributes["dim"]),
-            attributes=attributes | {"input": manifest.input, "version": __version__},
+            attributes=attributes | of_file(manifest),
         ) as writer:
             last_row = -1
             for part, without_numbers in bounded_map(load, range(manifest.batches), SHARDS_AHEAD):
@@ -86,6 +90,7 @@ def fetch(
                 codes += np.bincount(part.precision, minlength=len(codes))
                 on_rows(len(part))
             writer.file.attrs["rows_without_numbers"] = len(quarantined)
+        before_replacing()
         partial.replace(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}.", path=output) from error
@@ -98,6 +103,15 @@ def fetch(
     return Fetched(
         output, manifest.report.records, precisions, quarantined, attributes.get("warning")
     )
+
+
+def of_file(manifest: Manifest) -> dict[str, str]:
+    """Return the attributes that a job's file has in addition to those of its shards."""
+    return {
+        "input": manifest.input,
+        "input_fingerprint": manifest.input_fingerprint,
+        "version": __version__,
+    }
 
 
 def check_order(manifest: Manifest, part: Embeddings, last_row: int) -> int:

@@ -102,6 +102,7 @@ def manifest_of(
         created=datetime.now(UTC),
         input=request.source.shown.encode(errors="replace").decode(),
         fingerprint=fingerprint,
+        input_fingerprint=request.source.fingerprint,
         model=request.model.text,
         alphabet=request.alphabet.name,
         rung=request.rung,

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from common.errors import UserError
 from common.job.output_form import Include, OutputForm
 from common.local.fleet import check_installed
 from common.model_specs import MODELS, RANDOM_PREFIX, ModelSource, ModelSpec
+from common.paths import check_has_folder, check_replaceable
 from common.rungs import PrecisionChoice, Rung, model_precision
 from workers.bench.fleet import FleetSpeed, Plan, measure_fleet
 from workers.bench.forward import PackSpeed, measure_forward
@@ -26,6 +28,9 @@ from workers.runtime.memory import limit_memory
 from workers.runtime.trace import DEVICE
 
 log = logging.getLogger(__name__)
+
+#: The beginning of a trace, by which an earlier one is known.
+TRACE_SIGNATURE = b'{"traceEvents": ['
 
 #: The size of a batch, as the producer cuts them: a second's work, and upper bounds of its tokens
 #: and of its shard's bytes.
@@ -91,11 +96,13 @@ def run(request: Request) -> Measured:
     torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as folder:
         # Only a single worker process can write the file of the trace.
-        is_single = len(request.gpus) < 2
-        trace = request.trace or Path(folder, "trace.json") if is_single else None
+        trace = Path(folder, "trace.json") if len(request.gpus) < 2 else None
         store = request.store or Path(folder)
         log.info("Timing a worker between a queue and a store, for %g seconds.", request.seconds)
         fleet = measure_fleet(plan_of(request, source, spec, precision, packs), store, trace)
+        if trace and request.trace:
+            check_replaceable(request.trace, TRACE_SIGNATURE, "--trace")
+            shutil.copyfile(trace, request.trace)
         return Measured(spec, precision, packs, fleet, busy_share(trace) if trace else None)
 
 
@@ -103,16 +110,17 @@ def check_folders(request: Request) -> None:
     """Check before the work that files can be written after it.
 
     Raises:
-        UserError: a folder does not exist, or several workers would write one trace.
+        UserError: a folder does not exist, a file of another kind would be replaced, or several
+            workers would write one trace.
     """
     if request.store is not None and not request.store.is_dir():
         raise UserError(f"--store {request.store}: name a folder that exists.")
-    if request.trace is not None and (
-        request.trace.is_dir() or not request.trace.absolute().parent.is_dir()
-    ):
-        raise UserError(f"--trace {request.trace}: name a file in a folder that exists.")
-    if request.trace is not None and len(request.gpus) > 1:
+    if request.trace is None:
+        return
+    if len(request.gpus) > 1:
         raise UserError("--trace shows one worker: give --gpus one number.")
+    check_has_folder(request.trace, "--trace")
+    check_replaceable(request.trace, TRACE_SIGNATURE, "--trace")
 
 
 def weights_for(model: str) -> ModelSource:

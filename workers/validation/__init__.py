@@ -7,6 +7,10 @@ from typing import Literal
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 HalfChoice = Literal["auto", "fp16", "bf16"]
 
+#: The name of the program in a picture, and the bytes of it by which an earlier one is known.
+PROGRAM = "virnucpro-fleet"
+PICTURE_SIGNATURE = b"Software\0" + PROGRAM.encode()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

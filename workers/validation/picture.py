@@ -10,6 +10,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from common.errors import UserError
 from common.model_specs import ModelSource
+from common.paths import check_replaceable
+from workers.validation import PICTURE_SIGNATURE, PROGRAM
 from workers.validation.record import Compared, Validation
 from workers.validation.statistics import EXPECTED, FLOOR
 
@@ -52,7 +54,8 @@ def save_picture(validation: Validation, path: Path) -> None:
     draw_bounds(axes)
     draw_text(axes, validation, title)
     try:
-        figure.savefig(path, format="png")
+        check_replaceable(path, PICTURE_SIGNATURE, "--picture")
+        figure.savefig(path, format="png", metadata={"Software": PROGRAM})
     except OSError as error:
         raise UserError(
             f"--picture {path} cannot be written ({error}). The validation itself "

@@ -10,9 +10,10 @@ import torch
 
 from common.errors import UserError
 from common.model_specs import MODELS, ModelSource, ModelSpec
+from common.paths import check_has_folder, check_replaceable
 from common.rungs import Rung, should_use_fp16
 from workers.runtime.device import device_name
-from workers.validation import DeviceChoice, HalfChoice, Request
+from workers.validation import PICTURE_SIGNATURE, DeviceChoice, HalfChoice, Request
 from workers.validation.judge import judge
 from workers.validation.measure import Measured, measure
 from workers.validation.record import Validation, record_stores, write_record
@@ -96,14 +97,15 @@ def check_can_write(picture: Path | None) -> None:
     """Check before the work that the picture can be written after it.
 
     Raises:
-        UserError: the file's folder does not exist, or its name is not a PNG's.
+        UserError: the file's folder does not exist, its name is not a PNG's, or another picture
+            would be replaced.
     """
     if picture is None:
         return
-    if picture.is_dir() or not picture.absolute().parent.is_dir():
-        raise UserError(f"--picture {picture}: name a file in a folder that exists.")
     if picture.suffix.lower() != ".png":
         raise UserError(f"--picture {picture}: the picture is a PNG, so name it FILE.png.")
+    check_has_folder(picture, "--picture")
+    check_replaceable(picture, PICTURE_SIGNATURE, "--picture")
 
 
 def measure_or_explain(source: ModelSource, precision: Rung, device: str, count: int) -> Measured:

@@ -104,7 +104,9 @@ def job(job_of) -> Job:
 
 @pytest.fixture
 def output(tmp_path):
-    return tmp_path / "some" / "folder" / "out.h5"
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder / "out.h5"
 
 
 def contents(path) -> dict[str, np.ndarray]:
@@ -166,7 +168,6 @@ def test_progress_is_told_batch_by_batch(job, output):
 
 
 def test_an_earlier_output_is_replaced(job, output):
-    output.parent.mkdir(parents=True)
     output.write_text("something else")
     job.compute_all()
     fetch(job.store, job.manifest, output)
@@ -606,15 +607,14 @@ def test_a_shard_of_another_form_is_named(job, output):
 def test_an_output_that_cannot_be_written_is_named(job, output, blocked):
     job.compute_all()
     if blocked == "folder":  # there is a folder where the file should be
-        output.mkdir(parents=True)
+        output.mkdir()
     else:  # there is a file where its folder should be
-        output.parent.parent.mkdir()
+        output.parent.rmdir()
         output.parent.write_text("")
     assert refusal(job, output).startswith(f"{output} cannot be written: ")
 
 
 def test_an_earlier_output_stays_if_the_new_one_cannot_be_made(job, output):
-    output.parent.mkdir(parents=True)
     output.write_text("earlier")
     job.compute(0)
     job.compute(1, weights="others")

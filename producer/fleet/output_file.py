@@ -1,0 +1,148 @@
+"""The file for a job's embeddings: where it may be written, and what it may replace."""
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.embeddings.reader import UNREADABLE, open_embedding_file
+from common.errors import UserError
+from common.model_specs import ModelSource
+from common.paths import check_has_folder
+from common.store import FileStore, Store
+
+#: Suffixes of HDF5 files. A name without one is refused too: tools go by it, and it may be meant
+#: as a folder, as in ``esm-extract``.
+SUFFIXES = (".h5", ".hdf5", ".hdf")
+
+#: Datasets of the files that ``fetch`` writes. A file with another one has something of its owner.
+DATASETS = {
+    *("ids", "headers", "rows", "lengths", "input_lengths", "precision"),
+    *("mean", "bos", "residues", "offsets"),
+}
+
+#: A function that tells from a file's job and the fingerprint of its input whether it may be
+#: replaced.
+IsOurs = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """A file to write; the same rules hold before the work and when it is written."""
+
+    path: Path
+    is_ours: IsOurs
+    #: Files and folders that must stay as they are, by their name in messages.
+    sources: Mapping[str, Path]
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Check, before any work, that the file can be written and destroys nothing.
+
+        Raises:
+            UserError: it cannot, with what to do.
+        """
+        try:
+            self._check_place()
+            self.check_replaced()
+            check_writable(self.path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} cannot be written: {error}.", path=self.path) from error
+
+    def _check_place(self) -> None:
+        path = self.path
+        if re.match(r"\w+:/", str(path)):
+            raise UserError(f"{path} is a URL: name a file on this machine, to copy it from there.")
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder: name a file, such as {path / 'out.h5'}.", path=path
+            )
+        self._check_sources()
+        if path.exists() and not path.is_file():
+            raise UserError(
+                f"{path} is not a regular file: an HDF5 file cannot be written there.", path=path
+            )
+        if path.suffix.lower() not in SUFFIXES:
+            raise UserError(
+                f"{path}: embeddings are written as HDF5, to a file named .h5, .hdf5 or .hdf, such "
+                f"as {path.with_suffix('.h5')}.",
+                path=path,
+            )
+        check_has_folder(path)
+
+    def _check_sources(self) -> None:
+        for name, source in self.sources.items():
+            if is_same(self.path, source):
+                raise UserError(
+                    f"{self.path} is {name} itself, and would be replaced: name another output "
+                    "file (-o).",
+                    path=self.path,
+                )
+            if source.is_dir() and is_inside(self.path, source):
+                raise UserError(
+                    f"{self.path} lies in the folder of {name}, {source}: name an output file (-o) "
+                    "elsewhere.",
+                    path=self.path,
+                )
+
+    def check_replaced(self) -> None:
+        """Check that the file is not there, or may be replaced.
+
+        Raises:
+            UserError: it is of somebody else, or of another job.
+        """
+        if self.overwrite or not os.path.lexists(self.path):
+            return
+        identity = job_and_input(self.path)
+        if identity is None or not self.is_ours(*identity):
+            what = f"has the embeddings of job {identity[0]}" if identity else "is another file"
+            raise UserError(
+                f"{self.path} exists and {what}: name another output file (-o), or replace it with "
+                "--overwrite (in Python: overwrite=True).",
+                path=self.path,
+            )
+
+
+def sources_of(input_: str, model: ModelSource, store: Store | None) -> dict[str, Path]:
+    """Return what a job's embeddings are made from: files and folders of this machine."""
+    # What a manifest calls its input may be a name alone, and a folder's by chance.
+    path_of_input = Path("/dev/stdin" if input_ == "-" else input_)
+    return {
+        **({} if Path(input_).is_dir() else {"the input": path_of_input}),
+        **({"the model's weights": Path(model.text)} if model.is_path else {}),
+        **({"the store": store.root} if isinstance(store, FileStore) else {}),
+    }
+
+
+def is_same(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:  # one of them is not there
+        return False
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def job_and_input(path: Path) -> tuple[str, str] | None:
+    """Return the job of a file and the fingerprint of its input; None: ``fetch`` did not write it.
+
+    Files of earlier versions have no fingerprint: it is empty.
+    """
+    try:
+        with open_embedding_file(path) as file:
+            if not set(file) <= DATASETS:
+                return None
+            return str(file.attrs["job"]), str(file.attrs.get("input_fingerprint", ""))
+    except UNREADABLE:
+        return None
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError unless a file can be created beside ``path``."""
+    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    probe.touch()
+    probe.unlink()
