@@ -16,7 +16,7 @@ from workers.models.esm2 import model as esm2_model
 from workers.models.esm2.fused import FusedESM2
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER, tokenizer_in
 from workers.models.tokens import Tokenizer
-from workers.models.weight_files import State
+from workers.models.weight_files import Names, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class FamilyCode:
     #: Renames the tensors of a Hugging Face checkpoint to this project's names; the folder is for
     #: error messages.
     from_hugging_face: Callable[[State, ModelSpec, Path], State]
+    #: The names of a Hugging Face checkpoint's tensors.
+    names: Names
     #: Returns the tokenizer in a checkpoint's folder.
     tokenizer_in: Callable[[Path], Tokenizer]
     #: Returns the tokenizer for random weights.
@@ -40,6 +42,7 @@ CODE_OF: dict[Family, FamilyCode] = {
         model=esm2_model.ESM2,
         fused=FusedESM2,
         from_hugging_face=esm2_checkpoint.from_hugging_face,
+        names=esm2_checkpoint.HUGGING_FACE,
         tokenizer_in=tokenizer_in,
         own_tokenizer=lambda: ESM2_TOKENIZER,
     ),
@@ -47,6 +50,7 @@ CODE_OF: dict[Family, FamilyCode] = {
         model=DNABERTS,
         fused=FusedDNABERTS,
         from_hugging_face=dnabert_s_checkpoint.from_hugging_face,
+        names=dnabert_s_checkpoint.NAMES,
         tokenizer_in=lambda folder: DNATokenizer.from_file(folder / "tokenizer.json"),
         own_tokenizer=DNATokenizer.own,
     ),

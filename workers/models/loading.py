@@ -1,9 +1,10 @@
 """Loading a model from a ``--model`` value: random weights, the hub, a folder or a file."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -11,16 +12,26 @@ from common.errors import UserError
 from common.model_specs import MODELS, ModelSource, ModelSpec
 from common.rungs import should_use_fp16
 from workers.models.encoder import Encoder
-from workers.models.esm2.checkpoint import read_fair_esm
+from workers.models.esm2.checkpoint import FAIR_ESM, read_fair_esm
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.families import CODE_OF, model_class
 from workers.models.random_weights import random_weights
 from workers.models.tokens import Tokenizer
-from workers.models.weight_files import State, first_line, read_hugging_face, weight_files
+from workers.models.weight_files import State, first_line, read_hugging_face
 
 #: Number of values of each tensor in the fingerprint: enough to tell any two trained models apart,
 #: few enough to take a second for 3 billion parameters.
 FINGERPRINT_SAMPLE = 4096
+
+
+class Checkpoint(NamedTuple):
+    """What a file or folder has, before it is a model."""
+
+    spec: ModelSpec
+    state: State  # under this project's names
+    tokenize: Tokenizer
+    #: Returns the published name of one of this project's names, for errors.
+    published: Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,8 @@ def load_model(
     """
     source = source if isinstance(source, ModelSource) else ModelSource.parse(source)
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
-    spec, state, tokenize = read_weights(source)
+    checkpoint = read_weights(source)
+    spec, state, tokenize = checkpoint.spec, checkpoint.state, checkpoint.tokenize
     fingerprint = fingerprint_of(state, tokenize.vocabulary, spec.layer_norm_eps)
     with torch.device("meta"):
         model = model_class(spec)(spec)
@@ -60,23 +72,12 @@ def load_model(
         name: tensor.to(device, torch.float32 if name in exact else dtype)
         for name, tensor in state.items()
     }
-    check_range(source, state, on_device)
-    try:
-        model.load_state_dict(on_device, assign=True)
-    except RuntimeError as error:
-        problems = "\n".join(str(error).splitlines()[1:4])
-        raise UserError(
-            f"{source.text}: these weights do not fit {article(spec.family.name)} of "
-            f"{spec.layers} layers and width {spec.dim}:\n{problems}"
-        ) from error
+    check_range(source, checkpoint, on_device)
+    model.load_state_dict(on_device, assign=True)
     return LoadedModel(model.eval().requires_grad_(False), tokenize, source, fingerprint)
 
 
-def article(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "AEIOU" else f"a {noun}"
-
-
-def check_range(source: ModelSource, state: State, cast: State) -> None:
+def check_range(source: ModelSource, checkpoint: Checkpoint, cast: State) -> None:
     """Check that all weights are finite, both as read and as ``cast``.
 
     Otherwise no input would have a finite embedding.
@@ -87,33 +88,36 @@ def check_range(source: ModelSource, state: State, cast: State) -> None:
     for name, tensor in cast.items():
         if bool(torch.isfinite(tensor).all()):
             continue
-        if not bool(torch.isfinite(state[name]).all()):
-            raise UserError(f"{source.text}: {name} contains NaN or Inf: the file is damaged.")
+        theirs = checkpoint.published(name)
+        if not bool(torch.isfinite(checkpoint.state[name]).all()):
+            raise UserError(f"{source.text}: {theirs} contains NaN or Inf: the file is damaged.")
         raise UserError(
-            f"{source.text}: {name} has weights beyond {torch.finfo(tensor.dtype).max:.4g}, the "
+            f"{source.text}: {theirs} has weights beyond {torch.finfo(tensor.dtype).max:.4g}, the "
             f"largest {tensor.dtype}. Try precision bf16 or fp32."
         )
 
 
-def read_weights(source: ModelSource) -> tuple[ModelSpec, State, Tokenizer]:
+def read_weights(source: ModelSource) -> Checkpoint:
     """Read the shape, the weights (under this project's names) and the tokenizer of ``source``."""
     if source.is_random:
         spec = MODELS[source.name]
-        return spec, random_weights(model_class(spec), spec), CODE_OF[spec.family].own_tokenizer()
+        state = random_weights(model_class(spec), spec)
+        return Checkpoint(spec, state, CODE_OF[spec.family].own_tokenizer(), str)
     if not source.is_path:
         return read_folder(download(MODELS[source.name]))
     path = Path(source.text)
     if path.is_dir():
         return read_folder(path)
     if path.is_file():
-        return *read_fair_esm(path), ESM2_TOKENIZER
+        return Checkpoint(*read_fair_esm(path), ESM2_TOKENIZER, FAIR_ESM.published)
     raise UserError(f"{path}: no such folder or file with weights.")
 
 
-def read_folder(folder: Path) -> tuple[ModelSpec, State, Tokenizer]:
+def read_folder(folder: Path) -> Checkpoint:
     spec, raw = read_hugging_face(folder)
     code = CODE_OF[spec.family]
-    return spec, code.from_hugging_face(raw, spec, folder), code.tokenizer_in(folder)
+    state = code.from_hugging_face(raw, spec, folder)
+    return Checkpoint(spec, state, code.tokenizer_in(folder), code.names.published)
 
 
 def download(spec: ModelSpec) -> Path:
@@ -133,9 +137,11 @@ def download(spec: ModelSpec) -> Path:
         return Path(snapshot_download(repository, allow_patterns=wanted))
 
     try:
-        folder = fetch("*.safetensors")
+        folder = fetch("*.safetensors", "*.safetensors.index.json")
+        if any(folder.glob("*.safetensors")):
+            return folder
         # Some models on the hub have no safetensors.
-        return folder if weight_files(folder) else fetch("pytorch_model*.bin")
+        return fetch("pytorch_model*.bin", "*.bin.index.json")
     except Exception as error:
         raise UserError(
             f"The weights of {repository} are not in the local cache and could not be downloaded "

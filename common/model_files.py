@@ -1,0 +1,162 @@
+"""The files that a model is loaded from: found by name, never unpickled.
+
+Both sides need them: workers to load them, producers to refuse what no worker can load.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from common.errors import UserError
+
+#: The names that transformers takes, in its order; each also in parts, which an index lists.
+SETS = ("model.safetensors", "pytorch_model.bin")
+
+#: Numbered parts, as transformers names them.
+PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
+
+#: Number of names listed in an error.
+LISTED = 12
+
+#: What a small file may be instead of weights, by its first bytes in lower case.
+IMPOSTORS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run 'git lfs pull' there",
+    b"<!doctype": "a web page: download the file itself",
+    b"<html": "a web page: download the file itself",
+    b"<?xml": "an answer of a web server: download the file itself",
+}
+
+
+def model_files(path: Path) -> list[Path]:
+    """Return the files that a model is loaded from, in a fixed order; none if none are here.
+
+    A producer may have an empty folder, or the configuration alone, where its workers have all.
+
+    Raises:
+        UserError: a model cannot be loaded from this path.
+    """
+    if not path.is_dir():
+        return [check_single(path)] if path.exists() else []
+    if not any(path.iterdir()) or ((path / "config.json").is_file() and not has_weights(path)):
+        return []
+    tokenizer = path / "tokenizer.json"
+    files = [
+        path / "config.json",
+        *weight_files(path),
+        *([tokenizer] if tokenizer.is_file() else []),
+    ]
+    for file in files:
+        check_content(file)
+    return files
+
+
+def check_single(file: Path) -> Path:
+    """Return a fair-esm file.
+
+    Raises:
+        UserError: a folder is meant.
+    """
+    if file.suffix in {".safetensors", ".bin", ".json", ".txt"}:
+        raise UserError(
+            f"{file} is a single file. Name its folder {file.parent}, which also has config.json."
+        )
+    check_content(file)
+    return file
+
+
+def has_weights(folder: Path) -> bool:
+    patterns = ("*.safetensors*", "*.bin*", "*.pt", "*.pth", "*.ckpt", "adapter_config.json")
+    return any(next(folder.glob(pattern), None) for pattern in patterns)
+
+
+def weight_files(folder: Path) -> dict[Path, set[str]]:
+    """Return the files of one set of weights, each with its tensors if an index lists them.
+
+    Raises:
+        UserError: there is no such set, a part is missing, or they are those of an adapter.
+    """
+    refuse_adapter(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: no config.json, which tells the model's shape. {listing(folder)}"
+        )
+    for name in SETS:
+        if (folder / name).is_file():
+            return {folder / name: set()}
+        index = folder / f"{name}.index.json"
+        found = files_of_index(index) if index.is_file() else parts(folder, name)
+        if found:
+            return found
+    raise UserError(
+        f"{folder}: no weights under a name that transformers loads, model.safetensors or "
+        f"pytorch_model.bin. {listing(folder)}"
+    )
+
+
+def refuse_adapter(folder: Path) -> None:
+    if not (folder / "adapter_config.json").is_file():
+        return
+    raise UserError(
+        f"{folder}: adapter_config.json makes this an adapter (PEFT), which is not served without "
+        "its model. Merge the two: PeftModel.from_pretrained(model, folder).merge_and_unload()"
+        ".save_pretrained(new_folder), and give the new folder."
+    )
+
+
+def files_of_index(index: Path) -> dict[Path, set[str]]:
+    """Return the files that an index lists, each with its tensors."""
+    check_content(index)
+    try:
+        places = dict(json.loads(index.read_text())["weight_map"])
+        found: dict[Path, set[str]] = {}
+        for tensor, name in places.items():
+            found.setdefault(index.parent / Path(name).name, set()).add(tensor)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index}: not a readable index of weights ({error!r}).") from error
+    missing = sorted(file.name for file in found if not file.is_file())
+    if missing:
+        raise UserError(f"{index} lists {missing[0]}, which is missing. {listing(index.parent)}")
+    return dict(sorted(found.items()))
+
+
+def parts(folder: Path, name: str) -> dict[Path, set[str]]:
+    """Return all numbered parts of a file, which has no index.
+
+    Raises:
+        UserError: some are missing, or they are of two sets.
+    """
+    stem, _, suffix = name.partition(".")
+    found = [PART.fullmatch(file.name) for file in sorted(folder.iterdir())]
+    numbered = [m for m in found if m and (m[1], m[4]) == (stem, f".{suffix}")]
+    totals = {int(match[3]) for match in numbered}
+    if len(totals) > 1 or (totals and len(numbered) != max(totals)):
+        raise UserError(
+            f"{folder}: {numbered[0][0]} and others are not one whole set of weights. "
+            f"{listing(folder)}"
+        )
+    return {folder / match[0]: set() for match in numbered}
+
+
+def listing(folder: Path) -> str:
+    """Return a sentence that lists what a folder has."""
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return f"It has: {', '.join(names[:LISTED]) or 'nothing'}{more}."
+
+
+def check_content(file: Path) -> None:
+    """Check that a file is not another thing that downloads leave in its place.
+
+    Raises:
+        UserError: what it is.
+    """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(64).lstrip().lower()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
+    if not start:
+        raise UserError(f"{file} is empty: its download or copy did not finish.")
+    for first, what in IMPOSTORS.items():
+        if start.startswith(first):
+            raise UserError(f"{file} is {what}.")
