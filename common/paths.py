@@ -15,8 +15,10 @@ def user_path(text: str | Path) -> Path:
     A shell replaces them only at the beginning of a word: not in ``--output=~/o.h5``.
 
     Raises:
-        UserError: there is no such user, or no home folder.
+        UserError: there is no such user, or no home folder; or no file can have this name.
     """
+    if "\0" in str(text):
+        raise UserError(f"{str(text)!r} has a NUL: no file can have this name.")
     path = Path(text)
     if not str(text).startswith("~"):  # of ./~ a Path keeps only ~
         return path.absolute() if str(path).startswith("~") else path

@@ -102,6 +102,8 @@ def decode_batch(data: bytes) -> list[Record]:
     lines = data.decode().split("\n")
     if len(lines) % 2 == 0 or lines[-1] != "":
         raise ValueError("the object is cut short")
+    if b"\0" in data:
+        raise ValueError("the object has a NUL")
     return [
         Record(int(row), header, residues)
         for (row, _, header), residues in zip(

@@ -1,27 +1,18 @@
 """Reading FASTA into checked records, in memory that does not grow with the input."""
 
-import sys
-import zlib
 from collections.abc import Iterator
 from itertools import count, islice
-from lzma import LZMAError
 from operator import itemgetter
 from typing import cast
 
-from botocore.exceptions import BotoCoreError
 from dnaio import FastaReader, FileFormatError
 
 from common.alphabet import DNA, PROTEIN, Alphabet
-from common.errors import InputError
+from common.errors import InputError, VirnucproError
 from common.job.output_form import Long, Unknown
 from common.job.records import SHOWN, Record, first_word
 from producer.input.duplicates import DuplicateCounter
 from producer.input.source import Source
-
-if sys.version_info >= (3, 14):
-    from compression.zstd import ZstdError
-else:
-    from backports.zstd import ZstdError
 
 #: Number of records checked together: nearly all need no change, and checking each of them in
 #: Python would take longer than reading it.
@@ -122,7 +113,9 @@ class Reader:
                 path=name,
                 line=number,
             ) from error
-        except (EOFError, zlib.error, LZMAError, ZstdError, BotoCoreError, OSError) as error:
+        except VirnucproError:
+            raise
+        except Exception as error:  # each way of compression has errors of its own
             raise InputError(
                 f"{name}, after record {seen(reader)}: cannot be read to its end ({error}). Is "
                 "the file complete? Nothing was queued.",
