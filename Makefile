@@ -1,12 +1,13 @@
 # make demo: embed the example proteins on this machine.  make test: all tests but the slow ones.
 # make faults: every fault that one machine can cause, including the slow tests.
+# make fuzz: other inputs than those of make test, and more, for some minutes.
 # make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test faults soak lint clean
+.PHONY: demo test faults fuzz soak lint clean
 
 demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
@@ -17,6 +18,9 @@ test: .venv/dev
 
 faults: .venv/dev
 	$(BIN)/pytest tests/faults tests/integration/test_keeper.py
+
+fuzz: .venv/dev
+	FUZZ_EXAMPLES=3000 $(BIN)/pytest -n auto --timeout=0 tests/fuzz
 
 soak: .venv/dev
 	$(BIN)/python -m tests.soak --minutes 20 --batches 20000 --seed 1

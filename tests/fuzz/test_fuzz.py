@@ -23,10 +23,11 @@ from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import decode_batch
 from common.model_specs import ModelSource
+from common.paths import user_path
 from common.rungs import Rung
 from common.store import FileStore, open_store
-from producer.cli.output import check_output
 from producer.fleet.fleet import Fleet
+from producer.fleet.output_file import OutputFile
 from producer.input.reader import Reader
 from producer.input.source import Source
 from producer.output.fetch import fetch
@@ -36,7 +37,7 @@ from tests.support.shards import store_inputs, store_shard
 from tests.support.staged import BATCH_RECORDS, MAX_RESIDUES, RECORDS, bad
 from virnucpro_fleet import load as load_file
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 fuzz = settings(
     max_examples=EXAMPLES,
     derandomize="FUZZ_EXAMPLES" not in os.environ,
@@ -182,5 +183,5 @@ def test_a_text_of_a_person_is_understood_or_refused(text, tmp_path, monkeypatch
     with suppress(VirnucproError):
         Source(text).check()
     with suppress(VirnucproError):
-        check_output(Path(text))
+        OutputFile(path=user_path(text), is_ours=lambda *_: False, sources={}).check()
     assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from common.ledger.events import Event, EventKind, log_event
 from common.ledger.ledger import Ledger
+from common.text import printable
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.signing import MessageKeys
 from workers.transport.channel import WorkerChannel
@@ -46,14 +47,14 @@ class Guard:
         return checked
 
     def _add_dead_letter(self, queue: str, item: bytes, refusal: Refusal) -> None:
-        reason, batch = printable(refusal.reason), refusal.batch
+        reason, batch = one_line(refusal.reason), refusal.batch
         about: dict[str, Any] = (
             {} if batch is None else {"job": batch.job, "batch": batch.index, "rung": batch.rung}
         )
         detail = f"in {queue}: {reason}"
         event = Event(event=EventKind.DEAD_LETTER, worker=self.worker, detail=detail, **about)
         log_event(log, event)
-        message = printable(item[:KEPT_BYTES].decode(errors="backslashreplace"))
+        message = one_line(item[:KEPT_BYTES].decode(errors="backslashreplace"))
         letter = DeadLetter(queue=queue, worker=self.worker, reason=reason, message=message)
         try:
             DeadLetters(self.ledger.redis).add(letter)
@@ -62,9 +63,9 @@ class Guard:
             log.error("Redis did not take this dead letter: %s. It is only here: %s", error, text)
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text as one line that does nothing to a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text).replace("\n", "\\n")
 
 
 def install_guard(app: Celery, check: Callable[[bytes, bytes], bytes | None]) -> None:
