@@ -8,7 +8,7 @@ S3 is set by the variables that every S3 tool knows: ``AWS_ENDPOINT_URL_S3``,
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
@@ -24,7 +24,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIRNUCPRO_", frozen=True)
 
-    broker_url: str = "redis://localhost:6379/0"
+    broker_url: str = Field("redis://localhost:6379/0", repr=False)  # may have a password
     store: str | None = None
     gpu_memory: PositiveFloat | None = None  # gigabytes of a GPU that a worker may take
     #: Largest number of messages waiting in the queues of the whole fleet. Each takes about 1 KB

@@ -84,7 +84,7 @@ def start(
     source = ModelSource.parse(model)
     require_touchable(settings.liveness_file)
     open_store(settings.required_store())
-    connect(settings.broker_url).close()
+    connect(settings.broker_url, as_worker=True).close()
     environment = {
         **os.environ,
         "VIRNUCPRO_BROKER_URL": settings.broker_url,

@@ -31,7 +31,7 @@ class LocalFleet:
     folder: Path
     redis: "Popen[bytes]"
     gpus: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)  # has secrets
     stack: ExitStack
     workers: "dict[tuple[str, Rung], Popen[bytes]]" = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ measured with celery and kombu 5.7.
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import quote
 
 from kombu import Producer
 from kombu.exceptions import KombuError
@@ -14,6 +14,7 @@ from kombu.utils.uuid import uuid
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.model_specs import ModelSource
+from common.wire.address import RedisAddress
 from common.wire.messages import Batch
 from common.wire.queues import KEY_PREFIX, kombu_queue, queue_name
 from common.wire.signing import MessageKeys
@@ -54,11 +55,16 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
     """Create the Celery application that publishes to ``queues`` or consumes them.
 
     Its messages are signed with the first of ``keys``.
+
+    Raises:
+        UserError: not the address of a Redis.
     """
     from celery import Celery  # takes a while to import; a local run starts its worker before
 
-    app = Celery("virnucpro", broker=celery_url(broker_url), set_as_current=False)
+    address = RedisAddress.parse(broker_url)
+    app = Celery("virnucpro", broker=celery_url(address), set_as_current=False)
     app.conf.update(
+        broker_use_ssl=address.tls,
         result_backend=None,
         task_ignore_result=True,
         task_serializer="json",
@@ -73,20 +79,22 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
         broker_channel_error_retry=True,
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
-        broker_transport_options=TRANSPORT_OPTIONS,
+        # Kombu compares connections, to share them, by these options and not by those of TLS.
+        broker_transport_options=TRANSPORT_OPTIONS | {"tls": address.tls},
         # A setting of this project. Celery's logs hide settings with "key" in their name.
         message_keys=keys or MessageKeys(),
     )
     return app
 
 
-def celery_url(url: str) -> str:
-    """Return a Redis URL in Celery's spelling, which differs for ``unix:///path?db=0``."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix":
-        return url
-    database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={database}"
+def celery_url(address: RedisAddress) -> str:
+    """Return an address in Celery's spelling. Its TLS options are Celery's ``broker_use_ssl``."""
+    secret = "" if address.password is None else f":{quote(address.password, safe='')}"
+    login = f"{quote(address.username or '', safe='')}{secret}"
+    if address.socket is None:
+        return address.spelling(login)
+    path = quote(address.socket)
+    return f"redis+socket://{login and f'{login}@'}{path}?virtual_host={address.db}"
 
 
 def publish(app: "Celery", model: ModelSource, batches: Iterable[Batch]) -> int:

@@ -1,15 +1,14 @@
 """Connections to the fleet's Redis."""
 
-import re
-
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from common.errors import UserError
+from common.wire.address import RedisAddress
+from common.wire.first_contact import check_usable
 from common.wire.messages import Document
 
 #: The retries of a client once connected: about half a minute, as long as a lease lasts, through a
@@ -30,10 +29,10 @@ def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 
         retries: retries of a call before it fails; each may include as many attempts to connect.
 
     Raises:
-        ValueError: not a Redis URL.
+        UserError: not the address of a Redis.
     """
-    return Redis.from_url(
-        broker_url,
+    return Redis(
+        **RedisAddress.parse(broker_url).options(),
         decode_responses=True,
         socket_timeout=answer_seconds,
         socket_connect_timeout=min(5, answer_seconds),
@@ -42,32 +41,16 @@ def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 
     )
 
 
-def connect(broker_url: str) -> Redis:
-    """Return a client of the broker's Redis, after one answer from it.
+def connect(broker_url: str, *, as_worker: bool = False) -> Redis:
+    """Return a client of the broker's Redis, after an answer from it; see ``check_usable``.
 
     Raises:
-        UserError: no Redis answers there.
+        UserError: it cannot be used, and why; said within ten seconds.
     """
-    try:
-        client = redis_client(broker_url)
-        client.ping()
-        client.set_retry(RETRY)
-    except (RedisError, OSError, ValueError) as error:
-        # A ValueError quotes the URL, in which anything may be a part of the password.
-        why = "not a Redis URL" if isinstance(error, ValueError) else error
-        raise UserError(
-            f"No Redis answers at {without_password(broker_url)} ({why}).\n"
-            "Start one (redis-server) or name yours (VIRNUCPRO_BROKER_URL); to embed on "
-            "this machine alone, with nothing to start: producer submit INPUT --local, or "
-            "Fleet.local() in Python"
-        ) from error
+    check_usable(RedisAddress.parse(broker_url), as_worker=as_worker)
+    client = redis_client(broker_url)
+    client.set_retry(RETRY)
     return client
-
-
-def without_password(url: str) -> str:
-    """Return a URL without its password, which may contain any character, even unescaped ones."""
-    hidden = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url)
-    return re.sub(r"(password=)[^&]*", r"\1***", hidden)
 
 
 def eviction_policy(redis: Redis) -> str | None:

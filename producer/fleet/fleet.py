@@ -19,6 +19,7 @@ from common.paths import user_path
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings
 from common.store import Store, open_store
+from common.wire.address import without_password
 from common.wire.redis_client import connect
 from producer.fleet.job import Job
 from producer.scheduling.publisher import Publisher, publisher_of
@@ -146,7 +147,8 @@ class Fleet:
 
     def __repr__(self) -> str:
         where = "on this machine, " if self.machine is not None else ""
-        return f"Fleet({where}{self.settings.broker_url}, store {self.settings.store})"
+        broker = without_password(self.settings.broker_url)
+        return f"Fleet({where}{broker}, store {self.settings.store})"
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from common.store import open_store
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from tests.support.jobs import failed, unstable
 from tests.support.processes import Fleet, clean_environment, run, run_producer, running_fleet
+from tests.support.redis_servers import RedisServer, running_redis
 from tests.support.shards import store_shard
 from tests.support.swift import S3Server
 
@@ -202,6 +204,44 @@ def test_a_worker_without_a_broker_says_what_to_start(tmp_path):
     )
     done = run("workers.cli", "start", "--model", "esm2_t6_8M_UR50D", environment=environment)
     assert "No Redis answers at redis://127.0.0.1:1/0" in refused(done)
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory) -> Iterator[RedisServer]:
+    """A Redis with a password."""
+    with running_redis(tmp_path_factory.mktemp("redis"), requirepass="s3cret") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("localhost:6379", "localhost:6379: it has no redis://, rediss:// or unix:// before it"),
+        ("redis://:s3cret@127.0.0.1:{}/name", "its database is not one number"),
+        ("sentinel://:s3cret@127.0.0.1:{}", "Sentinel and Cluster are not supported"),
+        ("redis://127.0.0.1:{}", "needs a password, or refuses this user and password"),
+        ("rediss://:s3cret@127.0.0.1:{}", "if this port is without TLS, write redis://"),
+        ("redis://127.0.0.1:{}?password=s3cret&db=99", "has no database 99"),
+    ],
+    ids=["scheme", "name", "sentinel", "password", "tls", "database"],
+)
+def test_an_address_of_no_use_is_said_by_every_command_and_nothing_is_staged(
+    locked, tmp_path, url, message
+):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    environment = clean_environment(
+        VIRNUCPRO_BROKER_URL=url.format(locked.port), VIRNUCPRO_STORE=f"{tmp_path}/store"
+    )
+    model = ("--model", "random:esm2_t6_8M_UR50D")
+    for command in (
+        ("producer.cli", "submit", "p.fasta", *model),
+        ("producer.cli", "keeper", "--metrics", ""),
+        ("workers.cli", "start", *model),
+    ):
+        text = refused(run(*command, environment=environment, cwd=tmp_path))
+        assert message in text
+        assert "s3cret" not in text
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ PORTS = range(20_000, 30_000)
 
 
 class RedisServer:
-    """A server with its data in a folder, configured as documented: AOF, every second."""
+    """A server with its data in a folder, configured as documented (AOF, every second), and with
+    more options.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.options = {name.replace("_", "-"): value for name, value in options.items()}
         self.port = free_port()
         self.url = f"redis://{HOST}:{self.port}/0"
         self._process: Popen[bytes] | None = None
@@ -35,7 +38,14 @@ class RedisServer:
     @property
     def client(self) -> Redis:
         """The test's own connection."""
-        return Redis(host=HOST, port=self.port, decode_responses=True, socket_timeout=15)
+        password = self.options.get("requirepass")
+        return Redis(
+            host=HOST,
+            port=self.port,
+            password=None if password is None else str(password),
+            decode_responses=True,
+            socket_timeout=15,
+        )
 
     def start(self) -> None:
         """Start the server with the data in its folder; return when it answers."""
@@ -44,6 +54,7 @@ class RedisServer:
         options = {
             **{"bind": HOST, "port": self.port, "dir": self.folder, "save": ""},
             **{"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"},
+            **self.options,
         }
         command = [str(get_binary_path())]
         for name, value in options.items():
@@ -126,8 +137,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[RedisServer]:
-    server = RedisServer(folder)
+def running_redis(folder: Path, **options: object) -> Iterator[RedisServer]:
+    server = RedisServer(folder, **options)
     server.start()
     try:
         yield server

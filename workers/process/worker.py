@@ -57,7 +57,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         UserError: the broker, the store or the weights cannot be used.
     """
     settings = Settings.read()
-    ledger = Ledger(connect(settings.broker_url))
+    ledger = Ledger(connect(settings.broker_url, as_worker=True))
     source, device = ModelSource.parse(model), available_device()
     if device == "cuda" and settings.gpu_memory is not None:
         limit_memory(settings.gpu_memory)

@@ -1,11 +1,9 @@
-"""Settings and the broker: precedence, and messages without passwords."""
+"""Settings and the broker: precedence, and the messages that are published."""
 
 import base64
 import json
-import socket
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +15,9 @@ from common.model_specs import ModelSource
 from common.rungs import FIRST_RUNGS, Rung, ladder
 from common.settings import Settings
 from common.wire import celery_app as broker
-from common.wire.celery_app import EMBED_TASK, celery_url, make_celery, publish
+from common.wire.celery_app import EMBED_TASK, make_celery, publish
 from common.wire.messages import Batch
 from common.wire.queues import KEY_PREFIX, Queues, queue_name
-from common.wire.redis_client import connect, without_password
 from tests.support.jobs import manifest_of, retry_after, unstable
 
 
@@ -66,95 +63,11 @@ def test_a_required_store_that_is_not_set_is_asked_for():
     assert Settings.read(store="folder").required_store() == "folder"
 
 
-# --- passwords ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://host:6379/0", "redis://host:6379/0"),
-        ("unix:///run/redis.sock?db=0", "unix:///run/redis.sock?db=0"),
-        ("redis://user@host", "redis://user@host"),
-        ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
-        ("rediss://user:secret@host/0?ssl=1", "rediss://user:***@host/0?ssl=1"),
-        ("redis://user:s/e@c:r?e#t@host:6379/0", "redis://user:***@host:6379/0"),
-        ("redis://host?db=1&password=secret&x=1", "redis://host?db=1&password=***&x=1"),
-        ("unix://user:secret@/run/redis.sock", "unix://user:***@/run/redis.sock"),
-        ("localhost", "localhost"),
-        ("", ""),
-    ],
-)
-def test_a_password_is_hidden_and_all_else_is_shown(url, shown):
-    assert without_password(url) == shown
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that is reserved, and on which no server listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
-
-
-def test_a_broker_that_does_not_answer_is_named_with_what_to_do(closed_port):
-    with pytest.raises(UserError) as caught:
-        connect(f"redis://user:s3cret@127.0.0.1:{closed_port}/0")
-    message = str(caught.value)
-    assert message.startswith(f"No Redis answers at redis://user:***@127.0.0.1:{closed_port}/0 (")
-    assert "Start one (redis-server)" in message
-    assert "VIRNUCPRO_BROKER_URL" in message
-    assert "--local" in message
-    assert "s3cret" not in message
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["nothing", "", "http://:s3cret@host", "redis://:a/s3cret@host", "redis://:s3cret@host:s3cret"],
-)
-def test_what_is_no_redis_url_is_said_to_be_none_without_its_password(url):
-    with pytest.raises(UserError, match="not a Redis URL") as caught:
-        connect(url)
-    assert "s3cret" not in str(caught.value).replace("@host:s3cret", "")
-
-
-def test_a_server_that_is_no_redis_is_named():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5)
-        port = server.getsockname()[1]
-        with pytest.raises(UserError, match=f"No Redis answers at redis://127.0.0.1:{port}"):
-            connect_while_answering(server, port)
-
-
-def connect_while_answering(server: socket.socket, port: int) -> None:
-    import threading
-
-    def answer() -> None:
-        with server.accept()[0] as client:
-            client.recv(1000)
-            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    try:
-        connect(f"redis://127.0.0.1:{port}")
-    finally:
-        thread.join()
+def test_settings_do_not_show_the_password_of_the_broker():
+    assert "s3cret" not in repr(Settings.read(broker="redis://:s3cret@host"))
 
 
 # --- Celery -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "celery"),
-    [
-        ("redis://user:secret@host:1/2", "redis://user:secret@host:1/2"),
-        ("rediss://host/0", "rediss://host/0"),
-        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
-        ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3"),
-    ],
-)
-def test_celery_is_sent_to_the_same_redis(url, celery):
-    assert celery_url(url) == celery
 
 
 def test_messages_that_celery_sends_are_in_the_queue_that_the_ledger_counts(ledger, redis_url):

@@ -1,0 +1,247 @@
+"""The first contact with Redis: what is wrong is said within ten seconds, and without a password.
+
+Every server is a real one.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+from common.errors import UserError
+from common.model_specs import ModelSource
+from common.wire.celery_app import make_celery, publish
+from common.wire.redis_client import connect
+from tests.support.jobs import manifest_of
+from tests.support.redis_servers import HOST, RedisServer, running_redis
+from tests.support.tls import Certificate, make_certificate, tls_port
+
+MANIFEST = manifest_of([3])
+MODEL = ModelSource.parse(MANIFEST.model)
+
+#: Users of the Redis with a password, by their rights. All have the password "s3cret".
+USERS = {
+    "idle": "+ping +hello",
+    "elsewhere": "+@all ~other:* &*",
+    "deaf": "+@all ~virnucpro:* resetchannels",
+    "channels": "+@all ~virnucpro:* resetchannels &virnucpro:*",
+    "producer": "+@all -brpop ~virnucpro:*",
+    "worker": "+@all -@admin -@dangerous ~virnucpro:* &*",
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[RedisServer]:
+    folder = tmp_path_factory.mktemp("redis")
+    with running_redis(folder, requirepass="s3cret", databases=4) as running:
+        with running.client as client:
+            for name, rights in USERS.items():
+                client.execute_command("ACL", "SETUSER", name, "on", ">s3cret", *rights.split())
+        yield running
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="module")
+def secure(server, certificate) -> Iterator[int]:
+    """The port of the same Redis that speaks TLS."""
+    with tls_port(server.port, certificate) as port:
+        yield port
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that accepts connections and never answers."""
+    with socket.create_server((HOST, 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def closed() -> Iterator[int]:
+    """A port that is reserved, and on which no server listens."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield bound.getsockname()[1]
+
+
+def refusal(url: str, *, as_worker: bool = False) -> str:
+    """Return why an address cannot be used, after checking that this is said in time."""
+    started = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        connect(url, as_worker=as_worker)
+    assert time.monotonic() - started < 10
+    assert "s3cret" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_redis_that_does_not_answer_is_named_with_what_to_do(closed):
+    message = refusal(f"redis://user:s3cret@{HOST}:{closed}/0")
+    assert message.startswith(f"No Redis answers at redis://user:***@{HOST}:{closed}/0 (")
+    assert "Connection refused" in message
+    assert "Start one (redis-server)" in message
+    assert "VIRNUCPRO_BROKER_URL" in message
+    assert "--local" in message
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_port_that_never_answers_is_said_to_be_silent(silent, scheme):
+    assert "(Timeout " in refusal(f"{scheme}://{HOST}:{silent}")
+
+
+def test_a_server_that_is_no_redis_is_named():
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        listener.settimeout(5)
+        import threading
+
+        def answer() -> None:
+            with listener.accept()[0] as client:
+                client.recv(1000)
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert f"No Redis answers at redis://{HOST}:{port}/0" in refusal(f"redis://{HOST}:{port}")
+        thread.join()
+
+
+def test_a_host_that_is_not_known_is_said():
+    assert "connecting to redis.invalid:6379" in refusal("redis://redis.invalid")
+
+
+def test_a_redis_that_is_starting_is_waited_for(tmp_path):
+    from threading import Timer
+
+    starting = RedisServer(tmp_path)
+    timer = Timer(1, starting.start)
+    timer.start()
+    try:
+        assert connect(starting.url).ping()
+    finally:
+        timer.join()
+        starting.close()
+
+
+# --- passwords and rights -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("login", ["", ":wr0ng@", "nobody:s3cret@"])
+def test_a_password_that_is_needed_or_wrong_is_said(server, login):
+    message = refusal(f"redis://{login}{HOST}:{server.port}")
+    assert "needs a password, or refuses this user and password" in message
+    assert f"redis://USER:PASSWORD@{HOST}:{server.port}/0" in message
+    assert "wr0ng" not in message
+
+
+@pytest.mark.parametrize(
+    "spelling", ["redis://:s3cret@{}/3", "redis://{}?password=s3cret&db=3", "redis://{0}/3?"]
+)
+def test_every_spelling_of_a_password_is_let_in(server, spelling):
+    url = spelling.format(f"{HOST}:{server.port}")
+    if "s3cret" not in url:
+        url += "username=default&password=s3cret"
+    with connect(url) as redis:
+        assert redis.client_info()["db"] == 3
+        assert publish(make_celery(url, []), MODEL, [MANIFEST.batch(0)]) == 1
+        assert redis.keys() != []
+        redis.flushdb()
+
+
+@pytest.mark.parametrize("user", ["idle", "elsewhere"])
+def test_a_user_without_rights_is_told_which_to_ask_for(server, user):
+    message = refusal(f"redis://{user}:s3cret@{HOST}:{server.port}")
+    assert f"does not give the user {user} the rights" in message
+    assert "+@all ~virnucpro:* &*" in message
+
+
+@pytest.mark.parametrize("user", ["producer", "deaf", "channels"])
+def test_a_user_who_may_not_take_messages_can_produce_but_not_work(server, user):
+    url = f"redis://{user}:s3cret@{HOST}:{server.port}"
+    connect(url).close()
+    assert "the rights that the fleet needs" in refusal(url, as_worker=True)
+
+
+def test_a_user_without_dangerous_commands_can_work(server):
+    connect(f"redis://worker:s3cret@{HOST}:{server.port}", as_worker=True).close()
+
+
+def test_a_database_out_of_range_is_said(server):
+    assert "has no database 4" in refusal(f"redis://:s3cret@{HOST}:{server.port}/4")
+
+
+# --- servers of another kind ----------------------------------------------------------------------
+
+
+def test_a_node_of_a_cluster_is_refused(tmp_path):
+    with running_redis(tmp_path, cluster_enabled="yes") as node:
+        assert "runs as a cluster, which is not supported" in refusal(node.url)
+
+
+def test_a_replica_is_refused(server, tmp_path):
+    with running_redis(tmp_path, replicaof=f"{HOST} {server.port}") as replica:
+        assert "is a replica, which cannot be written" in refusal(replica.url)
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+def publish_to(url: str) -> int:
+    return publish(make_celery(url, []), MODEL, [MANIFEST.batch(0)])
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_by_both_clients(secure, certificate):
+    url = f"rediss://:s3cret@{HOST}:{secure}/0"
+    message = refusal(url)
+    assert "its certificate is not trusted: self-signed certificate" in message
+    assert "?ssl_ca_certs=/path/ca.pem" in message
+    with pytest.raises(RedisError, match="certificate verify failed"):
+        publish_to(url)
+
+
+@pytest.mark.parametrize("options", ["ssl_ca_certs={}", "ssl_cert_reqs=none"])
+def test_a_certificate_that_is_trusted_is_accepted_by_both_clients(secure, certificate, options):
+    url = f"rediss://:s3cret@{HOST}:{secure}/1?{options.format(certificate.file)}"
+    with connect(url, as_worker=True) as redis:
+        assert publish_to(url) == 1
+        assert redis.keys() != []
+        redis.flushdb()
+
+
+def test_a_certificate_of_another_host_is_refused_by_both_clients(secure, certificate):
+    url = f"rediss://:s3cret@localhost:{secure}/0?ssl_ca_certs={certificate.file}"
+    assert "Hostname mismatch" in refusal(url)
+    with pytest.raises(RedisError, match="Hostname mismatch"):
+        publish_to(url)
+    with connect(f"{url}&ssl_check_hostname=false") as redis:
+        assert redis.ping()
+
+
+def test_a_file_of_tls_that_is_not_there_is_said(secure):
+    assert "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there" in refusal(
+        f"rediss://:s3cret@{HOST}:{secure}/0?ssl_ca_certs=/nowhere/ca.pem"
+    )
+
+
+def test_a_plain_port_behind_rediss_is_said(server):
+    message = refusal(f"rediss://:s3cret@{HOST}:{server.port}")
+    assert "if this port is without TLS, write redis://" in message
+
+
+def test_a_port_with_tls_behind_redis_is_said(secure):
+    message = refusal(f"redis://:s3cret@{HOST}:{secure}")
+    assert "if this port is with TLS, write rediss://" in message
+
+
+# --- the whole fleet ------------------------------------------------------------------------------
+
+
+def test_the_rights_are_tried_without_a_trace(server):
+    connect(f"redis://:s3cret@{HOST}:{server.port}/2", as_worker=True).close()
+    with Redis(port=server.port, password="s3cret", db=2) as client:
+        assert client.dbsize() == 0
