@@ -50,9 +50,10 @@ def local_run(
     """
     check_weights(model)
     folder = local_folder(output.path)
+    own_store = store_url is None
     store = open_store(store_url or str((folder / "store").absolute()))
     with only_run_in(folder):
-        if store_url is None:
+        if own_store:
             check_kept(output, store)
         try:
             with Fleet.local(
@@ -61,20 +62,20 @@ def local_run(
                 yield fleet
         except KeyboardInterrupt:
             if input_is_stream:
-                tidy(folder)
+                tidy(folder, own_store=own_store)
                 raise LocalRunStoppedError(
                     "Stopped. A pipe cannot be read again: run the command again with the whole "
                     "input."
                 ) from None
-            kept = describe_kept(store, own=not store_url)
+            kept = describe_kept(store, own=own_store)
             raise LocalRunStoppedError(
                 f"Stopped. Run the same command again to resume{kept}."
             ) from None
         except UserError:
-            if store_url is not None or not count_shards(store):
-                tidy(folder)
+            if not own_store or not count_shards(store):
+                tidy(folder, own_store=own_store)
             raise
-        tidy(folder)
+        tidy(folder, own_store=own_store)
 
 
 @contextmanager
@@ -141,9 +142,10 @@ def count_shards(store: Store) -> int:
     return sum(key.endswith(".h5") for key in store.keys(""))
 
 
-def tidy(folder: Path) -> None:
+def tidy(folder: Path, *, own_store: bool) -> None:
     """Remove a local job's files, and the folder if it is then empty."""
-    shutil.rmtree(folder / "store", ignore_errors=True)
+    if own_store:  # with another, an earlier run's batches may still be in this one
+        shutil.rmtree(folder / "store", ignore_errors=True)
     for name in ("worker.log", LOCK):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):

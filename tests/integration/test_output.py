@@ -169,6 +169,7 @@ def test_a_trace_and_a_picture_replace_no_other_file(tmp_path, command, option):
     for output, message in (
         (other, f"{option} {other} exists, and this command did not write it"),
         ("no such/c.png", "mkdir -p 'no such'"),
+        ("~nobody-at-all/c.png", "the home folder of '~nobody-at-all' is not known"),
     ):
         done = run("workers.cli", command, "--model", MODEL, option, output, cwd=tmp_path)
         assert done.returncode == 2, done.stderr

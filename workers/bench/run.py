@@ -101,8 +101,7 @@ def run(request: Request) -> Measured:
         log.info("Timing a worker between a queue and a store, for %g seconds.", request.seconds)
         fleet = measure_fleet(plan_of(request, source, spec, precision, packs), store, trace)
         if trace and request.trace:
-            check_replaceable(request.trace, TRACE_SIGNATURE, "--trace")
-            shutil.copyfile(trace, request.trace)
+            save_trace(trace, request.trace)
         return Measured(spec, precision, packs, fleet, busy_share(trace) if trace else None)
 
 
@@ -121,6 +120,19 @@ def check_folders(request: Request) -> None:
         raise UserError("--trace shows one worker: give --gpus one number.")
     check_has_folder(request.trace, "--trace")
     check_replaceable(request.trace, TRACE_SIGNATURE, "--trace")
+
+
+def save_trace(trace: Path, path: Path) -> None:
+    """Copy the worker's trace to the file asked for.
+
+    Raises:
+        UserError: it cannot be written, or another file has appeared there.
+    """
+    check_replaceable(path, TRACE_SIGNATURE, "--trace")
+    try:
+        shutil.copyfile(trace, path)
+    except OSError as error:
+        raise UserError(f"--trace {path} cannot be written: {error}.") from error
 
 
 def weights_for(model: str) -> ModelSource:

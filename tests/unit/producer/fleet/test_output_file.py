@@ -12,11 +12,14 @@ from common.job.manifest import Manifest, write_manifest
 from common.job.records import Record
 from common.model_specs import ModelSource
 from common.store import FileStore
+from producer.cli.submit import output_file
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 from producer.fleet.output_file import OutputFile, sources_of
-from producer.local.run import check_kept, local_folder
+from producer.local.run import check_kept, local_folder, tidy
 from producer.output import fetch as fetching
+from producer.submission.records import as_source
+from producer.submission.request import Request, make_request
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs, store_shard, write_shard
 
@@ -213,6 +216,36 @@ def test_a_file_that_appears_during_the_work_is_not_replaced(job, monkeypatch):
     assert not list(Path().glob(".e.h5*"))
 
 
+def requested(source: str, **options: bool) -> Request:
+    with as_source(source) as opened:
+        return make_request(opened, "esm2_t6_8M_UR50D", **options)
+
+
+@pytest.mark.parametrize("path", [None, Path("e.h5")], ids=["default name", "given name"])
+def test_a_request_knows_the_files_that_it_may_replace(tmp_path, path):
+    for name, letters in (("p.fasta", "MK"), ("same.fasta", "MK"), ("other.fasta", "GA")):
+        (tmp_path / name).write_text(f">a\n{letters}\n")
+    mine = requested(str(tmp_path / "p.fasta"))
+    output = output_file(mine, path, None, overwrite=False)
+    assert output.path == (path or Path("p.h5"))
+    for request, is_default in (
+        (requested(str(tmp_path / "p.fasta"), new=True), True),
+        (requested(str(tmp_path / "same.fasta")), True),
+        (requested(str(tmp_path / "other.fasta")), False),
+    ):
+        is_ours = output.is_ours(request.job, request.source.fingerprint)
+        assert is_ours == (is_default and path is None)
+    assert output.is_ours(requested(str(tmp_path / "p.fasta")).job, "")
+
+
+def test_two_pipes_are_two_inputs_though_both_are_called_stdin():
+    one, other = requested("-"), requested("-")
+    output = output_file(one, None, None, overwrite=False)
+    assert output.path == Path("stdin.h5")
+    assert output.is_ours(one.job, one.source.fingerprint)
+    assert not output.is_ours(other.job, other.source.fingerprint)
+
+
 # --- an interrupted run -------------------------------------------------------------------------
 
 
@@ -231,3 +264,13 @@ def test_finished_batches_of_another_interrupted_run_stay(tmp_path):
     done_job(store, named(begun, "other"))
     with pytest.raises(UserError, match=r"has 1 batch of an interrupted run of in.fa \(job other"):
         check_kept(output, store)
+
+
+def test_a_run_with_another_store_leaves_the_batches_of_an_interrupted_one(tmp_path):
+    store = FileStore(tmp_path / "e.h5.parts" / "store")
+    done_job(store)
+    before = contents(tmp_path)
+    tidy(tmp_path / "e.h5.parts", own_store=False)
+    assert contents(tmp_path) == before
+    tidy(tmp_path / "e.h5.parts", own_store=True)
+    assert not list(tmp_path.iterdir())
