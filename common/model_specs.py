@@ -20,6 +20,7 @@ from common.model_config import (
     read_config,
     size,
 )
+from common.model_files import model_files
 from common.paths import user_path
 
 RANDOM_PREFIX = "random:"
@@ -173,6 +174,14 @@ class ModelSource:
         if self.is_path:
             return "path-" + hashlib.sha256(self.text.encode()).hexdigest()[:16]
         return self.text.replace(":", ".")
+
+    def files(self) -> list[Path]:
+        """Return the files that the model is loaded from; none if none are on this machine.
+
+        Raises:
+            UserError: a model cannot be loaded from this path.
+        """
+        return model_files(Path(self.text)) if self.is_path else []
 
     def spec(self) -> ModelSpec | None:
         """Return the model's shape; None if it cannot be told on this machine.

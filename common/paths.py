@@ -1,5 +1,6 @@
 """Paths that a person writes: options, environment variables, arguments of the Python API."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -69,3 +70,11 @@ def check_replaceable(path: Path, signature: bytes, option: str) -> None:
 def beginning(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(BEGINNING)
+
+
+def cache_folder() -> Path:
+    """Return this program's folder in the user's cache: ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    # The XDG specification says to ignore a relative path.
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(given) if os.path.isabs(given) else user_path("~/.cache")
+    return cache / "virnucpro-fleet"

@@ -36,6 +36,9 @@ class Manifest(Frozen):
     fingerprint: str  # of the input's bytes and every option that changes the output
     input_fingerprint: str = ""  # of the input's bytes alone
     model: str
+    #: The digest of the model's files, of a path that the producer could see. Not in jobs of
+    #: versions before it.
+    model_digest: str | None = None
     alphabet: Literal["protein", "dna"]  # the records were checked against it
     rung: Rung
     priority: Priority = Priority.NORMAL

@@ -45,6 +45,8 @@ class Jobs:
             "records": manifest.report.records,
             "tokens": manifest.tokens,
         }
+        if manifest.model_digest is not None:
+            fields["model_digest"] = manifest.model_digest
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
         bitmap = b"" if stored is None or not stored.any() else np.packbits(stored).tobytes()
         args: list[Argument] = [manifest.job, manifest.created.timestamp(), bitmap]
@@ -88,7 +90,8 @@ class Jobs:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
-        text = {"state", "model", "queue", "created", "weights", "on_instability", "rung"}
+        text = {"state", "model", "queue", "created", "on_instability", "rung"}
+        text |= {"weights", "model_digest"}
         return Progress(
             job=job,
             state=JobState(fields["state"]),
@@ -105,6 +108,7 @@ class Jobs:
             leased=int(leased),
             counts=Counter({n: int(value) for n, value in fields.items() if n not in text}),
             weights=fields.get("weights"),
+            model_digest=fields.get("model_digest"),
         )
 
     def advance(self, manifest: Manifest, published: int) -> None:

@@ -33,12 +33,15 @@ class Leases:
         fields = cast(list[str], self.redis.zrange(f"{job_key(job)}:leases", 0, -1))
         return set(map(parse_batch_field, fields))
 
-    def claim(self, batch: Batch, *, owner: str, weights: str) -> ClaimResult:
+    def claim(
+        self, batch: Batch, *, owner: str, weights: str, model_digest: str | None = None
+    ) -> ClaimResult:
         """Claim a batch for ``LEASE_SECONDS``.
 
         Args:
             owner: a name of this attempt alone, not of the worker.
             weights: fingerprint of the weights that the batch would be computed with.
+            model_digest: digest of the files that they were loaded from; None for a name.
         """
         args: list[Argument] = [
             batch.index,
@@ -48,6 +51,7 @@ class Leases:
             LEASE_SECONDS,
             "" if batch.created is None else batch.created,
             int(batch.previous_rung is None),
+            model_digest or "",
         ]
         key = job_key(batch.job)
         parts = ("leases", "owners", "attempts", "deaths", "begun")

@@ -37,7 +37,8 @@ class Progress:
     waiting: int  # published batches that no worker has claimed yet
     leased: int
     counts: Counter[str]  # all counters of the job's hash, by their names there
-    weights: str | None
+    weights: str | None  # that its embeddings come from; None until the first batch is claimed
+    model_digest: str | None = None  # of the model's files, if the producer could see them
 
     def __repr__(self) -> str:
         parts = [

@@ -18,9 +18,16 @@ class WorkerInfo(BaseModel):
     name: str
     model: str
     weights: str | None  # None while they are loading
+    model_digest: str | None = None  # of the files that they were loaded from, of a path
     device: str
     precision: Rung
     queues: tuple[str, ...]
+
+    def fits(self, weights: str | None, model_digest: str | None) -> bool:
+        """Return whether a job of these weights can be computed, None being any."""
+        return weights in (None, self.weights) and (
+            None in (model_digest, self.model_digest) or model_digest == self.model_digest
+        )
 
 
 class WorkerRegistry:

@@ -17,6 +17,8 @@ from common.errors import UserError
 from common.local.embedded_redis import redis_server
 from common.local.gpus import visible_gpus
 from common.local.processes import end_of_log, start_dependent, stop
+from common.model_digest import Identity, identities
+from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 
 #: Seconds that a worker has to release its batches when it is stopped.
@@ -34,6 +36,7 @@ class LocalFleet:
     environment: Mapping[str, str] = field(repr=False)  # has secrets
     stack: ExitStack
     workers: "dict[tuple[str, Rung], Popen[bytes]]" = field(default_factory=dict)
+    loaded: dict[tuple[str, Rung], list[Identity]] = field(default_factory=dict)  # their files
 
     @property
     def log(self) -> Path:
@@ -48,10 +51,18 @@ class LocalFleet:
     def start_worker(
         self, model: str, precision: PrecisionChoice = "auto", options: Sequence[str] = ()
     ) -> None:
-        """Start a worker for each GPU (or one on the CPU), unless this model has them running."""
+        """Start a worker for each GPU (or one on the CPU), unless this model has them running.
+
+        If the model's files have changed, workers that loaded the earlier ones are stopped.
+        """
         served = model, first_rung(precision)
-        if served in self.workers and self.workers[served].poll() is None:
-            return
+        files = identities(ModelSource(model).files())
+        running = self.workers.get(served)
+        if running is not None and running.poll() is None:
+            if files == self.loaded[served]:
+                return
+            stop(running, WORKER_STOP_SECONDS)
+        self.loaded[served] = files
         log = self.stack.enter_context(self.log.open("ab"))
         # With -P, a user's file in the current folder does not hide a package of its name.
         command = [sys.executable, "-P", "-m", "workers.cli", "start", f"--model={model}"]

@@ -3,7 +3,7 @@
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -221,13 +221,20 @@ class Fleet:
             return self._enqueue(request, self._hardware_here(), batch_tokens, on_staged)
         workers = self.workers()
         queue = queue_of_request(request)
-        hardware = Hardware.of_fleet([worker for worker in workers if queue in worker.queues])
-        submission = self._enqueue(request, hardware, batch_tokens, on_staged)
+        serving = [worker for worker in workers if queue in worker.queues]
+        weights = {worker.weights for worker in serving if worker.weights is not None}
+        hardware = Hardware.of_fleet(serving)
+        submission = self._enqueue(request, hardware, batch_tokens, on_staged, weights)
         more = worker_warnings(self.ledger, submission.job, request, workers)
         return submission.with_warnings(more)
 
     def _enqueue(
-        self, request: Request, hardware: Hardware, tokens: int | None, on_staged: OnStaged
+        self,
+        request: Request,
+        hardware: Hardware,
+        tokens: int | None,
+        on_staged: OnStaged,
+        weights: Set[str] = frozenset(),
     ) -> Submission:
         return submit(
             request,
@@ -236,6 +243,7 @@ class Fleet:
             self.publisher,
             hardware=hardware,
             tokens=tokens,
+            weights=weights,
             on_staged=on_staged,
         )
 

@@ -127,7 +127,7 @@ def check_weights(model: ModelSource) -> None:
     Raises:
         UserError: there is no such folder or file.
     """
-    if model.is_path and not Path(model.text).exists():
+    if model.is_path and not model.files():
         raise UserError(f"--model {model.text}: no such folder or file with weights.")
 
 

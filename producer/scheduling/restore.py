@@ -1,14 +1,15 @@
 """Restoring a ledger from the store: every shard shows what its worker reported."""
 
 import logging
-from itertools import chain
+from contextlib import suppress
+from itertools import chain, islice
 
 import numpy as np
 
 from common.bounded_map import bounded_map
 from common.embeddings.reader import UNREADABLE, DamagedError, open_embedding_file
 from common.errors import UserError
-from common.job.layout import input_key, shard_key
+from common.job.layout import input_key, output_prefix, shard_key
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
 from common.job.records import decode_batch
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 #: Number of batches counted in one call, and the least number of shards read at the same time.
 BATCHES_PER_CALL, MIN_PARALLEL_READS = 128, 16
+
+#: Number of shards of which one must be readable to tell a job's weights.
+SAMPLED_SHARDS = 8
 
 
 def restore(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch]:
@@ -133,6 +137,18 @@ def result_of_shard(
         next=NEXT_RUNG[precision] if unstable else None,
     )
     return result, weights
+
+
+def stored_weights(store: Store, manifest: Manifest) -> str | None:
+    """Return the fingerprint of the weights in a job's shards; None if none can be read."""
+    for key in islice(store.keys(output_prefix(manifest.job)), SAMPLED_SHARDS):
+        with (
+            suppress(*UNREADABLE),
+            store.open_ranges(key) as part,
+            open_embedding_file(part) as file,
+        ):
+            return str(file.attrs["weights"])
+    return None
 
 
 def missing_rows(

@@ -159,5 +159,6 @@ def first_lines(lines: Sequence[object]) -> list[str]:
 
 def have_other_weights(progress: Progress, workers: Sequence[WorkerInfo]) -> bool:
     """Return whether all workers have other weights than the job, so that none can continue it."""
-    present = {worker.weights for worker in workers} - {None}
-    return progress.weights is not None and bool(present) and progress.weights not in present
+    loaded = [worker for worker in workers if worker.weights is not None]
+    fit = any(worker.fits(progress.weights, progress.model_digest) for worker in loaded)
+    return bool(loaded) and not fit

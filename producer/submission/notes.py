@@ -56,6 +56,22 @@ def describe_long(manifest: Manifest) -> str:
     )
 
 
+def model_notes(request: Request) -> Iterator[str]:
+    """Yield a sentence about a model that this machine does not have."""
+    if request.model.is_path and not request.model.files():
+        yield (
+            f"{request.model.text} has no weights on this machine: only the workers can tell "
+            "whether they are there."
+        )
+
+
+def new_weights_warning(manifest: Manifest, other: str) -> str:
+    return (
+        f"the weights of {manifest.model} have changed since this input was submitted as {other}: "
+        f"{manifest.job} is another job, of the new weights."
+    )
+
+
 def input_warnings(manifest: Manifest) -> Iterator[str]:
     """Yield a warning for each reason why all embeddings of a job may be useless."""
     if model_of(manifest).is_random:
@@ -96,8 +112,15 @@ def worker_warnings(
 
 def other_weights_warning(ledger: Ledger, job: str, serving: Sequence[WorkerInfo]) -> Iterator[str]:
     progress = ledger.jobs.progress(job)
-    if progress is not None and have_other_weights(progress, serving):
+    if progress is None or not have_other_weights(progress, serving):
+        return
+    if progress.weights is None:
+        yield (
+            f"the workers have loaded other weights than {progress.model} has now, and will not "
+            "compute this job: restart them."
+        )
+    else:
         yield (
             f"this job began with weights {progress.weights}, but its workers now have others and "
-            "will not continue it. To embed with the new weights, rename their file."
+            "will not continue it. Start workers with those weights, or submit a new job (--new)."
         )

@@ -109,6 +109,7 @@ def make_request(
         UserError: options exclude each other, or the model does not support them.
     """
     model_source = ModelSource.parse(model)
+    model_source.files()  # refuses what no worker could load
     family = family_of(model_source)
     options = checked(options)
     include, layers = as_tuple(options.get("include", "mean")), as_tuple(options.get("layers", -1))

@@ -26,6 +26,7 @@ def stage(
     store: Store,
     request: Request,
     fingerprint: str,
+    digest: str | None = None,
     *,
     budget: Budget,
     spec: ModelSpec,
@@ -39,6 +40,7 @@ def stage(
 
     Args:
         fingerprint: the request's hash, which names the job.
+        digest: of the model's files, if they are on this machine.
         budget: the largest size of a batch.
         spec: the model's shape, for the sizes of batches.
         on_batch: called with the number of records of each batch that was written.
@@ -62,7 +64,7 @@ def stage(
         for size in write_batches(store, job, batches):
             sizes.append(size)
             on_batch(size.records)
-        manifest = manifest_of(request, fingerprint, reader, sizes)
+        manifest = manifest_of(request, fingerprint, digest, reader, sizes)
         hold()
         write_manifest(store, manifest)
     except StagedElsewhereError:
@@ -93,7 +95,11 @@ def write_batches(
 
 
 def manifest_of(
-    request: Request, fingerprint: str, reader: Reader, sizes: Sequence[BatchSize]
+    request: Request,
+    fingerprint: str,
+    digest: str | None,
+    reader: Reader,
+    sizes: Sequence[BatchSize],
 ) -> Manifest:
     """Return the manifest of an input that was read to its end."""
     return Manifest(
@@ -104,6 +110,7 @@ def manifest_of(
         fingerprint=fingerprint,
         input_fingerprint=request.source.fingerprint,
         model=request.model.text,
+        model_digest=digest,
         alphabet=request.alphabet.name,
         rung=request.rung,
         priority=request.priority,

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -10,13 +10,21 @@ from common.job.manifest import InputReport, Manifest, find_job
 from common.ledger.ledger import Ledger
 from common.ledger.locks import STAGING_SECONDS
 from common.ledger.workers import WorkerInfo
+from common.model_digest import model_digest
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store, check_writable
 from producer.input.batches import Budget, batch_tokens
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
-from producer.submission.notes import input_notes, input_warnings, resume_warnings
+from producer.submission.notes import (
+    input_notes,
+    input_warnings,
+    model_notes,
+    new_weights_warning,
+    resume_warnings,
+)
 from producer.submission.request import Request, job_name
+from producer.submission.same_weights import find_same_weights
 from producer.submission.staging import StagedElsewhereError, stage
 
 #: The model that is assumed if only the workers can open the weights: its batches are small enough
@@ -73,6 +81,7 @@ def submit(
     *,
     hardware: Hardware,
     tokens: int | None,
+    weights: Set[str] = frozenset(),
     on_staged: OnStaged = lambda _records, _batches: None,
 ) -> Submission:
     """Stage an input and queue its batches, or resume the job of the same input and options.
@@ -82,6 +91,7 @@ def submit(
     Args:
         hardware: the hardware that will compute the job.
         tokens: tokens in a batch; None: about a second's work.
+        weights: fingerprints of the weights that workers of the job's queue have.
         on_staged: called with the numbers of records and batches staged so far.
 
     Raises:
@@ -89,15 +99,18 @@ def submit(
     """
     spec = known_shape(request)
     check_writable(store)
-    fingerprint = request.fingerprint()
-    manifest = find_job(store, job_name(request.source, fingerprint))
+    digest = model_digest(request.model.files())
+    fingerprint, manifest, other = find_same_weights(request, store, ledger, digest, weights)
     resumed = manifest is not None
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
-        manifest = stage_alone(request, store, ledger, fingerprint, budget, spec, on_staged)
+        manifest = stage_alone(request, store, ledger, fingerprint, budget, spec, on_staged, digest)
     left = open_job(store, ledger, publisher, manifest, request.on_instability)
     warnings = [*input_warnings(manifest), *(resume_warnings(ledger, manifest, request))]
-    return Submission(manifest, left, resumed, tuple(input_notes(manifest)), tuple(warnings))
+    if other is not None:
+        warnings.append(new_weights_warning(manifest, other))
+    notes = [*input_notes(manifest), *model_notes(request)]
+    return Submission(manifest, left, resumed, tuple(notes), tuple(warnings))
 
 
 def known_shape(request: Request) -> ModelSpec:
@@ -132,6 +145,7 @@ def stage_alone(
     budget: Budget,
     spec: ModelSpec,
     on_staged: OnStaged = lambda _records, _batches: None,
+    digest: str | None = None,
 ) -> Manifest:
     """Stage the input unless another producer is staging it.
 
@@ -159,7 +173,11 @@ def stage_alone(
         if existing is not None:
             return existing
         return stage(
-            store, request, fingerprint, budget=budget, spec=spec, on_batch=count, hold=hold
+            *(store, request, fingerprint, digest),
+            budget=budget,
+            spec=spec,
+            on_batch=count,
+            hold=hold,
         )
 
 

@@ -153,16 +153,21 @@ def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disp
 def test_a_worker_with_other_weights_leaves_a_job_to_those_who_began_it(
     fleet, oracle, examples, tmp_path
 ):
-    """Two hosts have different weights under one path: no job is computed with both."""
+    """Two hosts have different weights under one path: no job is computed with both.
+
+    The file changes while the workers load it, and is as it was when the producer looks.
+    """
     path = save_fair_esm(oracle, tmp_path / "model.pt")
     with fleet.workers(path, tmp_path):
         first = fleet.producer("submit", examples, "--model", path, "-o", tmp_path / "e.h5")
     assert first.returncode == 0, first.stderr
     job = fleet.ledger.jobs.names()[0]
+    original = path.read_bytes()
     save_fair_esm(random_fair_esm(TINY, seed=1), path)
     fleet.ledger.redis.hset(f"virnucpro:job:{job}", "state", "open")
     fleet.ledger.redis.delete(f"virnucpro:job:{job}:done:fp16")
     with fleet.workers(path, tmp_path) as logs:
+        path.write_bytes(original)
         again = fleet.producer("submit", examples, "--model", path)
         assert again.returncode == 0, again.stderr
         assert "this job began with weights" in again.stderr

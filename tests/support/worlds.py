@@ -74,6 +74,7 @@ class FakeEngine:
         default_factory=lambda: SimpleNamespace(
             source=ModelSource.parse("random:esm2_t6_8M_UR50D"),
             fingerprint="w",
+            model_digest=None,
             spec=MODELS["esm2_t6_8M_UR50D"],
         )
     )

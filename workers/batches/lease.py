@@ -46,10 +46,12 @@ class Lease:
     is_lost: bool = False
     renewed_at: float = 0.0
 
-    def claim(self, weights: str) -> ClaimResult:
-        """Claim the batch, to be computed with weights of this fingerprint."""
+    def claim(self, weights: str, model_digest: str | None = None) -> ClaimResult:
+        """Claim the batch, to be computed with weights of this fingerprint from these files."""
         self.renewed_at = time.monotonic()
-        self.attempt = self.ledger.leases.claim(self.batch, owner=self.owner, weights=weights)
+        self.attempt = self.ledger.leases.claim(
+            self.batch, owner=self.owner, weights=weights, model_digest=model_digest
+        )
         return self.attempt
 
     def renew(self, ledger: Ledger | None = None) -> None:

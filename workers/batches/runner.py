@@ -113,14 +113,14 @@ class BatchRunner:
         lease = Lease(batch, owner, self.ledger, self.renewer)
         try:
             with watchdog.stage("claim", LEDGER_SECONDS):
-                lease.claim(loaded.fingerprint)
+                lease.claim(loaded.fingerprint, loaded.model_digest)
         except RedisError as error:
             self.retry.release(lease)  # the request may have arrived
             raise RequeueError(f"the ledger did not answer: {error}") from error
         if lease.attempt.outcome is ClaimOutcome.OTHER_WEIGHTS:
             self._leave_to_others(
-                f"its job began with other weights than {loaded.fingerprint}, which this worker "
-                f"has of {loaded.source.text}"
+                f"its job has other weights than {loaded.fingerprint}, which this worker loaded "
+                f"from {loaded.source.text}: if the job's are there now, restart the worker"
             )
         return lease
 

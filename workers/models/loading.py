@@ -42,6 +42,7 @@ class LoadedModel:
     tokenize: Tokenizer
     source: ModelSource
     fingerprint: str
+    model_digest: str | None = None  # of the files, if they were hashed; None for a name
 
     @property
     def spec(self) -> ModelSpec:
@@ -68,8 +69,9 @@ def load_model(
     with torch.device("meta"):
         model = model_class(spec)(spec)
     exact = dict(model.named_buffers())
+    # Copied: what is read may be a map of the file, and change with it.
     on_device = {
-        name: tensor.to(device, torch.float32 if name in exact else dtype)
+        name: tensor.to(device, torch.float32 if name in exact else dtype, copy=True)
         for name, tensor in state.items()
     }
     check_range(source, checkpoint, on_device)

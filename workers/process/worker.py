@@ -9,6 +9,8 @@ import os
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -19,6 +21,7 @@ from common.errors import UserError
 from common.ledger.claims import ReleaseReason
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
+from common.model_digest import identities, model_digest
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
@@ -31,7 +34,7 @@ from common.wire.redis_client import connect, redis_client
 from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import DTYPES, DeviceLostError, Engine
-from workers.models.loading import load_model
+from workers.models.loading import LoadedModel, load_model
 from workers.process.environment import HEARTBEAT_FILE, READY_FILE, TRACE_FILE, file_of
 from workers.runtime import trace, watchdog
 from workers.runtime.device import device_name
@@ -70,7 +73,9 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     try:
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
             engine = load_engine(source, device, info.precision, settings.store)
-        renewer.update(info.model_copy(update={"weights": engine.loaded.fingerprint}))
+        loaded = engine.loaded
+        update = {"weights": loaded.fingerprint, "model_digest": loaded.model_digest}
+        renewer.update(info.model_copy(update=update))
         runner = BatchRunner(
             store=open_store(settings.required_store()),
             ledger=ledger,
@@ -129,13 +134,31 @@ def load_engine(source: ModelSource, device: str, precision: Rung, store_url: st
         UserError: the weights cannot be loaded, or a validation found them unfit for this precision
             on this kind of device.
     """
-    loaded = load_model(source, device=device, dtype=DTYPES[precision])
+    loaded = load_with_digest(source, device, precision)
     refuse_unfit(loaded.fingerprint, precision, device, store_url)
     if source.is_random:
         log.warning("%s: random weights. The embeddings are meaningless.", source.text)
     engine = Engine(loaded)
     engine.warm_up()
     return engine
+
+
+def load_with_digest(source: ModelSource, device: str, precision: Rung) -> LoadedModel:
+    """Load a model while its files are hashed.
+
+    Raises:
+        RuntimeError: the files changed meanwhile; the supervisor starts this process again.
+        UserError: the weights cannot be loaded.
+    """
+    files = source.files()
+    before = identities(files)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        digest = pool.submit(model_digest, files)
+        loaded = load_model(source, device=device, dtype=DTYPES[precision])
+        found = replace(loaded, model_digest=digest.result())
+    if identities(source.files()) != before:
+        raise RuntimeError(f"{source.text} changed while it was loaded.")
+    return found
 
 
 def make_app(settings: Settings, ledger: Ledger, info: WorkerInfo) -> Celery:

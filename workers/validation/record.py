@@ -6,16 +6,15 @@ valid for one kind of device only.
 """
 
 import logging
-import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from pydantic import AwareDatetime
 
 from common.errors import UserError
+from common.paths import cache_folder
 from common.rungs import Rung
 from common.store import FileStore, ObjectNotFoundError, Store, StoreError, open_store
 from common.wire.messages import Document
@@ -111,11 +110,8 @@ def record_key(fingerprint: str, precision: Rung, device: str) -> str:
 
 
 def user_cache() -> FileStore:
-    """Return the user's cache: ``virnucpro-fleet`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    # The XDG specification says to ignore a relative path.
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
-    return FileStore(cache / "virnucpro-fleet")
+    """Return the user's cache folder."""
+    return FileStore(cache_folder())
 
 
 def record_stores(store_url: str | None) -> list[Store]:

@@ -5,6 +5,7 @@ local job, done, leases, owners, attempts, crashes, begun = unpack(KEYS)
 local batch_index, field, owner, weights, lease_seconds = unpack(ARGV, 1, 5)
 local created = ARGV[6]  -- of the job that the message is of, or ''
 local is_first_rung = ARGV[7] == '1'
+local model_digest = ARGV[8]  -- of the files with the weights, or ''
 
 local function refuse(outcome) return { outcome, 0, 0, '' } end
 if redis.call('EXISTS', job) == 0 then return refuse('unknown') end
@@ -22,6 +23,9 @@ local expiry = tonumber(redis.call('ZSCORE', leases, field) or 0)
 local holder = redis.call('HGET', owners, field)
 if expiry > now and holder ~= owner then return refuse('held') end
 
+-- A job of other files than this worker loaded: they were changed, or differ between machines.
+local asked = redis.call('HGET', job, 'model_digest')
+if asked and model_digest ~= '' and asked ~= model_digest then return refuse('other_weights') end
 -- The first claim of a job fixes the weights that all its embeddings come from.
 redis.call('HSETNX', job, 'weights', weights)
 if redis.call('HGET', job, 'weights') ~= weights then return refuse('other_weights') end

@@ -109,6 +109,31 @@ def test_weights_that_a_restored_job_began_with_are_kept(ledger):
     assert try_to_claim(ledger) is ClaimOutcome.OTHER_WEIGHTS
 
 
+@pytest.mark.parametrize(
+    ("loaded", "outcome"),
+    [
+        ("other files", ClaimOutcome.OTHER_WEIGHTS),
+        ("these files", ClaimOutcome.TAKEN),
+        (None, ClaimOutcome.TAKEN),  # a worker that loaded a name
+    ],
+)
+def test_a_job_of_some_files_is_not_given_to_a_worker_that_loaded_others(ledger, loaded, outcome):
+    manifest = MANIFEST.model_copy(update={"model_digest": "these files"})
+    ledger.jobs.forget(BATCH.job)
+    ledger.jobs.create(manifest, "m.fp16")
+    found = ledger.leases.claim(BATCH, owner="a", weights="w", model_digest=loaded)
+    assert found.outcome is outcome
+    # A claim that is refused must not decide on the weights.
+    taken = outcome is ClaimOutcome.TAKEN
+    assert progress_of(ledger).weights == ("w" if taken else None)
+    assert progress_of(ledger).model_digest == "these files"
+
+
+def test_a_job_of_an_earlier_version_is_given_to_any_worker(ledger):
+    found = ledger.leases.claim(BATCH, owner="a", weights="w", model_digest="these files")
+    assert found.outcome is ClaimOutcome.TAKEN
+
+
 # --- leases -------------------------------------------------------------------------------------
 
 

@@ -196,6 +196,8 @@ def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(ledger
         return "".join(other_weights_warning(ledger, manifest.job, workers))
 
     assert warned(worker) == ""
+    stale = worker.model_copy(update={"model_digest": "before"})
+    assert warned(stale) == ""
     ledger.jobs.pin_weights(manifest.job, "old")
     assert warned() == ""
     assert warned(worker.model_copy(update={"weights": None})) == ""

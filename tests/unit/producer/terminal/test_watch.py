@@ -121,6 +121,16 @@ def test_a_job_whose_workers_all_have_other_weights_says_so():
     assert words not in describe(progress(), None, [READY])
 
 
+def test_a_job_whose_workers_all_loaded_other_files_says_so():
+    asked = dataclasses.replace(progress(), model_digest="now")
+    words = " · its workers have other weights than the job began with"
+    stale = READY.model_copy(update={"model_digest": "before"})
+    assert describe(asked, None, [stale]).endswith(words)
+    assert words not in describe(asked, None, [READY])  # of an earlier version
+    assert words not in describe(asked, None, [READY.model_copy(update={"model_digest": "now"})])
+    assert words not in describe(progress(), None, [stale])
+
+
 @pytest.mark.parametrize("speed", [None, 500.0])
 def test_a_finished_job_has_no_time_to_go_and_waits_for_nobody(speed):
     done = progress(JobState.FINISHED, batches_done=1200, tokens_done=1_000_000)

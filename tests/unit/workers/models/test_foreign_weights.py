@@ -152,6 +152,22 @@ def test_a_tensor_that_the_index_lists_elsewhere_is_named(folder, weights):
     assert f"no tensor {WORDS}, which the index" in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["model/model.safetensors", "esm2_small.pt"])
+def test_a_loaded_model_does_not_change_with_its_file(folder, name):
+    """A worker on a CPU in FP32 has the numbers of the file, which may be overwritten in place."""
+    tmp_path = folder.parent
+    save_fair_esm(random_fair_esm(SPEC), tmp_path / "esm2_small.pt")
+    file = tmp_path / name
+    model = load_model(
+        str(folder if name.startswith("model/") else file), dtype=torch.float32
+    ).model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        opened.write(b"\x00" * size)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 # --- other things -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,57 @@
+"""The job of an earlier submission, if it has the weights that the model has now.
+
+A job's name says the input, the options and the model's name or path. If other weights lie under
+the same path, the same submission is another job, whose name says the weights too.
+"""
+
+import hashlib
+from collections.abc import Set
+
+from common.job.manifest import Manifest, find_job
+from common.ledger.ledger import Ledger
+from common.store import Store
+from producer.scheduling.restore import stored_weights
+from producer.submission.request import Request, job_name
+
+
+def find_same_weights(
+    request: Request, store: Store, ledger: Ledger, digest: str | None, weights: Set[str]
+) -> tuple[str, Manifest | None, str | None]:
+    """Find the job of an equal request with the same weights.
+
+    Args:
+        digest: of the model's files; None if they are not on this machine.
+        weights: fingerprints of the weights that workers of the job's queue have.
+
+    Returns:
+        The fingerprint that names the job; its manifest, None if there is no such job yet; and, in
+        that case, the name of the job of other weights that has the usual name.
+    """
+    usual = request.fingerprint()
+    first = find_job(store, job_name(request.source, usual))
+    now = digest or (next(iter(weights)) if len(weights) == 1 else None)
+    if now is None or (first is not None and not differs(first, store, ledger, digest, weights)):
+        return usual, first, None
+    named_by_weights = hashlib.sha256(f"{usual} {now}".encode()).hexdigest()
+    second = find_job(store, job_name(request.source, named_by_weights))
+    if second is not None:
+        return named_by_weights, second, None
+    return (usual, None, None) if first is None else (named_by_weights, None, first.job)
+
+
+def differs(
+    manifest: Manifest, store: Store, ledger: Ledger, digest: str | None, weights: Set[str]
+) -> bool:
+    """Return whether a job is known to be of other weights than the model has now.
+
+    A job of an earlier version, or of a producer that could not see the model's files, is compared
+    by the weights that its first batch was computed with and that workers have now.
+    """
+    if manifest.model_digest is not None and digest is not None:
+        return manifest.model_digest != digest
+    if not weights:
+        return False
+    progress = ledger.jobs.progress(manifest.job)
+    begun = progress.weights if progress is not None else None
+    begun = begun or stored_weights(store, manifest)
+    return begun is not None and begun not in weights
