@@ -1,6 +1,7 @@
 """The letters that a FASTA record may contain, and ESM-2's tokens for them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 #: ESM-2's vocabulary; a token's id is its place in this tuple. Source:
@@ -25,6 +26,11 @@ class Alphabet:
     unknown: str  # the letter that ``--unknown x`` puts in place of any other
     letter: str  # the word for one letter, in messages
     plural: str
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The letters, for ``bytes.translate``."""
+        return "".join(sorted(self.letters)).encode()
 
 
 PROTEIN = Alphabet(

@@ -14,18 +14,17 @@ from typing import Any, Self, get_args
 import torch
 from pydantic import ValidationError
 
-from common.alphabet import Alphabet
 from common.embeddings.arrays import Array, Embeddings, not_included
 from common.embeddings.table import EmbeddingTable
-from common.errors import InputError, UserError
-from common.job.output_form import Include, Long, OutputForm, as_tuple
-from common.job.records import Record, Sequences, with_ids
+from common.errors import UserError
+from common.job.output_form import Gaps, Include, Long, OutputForm, as_tuple
+from common.job.records import Record, Sequences
 from common.rungs import PrecisionChoice, Rung, ladder, model_precision
-from common.text import counted
 from workers.engine.attributes import model_attributes
 from workers.engine.device import device_errors_explained, find_device
 from workers.engine.engine import DTYPES, Engine
 from workers.engine.finiteness import describe_instability
+from workers.engine.sequences import check_long, checked, warn_of_changes
 from workers.models.loading import load_model
 
 
@@ -111,20 +110,23 @@ class Embedder:
         include: Include | Sequence[Include] = "mean",
         layers: int | Sequence[int] = -1,
         *,
+        gaps: Gaps = "keep",
         long: Long | None = None,
         max_residues: int | None = None,
     ) -> EmbeddedSequences:
         """Embed sequences.
 
         Rows that are not finite in the model's precision are computed again at the next rungs. Rows
-        that no rung can embed are NaN, with a warning. Truncation is a warning too, unless it is
-        asked for.
+        that no rung can embed are NaN, with a warning. Gaps that are kept, RNA read as DNA, DNA
+        for a model of proteins, and truncation that was not asked for are warnings too.
 
         Args:
             sequences: sequences, ``{id: sequence}``, pairs of id and sequence, or Biopython's
                 records, in upper or lower case.
             include: ``mean``, ``bos`` (the vector at the first token), ``per_residue``.
             layers: layers from 0, or negative ones counted from the last, which is -1.
+            gaps: ``keep`` the gaps (- and .) of aligned sequences, for which proteins' models have
+                tokens, ``strip`` them, or ``error``.
             long: how to embed longer sequences than ``max_residues``: ``truncate`` (the default of
                 proteins), ``window`` (overlapping windows, the default of DNA) or ``error``.
             max_residues: 1022 for ESM-2 and 10,000 for DNABERT-S, unless given.
@@ -144,16 +146,15 @@ class Embedder:
         limit = family.max_residues if max_residues is None else max_residues
         default: Long = "window" if family.windows else "truncate"
         form = form_of(include, layers, long or default, limit)
-        records = [
-            checked(row, id_, sequence, family.alphabet)
-            for row, (id_, sequence) in enumerate(with_ids(sequences))
-        ]
+        check_choice("gaps", gaps, Gaps)
+        records, found = checked(sequences, family.alphabet, gaps)
+        warn_of_changes(found, len(records))
         check_long(records, form, long, family.alphabet)
         with device_errors_explained(self._device):
-            found = climb_ladder(engine, records, form)
+            embeddings = climb_ladder(engine, records, form)
         # An id of a program may have spaces, unlike one that is read from a header.
         return EmbeddedSequences(
-            replace(found, ids=found.headers), model_attributes(engine.loaded, form)
+            replace(embeddings, ids=embeddings.headers), model_attributes(engine.loaded, form)
         )
 
 
@@ -211,53 +212,6 @@ def form_of(
         raise UserError.of_options(error) from error
 
 
-def checked(row: int, id_: str, sequence: str, alphabet: Alphabet) -> Record:
-    """Return a record in upper case, without a final ``*``.
-
-    Raises:
-        InputError: it is empty, or has a letter that is not in the alphabet.
-    """
-    residues = sequence.encode().upper().decode().rstrip("*")  # bytes: ASCII alone
-    if not residues:
-        raise InputError(f"Sequence {row + 1} ({id_!r}) is empty.", record=row + 1)
-    unknown = set(residues) - alphabet.letters
-    if unknown:
-        position = next(i for i, letter in enumerate(residues) if letter in unknown)
-        raise InputError(
-            f"Sequence {row + 1} ({id_!r}) has {sequence[position]!r} at position {position + 1}, "
-            f"which is not one of the model's {alphabet.letter}s. Write {alphabet.unknown} for an "
-            "unknown one.",
-            record=row + 1,
-        )
-    return Record(row, id_, residues)
-
-
-def check_long(
-    records: list[Record], form: OutputForm, long: Long | None, alphabet: Alphabet
-) -> None:
-    """Warn of records that are truncated because the caller did not choose.
-
-    Raises:
-        InputError: there are longer ones than fit, and ``long`` is ``error``.
-    """
-    limit = form.max_residues
-    found = [record for record in records if len(record.residues) > limit]
-    if found and long == "error":
-        row, id_, residues = found[0]
-        raise InputError(
-            f"Sequence {row + 1} ({id_!r}) has {len(residues):,} {alphabet.plural}, more than "
-            f"the limit of {limit:,}: raise max_residues, or give long='truncate' or 'window'.",
-            record=row + 1,
-        )
-    if found and long is None and form.overlap is None:
-        warnings.warn(
-            f"{counted(len(found), 'sequence')} longer than {limit:,} {alphabet.plural}: only the "
-            f"first {limit:,} of each are embedded. To choose, give long='truncate', 'window' or "
-            "'error'.",
-            stacklevel=3,
-        )
-
-
 #: The embedder of the last ``embed`` call by its model, device and precision, under a lock.
 _last: dict[tuple[str, str, PrecisionChoice], Embedder] = {}
 _lock = threading.Lock()
@@ -268,6 +222,7 @@ def embed(
     model: str | Path,
     *,
     layers: int | Sequence[int] = -1,
+    gaps: Gaps = "keep",
     long: Long | None = None,
     max_residues: int | None = None,
     device: str = "auto",
@@ -284,4 +239,6 @@ def embed(
             _last.clear()  # before the next one takes memory
             _last[key] = Embedder(model, device=device, precision=precision)
         embedder = _last[key]
-    return embedder.embed(sequences, layers=layers, long=long, max_residues=max_residues).mean
+    return embedder.embed(
+        sequences, layers=layers, gaps=gaps, long=long, max_residues=max_residues
+    ).mean

@@ -19,10 +19,20 @@ class InputReport(Frozen):
     records: int
     residues: int  # those that are embedded
     long: int  # records longer than max_residues
-    skipped: int
+    skipped: int  # for a letter that is not in the alphabet
     replaced: int  # records with a letter that became X, or N
     duplicate_ids: int
-    looks_like_dna: bool = False  # though read as proteins
+    looks_like_dna: bool = False  # most records do, though read as proteins
+    like_dna: int = 0  # records that do
+    gapped: int = 0  # records with gaps that were kept
+    stripped: int = 0  # records with gaps that were removed
+    rna: int = 0  # records of RNA read as DNA: T for U
+    empty: int = 0  # records without a sequence, which were skipped
+
+    def attributes(self) -> dict[str, int]:
+        """Return the counts of records that were changed or left out, or look wrong."""
+        names = ("long", "skipped", "empty", "replaced", "gapped", "stripped", "rna", "like_dna")
+        return {f"records_{name}": count for name in names if (count := getattr(self, name))}
 
 
 class Manifest(Frozen):

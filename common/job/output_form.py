@@ -13,6 +13,12 @@ Long = Literal["error", "truncate", "window"]
 #: What is done to a record with a letter that is not in the alphabet.
 Unknown = Literal["error", "x", "skip"]
 
+#: What is done to the gaps of a record, - and . between its letters.
+Gaps = Literal["keep", "strip", "error"]
+
+#: What is done to a record without a sequence.
+Empty = Literal["error", "skip"]
+
 ResidueDtype = Literal["float16", "float32"]
 
 

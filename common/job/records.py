@@ -7,6 +7,7 @@ Since the object has the row numbers, a retry of some of its rows needs nothing 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from os import PathLike
 from typing import Any, NamedTuple, Protocol
 
@@ -71,7 +72,8 @@ def with_id(row: int, item: Any) -> tuple[str, str]:
     if hasattr(sequence, "id") and hasattr(sequence, "seq"):
         id_, sequence = sequence.id if id_ is None else id_, sequence.seq
     if type(sequence).__module__.startswith("Bio."):
-        sequence = str(sequence)  # Biopython's Seq
+        with suppress(ValueError):  # Biopython's Seq may have a length, but no letters
+            sequence = str(sequence)
     id_ = str(row) if id_ is None else str(id_)
     if not isinstance(sequence, str):
         raise InputError(

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from common.job.output_form import Include, Long, ResidueDtype, Unknown
+from common.job.output_form import Empty, Gaps, Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
@@ -41,6 +41,8 @@ def submit(
     precision: PrecisionChoice = "auto",
     residue_dtype: ResidueDtype | None = None,
     unknown: Unknown = "error",
+    gaps: Gaps = "keep",
+    empty: Empty = "error",
     long: Long | None = None,
     max_residues: PositiveInt | None = None,
     overlap: NonNegativeInt | None = None,
@@ -82,7 +84,13 @@ def submit(
         Number type of per-residue vectors; default: float16 for the last layer, which is
         normalised, float32 for others. Pooled vectors are always float32.
     unknown
-        What to do with a record that has a letter outside the alphabet.
+        What to do with a record that has a letter outside the alphabet: refuse the input, embed
+        the letter as X (of DNA: N), or skip the record.
+    gaps
+        What to do with the gaps (- and .) of aligned sequences: keep them, as proteins' models have
+        tokens for them, strip them, or refuse the input. DNA's model has no letter for gaps.
+    empty
+        What to do with a record without a sequence.
     long
         What to do with a record longer than --max-residues: truncate it (default for proteins),
         embed it in overlapping windows, pooled by their tokens (default for DNA), or error.
@@ -112,6 +120,8 @@ def submit(
             precision=precision,
             residue_dtype=residue_dtype,
             unknown=unknown,
+            gaps=gaps,
+            empty=empty,
             long=long,
             max_residues=max_residues,
             overlap=overlap,

@@ -1,35 +1,47 @@
 """Reading FASTA into checked records, in memory that does not grow with the input."""
 
 from collections.abc import Iterator
-from itertools import count, islice
+from functools import partial
+from itertools import count
 from operator import itemgetter
-from typing import cast
 
-from dnaio import FastaReader, FileFormatError
-
-from common.alphabet import DNA, PROTEIN, Alphabet
+from common.alphabet import PROTEIN, Alphabet
 from common.errors import InputError, VirnucproError
-from common.job.output_form import Long, Unknown
-from common.job.records import SHOWN, Record, first_word
+from common.job.cleaning import (
+    AMINO_ACIDS_ONLY,
+    GAP_SIGNS,
+    SURELY_DNA,
+    clean,
+    looks_like_nucleic_acid,
+    place_of,
+    unknown_letters,
+)
+from common.job.output_form import Empty, Gaps, Long, Unknown
+from common.job.records import Record, first_word
+from producer.input.advice import (
+    EMPTY_ADVICE,
+    gap_advice,
+    stands_for_a_letter,
+    unknown_advice,
+)
+from producer.input.blocks import Block, blocks, decoded, split_records, tidied
 from producer.input.duplicates import DuplicateCounter
+from producer.input.problems import Problem, Problems
 from producer.input.source import Source
-
-#: Number of records checked together: nearly all need no change, and checking each of them in
-#: Python would take longer than reading it.
-RECORDS_PER_CHECK = 100
 
 HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
 
-#: Letters that are codes of amino acids, but not of nucleotides.
-AMINO_ACIDS_ONLY = frozenset("EFILPQ")
+#: Make a record of a tuple: its own constructor would take a tenth of the time of reading.
+as_record = partial(tuple.__new__, Record)
 
 
 class Reader:
     """An iterator over the records of a source, which checks each of them.
 
     It counts the records that are longer than ``max_residues`` (``long_records``), that were
-    ``skipped``, and that had letters ``replaced``. ``looks_like_dna`` tells whether the first
-    records look like DNA although proteins are expected.
+    ``skipped`` for their letters or because they were ``empty``, that had letters ``replaced``,
+    that are ``gapped`` or had their gaps ``stripped``, that were ``rna``, and that surely are DNA
+    although proteins are expected (``like_dna``).
     """
 
     def __init__(
@@ -40,165 +52,174 @@ class Reader:
         unknown: Unknown,
         long: Long,
         max_residues: int,
+        gaps: Gaps = "keep",
+        empty: Empty = "error",
     ) -> None:
         self.source = source
         self.alphabet = alphabet
         self.unknown = unknown
         self.long = long
         self.max_residues = max_residues
-        self.long_records = self.skipped = self.replaced = 0
-        self.looks_like_dna = False
-        self._known = "".join(sorted(alphabet.letters)).encode()
+        self.gaps = gaps
+        self.on_empty = empty
+        self.read = self.long_records = self.skipped = self.empty = self.replaced = 0
+        self.gapped = self.stripped = self.rna = self.like_dna = 0
+        self._plain = alphabet.encoded.translate(None, GAP_SIGNS.encode())
+        self._like_dna = 0  # short ones, too
         self._ids = DuplicateCounter()
+        self._problems = Problems()
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records in order; ``row`` is the position in the input.
 
+        After the first bad record none is yielded any more: the others are only checked.
+
         Raises:
-            InputError: the input is bad; the error names file, line and record.
+            InputError: the input is bad; the error names file, lines and records.
         """
-        row = 0
-        for chunk in self._chunks():
-            if row == 0:
-                self.looks_like_dna = self.alphabet is PROTEIN and are_bases(chunk)
-            records = (
-                chunk
-                if is_plain(chunk, self._known)
-                else list(filter(None, map(self._normalised, chunk)))
-            )
-            self._count_long(records)
-            self._ids.add(map(first_word, map(HEADER, records)))
-            yield from records
-            row += len(chunk)
-        if row == 0:
+        for block in self._blocks():
+            records = self._checked(block)
+            if not self._problems.count:
+                yield from records
+        if self._problems.count:
+            raise self._problems.error(self.source)
+        if self.read == 0:
             raise InputError(
                 f"{self.source.shown} is empty: it contains no FASTA record.",
                 path=self.source.path,
             )
-        if self.skipped == row:
+        if self.skipped + self.empty == self.read:
             raise InputError(
-                f"{self.source.shown}: all {row} records were skipped.", path=self.source.path
+                f"{self.source.shown}: all {self.read} records were skipped.", path=self.source.path
             )
+
+    @property
+    def looks_like_dna(self) -> bool:
+        """Whether most records look like DNA or RNA although proteins are expected."""
+        return 2 * self._like_dna > self.read
 
     def duplicate_ids(self) -> int:
         """Return how many records so far have the id of an earlier one."""
         return self._ids.duplicates()
 
-    def _chunks(self) -> Iterator[list[Record]]:
-        """Yield the records as they are in the file, ``RECORDS_PER_CHECK`` at a time."""
-        name, reader, row = self.source.shown, None, count()
-
-        # dnaio's own record class refuses headers that are not ASCII.
-        def as_record(header: str, letters: str, _qualities: None) -> Record:
-            return Record(next(row), header, letters)
-
+    def _blocks(self) -> Iterator[Block]:
+        name = self.source.shown
         try:
             with self.source.open() as file:
-                reader = FastaReader(file, sequence_class=as_record)
-                records = cast(Iterator[Record], iter(reader))
-                while chunk := list(islice(records, RECORDS_PER_CHECK)):
-                    yield chunk
-        except FileFormatError as error:
-            number = None if error.line is None else error.line + 1
-            line = "" if number is None else f", line {number}"
-            raise InputError(
-                f"{name}{line}: not FASTA. {error.message}", path=name, line=number
-            ) from error
-        except UnicodeDecodeError as error:
-            number = self.source.first_line_not_utf8()
-            place = f"after record {seen(reader)}" if number is None else f"line {number}"
-            raise InputError(
-                f"{name}, {place}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
-                f"is not UTF-8 ({error.reason}).",
-                path=name,
-                line=number,
-            ) from error
+                yield from blocks(decoded(file, name), name)
         except VirnucproError:
             raise
         except Exception as error:  # each way of compression has errors of its own
             raise InputError(
-                f"{name}, after record {seen(reader)}: cannot be read to its end ({error}). Is "
+                f"{name}, after record {self.read}: cannot be read to its end ({error}). Is "
                 "the file complete? Nothing was queued.",
                 path=name,
             ) from error
 
-    def _normalised(self, record: Record) -> Record | None:
-        """Return a record in upper case without a final ``*``; None if it is to be skipped."""
-        if "\0" in record.header:  # HDF5 could not store it
-            raise self._error(record, "has a NUL in its header: the file may be damaged")
-        # As bytes: str.upper() would turn a German sharp s into SS.
-        residues = record.residues.encode().upper().decode().rstrip("*")
-        if not residues:
-            raise self._error(record, "has no sequence: remove it")
-        if not residues.encode(errors="replace").translate(None, self._known):
-            return record._replace(residues=residues)
-        if self.unknown == "skip":
-            self.skipped += 1
+    def _checked(self, block: Block) -> list[Record]:
+        """Return the records of a block, without bad ones and those to be skipped."""
+        records = self._plain_records(block.text)
+        if records is None:
+            records = list(self._cleaned_records(block))
+        else:
+            self._check_lengths(records, block)
+            self.read += len(records)
+        sequences = list(map(RESIDUES, records))
+        if self.alphabet is PROTEIN and any(map(AMINO_ACIDS_ONLY.isdisjoint, sequences)):
+            alike = list(filter(looks_like_nucleic_acid, sequences))
+            self._like_dna += len(alike)
+            self.like_dna += sum(len(letters) >= SURELY_DNA for letters in alike)
+        self._ids.add(map(first_word, map(HEADER, records)))
+        return records
+
+    def _plain_records(self, text: str) -> list[Record] | None:
+        """Return the records of a block if none of them needs a change or an error, else None.
+
+        Nearly all blocks are so, and looking at each record in Python would take longer than
+        reading it.
+        """
+        if "\0" in text:
             return None
-        if self.unknown == "x":
-            self.replaced += 1
-            letters, unknown = self.alphabet.letters, self.alphabet.unknown
-            known = [letter if letter in letters else unknown for letter in residues]
-            return record._replace(residues="".join(known))
-        raise self._error(record, self._describe_unknown(record, residues))
+        pieces = [piece.partition("\n") for piece in split_records(text)]
+        sequences = [lines.replace("\n", "") for _, _, lines in pieces]
+        letters = "".join(sequences).encode()
+        if not all(sequences) or letters.translate(None, self._plain):
+            return None
+        headers = [header.rstrip() for header, _, _ in pieces]
+        return list(map(as_record, zip(count(self.read), headers, sequences)))
 
-    def _describe_unknown(self, record: Record, residues: str) -> str:
-        alphabet = self.alphabet
-        position = next(i for i, letter in enumerate(residues) if letter not in alphabet.letters)
-        letters = set(residues)
-        hint = ""
-        if alphabet is DNA and letters <= PROTEIN.letters and letters & AMINO_ACIDS_ONLY:
-            hint = "It looks like a protein: give a protein model. "
-        elif alphabet is DNA and residues[position] == "U":
-            hint = "It looks like RNA: write T for U. "
-        return (
-            f"has {record.residues[position]!r} at position {position + 1}, which is not one of "
-            f"the model's {alphabet.letter}s. {hint}Fix it, or set unknown to x (embed it "
-            f"as {alphabet.unknown}) or to skip (leave such records out)"
-        )
-
-    def _count_long(self, records: list[Record]) -> None:
+    def _check_lengths(self, records: list[Record], block: Block) -> None:
         long = sum(map(self.max_residues.__lt__, map(len, map(RESIDUES, records))))
         self.long_records += long
         if long and self.long == "error":
-            record = next(r for r in records if len(r.residues) > self.max_residues)
-            raise self._error(
-                record,
-                f"has {len(record.residues):,} {self.alphabet.plural}, more than the limit of "
-                f"{self.max_residues:,} (raise max_residues, or set long to truncate or window)",
-            )
+            line = block.line
+            for record, piece in zip(records, split_records(block.text), strict=True):
+                if len(record.residues) > self.max_residues:
+                    self._problems.add(self._too_long(record, line))
+                line += 1 + piece.count("\n")
 
-    def _error(self, record: Record, what: str) -> InputError:
-        number, header = record.row + 1, record.header
-        shown = header if len(header) <= SHOWN else f"{header[:SHOWN]}…"
-        if self.source.path is None:
-            return InputError(f"Record {number} ({shown!r}) {what}.", record=number)
-        line = self.source.line_of_record(number)
-        place = self.source.shown if line is None else f"{self.source.shown}, line {line}"
-        return InputError(
-            f"{place}: record {number} ({shown!r}) {what}.",
-            path=self.source.shown,
-            line=line,
-            record=number,
+    def _cleaned_records(self, block: Block) -> Iterator[Record]:
+        line = block.line
+        for piece in split_records(tidied(block.text)):
+            header, _, text = piece.partition("\n")
+            header = header.rstrip()
+            residues = self._cleaned(header, text, line)
+            if isinstance(residues, Problem):
+                self._problems.add(residues)
+            elif residues is not None:
+                record = Record(self.read, header, residues)
+                if len(residues) > self.max_residues:
+                    self.long_records += 1
+                    if self.long == "error":
+                        self._problems.add(self._too_long(record, line))
+                yield record
+            self.read += 1
+            line += 1 + piece.count("\n")
+
+    def _cleaned(self, header: str, text: str, line: int) -> str | Problem | None:
+        """Return a record's letters; None if it is to be skipped."""
+        problem = partial(Problem, self.read + 1, header)
+        if "\0" in header:  # HDF5 could not store it
+            return problem(line, "has a NUL in its header", "The file may be damaged")
+        residues, gapped, rna = clean(text, self.alphabet, self.gaps)
+        if not residues:
+            if self.on_empty == "skip":
+                self.empty += 1
+                return None
+            return problem(line, "has no sequence", EMPTY_ADVICE)
+        if gapped and self.gaps == "error":
+            number, position, sign = place_of(set(GAP_SIGNS), text)
+            what = f"has {sign!r} at position {position}, which is a gap"
+            return problem(line + 1 + number, what, gap_advice(self.alphabet))
+        unknown = unknown_letters(residues, self.alphabet)
+        if unknown:
+            if self.unknown == "skip":
+                self.skipped += 1
+                return None
+            refused = {s for s in unknown if self.unknown == "error" or not stands_for_a_letter(s)}
+            if refused:
+                number, position, sign = place_of(refused, text)
+                what = (
+                    f"has {sign!r} at position {position}, which is not one of the model's "
+                    f"{self.alphabet.letter}s"
+                )
+                return problem(
+                    line + 1 + number, what, unknown_advice(sign, residues, self.alphabet)
+                )
+            self.replaced += 1
+            known, x = self.alphabet.letters, self.alphabet.unknown
+            residues = "".join([letter if letter in known else x for letter in residues])
+        self.rna += rna
+        self.stripped += gapped and self.gaps == "strip"
+        self.gapped += gapped and self.gaps == "keep" and self.alphabet is PROTEIN
+        return residues
+
+    def _too_long(self, record: Record, line: int) -> Problem:
+        return Problem(
+            record.row + 1,
+            record.header,
+            line,
+            f"has {len(record.residues):,} {self.alphabet.plural}, more than the limit of "
+            f"{self.max_residues:,}",
+            "Raise max_residues, or set long to truncate or window",
         )
-
-
-def is_plain(records: list[Record], known: bytes) -> bool:
-    """Return whether none of these records needs a change or an error."""
-    sequences = list(map(RESIDUES, records))
-    letters = "".join(sequences).encode(errors="replace")
-    return (
-        all(sequences)
-        and not letters.translate(None, known)
-        and "\0" not in "".join(map(HEADER, records))
-    )
-
-
-def are_bases(records: list[Record]) -> bool:
-    """Return whether the sequences contain only the letters of nucleic acids."""
-    return not set().union(*map(RESIDUES, records)) - set("ACGTUNacgtun")
-
-
-def seen(reader: FastaReader | None) -> int:
-    """Return how many records were read before the reader stopped."""
-    return reader.number_of_records if reader else 0

@@ -2,11 +2,10 @@
 
 import hashlib
 import io
-import itertools
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,21 +131,3 @@ class Source:
             return None
         ratio = COMPRESSION_RATIO if self.name.endswith(COMPRESSED_SUFFIXES) else 1
         return path.stat().st_size * ratio
-
-    def line_of_record(self, number: int) -> int | None:
-        """Return the line, from 1, where record ``number`` (from 1) starts; None for a stream."""
-        headers = itertools.count(1)
-        return self._line_where(
-            lambda line: line.lstrip().startswith(b">") and next(headers) == number
-        )
-
-    def first_line_not_utf8(self) -> int | None:
-        """Return the first line, from 1, that is not UTF-8; None for a stream."""
-        return self._line_where(lambda line: "\ufffd" in line.decode(errors="replace"))
-
-    def _line_where(self, matches: Callable[[bytes], bool]) -> int | None:
-        if self.is_stream:
-            return None
-        with self.open() as file:
-            numbered = enumerate(file, start=1)
-            return next((number for number, line in numbered if matches(line)), None)

@@ -16,6 +16,7 @@ from common.embeddings.arrays import Embeddings
 from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embeddings
 from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
+from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.layout import input_key, output_prefix
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
@@ -65,7 +66,7 @@ def fetch(
             written.
     """
     keys = shards_by_batch(store, manifest)
-    attributes = attributes_of_job(store, keys)
+    attributes = attributes_of_file(store, manifest, keys)
     quarantined: list[Instability] = []
     codes = np.zeros(len(PRECISION_CODES), np.int64)
 
@@ -144,6 +145,22 @@ def attributes_of_job(store: Store, keys: Mapping[int, list[str]]) -> dict[str, 
             problem = problem or error
     assert problem is not None
     raise problem
+
+
+def attributes_of_file(
+    store: Store, manifest: Manifest, keys: Mapping[int, list[str]]
+) -> dict[str, Any]:
+    """Return the attributes of a job's file: of its shards, and of its input.
+
+    Raises:
+        UserError: no shard can be read.
+    """
+    attributes = attributes_of_job(store, keys)
+    warnings = [attributes[name] for name in ["warning"] if name in attributes]
+    if manifest.report.looks_like_dna:
+        warnings.append(LOOKS_LIKE_DNA)
+    of_input = {"input": manifest.input, **manifest.report.attributes()}
+    return attributes | of_input | ({"warning": "; ".join(warnings)} if warnings else {})
 
 
 def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:

@@ -17,6 +17,7 @@ from common.store import ObjectNotFoundError, Store
 from common.text import counted_batches
 from producer.output.fetch import (
     SHARDS_AHEAD,
+    attributes_of_file,
     attributes_of_job,
     check_order,
     how_to_go_on,
@@ -37,7 +38,7 @@ class JobEmbeddings(EmbeddingTable):
         self._store = store
         self._manifest = manifest
         self._keys = shards_by_batch(store, manifest)
-        super().__init__(attributes_of_job(store, self._keys) | {"input": manifest.input})
+        super().__init__(attributes_of_file(store, manifest, self._keys))
         self._in_memory = self._read()
         #: The batch whose residues were asked for last.
         self._latest: tuple[int, Embeddings] | None = None

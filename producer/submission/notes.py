@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from common.alphabet import ALPHABETS
+from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
@@ -41,6 +42,15 @@ def input_notes(manifest: Manifest, *, with_long: bool = True) -> list[str]:
         ),
         f"with unknown letters, embedded as {letters.unknown}": report.replaced,
         "with unknown letters, left out; rows keep their position in the input": report.skipped,
+        "without a sequence, left out; rows keep their position in the input": report.empty,
+        "with gaps (- or .), embedded by the model's tokens for them (gaps=strip removes them)": (
+            report.gapped
+        ),
+        "with gaps (- or .), which were removed": report.stripped,
+        "of RNA: U was read as T": report.rna,
+        "that look like DNA or RNA, though this model is for proteins": (
+            0 if report.looks_like_dna else report.like_dna
+        ),
     }
     return [f"{counted(count, 'record')} {what}." for what, count in notes.items() if count]
 
@@ -77,10 +87,7 @@ def input_warnings(manifest: Manifest) -> Iterator[str]:
     if model_of(manifest).is_random:
         yield MEANINGLESS.format(model=manifest.model)
     if manifest.report.looks_like_dna:
-        yield (
-            "the first records contain only the letters A, C, G, T, U and N, but this model is for "
-            "proteins. For DNA give the model dnabert_s."
-        )
+        yield f"{LOOKS_LIKE_DNA}. For DNA give the model dnabert_s."
 
 
 def resume_warnings(ledger: Ledger, manifest: Manifest, request: Request) -> Iterator[str]:

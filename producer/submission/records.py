@@ -37,11 +37,14 @@ def write_fasta(pairs: Iterable[tuple[str, str]], path: Path) -> None:
     """Write records to a FASTA file, one sequence a line."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number, (id_, sequence) in enumerate(pairs, start=1):
+            letters = "".join(sequence.split())
             problem = ""
-            if any(sign in text for text in (id_, sequence) for sign in "\r\n>"):
-                problem = "has a line break or '>' in it"
+            if any(sign in id_ for sign in "\r\n"):
+                problem = "has a line break in its id"
             elif id_ and id_.split() != [id_]:
                 problem = "has a space in its id, which would end it: replace it, as by _"
+            elif ">" in letters or letters.startswith((";", "#", "\ufeff")):
+                problem = "is FASTA rather than a sequence: it has '>' in it, or begins a comment"
             if problem:
                 raise InputError(f"Record {number} ({id_[:SHOWN]!r}) {problem}.", record=number)
-            file.write(f">{id_}\n{sequence}\n")
+            file.write(f">{id_}\n{letters}\n")

@@ -23,6 +23,8 @@ from pydantic import (
 from common.alphabet import Alphabet
 from common.errors import UserError
 from common.job.output_form import (
+    Empty,
+    Gaps,
     Include,
     Long,
     OutputForm,
@@ -55,6 +57,8 @@ class Options(TypedDict, total=False):
     precision: PrecisionChoice
     residue_dtype: ResidueDtype | None  # None: float16 for the last layer, else float32
     unknown: Unknown  # what to do with letters outside the alphabet
+    gaps: Gaps  # what to do with - and . between the letters
+    empty: Empty  # what to do with records without a sequence
     long: Long | None  # what to do with long records; None: the default of the model's family
     max_residues: PositiveInt | None  # letters embedded in one piece; None: the family's default
     overlap: NonNegativeInt | None  # letters that windows share at least; None: a tenth
@@ -76,6 +80,8 @@ class Request:
     form: OutputForm
     unknown: Unknown
     long: Long
+    gaps: Gaps = "keep"
+    empty: Empty = "error"
     #: A random text that makes this request differ from equal ones; None: equal requests are one
     #: job.
     nonce: str | None = None
@@ -95,6 +101,9 @@ class Request:
             "form": self.form.model_dump(),
             "unknown": self.unknown,
             "long": self.long,
+            # The defaults are left out: earlier versions did not have these options.
+            **({} if self.gaps == "keep" else {"gaps": self.gaps}),
+            **({} if self.empty == "error" else {"empty": self.empty}),
             **({} if self.nonce is None else {"nonce": self.nonce}),
         }
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
@@ -140,6 +149,8 @@ def make_request(
         form=form,
         unknown=options.get("unknown", "error"),
         long=long,
+        gaps=options.get("gaps", "keep"),
+        empty=options.get("empty", "error"),
         priority=options.get("priority", Priority.NORMAL),
         nonce=uuid.uuid4().hex if options.get("new", False) else None,
     )

@@ -56,6 +56,8 @@ def stage(
         unknown=request.unknown,
         long=request.long,
         max_residues=request.form.max_residues,
+        gaps=request.gaps,
+        empty=request.empty,
     )
     store.delete(job_prefix(job))
     sizes = []
@@ -123,6 +125,11 @@ def manifest_of(
             replaced=reader.replaced,
             duplicate_ids=reader.duplicate_ids(),
             looks_like_dna=reader.looks_like_dna,
+            like_dna=reader.like_dna,
+            gapped=reader.gapped,
+            stripped=reader.stripped,
+            rna=reader.rna,
+            empty=reader.empty,
         ),
         batch_records=[size.records for size in sizes],
         batch_tokens=[size.tokens for size in sizes],

@@ -46,7 +46,7 @@ def untouched(fleet: Fleet) -> bool:
             b">a\nMK\n>b\n>c\nMK\n", r"line 3: record 2 \('b'\) has no sequence", id="gap"
         ),
         pytest.param(
-            b">a\nMK\n>b\nMKJ\n", r"line 3: record 2 \('b'\) has 'J' at position 3", id="letter"
+            b">a\nMK\n>b\nMKJ\n", r"line 4: record 2 \('b'\) has 'J' at position 3", id="letter"
         ),
         pytest.param(gzip.compress(GOOD.encode() * 99)[:-9], r"Is the file complete", id="cut"),
     ],

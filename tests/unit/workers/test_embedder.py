@@ -92,12 +92,37 @@ def test_an_unknown_id_is_a_key_error_that_names_near_ids(embedder):
         ("MK1T", "'1' at position 3, which is not one of the model's amino acids"),
         ("", "is empty"),
         ("*", "is empty"),
+        ("-.-", "is empty"),
+        ("M K\n1T", "'1' at position 3, which is not one of the model's amino acids"),
     ],
 )
 def test_a_sequence_that_cannot_be_embedded_is_named(embedder, sequence, text):
     with pytest.raises(InputError, match=r"Sequence 2 \('P9'\).*" + text) as caught:
         embedder.embed({"P1": "MKT", "P9": sequence})
     assert caught.value.record == 2
+
+
+@pytest.mark.parametrize("written", ["mkt ayi\nak", "MKTAYIAK*", "MKTAYIAK.", "MKTAYIAK.*"])
+def test_white_space_and_a_final_stop_are_dropped(embedder, written):
+    expected = embedder.embed({"a": "MKTAYIAK"})
+    assert np.array_equal(embedder.embed({"a": written})["a"], expected["a"])
+
+
+def test_gaps_are_kept_with_a_warning_or_removed_or_an_error(embedder):
+    gapped, plain = {"a": "MK--TAYI.AK"}, embedder.embed({"a": "MKTAYIAK"})
+    with pytest.warns(UserWarning, match="1 sequence with gaps, embedded by the model's tokens"):
+        assert embedder.embed(gapped).lengths.tolist() == [11]
+    assert np.array_equal(embedder.embed(gapped, gaps="strip")["a"], plain["a"])
+    with pytest.raises(InputError, match="has '-' at position 3, which is a gap"):
+        embedder.embed(gapped, gaps="error")
+    with pytest.raises(UserError, match="gaps='drop': give"):
+        embedder.embed(gapped, gaps="drop")
+
+
+def test_dna_for_a_model_of_proteins_is_a_warning(embedder):
+    dna = "ACGTRYacgtn-ACGTACGTACGTACGT"
+    with pytest.warns(UserWarning, match="hardly any letters but A, C, G, T, U and N"):
+        embedder.embed(["MKTAYIAKQR", dna, dna], gaps="strip")
 
 
 def test_long_sequences_are_truncated_refused_or_windowed(embedder, oracle):

@@ -67,6 +67,13 @@ class Seq:
         return "MK"
 
 
+class UndefinedSeq(Seq):
+    """A sequence as Biopython reads it from a GenBank file that leaves the letters out."""
+
+    def __str__(self) -> str:
+        raise ValueError("Sequence content is undefined")
+
+
 @dataclass
 class SeqRecord:
     """A record as Biopython has them."""
@@ -92,7 +99,9 @@ def test_sequences_have_their_ids(given, expected):
     assert list(with_ids(given)) == expected
 
 
-@pytest.mark.parametrize("bad", [None, float("nan"), b"MK", 5, ("a", "b", "MK"), "MK\ud800"])
+@pytest.mark.parametrize(
+    "bad", [None, float("nan"), b"MK", 5, ("a", "b", "MK"), "MK\ud800", UndefinedSeq()]
+)
 def test_an_item_that_is_no_sequence_is_an_error_with_its_place(bad):
     with pytest.raises(InputError, match="Sequence 2") as caught:
         list(with_ids(["MK", bad]))

@@ -59,10 +59,55 @@ def test_a_bad_record_is_an_error_with_its_place(fleet):
     assert str(error).startswith("Record 2 ('P2') has '1' at position 3")
 
 
-@pytest.mark.parametrize("bad", [{"a": "MK\nT"}, {"a\n>b": "MKT"}])
-def test_a_record_that_fasta_cannot_hold_is_refused(fleet, bad):
-    with pytest.raises(InputError, match="line break"):
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        ({"a\n>b": "MKT"}, "has a line break in its id"),
+        ({"a\rb": "MKT"}, "has a line break in its id"),
+        ({"a": "MK\n>b\nGA"}, "is FASTA rather than a sequence"),
+        ({"a": ";MKT"}, "is FASTA rather than a sequence"),
+        ({"a": " \n#MKT"}, "is FASTA rather than a sequence"),
+    ],
+)
+def test_a_record_that_fasta_cannot_hold_is_refused(fleet, bad, text):
+    with pytest.raises(InputError, match=text):
         fleet.submit(bad, model=MODEL)
+
+
+def test_white_space_in_sequences_is_dropped_and_an_id_may_have_an_angle(fleet, tmp_path):
+    given = {"<unknown>": "MKTAY IAK\n", "P2": "\tGAV\r\nLIMF"}
+    with pytest.warns(UserWarning, match="no worker serves"):
+        job = fleet.submit(given, model=MODEL)
+    (batch,) = (tmp_path / "store").glob("*/input/*")
+    assert batch.read_text() == ">0 <unknown>\nMKTAYIAK\n>1 P2\nGAVLIMF\n"
+    assert job.manifest.report.records == 2
+
+
+def test_all_bad_records_of_a_program_are_listed(fleet):
+    with pytest.raises(InputError) as caught:
+        fleet.submit(["MJ", "MK", "", "M1"], model=MODEL)
+    assert str(caught.value).splitlines()[:3] == [
+        "records: 3 records cannot be embedded.",
+        "  record 1 ('0') has 'J' at position 2, which is not one of the model's amino acids.",
+        "  record 3 ('2') has no sequence.",
+    ]
+
+
+def test_what_was_found_besides_letters_is_a_warning_and_an_option_changes_it(fleet):
+    def submitted(**options):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            job = fleet.submit(["MK--TAYI.", "GAVLIMF"], model=MODEL, **options)
+        return job, str(caught[0].message)
+
+    kept, text = submitted()
+    assert text.startswith("1 record with gaps (- or .), embedded by the model")
+    stripped, text = submitted(gaps="strip")
+    assert text == "1 record with gaps (- or .), which were removed."
+    assert kept.name != stripped.name
+    assert (kept.manifest.report.residues, stripped.manifest.report.residues) == (15, 13)
+    with pytest.raises(InputError, match="which is a gap"):
+        fleet.submit(["M-K"], model=MODEL, gaps="error")
 
 
 def test_a_job_is_listed_waited_for_cancelled_and_resumed(fleet, job):

@@ -18,6 +18,7 @@ from xopen import xopen
 from common.alphabet import ALPHABETS, DNA, PROTEIN, Alphabet
 from common.errors import UserError
 from common.job.records import Record
+from producer.input.blocks import blocks, split_records, tidied
 from producer.input.reader import Reader
 from producer.input.source import Source
 
@@ -123,8 +124,8 @@ def test_a_final_star_does_not_make_a_record_too_long(folder):
     ids=lambda value: value.name if isinstance(value, Alphabet) else value,
 )
 def test_every_letter_of_the_alphabet_is_accepted_in_either_case(folder, alphabet, letter):
-    records = folder.read(f">a\nA{letter}\n>b\na{letter.lower()}\n", alphabet=alphabet)
-    assert sequences(records) == [f"A{letter}"] * 2
+    text = f">a\nA{letter}A\n>b\na{letter.lower()}a\n"
+    assert sequences(folder.read(text, alphabet=alphabet)) == [f"A{letter}A"] * 2
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,8 @@ headers = st.text(
 def contents(draw: st.DrawFn) -> tuple[Alphabet, list[tuple[str, str]]]:
     """An alphabet, and headers with sequences that are written in it."""
     alphabet = draw(st.sampled_from([PROTEIN, DNA]))
-    sequence = st.text(st.sampled_from(sorted(alphabet.letters)), min_size=1, max_size=30)
+    letters = sorted(alphabet.letters.difference("-."))
+    sequence = st.text(st.sampled_from(letters), min_size=1, max_size=30)
     return alphabet, draw(st.lists(st.tuples(headers, sequence), min_size=1, max_size=10))
 
 
@@ -253,12 +255,30 @@ def test_the_line_of_a_header_in_another_encoding_is_named(folder):
         (">a\nMK\n>b", 3, 2, "b"),
         ("\n>a\nMK\n >b\n>c\nMK\n", 4, 2, "b"),
         (">a\nMK\n>b\n*\n", 3, 2, "b"),
+        (">a\nMK\n>b\n-.\n--*\n", 3, 2, "b"),
+        (">a\nMK\n>b\n.\n", 3, 2, "b"),
+        (">a\nMK\n>b\n;MK\n \n", 3, 2, "b"),
     ],
-    ids=["first", "middle", "last", "last without newline", "indented", "only a star"],
+    ids=[
+        *("first", "middle", "last", "last without newline", "indented", "only a star"),
+        *("only gaps", "only a point", "only a comment"),
+    ],
 )
 def test_a_record_without_sequence_is_named(folder, data, line, record, header):
-    expected = f"in.fa, line {line}: record {record} ({header!r}) has no sequence: "
-    assert folder.refusal(data) == expected + "remove it."
+    expected = f"in.fa, line {line}: record {record} ({header!r}) has no sequence. "
+    advice = "Remove it, or set empty to skip (leave such records out)."
+    for gaps in ("keep", "strip", "error"):
+        assert folder.refusal(data, gaps=gaps) == expected + advice
+
+
+def test_records_without_sequence_can_be_left_out_and_rows_stay_positions(folder):
+    reader = reader_of(folder.write(">a\n>b\nMK\n>c\n--\n>d\nGA\n>e\n"), empty="skip")
+    assert list(reader) == [Record(1, "b", "MK"), Record(3, "d", "GA")]
+    assert (reader.empty, reader.skipped) == (3, 0)
+
+
+def test_a_file_with_nothing_but_empty_records_is_refused(folder):
+    assert folder.refusal(">a\n>b\n", empty="skip") == "in.fa: all 2 records were skipped."
 
 
 def test_a_long_id_is_shortened_in_messages(folder):
@@ -269,20 +289,18 @@ def test_a_long_id_is_shortened_in_messages(folder):
 def test_a_header_that_hdf5_cannot_store_is_refused(folder):
     message = folder.refusal(">a\nMK\n>b\0c\nMK\n")
     assert message == (
-        r"in.fa, line 3: record 2 ('b\x00c') has a NUL in its header: the file may be damaged."
+        r"in.fa, line 3: record 2 ('b\x00c') has a NUL in its header. The file may be damaged."
     )
 
 
 # --- letters outside the alphabet ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "letter", ["J", "j", "*", "1", "?", " ", "\t", "\x00", "é", "ß", "\u017f", "中"]
-)
+@pytest.mark.parametrize("letter", ["J", "j", "*", "?", "é", "ß", "\u017f", "中"])
 def test_a_letter_outside_the_alphabet_is_shown_with_its_place(folder, letter):
     message = folder.refusal(f">a\nMK\n>b some words\nMKV\nm{letter}V\n>c\nMK\n")
     assert message == (
-        f"in.fa, line 3: record 2 ('b some words') has {letter!r} at position 5, which is not "
+        f"in.fa, line 5: record 2 ('b some words') has {letter!r} at position 5, which is not "
         "one of the model's amino acids. Fix it, or set unknown to x (embed it as X) or to "
         "skip (leave such records out)."
     )
@@ -290,7 +308,199 @@ def test_a_letter_outside_the_alphabet_is_shown_with_its_place(folder, letter):
 
 @pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
 def test_lines_are_those_of_the_decompressed_file(folder, compress):
-    assert folder.refusal(compress(b">a\nMK\n>b\nMJ\n")).startswith("in.fa, line 3: record 2 ('b')")
+    assert folder.refusal(compress(b">a\nMK\n>b\nMJ\n")).startswith("in.fa, line 4: record 2 ('b')")
+
+
+@pytest.mark.parametrize("sign", ["1", "²", "\x00", "|", "=", "~", "\u200b"])
+@pytest.mark.parametrize("unknown", ["error", "x"])
+def test_a_sign_that_stands_for_no_letter_is_not_offered_to_be_embedded(folder, sign, unknown):
+    message = folder.refusal(f">a\nMK\n>b\nKK\nM{sign}K\n>c\nMK\n", unknown=unknown)
+    assert message.startswith(
+        f"in.fa, line 5: record 2 ('b') has {sign!r} at position 4, which is not one of the "
+        "model's amino acids. "
+    )
+    assert message.endswith("Fix it, or set unknown to skip (leave such records out).")
+
+
+def test_digits_are_said_to_be_line_numbers_or_no_fasta(folder):
+    message = folder.refusal(">a\n        1 mktay iakqr\n       11 mk\n")
+    assert message.startswith("in.fa, line 2: record 1 ('a') has '1' at position 1, ")
+    assert "Digits are no sequence: are they line numbers, or is it no FASTA?" in message
+
+
+def test_a_digit_after_an_unknown_letter_is_what_is_shown_if_letters_become_x(folder):
+    message = folder.refusal(">a\nMJ\nK1\n", unknown="x")
+    assert message.startswith("in.fa, line 3: record 1 ('a') has '1' at position 4")
+
+
+# --- several bad records ------------------------------------------------------------------------
+
+
+def test_all_bad_records_are_listed_each_with_the_line_of_its_letter(folder):
+    with pytest.raises(UserError) as caught:
+        folder.read(
+            ">a\nMK\nMJ\n>b\nMK\n>c\n>d\nM1\n>e\0\nMK\n>f\nMMMMK\n", long="error", max_residues=4
+        )
+    name = f"{folder.path}/in.fa"
+    strange = "which is not one of the model's amino acids"
+    assert str(caught.value).splitlines() == [
+        f"{name}: 5 records cannot be embedded.",
+        f"  line 3: record 1 ('a') has 'J' at position 4, {strange}.",
+        "  line 6: record 3 ('c') has no sequence.",
+        f"  line 8: record 4 ('d') has '1' at position 2, {strange}.",
+        r"  line 9: record 5 ('e\x00') has a NUL in its header.",
+        "  line 11: record 6 ('f') has 5 residues, more than the limit of 4.",
+        "Fix it, or set unknown to x (embed it as X) or to skip (leave such records out).",
+        "Remove it, or set empty to skip (leave such records out).",
+        "Digits are no sequence: are they line numbers, or is it no FASTA? Fix it, or set unknown "
+        "to skip (leave such records out).",
+        "The file may be damaged.",
+        "Raise max_residues, or set long to truncate or window.",
+    ]
+    assert (caught.value.path, caught.value.line, caught.value.record) == (name, 3, 1)
+
+
+def test_twenty_bad_records_are_listed_and_the_others_counted(folder):
+    with pytest.raises(UserError) as caught:
+        folder.read(">a\nMJ\n>b\nMK\n" * 3000)
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith(": 3,000 records cannot be embedded.")
+    assert lines[20].startswith("  line 78: record 39 ('a') has 'J'")
+    assert lines[21] == "  … and 2,980 more."
+    assert len(lines) == 23
+
+
+def test_after_a_bad_record_none_is_given_out(folder):
+    given, many = [], ">a\nMK\n" * 20_000
+    with pytest.raises(UserError):
+        given.extend(reader_of(folder.write(f">b\nMJ\n{many}")))
+    assert given == []
+
+
+# --- what is written between the letters ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ">a\nMKT AYI\nAK QR\n>b\nGA\n",
+        ">a\nMKTAYI\t\n\xa0AKQR\x0c \n>b\nGA\n",
+        ">a\n; a comment > ;\nMKTAYI\n;another\n  ; and one\nAKQR\n# more\n>b\nGA\n;",
+        ";first\n#MK\n\n ;x\n>a\nMKTAYI\nAKQR\n;x\n>b\nGA\n",
+        "\ufeff>a\nMKTAYIAKQR\n>b\nGA\n",
+        ">a\nMKTAYIAKQR\n\ufeff>b\nGA\n",
+        "\ufeff\n;x\n \ufeff>a\nMKTAYIAKQR\n\t>b\nGA\n",
+        ">a\rMKTAYI\rAKQR\r>b\rGA\r",
+        ">a\r\n\r\nMKTAYI \r\nAKQR\r\n>b\r\nGA",
+    ],
+    ids=[
+        *(
+            "blanks",
+            "other white space",
+            "comments",
+            "comments before",
+            "BOM",
+            "two files with BOM",
+        ),
+        *("all before a header", "old Mac", "Windows"),
+    ],
+)
+def test_what_is_no_letter_is_dropped(folder, text):
+    assert folder.read(text) == [Record(0, "a", "MKTAYIAKQR"), Record(1, "b", "GA")]
+
+
+def test_lines_are_counted_with_comments_blank_lines_and_every_kind_of_newline(folder):
+    for newline in ("\n", "\r\n", "\r"):
+        text = "\n;x\n>a\n;y\n\nMK\n;z\n >b\nM K\nV J\n".replace("\n", newline)
+        assert folder.refusal(text).startswith(
+            "in.fa, line 10: record 2 ('b') has 'J' at position 4"
+        )
+
+
+def test_text_in_utf_16_is_named(folder):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        message = folder.refusal("\ufeff>a\r\nMK\r\n".encode(encoding))
+        assert message.startswith("in.fa: its text is UTF-16, as some editors write it. Save it as")
+
+
+@given(st.text(st.sampled_from("M> \n;#\ufeff"), max_size=60), st.integers(1, 7))
+def test_any_text_is_cut_into_the_same_records_wherever_reading_stops(text, size):
+    def read(pieces: list[str]) -> list[str] | str:
+        try:
+            found = [tidied(block.text) for block in blocks(iter(pieces), "in")]
+        except UserError as error:
+            return str(error)
+        return [piece.strip() for text in found for piece in split_records(text)]
+
+    assert read([text[i : i + size] for i in range(0, len(text), size)]) == read([text])
+
+
+# --- stops and gaps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("MK.", "MK"),
+        ("mk*", "MK"),
+        ("MK.*", "MK"),
+        ("MK*.", "MK"),
+        ("MK..", "MK.."),
+        ("M-K--.", "M-K--."),
+        ("MK.\n", "MK"),
+    ],
+)
+def test_a_point_at_the_end_is_a_stop_and_several_are_gaps(folder, written, read):
+    assert sequences(folder.read(f">a\n{written}\n")) == [read]
+
+
+GAPPED = ">a\nM--K..V\n>b\nMKV\n>c\n-mk-*\n"
+
+
+def test_gaps_are_kept_and_counted(folder):
+    reader = reader_of(folder.write(GAPPED))
+    assert sequences(list(reader)) == ["M--K..V", "MKV", "-MK-"]
+    assert (reader.gapped, reader.stripped) == (2, 0)
+
+
+@pytest.mark.parametrize("alphabet", [PROTEIN, DNA], ids=["protein", "dna"])
+def test_gaps_can_be_removed_and_are_counted(folder, alphabet):
+    text = GAPPED.replace("K", "A").replace("k", "a").replace("M", "C").replace("m", "c")
+    reader = reader_of(folder.write(text), gaps="strip", alphabet=alphabet)
+    assert sequences(list(reader)) == ["CAV", "CAV", "CA"]
+    assert (reader.gapped, reader.stripped) == (0, 2)
+
+
+def test_gaps_can_be_an_error_that_says_where_and_what_to_do(folder):
+    assert folder.refusal(">a\nMK\n>b\nMK\nV-K\n", gaps="error") == (
+        "in.fa, line 5: record 2 ('b') has '-' at position 4, which is a gap. Set gaps to strip "
+        "(remove them) or to keep (the model has tokens for them)."
+    )
+    message = folder.refusal(">a\nA.C\n", gaps="error", alphabet=DNA)
+    assert message.endswith("which is a gap. Set gaps to strip (remove them).")
+
+
+@pytest.mark.parametrize("unknown", ["x", "skip"])
+def test_gaps_that_are_an_error_are_one_whatever_unknown_says(folder, unknown):
+    for alphabet in (PROTEIN, DNA):
+        message = folder.refusal(">a\nAC-C\n", gaps="error", unknown=unknown, alphabet=alphabet)
+        assert "which is a gap" in message
+
+
+def test_a_position_is_that_in_the_record_as_it_was_given_with_its_gaps(folder):
+    message = folder.refusal(">a\nM--K\n.. J\n", gaps="strip")
+    assert message.startswith("in.fa, line 3: record 1 ('a') has 'J' at position 7")
+
+
+def test_a_record_is_as_long_as_it_is_without_gaps_if_they_are_removed(folder):
+    assert folder.reader(">a\nM--KV\n", gaps="strip", max_residues=3).long_records == 0
+    assert folder.reader(">a\nM--KV\n", max_residues=3).long_records == 1
+
+
+def test_gaps_of_dna_are_letters_that_its_model_does_not_have(folder):
+    message = folder.refusal(">a\nAC-GT\n", alphabet=DNA)
+    assert message.startswith("in.fa, line 2: record 1 ('a') has '-' at position 3, which is not")
+    assert "Gaps are removed if you set gaps to strip." in message
 
 
 def test_unknown_letters_can_become_x(folder):
@@ -340,15 +550,16 @@ def test_a_long_record_that_is_skipped_is_not_counted_as_long(folder):
 
 def test_long_records_can_be_an_error(folder):
     data = f">a\nMK\n>b x\n{'MK' * 750}\n"
-    assert folder.refusal(data, long="error") == (
-        "in.fa, line 3: record 2 ('b x') has 1,500 residues, more than the limit of 1,022 "
-        "(raise max_residues, or set long to truncate or window)."
-    )
+    for end in ("", "*"):
+        assert folder.refusal(data.strip() + end, long="error") == (
+            "in.fa, line 3: record 2 ('b x') has 1,500 residues, more than the limit of 1,022. "
+            "Raise max_residues, or set long to truncate or window."
+        )
 
 
 def test_a_long_record_of_dna_is_said_to_have_so_many_bases(folder):
     message = folder.refusal(f">a\n{'ACGT' * 500}\n", alphabet=DNA, long="error")
-    assert "record 1 ('a') has 2,000 bases, more than the limit of 1,022 (" in message
+    assert "record 1 ('a') has 2,000 bases, more than the limit of 1,022." in message
 
 
 # --- DNA ----------------------------------------------------------------------------------------
@@ -365,12 +576,10 @@ def test_dna_may_be_in_lower_case_as_soft_masked_genomes_are(folder):
     assert sequences(folder.read(">a\nACGTnnryacgt\n", alphabet=DNA)) == ["ACGTNNRYACGT"]
 
 
-def test_uracil_is_shown_with_its_place_and_not_taken_for_a_protein(folder):
-    assert folder.refusal(">a\nACGT\n>b some words\nACG\nuACG\n", alphabet=DNA) == (
-        "in.fa, line 3: record 2 ('b some words') has 'u' at position 4, which is not one of "
-        "the model's bases. It looks like RNA: write T for U. Fix it, or set unknown to x (embed "
-        "it as N) or to skip (leave such records out)."
-    )
+def test_uracil_is_read_as_thymine_and_counted(folder):
+    reader = reader_of(folder.write(">a\nACGT\n>b some words\nACG\nuACG\n>c\nUU\n"), alphabet=DNA)
+    assert sequences(list(reader)) == ["ACGT", "ACGTACG", "TT"]
+    assert (reader.rna, reader.replaced) == (2, 0)
 
 
 @pytest.mark.parametrize("letter", ["-", ".", "X", "*A", "1", "é"])
@@ -391,18 +600,25 @@ def test_words_given_as_dna_do_not_look_like_a_protein(folder):
 
 
 def test_unknown_bases_can_become_n(folder):
-    reader = reader_of(folder.write(">a\nACGU\n>b\nac-gt\n>c\nACGT\n"), alphabet=DNA, unknown="x")
+    reader = reader_of(folder.write(">a\nACGX\n>b\nac-gt\n>c\nACGT\n"), alphabet=DNA, unknown="x")
     assert sequences(list(reader)) == ["ACGN", "ACNGT", "ACGT"]
-    assert (reader.replaced, reader.skipped) == (2, 0)
+    assert (reader.replaced, reader.skipped, reader.gapped) == (2, 0, 0)
 
 
 def test_records_with_unknown_bases_can_be_left_out(folder):
-    reader = reader_of(folder.write(">a\nACGU\n>b\nACGT\n"), alphabet=DNA, unknown="skip")
+    reader = reader_of(folder.write(">a\nACGX\n>b\nACGT\n"), alphabet=DNA, unknown="skip")
     assert list(reader) == [Record(1, "b", "ACGT")]
     assert (reader.replaced, reader.skipped) == (0, 1)
 
 
-@pytest.mark.parametrize("data", [">a\nACGT\n", ">a\nacgtn\n>b\nNNNN\n", ">a\n" + "ACGT\n" * 1000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(">a\nACGT\n", ">a\nacgtn\n>b\nNNNN\n", ">a\n" + "ACGT\n" * 1000),
+        *(">a\nacguuacg\n", ">a\nAC-GT..T\n", ">a\nACGTTGCARYACGTTGCA\n"),
+    ],
+    ids=["ACGT", "lower case", "long", "RNA", "gaps", "codes for several bases"],
+)
 def test_dna_given_as_protein_is_noticed(folder, data):
     assert folder.reader(data).looks_like_dna
 
@@ -416,10 +632,18 @@ def test_dna_given_as_dna_is_what_it_should_be(folder):
     assert not folder.reader(">a\nACGT\n", alphabet=DNA).looks_like_dna
 
 
-def test_dna_is_noticed_by_the_first_records_alone(folder):
-    many = "".join(f">{row}\nACGT\n" for row in range(100))
-    assert folder.reader(many + ">last\nMKTAYIAKQR\n").looks_like_dna
-    assert not folder.reader(">first\nMKTAYIAKQR\n" + many).looks_like_dna
+def test_dna_is_noticed_wherever_it_is_in_the_input(folder):
+    many = "".join(f">{row}\n{'ACGT' * 5}\n" for row in range(100))
+    protein = ">protein\nMKTAYIAKQR\n"
+    for data in (many + protein, protein + many):
+        reader = folder.reader(data)
+        assert (reader.looks_like_dna, reader.like_dna) == (True, 100)
+    few = folder.reader(protein * 10_000 + f">dna\n{'acgtn' * 4}\n" + protein * 2)
+    assert (few.looks_like_dna, few.like_dna) == (False, 1)
+
+
+def test_a_short_peptide_among_others_is_not_taken_for_dna(folder):
+    assert folder.reader(">a\nGANGTC\n>b\nMKTAYIAKQR\n").like_dna == 0
 
 
 # --- compressed files ---------------------------------------------------------------------------
@@ -518,8 +742,8 @@ def test_standard_input_may_be_compressed_too(standard_input, compress):
     [
         (b"", "standard input is empty"),
         (b"no FASTA", "standard input, line 1: not FASTA"),
-        (b">a\nMK\n>b\nMJ\n", r"standard input: record 2 \('b'\) has 'J' at position 2"),
-        (b">a\nMK\n>b\xe9\nMK\n", "standard input, after record 0: neither FASTA"),
+        (b">a\nMK\n>b\nMJ\n", r"standard input, line 4: record 2 \('b'\) has 'J' at position 2"),
+        (b">a\nMK\n>b\xe9\nMK\n", "standard input, line 3: neither FASTA"),
         (half(gz(BODY)), r"standard input, after record \d+: cannot be read to its end"),
     ],
 )

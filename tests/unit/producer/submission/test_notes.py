@@ -52,6 +52,26 @@ def test_dna_for_a_protein_model_is_pointed_out():
     assert "model dnabert_s" not in warned()
 
 
+def test_gaps_rna_and_empty_records_are_said():
+    counts = {"empty": 1, "gapped": 2, "stripped": 3, "rna": 4, "like_dna": 5}
+    assert input_notes(manifest_of([30], **counts)) == [
+        "1 record without a sequence, left out; rows keep their position in the input.",
+        "2 records with gaps (- or .), embedded by the model's tokens for them (gaps=strip removes "
+        "them).",
+        "3 records with gaps (- or .), which were removed.",
+        "4 records of RNA: U was read as T.",
+        "5 records that look like DNA or RNA, though this model is for proteins.",
+    ]
+
+
+def test_records_like_dna_are_a_warning_or_a_note():
+    manifest = manifest_of([3], like_dna=2, looks_like_dna=True)
+    assert not input_notes(manifest)
+    assert "most records have hardly any letters but A, C, G, T" in "".join(
+        input_warnings(manifest)
+    )
+
+
 def test_random_weights_are_pointed_out():
     (text,) = input_warnings(manifest_of([3]))
     assert "random:esm2_t6_8M_UR50D has random weights" in text

@@ -1,0 +1,144 @@
+"""Cutting FASTA into blocks of whole records, each with the line where it starts."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from io import IncrementalNewlineDecoder
+from itertools import chain
+from typing import BinaryIO, NamedTuple, cast
+
+from common.errors import InputError
+from common.job.records import SHOWN
+
+#: Number of bytes read at once: checking fewer records together would take longer, and more do not
+#: fit into the cache.
+READ_BYTES = 1 << 16
+
+#: Lines before the first record: blank ones, and comments.
+BEFORE_RECORDS = re.compile(r"(?:[\s\ufeff]|[#;][^\n]*\n)*")
+
+#: A comment in a record, and what may stand before the > of one: blanks, or the byte order mark of
+#: a file that was appended to another.
+COMMENT = re.compile(r"\n[^\S\n]*[#;][^\n]*")
+BEFORE_HEADER = re.compile(r"\n(?:[^\S\n]|\ufeff)+>")
+
+#: Beginnings of other formats.
+FORMATS = {
+    "@": "FASTQ",
+    "LOCUS": "GenBank",
+    "ID ": "EMBL",
+    "CLUSTAL": "Clustal",
+    "<": "XML or HTML",
+    "{": "JSON",
+    "%PDF": "PDF",
+}
+
+
+class Block(NamedTuple):
+    """Some whole records as they are in the file."""
+
+    text: str  # from the first '>' on, without the newline at the end
+    line: int  # of the first '>', from 1
+
+
+def decoded(file: BinaryIO, name: str) -> Iterator[str]:
+    r"""Yield the text of a file, with ``\n`` for every kind of newline.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    decoder = IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    lines = 1
+    data = b""
+    try:
+        while data := file.read1(READ_BYTES):  # type: ignore[attr-defined]
+            text = decoder.decode(data)
+            yield text
+            lines += text.count("\n")
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        bad: bytes = error.object
+        if bad.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError(
+                f"{name}: its text is UTF-16, as some editors write it. Save it as UTF-8 (iconv -f "
+                "UTF-16 -t UTF-8).",
+                path=name,
+            ) from error
+        before = bad[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines += before.count(b"\n")
+        raise InputError(
+            f"{name}, line {lines}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
+            f"is not UTF-8 ({error.reason}).",
+            path=name,
+            line=lines,
+        ) from error
+
+
+def blocks(texts: Iterator[str], name: str) -> Iterator[Block]:
+    """Yield the records of a text in blocks.
+
+    Raises:
+        InputError: the text does not begin with a record.
+    """
+    head, line = from_first_record(texts, name)
+    if not head:
+        return
+    pending: list[str] = []
+    newline = ""  # the last of a text, held back: the next may begin with '>'
+    for text in chain([head], texts):
+        whole = newline + text
+        newline = "\n" if whole.endswith("\n") else ""
+        whole = whole.removesuffix("\n")
+        end = whole.rfind("\n>")
+        if end < 0:
+            pending.append(whole)
+            continue
+        block = Block("".join([*pending, whole[:end]]), line)
+        line += block.text.count("\n") + 1
+        pending = [whole[end + 1 :]]
+        yield block
+    yield Block("".join(pending), line)
+
+
+def from_first_record(texts: Iterator[str], name: str) -> tuple[str, int]:
+    """Return what was read from the first ``>`` on, and its line; an empty text if there is none.
+
+    Raises:
+        InputError: there is something else before it than blank lines and comments.
+    """
+    head = rest = ""
+    for text in texts:
+        head += text
+        before = cast(re.Match[str], BEFORE_RECORDS.match(head))
+        rest, line = head[before.end() :], 1 + before[0].count("\n")
+        if rest.startswith(">"):
+            return rest, line
+        whole = "\n" in rest or len(rest) > SHOWN
+        if whole and not rest.startswith(("#", ";")):
+            raise not_fasta(rest, line, name)
+    if rest and not rest.startswith(("#", ";")):
+        raise not_fasta(rest, line, name)
+    return "", 0
+
+
+def not_fasta(text: str, line: int, name: str) -> InputError:
+    first = text.partition("\n")[0].rstrip()
+    shown = first if len(first) <= SHOWN else f"{first[:SHOWN]}…"
+    found = next((form for start, form in FORMATS.items() if first.startswith(start)), None)
+    hint = "" if found is None else f" It looks like {found}: convert it to FASTA."
+    return InputError(
+        f"{name}, line {line}: not FASTA. Expected '>' at beginning of record, but got "
+        f"'{shown}'.{hint}",
+        path=name,
+        line=line,
+    )
+
+
+def split_records(text: str) -> list[str]:
+    """Return the records of a block, each without its first ``>``."""
+    return text[1:].split("\n>")
+
+
+def tidied(text: str) -> str:
+    """Return a block without comments and without anything before a ``>``; lines stay the same."""
+    return BEFORE_HEADER.sub("\n>", COMMENT.sub("\n", text))

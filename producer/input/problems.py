@@ -1,0 +1,69 @@
+"""The bad records of an input, listed together."""
+
+from typing import NamedTuple
+
+from common.errors import InputError
+from common.job.records import SHOWN
+from common.text import counted
+from producer.input.source import Source
+
+#: Number of bad records that are shown.
+LISTED = 20
+
+
+class Problem(NamedTuple):
+    """A record that cannot be embedded."""
+
+    number: int  # of the record, from 1
+    header: str
+    line: int  # in the file, from 1, where the problem is
+    what: str
+    advice: str
+
+    @property
+    def record(self) -> str:
+        shown = self.header if len(self.header) <= SHOWN else f"{self.header[:SHOWN]}…"
+        return f"record {self.number} ({shown!r})"
+
+
+class Problems:
+    """The first bad records of an input, and how many there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[Problem] = []
+
+    def add(self, problem: Problem) -> None:
+        self.count += 1
+        if self.count <= LISTED:
+            self._first.append(problem)
+
+    def error(self, source: Source) -> InputError:
+        """Return the error that names the bad records; its place is that of the first one."""
+        first = self._first[0]
+        in_file = source.path is not None
+        return InputError(
+            self._describe_one(source) if self.count == 1 else self._describe_all(source),
+            path=source.path,
+            line=first.line if in_file else None,
+            record=first.number,
+        )
+
+    def _describe_one(self, source: Source) -> str:
+        problem = self._first[0]
+        if source.path is None:
+            return f"R{problem.record[1:]} {problem.what}. {problem.advice}."
+        return (
+            f"{source.shown}, line {problem.line}: {problem.record} {problem.what}. "
+            f"{problem.advice}."
+        )
+
+    def _describe_all(self, source: Source) -> str:
+        lines = [f"{source.shown}: {counted(self.count, 'record')} cannot be embedded."]
+        for problem in self._first:
+            place = "" if source.path is None else f"line {problem.line}: "
+            lines.append(f"  {place}{problem.record} {problem.what}.")
+        if self.count > LISTED:
+            lines.append(f"  … and {self.count - LISTED:,} more.")
+        advice = dict.fromkeys(problem.advice for problem in self._first)
+        return "\n".join([*lines, *(f"{text}." for text in advice)])
