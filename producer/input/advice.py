@@ -15,7 +15,7 @@ def stands_for_a_letter(sign: str) -> bool:
 
 
 def gap_advice(alphabet: Alphabet) -> str:
-    keep = " or to keep (the model has tokens for them)" if alphabet is PROTEIN else ""
+    keep = " or to keep (embed them as the model's tokens of gaps)" if alphabet is PROTEIN else ""
     return f"Set gaps to strip (remove them){keep}"
 
 

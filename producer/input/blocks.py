@@ -31,6 +31,7 @@ FORMATS = {
     "<": "XML or HTML",
     "{": "JSON",
     "%PDF": "PDF",
+    "PK": "ZIP",
 }
 
 
@@ -128,7 +129,7 @@ def not_fasta(text: str, line: int, name: str) -> InputError:
     hint = "" if found is None else f" It looks like {found}: convert it to FASTA."
     return InputError(
         f"{name}, line {line}: not FASTA. Expected '>' at beginning of record, but got "
-        f"'{shown}'.{hint}",
+        f"{shown!r}.{hint}",
         path=name,
         line=line,
     )

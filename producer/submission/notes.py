@@ -43,12 +43,11 @@ def input_notes(manifest: Manifest, *, with_long: bool = True) -> list[str]:
         f"with unknown letters, embedded as {letters.unknown}": report.replaced,
         "with unknown letters, left out; rows keep their position in the input": report.skipped,
         "without a sequence, left out; rows keep their position in the input": report.empty,
-        "with gaps (- or .), embedded by the model's tokens for them (gaps=strip removes them)": (
-            report.gapped
-        ),
+        "with gaps (- or .), embedded by tokens of gaps, which the model was not trained on "
+        "(gaps=strip removes them)": report.gapped,
         "with gaps (- or .), which were removed": report.stripped,
         "of RNA: U was read as T": report.rna,
-        "that look like DNA or RNA, though this model is for proteins": (
+        "of what looks like DNA or RNA, though this model is for proteins": (
             0 if report.looks_like_dna else report.like_dna
         ),
     }

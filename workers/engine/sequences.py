@@ -66,7 +66,8 @@ def bad_sequence(
 def warn_of_changes(found: Counter[str], records: int) -> None:
     """Warn of what was done to sequences, and of DNA that is read as proteins."""
     texts = {
-        "with gaps, embedded by the model's tokens for them: gaps='strip' removes them": "gapped",
+        "with gaps, embedded by tokens of gaps, which the model was not trained on: gaps='strip' "
+        "removes them": "gapped",
         "of RNA: U was read as T": "rna",
     }
     for text, name in texts.items():

@@ -110,7 +110,7 @@ def test_white_space_and_a_final_stop_are_dropped(embedder, written):
 
 def test_gaps_are_kept_with_a_warning_or_removed_or_an_error(embedder):
     gapped, plain = {"a": "MK--TAYI.AK"}, embedder.embed({"a": "MKTAYIAK"})
-    with pytest.warns(UserWarning, match="1 sequence with gaps, embedded by the model's tokens"):
+    with pytest.warns(UserWarning, match="1 sequence with gaps, embedded by tokens of gaps"):
         assert embedder.embed(gapped).lengths.tolist() == [11]
     assert np.array_equal(embedder.embed(gapped, gaps="strip")["a"], plain["a"])
     with pytest.raises(InputError, match="has '-' at position 3, which is a gap"):

@@ -101,7 +101,7 @@ def test_what_was_found_besides_letters_is_a_warning_and_an_option_changes_it(fl
         return job, str(caught[0].message)
 
     kept, text = submitted()
-    assert text.startswith("1 record with gaps (- or .), embedded by the model")
+    assert text.startswith("1 record with gaps (- or .), embedded by tokens of gaps")
     stripped, text = submitted(gaps="strip")
     assert text == "1 record with gaps (- or .), which were removed."
     assert kept.name != stripped.name

@@ -474,7 +474,7 @@ def test_gaps_can_be_removed_and_are_counted(folder, alphabet):
 def test_gaps_can_be_an_error_that_says_where_and_what_to_do(folder):
     assert folder.refusal(">a\nMK\n>b\nMK\nV-K\n", gaps="error") == (
         "in.fa, line 5: record 2 ('b') has '-' at position 4, which is a gap. Set gaps to strip "
-        "(remove them) or to keep (the model has tokens for them)."
+        "(remove them) or to keep (embed them as the model's tokens of gaps)."
     )
     message = folder.refusal(">a\nA.C\n", gaps="error", alphabet=DNA)
     assert message.endswith("which is a gap. Set gaps to strip (remove them).")

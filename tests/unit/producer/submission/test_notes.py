@@ -56,11 +56,11 @@ def test_gaps_rna_and_empty_records_are_said():
     counts = {"empty": 1, "gapped": 2, "stripped": 3, "rna": 4, "like_dna": 5}
     assert input_notes(manifest_of([30], **counts)) == [
         "1 record without a sequence, left out; rows keep their position in the input.",
-        "2 records with gaps (- or .), embedded by the model's tokens for them (gaps=strip removes "
-        "them).",
+        "2 records with gaps (- or .), embedded by tokens of gaps, which the model was not trained "
+        "on (gaps=strip removes them).",
         "3 records with gaps (- or .), which were removed.",
         "4 records of RNA: U was read as T.",
-        "5 records that look like DNA or RNA, though this model is for proteins.",
+        "5 records of what looks like DNA or RNA, though this model is for proteins.",
     ]
 
 
