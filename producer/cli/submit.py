@@ -12,6 +12,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from common.job.output_form import Empty, Gaps, Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
+from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
 from common.wire.messages import Priority
@@ -153,7 +154,7 @@ def output_file(
         return of_same_input or job == request.job
 
     return OutputFile(
-        path=path or Path(f"{source.stem}.h5"),
+        path=path or user_path(f"./{source.stem}.h5"),
         is_ours=is_ours,
         sources=sources_of(source.name, request.model, store),
         overwrite=overwrite,

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.job.manifest import Manifest, write_manifest
 from common.job.records import Record
 from common.model_specs import ModelSource
+from common.paths import user_path
 from common.store import FileStore
 from producer.cli.submit import output_file
 from producer.fleet.fleet import Fleet
@@ -236,6 +237,13 @@ def test_a_request_knows_the_files_that_it_may_replace(tmp_path, path):
         is_ours = output.is_ours(request.job, request.source.fingerprint)
         assert is_ours == (is_default and path is None)
     assert output.is_ours(requested(str(tmp_path / "p.fasta")).job, "")
+
+
+def test_a_default_name_that_begins_like_a_home_folder_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("~x.fasta").write_text(">a\nMK\n")
+    output = output_file(requested("./~x.fasta"), None, None, overwrite=False)
+    assert user_path(output.path) == tmp_path / "~x.h5"
 
 
 def test_two_pipes_are_two_inputs_though_both_are_called_stdin():
