@@ -12,6 +12,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from common.job.output_form import Empty, Gaps, Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
+from common.model_digest import model_digest
 from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
@@ -20,10 +21,11 @@ from producer.cli.jobs import wait_for, watch_job
 from producer.cli.options import EXIT_INTERRUPTED, Broker, Flag, OutputPath, Several, StoreUrl
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
-from producer.fleet.output_file import OutputFile, sources_of
+from producer.fleet.output_file import Origin, OutputFile, sources_of
 from producer.local.run import LocalRunStoppedError, local_run
 from producer.submission.records import as_source
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
+from producer.submission.same_weights import job_names
 from producer.submission.submit import OnStaged
 from producer.terminal.console import console, print_line, say
 from producer.terminal.report import report_fetched, report_submission
@@ -149,9 +151,11 @@ def output_file(
     """Return the file for a request's embeddings; without a path it is named after the input."""
     source = request.source
 
-    def is_ours(job: str, input_fingerprint: str) -> bool:
-        of_same_input = path is None and input_fingerprint == source.fingerprint
-        return of_same_input or job == request.job
+    def is_ours(found: Origin) -> bool:
+        if path is None and found.input_fingerprint == source.fingerprint:
+            return True
+        digest = model_digest(request.model.files())
+        return any(found.is_of(job, digest) for job in job_names(request, digest))
 
     return OutputFile(
         path=path or user_path(f"./{source.stem}.h5"),

@@ -259,7 +259,7 @@ class Job:
         return self.fetch_to(
             OutputFile(
                 path=user_path(path),
-                is_ours=lambda job, _input: job == self.name,
+                is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
                 sources=sources_of(manifest.input, model, store),
                 overwrite=overwrite,
             )

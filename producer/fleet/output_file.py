@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from common.embeddings.reader import UNREADABLE, open_embedding_file
 from common.errors import UserError
@@ -23,9 +24,18 @@ DATASETS = {
     *("mean", "bos", "residues", "offsets"),
 }
 
-#: A function that tells from a file's job and the fingerprint of its input whether it may be
-#: replaced.
-IsOurs = Callable[[str, str], bool]
+
+class Origin(NamedTuple):
+    """What embeddings come from, as a file's attributes tell."""
+
+    job: str
+    input_fingerprint: str = ""  # empty: not known, as in files of earlier versions
+    model_digest: str = ""  # of the model's files; likewise
+
+    def is_of(self, job: str, model_digest: str | None) -> bool:
+        """Return whether it is this job, and not known to be one of other weights."""
+        known = {self.model_digest, model_digest or ""} - {""}
+        return self.job == job and len(known) < 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +43,7 @@ class OutputFile:
     """A file to write; the same rules hold before the work and when it is written."""
 
     path: Path
-    is_ours: IsOurs
+    is_ours: Callable[[Origin], bool]
     #: Files and folders that must stay as they are, by their name in messages.
     sources: Mapping[str, Path]
     overwrite: bool = False
@@ -95,9 +105,9 @@ class OutputFile:
         """
         if self.overwrite or not os.path.lexists(self.path):
             return
-        identity = job_and_input(self.path)
-        if identity is None or not self.is_ours(*identity):
-            what = f"has the embeddings of job {identity[0]}" if identity else "is another file"
+        origin = origin_of(self.path)
+        if origin is None or not self.is_ours(origin):
+            what = f"has the embeddings of job {origin.job}" if origin else "is another file"
             raise UserError(
                 f"{self.path} exists and {what}: name another output file (-o), or replace it with "
                 "--overwrite (in Python: overwrite=True).",
@@ -127,16 +137,14 @@ def is_inside(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def job_and_input(path: Path) -> tuple[str, str] | None:
-    """Return the job of a file and the fingerprint of its input; None: ``fetch`` did not write it.
-
-    Files of earlier versions have no fingerprint: it is empty.
-    """
+def origin_of(path: Path) -> Origin | None:
+    """Return what a file's embeddings come from; None if ``fetch`` did not write it."""
     try:
         with open_embedding_file(path) as file:
             if not set(file) <= DATASETS:
                 return None
-            return str(file.attrs["job"]), str(file.attrs.get("input_fingerprint", ""))
+            job = str(file.attrs["job"])
+            return Origin(job, *(str(file.attrs.get(name, "")) for name in Origin._fields[1:]))
     except UNREADABLE:
         return None
 

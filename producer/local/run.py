@@ -14,7 +14,7 @@ from common.rungs import PrecisionChoice
 from common.store import Store, open_store
 from common.text import counted_batches
 from producer.fleet.fleet import Fleet
-from producer.fleet.output_file import OutputFile
+from producer.fleet.output_file import Origin, OutputFile
 
 LOCK = "lock"
 
@@ -110,7 +110,7 @@ def check_kept(output: OutputFile, store: Store) -> None:
     """
     for job in () if output.overwrite else store.folders():
         manifest = find_job(store, job)
-        if manifest is None or output.is_ours(job, manifest.input_fingerprint):
+        if manifest is None or output.is_ours(Origin(job, manifest.input_fingerprint)):
             continue
         if done := len(shards_of(store, manifest)):
             raise UserError(

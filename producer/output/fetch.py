@@ -111,6 +111,7 @@ def of_file(manifest: Manifest) -> dict[str, str]:
     return {
         "input": manifest.input,
         "input_fingerprint": manifest.input_fingerprint,
+        "model_digest": manifest.model_digest or "",
         "version": __version__,
     }
 

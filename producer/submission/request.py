@@ -86,11 +86,6 @@ class Request:
     #: job.
     nonce: str | None = None
 
-    @property
-    def job(self) -> str:
-        """The name of the job that this request submits."""
-        return job_name(self.source, self.fingerprint())
-
     def fingerprint(self) -> str:
         """Return a hash of the input's bytes and every option that changes the output."""
         options = {

@@ -32,11 +32,24 @@ def find_same_weights(
     now = digest or (next(iter(weights)) if len(weights) == 1 else None)
     if now is None or (first is not None and not differs(first, store, ledger, digest, weights)):
         return usual, first, None
-    named_by_weights = hashlib.sha256(f"{usual} {now}".encode()).hexdigest()
+    named_by_weights = fingerprint_with(request, now)
     second = find_job(store, job_name(request.source, named_by_weights))
     if second is not None:
         return named_by_weights, second, None
     return (usual, None, None) if first is None else (named_by_weights, None, first.job)
+
+
+def fingerprint_with(request: Request, weights: str) -> str:
+    """Return the hash of a request whose usual name a job of other weights has."""
+    return hashlib.sha256(f"{request.fingerprint()} {weights}".encode()).hexdigest()
+
+
+def job_names(request: Request, digest: str | None) -> list[str]:
+    """Return the names that the job of a request may have, by the digest of its model's files."""
+    usual = job_name(request.source, request.fingerprint())
+    if digest is None:
+        return [usual]
+    return [usual, job_name(request.source, fingerprint_with(request, digest))]
 
 
 def differs(

@@ -1,6 +1,7 @@
 """The file for a job's embeddings: no other file is harmed by it."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,17 +11,19 @@ import pytest
 from common.errors import UserError
 from common.job.manifest import Manifest, write_manifest
 from common.job.records import Record
+from common.model_digest import model_digest
 from common.model_specs import ModelSource
 from common.paths import user_path
 from common.store import FileStore
 from producer.cli.submit import output_file
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
-from producer.fleet.output_file import OutputFile, sources_of
+from producer.fleet.output_file import Origin, OutputFile, sources_of
 from producer.local.run import check_kept, local_folder, tidy
 from producer.output import fetch as fetching
 from producer.submission.records import as_source
 from producer.submission.request import Request, make_request
+from producer.submission.same_weights import job_names
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs, store_shard, write_shard
 
@@ -217,9 +220,14 @@ def test_a_file_that_appears_during_the_work_is_not_replaced(job, monkeypatch):
     assert not list(Path().glob(".e.h5*"))
 
 
-def requested(source: str, **options: bool) -> Request:
+def requested(source: str, model: str = "esm2_t6_8M_UR50D", **options: bool) -> Request:
     with as_source(source) as opened:
-        return make_request(opened, "esm2_t6_8M_UR50D", **options)
+        return make_request(opened, model, **options)
+
+
+def origin_of_request(request: Request) -> Origin:
+    [job] = job_names(request, None)
+    return Origin(job, request.source.fingerprint)
 
 
 @pytest.mark.parametrize("path", [None, Path("e.h5")], ids=["default name", "given name"])
@@ -234,9 +242,10 @@ def test_a_request_knows_the_files_that_it_may_replace(tmp_path, path):
         (requested(str(tmp_path / "same.fasta")), True),
         (requested(str(tmp_path / "other.fasta")), False),
     ):
-        is_ours = output.is_ours(request.job, request.source.fingerprint)
+        is_ours = output.is_ours(origin_of_request(request))
         assert is_ours == (is_default and path is None)
-    assert output.is_ours(requested(str(tmp_path / "p.fasta")).job, "")
+    [job] = job_names(requested(str(tmp_path / "p.fasta")), None)
+    assert output.is_ours(Origin(job))  # as an earlier version wrote it
 
 
 def test_a_default_name_that_begins_like_a_home_folder_is_none(tmp_path, monkeypatch):
@@ -250,8 +259,35 @@ def test_two_pipes_are_two_inputs_though_both_are_called_stdin():
     one, other = requested("-"), requested("-")
     output = output_file(one, None, None, overwrite=False)
     assert output.path == Path("stdin.h5")
-    assert output.is_ours(one.job, one.source.fingerprint)
-    assert not output.is_ours(other.job, other.source.fingerprint)
+    assert output.is_ours(origin_of_request(one))
+    assert not output.is_ours(origin_of_request(other))
+
+
+def test_a_file_of_other_weights_under_the_same_path_is_of_another_job(tmp_path, tiny):
+    weights, fasta = shutil.copy(tiny, tmp_path / "tiny.pt"), tmp_path / "p.fasta"
+    fasta.write_text(">a\nMK\n")
+    request = requested(str(fasta), str(weights))
+    given, by_input = (
+        output_file(request, path, None, overwrite=False) for path in (Path("e.h5"), None)
+    )
+    now = model_digest([weights])
+    usual, by_weights = job_names(request, now)
+    for origin, is_ours in (
+        (Origin(usual, "", now), True),
+        (Origin(usual), True),
+        (Origin(by_weights, "", now), True),
+        (Origin(usual, request.source.fingerprint, "earlier"), False),
+    ):
+        assert given.is_ours(origin) == is_ours
+    assert by_input.is_ours(Origin(usual, request.source.fingerprint, "earlier"))
+
+
+def test_fetch_takes_a_file_of_other_weights_for_another_job_s(job):
+    for digest in ("earlier", "now"):
+        vars(job)["manifest"] = job.manifest.model_copy(update={"model_digest": digest})
+        if digest == "earlier":
+            job.fetch("e.h5")
+    assert "e.h5 exists and has the embeddings of job" in refusal(job, "e.h5")
 
 
 # --- an interrupted run -------------------------------------------------------------------------
@@ -260,7 +296,7 @@ def test_two_pipes_are_two_inputs_though_both_are_called_stdin():
 def test_finished_batches_of_another_interrupted_run_stay(tmp_path):
     output = OutputFile(
         path=tmp_path / "p.h5",
-        is_ours=lambda job, input_fingerprint: input_fingerprint == "f" or job == "mine",
+        is_ours=lambda origin: origin.input_fingerprint == "f" or origin.job == "mine",
         sources=sources_of("p.fasta", ModelSource("m"), None),
     )
     store = FileStore(local_folder(output.path) / "store")
