@@ -41,5 +41,5 @@ def read_quarantine(store: Store, job: str, batch: int) -> tuple[Instability, ..
         shard = f"{store.url}/{output_prefix(job)}{batch:07d}.*"
         raise UserError(
             f"{store.url}/{quarantine_key(job, batch)} is damaged: delete it and the batch's last "
-            f"shard, {shard}, and submit the same input again."
+            f"shard, {shard}, and resume the job."
         ) from error

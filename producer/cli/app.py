@@ -9,11 +9,13 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common import __version__
+from common.advice import CommandLine, advise_commands
 from common.errors import VirnucproError
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import printable
 from producer.cli import jobs, keeper, output
 from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
+from producer.cli.resume import resume
 from producer.cli.submit import submit
 
 app = App(
@@ -22,8 +24,8 @@ app = App(
     version=__version__,
 )
 for command in (
-    *(submit, jobs.status, jobs.jobs, jobs.watch, output.fetch, output.verify, jobs.cancel),
-    *(jobs.quarantine, jobs.retry, keeper.keeper, jobs.dead_letters),
+    *(submit, jobs.status, jobs.jobs, jobs.watch, output.fetch, output.verify, jobs.cancel, resume),
+    *(jobs.retry, jobs.quarantine, keeper.keeper, jobs.dead_letters),
 ):
     app.command(command)
 
@@ -32,6 +34,7 @@ def run() -> None:
     """Run a command; an error that the user can fix becomes one message and exit code 2."""
     open_closed_streams()
     log_to_stderr(logging.WARNING, "%(message)s")
+    advise_commands(CommandLine())
     try:
         with flushed_output():
             app(exit_on_error=False)
@@ -53,16 +56,17 @@ def fail(text: str) -> None:
 
 
 def describe_redis_error(error: RedisError) -> str:
-    """Return a message that says why a Redis command failed, and what to do."""
+    """Return a message that says why a Redis command failed, and what to do.
+
+    A note of the error names what goes on with the job that was concerned.
+    """
+    go_on = getattr(error, "__notes__", ["give the same command again"])[0]
     if "OOM" in str(error):
         return (
             "Redis has no memory left (its maxmemory). Nothing is lost: give it more, or wait "
-            "until workers have taken messages; then the same command resumes where this one "
-            "stopped. VIRNUCPRO_HIGH_WATER limits the number of waiting messages (1 KB each)."
+            f"until workers have taken messages; then {go_on}. VIRNUCPRO_HIGH_WATER limits the "
+            "number of waiting messages (1 KB each)."
         )
     if not isinstance(error, RedisConnectionError | RedisTimeoutError):
         return f"Redis refused a command: {error}"
-    return (
-        f"Redis stopped answering ({error}). Once it is back, the same command resumes where this "
-        "one stopped."
-    )
+    return f"Redis stopped answering ({error}). Once it is back, {go_on}."

@@ -3,14 +3,23 @@
 import sys
 from typing import Annotated
 
+from common.advice import how_to
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
 from common.text import counted, counted_batches
 from common.wire.dead_letters import DeadLetters
 from common.wire.queues import Queues
-from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, Broker, Flag, StoreUrl
+from producer.cli.options import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    Broker,
+    Flag,
+    StoreUrl,
+    named_fleet,
+)
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
+from producer.fleet.output_file import OutputFile
 from producer.terminal.console import print_line, say
 from producer.terminal.report import report_failures, report_quarantined
 from producer.terminal.tables import (
@@ -29,7 +38,7 @@ DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
 
 def status(job: str | None = None, /, *, broker: Broker = None) -> None:
     """Show a job in full, or without JOB the fleet: workers, queues and jobs."""
-    fleet = Fleet(broker=broker)
+    fleet = named_fleet(broker=broker)
     if job is None:
         show_fleet(fleet)
     else:
@@ -55,7 +64,7 @@ def show_job(job: Job) -> None:
 
 def jobs(*, broker: Broker = None) -> None:
     """List the jobs that Redis knows, newest first."""
-    list_jobs(Fleet(broker=broker))
+    list_jobs(named_fleet(broker=broker))
 
 
 def list_jobs(fleet: Fleet) -> None:
@@ -74,7 +83,7 @@ def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None)
     clear
         Delete them instead.
     """
-    letters = DeadLetters(Fleet(broker=broker).ledger.redis)
+    letters = DeadLetters(named_fleet(broker=broker).ledger.redis)
     if clear:
         letters.clear()
         return
@@ -85,15 +94,15 @@ def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None)
 def cancel(job: str, /, *, broker: Broker = None) -> None:
     """Cancel a job: its waiting batches are not started, and its running ones are dropped.
 
-    Finished batches stay in the store; submitting the same input again resumes the job.
+    Finished batches stay in the store; producer resume goes on with the job.
     """
-    Fleet(broker=broker).job(job).cancel()
-    say(f"Job {job} is cancelled. To resume it, submit the same input again.")
+    named_fleet(broker=broker).job(job).cancel()
+    say(f"Job {job} is cancelled. To resume it: {how_to('resume', job)}")
 
 
 def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None:
     """Wait until a job is finished, and requeue its lost batches meanwhile."""
-    fleet = Fleet(broker=broker, store=store)
+    fleet = named_fleet(broker=broker, store=store)
     fleet.connect()
     watched = fleet.job(job)
     manifest = watched.manifest  # an unknown job is an error before the display begins
@@ -101,13 +110,25 @@ def watch(job: str, /, *, store: StoreUrl = None, broker: Broker = None) -> None
     report_quarantined(fleet.ledger, manifest)
 
 
-def watch_job(job: Job) -> None:
-    """Wait for a job; exit with code 1 if batches failed, 130 on Ctrl-C."""
+def watch_job(job: Job, output: OutputFile | None = None) -> None:
+    """Wait for a job; exit with code 1 if batches failed, 130 on Ctrl-C.
+
+    Args:
+        output: the file that is written afterwards, if one is.
+    """
     try:
         wait_for(job)
     except KeyboardInterrupt:
-        say(f"Stopped watching; the job goes on. producer watch {job.name}")
+        say("Stopped watching; the job goes on.")
+        say_how_to_wait(job.name, output)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def say_how_to_wait(job: str, output: OutputFile | None = None) -> None:
+    """Print the commands that wait for a job and write its file."""
+    options = ["-o", "FILE.h5"] if output is None else output.options()
+    say(f"To wait: {how_to('watch', job)}")
+    say(f"Then: {how_to('fetch', job, *options)}")
 
 
 def wait_for(job: Job) -> None:
@@ -124,7 +145,7 @@ def exit_if_batches_failed(ledger: Ledger, manifest: Manifest) -> None:
 
 def quarantine(job: str, /, *, store: StoreUrl = None) -> None:
     """List the sequences of a job that have no embedding, and why. Needs only the store."""
-    rows = Fleet(store=store).job(job).quarantined()
+    rows = named_fleet(store=store).job(job).quarantined()
     for row in rows:
         print_line(str(row))
     say(f"{counted(len(rows), 'sequence')} of job {job} without an embedding.")
@@ -145,6 +166,6 @@ def retry(
     quarantined
         Also retry sequences without an embedding, at the rung after the last one that was tried.
     """
-    retried = Fleet(broker=broker, store=store).job(job)
+    retried = named_fleet(broker=broker, store=store).job(job)
     left = retried.retry(quarantined=quarantined)
     say(f"{left:,} of {counted_batches(retried.manifest.batches)} of job {job} left to do.")

@@ -1,4 +1,4 @@
-"""Options and exit codes that several commands share."""
+"""Options and exit codes that several commands share, and the fleet that the options name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.token import Token
 
+from common.advice import CommandLine, advise_commands
 from common.paths import user_path
+from producer.fleet.fleet import Fleet
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -34,3 +36,9 @@ Flag = Parameter(negative="")
 Several = Parameter(
     consume_multiple=True, negative="", show_default=lambda values: " ".join(map(str, values))
 )
+
+
+def named_fleet(*, broker: str | None = None, store: str | None = None) -> Fleet:
+    """Return the fleet that the options name, which the commands in messages name too."""
+    advise_commands(CommandLine(store=store, broker=broker))
+    return Fleet(broker=broker, store=store)

@@ -3,8 +3,10 @@
 import sys
 from typing import Annotated
 
-from producer.cli.options import EXIT_FAILED, Flag, OutputPath, StoreUrl
-from producer.fleet.fleet import Fleet
+from common.job.layout import quarantine_prefix
+from producer.cli.options import EXIT_FAILED, Flag, OutputPath, StoreUrl, named_fleet
+from producer.fleet.job import Job
+from producer.fleet.output_file import OutputFile
 from producer.terminal.console import console
 from producer.terminal.report import report_damage, report_fetched
 
@@ -26,10 +28,8 @@ def fetch(
     overwrite
         Replace any other file too.
     """
-    found = Fleet(store=store).job(job)
-    with console.status(f"Writing {output} …"):
-        fetched = found.fetch(output, overwrite=overwrite)
-    report_fetched(fetched, found.fleet.store, found.manifest)
+    found = named_fleet(store=store).job(job)
+    write_output(found, found.output_file(output, overwrite=overwrite))
 
 
 def verify(job: str, /, *, store: StoreUrl = None) -> None:
@@ -37,9 +37,21 @@ def verify(job: str, /, *, store: StoreUrl = None) -> None:
 
     Needs only the store, no Redis. Exit code 0: all shards are intact; 1: some are not.
     """
-    found = Fleet(store=store).job(job)
+    found = named_fleet(store=store).job(job)
     with console.status(f"Reading the shards of {job} …"):
         damage = found.verify()
     report_damage(found.manifest, damage)
     if damage:
         sys.exit(EXIT_FAILED)
+
+
+def write_output(job: Job, output: OutputFile, *, store_is_kept: bool = True) -> None:
+    """Fetch a job whose batches are all done, and print what the file contains."""
+    with console.status(f"Writing {output.path} …"):
+        fetched = job.fetch_to(output)
+    reasons = (
+        f"The reasons are in {job.fleet.store.url}/{quarantine_prefix(job.name)}"
+        if store_is_kept
+        else "To keep the reasons of all, give --store FOLDER. The first are:"
+    )
+    report_fetched(fetched, reasons)

@@ -1,9 +1,8 @@
 """``producer submit``."""
 
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,18 +16,19 @@ from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
 from common.wire.messages import Priority
-from producer.cli.jobs import wait_for, watch_job
-from producer.cli.options import EXIT_INTERRUPTED, Broker, Flag, OutputPath, Several, StoreUrl
+from producer.cli.jobs import say_how_to_wait, watch_job
+from producer.cli.local import run_local
+from producer.cli.options import Broker, Flag, OutputPath, Several, StoreUrl, named_fleet
+from producer.cli.output import write_output
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 from producer.fleet.output_file import Origin, OutputFile, sources_of
-from producer.local.run import LocalRunStoppedError, local_run
 from producer.submission.records import as_source
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
 from producer.submission.same_weights import job_names
 from producer.submission.submit import OnStaged
 from producer.terminal.console import console, print_line, say
-from producer.terminal.report import report_fetched, report_submission
+from producer.terminal.report import report_submission
 
 
 def submit(
@@ -135,9 +135,10 @@ def submit(
         if local:
             kept = None if store is None else open_store(store)
             file = output_file(request, output, kept, overwrite=overwrite)
-            run_local(request, file, precision, gpus, store, batch_tokens)
+            start = partial(enqueue, request=request, batch_tokens=batch_tokens)
+            run_local(start, file, model=request.model, precision=precision, gpus=gpus, store=store)
             return
-        fleet = Fleet(broker=broker, store=store)
+        fleet = named_fleet(broker=broker, store=store)
         if output is None:
             queue(fleet, request, batch_tokens)
         else:
@@ -168,8 +169,8 @@ def output_file(
 def queue(fleet: Fleet, request: Request, batch_tokens: int | None) -> None:
     """Queue a job for workers elsewhere, and print its name."""
     job = enqueue(fleet, request, batch_tokens)
-    say(f"Queued. To wait: producer watch {job.name}")
-    say(f"Then: producer fetch {job.name} -o FILE.h5")
+    say("Queued.")
+    say_how_to_wait(job.name)
     print_line(job.name)
 
 
@@ -179,7 +180,7 @@ def submit_and_fetch(
     """Queue a job for workers elsewhere, wait for it, and write its file."""
     output.check()
     job = enqueue(fleet, request, batch_tokens)
-    watch_job(job)
+    watch_job(job, output)
     write_output(job, output)
 
 
@@ -189,44 +190,6 @@ def enqueue(fleet: Fleet, request: Request, batch_tokens: int | None) -> Job:
         submission = fleet.enqueue(request, batch_tokens=batch_tokens, on_staged=show)
     report_submission(submission)
     return fleet.job(submission.job)
-
-
-def write_output(job: Job, output: OutputFile) -> None:
-    """Fetch a job whose batches are all done, and print what the file contains."""
-    with console.status(f"Writing {output.path} …"):
-        fetched = job.fetch_to(output)
-    report_fetched(fetched, job.fleet.store, job.manifest)
-
-
-def run_local(
-    request: Request,
-    output: OutputFile,
-    precision: PrecisionChoice,
-    gpus: str,
-    store: str | None,
-    batch_tokens: int | None,
-) -> None:
-    """Run a job to its output file on this machine; exit with code 130 on Ctrl-C and SIGTERM."""
-    # A cluster's scheduler stops its jobs with SIGTERM, which is handled like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    output.check()
-    try:
-        with local_run(
-            output,
-            model=request.model,
-            precision=precision,
-            gpus=gpus,
-            store_url=store,
-            input_is_stream=request.source.is_stream,
-        ) as fleet:
-            assert fleet.machine is not None
-            say(f"Loading the model; the worker's log is {fleet.machine.log}.")
-            job = enqueue(fleet, request, batch_tokens)
-            wait_for(job)
-            write_output(job, output)
-    except LocalRunStoppedError as error:
-        say(str(error))
-        sys.exit(EXIT_INTERRUPTED)
 
 
 @contextmanager

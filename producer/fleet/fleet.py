@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack, cast
 
+from common.advice import how_to
 from common.errors import UserError
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
@@ -88,15 +89,25 @@ class Fleet:
         """
         _ = self.store, self.ledger
 
-    def check(self, model: str) -> None:
-        """Raise if a process on this machine that jobs of a model need has ended.
+    def check(self, job: str, model: str) -> None:
+        """Raise if a process on this machine that a job of this model needs has ended.
 
         Raises:
             UserError: which, with the end of the worker's log.
         """
         self._check_open()
         if self.machine is not None:
-            self.machine.check(ModelSource.parse(model).text)
+            try:
+                self.machine.check(ModelSource.parse(model).text)
+            except UserError as error:
+                raise UserError(
+                    f"{error}\nTo go on with the job: {how_to('resume', job)}"
+                ) from error
+
+    def start_worker(self, model: str, rung: Rung) -> None:
+        """Start the worker that jobs of a model need, if this is a fleet of one machine."""
+        if self.machine is not None:
+            self.machine.start_worker(ModelSource.parse(model).text, precision_of(rung))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -217,7 +228,7 @@ class Fleet:
             raise UserError(f"batch_tokens: {batch_tokens!r} is not a whole number above 0.")
         self.connect()
         if self.machine is not None:
-            self.machine.start_worker(request.model.text, precision_of(request.rung))
+            self.start_worker(request.model.text, request.rung)
             return self._enqueue(request, self._hardware_here(), batch_tokens, on_staged)
         workers = self.workers()
         queue = queue_of_request(request)

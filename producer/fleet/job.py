@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from common.advice import how_to
 from common.embeddings.arrays import Array
 from common.errors import JobEndedError, UnknownJobError
 from common.job.layout import job_prefix
@@ -82,7 +83,8 @@ class Job:
         progress = self.fleet.ledger.jobs.progress(self.name)
         if progress is None:
             raise UnknownJobError(
-                f"Redis knows no job {self.name!r}; producer jobs lists those it knows."
+                f"Redis knows no job {self.name!r}. If its store has it: "
+                f"{how_to('resume', self.name)}"
             )
         return progress
 
@@ -120,7 +122,7 @@ class Job:
                 self.fleet.ledger,
                 self.name,
                 keep=keep,
-                check=partial(self.fleet.check, model),
+                check=partial(self.fleet.check, self.name, model),
                 on_progress=on_progress,
                 poll_seconds=POLL_SECONDS if self.fleet.machine is None else LOCAL_POLL_SECONDS,
                 timeout=timeout,
@@ -150,7 +152,7 @@ class Job:
                 fleet.ledger,
                 self.name,
                 keep=keep,
-                check=partial(fleet.check, self.manifest.model),
+                check=partial(fleet.check, self.name, self.manifest.model),
                 poll_seconds=poll_seconds,
             ):
                 try:
@@ -204,17 +206,24 @@ class Job:
         if self.fleet.ledger.jobs.cancel(self.name) is JobState.FINISHED:
             raise JobEndedError(f"Job {self.name} is finished: there is nothing to cancel.")
 
-    def resume(self) -> int:
-        """Queue again what is not done, whatever ended the job.
+    def resume(self, *, on_instability: OnInstability | None = None) -> int:
+        """Queue again what is not done, whatever ended the job, without the input.
+
+        Args:
+            on_instability: what to do with an embedding that is not finite; None: as before.
 
         Returns:
             Batches that are neither done nor running.
+
+        Raises:
+            UnknownJobError: the store has no such job.
         """
-        fleet = self.fleet
-        policy: OnInstability = (
-            "fail" if fleet.ledger.jobs.stops_at_instability(self.name) else "retry"
-        )
-        return open_job(fleet.store, fleet.ledger, fleet.publisher, self.manifest, policy)
+        fleet, manifest = self.fleet, self.manifest
+        if on_instability is None:
+            stops = fleet.ledger.jobs.stops_at_instability(self.name)
+            on_instability = "fail" if stops else "retry"
+        fleet.start_worker(manifest.model, manifest.rung)
+        return open_job(fleet.store, fleet.ledger, fleet.publisher, manifest, on_instability)
 
     def retry(self, *, quarantined: bool = False) -> int:
         """Try again what failed, without the input.
@@ -232,8 +241,7 @@ class Job:
         progress = fleet.ledger.jobs.progress(self.name)
         if progress is not None and progress.state in (JobState.CANCELLED, JobState.STOPPED):
             raise JobEndedError(
-                f"Job {self.name} is {progress.state}. To resume it, submit the same "
-                "input again, or call resume."
+                f"Job {self.name} is {progress.state}. To resume it: {how_to('resume', self.name)}"
             )
         left = self.resume()
         if quarantined:
@@ -254,15 +262,16 @@ class Job:
         Raises:
             UserError: batches are missing, the file cannot be written, or another one is there.
         """
-        store, manifest = self.fleet.store, self.manifest
-        model = ModelSource(manifest.model)
-        return self.fetch_to(
-            OutputFile(
-                path=user_path(path),
-                is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
-                sources=sources_of(manifest.input, model, store),
-                overwrite=overwrite,
-            )
+        return self.fetch_to(self.output_file(path, overwrite=overwrite))
+
+    def output_file(self, path: str | Path, *, overwrite: bool = False) -> OutputFile:
+        """Return a file for the job's embeddings, with what it may replace; see ``fetch``."""
+        manifest = self.manifest
+        return OutputFile(
+            path=user_path(path),
+            is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
+            sources=sources_of(manifest.input, ModelSource(manifest.model), self.fleet.store),
+            overwrite=overwrite,
         )
 
     def fetch_to(self, output: OutputFile) -> Fetched:

@@ -61,6 +61,10 @@ class OutputFile:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} cannot be written: {error}.", path=self.path) from error
 
+    def options(self) -> list[str]:
+        """Return the options with which a later command may write this file."""
+        return [f"--output={self.path}", *(["--overwrite"] if os.path.lexists(self.path) else [])]
+
     def _check_place(self) -> None:
         path = self.path
         if re.match(r"\w+:/", str(path)):

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.errors import UserError, VirnucproError
+from common.advice import how_to
+from common.errors import UserError
+from common.job.layout import manifest_key
 from common.job.manifest import find_job
 from common.job.shards import shards_of
 from common.model_specs import ModelSource
@@ -19,13 +21,14 @@ from producer.fleet.output_file import Origin, OutputFile
 LOCK = "lock"
 
 
-class LocalRunStoppedError(VirnucproError):
-    """Ctrl-C or SIGTERM ended a local run; the message says what is kept."""
-
-
 def local_folder(output: Path) -> Path:
     """Return the folder of a local job until its result is fetched."""
     return output.with_name(output.name + ".parts")
+
+
+def local_store(output: Path, store_url: str | None) -> Store:
+    """Return the store of a local job: the user's, or its own, which lasts as long as the job."""
+    return open_store(store_url or str((local_folder(output) / "store").absolute()))
 
 
 @contextmanager
@@ -36,22 +39,16 @@ def local_run(
     precision: PrecisionChoice,
     gpus: str,
     store_url: str | None,
-    input_is_stream: bool,
 ) -> Iterator[Fleet]:
-    """Run a fleet for one job; after an interruption, the next run completes the job.
-
-    Args:
-        input_is_stream: whether the input can be read only once.
+    """Run a fleet for one job. Whatever ends it, a job in its store can be resumed.
 
     Raises:
-        LocalRunStoppedError: a KeyboardInterrupt ended the block.
         UserError: another run has the same output, now or before an interruption; weights are
             missing, or a package is.
     """
     check_weights(model)
-    folder = local_folder(output.path)
+    folder, store = local_folder(output.path), local_store(output.path, store_url)
     own_store = store_url is None
-    store = open_store(store_url or str((folder / "store").absolute()))
     with only_run_in(folder):
         if own_store:
             check_kept(output, store)
@@ -60,22 +57,15 @@ def local_run(
                 folder=folder, store=store.url, model=model.text, precision=precision, gpus=gpus
             ) as fleet:
                 yield fleet
-        except KeyboardInterrupt:
-            if input_is_stream:
-                tidy(folder, own_store=own_store)
-                raise LocalRunStoppedError(
-                    "Stopped. A pipe cannot be read again: run the command again with the whole "
-                    "input."
-                ) from None
-            kept = describe_kept(store, own=own_store)
-            raise LocalRunStoppedError(
-                f"Stopped. Run the same command again to resume{kept}."
-            ) from None
-        except UserError:
-            if not own_store or not count_shards(store):
+        except BaseException:
+            if not own_store or not has_jobs(store):
                 tidy(folder, own_store=own_store)
             raise
         tidy(folder, own_store=own_store)
+
+
+def has_jobs(store: Store) -> bool:
+    return any(key == manifest_key(key.partition("/")[0]) for key in store.keys(""))
 
 
 @contextmanager
@@ -115,8 +105,8 @@ def check_kept(output: OutputFile, store: Store) -> None:
         if done := len(shards_of(store, manifest)):
             raise UserError(
                 f"{local_folder(output.path)} has {counted_batches(done)} of an interrupted run "
-                f"of {manifest.input} (job {job}): run its command again to resume it, name "
-                "another output file (-o), or discard them with --overwrite.",
+                f"of {manifest.input} (job {job}). Name another output file (-o), discard them "
+                f"with --overwrite, or resume that job first: {how_to('resume', job)}",
                 path=local_folder(output.path),
             )
 
@@ -129,17 +119,6 @@ def check_weights(model: ModelSource) -> None:
     """
     if model.is_path and not model.files():
         raise UserError(f"--model {model.text}: no such folder or file with weights.")
-
-
-def describe_kept(store: Store, *, own: bool) -> str:
-    if not own:
-        return f": finished batches are kept in {store.url}"
-    done = count_shards(store)
-    return f": {done:,} finished batch{'' if done == 1 else 'es'} kept" if done else ""
-
-
-def count_shards(store: Store) -> int:
-    return sum(key.endswith(".h5") for key in store.keys(""))
 
 
 def tidy(folder: Path, *, own_store: bool) -> None:

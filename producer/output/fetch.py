@@ -11,13 +11,14 @@ import h5py
 import numpy as np
 
 from common import __version__
+from common.advice import how_to
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
 from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embeddings
 from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
-from common.job.layout import input_key, output_prefix
+from common.job.layout import input_key, job_prefix, output_prefix
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
 from common.job.records import decode_batch
@@ -85,7 +86,7 @@ def fetch(
         ) as writer:
             last_row = -1
             for part, without_numbers in bounded_map(load, range(manifest.batches), SHARDS_AHEAD):
-                last_row = check_order(manifest, part, last_row)
+                last_row = check_order(store, manifest, part, last_row)
                 writer.write(part)
                 quarantined += without_numbers
                 codes += np.bincount(part.precision, minlength=len(codes))
@@ -116,7 +117,7 @@ def of_file(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def check_order(manifest: Manifest, part: Embeddings, last_row: int) -> int:
+def check_order(store: Store, manifest: Manifest, part: Embeddings, last_row: int) -> int:
     """Check that the rows of a part follow ``last_row`` and increase; return its last row.
 
     Raises:
@@ -125,7 +126,7 @@ def check_order(manifest: Manifest, part: Embeddings, last_row: int) -> int:
     if np.any(np.diff(part.rows, prepend=last_row) <= 0):
         raise UserError(
             f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}: "
-            f"delete {output_prefix(manifest.job)} and resume the job."
+            + how_to_recompute(store, manifest.job, output_prefix(manifest.job))
         )
     return int(part.rows[-1]) if len(part) else last_row
 
@@ -175,17 +176,14 @@ def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
     if missing:
         raise UserError(
             f"{missing:,} of {counted_batches(manifest.batches)} of {manifest.job} have no output "
-            f"yet: {how_to_go_on(manifest)}."
+            f"yet. To wait for them: {how_to('watch', manifest.job)}"
         )
     return {batch: [key for _, key in shards] for batch, shards in found.items()}
 
 
-def how_to_go_on(manifest: Manifest) -> str:
-    job = manifest.job
-    return (
-        f"wait for the job (producer watch {job}, or job.wait()), or retry what failed (producer "
-        f"retry {job}, or job.retry())"
-    )
+def how_to_recompute(store: Store, job: str, shards: str) -> str:
+    """Return what has shards that cannot be used computed again."""
+    return f"delete {store.url}/{shards}, then {how_to('resume', job)}"
 
 
 def merged(
@@ -209,8 +207,8 @@ def merged(
     if waiting:
         raise UserError(
             f"{len(waiting):,} rows of batch {index} of {manifest.job}, row {min(waiting)} first, "
-            f"have no vectors yet: {how_to_go_on(manifest)}. If the job is finished, delete "
-            f"{store.url}/{keys[-1]} and resume the job to have its rows computed again."
+            f"have no vectors yet. To wait for them: {how_to('watch', manifest.job)}\n"
+            f"If the job is finished, {how_to_recompute(store, manifest.job, keys[-1])}"
         )
     return whole, quarantined
 
@@ -229,8 +227,8 @@ def read_shard(
         embeddings = read_embeddings(file, manifest.form)
     if place != (manifest.job, index):
         raise UserError(
-            f"{store.url}/{key} is of batch {place[1]} of {place[0]}: delete it and "
-            "submit the same input again, or resume the job, to have the right one computed.",
+            f"{store.url}/{key} is of batch {place[1]} of {place[0]}. To have the right one "
+            f"computed, {how_to_recompute(store, manifest.job, key)}",
             path=f"{store.url}/{key}",
         )
     if weights != attributes["weights"]:
@@ -255,8 +253,8 @@ def opened_shard(store: Store, key: str) -> Iterator[h5py.File]:
             yield file
     except UNREADABLE as error:
         raise UserError(
-            f"{store.url}/{key} cannot be read ({error}): delete it and submit the same input "
-            "again, or resume the job, to have it computed again.",
+            f"{store.url}/{key} cannot be read ({error}). To have it computed again, "
+            + how_to_recompute(store, key.partition("/")[0], key),
             path=f"{store.url}/{key}",
         ) from error
 
@@ -270,13 +268,14 @@ def fill(
         records = decode_batch(store.get(key))
     except ValueError as error:
         raise UserError(
-            f"{store.url}/{key} is damaged ({error}): delete the job and submit its input again.",
+            f"{store.url}/{key} is damaged ({error}): delete "
+            f"{store.url}/{job_prefix(manifest.job)} and submit the input again.",
             path=f"{store.url}/{key}",
         ) from error
     try:
         return Embeddings.overlay(parts, records, manifest.form, dim)
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"A shard of batch {index} of {manifest.job} has rows of another batch: delete "
-            f"{store.url}/{output_prefix(manifest.job)}{index:07d}.* and resume the job."
+            f"A shard of batch {index} of {manifest.job} has rows of another batch: "
+            + how_to_recompute(store, manifest.job, f"{output_prefix(manifest.job)}{index:07d}.*")
         ) from error

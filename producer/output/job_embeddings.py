@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from common.advice import how_to
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Array, Embeddings, not_included
 from common.embeddings.table import EmbeddingTable
@@ -20,7 +21,6 @@ from producer.output.fetch import (
     attributes_of_file,
     attributes_of_job,
     check_order,
-    how_to_go_on,
     merged,
     shards_by_batch,
 )
@@ -63,7 +63,7 @@ class JobEmbeddings(EmbeddingTable):
 
         parts, last_row = [], -1
         for part in bounded_map(load, range(manifest.batches), SHARDS_AHEAD):
-            last_row = check_order(manifest, part, last_row)
+            last_row = check_order(self._store, manifest, part, last_row)
             parts.append(part)
         return Embeddings.concatenate(parts, manifest.form, int(self.attributes["dim"]))
 
@@ -136,7 +136,8 @@ class BatchStream:
         if failed:
             raise UserError(
                 f"{failed:,} of {counted_batches(self._manifest.batches)} of {self._manifest.job} "
-                f"failed; all others were yielded: {how_to_go_on(self._manifest)}."
+                f"failed; all others were yielded. To try again: "
+                f"{how_to('retry', self._manifest.job)}"
             )
 
 

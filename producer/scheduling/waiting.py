@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from common.advice import how_to
 from common.errors import JobEndedError, UnknownJobError, WaitTimeoutError
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
@@ -113,9 +114,7 @@ def observe(ledger: Ledger, job: str, speed: Speed) -> Observation:
             None, trouble="Redis no longer knows this job: looking for it in the store"
         )
     if progress.state is JobState.CANCELLED:
-        raise JobEndedError(
-            f"Job {job} was cancelled. To resume it, submit the same input again, or call resume."
-        )
+        raise JobEndedError(f"Job {job} was cancelled. To resume it: {how_to('resume', job)}")
     if progress.state is JobState.STOPPED:
         raise JobEndedError(stopped(ledger, job))
     tokens_per_second = speed.update(time.monotonic(), progress.tokens_done)
@@ -125,8 +124,8 @@ def observe(ledger: Ledger, job: str, speed: Speed) -> Observation:
 
 def unknown(job: str) -> str:
     return (
-        f"Redis no longer knows job {job}, and no keeper restores it. If the store still has it, "
-        "submit the same input again: the job resumes from there."
+        f"Redis no longer knows job {job}, and no keeper restores it. If its store still has it: "
+        f"{how_to('resume', job)}"
     )
 
 
@@ -135,7 +134,7 @@ def stopped(ledger: Ledger, job: str) -> str:
     errors = "\n".join(problems(ledger.results.all(job)))
     return (
         f"Job {job} stopped, as on_instability fail asks for:\n{errors}\n"
-        "Submit the same input with on_instability retry to run these in higher precision."
+        f"To run these in higher precision: {how_to('resume', job, on_instability='retry')}"
     )
 
 

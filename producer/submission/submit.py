@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from redis.exceptions import RedisError
+
+from common.advice import how_to
 from common.job.manifest import InputReport, Manifest, find_job
 from common.ledger.ledger import Ledger
 from common.ledger.locks import STAGING_SECONDS
@@ -105,7 +108,11 @@ def submit(
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
         manifest = stage_alone(request, store, ledger, fingerprint, budget, spec, on_staged, digest)
-    left = open_job(store, ledger, publisher, manifest, request.on_instability)
+    try:
+        left = open_job(store, ledger, publisher, manifest, request.on_instability)
+    except RedisError as error:
+        error.add_note(how_to("resume", manifest.job))
+        raise
     warnings = [*input_warnings(manifest), *(resume_warnings(ledger, manifest, request))]
     if other is not None:
         warnings.append(new_weights_warning(manifest, other))
@@ -193,8 +200,8 @@ def staging_lock(ledger: Ledger, job: str) -> Iterator[Callable[[], None]]:
     def hold() -> None:
         if not ledger.locks.hold_staging(job, owner):
             raise StagedElsewhereError(
-                f"Job {job} is being submitted by another producer at this moment. Wait for it: "
-                f"producer watch {job}"
+                f"Job {job} is being submitted by another producer at this moment. Submit it again "
+                f"in a minute: if the other has ended by then, this one goes on."
             )
 
     hold()

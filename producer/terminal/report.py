@@ -1,9 +1,8 @@
 """Messages at the beginning and the end of a job: records read, results, failures."""
 
-from common.job.layout import quarantine_prefix
+from common.advice import how_to
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
-from common.store import Store
 from common.text import counted, counted_batches
 from common.wire.messages import Status
 from producer.output.fetch import Fetched
@@ -37,7 +36,7 @@ def report_failures(ledger: Ledger, manifest: Manifest) -> bool:
     if failed:
         say(
             f"{len(failed):,} of {counted_batches(manifest.batches)} failed. To try again: "
-            f"producer retry {manifest.job}"
+            f"{how_to('retry', manifest.job)}"
         )
     return bool(failed)
 
@@ -49,8 +48,12 @@ def report_quarantined(ledger: Ledger, manifest: Manifest) -> None:
         say(line)
 
 
-def report_fetched(fetched: Fetched, store: Store, manifest: Manifest) -> None:
-    """Print what the file of a finished job contains."""
+def report_fetched(fetched: Fetched, reasons: str) -> None:
+    """Print what the file of a finished job contains.
+
+    Args:
+        reasons: where all reasons are why rows have no embedding.
+    """
     say(f"Wrote {counted(fetched.rows, 'embedding')} to {fetched.path}.")
     if len(fetched.precisions) > 1:
         parts = (f"{count:,} in {name}" for name, count in fetched.precisions.items())
@@ -59,8 +62,7 @@ def report_fetched(fetched: Fetched, store: Store, manifest: Manifest) -> None:
         say(
             f"Without an embedding (NaN, precision 'none'): "
             f"{counted(len(fetched.quarantined), 'row')} whose forward pass was not finite at any "
-            "rung, or crashed its worker. The reasons are in "
-            f"{store.url}/{quarantine_prefix(manifest.job)}"
+            f"rung, or crashed its worker. {reasons}"
         )
         for line in first_lines(fetched.quarantined):
             say(f"  {line}")

@@ -143,6 +143,7 @@ def test_a_job_nobody_knows_is_said_to_be_unknown(fleet):
     for command in (
         *(["status", "no"], ["watch", "no"], ["fetch", "no", "-o", "x.h5"]),
         *(["cancel", "no"], ["quarantine", "no"], ["retry", "no"], ["verify", "no"]),
+        ["resume", "no"],
     ):
         assert "no job 'no'" in refused(fleet.producer(*command))
 
@@ -283,6 +284,7 @@ def test_a_job_that_somebody_else_stages_is_left_to_them(fleet, tiny, examples):
     fleet.ledger.locks.hold_staging(first, "another producer")
     text = refused(fleet.producer("submit", examples, "--model", tiny))
     assert "is being submitted by another producer" in text
+    assert "producer watch" not in text  # it would find no such job yet
     assert any((store / first / "input").iterdir())
 
 

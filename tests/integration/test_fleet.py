@@ -73,7 +73,7 @@ def test_a_cancelled_job_is_not_computed_until_it_is_submitted_again(
     job = fleet.producer(*submit).stdout.strip()
     cancelled = fleet.producer("cancel", job)
     assert cancelled.returncode == 0, cancelled.stderr
-    assert "submit the same input again" in cancelled.stderr
+    assert f"To resume it: producer resume {job}\n" in cancelled.stderr
     assert "cancelled" in fleet.producer("jobs").stdout
     watched = fleet.producer("watch", job)
     assert (watched.returncode, "was cancelled" in watched.stderr) == (2, True)
@@ -222,7 +222,7 @@ def test_a_shard_that_was_deleted_is_computed_anew_and_the_others_are_not(
         job = fleet.ledger.jobs.names()[0]
         damaged = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
         assert damaged.returncode == 2
-        assert "delete it and submit the same input again" in damaged.stderr
+        assert f"then producer resume {job}" in damaged.stderr
         first.unlink()
         again = fleet.producer(*submit)
     assert again.returncode == 0, again.stderr

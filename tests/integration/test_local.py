@@ -75,7 +75,7 @@ def test_a_stop_is_clean_and_the_same_command_goes_on(disprot, tiny, tmp_path, n
     process.send_signal(number)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130, message
-    assert "Run the same command again to resume" in message
+    assert "finished. To resume: producer resume disprot_proteins-" in message
     assert "Traceback" not in message
     assert not processes_of(tmp_path)
     written = {path: path.stat().st_mtime_ns for path in shards(tmp_path)}

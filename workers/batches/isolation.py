@@ -41,8 +41,7 @@ class CrashLoopError(UserError):
         alone = sum(record.suspects.values()) or "none"
         super().__init__(
             f"it crashed {record.crashes} worker processes, {alone} of them while one of its "
-            "sequences was computed alone. See the workers' logs for the causes; to try again: "
-            "producer retry JOB"
+            "sequences was computed alone. See the workers' logs for the causes."
         )
 
 

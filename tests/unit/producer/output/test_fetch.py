@@ -327,6 +327,9 @@ def test_a_row_that_was_embedded_after_all_is_not_counted_as_quarantined(job, ou
     assert contents(output)["precision"][:4].tolist() == codes
 
 
+REASONS = "The reasons are in the store."
+
+
 def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_why(
     job, output, capsys
 ):
@@ -334,18 +337,18 @@ def test_the_user_is_told_how_many_rows_have_no_numbers_which_and_where_to_read_
     job.quarantine(0, [0, 3])
     job.compute(1)
     job.compute(2)
-    report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
+    report_fetched(fetch(job.store, job.manifest, output), REASONS)
     told = capsys.readouterr().err
     assert f"Wrote 7 embeddings to {output}." in told
     assert "Without an embedding (NaN, precision 'none'): 2 rows whose forward pass was not" in told
-    assert f"{job.store.url}/{job.manifest.job}/quarantine/" in told
+    assert f"crashed its worker. {REASONS}\n" in told
     assert "  row 0 'id0' (3 letters): fp32: 3 NaN, 1 Inf, finite values from -6.55e+04 to" in told
     assert "  row 3 'id3'" in told
 
 
 def test_a_file_without_such_rows_needs_no_such_word(job, output, capsys):
     job.compute_all()
-    report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
+    report_fetched(fetch(job.store, job.manifest, output), REASONS)
     told = capsys.readouterr().err
     assert "Without an embedding" not in told
     assert "Computed" not in told
@@ -359,7 +362,7 @@ def test_the_user_is_told_how_many_rows_each_precision_computed_if_there_are_sev
     job.quarantine(0, [0])
     job.compute(1)
     job.compute(2, precision=Rung.FP32)
-    report_fetched(fetch(job.store, job.manifest, output), job.store, job.manifest)
+    report_fetched(fetch(job.store, job.manifest, output), REASONS)
     told = capsys.readouterr().err
     assert (
         "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see the dataset 'precision'." in told
@@ -383,7 +386,7 @@ def test_a_job_with_a_batch_missing_is_refused_with_what_to_do(job, output):
     job.compute(2)
     message = refusal(job, output)
     assert message.startswith(f"1 of 3 batches of {job.manifest.job} have no output yet")
-    assert f"producer watch {job.manifest.job}" in message
+    assert message.endswith("yet. To wait for them: job.wait()")
 
 
 def test_a_job_without_any_output_is_refused(job, output):
@@ -396,11 +399,9 @@ def test_rows_that_wait_for_a_retry_are_refused_with_what_to_do(job, output):
     job.compute(2, rows=[7])
     name = job.manifest.job
     assert refusal(job, output) == (
-        f"2 rows of batch 2 of {name}, row 6 first, have no vectors yet: wait for the job "
-        f"(producer watch {name}, or job.wait()), or retry what failed (producer retry {name}, or "
-        "job.retry()). If the job is finished, delete "
-        f"{job.store.url}/{shard_key(name, 2, Rung.FP16)} and resume the job to have its rows "
-        "computed again."
+        f"2 rows of batch 2 of {name}, row 6 first, have no vectors yet. To wait for them: "
+        "job.wait()\nIf the job is finished, delete "
+        f"{job.store.url}/{shard_key(name, 2, Rung.FP16)}, then job.resume()"
     )
 
 
@@ -441,8 +442,8 @@ def test_the_shard_of_another_batch_is_refused_with_what_to_delete(job, output):
     other = job.store.get(shard_key(name, 1, Rung.FP16))
     job.store.put(shard_key(name, 0, Rung.FP16), other)
     assert refusal(job, output) == (
-        f"{job.store.url}/{name}/output/0000000.fp16.h5 is of batch 1 of {name}: delete it and "
-        "submit the same input again, or resume the job, to have the right one computed."
+        f"{job.store.url}/{name}/output/0000000.fp16.h5 is of batch 1 of {name}. To have the right "
+        f"one computed, delete {job.store.url}/{name}/output/0000000.fp16.h5, then job.resume()"
     )
 
 
@@ -524,7 +525,7 @@ def test_a_damaged_quarantine_is_refused_with_what_to_delete(job, output):
     job.store.put(quarantine_key(name, 0), b"{")
     assert refusal(job, output) == (
         f"{job.store.url}/{name}/quarantine/0000000.json is damaged: delete it and the batch's "
-        f"last shard, {job.store.url}/{name}/output/0000000.*, and submit the same input again."
+        f"last shard, {job.store.url}/{name}/output/0000000.*, and resume the job."
     )
 
 
@@ -581,7 +582,7 @@ def test_a_damaged_shard_of_a_retry_is_named_with_what_to_do(job, output):
     job.store.put(key, b"")
     message = refusal(job, output)
     assert message.startswith(f"{job.store.url}/{key} cannot be read (")
-    assert "delete it and submit the same input again" in message
+    assert message.endswith(f", delete {job.store.url}/{key}, then job.resume()")
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -593,7 +594,7 @@ def test_a_damaged_shard_is_named_with_what_to_do(job, output, index, keep):
     path.write_bytes(path.read_bytes()[:keep])
     message = refusal(job, output)
     assert message.startswith(f"{job.store.url}/{key} cannot be read (")
-    assert "delete it and submit the same input again" in message
+    assert message.endswith(f", delete {job.store.url}/{key}, then job.resume()")
 
 
 def test_a_shard_of_another_form_is_named(job, output):

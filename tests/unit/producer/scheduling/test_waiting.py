@@ -41,7 +41,7 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
         f"Job {JOB} stopped, as on_instability fail asks for:\n"
         f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}\n"
         f"not finite: row 6 'r6' (10 letters): fp16: {SEEN}\n"
-        "Submit the same input with on_instability retry to run these in higher precision."
+        "To run these in higher precision: job.resume(on_instability='retry')"
     )
 
 
@@ -82,7 +82,7 @@ def test_a_job_that_redis_lost_is_waited_for_and_goes_on(ledger, monkeypatch):
 def test_a_job_that_redis_lost_for_good_ends_the_watch_with_what_to_do(ledger, monkeypatch):
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0)
     monkeypatch.setattr(waiting, "UNKNOWN_SECONDS", 0)
-    with pytest.raises(UserError, match="submit the same input again: the job resumes"):
+    with pytest.raises(UserError, match=r"If its store still has it: job.resume\(\)"):
         wait(ledger, JOB, keep=lambda: None)
 
 

@@ -325,7 +325,7 @@ def test_failures_are_named_and_end_with_code_1(ledger: Ledger, finished, capsys
     assert caught.value.code == 1
     assert capsys.readouterr().err.splitlines() == [
         "batch 0 (selective_fp32) failed: ValueError: no",
-        f"1 of 2 batches failed. To try again: producer retry {MANIFEST.job}",
+        "1 of 2 batches failed. To try again: job.retry()",
     ]
 
 

@@ -152,7 +152,7 @@ def test_a_batch_with_too_many_such_rows_fails_with_the_reason(world, batch, exi
     assert result.status is Status.FAILED
     assert result.error == (
         "it crashed 10 worker processes, 7 of them while one of its sequences was computed alone. "
-        "See the workers' logs for the causes; to try again: producer retry JOB"
+        "See the workers' logs for the causes."
     )
     assert world.events[-1].event is EventKind.FAILED
 

@@ -1,0 +1,59 @@
+"""What to do next about a job, as messages name it: a command, or a method in a Python program.
+
+A command has the options that named the fleet on the command line that runs, so that it works as it
+is printed.
+"""
+
+import shlex
+from dataclasses import dataclass
+
+from common.wire.address import without_password
+
+#: The commands that have no option for Redis, and those that have none for the store.
+STORE_ALONE, REDIS_ALONE = ("fetch", "verify", "quarantine"), ("status", "cancel")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The options of a command line that other commands about the same job need as well."""
+
+    store: str | None = None  # as --store names it; None: the environment does
+    broker: str | None = None
+    local: tuple[str, ...] = ()  # options with which this machine alone resumes the job; or none
+
+    def command(self, verb: str, job: str, *words: str) -> str:
+        """Return the command that does this to a job."""
+        if self.local:  # its Redis has ended: a fleet's commands would not find the job
+            return shlex.join(["producer", "resume", job, *words, *self.local])
+        given = {
+            "--store": None if verb in REDIS_ALONE else self.store,
+            "--broker": None if verb in STORE_ALONE else self.broker,
+        }
+        options = [f"{name}={without_password(url)}" for name, url in given.items() if url]
+        return shlex.join(["producer", verb, job, *words, *options])
+
+
+_command_line: CommandLine | None = None
+
+
+def advise_commands(command_line: CommandLine) -> None:
+    """Have the messages of this process name commands from now on."""
+    global _command_line
+    _command_line = command_line
+
+
+def how_to(verb: str, job: str, *words: str, **options: str) -> str:
+    """Return what does this to a job: the command, or in a Python program the method.
+
+    Args:
+        words: of a command alone.
+        options: of both.
+
+    >>> how_to("resume", "in-0123", on_instability="retry")
+    "job.resume(on_instability='retry')"
+    """
+    if _command_line is None:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return f"job.{'wait' if verb == 'watch' else verb}({arguments})"
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return _command_line.command(verb, job, *words, *given)

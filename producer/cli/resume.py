@@ -1,0 +1,77 @@
+"""``producer resume``."""
+
+from typing import Annotated
+
+from common.errors import UserError
+from common.ledger.progress import OnInstability
+from common.model_specs import ModelSource
+from common.text import counted_batches
+from producer.cli.jobs import say_how_to_wait, watch_job
+from producer.cli.local import run_local
+from producer.cli.options import Broker, Flag, OutputPath, StoreUrl, named_fleet
+from producer.cli.output import write_output
+from producer.fleet.fleet import Fleet, precision_of
+from producer.fleet.job import Job
+from producer.local.run import local_store
+from producer.terminal.console import say
+
+
+def resume(
+    job: str,
+    /,
+    *,
+    output: OutputPath | None = None,
+    overwrite: Annotated[bool, Flag] = False,
+    local: Annotated[bool, Flag] = False,
+    on_instability: OnInstability | None = None,
+    gpus: str = "all",
+    store: StoreUrl = None,
+    broker: Broker = None,
+) -> None:
+    """Go on with a job that was cancelled, stopped, interrupted, or lost by Redis.
+
+    Needs its name and its store, not its input. Batches that failed are retried too.
+
+    Parameters
+    ----------
+    output
+        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5.
+    overwrite
+        Replace any other file too.
+    local
+        Go on with a job of submit --local; -o is the file that it was to write.
+    on_instability
+        What to do with a sequence whose embedding is not finite; default: as before.
+    gpus
+        GPUs to use with --local: all, none for the CPU, or numbers such as 0,1.
+    """
+
+    def start(fleet: Fleet) -> Job:
+        resumed = fleet.job(job)
+        left = resumed.resume(on_instability=on_instability)
+        say(f"{left:,} of {counted_batches(resumed.manifest.batches)} of job {job} left to do.")
+        return resumed
+
+    if local:
+        if output is None:
+            raise UserError("resume --local: name the file that the job was to write with -o.")
+        kept = Fleet(store=local_store(output, store).url).job(job)
+        run_local(
+            start,
+            kept.output_file(output, overwrite=overwrite),
+            model=ModelSource.parse(kept.manifest.model),
+            precision=precision_of(kept.manifest.rung),
+            gpus=gpus,
+            store=store,
+        )
+        return
+    resumed = named_fleet(broker=broker, store=store).job(job)
+    if output is None:
+        start(resumed.fleet)
+        say_how_to_wait(job)
+        return
+    file = resumed.output_file(output, overwrite=overwrite)
+    file.check()
+    start(resumed.fleet)
+    watch_job(resumed, file)
+    write_output(resumed, file)
