@@ -7,6 +7,7 @@ is printed.
 import shlex
 from dataclasses import dataclass
 
+from common.rungs import Rung
 from common.wire.address import without_password
 
 #: The commands that have no option for Redis, and those that have none for the store.
@@ -25,12 +26,19 @@ class CommandLine:
         """Return the command that does this to a job."""
         if self.local:  # its Redis has ended: a fleet's commands would not find the job
             return shlex.join(["producer", "resume", job, *words, *self.local])
-        given = {
-            "--store": None if verb in REDIS_ALONE else self.store,
-            "--broker": None if verb in STORE_ALONE else self.broker,
-        }
-        options = [f"{name}={without_password(url)}" for name, url in given.items() if url]
+        options = self.options(store=verb not in REDIS_ALONE, broker=verb not in STORE_ALONE)
         return shlex.join(["producer", verb, job, *words, *options])
+
+    def options(self, *, store: bool = True, broker: bool = True) -> list[str]:
+        """Return the options that name the fleet, unless the environment does."""
+        options = [f"--store={self.store}"] if store and self.store else []
+        return [*options, f"--broker={self._broker}"] if broker and self.broker else options
+
+    @property
+    def _broker(self) -> str:
+        """The URL of Redis as it was given, unless that shows a password."""
+        shown = without_password(self.broker or "")
+        return shown if "***" in shown else self.broker or ""
 
 
 _command_line: CommandLine | None = None
@@ -57,3 +65,10 @@ def how_to(verb: str, job: str, *words: str, **options: str) -> str:
         return f"job.{'wait' if verb == 'watch' else verb}({arguments})"
     given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     return _command_line.command(verb, job, *words, *given)
+
+
+def how_to_start_worker(model: str, rung: Rung) -> str:
+    """Return the command that starts a worker for jobs that begin at a rung."""
+    precision = [] if rung is Rung.FP16 else ["--precision", rung.value]
+    options = [] if _command_line is None else _command_line.options()
+    return shlex.join(["worker", "start", "--model", model, *precision, *options])

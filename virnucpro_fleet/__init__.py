@@ -97,8 +97,9 @@ else:
         try:
             value = getattr(import_module(MODULES[name]), name)
         except ModuleNotFoundError as error:
+            how_to_install = import_module("common.installing").how_to_install
             raise ImportError(
-                f"{__name__}.{name} needs {error.name}: pip install 'virnucpro-fleet[worker]'"
+                f"{__name__}.{name} needs {error.name}: {how_to_install('worker')}"
             ) from error
         globals()[name] = value
         return value

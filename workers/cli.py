@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 
 from common import __version__
 from common.errors import UserError
+from common.installing import how_to_install
 from common.local.gpus import visible_gpus
 from common.model_specs import ModelSource
 from common.paths import user_path
@@ -227,12 +228,12 @@ def bench(
 
 def require_torch() -> None:
     if find_spec("torch") is None:
-        raise UserError("A worker needs PyTorch: pip install 'virnucpro-fleet[worker]'.")
+        raise UserError(f"A worker needs PyTorch: {how_to_install('worker')}")
 
 
 def require_matplotlib() -> None:
     if find_spec("matplotlib") is None:
-        raise UserError("--picture needs matplotlib: pip install 'virnucpro-fleet[local]'.")
+        raise UserError(f"--picture needs matplotlib: {how_to_install('local')}")
 
 
 def require_touchable(liveness_file: Path | None) -> None:

