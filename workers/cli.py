@@ -83,6 +83,7 @@ def start(
         broker=broker, store=store, gpu_memory=gpu_memory, liveness_file=liveness_file
     )
     source = ModelSource.parse(model)
+    source.files()  # refuses what cannot be loaded
     require_touchable(settings.liveness_file)
     open_store(settings.required_store())
     connect(settings.broker_url, as_worker=True).close()

@@ -199,6 +199,37 @@ def test_a_worker_that_cannot_serve_says_why_and_ends(fleet, tmp_path, options, 
     assert not fleet.ledger.workers.all()
 
 
+def test_a_worker_names_what_a_download_left_in_place_of_weights(fleet, tmp_path):
+    (tmp_path / "esm2.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
+    done = run(
+        *("workers.cli", "start", "--model", "esm2.pt"), environment=fleet.environment, cwd=tmp_path
+    )
+    assert "esm2.pt is a Git LFS pointer, not the file itself" in refused(done)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("facebok/esm2_t33_650M_UR50D", "Did you mean esm2_t33_650M_UR50D?"),
+        ("https://huggingface.co/facebook/esm2_t6_8M_UR50D", "Did you mean esm2_t6_8M_UR50D?"),
+        ("Rostlab/prot_t5_xl_uniref50", "Only models of ESM-2 and DNABERT-S can be served"),
+        ("folder", "merge_and_unload"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_refused_when_it_is_submitted(
+    fleet, tmp_path, model, message
+):
+    (tmp_path / "p.fasta").write_text(GOOD)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "adapter_config.json").write_text("{}")
+    path = tmp_path / model if model == "folder" else model
+    done = run_producer(
+        "submit", tmp_path / "p.fasta", "--model", path, environment=fleet.environment
+    )
+    assert message in refused(done)
+    assert fleet.ledger.jobs.names() == []
+
+
 def test_a_worker_without_a_broker_says_what_to_start(tmp_path):
     environment = clean_environment(
         VIRNUCPRO_BROKER_URL="redis://127.0.0.1:1/0", VIRNUCPRO_STORE=str(tmp_path)

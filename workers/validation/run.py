@@ -67,7 +67,10 @@ def check_shape(found: ModelSpec, model: ModelSource, source: ModelSource) -> No
 
 
 def describe(spec: ModelSpec) -> str:
-    return f"{spec.family.name} with {spec.layers} layers, width {spec.dim} and {spec.heads} heads"
+    return (
+        f"{spec.family.name} with {spec.layers} layers, width {spec.dim}, {spec.heads} heads and "
+        f"layer_norm_eps {spec.eps:g}"
+    )
 
 
 def choose_device(choice: DeviceChoice) -> str:
