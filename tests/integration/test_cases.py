@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.model_specs import ModelSpec
+from common.model_specs import DNABERT_S, ModelSpec
 from producer.fleet.fleet import Fleet as FleetOfPython
 from tests.support.dnabert import Weights, random_checkpoint, reference, save_checkpoint
 from tests.support.processes import Fleet, running_fleet
@@ -25,7 +25,7 @@ CASES: list[dict[str, Any]] = tomllib.loads((FOLDER / "cases.toml").read_text())
 REFUSED = [case for case in CASES if "error" in case]
 EMBEDDED = [case for case in CASES if "error" not in case]
 
-DNA_SPEC = ModelSpec(name="small_dna", layers=2, dim=64, heads=4)
+DNA_SPEC = ModelSpec(name="small_dna", layers=2, dim=64, heads=4, family=DNABERT_S)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def written_out(texts: Sequence[str | dict[str, Any]]) -> list[str]:
 def dna_mean(weights: Weights, contig: str, window: int) -> Any:
     """The mean over all tokens, [CLS] and [SEP] too, of all windows."""
     hidden = [
-        reference(weights, torch.from_numpy(tokens.ids), DNA_SPEC.heads, eps=DNA_SPEC.eps)[-1]
+        reference(weights, torch.from_numpy(tokens.ids), DNA_SPEC.heads)[-1]
         for start, end in windows(len(contig), window, window // 10)
         for tokens in [DNATokenizer.own()([contig[start:end]])]
     ]

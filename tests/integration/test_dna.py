@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from common.model_specs import ModelSpec
+from common.model_specs import DNABERT_S, ModelSpec
 from tests.support.dnabert import random_checkpoint, reference, save_checkpoint
 from tests.support.processes import run_producer
 from tests.support.results import attributes, load
 from workers.engine.windows import windows
 from workers.models.dnabert_s.tokenizer import DNATokenizer
 
-SPEC = ModelSpec(name="small_dna", layers=2, dim=64, heads=4)
+SPEC = ModelSpec(name="small_dna", layers=2, dim=64, heads=4, family=DNABERT_S)
 
 #: Lengths of fragments as in metagenomes, and one of many windows.
 LENGTHS = [500, 1, 300, 9_000, 10_000, 10_001, 31_000, 42, 700]
@@ -108,7 +108,8 @@ def test_a_protein_is_told_apart_from_dna(examples, tmp_path):
         "submit", examples, "--local", "--model", "random:dnabert_s", cwd=tmp_path
     )
     assert protein.returncode == 2
-    assert "not one of the model's bases. It looks like a protein" in protein.stderr
+    assert "25 records cannot be embedded" in protein.stderr
+    assert "It looks like a protein: give a protein model." in protein.stderr
 
 
 def test_residues_of_dna_are_refused_as_tokens_are_no_bases(fasta, tmp_path):
@@ -132,4 +133,4 @@ def test_a_folder_that_only_the_worker_sees_is_found_to_be_dna_by_it(
         done = fleet.producer("submit", fasta, "--model", there, "-o", tmp_path / "e.h5")
     assert done.returncode == 1
     assert "The input was read as protein, but" in done.stderr
-    assert "Warning: the first records contain only the letters A, C, G, T, U and N" in done.stderr
+    assert "Warning: most records have hardly any letters but A, C, G, T, U and N" in done.stderr

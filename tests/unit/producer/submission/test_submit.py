@@ -26,6 +26,7 @@ from producer.submission.request import (
     Request,
     default_long,
     family_of,
+    job_name,
     make_request,
     queue_of_request,
     window_overlap,
@@ -91,6 +92,8 @@ def test_a_job_that_another_producer_has_just_staged_is_taken_as_it_is(ledger, s
         {"rung": Rung.FP32},
         {"long": "error"},
         {"unknown": "x"},
+        {"gaps": "strip"},
+        {"empty": "skip"},
         {"form": OutputForm(max_residues=1022, overlap=0)},
     ],
     ids=lambda change: next(iter(change)),
@@ -99,6 +102,14 @@ def test_another_option_is_another_job(proteins, change):
     request = request_of(proteins)
     assert request.fingerprint() == request_of(proteins).fingerprint()
     assert replace(request, **change).fingerprint() != request.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(MODEL, "p-9eae99f608f2"), ("dnabert_s", "p-05a75e1c17c2")]
+)
+def test_a_request_has_the_name_that_it_had_before_there_were_more_options(proteins, model, name):
+    request = make_request(Source(str(proteins)), model)
+    assert job_name(request.source, request.fingerprint()) == name
 
 
 def test_a_request_that_is_to_be_new_is_another_job_each_time(ledger, redis_url, store, proteins):
