@@ -59,7 +59,11 @@ def tls_port(target: int, certificate: Certificate) -> Iterator[int]:
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection(HOST, target)
-        await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
+        try:
+            await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
+        finally:
+            for end in (writer, upstream_writer):
+                end.transport.abort()
 
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(relay, HOST, 0, ssl=context))
@@ -75,6 +79,7 @@ def tls_port(target: int, certificate: Certificate) -> Iterator[int]:
             with contextlib.suppress(asyncio.CancelledError):
                 loop.run_until_complete(task)
         server.close()
+        loop.run_until_complete(asyncio.sleep(0.1))  # sockets are closed by the loop's next turns
         loop.close()
 
 
