@@ -91,7 +91,7 @@ class Jobs:
         if "batches" not in fields:
             return None
         text = {"state", "model", "queue", "created", "on_instability", "rung"}
-        text |= {"weights", "model_digest"}
+        text |= {"weights", "model_digest", "signed_with"}
         return Progress(
             job=job,
             state=JobState(fields["state"]),
@@ -109,11 +109,16 @@ class Jobs:
             counts=Counter({n: int(value) for n, value in fields.items() if n not in text}),
             weights=fields.get("weights"),
             model_digest=fields.get("model_digest"),
+            signed_with=fields.get("signed_with"),
         )
 
-    def advance(self, manifest: Manifest, published: int) -> None:
-        """Record that the first ``published`` batches of a job have been published."""
-        args: list[Argument] = [published, manifest.created.timestamp()]
+    def advance(self, manifest: Manifest, published: int, *, signed_with: str = "") -> None:
+        """Record that the first ``published`` batches of a job have been published.
+
+        Args:
+            signed_with: the name of the key that signed their messages; empty: none did.
+        """
+        args: list[Argument] = [published, manifest.created.timestamp(), signed_with]
         self._scripts["advance"](keys=[job_key(manifest.job)], args=args)
 
     def pin_weights(self, job: str, weights: str) -> None:

@@ -12,6 +12,9 @@ STAGING_SECONDS = 60
 #: Seconds the lock of a store's keeper lasts without renewal.
 KEEPING_SECONDS = 15
 
+#: Prefix of the keys of all keepers' locks.
+KEEPER_PREFIX = f"{KEY_PREFIX}keeper:"
+
 #: Prefix of the name of a standby keeper, which gives way to any other.
 STANDBY_PREFIX = "watch/"
 
@@ -42,6 +45,10 @@ class Locks:
         args: list[Argument] = [name, KEEPING_SECONDS, gives_way]
         return bool(self._scripts["hold"](keys=[keeper_key(store)], args=args))
 
+    def is_any_store_kept(self) -> bool:
+        """Return whether any store has a keeper, be it on standby."""
+        return any(True for _ in self.redis.scan_iter(f"{KEEPER_PREFIX}*", count=1000))
+
     def release_keeping(self, store: str, owner: str) -> None:
         """Free the lock of a store's keeper, if ``owner`` has it, on standby or not."""
         args = [owner, f"{STANDBY_PREFIX}{owner}"]
@@ -53,4 +60,4 @@ def staging_key(job: str) -> str:
 
 
 def keeper_key(store: str) -> str:
-    return f"{KEY_PREFIX}keeper:{store_digest(store)}"
+    return f"{KEEPER_PREFIX}{store_digest(store)}"

@@ -39,6 +39,7 @@ class Progress:
     counts: Counter[str]  # all counters of the job's hash, by their names there
     weights: str | None  # that its embeddings come from; None until the first batch is claimed
     model_digest: str | None = None  # of the model's files, if the producer could see them
+    signed_with: str | None = None  # name of the key of the last messages; None: not known
 
     def __repr__(self) -> str:
         parts = [

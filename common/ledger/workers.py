@@ -22,6 +22,11 @@ class WorkerInfo(BaseModel):
     device: str
     precision: Rung
     queues: tuple[str, ...]
+    keys: tuple[str, ...] = ()  # names of those whose signatures it accepts; empty: accepts all
+
+    def accepts(self, signed_with: str) -> bool:
+        """Return whether this worker accepts messages that are signed with a key, or with none."""
+        return not self.keys or signed_with in self.keys
 
     def fits(self, weights: str | None, model_digest: str | None) -> bool:
         """Return whether a job of these weights can be computed, None being any."""

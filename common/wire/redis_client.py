@@ -1,9 +1,11 @@
 """Connections to the fleet's Redis."""
 
+from contextlib import suppress
+
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -58,6 +60,15 @@ def eviction_policy(redis: Redis) -> str | None:
     memory = redis.info("memory")
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     return policy if memory.get("maxmemory") and policy != "noeviction" else None
+
+
+def has_memory_left(redis: Redis) -> bool:
+    """Return whether Redis accepts writes, as far as it tells."""
+    with suppress(ResponseError):  # some servers do not support INFO
+        memory = redis.info("memory")
+        limit = int(memory.get("maxmemory", 0))
+        return not limit or int(memory.get("used_memory", 0)) < limit
+    return True
 
 
 def append_capped(redis: Redis, key: str, document: Document, kept: int) -> None:

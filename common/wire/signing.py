@@ -39,6 +39,16 @@ class MessageKeys:
     def __bool__(self) -> bool:
         return bool(self.keys)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """A short name of each key, which does not show it."""
+        return tuple(hmac.digest(key, b"name", "sha256").hex()[:12] for key in self.keys)
+
+    @property
+    def signs_with(self) -> str:
+        """The name of the key that signs; empty without one."""
+        return self.ids[0] if self.keys else ""
+
     def headers(self, message: Mapping[str, Any]) -> dict[str, str]:
         """Return the headers that sign a message; none without a key."""
         return {SIGNATURE: sign(message, self.keys[0])} if self.keys else {}

@@ -28,12 +28,16 @@ from producer.terminal.tables import (
     print_events,
     print_job,
     print_jobs,
+    print_reason,
     print_workers,
 )
-from producer.terminal.watch import display, say_event
+from producer.terminal.watch import PATIENCE_SECONDS, display, say_event
 
 #: The number of dead letters and of events that ``producer status`` shows.
 DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
+
+#: Seconds after which ``producer watch``, which begins late, says why its job does not go on.
+WATCH_PATIENCE_SECONDS = 3.0
 
 
 def status(job: str | None = None, /, *, broker: Broker = None) -> None:
@@ -58,6 +62,8 @@ def show_job(job: Job) -> None:
     queues = Queues(ledger.redis)
     queued = {rung: queues.length(queue) for rung, queue in progress.queues.items()}
     print_job(out, progress, queued, ledger.results.all(job.name))
+    if reason := job.why_waiting(progress):
+        print_reason(out, job.name, reason)
     if count := ledger.events.count(job.name):
         print_events(out, ledger.events.latest(job.name, EVENTS_SHOWN), count)
 
@@ -117,7 +123,7 @@ def watch_job(job: Job, output: OutputFile | None = None) -> None:
         output: the file that is written afterwards, if one is.
     """
     try:
-        wait_for(job)
+        wait_for(job, WATCH_PATIENCE_SECONDS if output is None else PATIENCE_SECONDS)
     except KeyboardInterrupt:
         say("Stopped watching; the job goes on.")
         say_how_to_wait(job.name, output)
@@ -131,9 +137,9 @@ def say_how_to_wait(job: str, output: OutputFile | None = None) -> None:
     say(f"Then: {how_to('fetch', job, *options)}")
 
 
-def wait_for(job: Job) -> None:
+def wait_for(job: Job, patience: float = PATIENCE_SECONDS) -> None:
     """Wait for a job and show its progress; exit with code 1 if batches failed."""
-    with display(job.name) as show:
+    with display(job.name, patience=patience) as show:
         job.wait(on_progress=show, on_event=say_event)
     exit_if_batches_failed(job.fleet.ledger, job.manifest)
 

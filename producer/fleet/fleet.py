@@ -24,7 +24,7 @@ from common.wire.address import without_password
 from common.wire.redis_client import connect
 from producer.fleet.job import Job
 from producer.scheduling.publisher import Publisher, publisher_of
-from producer.submission.notes import input_notes, worker_warnings
+from producer.submission.notes import input_notes
 from producer.submission.records import Input, as_source
 from producer.submission.request import (
     DEFAULT_MODEL,
@@ -66,6 +66,11 @@ class Fleet:
         self.machine: LocalFleet | None = None
         self._end_processes: Callable[[], object] = lambda: None
         self._closed = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a fleet of this machine alone, which starts its own workers."""
+        return self.machine is not None
 
     @cached_property
     def store(self) -> Store:
@@ -236,8 +241,8 @@ class Fleet:
         weights = {worker.weights for worker in serving if worker.weights is not None}
         hardware = Hardware.of_fleet(serving)
         submission = self._enqueue(request, hardware, batch_tokens, on_staged, weights)
-        more = worker_warnings(self.ledger, submission.job, request, workers)
-        return submission.with_warnings(more)
+        reason = self.job(submission.job).why_waiting()
+        return submission.with_warnings([f"the job waits: {reason}"] if reason else [])
 
     def _enqueue(
         self,

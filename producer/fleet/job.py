@@ -16,6 +16,7 @@ from common.job.layout import job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event
 from common.ledger.progress import JobState, OnInstability, Progress
+from common.ledger.speed import Speed
 from common.model_specs import ModelSource
 from common.paths import user_path
 from common.store import ObjectNotFoundError, StoreError
@@ -24,13 +25,14 @@ from producer.fleet.output_file import OutputFile, sources_of
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
 from producer.output.verify import verify
+from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.keeper import Keeper
+from producer.scheduling.observation import Observation, observe
 from producer.scheduling.opening import open_job
 from producer.scheduling.retry import quarantined_rows, retry_quarantined
 from producer.scheduling.waiting import (
     LOCAL_POLL_SECONDS,
     POLL_SECONDS,
-    Observation,
     observations,
     wait,
 )
@@ -88,6 +90,19 @@ class Job:
             )
         return progress
 
+    def why_waiting(self, progress: Progress | None = None) -> str:
+        """Return why the job does not go on, and what to do; empty if it does, or has ended.
+
+        Args:
+            progress: the job's counters at this moment; None: look them up.
+
+        Raises:
+            UnknownJobError: Redis does not know the job.
+        """
+        progress = progress or self.status()
+        found = observe(self.fleet.ledger, progress, Speed(), is_local=self.fleet.is_local)
+        return diagnose(found)
+
     def wait(
         self,
         *,
@@ -124,8 +139,9 @@ class Job:
                 keep=keep,
                 check=partial(self.fleet.check, self.name, model),
                 on_progress=on_progress,
-                poll_seconds=POLL_SECONDS if self.fleet.machine is None else LOCAL_POLL_SECONDS,
+                poll_seconds=LOCAL_POLL_SECONDS if self.fleet.is_local else POLL_SECONDS,
                 timeout=timeout,
+                is_local=self.fleet.is_local,
             )
 
     def stream(self, *, poll_seconds: float = POLL_SECONDS) -> Iterator[tuple[list[str], Array]]:
@@ -154,6 +170,7 @@ class Job:
                 keep=keep,
                 check=partial(fleet.check, self.name, self.manifest.model),
                 poll_seconds=poll_seconds,
+                is_local=fleet.is_local,
             ):
                 try:
                     for batch in batches.completed():

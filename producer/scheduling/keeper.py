@@ -7,7 +7,7 @@ time; another takes over within seconds. Two that act at once do no harm.
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
@@ -112,7 +112,7 @@ class Keeper:
         if now >= self._no_expiry_before:
             for manifest in jobs.values():
                 self._requeue_expired_leases(manifest)
-        for batch in self.lost_messages.look(jobs.values()):
+        for batch in self._accepted(self.lost_messages.look(jobs.values())):
             self._requeue(EventKind.MESSAGE_LOST, batch, "its message was lost")
         self.publisher.top_up(jobs)
         self._last_step = time.monotonic()
@@ -203,6 +203,17 @@ class Keeper:
             if batch is not None:
                 worker = owner.rpartition("/")[0] or None
                 self._requeue(EventKind.LEASE_LOST, batch, "its worker disappeared", worker)
+
+    def _accepted(self, lost: Sequence[Batch]) -> Iterator[Batch]:
+        """Yield the batches whose messages some worker would accept from this keeper.
+
+        Others were refused and would be again. They are lost until workers have another key.
+        """
+        workers = self.ledger.workers.all() if lost else []
+        for batch in lost:
+            serving = [worker for worker in workers if batch_queue(batch) in worker.queues]
+            if not serving or any(w.accepts(self.publisher.signs_with) for w in serving):
+                yield batch
 
     def _requeue(
         self, kind: EventKind, batch: Batch, reason: str, worker: str | None = None

@@ -33,6 +33,7 @@ class LostMessages:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._missing: dict[BatchKey, int] = {}
+        self._losses: dict[BatchKey, int] = {}  # how often each outstanding batch was lost
         self._next_look = 0.0
 
     def look(self, manifests: Iterable[Manifest]) -> list[Batch]:
@@ -60,14 +61,18 @@ class LostMessages:
         queued = {batch_key_of(item) for name in names for item in queues.messages(name)}
         in_flight = {batch_key_of(item) for item in queues.in_flight()}
         lost, missing = [], {}
+        self._losses = {key: n for key, n in self._losses.items() if key in outstanding}
         for key, batch in outstanding.items():
             if key in queued:
                 continue
             looks = self._missing.get(key, 0) + 1
-            if looks < (PATIENCE_IN_FLIGHT if key in in_flight else PATIENCE):
+            losses = self._losses.get(key, 0)
+            # Twice as long each time: workers that cannot read a message lose it again.
+            if looks < (PATIENCE_IN_FLIGHT if key in in_flight else PATIENCE) << losses:
                 missing[key] = looks
             else:
                 lost.append(batch)
+                self._losses[key] = losses + 1
         self._missing = missing
         return lost
 

@@ -14,6 +14,7 @@ from common.settings import Settings
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch
 from common.wire.queues import Queues
+from common.wire.signing import MessageKeys
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -79,6 +80,12 @@ class Publisher:
         self.app = app
         self.high_water = high_water
 
+    @property
+    def signs_with(self) -> str:
+        """The name of the key that signs its messages; empty: none does."""
+        keys: MessageKeys = self.app.conf.message_keys
+        return keys.signs_with
+
     def top_up(self, manifests: Mapping[str, Manifest]) -> int:
         """Publish as many batches as the queues have room for.
 
@@ -120,7 +127,7 @@ class Publisher:
             publish(self.app, model, batches)
         # The cursor moves after publishing: a batch published a second time does no harm, a batch
         # that is never published does.
-        self.ledger.jobs.advance(manifest, end)
+        self.ledger.jobs.advance(manifest, end, signed_with=self.signs_with)
         return len(batches)
 
     def _next(self, manifest: Manifest, start: int, portion: int) -> tuple[int, list[Batch]]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
@@ -11,9 +10,10 @@ from common.errors import JobEndedError, UnknownJobError, WaitTimeoutError
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
 from common.ledger.speed import Speed
-from common.ledger.workers import WorkerInfo
 from common.store import StoreError
 from common.wire.messages import BatchResult, Status
+from producer.scheduling.diagnosis import NO_MEMORY
+from producer.scheduling.observation import Observation, observe
 
 #: Seconds between two observations of a job.
 POLL_SECONDS = 0.5
@@ -28,16 +28,6 @@ UNKNOWN_SECONDS = 60.0
 SHOWN = 20
 
 
-@dataclass(frozen=True)
-class Observation:
-    """The state of a job at one moment."""
-
-    progress: Progress | None  # None: Redis does not know the job, or does not answer
-    tokens_per_second: float | None = None  # None: not measured yet
-    workers: Sequence[WorkerInfo] = ()  # those that serve the job's queue
-    trouble: str = ""  # the reason if there is no progress
-
-
 def wait(
     ledger: Ledger,
     job: str,
@@ -47,6 +37,7 @@ def wait(
     on_progress: Callable[[Observation], None] = lambda _observation: None,
     poll_seconds: float = POLL_SECONDS,
     timeout: float | None = None,
+    is_local: bool = False,
 ) -> Progress:
     """Wait until a job is finished; return its last progress.
 
@@ -56,6 +47,7 @@ def wait(
         on_progress: called with every observation, to display it.
         poll_seconds: seconds between two observations.
         timeout: seconds to wait at most; None: without limit.
+        is_local: whether the job is on a fleet of this machine.
 
     Raises:
         JobEndedError: the job was cancelled or stopped.
@@ -63,7 +55,9 @@ def wait(
         WaitTimeoutError: the job did not finish in time.
     """
     started = time.monotonic()
-    found = observations(ledger, job, keep=keep, check=check, poll_seconds=poll_seconds)
+    found = observations(
+        ledger, job, keep=keep, check=check, poll_seconds=poll_seconds, is_local=is_local
+    )
     while True:
         latest = next(found)
         on_progress(latest)
@@ -80,6 +74,7 @@ def observations(
     keep: Callable[[], None],
     check: Callable[[], None],
     poll_seconds: float,
+    is_local: bool,
 ) -> Iterator[Observation]:
     """Observe a job again and again, without end; see ``wait``."""
     speed = Speed()
@@ -88,10 +83,11 @@ def observations(
         check()
         try:
             keep()
-            found = observe(ledger, job, speed)
+            found = look(ledger, job, speed, is_local=is_local)
         except RedisError as error:
             # Redis may be restarting; the workers wait for it in the same way.
-            found = Observation(None, trouble=f"Redis does not answer ({error}); waiting for it")
+            reason = f"{NO_MEMORY}" if "OOM" in str(error) else f"Redis does not answer ({error})"
+            found = Observation(None, trouble=f"{reason}; waiting for it")
         except StoreError as error:
             found = Observation(None, trouble=f"{error} Waiting for it")
         else:
@@ -102,8 +98,8 @@ def observations(
         time.sleep(poll_seconds)
 
 
-def observe(ledger: Ledger, job: str, speed: Speed) -> Observation:
-    """Observe a job once.
+def look(ledger: Ledger, job: str, speed: Speed, *, is_local: bool = False) -> Observation:
+    """Observe a job that has not ended.
 
     Raises:
         JobEndedError: the job was cancelled or stopped.
@@ -117,9 +113,7 @@ def observe(ledger: Ledger, job: str, speed: Speed) -> Observation:
         raise JobEndedError(f"Job {job} was cancelled. To resume it: {how_to('resume', job)}")
     if progress.state is JobState.STOPPED:
         raise JobEndedError(stopped(ledger, job))
-    tokens_per_second = speed.update(time.monotonic(), progress.tokens_done)
-    workers = [worker for worker in ledger.workers.all() if progress.queue in worker.queues]
-    return Observation(progress, tokens_per_second, workers)
+    return observe(ledger, progress, speed, is_local=is_local)
 
 
 def unknown(job: str) -> str:
@@ -154,10 +148,3 @@ def first_lines(lines: Sequence[object]) -> list[str]:
     more = len(lines) - SHOWN
     first = [str(line) for line in lines[:SHOWN]]
     return first if more <= 0 else [*first, f"… and {more:,} more"]
-
-
-def have_other_weights(progress: Progress, workers: Sequence[WorkerInfo]) -> bool:
-    """Return whether all workers have other weights than the job, so that none can continue it."""
-    loaded = [worker for worker in workers if worker.weights is not None]
-    fit = any(worker.fits(progress.weights, progress.model_digest) for worker in loaded)
-    return bool(loaded) and not fit

@@ -1,16 +1,14 @@
 """Sentences for the user about a submission: what changed in the input, and what may be wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from common.alphabet import ALPHABETS
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
-from common.ledger.workers import WorkerInfo
 from common.text import counted, counted_batches
 from producer.scheduling.opening import job_queue, model_of
-from producer.scheduling.waiting import have_other_weights
-from producer.submission.request import Request, queue_of_request, worker_command
+from producer.submission.request import Request
 
 MEANINGLESS = (
     "{model} has random weights: these embeddings are meaningless, and only good for testing the "
@@ -101,32 +99,3 @@ def resume_warnings(ledger: Ledger, manifest: Manifest, request: Request) -> Ite
                 f"{counted(unstable, 'sequence')} of this finished job had no finite embedding at "
                 "the first rung; on_instability fail comes too late for them."
             )
-
-
-def worker_warnings(
-    ledger: Ledger, job: str, request: Request, workers: Sequence[WorkerInfo]
-) -> Iterator[str]:
-    """Yield a warning for each reason why no running worker would compute a job."""
-    queue = queue_of_request(request)
-    serving = [worker for worker in workers if queue in worker.queues]
-    if not serving:
-        yield f"no worker serves {queue} yet. Start one: {worker_command(request)}"
-        if others := {w.precision for w in workers if w.model == request.model.text}:
-            yield f"workers of this model run in {', '.join(sorted(others))}: see precision."
-    yield from other_weights_warning(ledger, job, serving)
-
-
-def other_weights_warning(ledger: Ledger, job: str, serving: Sequence[WorkerInfo]) -> Iterator[str]:
-    progress = ledger.jobs.progress(job)
-    if progress is None or not have_other_weights(progress, serving):
-        return
-    if progress.weights is None:
-        yield (
-            f"the workers have loaded other weights than {progress.model} has now, and will not "
-            "compute this job: restart them."
-        )
-    else:
-        yield (
-            f"this job began with weights {progress.weights}, but its workers now have others and "
-            "will not continue it. Start workers with those weights, or submit a new job (--new)."
-        )

@@ -186,12 +186,6 @@ def window_overlap(long: Long, max_residues: int, overlap: int | None) -> int | 
     return max_residues // 10 if overlap is None else overlap
 
 
-def worker_command(request: Request) -> str:
-    """Return the command that starts a worker for this request on a machine with a GPU."""
-    precision = "" if request.rung is Rung.FP16 else f" --precision {request.rung}"
-    return f"worker start --model {request.model.text}{precision}"
-
-
 def job_name(source: Source, fingerprint: str) -> str:
     """Return a readable name, safe in paths, keys and URLs; equal requests get equal names."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "job"

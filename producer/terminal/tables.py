@@ -140,6 +140,12 @@ def print_ladder(console: Console, job: Progress, queued: Mapping[Rung, int]) ->
     print_table(console, header, rows)
 
 
+def print_reason(console: Console, job: str, reason: str) -> None:
+    """Print why a job does not go on, with a command that can be copied."""
+    text = printable(f"{job} waits: {reason}")
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
     """Print a row for each worker."""
     header = ("worker", "device", "model", "weights", "precision", "serves")

@@ -13,19 +13,57 @@ from common.ledger.events import Event
 from common.ledger.progress import Progress as JobProgress
 from common.ledger.workers import WorkerInfo
 from common.text import counted, counted_batches, printable
-from producer.scheduling.waiting import Observation, have_other_weights
+from producer.scheduling.diagnosis import diagnose
+from producer.scheduling.observation import Observation
 from producer.terminal.console import console as stderr
 from producer.terminal.console import say
 
 #: Width of the bar in characters: with the text beside it, it should fit into 80 columns.
 BAR_WIDTH = 12
 
+#: Seconds for which a job must not go on before the reason is said.
+PATIENCE_SECONDS = 60.0
+
 #: Seconds between two lines, where there is no bar.
 LINE_SECONDS = 30.0
 
 
 @contextmanager
-def display(job: str, console: Console = stderr) -> Iterator[Callable[[Observation], None]]:
+def display(
+    job: str, console: Console = stderr, *, patience: float = PATIENCE_SECONDS
+) -> Iterator[Callable[[Observation], None]]:
+    """Yield a function that shows each look at a job: as a bar, or as lines in a pipe.
+
+    Args:
+        patience: seconds after which it says why the job does not go on, once for each reason.
+    """
+    explain = explanation(job, patience)
+    with progress_display(job, console) as show_progress:
+
+        def show(seen: Observation) -> None:
+            show_progress(seen)
+            explain(diagnose(seen))
+
+        yield show
+
+
+def explanation(job: str, patience: float) -> Callable[[str], None]:
+    """Return a function that prints a reason that it is given for a while, once."""
+    current, since, told = "", 0.0, set()
+
+    def explain(reason: str) -> None:
+        nonlocal current, since
+        if reason != current:
+            current, since = reason, time.monotonic()
+        if reason and reason not in told and time.monotonic() - since >= patience:
+            told.add(reason)
+            say(f"{job} waits: {reason}")
+
+    return explain
+
+
+@contextmanager
+def progress_display(job: str, console: Console) -> Iterator[Callable[[Observation], None]]:
     """Yield a function that shows each look at a job: as a bar, or as lines in a pipe."""
     if not console.is_terminal:
         yield cell() if console.is_jupyter else lines(console, job)
@@ -100,8 +138,6 @@ def describe(progress: JobProgress, speed: float | None, workers: Sequence[Worke
             parts.append(f"ETA {duration(seconds)}")
     elif not progress.finished:
         parts.append(describe_workers(workers))
-    if have_other_weights(progress, workers):
-        parts.append("its workers have other weights than the job began with")
     troubles = {
         "retried": progress.rows_retried,
         "quarantined": progress.rows_quarantined,

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from common.ledger.progress import JobState
 from common.store import open_store
 from tests.integration.test_local import processes_of
 from tests.support.jobs import failed, ok, unstable
-from tests.support.processes import Fleet, clean_environment, run_producer
+from tests.support.processes import Fleet, clean_environment, run_producer, wait_until
 from tests.support.results import load
 from tests.support.shards import store_shard
 
@@ -130,6 +131,57 @@ def test_a_shard_that_is_damaged_or_missing_is_computed_again_as_the_message_say
     done = follow(told.stderr, environment | {"VIRNUCPRO_BROKER_URL": fleet.broker_url})
     assert done.returncode == 0, done.stderr
     assert "1 of 2 batches" in done.stderr
+
+
+# --- a job that waits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, "another key of ours"], ids=["no key", "another key"])
+def test_refused_messages_are_told_and_the_job_goes_on_once_the_keys_are_the_same(
+    fleet, tiny, tmp_path, key
+):
+    (tmp_path / "p.fasta").write_bytes(TWO)
+    with_key = {**fleet.environment, "VIRNUCPRO_MESSAGE_KEY": "the key of the workers"}
+    ours = {**fleet.environment, **({"VIRNUCPRO_MESSAGE_KEY": key} if key else {})}
+    workers = Fleet(fleet.broker_url, fleet.store_url, with_key).workers(tiny, tmp_path)
+    with workers:
+        submit = ("submit", tmp_path / "p.fasta", "--model", tiny)
+        submitted = run_producer(*submit, environment=ours)
+        job = submitted.stdout.strip()
+        told = run_producer("status", job, environment=ours).stdout
+        with subprocess.Popen(
+            [sys.executable, "-m", "producer.cli", "watch", job], env=ours, stderr=subprocess.PIPE
+        ) as watch:
+            while b"waits" not in (line := watch.stderr.readline()):
+                assert line
+            watch.terminate()
+        for text in (submitted.stderr, told, line.decode()):
+            assert "its messages are refused" in text
+            assert f"producer resume {job}" in text
+        assert fleet.ledger.events.count(job) == 0
+        assert follow(told, with_key).returncode == 0
+        assert run_producer("watch", job, environment=with_key).returncode == 0
+
+
+def test_a_job_that_no_worker_serves_says_so_with_a_worker_to_start(fleet, named):
+    options, environment = named
+    submitted = run_producer("submit", "-", *SUBMIT, *options, environment=environment, stdin=TWO)
+    (command,) = re.findall(r"Start one: (worker start .*)$", submitted.stderr, re.MULTILINE)
+    with run_worker(command, environment, fleet):
+        done = follow("\n".join(submitted.stderr.splitlines()[:-1]), environment)
+        assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def run_worker(command: str, environment: Mapping[str, str], fleet: Fleet) -> Iterator[None]:
+    """Run a worker's command until the block ends."""
+    _, *words = shlex.split(command)
+    with subprocess.Popen([sys.executable, "-m", "workers.cli", *words], env=environment) as worker:
+        try:
+            wait_until(fleet.ledger.workers.all, 60)
+            yield
+        finally:
+            worker.terminate()
 
 
 # --- on one machine -----------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_a_worker_with_other_weights_leaves_a_job_to_those_who_began_it(
         path.write_bytes(original)
         again = fleet.producer("submit", examples, "--model", path)
         assert again.returncode == 0, again.stderr
-        assert "this job began with weights" in again.stderr
+        assert "it began with weights" in again.stderr
         wait_until(lambda: "other weights" in logs[0].read_text(), 30)
     assert fleet.ledger.jobs.progress(job).leased == 0
 

@@ -67,7 +67,7 @@ def test_a_running_worker_of_the_old_weights_computes_nothing_for_the_new(
     with fleet.workers(path, tmp_path) as logs:
         save_fair_esm(oracles[1], path)
         done = fleet.producer("submit", fasta, "--model", path)
-        assert "the workers have loaded other weights" in done.stderr
+        assert "its workers have loaded other weights" in done.stderr
         wait_until(lambda: "other weights" in logs[0].read_text(), 30)
     job = done.stdout.strip()
     assert fleet.ledger.jobs.progress(job).weights is None

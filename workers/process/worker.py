@@ -31,6 +31,7 @@ from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
 from common.wire.redis_client import connect, redis_client
+from common.wire.signing import MessageKeys
 from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import DTYPES, DeviceLostError, Engine
@@ -64,7 +65,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     source, device = ModelSource.parse(model), available_device()
     if device == "cuda" and settings.gpu_memory is not None:
         limit_memory(settings.gpu_memory)
-    info = worker_info(source, device, model_precision(choice, on_gpu=device == "cuda"))
+    precision = model_precision(choice, on_gpu=device == "cuda")
+    info = worker_info(source, device, precision, settings.message_keys())
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
     app = make_app(settings, ledger, info)
     renewer = start_renewer(settings, info)
@@ -102,7 +104,7 @@ def available_device() -> str:
     return "cpu"
 
 
-def worker_info(source: ModelSource, device: str, precision: Rung) -> WorkerInfo:
+def worker_info(source: ModelSource, device: str, precision: Rung, keys: MessageKeys) -> WorkerInfo:
     """Return the entry of this process in the ledger, before its weights are loaded."""
     number = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return WorkerInfo(
@@ -116,6 +118,7 @@ def worker_info(source: ModelSource, device: str, precision: Rung) -> WorkerInfo
             for priority in Priority
             for step in served_steps(precision)
         ),
+        keys=keys.ids,
     )
 
 

@@ -11,6 +11,7 @@ from common.job.manifest import Manifest, write_manifest
 from common.ledger.claims import ClaimOutcome
 from common.ledger.events import Event, EventKind
 from common.ledger.progress import JobState
+from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
 from common.store import FileStore, StoreError
 from common.wire.queues import KEY_PREFIX
@@ -67,6 +68,31 @@ def closed(job: Job) -> JobState | None:
 
 
 # --- what was lost ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accepted", "requeued"), [((), True), (("theirs",), False), (("theirs", ""), True)]
+)
+def test_what_all_workers_refuse_is_queued_again_only_once_one_accepts_it(
+    staged, kept, events, accepted, requeued
+):
+    """This keeper has no key: without one, its messages are refused whenever they are published."""
+    staged.open()
+    staged.take_all_messages()
+    worker = worker_of(staged, keys=("theirs",))
+    staged.ledger.workers.announce(worker)
+    step(kept, 4 * PATIENCE)
+    assert events == []
+    assert staged.queued() == {}
+    staged.ledger.workers.announce(worker.model_copy(update={"keys": accepted}))
+    step(kept, 4 * PATIENCE)
+    assert bool(staged.queued()) == requeued
+
+
+def worker_of(job: Job, **more) -> WorkerInfo:
+    queues = tuple(job.progress.queues.values())
+    fields = {"name": "w", "model": "m", "weights": "w", "device": "CPU", "precision": FP16}
+    return WorkerInfo(**fields, queues=queues, **more)
 
 
 def test_a_batch_whose_lease_ran_out_is_queued_again_and_the_worker_named(staged, kept, events):

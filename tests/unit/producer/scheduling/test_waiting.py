@@ -8,7 +8,8 @@ from common.ledger.ledger import Ledger
 from common.ledger.speed import Speed
 from common.store import StoreError
 from producer.scheduling import waiting
-from producer.scheduling.waiting import Observation, observe, wait
+from producer.scheduling.observation import Observation
+from producer.scheduling.waiting import look, wait
 from producer.terminal.watch import describe
 from tests.support.jobs import SEEN, manifest_of, ok, unstable
 
@@ -25,7 +26,7 @@ def open_ledger(ledger) -> Ledger:
 def test_a_job_with_rows_to_retry_goes_on_and_says_so(open_ledger):
     open_ledger.results.complete(ok(MANIFEST.batch(0)))
     open_ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6))
-    found = observe(open_ledger, JOB, Speed())
+    found = look(open_ledger, JOB, Speed())
     assert not found.progress.finished
     line = describe(found.progress, found.tokens_per_second, found.workers)
     assert line.startswith("1/2 batches · 6/8 sequences · ")
@@ -36,7 +37,7 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
     open_ledger.results.complete(unstable(MANIFEST.batch(0)))
     open_ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6, stops_job=True))
     with pytest.raises(UserError) as caught:
-        observe(open_ledger, JOB, Speed())
+        look(open_ledger, JOB, Speed())
     assert str(caught.value) == (
         f"Job {JOB} stopped, as on_instability fail asks for:\n"
         f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}\n"
@@ -48,11 +49,11 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
 def test_a_job_that_was_cancelled_ends_the_watch(open_ledger):
     open_ledger.jobs.cancel(JOB)
     with pytest.raises(UserError, match=f"Job {JOB} was cancelled"):
-        observe(open_ledger, JOB, Speed())
+        look(open_ledger, JOB, Speed())
 
 
 def test_a_job_that_redis_lost_may_come_back_from_the_store(ledger):
-    found = observe(ledger, "none", Speed())
+    found = look(ledger, "none", Speed())
     assert found.progress is None
     assert found.trouble == "Redis no longer knows this job: looking for it in the store"
 

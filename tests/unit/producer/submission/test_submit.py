@@ -11,7 +11,6 @@ from common.errors import UserError
 from common.job.manifest import read_manifest
 from common.job.output_form import OutputForm
 from common.ledger.ledger import Ledger
-from common.ledger.workers import WorkerInfo
 from common.model_specs import DNABERT_S, ESM2, MODELS, ModelSource
 from common.rungs import Rung
 from common.store import FileStore
@@ -21,7 +20,6 @@ from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.scheduling.opening import model_of
 from producer.scheduling.publisher import Publisher
-from producer.submission.notes import other_weights_warning
 from producer.submission.request import (
     Request,
     default_long,
@@ -30,7 +28,6 @@ from producer.submission.request import (
     make_request,
     queue_of_request,
     window_overlap,
-    worker_command,
 )
 from producer.submission.staging import stage
 from producer.submission.submit import (
@@ -195,27 +192,6 @@ def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
     assert warned == (policy == "fail")
 
 
-def test_workers_with_other_weights_than_a_job_began_with_are_pointed_out(ledger, store, proteins):
-    request = request_of(proteins)
-    manifest = staged(store, request, MODEL)
-    ledger.jobs.create(manifest, "m.fp16")
-    worker = WorkerInfo(
-        name="w", model=MODEL, weights="new", device="GPU", precision=Rung.FP16, queues=("m.fp16",)
-    )
-
-    def warned(*workers: WorkerInfo) -> str:
-        return "".join(other_weights_warning(ledger, manifest.job, workers))
-
-    assert warned(worker) == ""
-    stale = worker.model_copy(update={"model_digest": "before"})
-    assert warned(stale) == ""
-    ledger.jobs.pin_weights(manifest.job, "old")
-    assert warned() == ""
-    assert warned(worker.model_copy(update={"weights": None})) == ""
-    assert warned(worker, worker.model_copy(update={"weights": "old"})) == ""
-    assert "this job began with weights old, but its workers now have others" in warned(worker)
-
-
 def staged(store: FileStore, request: Request, model: str) -> Any:
     budget = Budget(tokens=10**6)
     return stage(store, request, request.fingerprint(), budget=budget, spec=MODELS[model])
@@ -285,11 +261,3 @@ def test_two_spellings_of_a_model_are_one_job_in_one_queue(proteins):
     requests = [make_request(Source(str(proteins)), spelling) for spelling in spellings]
     assert len({request.fingerprint() for request in requests}) == 1
     assert len({queue_of_request(request) for request in requests}) == 1
-
-
-@pytest.mark.parametrize(
-    ("rung", "option"), [("fp16", ""), ("bf16", " --precision bf16"), ("fp32", " --precision fp32")]
-)
-def test_the_command_that_serves_a_request_is_said_in_full(proteins, rung, option):
-    command = worker_command(request_of(proteins, rung=Rung(rung)))
-    assert command == f"worker start --model {MODEL}{option}"

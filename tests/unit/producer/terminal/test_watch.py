@@ -1,7 +1,5 @@
 """Watching: the line of progress, and the message at a job's end."""
 
-import dataclasses
-
 import pytest
 from rich.console import Console
 
@@ -10,7 +8,8 @@ from common.ledger.progress import JobState
 from common.ledger.speed import Speed
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
-from producer.scheduling.waiting import Observation
+from producer.scheduling.observation import Observation
+from producer.terminal import watch
 from producer.terminal.watch import describe, display, duration, say_event
 from tests.support.jobs import manifest_of, progress
 
@@ -110,27 +109,6 @@ def test_a_job_whose_workers_all_load_their_model_says_so():
     assert describe(progress(), None, [LOADING, READY]).endswith(" · 2 workers")
 
 
-def test_a_job_whose_workers_all_have_other_weights_says_so():
-    begun = dataclasses.replace(progress(batches_done=300), weights="another")
-    words = " · its workers have other weights than the job began with"
-    assert describe(begun, None, [READY, LOADING]).endswith(words)
-    assert words not in describe(begun, None, [LOADING])
-    assert words not in describe(begun, None, [])
-    mine = READY.model_copy(update={"weights": "another"})
-    assert words not in describe(begun, None, [READY, mine])
-    assert words not in describe(progress(), None, [READY])
-
-
-def test_a_job_whose_workers_all_loaded_other_files_says_so():
-    asked = dataclasses.replace(progress(), model_digest="now")
-    words = " · its workers have other weights than the job began with"
-    stale = READY.model_copy(update={"model_digest": "before"})
-    assert describe(asked, None, [stale]).endswith(words)
-    assert words not in describe(asked, None, [READY])  # of an earlier version
-    assert words not in describe(asked, None, [READY.model_copy(update={"model_digest": "now"})])
-    assert words not in describe(progress(), None, [stale])
-
-
 @pytest.mark.parametrize("speed", [None, 500.0])
 def test_a_finished_job_has_no_time_to_go_and_waits_for_nobody(speed):
     done = progress(JobState.FINISHED, batches_done=1200, tokens_done=1_000_000)
@@ -175,6 +153,27 @@ def test_on_a_terminal_the_text_is_beside_a_bar(capsys):
     with display(JOB, Console(width=200, force_terminal=True)) as show:
         show(Observation(progress(batches_done=300), workers=[READY]))
     assert "300/1,200 batches" in capsys.readouterr().out
+
+
+# --- why a job waits ----------------------------------------------------------------------------
+
+
+def test_the_reason_why_a_job_waits_is_told_once_after_a_while(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+
+    def told_at(*times: float, workers: tuple[WorkerInfo, ...] = ()) -> str:
+        for now[0] in times:
+            show(Observation(progress(), workers=workers))
+        return capsys.readouterr().err
+
+    with display(JOB, Console(width=200), patience=60) as show:
+        assert told_at(0, 59) == ""
+        assert told_at(59.5, workers=(READY,)) == ""
+        assert told_at(60, 119) == ""
+        told = told_at(120, 121, 500)
+    reason = "no worker serves m.fp16 yet. Start one: worker start --model m"
+    assert told == f"{JOB} waits: {reason}\n"
 
 
 # --- requeued batches ----------------------------------------------------------------------
