@@ -26,6 +26,7 @@ from common.model_specs import ModelSource
 from common.paths import user_path
 from common.rungs import Rung
 from common.store import FileStore, open_store
+from common.wire.address import RedisAddress
 from producer.fleet.fleet import Fleet
 from producer.fleet.output_file import OutputFile
 from producer.input.reader import Reader
@@ -178,6 +179,8 @@ def test_a_text_of_a_person_is_understood_or_refused(text, tmp_path, monkeypatch
         ModelSource.parse(text)
     with suppress(VirnucproError):
         Fleet(broker=text, store=text)
+    with suppress(VirnucproError):
+        RedisAddress.parse(text)
     with suppress(VirnucproError):
         _ = Fleet(store=tmp_path).job(text).manifest
     with suppress(VirnucproError):
