@@ -13,11 +13,8 @@ __all__ = [
     "S3Store",
     "Store",
     "StoreError",
-    "check_writable",
     "open_store",
 ]
-
-PROBE_KEY = ".virnucpro-write-test"
 
 
 def open_store(url: str) -> Store:
@@ -35,13 +32,3 @@ def open_store(url: str) -> Store:
     if bucket:
         return S3Store(bucket, prefix)
     raise UserError(f"Store {url!r}: give a folder, file:///folder or s3://bucket/prefix.")
-
-
-def check_writable(store: Store) -> None:
-    """Write and delete a small object, to find out early that the store cannot be written.
-
-    Raises:
-        StoreError: the store refused, with its answer.
-    """
-    store.put(PROBE_KEY, b"")
-    store.delete(PROBE_KEY)

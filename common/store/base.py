@@ -29,6 +29,13 @@ class Store(Protocol):
     #: Number of small reads worth having under way at once.
     parallel_reads: int
 
+    def check_writable(self) -> None:
+        """Find out early that the store cannot be written; nothing stays behind.
+
+        Raises:
+            StoreError: it cannot, with the answer of the server or the file system.
+        """
+
     def put(self, key: str, data: bytes) -> None:
         """Write a small object, which is durable after the next ``sync``."""
 

@@ -3,20 +3,20 @@
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from common.backoff import backoff
-from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError, check_key
+from common.store.base import ObjectExistsError, StoreError, check_key
 from common.store.ranges import BLOCK_BYTES, RangedFile
 from common.store.s3 import CONNECTIONS, refuse_overwrites, s3_client, transfers
+from common.store.s3_errors import UNKNOWN_REQUEST, code_of, is_unknown_request, store_errors
 
 if TYPE_CHECKING:
-    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
 
 
 #: Retries of a write that conflicted with another write to the same key.
@@ -35,6 +35,9 @@ def split_s3_url(url: str) -> tuple[str, str]:
 class S3Store:
     """A bucket at any endpoint that boto3 is configured for, with its checksums and retries on.
 
+    A server may lack conditional writes, multipart uploads, ranges and deletions of many objects at
+    once: the store then does without, after the first refusal.
+
     If the server stops answering, every call raises ``StoreError`` in less than two minutes;
     ``create`` in less than four, since it cleans up, and ``open`` in less than six, since it asks
     for the size and then twice for the object.
@@ -49,6 +52,26 @@ class S3Store:
         self.client = s3_client()
         self._exclusive_client = refuse_overwrites(s3_client())
         self._has_conditions = True
+        self._has_parts = True  # multipart uploads, and downloads by range
+        self._has_batches = True  # deletions of many objects
+
+    def check_writable(self) -> None:
+        from botocore.exceptions import ClientError
+
+        key = f"{self.prefix}.virnucpro-write-test"
+        with self._errors("be written"):
+            try:
+                # Until it is completed, an upload in parts is no object: nothing stays behind.
+                upload = self.client.create_multipart_upload(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if not is_unknown_request(error):
+                    raise
+                self._has_parts = False  # the first write will tell
+                return
+            with suppress(ClientError):  # a right of its own
+                self.client.abort_multipart_upload(
+                    Bucket=self.bucket, Key=key, UploadId=upload["UploadId"]
+                )
 
     def put(self, key: str, data: bytes) -> None:
         with self._errors(f"write {key}"):
@@ -81,11 +104,19 @@ class S3Store:
 
     def _upload(self, client: "S3Client", path: Path, key: str) -> None:
         from boto3.s3.transfer import create_transfer_manager
+        from botocore.exceptions import ClientError
 
-        # Sends several parts at once; the object exists when the last part has arrived. Not
-        # upload_file, whose exceptions hide S3's error codes.
-        with create_transfer_manager(client, transfers()) as manager:
-            manager.upload(str(path), self.bucket, self.prefix + key).result()
+        try:
+            # Sends several parts at once; the object exists when the last part has arrived. Not
+            # upload_file, whose exceptions hide S3's error codes.
+            with create_transfer_manager(client, transfers(in_parts=self._has_parts)) as manager:
+                manager.upload(str(path), self.bucket, self.prefix + key).result()
+        except ClientError as error:
+            in_parts = error.operation_name == "CreateMultipartUpload"
+            if not in_parts or not is_unknown_request(error):
+                raise
+            self._has_parts = False
+            self._upload(client, path, key)
 
     def _upload_unless_exists(self, path: Path, key: str) -> None:
         from botocore.exceptions import ClientError
@@ -98,9 +129,10 @@ class S3Store:
                 match code_of(error):
                     case "PreconditionFailed":
                         raise ObjectExistsError(f"Store {self.url} has {key} already.") from error
-                    case "NotImplemented":
+                    case code if code in UNKNOWN_REQUEST:
+                        self._upload(self.client, path, key)  # fails too if it was something else
                         self._has_conditions = False
-                        return self._upload(self.client, path, key)
+                        return None
                     case "ConditionalRequestConflict" if (pause := next(pauses, None)) is not None:
                         time.sleep(pause)
                     case _:
@@ -111,25 +143,39 @@ class S3Store:
         with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
             path = Path(folder, "object")
             with self._errors(f"read {key}"):
-                self.client.download_file(
-                    self.bucket, self.prefix + key, str(path), Config=transfers()
-                )
+                if self._download(key, path) != path.stat().st_size:
+                    self._has_parts = False  # each part was the whole object
+                    self._download(key, path)
             yield path
+
+    def _download(self, key: str, path: Path) -> int:
+        """Download an object, in parts if it is large; return its size."""
+        from boto3.s3.transfer import create_transfer_manager
+
+        with create_transfer_manager(self.client, transfers(in_parts=self._has_parts)) as manager:
+            download = manager.download(self.bucket, self.prefix + key, str(path))
+            download.result()
+            return int(download.meta.size)
 
     @contextmanager
     def open_ranges(self, key: str) -> Iterator[BinaryIO]:
         head = self._read_range(key, 0, BLOCK_BYTES)
+        if head is None:
+            with self.open(key) as path, path.open("rb") as whole:
+                yield whole
+            return
 
         def fetch(start: int, end: int) -> bytes:
             part = self._read_range(key, start, end)
-            if part.etag != head.etag:
+            if part is None or part.etag != head.etag:
                 raise StoreError(f"Store {self.url}: cannot read {key}: it was replaced meanwhile.")
             return part.data
 
         with RangedFile(head.size, head.data, fetch) as file:
             yield cast(BinaryIO, file)
 
-    def _read_range(self, key: str, start: int, end: int) -> "Range":
+    def _read_range(self, key: str, start: int, end: int) -> "Range | None":
+        """Return a range of an object; None if the server sends only whole objects."""
         from botocore.exceptions import ClientError
 
         with self._errors(f"read {key}"):
@@ -139,6 +185,9 @@ class S3Store:
                     Key=self.prefix + key,
                     Range=f"bytes={start}-{end - 1}",
                 )
+                if "ContentRange" not in answer:
+                    answer["Body"].close()
+                    return None
                 _, _, size = answer["ContentRange"].partition("/")
                 return Range(answer["Body"].read(), int(size), answer["ETag"])
             except ClientError as error:
@@ -147,69 +196,63 @@ class S3Store:
                 return Range(b"", 0, "")  # an empty object has no first byte
 
     def keys(self, prefix: str) -> Iterator[str]:
-        with self._errors(f"list {prefix}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + prefix
-            )
-            for page in pages:
-                for item in page.get("Contents", []):
+        for page in self._pages(f"list {prefix}", self.prefix + prefix):
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):  # a folder, as consoles make them
                     yield item["Key"].removeprefix(self.prefix)
 
     def folders(self) -> Iterator[str]:
-        with self._errors("list its folders"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix, Delimiter="/"
-            )
-            for page in pages:
-                for folder in page.get("CommonPrefixes", []):
-                    yield folder["Prefix"].removeprefix(self.prefix).rstrip("/")
+        for page in self._pages("list its folders", self.prefix, Delimiter="/"):
+            for folder in page.get("CommonPrefixes", []):
+                if name := folder["Prefix"].removeprefix(self.prefix).rstrip("/"):
+                    yield name
+
+    def _pages(
+        self, doing: str, prefix: str, **options: Any
+    ) -> "Iterator[ListObjectsV2OutputTypeDef]":
+        paginator = self.client.get_paginator("list_objects_v2")
+        with self._errors(doing):
+            for page in paginator.paginate(Bucket=self.bucket, Prefix=prefix, **options):
+                yield page
+                if page.get("IsTruncated") and not page.get("NextContinuationToken"):
+                    # boto3 would end the listing here.
+                    raise StoreError(
+                        f"Store {self.url} at {self.client.meta.endpoint_url}: cannot {doing}: the "
+                        "server does not say how a long listing goes on (ListObjectsV2)."
+                    )
 
     def delete(self, prefix: str) -> None:
         check_key(self.url, prefix)
-        keys = self.keys(prefix)
-        while together := list(islice(keys, DELETED_TOGETHER)):
+        listed = (
+            item["Key"]
+            for page in self._pages(f"list {prefix}", self.prefix + prefix)
+            for item in page.get("Contents", [])
+        )
+        while keys := list(islice(listed, DELETED_TOGETHER)):
             with self._errors(f"delete {prefix}"):
-                self.client.delete_objects(
-                    Bucket=self.bucket,
-                    Delete={
-                        "Objects": [{"Key": self.prefix + key} for key in together],
-                        "Quiet": True,
-                    },
-                )
+                for key in self._delete_together(keys):
+                    self.client.delete_object(Bucket=self.bucket, Key=key)
 
-    @contextmanager
-    def _errors(self, doing: str) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _delete_together(self, keys: list[str]) -> list[str]:
+        """Delete objects in one request; return those to delete one by one, or to hear why not."""
+        from botocore.exceptions import ClientError
 
+        if not self._has_batches or len(keys) == 1:
+            return keys
         try:
-            yield
+            answer = self.client.delete_objects(
+                Bucket=self.bucket,
+                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
+            )
         except ClientError as error:
-            code = code_of(error)
-            if code in {"NoSuchKey", "404"}:
-                raise ObjectNotFoundError(
-                    f"Store {self.url}: cannot {doing}: no such object."
-                ) from error
-            raise StoreError(
-                f"Store {self.url} at {self.client.meta.endpoint_url}: cannot {doing}: {error}. "
-                f"{S3_HINTS.get(code, '')}".rstrip()
-            ) from error
-        except (BotoCoreError, Boto3Error, OSError) as error:
-            raise StoreError(
-                f"Store {self.url} at {self.client.meta.endpoint_url}: cannot {doing}: {error}."
-            ) from error
+            if not is_unknown_request(error):
+                raise
+            self._has_batches = False
+            return keys
+        return [failed["Key"] for failed in answer.get("Errors", [])]
 
-
-WRONG_KEYS = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-
-#: Advice for each S3 error code.
-S3_HINTS: dict[str, str] = {
-    "InvalidAccessKeyId": WRONG_KEYS,
-    "SignatureDoesNotMatch": WRONG_KEYS,
-    "403": WRONG_KEYS,
-    "AccessDenied": "These credentials do not allow it: check the bucket's policy.",
-    "NoSuchBucket": "Create the bucket first, or check its name.",
-}
+    def _errors(self, doing: str) -> AbstractContextManager[None]:
+        return store_errors(f"Store {self.url} at {self.client.meta.endpoint_url}", doing)
 
 
 class Range(NamedTuple):
@@ -218,7 +261,3 @@ class Range(NamedTuple):
     data: bytes
     size: int  # of the whole object
     etag: str
-
-
-def code_of(error: "ClientError") -> str:
-    return str(error.response["Error"]["Code"])

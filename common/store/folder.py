@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,12 @@ class FileStore:
     def _path(self, key: str) -> Path:
         check_key(self.url, key)
         return self.root / key
+
+    def check_writable(self) -> None:
+        with self._errors("be written"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
 
     def put(self, key: str, data: bytes) -> None:
         with self._temporary_file(key) as path:

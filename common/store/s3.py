@@ -16,6 +16,9 @@ CONNECTIONS = 32
 #: (``docs/scaling.md``).
 PART_BYTES = 64 * 2**20
 
+#: Bytes in the largest object that S3 takes in one request.
+WHOLE_BYTES = 5 * 2**30
+
 #: Attempts at one request, the first included. With the timeouts below, an unanswered request ends
 #: after 4 * (5 + 20) seconds and pauses of at most 1 + 2 + 4 seconds: in less than two minutes. A
 #: healthy server answers a part of 64 MiB in a second or two.
@@ -68,12 +71,13 @@ def refuse_overwrites(client: "S3Client") -> "S3Client":
     return client
 
 
-def transfers() -> "TransferConfig":
+def transfers(*, in_parts: bool = True) -> "TransferConfig":
     from boto3.s3.transfer import TransferConfig
 
+    part_bytes = PART_BYTES if in_parts else WHOLE_BYTES
     return TransferConfig(
-        multipart_threshold=PART_BYTES,
-        multipart_chunksize=PART_BYTES,
+        multipart_threshold=part_bytes,
+        multipart_chunksize=part_bytes,
         num_download_attempts=DOWNLOAD_ATTEMPTS,
         # The CRT client, which boto3 prefers where it is installed, ignores the settings and the
         # event handlers of a client.

@@ -15,7 +15,7 @@ from common.ledger.locks import STAGING_SECONDS
 from common.ledger.workers import WorkerInfo
 from common.model_digest import model_digest
 from common.model_specs import MODELS, ModelSpec, resolve_layers
-from common.store import Store, check_writable
+from common.store import Store
 from producer.input.batches import Budget, batch_tokens
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
@@ -101,7 +101,7 @@ def submit(
         UserError: the input or an option is bad, or the store cannot be written.
     """
     spec = known_shape(request)
-    check_writable(store)
+    store.check_writable()
     digest = model_digest(request.model.files())
     fingerprint, manifest, other = find_same_weights(request, store, ledger, digest, weights)
     resumed = manifest is not None

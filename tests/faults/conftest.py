@@ -68,7 +68,7 @@ def far_fleet(network: TcpProxy, tmp_path: Path) -> Fleet:
 @pytest.fixture
 def bucket(s3: S3Server) -> Iterator[S3Proxy]:
     """A real S3 server behind a proxy that fails on command."""
-    with s3_proxy(s3.endpoint_url) as proxy:
+    with s3_proxy(s3) as proxy:
         yield proxy
 
 

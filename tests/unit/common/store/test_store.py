@@ -24,7 +24,6 @@ from common.store import (
     ObjectNotFoundError,
     S3Store,
     StoreError,
-    check_writable,
     open_store,
     s3,
 )
@@ -371,7 +370,7 @@ def test_a_folder_is_no_object(store):
         ("write job/a", lambda store: store.put("job/a", b"")),
         ("write job/a", lambda store: store.create("job/a").__enter__()),
         ("delete job/a", lambda store: store.delete("job/a")),
-        ("write .virnucpro-write-test", check_writable),
+        ("be written", FileStore.check_writable),
     ],
     ids=["put", "create", "delete", "check_writable"],
 )
@@ -386,13 +385,13 @@ def test_a_folder_without_permission_is_an_error_of_the_store(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(StoreError, match="Permission denied"):
-            check_writable(FileStore(tmp_path))
+            FileStore(tmp_path).check_writable()
     finally:
         tmp_path.chmod(0o700)
 
 
 def test_a_store_that_can_be_written_has_nothing_in_it_after_the_check(store):
-    check_writable(store)
+    store.check_writable()
     assert files_in(store) == []
 
 
