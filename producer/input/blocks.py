@@ -42,63 +42,67 @@ class Block(NamedTuple):
     line: int  # of the first '>', from 1
 
 
-def decoded(file: BinaryIO, name: str) -> Iterator[str]:
-    r"""Yield the text of a file, with ``\n`` for every kind of newline.
+def blocks(file: BinaryIO, name: str) -> Iterator[Block]:
+    """Yield the records of a file in blocks.
 
     Raises:
-        InputError: it is not UTF-8.
+        InputError: it is not UTF-8, or does not begin with a record.
     """
-    decoder = IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    lines = 1
-    data = b""
-    try:
-        while data := file.read1(READ_BYTES):  # type: ignore[attr-defined]
-            text = decoder.decode(data)
-            yield text
-            lines += text.count("\n")
-        yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        bad: bytes = error.object
-        if bad.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise InputError(
-                f"{name}: its text is UTF-16, as some editors write it. Save it as UTF-8 (iconv -f "
-                "UTF-16 -t UTF-8).",
-                path=name,
-            ) from error
-        before = bad[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines += before.count(b"\n")
-        raise InputError(
-            f"{name}, line {lines}: neither FASTA nor one of gz, bz2, xz and zst, or a header that "
-            f"is not UTF-8 ({error.reason}).",
-            path=name,
-            line=lines,
-        ) from error
-
-
-def blocks(texts: Iterator[str], name: str) -> Iterator[Block]:
-    """Yield the records of a text in blocks.
-
-    Raises:
-        InputError: the text does not begin with a record.
-    """
-    head, line = from_first_record(texts, name)
-    if not head:
-        return
+    texts = decoded(file)
+    line = 1
     pending: list[str] = []
     newline = ""  # the last of a text, held back: the next may begin with '>'
-    for text in chain([head], texts):
-        whole = newline + text
-        newline = "\n" if whole.endswith("\n") else ""
-        whole = whole.removesuffix("\n")
-        end = whole.rfind("\n>")
-        if end < 0:
-            pending.append(whole)
-            continue
-        block = Block("".join([*pending, whole[:end]]), line)
-        line += block.text.count("\n") + 1
-        pending = [whole[end + 1 :]]
-        yield block
-    yield Block("".join(pending), line)
+    try:
+        head, line = from_first_record(texts, name)
+        if not head:
+            return
+        for text in chain([head], texts):
+            whole = newline + text
+            newline = "\n" if whole.endswith("\n") else ""
+            whole = whole.removesuffix("\n")
+            end = whole.rfind("\n>")
+            if end < 0:
+                pending.append(whole)
+                continue
+            block = Block("".join([*pending, whole[:end]]), line)
+            line += block.text.count("\n") + 1
+            pending = [whole[end + 1 :]]
+            yield block
+        yield Block("".join(pending), line)
+    except UnicodeDecodeError as error:
+        before = "".join([*pending, newline]).count("\n")
+        raise not_utf8(error, line + before, name) from error
+
+
+def decoded(file: BinaryIO) -> Iterator[str]:
+    r"""Yield the text of a file, with ``\n`` for every kind of newline."""
+    decoder = IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    while data := file.read1(READ_BYTES):  # type: ignore[attr-defined]
+        yield decoder.decode(data)
+    yield decoder.decode(b"", final=True)
+
+
+def not_utf8(error: UnicodeDecodeError, line: int, name: str) -> InputError:
+    """Return the error of bytes that are not UTF-8.
+
+    Args:
+        error: of the bytes that begin on this line.
+    """
+    bad = error.object
+    if bad.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return InputError(
+            f"{name}: its text is UTF-16, as some editors write it. Save it as UTF-8 (iconv -f "
+            "UTF-16 -t UTF-8).",
+            path=name,
+        )
+    before = bad[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    line += before.count(b"\n")
+    return InputError(
+        f"{name}, line {line}: neither FASTA nor one of gz, bz2, xz and zst, or a header that is "
+        f"not UTF-8 ({error.reason}).",
+        path=name,
+        line=line,
+    )
 
 
 def from_first_record(texts: Iterator[str], name: str) -> tuple[str, int]:

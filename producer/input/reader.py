@@ -1,6 +1,6 @@
 """Reading FASTA into checked records, in memory that does not grow with the input."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count
 from operator import itemgetter
@@ -17,14 +17,14 @@ from common.job.cleaning import (
     unknown_letters,
 )
 from common.job.output_form import Empty, Gaps, Long, Unknown
-from common.job.records import Record, first_word
+from common.job.records import Record
 from producer.input.advice import (
     EMPTY_ADVICE,
     gap_advice,
     stands_for_a_letter,
     unknown_advice,
 )
-from producer.input.blocks import Block, blocks, decoded, split_records, tidied
+from producer.input.blocks import Block, blocks, split_records, tidied
 from producer.input.duplicates import DuplicateCounter
 from producer.input.problems import Problem, Problems
 from producer.input.source import Source
@@ -65,6 +65,7 @@ class Reader:
         self.read = self.long_records = self.skipped = self.empty = self.replaced = 0
         self.gapped = self.stripped = self.rna = self.like_dna = 0
         self._plain = alphabet.encoded.translate(None, GAP_SIGNS.encode())
+        self._easy = self._plain.lower() + b"*"
         self._like_dna = 0  # short ones, too
         self._ids = DuplicateCounter()
         self._problems = Problems()
@@ -106,7 +107,7 @@ class Reader:
         name = self.source.shown
         try:
             with self.source.open() as file:
-                yield from blocks(decoded(file, name), name)
+                yield from blocks(file, name)
         except VirnucproError:
             raise
         except Exception as error:  # each way of compression has errors of its own
@@ -129,11 +130,11 @@ class Reader:
             alike = list(filter(looks_like_nucleic_acid, sequences))
             self._like_dna += len(alike)
             self.like_dna += sum(len(letters) >= SURELY_DNA for letters in alike)
-        self._ids.add(map(first_word, map(HEADER, records)))
+        self._ids.add(first_words(map(HEADER, records)))
         return records
 
     def _plain_records(self, text: str) -> list[Record] | None:
-        """Return the records of a block if none of them needs a change or an error, else None.
+        """Return the records of a block if they are but letters and final stops, else None.
 
         Nearly all blocks are so, and looking at each record in Python would take longer than
         reading it.
@@ -142,8 +143,11 @@ class Reader:
             return None
         pieces = [piece.partition("\n") for piece in split_records(text)]
         sequences = [lines.replace("\n", "") for _, _, lines in pieces]
-        letters = "".join(sequences).encode()
-        if not all(sequences) or letters.translate(None, self._plain):
+        strange = strange_letters(sequences, self._plain)
+        if strange and not strange.translate(None, self._easy):
+            sequences = [letters.upper().rstrip("*") for letters in sequences]
+            strange = strange_letters(sequences, self._plain)
+        if strange or not all(sequences):
             return None
         headers = [header.rstrip() for header, _, _ in pieces]
         return list(map(as_record, zip(count(self.read), headers, sequences)))
@@ -223,3 +227,13 @@ class Reader:
             f"{self.max_residues:,}",
             "Raise max_residues, or set long to truncate or window",
         )
+
+
+def strange_letters(sequences: list[str], plain: bytes) -> bytes:
+    """Return all signs of some sequences that are not plain letters."""
+    return "".join(sequences).encode().translate(None, plain)
+
+
+def first_words(headers: Iterable[str]) -> list[str]:
+    """Return the ids of many headers; see ``first_word``, whose calls would take longer."""
+    return [words[0] if (words := header.split(maxsplit=1)) else "" for header in headers]

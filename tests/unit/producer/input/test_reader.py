@@ -417,17 +417,33 @@ def test_lines_are_counted_with_comments_blank_lines_and_every_kind_of_newline(f
         )
 
 
+def test_the_line_of_a_header_in_another_encoding_is_named_after_many_records(folder):
+    data = b">a\nMK\r\nGA\n" * 50_000 + b">b\nMK\n>\xe9\nMK\n"
+    assert folder.refusal(data).startswith("in.fa, line 150003: neither FASTA")
+
+
 def test_text_in_utf_16_is_named(folder):
     for encoding in ("utf-16-le", "utf-16-be"):
         message = folder.refusal("\ufeff>a\r\nMK\r\n".encode(encoding))
         assert message.startswith("in.fa: its text is UTF-16, as some editors write it. Save it as")
 
 
+class Pieces(BytesIO):
+    """A file that is read in pieces."""
+
+    def __init__(self, pieces: list[str]) -> None:
+        super().__init__()
+        self.pieces = [piece.encode() for piece in pieces if piece]
+
+    def read1(self, _size: int | None = -1) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+
 @given(st.text(st.sampled_from("M> \n;#\ufeff"), max_size=60), st.integers(1, 7))
 def test_any_text_is_cut_into_the_same_records_wherever_reading_stops(text, size):
     def read(pieces: list[str]) -> list[str] | str:
         try:
-            found = [tidied(block.text) for block in blocks(iter(pieces), "in")]
+            found = [tidied(block.text) for block in blocks(Pieces(pieces), "in")]
         except UserError as error:
             return str(error)
         return [piece.strip() for text in found for piece in split_records(text)]
