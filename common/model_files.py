@@ -35,10 +35,15 @@ def model_files(path: Path) -> list[Path]:
     Raises:
         UserError: a model cannot be loaded from this path.
     """
-    if not path.is_dir():
-        return [check_single(path)] if path.exists() else []
-    if not any(path.iterdir()) or ((path / "config.json").is_file() and not has_weights(path)):
-        return []
+    try:
+        if not path.is_dir():
+            return [check_single(path)] if path.exists() else []
+        if not any(path.iterdir()) or ((path / "config.json").is_file() and not has_weights(path)):
+            return []
+    except PermissionError:
+        return []  # the workers' user may be another
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     tokenizer = path / "tokenizer.json"
     files = [
         path / "config.json",

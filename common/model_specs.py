@@ -188,10 +188,10 @@ class ModelSource:
 
         A producer may name a folder that exists only on its workers.
         """
-        if self.name in MODELS:
-            return MODELS[self.name]
         config = Path(self.text) / "config.json"
-        return read_hugging_face_config(config) if config.is_file() else None
+        if self.is_path and exists(config):
+            return read_hugging_face_config(config)
+        return MODELS.get(self.name)
 
 
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:

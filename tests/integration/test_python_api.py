@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[vf.Fleet]:
-    with vf.Fleet.local(model=MODEL, gpus="none") as fleet:
+    with vf.Fleet.local(model=MODEL.replace("esm2", "ESM2"), gpus="none") as fleet:
         yield fleet
 
 
@@ -35,6 +35,14 @@ def job(fleet) -> vf.Job:
         job = fleet.submit(RECORDS, model=MODEL, batch_tokens=12, **FORM)
     assert job.wait(timeout=120).finished
     return job
+
+
+def test_another_spelling_of_a_model_is_served_by_the_same_worker(fleet, job):
+    with pytest.warns(UserWarning, match="has random weights"):
+        again = fleet.submit(RECORDS, model=MODEL.upper(), batch_tokens=12, **FORM)
+    assert again.name == job.name
+    fleet.check(job.name, "random:facebook/esm2_t6_8M_UR50D")
+    assert [model for model, _ in fleet.machine.workers] == [MODEL]
 
 
 def test_a_finished_job_says_what_was_done(fleet, job):

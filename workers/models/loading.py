@@ -108,10 +108,13 @@ def read_weights(source: ModelSource) -> Checkpoint:
     if not source.is_path:
         return read_folder(download(MODELS[source.name]))
     path = Path(source.text)
-    if path.is_dir():
-        return read_folder(path)
-    if path.is_file():
-        return Checkpoint(*read_fair_esm(path), ESM2_TOKENIZER, FAIR_ESM.published)
+    try:
+        if path.is_dir():
+            return read_folder(path)
+        if path.is_file():
+            return Checkpoint(*read_fair_esm(path), ESM2_TOKENIZER, FAIR_ESM.published)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     raise UserError(f"{path}: no such folder or file with weights.")
 
 

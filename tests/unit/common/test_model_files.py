@@ -1,12 +1,14 @@
 """The files of a model: which are taken, and what is refused by name."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
 from common.model_files import model_files, weight_files
+from common.model_specs import ModelSource
 
 
 @pytest.fixture
@@ -161,6 +163,22 @@ def test_the_files_of_a_model_are_what_it_is_loaded_from(folder):
     assert [file.name for file in model_files(folder)][2:] == ["tokenizer.json"]
     add(folder, "one.pt")
     assert model_files(folder / "one.pt") == [folder / "one.pt"]
+
+
+@pytest.mark.parametrize("text", ["/" + 300 * "a", "/a/\0", "/" + 5000 * "a/"])
+def test_a_path_that_cannot_be_is_an_error_of_the_user_or_nothing(text):
+    with suppress(UserError):
+        source = ModelSource.parse(text)
+        assert source.spec() is None
+        assert source.files() == []
+
+
+def test_a_folder_that_only_the_workers_may_read_is_theirs(folder, monkeypatch):
+    def refuse(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # the tests' user may read everything
+    assert model_files(folder) == []
 
 
 def test_nothing_is_known_of_what_only_workers_have(folder, tmp_path):

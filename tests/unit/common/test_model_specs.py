@@ -249,6 +249,14 @@ def test_the_shape_of_a_folder_is_read_from_its_config(tmp_path):
     assert spec.family is ESM2
 
 
+def test_the_shape_of_a_folder_with_a_known_name_is_its_own(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    assert ModelSource.parse(str(folder)).spec() == MODELS[NAME]  # there is nothing better
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    assert ModelSource.parse(str(folder)).spec().layers == 4
+
+
 @pytest.mark.parametrize(
     ("settings", "eps"),
     [

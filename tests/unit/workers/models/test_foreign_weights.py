@@ -168,6 +168,11 @@ def test_a_loaded_model_does_not_change_with_its_file(folder, name):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_a_path_that_cannot_be_is_an_error_of_the_user():
+    with pytest.raises(UserError, match="cannot be read"):
+        fingerprint(Path("/" + 300 * "a"))
+
+
 # --- other things -----------------------------------------------------------------------------
 
 
