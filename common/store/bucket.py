@@ -59,7 +59,7 @@ class S3Store:
         from botocore.exceptions import ClientError
 
         key = f"{self.prefix}.virnucpro-write-test"
-        with self._errors("be written"):
+        with self._errors("write to it"):
             try:
                 # Until it is completed, an upload in parts is no object: nothing stays behind.
                 upload = self.client.create_multipart_upload(Bucket=self.bucket, Key=key)

@@ -30,7 +30,7 @@ class FileStore:
         return self.root / key
 
     def check_writable(self) -> None:
-        with self._errors("be written"):
+        with self._errors("write to it"):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass

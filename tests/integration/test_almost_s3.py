@@ -104,7 +104,7 @@ def test_checking_makes_no_object_at_any_time(store, proxy):
 
 def test_a_store_that_cannot_be_written_is_found_out(store, proxy):
     proxy.fail(Fault.ACCESS_DENIED, "POST", "?uploads")
-    with pytest.raises(StoreError, match=r"cannot be written: .*AccessDenied.* bucket's policy"):
+    with pytest.raises(StoreError, match=r"cannot write to it: .*AccessDenied.* bucket's policy"):
         store.check_writable()
 
 

@@ -370,7 +370,7 @@ def test_a_folder_is_no_object(store):
         ("write job/a", lambda store: store.put("job/a", b"")),
         ("write job/a", lambda store: store.create("job/a").__enter__()),
         ("delete job/a", lambda store: store.delete("job/a")),
-        ("be written", FileStore.check_writable),
+        ("write to it", FileStore.check_writable),
     ],
     ids=["put", "create", "delete", "check_writable"],
 )
