@@ -110,7 +110,7 @@ def test_errors_name_their_place(fleet, job, tmp_path):
     fasta.write_text(">P1\nMKT\n>P2\nMK1\n")
     with pytest.raises(vf.InputError) as caught:
         fleet.submit(fasta, model=MODEL)
-    assert (caught.value.path, caught.value.line, caught.value.record) == (str(fasta), 3, 2)
+    assert (caught.value.path, caught.value.line, caught.value.record) == (str(fasta), 4, 2)
     with pytest.raises(KeyError, match="did you mean 'P1'"):
         job.embeddings()["P11"]
     with pytest.raises(vf.UnknownJobError):

@@ -153,6 +153,18 @@ def test_a_file_says_what_its_numbers_come_from(job, output):
     assert fetched.warning == attributes["warning"] == "nothing"
 
 
+def test_a_file_says_what_was_changed_in_the_input_and_that_it_looks_like_dna(job, output):
+    job.compute_all()
+    counts = {"gapped": 2, "rna": 1, "like_dna": 7}
+    report = job.manifest.report.model_copy(update={**counts, "looks_like_dna": True})
+    fetched = fetch(job.store, job.manifest.model_copy(update={"report": report}), output)
+    with h5py.File(output) as file:
+        found = {name: int(n) for name, n in file.attrs.items() if name.startswith("records_")}
+        assert found == {f"records_{name}": count for name, count in counts.items()}
+        assert file.attrs["warning"] == fetched.warning
+    assert "most records have hardly any letters but A, C, G, T, U and N" in fetched.warning
+
+
 def test_what_is_true_of_one_shard_alone_is_not_said_of_the_file(job, output):
     job.compute_all()
     fetch(job.store, job.manifest, output)
