@@ -19,7 +19,7 @@ from cyclopts import App
 from producer.cli.app import app as producer_app
 from tests.conftest import ROOT
 from tests.support.processes import clean_environment, run, run_producer
-from workers.cli import app as worker_app
+from workers.cli.app import app as worker_app
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import clean_environment
 
-HELP = [("producer.cli", "--help"), ("producer.cli", "submit", "--help"), ("workers", "--help")]
+HELP = [("producer.cli", "--help"), ("producer.cli", "submit", "--help"), ("workers.cli", "--help")]
 RANDOM = "random:esm2_t6_8M_UR50D"
 
 
@@ -105,9 +105,9 @@ COMMANDS = {
     "jobs": ["producer.cli", "jobs"],
     "submit": ["producer.cli", "submit", "EXAMPLES", "--local", "-o", "o.h5", "--model", RANDOM],
     "keeper": ["producer.cli", "keeper", "--metrics", ""],
-    "start": ["workers", "start", "--model", RANDOM, "--gpus=none"],
-    "bench": ["workers", "bench", "--model", RANDOM, "--gpus=none"],
-    "validate": ["workers", "validate", "--model", RANDOM],
+    "start": ["workers.cli", "start", "--model", RANDOM, "--gpus=none"],
+    "bench": ["workers.cli", "bench", "--model", RANDOM, "--gpus=none"],
+    "validate": ["workers.cli", "validate", "--model", RANDOM],
 }
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 #: Modules that the server of a command imports before the first run; the first has `main`.
 PRELOADED = {
     "producer.cli": ["producer.cli", "producer.cli.app"],
-    "workers.cli": ["workers.cli", "workers.validation.run"],
+    "workers.cli": ["workers.cli", "workers.cli.app", "workers.validation.run"],
 }
 
 #: Prefixes of variables that are read when a command runs, not when libraries are imported.

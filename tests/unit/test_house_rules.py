@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Folders and files that may print or exit: commands, displays, and worker processes.
 ALLOWED = (
-    *("producer/cli", "producer/terminal", "workers/cli.py"),
+    *("producer/cli", "producer/terminal", "workers/cli"),
     *("workers/process", "workers/runtime/watchdog.py"),
     *("workers/bench/report.py", "workers/validation/report.py"),
 )

@@ -1,4 +1,4 @@
-"""The ``worker`` command."""
+"""The ``worker`` command: its subcommands and its error messages."""
 
 import json
 import logging
@@ -141,7 +141,7 @@ def validate(
     if picture is not None:
         require_matplotlib()
     from workers.validation.report import print_report
-    from workers.validation.run import run
+    from workers.validation.run import run as validated
 
     request = Request(
         model=model,
@@ -152,7 +152,7 @@ def validate(
         picture=picture,
         store=Settings.read(store=store).store,
     )
-    validation = run(request)
+    validation = validated(request)
     if as_json:
         sys.stdout.write(f"{validation.json_text}\n")
     else:
@@ -205,7 +205,8 @@ def bench(
     """
     require_torch()
     from workers.bench.report import as_document, print_report
-    from workers.bench.run import Request, run
+    from workers.bench.run import Request
+    from workers.bench.run import run as measured_here
 
     # A cluster's scheduler stops its jobs with SIGTERM, handled like Ctrl-C: all files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -220,7 +221,7 @@ def bench(
         trace=trace,
         gpu_memory=settings.gpu_memory,
     )
-    measured = run(request)
+    measured = measured_here(request)
     if as_json:
         sys.stdout.write(json.dumps(as_document(measured, request), indent=1) + "\n")
     else:
@@ -272,7 +273,7 @@ def chosen_gpus(choice: str) -> list[str]:
     return asked
 
 
-def main() -> None:
+def run() -> None:
     """Run a command; an error that the user can correct is one message and exit code 2."""
     open_closed_streams()
     log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
@@ -288,7 +289,3 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-
-
-if __name__ == "__main__":
-    main()
