@@ -34,7 +34,7 @@ class StubEngine:
 
     def __init__(self) -> None:
         self.loaded = SimpleNamespace(
-            source=MODEL, fingerprint=WORKER.weights, spec=MODELS[MODEL.name]
+            source=MODEL, fingerprint=WORKER.weights, model_digest="", spec=MODELS[MODEL.name]
         )
         self.records: list[int] = []  # of each batch
 

@@ -47,6 +47,10 @@ class InputError(UserError):
     """An input that is not FASTA, or has a record that cannot be embedded."""
 
 
+class ProcessEndedError(UserError):
+    """A process of a fleet of one machine ended."""
+
+
 class UnknownJobError(UserError):
     """A job that this store, or this Redis, does not know."""
 

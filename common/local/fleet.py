@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from subprocess import Popen
 
-from common.errors import UserError
+from common.errors import ProcessEndedError, UserError
 from common.installing import how_to_install
 from common.local.embedded_redis import redis_server
 from common.local.gpus import visible_gpus
@@ -76,13 +76,13 @@ class LocalFleet:
         """Raise if a process that jobs of a model need has ended.
 
         Raises:
-            UserError: which, with the end of the worker's log.
+            ProcessEndedError: which, with the end of the worker's log.
         """
         if self.redis.poll() is not None:
-            raise UserError("The embedded Redis ended.")
+            raise ProcessEndedError("The embedded Redis ended.")
         of_model = [worker for (served, _), worker in self.workers.items() if served == model]
         if any(worker.poll() is not None for worker in of_model):
-            raise UserError(f"The worker ended:\n{end_of_log(self.log)}")
+            raise ProcessEndedError(f"The worker ended:\n{end_of_log(self.log)}")
 
 
 def check_installed() -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from common.advice import CommandLine, advise_commands, how_to
+from common.errors import ProcessEndedError, UserError
 from common.job.manifest import read_manifest
 from common.job.shards import shards_of
 from common.model_specs import ModelSource
@@ -17,7 +18,7 @@ from producer.cli.output import write_output
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 from producer.fleet.output_file import OutputFile
-from producer.local.run import local_run, local_store
+from producer.local.run import has_jobs, local_run, local_store
 from producer.terminal.console import say
 
 
@@ -49,6 +50,12 @@ def run_local(
             job = start(fleet)
             wait_for(job)
             write_output(job, output, store_is_kept=store is not None)
+    except ProcessEndedError as error:
+        if has_jobs(local_store(output.path, store)):
+            raise
+        raise UserError(
+            f"{error.__cause__}\nMend that, then run the same command again."
+        ) from error
     except KeyboardInterrupt:
         say_stopped(job, local_store(output.path, store))
         sys.exit(EXIT_INTERRUPTED)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, Unpack, cast
 
 from common.advice import how_to
-from common.errors import UserError
+from common.errors import ProcessEndedError, UserError
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.fleet import LocalFleet, local_fleet
@@ -98,14 +98,14 @@ class Fleet:
         """Raise if a process on this machine that a job of this model needs has ended.
 
         Raises:
-            UserError: which, with the end of the worker's log.
+            ProcessEndedError: which, with the end of the worker's log and what to do.
         """
         self._check_open()
         if self.machine is not None:
             try:
                 self.machine.check(ModelSource.parse(model).text)
-            except UserError as error:
-                raise UserError(
+            except ProcessEndedError as error:
+                raise ProcessEndedError(
                     f"{error}\nTo go on with the job: {how_to('resume', job)}"
                 ) from error
 

@@ -36,6 +36,7 @@ from producer.scheduling.waiting import (
     observations,
     wait,
 )
+from producer.submission.same_weights import check_same_files
 
 #: The form of a job's name, which is part of paths, keys and URLs.
 JOB_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -234,8 +235,11 @@ class Job:
 
         Raises:
             UnknownJobError: the store has no such job.
+            UserError: on a fleet of one machine: the model's files have changed since.
         """
         fleet, manifest = self.fleet, self.manifest
+        if fleet.is_local:
+            check_same_files(manifest)
         if on_instability is None:
             stops = fleet.ledger.jobs.stops_at_instability(self.name)
             on_instability = "fail" if stops else "retry"

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.advice import how_to
-from common.errors import UserError
+from common.errors import ProcessEndedError, UserError
 from common.job.layout import manifest_key
 from common.job.manifest import find_job
 from common.job.shards import shards_of
@@ -57,8 +57,11 @@ def local_run(
                 folder=folder, store=store.url, model=model.text, precision=precision, gpus=gpus
             ) as fleet:
                 yield fleet
-        except BaseException:
-            if not own_store or not has_jobs(store):
+        except BaseException as error:
+            # A process that ended may have been at fault from its start, as with bad weights: then
+            # there is nothing to keep, and the same command begins anew.
+            ended = isinstance(error, ProcessEndedError)
+            if not own_store or not (has_shards(store) if ended else has_jobs(store)):
                 tidy(folder, own_store=own_store)
             raise
         tidy(folder, own_store=own_store)
@@ -66,6 +69,10 @@ def local_run(
 
 def has_jobs(store: Store) -> bool:
     return any(key == manifest_key(key.partition("/")[0]) for key in store.keys(""))
+
+
+def has_shards(store: Store) -> bool:
+    return any(key.endswith(".h5") for key in store.keys(""))
 
 
 @contextmanager

@@ -7,8 +7,11 @@ the same path, the same submission is another job, whose name says the weights t
 import hashlib
 from collections.abc import Set
 
+from common.errors import UserError
 from common.job.manifest import Manifest, find_job
 from common.ledger.ledger import Ledger
+from common.model_digest import model_digest
+from common.model_specs import ModelSource
 from common.store import Store
 from producer.scheduling.restore import stored_weights
 from producer.submission.request import Request, job_name
@@ -68,3 +71,17 @@ def differs(
     begun = progress.weights if progress is not None else None
     begun = begun or stored_weights(store, manifest)
     return begun is not None and begun not in weights
+
+
+def check_same_files(manifest: Manifest) -> None:
+    """Check that a model's files here are those that a job was submitted for.
+
+    Raises:
+        UserError: no worker on this machine would have its weights.
+    """
+    digest = model_digest(ModelSource.parse(manifest.model).files())
+    if manifest.model_digest is not None and digest != manifest.model_digest:
+        raise UserError(
+            f"{manifest.model} has changed since job {manifest.job} was submitted: put the files "
+            "back, or submit the input again for a job with the new ones."
+        )

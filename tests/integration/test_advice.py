@@ -229,10 +229,26 @@ def test_a_local_job_whose_worker_ends_goes_on_as_the_message_says(tiny, tmp_pat
     submit = ("submit", "p.fasta", "--local", "--model", "./model.pt", "-o", "e.h5")
     told = run_producer(*submit, cwd=tmp_path)
     assert told.returncode == 2
+    assert told.stderr.endswith("Mend that, then run the same command again.\n")
     (tmp_path / "model.pt").write_bytes(tiny.read_bytes())
-    done = follow(told.stderr, cwd=tmp_path)
+    done = run_producer(*submit, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(load(tmp_path / "e.h5")["rows"]) == 2
+
+
+def test_a_local_job_is_not_resumed_with_other_weights(tiny, tmp_path):
+    (tmp_path / "p.fasta").write_bytes(TWO)
+    (tmp_path / "model.pt").write_text("no weights")
+    submit = ("submit", "p.fasta", "--local", "--model", "./model.pt", "-o", "e.h5", "--store=s")
+    told = run_producer(*submit, cwd=tmp_path)
+    assert told.returncode == 2
+    (tmp_path / "model.pt").write_bytes(tiny.read_bytes())
+    again = follow(told.stderr, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "has changed since job p-" in again.stderr
+    done = run_producer(*submit, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "is another job, of the new weights" in done.stderr
 
 
 def test_what_a_local_run_does_not_have_is_said(tmp_path):
