@@ -35,6 +35,14 @@ ESM2_SETTINGS: dict[str, tuple[Any, ...]] = {
     "mask_token_id": (ESM2_TOKENS.index("<mask>"), None),  # token dropout leaves it out
     "rope_theta": (10_000, None),
     "rope_scaling": (None,),
+    # As newer versions of transformers write the two.
+    "rope_parameters": (
+        None,
+        {"rope_theta": 10_000, "rope_type": "default"},
+        {"rope_theta": 10_000},
+        {"rope_type": "default"},
+        {},
+    ),
     "is_folding_model": (False, None),
     **COMMON_SETTINGS,
 }
@@ -54,7 +62,7 @@ def read_config(path: Path) -> Config:
     """
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a readable model configuration (no JSON object).")

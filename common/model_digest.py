@@ -6,7 +6,9 @@ folder for as long as the file is the same: with the same place, size and times 
 
 import hashlib
 import os
+import re
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -55,8 +57,8 @@ def file_digest(file: Path) -> str:
         if before[2] < LARGE_BYTES:
             return hash_file(file, before[2])
         entry = cache_folder() / "files" / hashlib.sha256(repr(before).encode()).hexdigest()
-        with suppress(OSError):
-            return entry.read_text()
+        if remembered := recall(entry):
+            return remembered
         digest = hash_file(file, before[2])
         (after,) = identities([file])
     except OSError as error:
@@ -79,10 +81,19 @@ def hash_file(file: Path, size: int) -> str:
         return hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
+def recall(entry: Path) -> str | None:
+    """Return what an entry of the cache says; None if there is none, or it is damaged."""
+    try:
+        found = entry.read_bytes()
+    except OSError:
+        return None
+    return found.decode() if re.fullmatch(rb"[0-9a-f]{64}", found) else None
+
+
 def remember(entry: Path, digest: str) -> None:
     """Write an entry of the cache; a folder that cannot be written remembers nothing."""
     with suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = entry.with_suffix(f".{os.getpid()}")
+        unfinished = entry.with_suffix(f".{uuid.uuid4().hex}")
         unfinished.write_text(digest)
         unfinished.replace(entry)

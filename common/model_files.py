@@ -4,6 +4,7 @@ Both sides need them: workers to load them, producers to refuse what no worker c
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def model_files(path: Path) -> list[Path]:
     """
     try:
         if not path.is_dir():
-            return [check_single(path)] if path.exists() else []
+            return [check_single(path)] if os.access(path, os.R_OK) else []
         if not any(path.iterdir()) or ((path / "config.json").is_file() and not has_weights(path)):
             return []
     except PermissionError:
@@ -50,6 +51,8 @@ def model_files(path: Path) -> list[Path]:
         *weight_files(path),
         *([tokenizer] if tokenizer.is_file() else []),
     ]
+    if not all(os.access(file, os.R_OK) for file in files):
+        return []
     for file in files:
         check_content(file)
     return files
@@ -116,7 +119,7 @@ def files_of_index(index: Path) -> dict[Path, set[str]]:
         found: dict[Path, set[str]] = {}
         for tensor, name in places.items():
             found.setdefault(index.parent / Path(name).name, set()).add(tensor)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{index}: not a readable index of weights ({error!r}).") from error
     missing = sorted(file.name for file in found if not file.is_file())
     if missing:

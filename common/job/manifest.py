@@ -7,13 +7,13 @@ from pydantic import ValidationError
 
 from common.errors import UserError
 from common.job.layout import input_key, manifest_key
-from common.job.output_form import Frozen, OutputForm
+from common.job.output_form import OutputForm
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
-from common.wire.messages import Batch, Priority
+from common.wire.messages import Batch, Document, Priority
 
 
-class InputReport(Frozen):
+class InputReport(Document):
     """Counts from reading the input."""
 
     records: int
@@ -35,7 +35,7 @@ class InputReport(Frozen):
         return {f"records_{name}": count for name in names if (count := getattr(self, name))}
 
 
-class Manifest(Frozen):
+class Manifest(Document):
     """The description of one job: its input, model, options and batches."""
 
     version: Literal[1] = 1
@@ -100,7 +100,7 @@ def read_manifest(store: Store, job: str) -> Manifest:
     except ValidationError as error:
         raise UserError(
             f"{store.url}/{manifest_key(job)} is damaged, or of another version of this program: "
-            f"delete {store.url}/{job} and submit the input again."
+            f"update this one, or delete {store.url}/{job} and submit the input again."
         ) from error
 
 

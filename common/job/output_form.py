@@ -28,12 +28,11 @@ def as_tuple(values: Any) -> tuple[Any, ...]:
     return (values,) if one else tuple(values)
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class OutputForm(Frozen):
+class OutputForm(BaseModel):
     """The vectors that a job keeps: which ones, of which layers, in which type."""
+
+    # What a newer version added would be another output: it cannot be ignored.
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     include: tuple[Include, ...] = ("mean",)
     layers: tuple[int, ...] = (-1,)  # negative: counted from the last, as in esm-extract

@@ -145,7 +145,8 @@ class S3Store:
             with self._errors(f"read {key}"):
                 if self._download(key, path) != path.stat().st_size:
                     self._has_parts = False  # each part was the whole object
-                    self._download(key, path)
+                    if self._download(key, path) != path.stat().st_size:
+                        raise StoreError(f"Store {self.url}: {key} did not come whole. Try again.")
             yield path
 
     def _download(self, key: str, path: Path) -> int:

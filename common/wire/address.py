@@ -186,7 +186,7 @@ def without_password(url: str) -> str:
     """Return a URL as it may be shown; of one that is not understood, the parts that may be."""
     try:
         return str(parse_address(url.strip()))
-    except ValueError:
+    except (ValueError, UserError):
         return shown(url)
 
 

@@ -40,7 +40,7 @@ def run_local(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     output.check()
     advise_commands(CommandLine(local=local_options(output, gpus, store)))
-    job = None
+    job, is_written = None, False
     try:
         with local_run(
             output, model=model, precision=precision, gpus=gpus, store_url=store
@@ -50,6 +50,7 @@ def run_local(
             job = start(fleet)
             wait_for(job)
             write_output(job, output, store_is_kept=store is not None)
+            is_written = True
     except ProcessEndedError as error:
         if has_jobs(local_store(output.path, store)):
             raise
@@ -57,7 +58,8 @@ def run_local(
             f"{error.__cause__}\nMend that, then run the same command again."
         ) from error
     except KeyboardInterrupt:
-        say_stopped(job, local_store(output.path, store))
+        if not is_written:
+            say_stopped(job, local_store(output.path, store))
         sys.exit(EXIT_INTERRUPTED)
 
 

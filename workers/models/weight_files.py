@@ -103,6 +103,7 @@ def is_state_dict(data: Any) -> bool:
     return (
         isinstance(data, Mapping)
         and bool(data)
+        and all(isinstance(name, str) for name in data)
         and all(isinstance(tensor, Tensor) for tensor in data.values())
     )
 

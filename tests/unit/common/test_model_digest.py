@@ -133,3 +133,11 @@ def test_a_file_that_was_replaced_has_another_identity(file):
     assert identities([file]) == before
     change(file)
     assert identities([file]) != before
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff", b"0" * 63, b"0" * 64 + b"\n", b"Z" * 64])
+def test_a_damaged_entry_of_the_cache_is_not_believed(file, cache, remembering, damaged):
+    right = model_digest([file])
+    (entry,) = cache.iterdir()
+    entry.write_bytes(damaged)
+    assert model_digest([file]) == right

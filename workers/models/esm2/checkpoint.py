@@ -21,6 +21,7 @@ from workers.models.weight_files import (
     check_fit,
     describe,
     first_line,
+    is_state_dict,
     safe_load,
     taker,
 )
@@ -111,6 +112,8 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
         )
         if not config.token_dropout:
             raise ValueError("token_dropout is off, unlike in any ESM-2")
+        if not is_state_dict(data["model"]):
+            raise TypeError("its model is not tensors by their names")
         raw: State = {}
         add_tensors(raw, data["model"].items(), path)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -302,11 +302,28 @@ def test_finished_batches_of_another_interrupted_run_stay(tmp_path):
     store = FileStore(local_folder(output.path) / "store")
     begun = named(MANIFEST, "begun").model_copy(update={"input_fingerprint": "g"})
     write_manifest(store, begun)  # nothing of it is computed yet
-    for ours in (named(MANIFEST, "of-the-same-input"), named(begun, "mine")):
-        done_job(store, ours)
+    done_job(store, named(begun, "mine"))
     check_kept(output, store)
-    done_job(store, named(begun, "other"))
-    with pytest.raises(UserError, match=r"has 1 batch of an interrupted run of in.fa \(job other"):
+    # Another job of the same input has other options or weights: its batches are work of their own.
+    for other in (named(begun, "other"), named(MANIFEST, "of-the-same-input")):
+        done_job(store, other)
+        with pytest.raises(UserError, match=rf"an interrupted run of in.fa \(job {other.job}"):
+            check_kept(output, store)
+        store.delete(f"{other.job}/")
+
+
+def test_finished_batches_of_the_same_job_with_other_weights_stay(tmp_path):
+    output = OutputFile(
+        path=tmp_path / "p.h5",
+        is_ours=lambda origin: origin.is_of("mine", "now"),
+        sources=sources_of("p.fasta", ModelSource("m"), None),
+    )
+    store = FileStore(local_folder(output.path) / "store")
+    mine = named(MANIFEST, "mine")
+    done_job(store, mine.model_copy(update={"model_digest": "now"}))
+    check_kept(output, store)
+    done_job(store, mine.model_copy(update={"model_digest": "earlier"}))
+    with pytest.raises(UserError, match="an interrupted run"):
         check_kept(output, store)
 
 
