@@ -108,9 +108,8 @@ def fetch(
 
 
 def of_file(manifest: Manifest) -> dict[str, str]:
-    """Return the attributes that a job's file has in addition to those of its shards."""
+    """Return the attributes of a job's file beside those of its shards and its input."""
     return {
-        "input": manifest.input,
         "input_fingerprint": manifest.input_fingerprint,
         "model_digest": manifest.model_digest or "",
         "version": __version__,
