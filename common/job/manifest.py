@@ -3,9 +3,8 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ValidationError
-
 from common.errors import UserError
+from common.job import sealed
 from common.job.layout import input_key, manifest_key
 from common.job.output_form import OutputForm
 from common.rungs import Rung
@@ -84,7 +83,7 @@ def write_manifest(store: Store, manifest: Manifest) -> None:
     """Write a job's manifest, once everything it names is durable in the store."""
     store.sync()
     with store.create(manifest_key(manifest.job)) as path:
-        path.write_bytes(manifest.model_dump_json(indent=1).encode())
+        path.write_bytes(sealed.dump(manifest))
 
 
 def read_manifest(store: Store, job: str) -> Manifest:
@@ -92,16 +91,22 @@ def read_manifest(store: Store, job: str) -> Manifest:
 
     Raises:
         ObjectNotFoundError: the store has no such job.
-        UserError: the object is not a manifest of this version.
+        UserError: the object is damaged, not a manifest of this version, or another job's.
     """
-    text = store.get(manifest_key(job))
+    data = store.get(manifest_key(job))
     try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
+        manifest = sealed.parse(Manifest, data)
+    except ValueError as error:
         raise UserError(
             f"{store.url}/{manifest_key(job)} is damaged, or of another version of this program: "
             f"update this one, or delete {store.url}/{job} and submit the input again."
         ) from error
+    if manifest.job != job:
+        raise UserError(
+            f"{store.url}/{manifest_key(job)} is of job {manifest.job}: a job's folder cannot be "
+            f"copied under another name. Rename it to {manifest.job}, or delete it."
+        )
+    return manifest
 
 
 def find_job(store: Store, job: str) -> Manifest | None:

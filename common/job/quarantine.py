@@ -1,8 +1,7 @@
 """The rows of a batch that have no embedding, beside its shards in the store."""
 
-from pydantic import ValidationError
-
 from common.errors import UserError
+from common.job import sealed
 from common.job.layout import output_prefix, quarantine_key
 from common.store import ObjectNotFoundError, Store
 from common.wire.messages import Instability, Message
@@ -21,8 +20,8 @@ def add_to_quarantine(store: Store, quarantine: Quarantine) -> None:
     earlier = {row.row: row for row in read_quarantine(store, quarantine.job, quarantine.batch)}
     merged = earlier | {row.row: row for row in quarantine.rows}
     rows = tuple(merged[row] for row in sorted(merged))
-    text = quarantine.model_copy(update={"rows": rows}).model_dump_json(indent=1)
-    store.put(quarantine_key(quarantine.job, quarantine.batch), text.encode())
+    data = sealed.dump(quarantine.model_copy(update={"rows": rows}))
+    store.put(quarantine_key(quarantine.job, quarantine.batch), data)
 
 
 def read_quarantine(store: Store, job: str, batch: int) -> tuple[Instability, ...]:
@@ -32,12 +31,12 @@ def read_quarantine(store: Store, job: str, batch: int) -> tuple[Instability, ..
         UserError: the object in the store is damaged.
     """
     try:
-        text = store.get(quarantine_key(job, batch))
+        data = store.get(quarantine_key(job, batch))
     except ObjectNotFoundError:
         return ()
     try:
-        return Quarantine.model_validate_json(text).rows
-    except ValidationError as error:
+        return sealed.parse(Quarantine, data).rows
+    except ValueError as error:
         shard = f"{store.url}/{output_prefix(job)}{batch:07d}.*"
         raise UserError(
             f"{store.url}/{quarantine_key(job, batch)} is damaged: delete it and the batch's last "

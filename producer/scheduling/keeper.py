@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from pydantic import ValidationError
-
 from common.errors import UserError
+from common.job import sealed
 from common.job.layout import closed_key, job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event, EventKind
@@ -248,12 +247,12 @@ class Keeper:
         earlier = self._read_closed(job)
         if earlier is None or earlier.state is not state:
             closed = Closed(state=state, time=datetime.now(UTC))
-            self.store.put(closed_key(job), closed.model_dump_json().encode())
+            self.store.put(closed_key(job), sealed.dump(closed))
 
     def _read_closed(self, job: str) -> Closed | None:
         try:
-            return Closed.model_validate_json(self.store.get(closed_key(job)))
-        except (ObjectNotFoundError, ValidationError):
+            return sealed.parse(Closed, self.store.get(closed_key(job)))
+        except (ObjectNotFoundError, ValueError):
             return None
 
     def _delete_old(self, before: datetime) -> None:
