@@ -55,6 +55,9 @@ class Manifest(Document):
     report: InputReport
     batch_records: list[int]
     batch_tokens: list[int]
+    #: The CRC-32 of each batch's input object, in 8 hexadecimal digits. Not in jobs of versions
+    #: before it.
+    input_crc32: str = ""
 
     def batch(self, index: int) -> Batch:
         """Return a batch of the job at its first rung."""
@@ -69,6 +72,10 @@ class Manifest(Document):
             priority=self.priority,
             created=self.created.timestamp(),
         )
+
+    def input_checksum(self, index: int) -> str:
+        """Return the checksum of a batch's input object; "" for a job of an earlier version."""
+        return self.input_crc32[8 * index : 8 * index + 8]
 
     @property
     def batches(self) -> int:

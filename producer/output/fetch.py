@@ -18,10 +18,10 @@ from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embed
 from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
-from common.job.layout import input_key, job_prefix, output_prefix
+from common.job.inputs import read_input
+from common.job.layout import output_prefix
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
-from common.job.records import decode_batch
 from common.job.shards import shards_of
 from common.rungs import PRECISION_CODES
 from common.store import Store
@@ -262,15 +262,7 @@ def fill(
     store: Store, manifest: Manifest, index: int, parts: list[Embeddings], dim: int
 ) -> Embeddings:
     """Lay the rows of ``parts`` over a batch of NaN rows made from the batch's input."""
-    key = input_key(manifest.job, index)
-    try:
-        records = decode_batch(store.get(key))
-    except ValueError as error:
-        raise UserError(
-            f"{store.url}/{key} is damaged ({error}): delete "
-            f"{store.url}/{job_prefix(manifest.job)} and submit the input again.",
-            path=f"{store.url}/{key}",
-        ) from error
+    records = read_input(store, manifest, index)
     try:
         return Embeddings.overlay(parts, records, manifest.form, dim)
     except (KeyError, ValueError) as error:

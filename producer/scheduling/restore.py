@@ -9,10 +9,10 @@ import numpy as np
 from common.bounded_map import bounded_map
 from common.embeddings.reader import UNREADABLE, DamagedError, open_embedding_file
 from common.errors import UserError
-from common.job.layout import input_key, output_prefix, shard_key
+from common.job.inputs import read_input
+from common.job.layout import output_prefix, shard_key
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
-from common.job.records import decode_batch
 from common.ledger.ledger import Ledger
 from common.rungs import NEXT_RUNG, Rung
 from common.store import ObjectNotFoundError, Store, StoreError
@@ -173,5 +173,5 @@ def rows_of_batch(store: Store, manifest: Manifest, index: int) -> tuple[Instabi
         Instability(
             row=record.row, id=record.id, length=manifest.form.embedded(len(record.residues))
         )
-        for record in decode_batch(store.get(input_key(manifest.job, index)))
+        for record in read_input(store, manifest, index)
     )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from common import __version__
 from common.bounded_map import bounded_map
+from common.crc import crc32
 from common.errors import UserError
 from common.job.layout import input_key, job_prefix
 from common.job.manifest import InputReport, Manifest, write_manifest
@@ -60,13 +61,14 @@ def stage(
         empty=request.empty,
     )
     store.delete(job_prefix(job))
-    sizes = []
+    sizes, checksums = [], []
     try:
         batches = cut_batches(reader, budget, request.form, spec)
-        for size in write_batches(store, job, batches):
+        for size, checksum in write_batches(store, job, batches):
             sizes.append(size)
+            checksums.append(checksum)
             on_batch(size.records)
-        manifest = manifest_of(request, fingerprint, digest, reader, sizes)
+        manifest = manifest_of(request, fingerprint, digest, reader, sizes, checksums)
         hold()
         write_manifest(store, manifest)
     except StagedElsewhereError:
@@ -79,18 +81,18 @@ def stage(
 
 def write_batches(
     store: Store, job: str, batches: Iterable[tuple[list[Record], BatchSize]]
-) -> Iterator[BatchSize]:
-    """Write each batch as an object, several at once; yield their sizes in order."""
+) -> Iterator[tuple[BatchSize, int]]:
+    """Write each batch as an object, several at once; yield sizes and checksums in order."""
 
     def encoded() -> Iterator[tuple[str, bytes, BatchSize]]:
         # Encodes here, not in the writing threads: the records are still in this core's cache.
         for index, (records, size) in enumerate(batches):
             yield input_key(job, index), encode_batch(records), size
 
-    def write(object_: tuple[str, bytes, BatchSize]) -> BatchSize:
+    def write(object_: tuple[str, bytes, BatchSize]) -> tuple[BatchSize, int]:
         key, data, size = object_
         store.put(key, data)
-        return size
+        return size, crc32(data)
 
     with cycle_collection_off():
         yield from bounded_map(write, encoded(), store.parallel_writes)
@@ -102,6 +104,7 @@ def manifest_of(
     digest: str | None,
     reader: Reader,
     sizes: Sequence[BatchSize],
+    checksums: Sequence[int],
 ) -> Manifest:
     """Return the manifest of an input that was read to its end."""
     return Manifest(
@@ -133,6 +136,7 @@ def manifest_of(
         ),
         batch_records=[size.records for size in sizes],
         batch_tokens=[size.tokens for size in sizes],
+        input_crc32="".join(f"{checksum:08x}" for checksum in checksums),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.alphabet import SPECIAL_TOKENS
+from common.crc import crc32
 from common.embeddings.arrays import Embeddings
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import input_key, shard_key
@@ -52,13 +53,16 @@ def write_shard(
     return path
 
 
-def store_inputs(store: Store, manifest: Manifest, records: Sequence[Record]) -> None:
-    """Write a job's records as its batches' input objects."""
+def store_inputs(store: Store, manifest: Manifest, records: Sequence[Record]) -> Manifest:
+    """Write a job's records as its batches' input objects; return the manifest with checksums."""
     assert len(records) == manifest.report.records
     rest = iter(records)
+    checksums = ""
     for index, size in enumerate(manifest.batch_records):
-        batch = [next(rest) for _ in range(size)]
-        store.put(input_key(manifest.job, index), encode_batch(batch))
+        data = encode_batch([next(rest) for _ in range(size)])
+        store.put(input_key(manifest.job, index), data)
+        checksums += f"{crc32(data):08x}"
+    return manifest.model_copy(update={"input_crc32": checksums})
 
 
 def store_shard(

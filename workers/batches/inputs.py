@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 
 from common.errors import UserError
+from common.job.inputs import read_input
 from common.job.manifest import Manifest
-from common.job.records import Record, decode_batch
+from common.job.records import Record
 from common.ledger.ledger import Ledger
 from common.store import Store
 from common.wire.messages import Batch, Instability
@@ -35,18 +36,21 @@ def rows_to_retry(ledger: Ledger, batch: Batch) -> Mapping[int, Instability] | N
     return {bad.row: bad for bad in result.unstable}
 
 
-def fetch_records(store: Store, batch: Batch, retried: Collection[int]) -> list[Record]:
+def fetch_records(
+    store: Store, manifest: Manifest, batch: Batch, retried: Collection[int]
+) -> list[Record]:
     """Return the records of a batch; of one above the first rung, those of the ``retried`` rows.
 
     Raises:
         StoreError: the store did not give the input object.
+        UserError: the object is damaged.
         ValueError: the object has other records than the message says.
     """
-    records = decode_batch(store.get(batch.key))
+    records = read_input(store, manifest, batch.index)
     expected = batch.records
     if batch.previous_rung is not None:
         records = [record for record in records if record.row in retried]
         expected = len(retried)
     if len(records) != expected:
-        raise ValueError(f"{batch.key} has {len(records)} of {expected} records")
+        raise ValueError(f"batch {batch.index} has {len(records)} of {expected} records")
     return records

@@ -75,8 +75,8 @@ class BatchRunner:
         self.events = BatchEvents(ledger.events, name)
         self.retry = RetryPolicy(stopping)
         self.isolation = IsolationPolicy()
-        # The parts of a manifest that workers use never change: the job's name is made of them.
-        self._manifest = lru_cache(maxsize=16)(lambda job: read_manifest(store, job))
+        # By the time of its staging too: another staging may have cut other batches.
+        self._manifest = lru_cache(maxsize=16)(lambda job, _created: read_manifest(store, job))
 
     def run(self, batch: Batch) -> None:
         """Run a batch until the ledger has its result. Skip it if it is not to be computed now.
@@ -204,9 +204,9 @@ class BatchRunner:
     def _fetch(
         self, batch: Batch, earlier: Mapping[int, Instability]
     ) -> tuple[Manifest, list[Record]]:
-        manifest = self.retry.ask_store(lambda: self._manifest(batch.job))
+        manifest = self.retry.ask_store(lambda: self._manifest(batch.job, batch.created))
         check_alphabet(manifest, self.engine.loaded)
-        records = self.retry.ask_store(lambda: fetch_records(self.store, batch, earlier))
+        records = self.retry.ask_store(lambda: fetch_records(self.store, manifest, batch, earlier))
         return manifest, records
 
     def _write(self, lease: Lease, form: OutputForm, outcome: Outcome, result: BatchResult) -> None:

@@ -65,8 +65,7 @@ def store(tmp_path) -> WatchedStore:
 
 def staged(store: FileStore, sizes: list[int], form: OutputForm = FORMS[0]) -> Manifest:
     manifest = manifest_of(sizes, form=form)
-    store_inputs(store, manifest, RECORDS[: sum(sizes)])
-    return manifest
+    return store_inputs(store, manifest, RECORDS[: sum(sizes)])
 
 
 def create(ledger: Ledger, store: FileStore, manifest: Manifest) -> None:
@@ -151,7 +150,7 @@ def test_a_shard_with_rows_that_its_batch_has_not_is_of_an_earlier_staging(store
     earlier = staged(store, [2, 2])
     store_shard(store, earlier, 1)
     now = staged(store, [1, 3])
-    store_inputs(store, now, RECORDS[4:8])
+    now = store_inputs(store, now, RECORDS[4:8])
     assert read_batch(store, now, 1) == []
     assert "it has rows of another batch, row 2 first): it will be computed again" in caplog.text
 
@@ -195,3 +194,12 @@ def test_an_input_that_is_gone_is_not_needed_for_whole_shards(store):
     store_shard(store, manifest, 0)
     store.delete(input_key(manifest.job, 0))
     assert read_batch(store, manifest, 0) == [Status.OK]
+
+
+def test_no_row_is_restored_from_an_input_object_that_changed(store, caplog):
+    manifest = staged(store, [4])
+    store_shard(store, manifest, 0, rows=[0, 1])
+    key = input_key(manifest.job, 0)
+    store.put(key, store.get(key).replace(b"id3", b"id4"))
+    assert read_batch(store, manifest, 0) == []
+    assert f"{key} is damaged (it has another checksum" in caplog.text

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -261,3 +262,12 @@ def test_two_spellings_of_a_model_are_one_job_in_one_queue(proteins):
     requests = [make_request(Source(str(proteins)), spelling) for spelling in spellings]
     assert len({request.fingerprint() for request in requests}) == 1
     assert len({queue_of_request(request) for request in requests}) == 1
+
+
+def test_the_manifest_has_the_checksum_of_each_input_object(ledger, redis_url, store, proteins):
+    publisher, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    request = request_of(proteins)
+    manifest = submit(request, store, ledger, publisher, hardware=hardware, tokens=8).manifest
+    objects = [store.get(key) for key in store.keys(f"{manifest.job}/input/")]
+    assert len(objects) == manifest.batches > 1
+    assert manifest.input_crc32 == "".join(f"{crc32(data):08x}" for data in objects)

@@ -8,14 +8,18 @@ from redis.exceptions import RedisError
 
 from common.errors import UserError
 from common.job.layout import input_key, manifest_key
+from common.job.manifest import write_manifest
 from common.job.quarantine import read_quarantine
 from common.ledger.leases import LEASE_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
 from common.wire.messages import BatchResult, Status
+from tests.support.jobs import manifest_of
+from tests.support.shards import store_inputs
 from tests.support.worlds import (
     FP16,
     FP32,
+    RECORDS,
     ROWS,
     SELECTIVE,
     WORKER,
@@ -138,16 +142,18 @@ def test_an_input_of_another_alphabet_is_refused_with_the_reason(world_of):
 def test_an_input_object_with_fewer_records_than_the_message_says_is_refused(world, batch):
     message = batch.model_copy(update={"records": 5})
     error = failure(world, message)
-    assert error == f"ValueError: {input_key(world.job, 0)} has 4 of 5 records"
+    assert error == "ValueError: batch 0 has 4 of 5 records"
 
 
 def test_a_retry_whose_rows_are_not_in_the_input_object_is_refused(world, batch):
     engine = FakeEngine({0: [FP16], 2: [FP16]})
     retry = run_first_rung(world, engine)
-    world.store.put(retry.key, world.store.get(input_key(world.job, 1)))
+    other = [record._replace(row=record.row + 9) for record in RECORDS[:4]]
+    of_other_rows = store_inputs(world.store, manifest_of([4]), other)
+    write_manifest(world.store, of_other_rows)
     world.runner(engine).run(retry)
     assert engine.calls == []
-    assert world.results[-1].error == f"ValueError: {retry.key} has 0 of 2 records"
+    assert world.results[-1].error == "ValueError: batch 0 has 0 of 2 records"
     assert world.results[-1].previous_rung is FP16
 
 

@@ -1,0 +1,55 @@
+"""The input objects of a job, read with their checksums."""
+
+from itertools import pairwise
+
+from common.alphabet import ALPHABETS
+from common.crc import crc32
+from common.errors import UserError
+from common.job.cleaning import unknown_letters
+from common.job.layout import input_key, job_prefix
+from common.job.manifest import Manifest
+from common.job.records import Record, decode_batch
+from common.store import Store
+
+
+def read_input(store: Store, manifest: Manifest, index: int) -> list[Record]:
+    """Return the records of a batch.
+
+    Raises:
+        StoreError: the store did not give the input object.
+        UserError: the object is not the one that was staged.
+    """
+    key = input_key(manifest.job, index)
+    try:
+        return decode_input(manifest, index, store.get(key))
+    except ValueError:
+        data = store.get(key)  # once more: it may have been damaged on its way
+    try:
+        return decode_input(manifest, index, data)
+    except ValueError as error:
+        raise UserError(
+            f"{store.url}/{key} is damaged ({error}): delete "
+            f"{store.url}/{job_prefix(manifest.job)} and submit the input again.",
+            path=f"{store.url}/{key}",
+        ) from error
+
+
+def decode_input(manifest: Manifest, index: int, data: bytes) -> list[Record]:
+    """Return the records of a batch's input object.
+
+    Raises:
+        ValueError: it is not the object that was staged. Of a job of an earlier version, whose
+            manifest has no checksums, only a part of all changes is seen.
+    """
+    checksum = manifest.input_checksum(index)
+    if checksum and int(checksum, 16) != crc32(data):
+        raise ValueError("it has another checksum than when it was staged")
+    records = decode_batch(data)
+    expected = manifest.batch_records[index]
+    if len(records) != expected:
+        raise ValueError(f"it has {len(records):,} of {expected:,} records")
+    if any(one.row >= other.row for one, other in pairwise(records)):
+        raise ValueError("its rows are not in order")
+    if unknown_letters("".join(r.residues for r in records), ALPHABETS[manifest.alphabet]):
+        raise ValueError(f"it has letters that are not of {manifest.alphabet}")
+    return records
