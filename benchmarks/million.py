@@ -160,7 +160,7 @@ def run_worker(url: str, batches: int, number: int, log: Path) -> None:
     runner = stub_runner(ledger, store, SameAnswerEngine(), worker)
     runner.renewer.start()
     app = make_celery(url, list(worker.queues))
-    install_guard(app, Guard(ledger, MessageKeys(), worker.name).check)
+    install_guard(app, Guard(ledger, MessageKeys(), worker.name))
     try:
         name, stop = f"million-{number}", runner.stopping.set
         consume(app, worker.queues, name, run=runner.run, on_stop=stop)

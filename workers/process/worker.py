@@ -168,7 +168,7 @@ def make_app(settings: Settings, ledger: Ledger, info: WorkerInfo) -> Celery:
     """Return a Celery app whose messages the guard checks."""
     keys = settings.message_keys()
     app = make_celery(settings.broker_url, list(info.queues), keys)
-    install_guard(app, Guard(ledger, keys, info.name).check)
+    install_guard(app, Guard(ledger, keys, info.name))
     return app
 
 

@@ -3,8 +3,12 @@
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
+from pydantic_core import to_json
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from common.wire.signing import MessageKeys
+from workers.transport.envelope import Refusal, check_message, parse_json
 
 #: The Lua script that requeues a message, unless it was requeued or acknowledged meanwhile.
 REQUEUE = """
@@ -30,8 +34,15 @@ class AtomicQoS(kombu_redis.QoS):
         with channel.conn_or_acquire(client) as client:
             taken = client.hget(self.unacked_key, tag)
             if taken is None:
+                client.zrem(self.unacked_index_key, tag)
                 return
-            message, exchange, routing_key = loads(taken)
+            checked = check_taken(taken)
+            if isinstance(checked, Refusal):
+                channel.bury("unacknowledged messages", taken, checked)
+                client.hdel(self.unacked_key, tag)
+                client.zrem(self.unacked_index_key, tag)
+                return
+            message, exchange, routing_key = checked
             message["headers"]["redelivered"] = True
             message["properties"]["delivery_info"]["redelivered"] = True
             priority = channel._get_message_priority(message)
@@ -47,6 +58,21 @@ class AtomicQoS(kombu_redis.QoS):
             client.eval(REQUEUE, len(keys), *keys, tag, push, dumps(message))
 
 
+def check_taken(taken: bytes) -> tuple[dict[str, Any], str, str] | Refusal:
+    """Return a message that was taken, its exchange and its routing key, or why it is not valid.
+
+    Its signature is checked when it is taken again.
+    """
+    try:
+        message, exchange, routing_key = parse_json(taken)
+    except (TypeError, ValueError) as error:
+        return Refusal(f"not a message that was taken: {error}")
+    if exchange != "" or not isinstance(routing_key, str):
+        return Refusal(f"taken from {exchange!r}, {routing_key!r}, which is no queue")
+    checked = check_message(to_json(message), MessageKeys(), routing_key)
+    return checked if isinstance(checked, Refusal) else (message, exchange, routing_key)
+
+
 class WorkerChannel(kombu_redis.Channel):
     """Uses one client for all requests.
 
@@ -56,6 +82,10 @@ class WorkerChannel(kombu_redis.Channel):
 
     QoS = AtomicQoS
     _one_client: Any = None
+
+    def bury(self, place: str, item: bytes, refusal: Refusal) -> None:
+        """Set a message aside that is not valid."""
+        raise NotImplementedError
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:

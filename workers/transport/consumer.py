@@ -11,6 +11,7 @@ from celery.signals import worker_shutting_down
 from common.wire.celery_app import EMBED_TASK
 from common.wire.messages import Batch
 from workers.batches.retry_policy import RequeueError
+from workers.transport.control import answer_questions_only
 from workers.transport.task_events import BufferedEvents
 
 log = logging.getLogger("workers")
@@ -52,6 +53,7 @@ def consume(
     def stop(**_: Any) -> None:
         on_stop()
 
+    answer_questions_only()
     app.steps["consumer"].add(BufferedEvents)
     quiet_logs()
     options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]

@@ -8,6 +8,7 @@ from kombu.utils.json import loads
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, ValidationError
 from pydantic_core import from_json, to_json
 
+from common.errors import UserError
 from common.wire.celery_app import EMBED_TASK
 from common.wire.messages import Batch, Document
 from common.wire.queues import batch_queue
@@ -113,9 +114,13 @@ def check_message(item: bytes, keys: MessageKeys, queue: str | None = None) -> b
     wrong = wrong_signature(message, envelope.headers.signature, keys)
     if wrong is not None:
         return Refusal(wrong, batch)
+    try:
+        own_queue = batch_queue(batch)
+    except UserError as error:
+        return Refusal(str(error), batch)
     requeued_to = envelope.properties.delivery_info.routing_key
-    if queue is not None and not queue == requeued_to == batch_queue(batch):
-        return Refusal(f"for {batch_queue(batch)}, and would be requeued to {requeued_to}", batch)
+    if queue is not None and not queue == requeued_to == own_queue:
+        return Refusal(f"for {own_queue}, and would be requeued to {requeued_to}", batch)
     return envelope.model_dump_json(by_alias=True).encode()
 
 

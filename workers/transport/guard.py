@@ -22,6 +22,7 @@ from common.text import printable
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.signing import MessageKeys
 from workers.transport.channel import WorkerChannel
+from workers.transport.control import check_broadcast
 from workers.transport.envelope import Refusal, check_message
 
 log = logging.getLogger(__name__)
@@ -42,11 +43,20 @@ class Guard:
         """Return what Celery gets of a message from a queue; None if it became a dead letter."""
         checked = check_message(item, self.keys, queue.decode())
         if isinstance(checked, Refusal):
-            self._add_dead_letter(queue.decode(), item, checked)
+            self.bury(queue.decode(), item, checked)
             return None
         return checked
 
-    def _add_dead_letter(self, queue: str, item: bytes, refusal: Refusal) -> None:
+    def check_broadcast(self, data: bytes) -> bytes:
+        """Return what Celery gets of a broadcast; nothing if it became a dead letter."""
+        checked = check_broadcast(data)
+        if isinstance(checked, Refusal):
+            self.bury("remote control", data, checked)
+            return b""
+        return checked
+
+    def bury(self, queue: str, item: bytes, refusal: Refusal) -> None:
+        """Add a dead letter."""
         reason, batch = one_line(refusal.reason), refusal.batch
         about: dict[str, Any] = (
             {} if batch is None else {"job": batch.job, "batch": batch.index, "rung": batch.rung}
@@ -68,11 +78,8 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
-def install_guard(app: Celery, check: Callable[[bytes, bytes], bytes | None]) -> None:
-    """Have the app's consumer get ``check(queue, item)`` in place of every message, or nothing.
-
-    Remote control and events do not come through queues and are not checked.
-    """
+def install_guard(app: Celery, guard: Guard) -> None:
+    """Have the app's consumer get what the guard leaves of every message and broadcast."""
 
     class GuardedClient(kombu_redis.PrefixedStrictRedis):
         def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
@@ -80,12 +87,21 @@ def install_guard(app: Celery, check: Callable[[bytes, bytes], bytes | None]) ->
             if command_name != "BRPOP" or not response:
                 return response
             queue, item = response
-            checked = check(queue, item)
+            checked = guard.check(queue, item)
             return checked and (queue, checked)  # None: as if all queues had been empty
 
     class GuardedChannel(WorkerChannel):
         def _get_client(self) -> Callable[..., GuardedClient]:
             return functools.partial(GuardedClient, global_keyprefix=self.global_keyprefix)
+
+        def _handle_message(self, client: Any, response: Any) -> dict[str, Any]:
+            payload = super()._handle_message(client, response)  # type: ignore[no-untyped-call]
+            if bytes(payload["type"]).endswith(b"message"):
+                payload["data"] = guard.check_broadcast(payload["data"])
+            return payload
+
+        def bury(self, place: str, item: bytes, refusal: Refusal) -> None:
+            guard.bury(place, item, refusal)
 
     class GuardedTransport(kombu_redis.Transport):
         Channel = GuardedChannel

@@ -11,14 +11,18 @@ import pytest
 from kombu import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from common.ledger.ledger import Ledger
 from common.model_specs import ModelSource
 from common.wire.celery_app import make_celery, publish
+from common.wire.dead_letters import DeadLetters
 from common.wire.queues import KEY_PREFIX, queue_name
+from common.wire.redis_client import connect
+from common.wire.signing import MessageKeys
 from tests.support.busy import UNACKED, busy_fleet
 from tests.support.jobs import manifest_of
 from tests.support.redis_servers import running_redis
 from workers.transport.channel import WorkerChannel
-from workers.transport.guard import install_guard
+from workers.transport.guard import Guard, install_guard
 
 MANIFEST = manifest_of([1] * 40)
 BATCHES = [MANIFEST.batch(number) for number in range(MANIFEST.batches)]
@@ -30,7 +34,7 @@ UNACKED_INDEX = f"{KEY_PREFIX}unacked_index"
 @pytest.fixture
 def connection(redis, redis_url) -> Iterator[Connection]:
     app = make_celery(redis_url, [])
-    install_guard(app, lambda _, item: item)
+    install_guard(app, Guard(Ledger(redis), MessageKeys(), "w"))
     with app.connection_for_read() as connection:
         yield connection
 
@@ -137,7 +141,7 @@ def test_a_channel_says_that_its_connection_was_closed(connection, channel, end)
 def test_a_crash_of_redis_while_channels_wait_and_work_is_an_error_that_celery_knows(tmp_path):
     with running_redis(tmp_path) as server:
         app = make_celery(server.url, [])
-        install_guard(app, lambda _, item: item)
+        install_guard(app, Guard(Ledger(connect(server.url)), MessageKeys(), "w"))
         publish(app, MODEL, BATCHES[:2])
         connection = app.connection_for_read()
         first, second = connection.default_channel, connection.channel()
@@ -152,3 +156,33 @@ def test_a_crash_of_redis_while_channels_wait_and_work_is_an_error_that_celery_k
         for message in messages:
             with pytest.raises(RedisConnectionError):
                 message.ack()
+
+
+# --- what is no message ---------------------------------------------------------------------------
+
+GARBAGE = [
+    b"garbage",
+    b"[]",
+    b"5",
+    b"[[], 1, 2]",
+    b'[{"headers": 5}, "", "q"]',
+    b'["\xff", "", ""]',
+    b"[" * 3000,
+]
+
+
+def test_what_is_taken_and_no_message_is_buried_and_others_are_requeued(redis, redis_url, channel):
+    publish(make_celery(redis_url, []), MODEL, BATCHES[:1])
+    assert channel.basic_get(QUEUE) is not None
+    for number, garbage in enumerate(GARBAGE):
+        redis.hset(UNACKED, f"tag{number}", garbage)
+    tags = dict.fromkeys(redis.hkeys(UNACKED), 1.0) | {"no such message": 1.0}
+    redis.zadd(UNACKED_INDEX, tags)
+    channel.qos.visibility_timeout = 0
+    for _ in range(3):
+        channel.qos.restore_visible(num=100, interval=1)
+    assert not redis.exists(UNACKED, UNACKED_INDEX)
+    assert redis.llen(f"{KEY_PREFIX}{QUEUE}") == 1
+    letters = DeadLetters(redis).latest()
+    assert {letter.queue for letter in letters} == {"unacknowledged messages"}
+    assert len(letters) == len(GARBAGE)

@@ -159,6 +159,11 @@ def test_a_message_of_another_key_or_that_was_changed_is_refused(item):
     assert_matches("its signature is wrong", reason(with_batch(item, index=1), KEYS))
 
 
+@pytest.mark.parametrize("model", ["no_such_model", "", "random:", "relative/path"])
+def test_a_message_of_an_unknown_model_is_refused(item, model):
+    assert "model" in reason(with_batch(item, model=model), NO_KEYS)
+
+
 # --- whatever it is -----------------------------------------------------------------------------
 
 anything = st.recursive(

@@ -72,7 +72,7 @@ def closed_redis(tmp_path) -> Redis:
 
 def test_a_consumer_gets_valid_messages_and_what_it_requeues_comes_again(redis, ledger, redis_url):
     app = make_celery(redis_url, [QUEUE], KEYS)
-    install_guard(app, Guard(ledger, KEYS, "w").check)
+    install_guard(app, Guard(ledger, KEYS, "w"))
     redis.lpush(f"{KEY_PREFIX}{QUEUE}", "garbage")
     publish(app, MODEL, [BATCH])
     received = []
@@ -95,9 +95,9 @@ def test_a_consumer_gets_valid_messages_and_what_it_requeues_comes_again(redis, 
 @pytest.mark.parametrize(
     "url", ["redis://host:1/2", "rediss://host/0?ssl_cert_reqs=required", "unix:///run/redis.sock"]
 )
-def test_the_guard_stands_whatever_the_kind_of_url(url):
+def test_the_guard_stands_whatever_the_kind_of_url(url, ledger):
     app, plain = make_celery(url, []), make_celery(url, [])
-    install_guard(app, lambda _, item: item)
+    install_guard(app, Guard(ledger, NO_KEYS, "w"))
     ours, theirs = app.connection_for_read(), plain.connection_for_read()
     assert ours.get_transport_cls().Channel is not theirs.get_transport_cls().Channel
     assert ours.clone().get_transport_cls() is ours.get_transport_cls()

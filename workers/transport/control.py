@@ -1,0 +1,94 @@
+"""Celery's remote control, of which a worker answers questions and obeys no orders.
+
+Whoever reaches Redis can broadcast a command: one order ends all workers, another has them take
+nothing more while they look alive. And Celery ends at a broadcast that it cannot read.
+"""
+
+from base64 import b64encode
+from typing import Annotated, Any, Literal
+
+from celery.worker.control import Panel
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError
+from pydantic_core import to_json
+
+from common.wire.messages import Document
+from workers.transport.envelope import Refusal, first_problem, parse_body, parse_json
+
+#: The questions that a worker answers. ``hello`` is none: it revokes tasks.
+QUESTIONS = frozenset(
+    {
+        *("ping", "clock", "stats", "conf", "report", "registered", "active_queues"),
+        *("active", "reserved", "scheduled", "revoked", "query_task"),
+        *("dump_active", "dump_reserved", "dump_schedule", "dump_revoked", "dump_conf"),
+        "dump_tasks",
+    }
+)
+
+
+class ReplyTo(Document):
+    """The queue to which an answer goes."""
+
+    exchange: Literal["reply.celery.pidbox"]
+    routing_key: str
+
+
+class Command(Document):
+    """The body of a broadcast."""
+
+    method: str
+    arguments: dict[str, JsonValue] | None = None
+    destination: list[str] | None = None
+    pattern: str | None = None
+    # Celery also takes regular expressions, which may keep a worker busy for ever.
+    matcher: Literal["glob"] | None = None
+    reply_to: ReplyTo | None = None
+    ticket: str | None = None
+
+
+class Properties(Document):
+    """What kombu needs to deliver a broadcast."""
+
+    body_encoding: Literal["base64"]
+    delivery_tag: str
+
+
+class Broadcast(Document):
+    """A broadcast, as kombu writes it around a command."""
+
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
+    properties: Properties
+    body: Annotated[Command, BeforeValidator(parse_body)]
+
+
+def check_broadcast(data: bytes) -> bytes | Refusal:
+    """Return a copy of a broadcast with nothing in it but what was checked, or why it is not valid.
+
+    Never raises.
+    """
+    try:
+        broadcast = Broadcast.model_validate(parse_json(data))
+    except ValidationError as error:
+        return Refusal(f"not a command of Celery's remote control: {first_problem(error)}")
+    except ValueError as error:
+        return Refusal(str(error))
+    command = broadcast.body
+    if command.method not in QUESTIONS:
+        return Refusal(f"the command {command.method!r}, which workers do not obey")
+    return to_json(rebuilt(broadcast, command))
+
+
+def rebuilt(broadcast: Broadcast, command: Command) -> dict[str, Any]:
+    return {
+        "content-type": broadcast.content_type,
+        "content-encoding": broadcast.content_encoding,
+        "headers": {},
+        "properties": {**broadcast.properties.model_dump(), "delivery_info": {}, "priority": 0},
+        "body": b64encode(to_json(command)).decode(),
+    }
+
+
+def answer_questions_only() -> None:
+    """Remove every command but the questions from Celery's remote control, for this process."""
+    for name in Panel.data.keys() - QUESTIONS:
+        del Panel.data[name]
