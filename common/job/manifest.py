@@ -9,7 +9,7 @@ from common.job.layout import input_key, manifest_key
 from common.job.output_form import OutputForm
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
-from common.wire.messages import Batch, Document, Priority
+from common.wire.messages import Batch, Document, JobName, Priority
 
 
 class InputReport(Document):
@@ -39,7 +39,7 @@ class Manifest(Document):
 
     version: Literal[1] = 1
     package: str
-    job: str
+    job: JobName
     created: datetime
     input: str
     fingerprint: str  # of the input's bytes and every option that changes the output

@@ -27,7 +27,11 @@ class FileStore:
 
     def _path(self, key: str) -> Path:
         check_key(self.url, key)
-        return self.root / key
+        path = self.root / key
+        # An object may be a link only to another place in the store.
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
+            raise StoreError(f"Store {self.url}: {key} is a link that leads out of the store.")
+        return path
 
     def check_writable(self) -> None:
         with self._errors("write to it"):
@@ -108,7 +112,7 @@ class FileStore:
         if start.is_file():
             yield prefix
         for path in sorted(start.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
+            if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
                 yield path.relative_to(self.root).as_posix()
 
     def folders(self) -> Iterator[str]:

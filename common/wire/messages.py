@@ -4,10 +4,19 @@ They are frozen and versioned; a field may be added with a default, never change
 claim check: it names the object with a batch's records and does not contain them.
 """
 
+import re
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+)
 
 from common.rungs import Rung
 
@@ -16,6 +25,19 @@ def renamed_field(wire_name: str, name: str, **options: Any) -> Any:
     """Declare a field that is called ``wire_name`` in messages, in both directions."""
     choices = AliasChoices(wire_name, name)
     return Field(validation_alias=choices, serialization_alias=wire_name, **options)
+
+
+#: The form of a job's name, which is part of paths, keys and URLs.
+JOB_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def check_job_name(name: str) -> str:
+    if not JOB_NAME.fullmatch(name):
+        raise ValueError("not the name of a job")
+    return name
+
+
+JobName = Annotated[str, AfterValidator(check_job_name)]
 
 
 class Document(BaseModel):
@@ -45,13 +67,13 @@ class Batch(Message):
     ledger has that result, which names them.
     """
 
-    job: str
+    job: JobName
     index: NonNegativeInt
     first_rung: Rung = renamed_field("first", "first_rung")  # where the job's ladder begins
     rung: Rung
     previous_rung: Rung | None = renamed_field("after", "previous_rung", default=None)
     model: str  # ModelSource.text
-    key: str  # of the input object in the store
+    key: str  # of the input object; read by workers of earlier versions alone
     records: PositiveInt  # to be computed
     priority: Priority = Priority.NORMAL
     created: float | None = None  # when the job was staged; an earlier staging's batches are stale

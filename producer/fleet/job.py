@@ -1,6 +1,5 @@
 """One job of a fleet: looking at it, ending it, and having its embeddings."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
@@ -20,7 +19,7 @@ from common.ledger.speed import Speed
 from common.model_specs import ModelSource
 from common.paths import user_path
 from common.store import ObjectNotFoundError, StoreError
-from common.wire.messages import Instability
+from common.wire.messages import JOB_NAME, Instability
 from producer.fleet.output_file import OutputFile, sources_of
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
@@ -37,9 +36,6 @@ from producer.scheduling.waiting import (
     wait,
 )
 from producer.submission.same_weights import check_same_files
-
-#: The form of a job's name, which is part of paths, keys and URLs.
-JOB_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 if TYPE_CHECKING:
     from producer.fleet.fleet import Fleet

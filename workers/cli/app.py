@@ -241,6 +241,11 @@ def require_matplotlib() -> None:
 def require_touchable(liveness_file: Path | None) -> None:
     if liveness_file is None:
         return
+    if liveness_file.is_symlink():
+        raise UserError(
+            f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} is a link, and would "
+            "have another file touched: name a file."
+        )
     try:
         liveness_file.touch()
     except OSError as error:
