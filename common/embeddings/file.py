@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 
 from common.embeddings.arrays import Array, not_included
-from common.embeddings.checksums import CHECKSUM, checksum
-from common.embeddings.reader import UNREADABLE, DamagedError
+from common.embeddings.checksums import CHECKSUM, DamagedError, checksum
+from common.embeddings.reader import UNREADABLE
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
 from common.paths import user_path

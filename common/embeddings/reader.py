@@ -8,14 +8,10 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from common.embeddings.arrays import Embeddings
-from common.embeddings.checksums import CHECKSUM, checksums
+from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.checksums import CHECKSUM, DamagedError, checksums
 from common.job.output_form import OutputForm
-
-
-class DamagedError(Exception):
-    """A file's contents are not what was written to it."""
-
+from common.rungs import PRECISION_CODES
 
 #: The errors that reading a damaged file raises. h5py reports damage in many ways: each of these
 #: was seen, or is what Python raises for a dataset of another type or size than expected.
@@ -43,24 +39,64 @@ def open_embedding_file(source: Path | BinaryIO) -> Iterator[h5py.File]:
         yield file
 
 
-def read_embeddings(file: h5py.File, form: OutputForm) -> Embeddings:
+def read_embeddings(file: h5py.File, form: OutputForm, dim: int) -> Embeddings:
     """Read all rows of a shard.
 
     Raises:
         KeyError: a dataset or a checksum is missing.
-        DamagedError: a dataset's checksum is not the one it was written with.
+        DamagedError: a dataset does not have its shape, its type, or the checksum that it was
+            written with.
     """
+    count, shape = len(file["rows"]), form.vector_shape(dim)
+
+    def numbers(name: str, dtype: str, *shape: int) -> Array:
+        return numbers_in(file[name], name, np.dtype(dtype), shape)
+
+    lengths = numbers("lengths", "int64", count)
+    residues = int(lengths.sum())
     part = Embeddings(
-        rows=file["rows"][:],
-        ids=list(file["ids"].asstr()[:]),
-        headers=list(file["headers"].asstr()[:]),
-        lengths=file["lengths"][:],
-        input_lengths=file["input_lengths"][:],
-        precision=file["precision"][:].astype(np.uint8),
-        pooled={name: file[name][:] for name in form.pooled_names},
-        residues=file["residues"][:] if form.per_residue else None,
+        rows=numbers("rows", "int64", count),
+        ids=texts_in(file["ids"], "ids", count),
+        headers=texts_in(file["headers"], "headers", count),
+        lengths=lengths,
+        input_lengths=numbers("input_lengths", "int64", count),
+        precision=numbers("precision", "uint8", count).astype(np.uint8),
+        pooled={name: numbers(name, "float32", count, *shape) for name in form.pooled_names},
+        residues=numbers("residues", form.residue_dtype, residues, *shape)
+        if form.per_residue
+        else None,
     )
     for name, crc in checksums(part).items():
         if crc != file[name].attrs[CHECKSUM]:
             raise DamagedError(f"{name} has another checksum than when it was written")
+    if part.precision.max(initial=0) >= len(PRECISION_CODES):
+        raise DamagedError("it has a precision that this version does not know")
     return part
+
+
+def numbers_in(
+    dataset: h5py.Dataset, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]
+) -> Array:
+    """Read a dataset of numbers, after its type and its size were compared with what is expected.
+
+    A damaged file may declare any: more than memory holds, or a single row that NumPy would repeat.
+    """
+    if (dataset.dtype, dataset.shape) != (dtype, shape):
+        raise DamagedError(f"{name} is {dataset.dtype} {dataset.shape} instead of {dtype} {shape}")
+    check_stored(dataset, name)
+    values: Array = dataset[:]
+    return values
+
+
+def texts_in(dataset: h5py.Dataset, name: str, count: int) -> list[str]:
+    """Read a dataset of texts, after its type and its size were compared with what is expected."""
+    if h5py.check_string_dtype(dataset.dtype) is None or dataset.shape != (count,):
+        raise DamagedError(f"{name} is {dataset.dtype} {dataset.shape} instead of {count} texts")
+    check_stored(dataset, name)
+    return list(dataset.asstr()[:])
+
+
+def check_stored(dataset: h5py.Dataset, name: str) -> None:
+    """Raise DamagedError if a dataset declares more than the whole file has."""
+    if dataset.nbytes > dataset.file.id.get_filesize():
+        raise DamagedError(f"{name} declares {dataset.nbytes:,} bytes, more than the file has")

@@ -62,7 +62,7 @@ class Store(Protocol):
         """Yield a path to read the object from."""
 
     def open_ranges(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Yield a file that fetches only the parts that are read, and the first block at once."""
+        """Yield a file that fetches only the parts that are read, and the last block at once."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys under ``prefix``, in order."""

@@ -160,22 +160,22 @@ class S3Store:
 
     @contextmanager
     def open_ranges(self, key: str) -> Iterator[BinaryIO]:
-        head = self._read_range(key, 0, BLOCK_BYTES)
-        if head is None:
+        tail = self._read_range(key, f"-{BLOCK_BYTES}")
+        if tail is None:
             with self.open(key) as path, path.open("rb") as whole:
                 yield whole
             return
 
         def fetch(start: int, end: int) -> bytes:
-            part = self._read_range(key, start, end)
-            if part is None or part.etag != head.etag:
+            part = self._read_range(key, f"{start}-{end - 1}")
+            if part is None or part.etag != tail.etag:
                 raise StoreError(f"Store {self.url}: cannot read {key}: it was replaced meanwhile.")
             return part.data
 
-        with RangedFile(head.size, head.data, fetch) as file:
+        with RangedFile(tail.size, tail.data, fetch) as file:
             yield cast(BinaryIO, file)
 
-    def _read_range(self, key: str, start: int, end: int) -> "Range | None":
+    def _read_range(self, key: str, bytes_: str) -> "Range | None":
         """Return a range of an object; None if the server sends only whole objects."""
         from botocore.exceptions import ClientError
 
@@ -184,7 +184,7 @@ class S3Store:
                 answer = self.client.get_object(
                     Bucket=self.bucket,
                     Key=self.prefix + key,
-                    Range=f"bytes={start}-{end - 1}",
+                    Range=f"bytes={bytes_}",
                 )
                 if "ContentRange" not in answer:
                     answer["Body"].close()
@@ -194,7 +194,7 @@ class S3Store:
             except ClientError as error:
                 if code_of(error) != "InvalidRange":
                     raise
-                return Range(b"", 0, "")  # an empty object has no first byte
+                return Range(b"", 0, "")  # an empty object has no bytes
 
     def keys(self, prefix: str) -> Iterator[str]:
         for page in self._pages(f"list {prefix}", self.prefix + prefix):

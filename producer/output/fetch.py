@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from common import __version__
 from common.advice import how_to
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
-from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embeddings
+from common.embeddings.checksums import DamagedError
+from common.embeddings.reader import read_embeddings
+from common.embeddings.shards import Shard, open_shard
 from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
@@ -130,7 +131,9 @@ def check_order(store: Store, manifest: Manifest, part: Embeddings, last_row: in
     return int(part.rows[-1]) if len(part) else last_row
 
 
-def attributes_of_job(store: Store, keys: Mapping[int, list[str]]) -> dict[str, Any]:
+def attributes_of_job(
+    store: Store, manifest: Manifest, keys: Mapping[int, list[str]]
+) -> dict[str, Any]:
     """Return the attributes that all shards of a job share, from the first readable one.
 
     Raises:
@@ -139,9 +142,12 @@ def attributes_of_job(store: Store, keys: Mapping[int, list[str]]) -> dict[str, 
     problem: UserError | None = None
     for batch in sorted(keys):
         try:
-            with opened_shard(store, keys[batch][0]) as file:
+            with opened_shard(store, keys[batch][0]) as (_, file):
                 found = {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
-                return found | {"dim": int(found["dim"]), "weights": str(found["weights"])}
+                dim, name = int(found["dim"]), (*manifest.form.pooled_names, "residues")[0]
+                if file[name].shape[1:] != manifest.form.vector_shape(dim):
+                    raise DamagedError(f"{name} is {file[name].shape}, though dim is {dim}")
+                return found | {"dim": dim, "weights": str(found["weights"])}
         except UserError as error:
             problem = problem or error
     assert problem is not None
@@ -156,7 +162,7 @@ def attributes_of_file(
     Raises:
         UserError: no shard can be read.
     """
-    attributes = attributes_of_job(store, keys)
+    attributes = attributes_of_job(store, manifest, keys)
     warnings = [attributes[name] for name in ["warning"] if name in attributes]
     if manifest.report.looks_like_dna:
         warnings.append(LOOKS_LIKE_DNA)
@@ -195,9 +201,21 @@ def merged(
             wait for a retry.
     """
     parts = [read_shard(store, manifest, index, key, attributes) for key in keys]
+    return merge(store, manifest, index, keys, parts, int(attributes["dim"]))
+
+
+def merge(
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    keys: list[str],
+    parts: list[Embeddings],
+    dim: int,
+) -> tuple[Embeddings, tuple[Instability, ...]]:
+    """Return the rows of a batch, merged from those of its shards; see ``merged``."""
     if len(parts) == 1 and len(parts[0]) == manifest.batch_records[index]:
         return parts[0], ()
-    whole = fill(store, manifest, index, parts, int(attributes["dim"]))
+    whole = fill(store, manifest, index, parts, dim)
     missing = set(whole.rows[whole.precision == 0].tolist())
     quarantined = tuple(
         bad for bad in read_quarantine(store, manifest.job, index) if bad.row in missing
@@ -220,27 +238,30 @@ def read_shard(
     Raises:
         UserError: it cannot be read, or is of another batch or of other weights.
     """
-    with opened_shard(store, key) as file:
-        weights = file.attrs["weights"]
-        place = file.attrs["job"], int(file.attrs["batch"])
-        embeddings = read_embeddings(file, manifest.form)
-    if place != (manifest.job, index):
-        raise UserError(
-            f"{store.url}/{key} is of batch {place[1]} of {place[0]}. To have the right one "
-            f"computed, {how_to_recompute(store, manifest.job, key)}",
-            path=f"{store.url}/{key}",
-        )
-    if weights != attributes["weights"]:
-        raise UserError(
-            f"{store.url}/{key} was computed with weights {weights}, others of this job with "
-            f"{attributes['weights']}: their vectors do not belong in one file.",
-            path=f"{store.url}/{key}",
-        )
+    with opened_shard(store, key) as (label, file):
+        if key != label.key:
+            raise UserError(
+                f"{store.url}/{key} is of batch {label.batch} of {label.job}. To have the right "
+                f"one computed, {how_to_recompute(store, manifest.job, key)}",
+                path=f"{store.url}/{key}",
+            )
+        if label.weights != attributes["weights"]:
+            raise UserError(
+                f"{store.url}/{key} was computed with weights {label.weights}, others of this job "
+                f"with {attributes['weights']}: their vectors do not belong in one file.",
+                path=f"{store.url}/{key}",
+            )
+        most = manifest.batch_records[index]
+        if label.records > most:
+            raise DamagedError(f"it has {label.records:,} rows instead of {most:,}")
+        embeddings = read_embeddings(file, manifest.form, int(attributes["dim"]))
+        if np.any(np.diff(embeddings.rows) <= 0):
+            raise DamagedError("its rows are not in order")
     return embeddings
 
 
 @contextmanager
-def opened_shard(store: Store, key: str) -> Iterator[h5py.File]:
+def opened_shard(store: Store, key: str) -> Iterator[Shard]:
     """Open a shard.
 
     Raises:
@@ -248,9 +269,9 @@ def opened_shard(store: Store, key: str) -> Iterator[h5py.File]:
         UserError: the shard cannot be read, here or in the block.
     """
     try:
-        with store.open(key) as path, open_embedding_file(path) as file:
-            yield file
-    except UNREADABLE as error:
+        with open_shard(store, key) as shard:
+            yield shard
+    except DamagedError as error:
         raise UserError(
             f"{store.url}/{key} cannot be read ({error}). To have it computed again, "
             + how_to_recompute(store, key.partition("/")[0], key),

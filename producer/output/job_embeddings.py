@@ -121,7 +121,7 @@ class BatchStream:
         for index, rungs in settled.items():
             keys = [shard_key(self._manifest.job, index, rung) for rung in rungs]
             if self._attributes is None:
-                self._attributes = attributes_of_job(self._store, {index: keys})
+                self._attributes = attributes_of_job(self._store, self._manifest, {index: keys})
             part, _ = merged(self._store, self._manifest, index, keys, self._attributes)
             self._came[index] = True
             yield part.ids, part.pooled["mean"]

@@ -7,7 +7,8 @@ from itertools import chain, islice
 import numpy as np
 
 from common.bounded_map import bounded_map
-from common.embeddings.reader import UNREADABLE, DamagedError, open_embedding_file
+from common.embeddings.checksums import DamagedError
+from common.embeddings.shards import open_shard, read_label
 from common.errors import UserError
 from common.job.inputs import read_input
 from common.job.layout import output_prefix, shard_key
@@ -78,7 +79,7 @@ def results_of_batch(store: Store, manifest: Manifest, index: int) -> list[tuple
             results.append(result_of_shard(store, manifest, index, rung, key, before))
         except ObjectNotFoundError:
             break
-        except (*UNREADABLE, UserError) as error:
+        except (DamagedError, UserError) as error:
             if isinstance(error, StoreError):
                 raise
             log.warning(
@@ -99,25 +100,26 @@ def result_of_shard(
 ) -> tuple[BatchResult, str]:
     """Return the result that a worker reported with a shard, and its weights' fingerprint.
 
-    Fields that the shard does not show have their default values. If the shard has all rows, their
-    numbers are not read.
+    Fields that the shard does not show have their default values. If it has all rows, its label is
+    all that is read.
 
     Raises:
-        UNREADABLE: the shard is damaged, or does not belong to the batch in its name.
+        DamagedError: the shard is damaged, or does not belong to the batch in its name.
+        UserError: the batch's input object is damaged.
     """
     expected = manifest.batch_records[index] if before is None else len(before.unstable)
-    with store.open_ranges(key) as part, open_embedding_file(part) as file:
-        job, batch = str(file.attrs["job"]), int(file.attrs["batch"])
-        tokens = int(file.attrs["tokens"])
-        precision = Rung(file.attrs["precision"])
-        weights = str(file.attrs["weights"])
-        records = len(file["rows"])
-        rows = set(file["rows"][:].tolist()) if records < expected else None
-    if (job, batch) != (manifest.job, index):
-        raise DamagedError(f"it belongs to batch {batch} of {job}")
-    if records > expected:
-        raise DamagedError(f"it has {records:,} rows instead of {expected:,}")
-    missing = () if rows is None else missing_rows(store, manifest, index, rows, before)
+    label = read_label(store, key)
+    if label.key != key:
+        raise DamagedError(f"it belongs to batch {label.batch} of {label.job}")
+    if label.created not in (None, manifest.created.timestamp()):
+        raise DamagedError("it is of another staging of the job")
+    if label.records > expected:
+        raise DamagedError(f"it has {label.records:,} rows instead of {expected:,}")
+    missing: tuple[Instability, ...] = ()
+    if label.records < expected:
+        with open_shard(store, key) as shard:
+            rows = set(shard.file["rows"][:].tolist())
+        missing = missing_rows(store, manifest, index, rows, before)
     unstable = tuple(bad for bad in missing if bad.reason is None)
     poisoned = tuple(bad for bad in missing if bad.reason is not None)
     status = Status.POISONED if poisoned else Status.OK
@@ -130,24 +132,20 @@ def result_of_shard(
         worker="store",
         poisoned=poisoned,
         created=manifest.created.timestamp(),
-        precision=precision,
-        records=records,
-        tokens=tokens,
+        precision=label.precision,
+        records=label.records,
+        tokens=label.tokens,
         unstable=unstable,
-        next=NEXT_RUNG[precision] if unstable else None,
+        next=NEXT_RUNG[label.precision] if unstable else None,
     )
-    return result, weights
+    return result, label.weights
 
 
 def stored_weights(store: Store, manifest: Manifest) -> str | None:
     """Return the fingerprint of the weights in a job's shards; None if none can be read."""
     for key in islice(store.keys(output_prefix(manifest.job)), SAMPLED_SHARDS):
-        with (
-            suppress(*UNREADABLE),
-            store.open_ranges(key) as part,
-            open_embedding_file(part) as file,
-        ):
-            return str(file.attrs["weights"])
+        with suppress(DamagedError):
+            return read_label(store, key).weights
     return None
 
 

@@ -71,9 +71,11 @@ def report_fetched(fetched: Fetched, reasons: str) -> None:
 
 
 def report_damage(manifest: Manifest, damage: list[str]) -> None:
-    """Print what is wrong with a job's shards, and how many are intact."""
+    """Print what is missing or damaged of a job, or that nothing is."""
     for problem in damage:
         say(problem)
-    intact = manifest.batches - len(damage)
-    verb = "is" if manifest.batches == 1 else "are"
-    say(f"{intact:,} of {counted_batches(manifest.batches)} {verb} complete and undamaged.")
+    if damage:
+        say(f"{counted(len(damage), 'problem')} in {counted_batches(manifest.batches)}.")
+    else:
+        verb = "is" if manifest.batches == 1 else "are"
+        say(f"{counted_batches(manifest.batches)} {verb} complete and undamaged.")

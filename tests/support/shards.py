@@ -8,6 +8,7 @@ import numpy as np
 from common.alphabet import SPECIAL_TOKENS
 from common.crc import crc32
 from common.embeddings.arrays import Embeddings
+from common.embeddings.seal import Label, seal
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import input_key, shard_key
 from common.job.manifest import Manifest
@@ -75,8 +76,13 @@ def store_shard(
     rows: Sequence[int] | None = None,
     precision: Rung | None = None,
     weights: str = "w",
+    sealed: bool = True,
 ) -> Embeddings:
-    """Write the shard of a batch at a rung as a worker does, with all of its rows or some."""
+    """Write the shard of a batch at a rung as a worker does, with all of its rows or some.
+
+    Args:
+        sealed: false: as a worker of an earlier version does.
+    """
     precision = precision or rung
     records = decode_batch(store.get(input_key(manifest.job, index)))
     kept = [record for record in records if rows is None or record.row in rows]
@@ -91,6 +97,14 @@ def store_shard(
         "batch": index,
         "warning": "nothing",
     }
+    label = Label(
+        **{name: attributes[name] for name in ("job", "batch", "precision", "tokens", "weights")},
+        rung=rung,
+        created=manifest.created.timestamp(),
+        records=len(part),
+    )
     with store.create(shard_key(manifest.job, index, rung)) as path:
         write_shard(path, manifest.form, dim, part, **attributes)
+        if sealed:
+            seal(path, label)
     return part

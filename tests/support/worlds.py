@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.embeddings.arrays import Embeddings
-from common.embeddings.reader import open_embedding_file, read_embeddings
+from common.embeddings.reader import read_embeddings
+from common.embeddings.shards import open_shard
 from common.job.layout import shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
@@ -214,11 +215,9 @@ class World:
         return list(self.ledger.batches.outstanding(self.manifest))
 
     def shard(self, index: int, rung: Rung = FP16) -> Embeddings:
-        with (
-            self.store.open(shard_key(self.job, index, rung)) as path,
-            open_embedding_file(path) as file,
-        ):
-            return read_embeddings(file, self.manifest.form)
+        spec = FakeEngine().loaded.spec
+        with open_shard(self.store, shard_key(self.job, index, rung)) as shard:
+            return read_embeddings(shard.file, self.manifest.form, spec.dim)
 
     def shards(self) -> list[str]:
         return list(self.store.keys(f"{self.job}/output/"))

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from common.embeddings.arrays import Embeddings
-from common.embeddings.reader import UNREADABLE, open_embedding_file, read_embeddings
+from common.embeddings.checksums import DamagedError
+from common.embeddings.reader import read_embeddings
+from common.embeddings.seal import Label, seal
+from common.embeddings.shards import open_shard
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
@@ -41,17 +44,22 @@ def write_shard(
     """
     key = shard_key(batch.job, batch.index, batch.rung)
     attributes = attributes_of(batch, form, loaded, outcome)
+    label = label_of(batch, loaded, outcome)
     dim = loaded.spec.dim
+
+    def put(*, replace: bool) -> None:
+        put_shard(store, key, form, dim, outcome.embeddings, attributes, label, replace=replace)
+
     try:
-        put_shard(store, key, form, dim, outcome.embeddings, attributes, replace=False)
+        put(replace=False)
     except ObjectExistsError:
-        difference = difference_of(store, key, form, outcome.embeddings, attributes)
+        difference = difference_of(store, key, form, dim, outcome.embeddings, attributes, label)
         if difference is None:
             log.info("%s/%s exists and is equal: it is kept.", store.url, key)
             return
         log.warning("%s/%s %s: it is replaced.", store.url, key, difference)
         before_replacing()
-        put_shard(store, key, form, dim, outcome.embeddings, attributes, replace=True)
+        put(replace=True)
 
 
 def put_shard(
@@ -61,42 +69,65 @@ def put_shard(
     dim: int,
     embeddings: Embeddings,
     attributes: dict[str, Any],
+    label: Label,
     *,
     replace: bool,
 ) -> None:
     """Write embeddings as a shard."""
-    with (
-        store.create(key, replace=replace) as path,
-        create_embedding_file(
+    with store.create(key, replace=replace) as path:
+        with create_embedding_file(
             path,
             form=form,
             records=len(embeddings),
             residues=int(embeddings.lengths.sum()),
             dim=dim,
             attributes=attributes,
-        ) as writer,
-    ):
-        writer.write(embeddings)
+        ) as writer:
+            writer.write(embeddings)
+        seal(path, label)
 
 
 def difference_of(
-    store: Store, key: str, form: OutputForm, embeddings: Embeddings, attributes: dict[str, Any]
+    store: Store,
+    key: str,
+    form: OutputForm,
+    dim: int,
+    embeddings: Embeddings,
+    attributes: dict[str, Any],
+    label: Label,
 ) -> str | None:
     """Return how the stored shard differs from a new one, other than in its vectors, if it does.
 
     A different precision counts, because the ledger will have that of the new shard.
     """
     try:
-        with store.open(key) as path, open_embedding_file(path) as file:
-            stored = read_embeddings(file, form)
+        with open_shard(store, key) as shard:
+            for name in ("rung", "created"):
+                ours, theirs = getattr(label, name), getattr(shard.label, name)
+                if None not in (ours, theirs) and ours != theirs:
+                    return f"has another {name}"
+            stored = read_embeddings(shard.file, form, dim)
             for name, value in attributes.items():
-                if name != "version" and not np.array_equal(file.attrs[name], value):
+                if name != "version" and not np.array_equal(shard.file.attrs[name], value):
                     return f"has another {name}"
     except ObjectNotFoundError:
         return "was deleted meanwhile"
-    except UNREADABLE as error:
+    except DamagedError as error:
         return f"cannot be read ({error})"
     return None if np.array_equal(stored.rows, embeddings.rows) else "has other rows"
+
+
+def label_of(batch: Batch, loaded: LoadedModel, outcome: Outcome) -> Label:
+    return Label(
+        job=batch.job,
+        batch=batch.index,
+        rung=batch.rung,
+        created=batch.created,
+        precision=outcome.precision,
+        tokens=outcome.tokens,
+        records=len(outcome.embeddings),
+        weights=loaded.fingerprint,
+    )
 
 
 def attributes_of(

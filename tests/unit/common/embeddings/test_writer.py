@@ -48,7 +48,7 @@ records = st.builds(Record, st.integers(0, 2**63 - 1), headers, proteins)
 
 def read(path: Path, form: OutputForm) -> Embeddings:
     with open_embedding_file(path) as file:
-        return read_embeddings(file, form)
+        return read_embeddings(file, form, DIM)
 
 
 def assert_same(found: Embeddings, expected: Embeddings) -> None:

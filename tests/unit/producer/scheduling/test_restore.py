@@ -3,12 +3,15 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
 from redis import Redis
 
+from common.embeddings.seal import FOOTER_BYTES
 from common.job.layout import input_key, shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
@@ -35,27 +38,54 @@ FORMS = [
 ]
 
 
-class Watched(io.FileIO):
-    """A file that records how far it was read."""
+class Watched(io.RawIOBase):
+    """A file that records which parts of it were read."""
 
-    end = 0
+    def __init__(self, path: Path, parts: list[range]) -> None:
+        self.file = path.open("rb")
+        self.parts = parts
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        read = super().readinto(buffer)
-        self.end = max(self.end, self.tell())
+        start = self.file.tell()
+        read = self.file.readinto(buffer)
+        self.parts.append(range(start, start + read))
         return read
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 class WatchedStore(FileStore):
-    """A folder that records how far its objects were read, and refuses to give whole ones."""
+    """A folder that records which parts of its objects were read, and which were read whole."""
 
-    read_to = 0
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.parts: list[range] = []
+        self.whole: list[str] = []
 
     @contextmanager
     def open_ranges(self, key: str) -> Iterator[BinaryIO]:
-        with Watched(self.root / key, "rb") as file:
+        with Watched(self.root / key, self.parts) as file:
             yield cast(BinaryIO, file)
-            self.read_to = max(self.read_to, file.end)
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[Path]:
+        self.whole.append(key)
+        with super().open(key) as path:
+            yield path
+
+    def shards_read_whole(self) -> list[str]:
+        return [key for key in self.whole if "/output/" in key]
 
 
 @pytest.fixture
@@ -76,16 +106,27 @@ def create(ledger: Ledger, store: FileStore, manifest: Manifest) -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "+".join(form.include))
 @pytest.mark.parametrize("rows", [range(400), range(399), range(0)], ids=["all", "some", "none"])
-def test_a_shard_tells_what_it_is_in_its_first_block(store, form, rows):
-    """One request to a bucket suffices: no vector is read in any form."""
+def test_a_shard_tells_what_it_is_in_its_last_block(store, form, rows):
+    """One request to a bucket suffices, unless rows are missing: it has to be known which."""
     manifest = staged(store, [400], form)
     store_shard(store, manifest, 0, rows=rows, dim=8)
     key = shard_key(manifest.job, 0, FP16)
     result, weights = result_of_shard(store, manifest, 0, FP16, key, None)
     assert (result.records, len(result.unstable), weights) == (len(rows), 400 - len(rows), "w")
-    if rows:
-        assert (store.root / key).stat().st_size > store.read_to
-    assert 0 < store.read_to <= BLOCK_BYTES
+    assert min(part.start for part in store.parts) >= (store.root / key).stat().st_size - 1000
+    assert store.shards_read_whole() == ([] if len(rows) == 400 else [key])
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "+".join(form.include))
+def test_no_vector_is_read_of_a_shard_of_an_earlier_version(store, form):
+    manifest = staged(store, [400], form)
+    store_shard(store, manifest, 0, dim=8, sealed=False)
+    key = shard_key(manifest.job, 0, FP16)
+    result, weights = result_of_shard(store, manifest, 0, FP16, key, None)
+    assert (result.records, len(result.unstable), weights) == (400, 0, "w")
+    last = (store.root / key).stat().st_size - FOOTER_BYTES
+    assert max(part.stop for part in store.parts if part.start != last) <= BLOCK_BYTES
+    assert store.shards_read_whole() == []
 
 
 def test_a_job_is_restored_with_every_batch_and_rung(store, ledger: Ledger):
@@ -203,3 +244,21 @@ def test_no_row_is_restored_from_an_input_object_that_changed(store, caplog):
     store.put(key, store.get(key).replace(b"id3", b"id4"))
     assert read_batch(store, manifest, 0) == []
     assert f"{key} is damaged (it has another checksum" in caplog.text
+
+
+def test_a_shard_of_another_staging_is_computed_again(store, caplog):
+    manifest = staged(store, [2])
+    store_shard(store, manifest, 0)
+    later = manifest.model_copy(update={"created": manifest.created + timedelta(seconds=1)})
+    assert read_batch(store, later, 0) == []
+    assert "it is of another staging of the job): it will be computed again" in caplog.text
+    store_shard(store, manifest, 0, sealed=False)
+    assert read_batch(store, later, 0) == [Status.OK]
+
+
+def test_a_shard_under_the_name_of_another_rung_is_computed_again(store, caplog):
+    manifest = staged(store, [2])
+    store_shard(store, manifest, 0, rung=SELECTIVE)
+    store.put(shard_key(manifest.job, 0, FP16), store.get(shard_key(manifest.job, 0, SELECTIVE)))
+    assert read_batch(store, manifest, 0) == []
+    assert "it belongs to batch 0 of" in caplog.text

@@ -123,7 +123,7 @@ def test_what_all_rungs_wrote_is_fetched_as_one_file(world, tmp_path):
     fetched = fetch(world.store, world.manifest, tmp_path / "e.h5")
     assert [bad.row for bad in fetched.quarantined] == [4]
     with open_embedding_file(tmp_path / "e.h5") as file:
-        found = read_embeddings(file, world.manifest.form)
+        found = read_embeddings(file, world.manifest.form, engine.loaded.spec.dim)
     order = {name: PRECISION_CODES[name] for name in ("none", FP16, SELECTIVE, FP32)}
     expected = [SELECTIVE, FP32, FP16, FP16, "none", FP16]
     assert found.precision.tolist() == [order[name] for name in expected]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from common.embeddings.arrays import Embeddings
-from common.embeddings.reader import open_embedding_file, read_embeddings
+from common.embeddings.reader import read_embeddings
+from common.embeddings.shards import open_shard
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
 from common.job.records import Record
@@ -55,8 +56,8 @@ def write(store: FileStore, outcome: Outcome, batch: Batch = BATCH, weights: str
 
 
 def stored(store: FileStore) -> Embeddings:
-    with store.open(KEY) as path, open_embedding_file(path) as file:
-        return read_embeddings(file, FORM)
+    with open_shard(store, KEY) as shard:
+        return read_embeddings(shard.file, FORM, SPEC.dim)
 
 
 def is_from(store: FileStore, outcome: Outcome) -> bool:
