@@ -23,6 +23,7 @@ def test_orders_and_garbage_past_the_queues_change_nothing(fleet, examples, tmp_
         app.control.broadcast("shutdown")
         app.control.cancel_consumer(worker.queues[0])
         app.control.pool_shrink(10)
+        app.control.enable_events()  # changes nothing; Flower sends it every five seconds
         wait_until(lambda: DeadLetters(redis).count() >= 5, 30)
         assert app.control.ping(timeout=5)
         done = fleet.producer("submit", examples, "--model", MODEL, "-o", tmp_path / "out.h5")
@@ -31,3 +32,20 @@ def test_orders_and_garbage_past_the_queues_change_nothing(fleet, examples, tmp_
     assert "Traceback" not in log.read_text()
     reasons = [letter.reason for letter in DeadLetters(redis).latest()]
     assert sum("do not obey" in reason for reason in reasons) == 3
+
+
+def test_a_worker_goes_on_past_keys_of_the_wrong_type(fleet, examples, tmp_path):
+    redis = fleet.ledger.redis
+    with fleet.workers(MODEL, tmp_path) as (log,):
+        (worker,) = fleet.ledger.workers.all()
+        names = ["unacked", "unacked_index", "_kombu.binding.celery.pidbox", *worker.queues[9:11]]
+        for name in names:
+            redis.delete(f"{KEY_PREFIX}{name}")
+            redis.set(f"{KEY_PREFIX}{name}", "x")
+        done = fleet.producer("submit", examples, "--model", MODEL, "-o", tmp_path / "out.h5")
+        assert done.returncode == 0, done.stderr
+        assert fleet.ledger.workers.all() == [worker]
+    deleted = {letter.queue for letter in DeadLetters(redis).latest()}
+    assert {f"{KEY_PREFIX}{name}" for name in names if "pidbox" not in name} <= deleted
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().count("Connected to") == 1

@@ -57,6 +57,17 @@ class AtomicQoS(kombu_redis.QoS):
             push = "LPUSH" if leftmost else "RPUSH"
             client.eval(REQUEUE, len(keys), *keys, tag, push, dumps(message))
 
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Requeue messages that were taken long ago, unless another worker does."""
+        channel, longest = self.channel, 1000 * self.unacked_mutex_expire
+        key = f"{channel.global_keyprefix}{self.unacked_mutex_key}"
+        with channel.conn_or_acquire() as client:
+            left = client.pttl(key)
+            if left == -1 or left > longest:  # no worker made it, and none could take it again
+                client.delete(self.unacked_mutex_key)
+                channel.bury(key, b"", Refusal("a lock that does not expire: it was deleted"))
+        super().restore_visible(start, num, interval)  # type: ignore[no-untyped-call]
+
 
 def check_taken(taken: bytes) -> tuple[dict[str, Any], str, str] | Refusal:
     """Return a message that was taken, its exchange and its routing key, or why it is not valid.
@@ -73,6 +84,14 @@ def check_taken(taken: bytes) -> tuple[dict[str, Any], str, str] | Refusal:
     return checked if isinstance(checked, Refusal) else (message, exchange, routing_key)
 
 
+def is_binding(entry: bytes, separator: str) -> bool:
+    """Whether an entry of an exchange's set is as kombu writes it: routing key, pattern, queue."""
+    try:
+        return entry.decode().count(separator) == 2
+    except UnicodeDecodeError:
+        return False
+
+
 class WorkerChannel(kombu_redis.Channel):
     """Uses one client for all requests.
 
@@ -86,6 +105,15 @@ class WorkerChannel(kombu_redis.Channel):
     def bury(self, place: str, item: bytes, refusal: Refusal) -> None:
         """Set a message aside that is not valid."""
         raise NotImplementedError
+
+    def get_table(self, exchange: str) -> list[tuple[str, ...]]:
+        """Return the queues of an exchange, without entries that kombu could not read."""
+        key = self.keyprefix_queue % exchange
+        for entry in self.client.smembers(key):
+            if not is_binding(entry, self.sep):
+                self.bury(key, entry, Refusal("not the binding of a queue"))
+                self.client.srem(key, entry)
+        return super().get_table(exchange)  # type: ignore[no-untyped-call]
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:

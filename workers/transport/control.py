@@ -1,7 +1,8 @@
 """Celery's remote control, of which a worker answers questions and obeys no orders.
 
 Whoever reaches Redis can broadcast a command: one order ends all workers, another has them take
-nothing more while they look alive. And Celery ends at a broadcast that it cannot read.
+nothing more while they look alive. And Celery ends at a broadcast that it cannot read. Flower and
+``celery control`` get no answer to an order, and say so after a second.
 """
 
 from base64 import b64encode
@@ -14,13 +15,14 @@ from pydantic_core import to_json
 from common.wire.messages import Document
 from workers.transport.envelope import Refusal, first_problem, parse_body, parse_json
 
-#: The questions that a worker answers. ``hello`` is none: it revokes tasks.
+#: The questions that a worker answers, and two orders that change nothing, which Flower repeats
+#: every few seconds. ``hello`` is no question: it revokes tasks.
 QUESTIONS = frozenset(
     {
         *("ping", "clock", "stats", "conf", "report", "registered", "active_queues"),
         *("active", "reserved", "scheduled", "revoked", "query_task"),
         *("dump_active", "dump_reserved", "dump_schedule", "dump_revoked", "dump_conf"),
-        "dump_tasks",
+        *("dump_tasks", "enable_events", "heartbeat"),
     }
 )
 

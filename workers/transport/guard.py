@@ -14,16 +14,18 @@ from typing import Any
 from celery import Celery
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from common.ledger.events import Event, EventKind, log_event
 from common.ledger.ledger import Ledger
 from common.text import printable
 from common.wire.dead_letters import DeadLetter, DeadLetters
+from common.wire.queues import KEY_PREFIX
 from common.wire.signing import MessageKeys
 from workers.transport.channel import WorkerChannel
 from workers.transport.control import check_broadcast
 from workers.transport.envelope import Refusal, check_message
+from workers.transport.wrong_types import CuringClient
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,10 @@ class Guard:
             return b""
         return checked
 
+    def bury_key(self, key: str, found: str, expected: str) -> None:
+        """Add a dead letter for a key that was deleted because it had the wrong type."""
+        self.bury(key, b"", Refusal(f"a {found} in place of a {expected}: it was deleted"))
+
     def bury(self, queue: str, item: bytes, refusal: Refusal) -> None:
         """Add a dead letter."""
         reason, batch = one_line(refusal.reason), refusal.batch
@@ -81,14 +87,23 @@ def one_line(text: str) -> str:
 def install_guard(app: Celery, guard: Guard) -> None:
     """Have the app's consumer get what the guard leaves of every message and broadcast."""
 
-    class GuardedClient(kombu_redis.PrefixedStrictRedis):
+    queues = [f"{KEY_PREFIX}{queue.name}" for queue in app.conf.task_queues]
+
+    class GuardedClient(CuringClient):
+        on_deleted = staticmethod(guard.bury_key)
+
         def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
-            response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+            try:
+                response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                if command_name == "BRPOP" and self.cure(error, queues):
+                    return None  # as if all queues had been empty
+                raise
             if command_name != "BRPOP" or not response:
                 return response
             queue, item = response
             checked = guard.check(queue, item)
-            return checked and (queue, checked)  # None: as if all queues had been empty
+            return checked and (queue, checked)  # None: as above
 
     class GuardedChannel(WorkerChannel):
         def _get_client(self) -> Callable[..., GuardedClient]:

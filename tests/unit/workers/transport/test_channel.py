@@ -186,3 +186,26 @@ def test_what_is_taken_and_no_message_is_buried_and_others_are_requeued(redis, r
     letters = DeadLetters(redis).latest()
     assert {letter.queue for letter in letters} == {"unacknowledged messages"}
     assert len(letters) == len(GARBAGE)
+
+
+@pytest.mark.parametrize("milliseconds", [None, 10**9])
+def test_a_lock_that_does_not_expire_is_deleted(redis, channel, milliseconds):
+    redis.set(f"{KEY_PREFIX}unacked_mutex", "x", px=milliseconds)
+    channel.qos.restore_visible(num=10, interval=1)
+    assert not redis.exists(f"{KEY_PREFIX}unacked_mutex")
+    assert DeadLetters(redis).count() == 1
+
+
+def test_a_lock_that_another_worker_holds_is_left_to_it(redis, channel):
+    redis.set(f"{KEY_PREFIX}unacked_mutex", "x", px=20_000)
+    channel.qos.restore_visible(num=10, interval=1)
+    assert redis.exists(f"{KEY_PREFIX}unacked_mutex")
+    assert DeadLetters(redis).count() == 0
+
+
+def test_what_is_no_binding_of_a_queue_is_buried(redis, channel):
+    key = f"{KEY_PREFIX}_kombu.binding.reply.celery.pidbox"
+    redis.sadd(key, "a::q", "garbage", b"\xff", "a:b:c:d")
+    assert channel.get_table("reply.celery.pidbox") == [("a", "", "q")]
+    assert redis.smembers(key) == {"a::q"}
+    assert DeadLetters(redis).count() == 3
