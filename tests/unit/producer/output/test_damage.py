@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 import h5py
 import numpy as np
@@ -101,15 +102,14 @@ def test_no_bit_and_no_cut_of_a_shard_ends_the_process_or_changes_a_number(tmp_p
 
 
 def replace_dataset(job: Job, name: str, dataset: np.ndarray | tuple) -> None:
-    """Replace a dataset of the first shard, or declare one of a shape and type."""
+    """Replace a dataset of the first shard, or declare one of a shape and a type."""
     with h5py.File(job.store.root / KEY, "r+") as file:
-        checksum = file[name].attrs.get("crc32", 0)
         del file[name]
         if isinstance(dataset, tuple):
             file.create_dataset(name, dataset[0], dataset[1])
         else:
             file[name] = dataset
-        file[name].attrs["crc32"] = checksum
+            file[name].attrs["crc32"] = np.uint32(crc32(dataset.tobytes()))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 4], ids=lambda rows: f"{rows} rows")

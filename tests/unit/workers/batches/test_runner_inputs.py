@@ -4,8 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from common.errors import UserError
-from common.job.inputs import read_input
 from common.job.layout import input_key
 from common.job.manifest import write_manifest
 from tests.support.shards import store_inputs
@@ -92,12 +90,3 @@ def test_a_worker_knows_the_checksums_of_the_latest_staging(world, batch):
     runner.run(world.manifest.batch(0))
     assert world.progress.batches_done == 1
     assert world.shard(0).rows.tolist() == [0, 1, 2]
-
-
-def test_a_staged_job_has_the_checksum_of_each_of_its_input_objects(world):
-    assert len(world.manifest.input_crc32) == 8 * world.manifest.batches
-    for index, rows in enumerate(ROWS):
-        assert [record.row for record in read_input(world.store, world.manifest, index)] == rows
-    change(world, b"MKV", b"LKV")
-    with pytest.raises(UserError, match="another checksum"):
-        read_input(world.store, world.manifest, 0)
