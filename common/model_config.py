@@ -5,6 +5,7 @@ are missing here are those of the tensors, which are checked when they are loade
 """
 
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ DNABERT_S_SETTINGS: dict[str, tuple[Any, ...]] = {
 }
 
 
+#: The largest size of any kind: twice that of the largest model, ESM-2 15B. With more, to find that
+#: the tensors do not fit would take minutes, or overflow.
+LARGEST_SIZE = 10_000
+
+
 def read_config(path: Path) -> Config:
     """Return a configuration.
 
@@ -85,14 +91,14 @@ def check_settings(config: Config, path: Path) -> None:
         name, settings = "DNABERT-S", DNABERT_S_SETTINGS
     elif config.get("model_type") != "esm":
         raise UserError(
-            f"{path}: model_type is {config.get('model_type')!r}, but only ESM-2 ('esm') and "
-            "DNABERT-S ('bert' with 'alibi_starting_size') can be served from a folder."
+            f"{path}: model_type is {reprlib.repr(config.get('model_type'))}, but only ESM-2 "
+            "('esm') and DNABERT-S ('bert' with 'alibi_starting_size') can be served from a folder."
         )
     for setting, allowed in settings.items():
         if config.get(setting) not in allowed:
             raise UserError(
-                f"{path}: {setting} is {config.get(setting)!r}, but {name} has {allowed[0]!r}: "
-                "this is another model, which is not supported."
+                f"{path}: {setting} is {reprlib.repr(config.get(setting))}, but {name} has "
+                f"{allowed[0]!r}: this is another model, which is not supported."
             )
 
 
@@ -100,13 +106,14 @@ def size(config: Config, name: str, path: Path) -> int:
     """Return a size.
 
     Raises:
-        UserError: it is missing, or not a whole number above 0.
+        UserError: it is missing, or not a whole number from 1 to ``LARGEST_SIZE``.
     """
     value = config.get(name)
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= LARGEST_SIZE:
+        shown = reprlib.repr(value)
         raise UserError(
-            f"{path}: not a readable model configuration ({name} is {value!r}, not a whole number "
-            "above 0)."
+            f"{path}: not a readable model configuration ({name} is {shown}, not a whole number "
+            f"from 1 to {LARGEST_SIZE:,})."
         )
     return value
 
@@ -119,5 +126,7 @@ def layer_norm_eps(config: Config, path: Path) -> float:
     """
     value = config.get("layer_norm_eps", DEFAULT_EPS)
     if type(value) not in (int, float) or not 0 <= value < 1:
-        raise UserError(f"{path}: layer_norm_eps is {value!r}, not a number from 0 to 1.")
+        raise UserError(
+            f"{path}: layer_norm_eps is {reprlib.repr(value)}, not a number from 0 to 1."
+        )
     return float(value)

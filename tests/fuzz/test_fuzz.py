@@ -1,18 +1,16 @@
 """Whatever is read may be anything: the result is right, or an error of this package says why not.
 
-``FUZZ_EXAMPLES`` sets the number of examples of each test, which are then other ones in each run.
 Messages in queues are in ``tests/unit/workers/transport/test_envelope.py``.
 """
 
 import gzip
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.alphabet import DNA, PROTEIN
@@ -33,33 +31,11 @@ from producer.input.reader import Reader
 from producer.input.source import Source
 from producer.output.fetch import fetch
 from producer.output.verify import verify
+from tests.fuzz.fuzzing import EDITS, edited, fuzz
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs, store_shard
 from tests.support.staged import BATCH_RECORDS, MAX_RESIDUES, RECORDS, bad
 from virnucpro_fleet import load as load_file
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
-fuzz = settings(
-    max_examples=EXAMPLES,
-    derandomize="FUZZ_EXAMPLES" not in os.environ,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-#: One change of some bytes: the place as a share of the length, bytes to delete, bytes to insert.
-EDITS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 20), st.binary(max_size=8)), min_size=1, max_size=4
-)
-
-
-def edited(data: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
-    """Return bytes with some of them deleted and others inserted."""
-    for place, deleted, inserted in edits:
-        start = int(place * len(data))
-        data = data[:start] + inserted + data[start + deleted :]
-    return data
-
 
 # --- inputs -------------------------------------------------------------------------------------
 
@@ -67,7 +43,7 @@ FASTA = b">a first\nMKTAYIAKQR\nQISF\n\n>b|2\r\nACGTNACGU*\r\n;no\n> c\nmkt-.x\n
 INPUTS = [FASTA, gzip.compress(FASTA, mtime=0), b"\xef\xbb\xbf" + FASTA, b"@r\nACGT\n+\nIIII\n"]
 
 
-@fuzz
+@fuzz()
 @given(
     data=st.one_of(
         st.binary(max_size=200),
@@ -121,7 +97,7 @@ def vectors(store: FileStore, output: Path) -> np.ndarray:
         return np.asarray(file.mean)
 
 
-@fuzz
+@fuzz(slower=6)
 @given(data=st.data(), edits=EDITS)
 def test_a_damaged_object_of_a_job_changes_no_number(data, edits, finished, tmp_path):
     right = vectors(finished, tmp_path / "right.h5")
@@ -139,7 +115,7 @@ def test_a_damaged_object_of_a_job_changes_no_number(data, edits, finished, tmp_
         assert manifest is None or isinstance(verify(store, manifest), list)
 
 
-@fuzz
+@fuzz()
 @given(edits=EDITS)
 def test_a_damaged_input_object_of_a_job_is_read_or_refused(edits, finished):
     key = next(key for key in finished.keys("") if "/input/" in key)
@@ -169,7 +145,7 @@ TEXTS = st.one_of(
 )
 
 
-@fuzz
+@fuzz()
 @given(text=TEXTS)
 def test_a_text_of_a_person_is_understood_or_refused(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -65,7 +65,9 @@ def load_model(
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
     checkpoint = read_weights(source)
     spec, state, tokenize = checkpoint.spec, checkpoint.state, checkpoint.tokenize
-    fingerprint = fingerprint_of(state, tokenize.vocabulary, spec.layer_norm_eps)
+    fingerprint = fingerprint_of(
+        state, tokenize.vocabulary, spec.layer_norm_eps, tokenize.deviations
+    )
     with torch.device("meta"):
         model = model_class(spec)(spec)
     exact = dict(model.named_buffers())
@@ -157,12 +159,15 @@ def download(spec: ModelSpec) -> Path:
 
 
 def fingerprint_of(
-    state: State, vocabulary: Mapping[str, int], layer_norm_eps: float | None = None
+    state: State,
+    vocabulary: Mapping[str, int],
+    layer_norm_eps: float | None = None,
+    deviations: str = "",
 ) -> str:
     """Return 16 hex digits that identify the weights, the same for both checkpoint formats.
 
     Hashes each tensor's name, shape and up to ``FINGERPRINT_SAMPLE`` evenly spaced values, and
-    each token with its id, since embeddings depend on the vocabulary too, as on an eps that is not
+    each token with its id, since embeddings depend on the tokenizer too, as on an eps that is not
     the family's.
     """
     digest = hashlib.sha256()
@@ -173,6 +178,7 @@ def fingerprint_of(
         digest.update(sample.numpy().tobytes())
     for token, number in sorted(vocabulary.items()):
         digest.update(f"{token}\0{number}\0".encode())
+    digest.update(deviations.encode())
     if layer_norm_eps is not None:
         digest.update(f"eps {layer_norm_eps}".encode())
     return digest.hexdigest()[:16]

@@ -28,5 +28,9 @@ class Tokenizer(Protocol):
     def vocabulary(self) -> Mapping[str, int]:
         """Tokens that came with the weights, with ids; empty if all weights have the same ones."""
 
+    @property
+    def deviations(self) -> str:
+        """What else is unlike the family's published tokenizer; empty if nothing is."""
+
     def __call__(self, sequences: Sequence[str]) -> Tokens:
         """Return the tokens of ``sequences``."""

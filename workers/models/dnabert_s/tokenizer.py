@@ -1,20 +1,28 @@
 """DNABERT-S's tokenizer: byte-pair encoding by the ``tokenizers`` library."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, product
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from tokenizers import Tokenizer, models
 
-from common.alphabet import SPECIAL_TOKENS
+from common.alphabet import DNA, SPECIAL_TOKENS
 from common.errors import UserError
 from workers.models.dnabert_s.model import VOCABULARY
 from workers.models.tokens import Tokens
 
 #: Special tokens of the tokenizer for random weights, by id.
 SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+
+#: The published tokenizer's settings of its model, where they are not off.
+MODEL = {"type": "BPE", "unk_token": SPECIALS[0]}
+
+#: A sequence that shows whether a tokenizer changes or cuts sequences beforehand.
+SAMPLE = 10 * "".join(sorted(DNA.letters))
 
 
 class DNATokenizer:
@@ -31,9 +39,11 @@ class DNATokenizer:
             name: its name in error messages.
 
         Raises:
-            UserError: ``[CLS]`` or ``[SEP]`` is missing, or an id is beyond the model's vocabulary.
+            UserError: ``[CLS]``, ``[SEP]`` or a letter is missing, an id is beyond the model's
+                vocabulary, or the library fails.
         """
         self.tokenizer = tokenizer
+        self.name = name
         tokenizer.no_truncation()
         tokenizer.no_padding()
         highest = max(tokenizer.get_vocab().values(), default=0)
@@ -44,6 +54,10 @@ class DNATokenizer:
             )
         self.cls = special_id(tokenizer, "[CLS]", name)
         self.sep = special_id(tokenizer, "[SEP]", name)
+        letters = sorted(DNA.letters)
+        for letter, length in zip(letters, self(letters).lengths, strict=True):
+            if length == SPECIAL_TOKENS:  # it would be left out of every sequence
+                raise UserError(f"{name}: has no token for {letter}, and none for unknown letters.")
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -52,10 +66,8 @@ class DNATokenizer:
         Raises:
             UserError: the file is not readable, or not a tokenizer of this model.
         """
-        try:
+        with failures_explained(str(path)):
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises no narrower class
-            raise UserError(f"{path}: not a readable tokenizer ({error}).") from error
         return cls(tokenizer, str(path))
 
     @classmethod
@@ -68,14 +80,63 @@ class DNATokenizer:
         """Every token and its id."""
         return self.tokenizer.get_vocab()
 
+    @property
+    def deviations(self) -> str:
+        """What is unlike the published tokenizer, besides its vocabulary; empty if nothing is."""
+        with failures_explained(self.name):
+            return deviations(self.tokenizer)
+
     def __call__(self, sequences: Sequence[str]) -> Tokens:
         """Return the tokens of ``sequences`` (upper case), on all cores."""
-        encodings = self.tokenizer.encode_batch_fast(sequences, add_special_tokens=False)
+        with failures_explained(self.name):
+            encodings = self.tokenizer.encode_batch_fast(sequences, add_special_tokens=False)
         pieces = [encoding.ids for encoding in encodings]
         lengths = [len(piece) + SPECIAL_TOKENS for piece in pieces]
         cu_seqlens = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
         ids = chain.from_iterable((self.cls, *piece, self.sep) for piece in pieces)
         return Tokens(np.fromiter(ids, dtype=np.int64, count=cu_seqlens[-1]), cu_seqlens)
+
+
+@contextmanager
+def failures_explained(name: str) -> Iterator[None]:
+    """Raise UserError if the ``tokenizers`` library fails; a panic of it is no ``Exception``."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise UserError(f"{name}: not a readable tokenizer ({error}).") from error
+
+
+def deviations(tokenizer: Tokenizer) -> str:
+    """Return what is unlike the published tokenizer; empty if nothing is.
+
+    Not its post-processor, truncation, padding and decoder, which are not used here.
+    """
+    content = json.loads(tokenizer.to_str())
+    model = dict(content["model"])
+    vocabulary, merges = model.pop("vocab"), model.pop("merges", [])
+    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    found: dict[str, Any] = {
+        "added_tokens": [t for t in content["added_tokens"] if t["content"] not in SPECIALS],
+        "model": {
+            name: value for name, value in model.items() if value and value != MODEL.get(name)
+        },
+        # A token's id is its rank among the merges, which follow from the vocabulary then.
+        "merges": [] if are_ranked(merges, vocabulary) else merges,
+    }
+    if normalizer is not None and normalizer.normalize_str(SAMPLE) != SAMPLE:
+        found["normalizer"] = content["normalizer"]
+    if pre_tokenizer is not None and len(pre_tokenizer.pre_tokenize_str(SAMPLE)) > 1:
+        found["pre_tokenizer"] = content["pre_tokenizer"]
+    found = {name: value for name, value in found.items() if value}
+    return json.dumps(found, sort_keys=True) if found else ""
+
+
+def are_ranked(merges: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> bool:
+    """Return whether merges come in the order of the ids of the tokens that they make."""
+    ids = list(dict.fromkeys(vocabulary["".join(merge)] for merge in merges))
+    return ids == sorted(ids)
 
 
 def special_id(tokenizer: Tokenizer, token: str, name: str) -> int:

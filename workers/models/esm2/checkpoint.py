@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
+from common.model_config import size
 from common.model_files import check_single
 from common.model_specs import ModelSpec
 from workers.models.esm2.model import ESM2, exact_inv_freq
@@ -103,14 +104,16 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
             "transformers model of its shape, call save_pretrained(folder), and give that folder."
         )
     try:
-        config = data["cfg"]["model"]
+        config = vars(data["cfg"]["model"])
         spec = ModelSpec(
             name=path.stem,
-            layers=config.encoder_layers,
-            dim=config.encoder_embed_dim,
-            heads=config.encoder_attention_heads,
+            layers=size(config, "encoder_layers", path),
+            dim=size(config, "encoder_embed_dim", path),
+            heads=size(config, "encoder_attention_heads", path),
         )
-        if not config.token_dropout:
+        if spec.dim % spec.heads:
+            raise ValueError(f"{spec.heads} heads do not divide the width {spec.dim}")
+        if not config["token_dropout"]:
             raise ValueError("token_dropout is off, unlike in any ESM-2")
         if not is_state_dict(data["model"]):
             raise TypeError("its model is not tensors by their names")

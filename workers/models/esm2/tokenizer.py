@@ -23,6 +23,7 @@ class ESM2Tokenizer:
 
     #: Empty: all ESM-2 weights have the same tokens.
     vocabulary: Mapping[str, int] = {}
+    deviations = ""
 
     def __call__(self, sequences: Sequence[str]) -> Tokens:
         """Return the tokens of ``sequences`` (upper case)."""

@@ -158,3 +158,93 @@ def test_a_file_that_is_no_tokenizer_is_refused(file, content):
 
 def test_a_missing_file_is_named(tmp_path):
     assert "not a readable tokenizer" in refusal(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("unknown", ["", "[NO]"])
+def test_a_file_without_a_token_for_unknown_letters_is_refused(file, unknown):
+    """The library would leave such letters out, or fail at the first sequence with one."""
+    edit(file, lambda content: content["model"].update({"unk_token": unknown or None}))
+    assert refusal(file)
+
+
+def test_a_file_at_which_the_library_panics_is_refused(file):
+    def add_a_split_without_pattern(content):
+        content["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(?<=" + "(" * 500}}
+
+    edit(file, add_a_split_without_pattern)
+    assert refusal(file)
+
+
+class PanicException(BaseException):
+    """As the library raises it, which cannot be imported."""
+
+
+def test_a_panic_of_the_library_is_an_error_that_names_the_file(file, monkeypatch):
+    def panic(*_):
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr("workers.models.dnabert_s.tokenizer.Tokenizer.from_file", panic)
+    assert "index out of bounds" in refusal(file)
+
+
+# --- which tokenizer it is --------------------------------------------------------------------
+
+
+def no_change(_content) -> None:
+    pass
+
+
+def as_published(content) -> None:
+    content["pre_tokenizer"] = {"type": "Whitespace"}
+    content["added_tokens"] = [
+        {
+            **{"id": number, "content": token, "special": True, "normalized": False},
+            **{"single_word": False, "lstrip": False, "rstrip": False},
+        }
+        for number, token in enumerate(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])
+    ]
+
+
+@pytest.mark.parametrize("change", [no_change, as_published])
+def test_the_published_form_adds_nothing_to_the_fingerprint(file, change):
+    """Jobs of versions that looked at the vocabulary alone are continued."""
+    edit(file, change)
+    assert DNATokenizer.from_file(file).deviations == ""
+
+
+def other_merges(content) -> None:
+    content["model"]["merges"].reverse()
+
+
+def a_normalizer(content) -> None:
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "N"}, "content": "A"}
+
+
+def a_pre_tokenizer(content) -> None:
+    content["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"String": "A"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+
+
+def an_added_token(content) -> None:
+    as_published(content)
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 9, "content": "AA"})
+
+
+def fused_unknown_letters(content) -> None:
+    content["model"]["fuse_unk"] = True
+
+
+def test_a_tokenizer_of_the_same_vocabulary_that_makes_other_tokens_differs(file):
+    original, found = file.read_text(), set()
+    changes = [other_merges, a_normalizer, a_pre_tokenizer, an_added_token, fused_unknown_letters]
+    for change in changes:
+        file.write_text(original)
+        edit(file, change)
+        tokenizer = DNATokenizer.from_file(file)
+        assert tokenizer.vocabulary == OWN.vocabulary
+        found.add(tokenizer.deviations)
+    assert len(found - {""}) == len(changes)

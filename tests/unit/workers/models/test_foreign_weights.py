@@ -250,3 +250,24 @@ def test_a_query_that_is_not_finite_is_named(folder, weights):
     weights[QUERY][3, 5] = torch.nan
     in_one(folder, weights)
     assert "encoder.layer.0.attention.self.query.weight or" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("size", "value"),
+    [
+        ("encoder_layers", "2"),
+        ("encoder_layers", 0),
+        ("encoder_layers", 10**30),
+        ("encoder_embed_dim", 10**9),
+        ("encoder_embed_dim", None),
+        ("encoder_attention_heads", -1),
+        ("encoder_attention_heads", 3),
+    ],
+)
+def test_a_fair_esm_checkpoint_of_odd_sizes_is_named(tmp_path, size, value):
+    file = save_fair_esm(random_fair_esm(SPEC), tmp_path / "esm2_small.pt")
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        data = torch.load(file, weights_only=True)
+    setattr(data["cfg"]["model"], size, value)
+    torch.save(data, file)
+    assert "not a" in refusal(file)
