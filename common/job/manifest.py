@@ -121,4 +121,5 @@ def find_job(store: Store, job: str) -> Manifest | None:
     try:
         return read_manifest(store, job)
     except ObjectNotFoundError:
+        store.check_exists()
         return None

@@ -7,6 +7,10 @@ from typing import BinaryIO, Protocol
 
 from common.errors import UserError
 
+#: The object that marks the root of a store: what has none may be a mount point without its file
+#: system, or another bucket. No listing shows it.
+MARKER = ".virnucpro-store"
+
 
 class StoreError(UserError):
     """The store failed to do what was asked, after its own retries."""
@@ -30,10 +34,19 @@ class Store(Protocol):
     parallel_reads: int
 
     def check_writable(self) -> None:
-        """Find out early that the store cannot be written; nothing stays behind.
+        """Make this a store, unless it is one, and find out early that it cannot be written.
 
         Raises:
             StoreError: it cannot, with the answer of the server or the file system.
+        """
+
+    def check_exists(self) -> None:
+        """Check that there is a store here, so that what is missing in it is missing indeed.
+
+        A folder checks it by itself before it answers, a bucket if a listing is empty.
+
+        Raises:
+            StoreError: there is none, perhaps not yet.
         """
 
     def put(self, key: str, data: bytes) -> None:
@@ -82,3 +95,8 @@ def check_key(store_url: str, key: str) -> None:
     parts = key.removesuffix("/").split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise StoreError(f"Store {store_url}: {key!r} is not a key of a store.")
+
+
+def no_store(url: str, question: str) -> StoreError:
+    """Return the error of a place that is not a store."""
+    return StoreError(f"{url} is not a store. {question} The first submit to it makes it one.")

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from common.backoff import backoff
-from common.store.base import ObjectExistsError, StoreError, check_key
+from common.store.base import (
+    MARKER,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StoreError,
+    check_key,
+    no_store,
+)
 from common.store.ranges import BLOCK_BYTES, RangedFile
 from common.store.s3 import CONNECTIONS, refuse_overwrites, s3_client, transfers
 from common.store.s3_errors import UNKNOWN_REQUEST, code_of, is_unknown_request, store_errors
@@ -66,12 +73,34 @@ class S3Store:
             except ClientError as error:
                 if not is_unknown_request(error):
                     raise
-                self._has_parts = False  # the first write will tell
-                return
-            with suppress(ClientError):  # a right of its own
-                self.client.abort_multipart_upload(
-                    Bucket=self.bucket, Key=key, UploadId=upload["UploadId"]
-                )
+                self._has_parts = False
+            else:
+                with suppress(ClientError):  # a right of its own
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=key, UploadId=upload["UploadId"]
+                    )
+        self.put(MARKER, b"")
+
+    def check_exists(self) -> None:
+        if not self._has(MARKER):
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Mark a store that an earlier version made."""
+        if not any(
+            folder == "validations" or self._has(f"{folder}/manifest.json")
+            for folder in self._folders()
+        ):
+            raise no_store(self.url, "Is that the right bucket and prefix?")
+        with suppress(StoreError):  # it may be for reading only
+            self.put(MARKER, b"")
+
+    def _has(self, key: str) -> bool:
+        try:
+            self.read_stream(key)["Body"].close()
+        except ObjectNotFoundError:
+            return False
+        return True
 
     def put(self, key: str, data: bytes) -> None:
         with self._errors(f"write {key}"):
@@ -197,12 +226,29 @@ class S3Store:
                 return Range(b"", 0, "")  # an empty object has no bytes
 
     def keys(self, prefix: str) -> Iterator[str]:
-        for page in self._pages(f"list {prefix}", self.prefix + prefix):
-            for item in page.get("Contents", []):
-                if not item["Key"].endswith("/"):  # a folder, as consoles make them
-                    yield item["Key"].removeprefix(self.prefix)
+        return self._unless_empty(self._keys(prefix))
 
     def folders(self) -> Iterator[str]:
+        return self._unless_empty(self._folders())
+
+    def _unless_empty(self, listed: Iterator[str]) -> Iterator[str]:
+        """Yield a listing, which may be empty only in a store."""
+        is_empty = True
+        for name in listed:
+            is_empty = False
+            if name != MARKER:
+                yield name
+        if is_empty:
+            self.check_exists()
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        for page in self._pages(f"list {prefix}", self.prefix + prefix):
+            for item in page.get("Contents", []):
+                # One that ends so is a folder, as consoles make them.
+                if not item["Key"].endswith("/"):
+                    yield item["Key"].removeprefix(self.prefix)
+
+    def _folders(self) -> Iterator[str]:
         for page in self._pages("list its folders", self.prefix, Delimiter="/"):
             for folder in page.get("CommonPrefixes", []):
                 if name := folder["Prefix"].removeprefix(self.prefix).rstrip("/"):

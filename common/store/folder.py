@@ -6,21 +6,34 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from common.store.base import ObjectExistsError, ObjectNotFoundError, StoreError, check_key
+from common.store.base import (
+    MARKER,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StoreError,
+    check_key,
+    no_store,
+)
 
 #: Error numbers of a file system that has no hard links.
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 class FileStore:
-    """A folder. Each object is written to a temporary file beside its place, then renamed."""
+    """A folder. Each object is written to a temporary file beside its place, then renamed.
+
+    A folder without the marker of a store, which may be a mount point whose file system is not
+    mounted, is never read, written or listed: that is an error.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._marker = root / MARKER
         self.parallel_writes = 1
         self.parallel_reads = 1
         self.url = f"file://{root}"
@@ -38,6 +51,24 @@ class FileStore:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
+            self._marker.touch()
+
+    def check_exists(self) -> None:
+        with self._errors("find it"):
+            self._check_marker()
+
+    def _check_marker(self) -> None:
+        try:
+            self._marker.stat()
+        except FileNotFoundError:
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Mark a store that an earlier version made."""
+        if not any(chain(self.root.glob("*/manifest.json"), self.root.glob("validations/*.json"))):
+            raise no_store(self.url, "Is it mounted?")
+        with suppress(OSError):  # it may be for reading only
+            self._marker.touch()
 
     def put(self, key: str, data: bytes) -> None:
         with self._temporary_file(key) as path:
@@ -82,19 +113,29 @@ class FileStore:
         target = self._path(key)
         path = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with self._errors(f"write {key}"):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._check_marker()
+            self._make_folder(target.parent)
             try:
                 yield path
+                self._check_marker()  # or the object is where the store was
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder below the root; the root itself is there, or the store is not."""
+        if folder != self.root and not folder.is_dir():
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
 
     @contextmanager
     def open(self, key: str) -> Iterator[Path]:
         path = self._path(key)
         with self._errors(f"read {key}"):
+            self._check_marker()
             exists = path.is_file()
         if not exists:
+            self._check_marker()  # still
             raise ObjectNotFoundError(f"Store {self.url} has no {key}.")
         yield path
 
@@ -109,24 +150,44 @@ class FileStore:
     def keys(self, prefix: str) -> Iterator[str]:
         # A prefix is a folder or one object: the layout needs no other.
         start = self._path(prefix) if prefix else self.root
-        if start.is_file():
-            yield prefix
-        for path in sorted(start.rglob("*")):
-            if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
-                yield path.relative_to(self.root).as_posix()
+        with self._errors(f"list {prefix}"):
+            self._check_marker()
+            found = [start] if start.is_file() else sorted(self._files(start))
+            self._check_marker()  # still, or files may be missing in the list
+        for path in found:
+            yield path.relative_to(self.root).as_posix()
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        """Yield the files under a folder that are objects."""
+        try:
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        except FileNotFoundError:
+            self._check_marker()  # then the folder alone was deleted meanwhile
+            return
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._files(folder / entry.name)
+            elif entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                yield folder / entry.name
 
     def folders(self) -> Iterator[str]:
         with self._errors("list its folders"):
-            entries = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        yield from (path.name for path in entries if path.is_dir() and path.name[0] != ".")
+            self._check_marker()
+            with os.scandir(self.root) as entries:
+                found = sorted(entry.name for entry in entries if entry.is_dir())
+            self._check_marker()  # still, or folders may be missing in the list
+        yield from (name for name in found if not name.startswith("."))
 
     def delete(self, prefix: str) -> None:
         start = self._path(prefix)
         with self._errors(f"delete {prefix}"):
+            self._check_marker()
             if start.is_dir():
                 shutil.rmtree(start)
             else:
                 start.unlink(missing_ok=True)
+            self._check_marker()  # still, or nothing was deleted
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:

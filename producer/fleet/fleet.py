@@ -151,11 +151,12 @@ class Fleet:
                 temporary = tempfile.TemporaryDirectory(prefix="virnucpro-")
                 folder = stack.enter_context(temporary)
             folder = user_path(folder)
-            store_url = open_store(str(store or folder / "store")).url
-            machine = stack.enter_context(local_fleet(folder, store_url, gpus=gpus))
+            opened = open_store(str(store or folder / "store"))
+            opened.check_writable()
+            machine = stack.enter_context(local_fleet(folder, opened.url, gpus=gpus))
             if model is not None:
                 machine.start_worker(ModelSource.parse(model).text, precision)
-            fleet = cls(broker=machine.broker_url, store=store_url)
+            fleet = cls(broker=machine.broker_url, store=opened.url)
             fleet.machine = machine
             # Called by close, or when the fleet is dropped, or when Python ends.
             fleet._end_processes = weakref.finalize(fleet, stack.pop_all().close)

@@ -51,6 +51,7 @@ def local_run(
     own_store = store_url is None
     with only_run_in(folder):
         if own_store:
+            store.check_writable()
             check_kept(output, store)
         try:
             with Fleet.local(

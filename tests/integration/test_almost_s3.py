@@ -11,8 +11,10 @@ import pytest
 
 from common.errors import UserError
 from common.job.layout import output_prefix
+from common.job.manifest import find_job
 from common.job.records import Record
 from common.store import ObjectExistsError, ObjectNotFoundError, S3Store, StoreError
+from common.store.base import MARKER
 from common.store.ranges import BLOCK_BYTES
 from producer.output.fetch import fetch
 from tests.integration.conftest import BUCKET
@@ -53,7 +55,9 @@ def opened(proxy, s3, monkeypatch):
 
 @pytest.fixture
 def store(opened) -> S3Store:
-    return opened()
+    store = opened()
+    store.check_writable()
+    return store
 
 
 def create(store: S3Store, data: bytes, *, replace: bool = False) -> None:
@@ -95,11 +99,14 @@ def test_checking_that_a_store_can_be_written_leaves_nothing(store):
     assert not found.get("Uploads")
 
 
-def test_checking_makes_no_object_at_any_time(store, proxy):
+def test_checking_makes_no_object_but_the_marker_at_any_time(opened, proxy):
     """An interruption could leave it behind."""
-    writes = proxy.fail(Fault.ACCESS_DENIED, "PUT", "/")
+    store = opened("new")
+    writes = proxy.fail(Fault.ACCESS_DENIED, "PUT", "write-test")
     store.check_writable()
     assert writes.hits == 0
+    made = store.client.list_objects_v2(Bucket=BUCKET, Prefix=store.prefix)["Contents"]
+    assert [item["Key"] for item in made] == [store.prefix + MARKER]
 
 
 def test_a_store_that_cannot_be_written_is_found_out(store, proxy):
@@ -259,7 +266,7 @@ def test_a_folder_that_a_console_made_is_no_object(store):
     assert list(store.folders()) == ["job"]
     store.delete("job/")
     left = store.client.list_objects_v2(Bucket=BUCKET, Prefix=store.prefix)
-    assert [item["Key"] for item in left["Contents"]] == [store.prefix]
+    assert [item["Key"] for item in left["Contents"]] == [store.prefix, store.prefix + MARKER]
 
 
 @pytest.mark.parametrize("prefix", ["with space", "ü中", "a+b&c=d", "100%25", "#?;,'\"<>", "a//b"])
@@ -301,6 +308,42 @@ def test_what_only_the_user_can_change_is_named_with_what_to_do(store, proxy, fa
         with pytest.raises(StoreError, match=advice) as caught:
             action()
         assert not isinstance(caught.value, ObjectNotFoundError)
+
+
+@pytest.mark.parametrize("sign", ["old/manifest.json", "validations/w.fp16.cpu.json"])
+def test_the_store_of_an_earlier_version_can_be_used_without_the_right_to_write(
+    opened, proxy, sign
+):
+    store = opened()
+    store.put(sign, b"")
+    denied = proxy.fail(Fault.ACCESS_DENIED, "PUT", MARKER)
+    assert list(store.keys("job/")) == []
+    assert denied.hits == 1
+    proxy.heal()
+    assert list(store.keys("job/")) == []
+    assert store.get(MARKER) == b""
+    assert (list(store.keys("")), list(store.folders())) == ([sign], [sign.partition("/")[0]])
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda store: list(store.keys("job/")),
+        lambda store: list(store.folders()),
+        lambda store: find_job(store, "job"),
+        lambda store: store.check_exists(),
+    ],
+    ids=["keys", "folders", "find_job", "check_exists"],
+)
+def test_nothing_is_concluded_from_a_bucket_or_prefix_that_is_no_store(opened, action):
+    store = opened("other")
+    store.client.put_object(Bucket=BUCKET, Key=f"{store.prefix}of/somebody.txt")
+    with pytest.raises(StoreError, match=r"is not a store\. Is that the right bucket and prefix"):
+        action(opened("empty"))
+    list(store.folders())  # what is listed is there
+    with pytest.raises(StoreError, match="is not a store") as caught:
+        store.check_exists()
+    assert not isinstance(caught.value, ObjectNotFoundError)
 
 
 def test_objects_can_be_read_without_the_right_to_list(store, proxy):

@@ -36,7 +36,9 @@ def store(s3: S3Server, monkeypatch) -> S3Store:
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("common.store.s3.PART_BYTES", PART_BYTES)
-    return S3Store(BUCKET, f"bucket-{uuid.uuid4().hex}")
+    store = S3Store(BUCKET, f"bucket-{uuid.uuid4().hex}")
+    store.check_writable()
+    return store
 
 
 def write_new(store: S3Store, data: bytes) -> None:

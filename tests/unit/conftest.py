@@ -10,10 +10,10 @@ from redis import Redis
 
 from common.ledger.ledger import Ledger
 from common.local.embedded_redis import redis_server
-from common.store import FileStore
 from common.wire.celery_app import make_celery
 from common.wire.redis_client import connect
 from tests.support.staged import Job
+from tests.support.stores import folder_store
 
 hypothesis.settings.register_profile("unit", deadline=None)
 hypothesis.settings.load_profile("unit")
@@ -43,7 +43,7 @@ def ledger(redis: Redis) -> Ledger:
 
 @pytest.fixture
 def job_of(ledger: Ledger, redis_url: str, tmp_path: Path) -> Callable[..., Job]:
-    store, app = FileStore(tmp_path / "store"), make_celery(redis_url, [])
+    store, app = folder_store(tmp_path / "store"), make_celery(redis_url, [])
     return lambda **options: Job(store, ledger, app, **options)
 
 

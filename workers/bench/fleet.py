@@ -79,6 +79,7 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
         store = open_store(stack.enter_context(tempfile.TemporaryDirectory(dir=store_folder)))
+        store.check_writable()
         environment = {} if trace_file is None else {TRACE_FILE: str(trace_file.absolute())}
         fleet = stack.enter_context(
             local_fleet(folder, store.url, gpus=plan.gpus, environment=environment)

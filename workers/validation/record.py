@@ -109,14 +109,19 @@ def record_key(fingerprint: str, precision: Rung, device: str) -> str:
     return f"validations/{fingerprint}.{precision}.{slug}.json"
 
 
-def user_cache() -> FileStore:
-    """Return the user's cache folder."""
-    return FileStore(cache_folder())
+class UserCache(FileStore):
+    """The user's cache folder, which is of one machine: it needs no marker of a store."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_folder())
+
+    def _check_marker(self) -> None:
+        pass
 
 
 def record_stores(store_url: str | None) -> list[Store]:
     """Return the stores of records: the user's cache, and the fleet's store if it has one."""
-    return [user_cache(), *([open_store(store_url)] if store_url else [])]
+    return [UserCache(), *([open_store(store_url)] if store_url else [])]
 
 
 def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
@@ -124,6 +129,7 @@ def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
     written = []
     for store in stores:
         try:
+            store.check_writable()
             store.put(validation.key, validation.json_text.encode())
             written.append(f"{store.url}/{validation.key}")
         except StoreError as error:

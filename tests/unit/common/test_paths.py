@@ -69,6 +69,7 @@ def test_an_input_may_be_in_the_home_folder(home):
 
 def test_a_file_is_fetched_to_the_home_folder_and_loaded_from_there(home):
     fleet, manifest = Fleet(store="~/s"), manifest_of([1])
+    fleet.store.check_writable()
     store_inputs(fleet.store, manifest, [Record(0, "a", "MK")])
     store_shard(fleet.store, manifest, 0)
     fleet.store.put(f"{manifest.job}/manifest.json", manifest.model_dump_json().encode())

@@ -13,6 +13,7 @@ from common.job.quarantine import Quarantine, add_to_quarantine, read_quarantine
 from common.store import FileStore
 from common.wire.messages import Instability
 from tests.support.jobs import manifest_of
+from tests.support.stores import folder_store
 
 MANIFEST = manifest_of([3, 1, 2])
 ROW = Instability(row=4, id="a", length=3)
@@ -20,7 +21,7 @@ ROW = Instability(row=4, id="a", length=3)
 
 @pytest.fixture
 def store(tmp_path) -> FileStore:
-    return FileStore(tmp_path / "store")
+    return folder_store(tmp_path / "store")
 
 
 def flipped(data: bytes, bit: int) -> bytes:

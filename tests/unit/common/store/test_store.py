@@ -27,15 +27,17 @@ from common.store import (
     open_store,
     s3,
 )
+from common.store.base import MARKER
 from common.store.ranges import BLOCK_BYTES, RangedFile
 from tests.conftest import ROOT
+from tests.support.stores import folder_store
 
 KEY = "job/input/0000000.fasta"
 
 
 @pytest.fixture
 def store(tmp_path) -> FileStore:
-    return FileStore(tmp_path / "store")
+    return folder_store(tmp_path / "store")
 
 
 @pytest.fixture
@@ -47,8 +49,9 @@ def blocked(tmp_path) -> FileStore:
 
 
 def files_in(store: FileStore) -> list[str]:
-    """Return all files, including hidden ones."""
-    return sorted(path.name for path in store.root.rglob("*") if path.is_file())
+    """Return all files but the marker, including hidden ones."""
+    found = sorted(path.name for path in store.root.rglob("*") if path.is_file())
+    return [name for name in found if name != MARKER]
 
 
 # --- objects ------------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ def test_nothing_is_deleted_by_a_prefix_that_is_empty_or_leads_out_of_the_store(
 @pytest.mark.parametrize("key", ["../secret", "/etc/hostname", "a/../../secret"])
 def test_a_folder_reads_and_writes_nothing_outside_it(tmp_path, key):
     (tmp_path / "secret").write_text("secret")
-    store = FileStore(tmp_path / "store")
+    store = folder_store(tmp_path / "store")
     for action in (store.get, lambda key: store.put(key, b"x"), lambda key: list(store.keys(key))):
         with pytest.raises(StoreError, match="not a key"):
             action(key)
@@ -392,7 +395,7 @@ def test_a_folder_without_permission_is_an_error_of_the_store(tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_a_store_that_can_be_written_has_nothing_in_it_after_the_check(store):
+def test_a_store_that_can_be_written_has_nothing_but_its_marker_after_the_check(store):
     store.check_writable()
     assert files_in(store) == []
 
@@ -403,6 +406,7 @@ def test_a_store_that_can_be_written_has_nothing_in_it_after_the_check(store):
 @pytest.mark.parametrize("name", ["store", "my store", "run#2", "what?now", "é中", "100%25"])
 def test_a_folder_and_its_url_are_the_same_store(tmp_path, name):
     by_path = open_store(str(tmp_path / name))
+    by_path.check_writable()
     by_path.put(KEY, b"data")
     assert (tmp_path / name / KEY).read_bytes() == b"data"
     assert by_path.url == f"file://{tmp_path}/{name}"

@@ -26,7 +26,9 @@ RECORDS = {"P1": "MKTAYIAK", "P2": "GAVL"}
 
 @pytest.fixture
 def fleet(redis, redis_url, tmp_path) -> Fleet:
-    return Fleet(broker=redis_url, store=str(tmp_path / "store"))
+    fleet = Fleet(broker=redis_url, store=str(tmp_path / "store"))
+    fleet.store.check_writable()
+    return fleet
 
 
 @pytest.fixture

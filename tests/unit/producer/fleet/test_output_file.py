@@ -26,6 +26,7 @@ from producer.submission.request import Request, make_request
 from producer.submission.same_weights import job_names
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs, store_shard, write_shard
+from tests.support.stores import folder_store
 
 MANIFEST = manifest_of([1]).model_copy(update={"input_fingerprint": "f"})
 
@@ -41,7 +42,7 @@ def done_job(store: FileStore, manifest: Manifest = MANIFEST) -> Job:
 @pytest.fixture
 def job(tmp_path, monkeypatch) -> Job:
     monkeypatch.chdir(tmp_path)
-    return done_job(FileStore(tmp_path / "store"))
+    return done_job(folder_store(tmp_path / "store"))
 
 
 def named(manifest: Manifest, job: str) -> Manifest:
@@ -299,7 +300,7 @@ def test_finished_batches_of_another_interrupted_run_stay(tmp_path):
         is_ours=lambda origin: origin.input_fingerprint == "f" or origin.job == "mine",
         sources=sources_of("p.fasta", ModelSource("m"), None),
     )
-    store = FileStore(local_folder(output.path) / "store")
+    store = folder_store(local_folder(output.path) / "store")
     begun = named(MANIFEST, "begun").model_copy(update={"input_fingerprint": "g"})
     write_manifest(store, begun)  # nothing of it is computed yet
     done_job(store, named(begun, "mine"))
@@ -318,7 +319,7 @@ def test_finished_batches_of_the_same_job_with_other_weights_stay(tmp_path):
         is_ours=lambda origin: origin.is_of("mine", "now"),
         sources=sources_of("p.fasta", ModelSource("m"), None),
     )
-    store = FileStore(local_folder(output.path) / "store")
+    store = folder_store(local_folder(output.path) / "store")
     mine = named(MANIFEST, "mine")
     done_job(store, mine.model_copy(update={"model_digest": "now"}))
     check_kept(output, store)
@@ -328,7 +329,7 @@ def test_finished_batches_of_the_same_job_with_other_weights_stay(tmp_path):
 
 
 def test_a_run_with_another_store_leaves_the_batches_of_an_interrupted_one(tmp_path):
-    store = FileStore(tmp_path / "e.h5.parts" / "store")
+    store = folder_store(tmp_path / "e.h5.parts" / "store")
     done_job(store)
     before = contents(tmp_path)
     tidy(tmp_path / "e.h5.parts", own_store=False)

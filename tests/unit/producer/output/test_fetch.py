@@ -22,6 +22,7 @@ from producer.output.verify import verify
 from producer.terminal.report import report_fetched
 from tests.support.jobs import SEEN, manifest_of
 from tests.support.shards import store_inputs, store_shard
+from tests.support.stores import folder_store
 
 DIM = 4
 MAX_RESIDUES = 5
@@ -97,7 +98,7 @@ class Job:
 
 @pytest.fixture
 def job_of(tmp_path):
-    return lambda form: Job(FileStore(tmp_path / "store"), form)
+    return lambda form: Job(folder_store(tmp_path / "store"), form)
 
 
 @pytest.fixture

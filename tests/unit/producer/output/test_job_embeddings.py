@@ -15,6 +15,7 @@ from producer.output.fetch import fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
 from tests.support.jobs import failed, manifest_of, ok, poisoned, retry_after, unstable
 from tests.support.shards import store_inputs, store_shard
+from tests.support.stores import folder_store
 
 RECORDS = [Record(row, f"id{row} words", "MKVLG"[: row + 1]) for row in range(5)]
 FORM = OutputForm(include=("mean", "per_residue"), max_residues=1022)
@@ -25,7 +26,7 @@ FP16, SELECTIVE = Rung.FP16, Rung.SELECTIVE_FP32
 
 @pytest.fixture
 def store(tmp_path) -> FileStore:
-    store = FileStore(tmp_path / "store")
+    store = folder_store(tmp_path / "store")
     store_inputs(store, MANIFEST, RECORDS)
     return store
 

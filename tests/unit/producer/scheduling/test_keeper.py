@@ -13,7 +13,7 @@ from common.ledger.events import Event, EventKind
 from common.ledger.progress import JobState
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
-from common.store import FileStore, StoreError
+from common.store import StoreError
 from common.wire.queues import KEY_PREFIX
 from producer.scheduling import keeper
 from producer.scheduling.keeper import Closed, Keeper
@@ -21,6 +21,7 @@ from producer.scheduling.lost_messages import PATIENCE
 from producer.scheduling.opening import job_queue
 from tests.support.jobs import manifest_of, ok, retry_after
 from tests.support.staged import Job, messages
+from tests.support.stores import folder_store
 
 FP16, SELECTIVE = Rung.FP16, Rung.SELECTIVE_FP32
 
@@ -399,7 +400,7 @@ def test_the_first_of_two_watches_acts_for_the_jobs_of_both(staged, keeper_of):
 
 
 def test_keepers_of_two_stores_both_act(keeper_of, tmp_path):
-    first, second = keeper_of(), keeper_of(store=FileStore(tmp_path / "another"))
+    first, second = keeper_of(), keeper_of(store=folder_store(tmp_path / "another"))
     step(first)
     step(second)
     assert first.acting
@@ -414,7 +415,7 @@ def test_a_job_of_another_store_is_left_alone(staged, keeper_of, tmp_path, event
     staged.take_all_messages()
     staged.claim(staged.manifest.batch(0))
     staged.lapse(staged.manifest.batch(0))
-    store = FileStore(tmp_path / "another")
+    store = folder_store(tmp_path / "another")
     other = keeper_of(store=store)
     step(other, 2 * PATIENCE)
     assert staged.queued() == {}
@@ -432,7 +433,7 @@ def test_the_same_input_in_two_stores_is_two_jobs_of_which_redis_knows_the_last(
     staged, keeper_of, tmp_path
 ):
     """They have one name: the first store's keeper must not send the second's batches."""
-    store, later = FileStore(tmp_path / "another"), anew(staged.manifest)
+    store, later = folder_store(tmp_path / "another"), anew(staged.manifest)
     write_manifest(store, later)
     staged.open()
     first, second = keeper_of(), keeper_of(store=store)

@@ -4,7 +4,6 @@ import pytest
 
 from common.job.manifest import Manifest, write_manifest
 from common.ledger.keys import batch_field, job_key
-from common.store import FileStore
 from common.wire.celery_app import make_celery
 from common.wire.messages import Batch
 from common.wire.queues import KEY_PREFIX
@@ -15,12 +14,13 @@ from producer.scheduling.lost_messages import batch_key_of
 from producer.scheduling.opening import job_queue, open_job
 from producer.scheduling.publisher import Publisher
 from tests.support.jobs import manifest_of
+from tests.support.stores import folder_store
 
 
 @pytest.fixture
 def manifest(tmp_path) -> Manifest:
     manifest = manifest_of([1] * 20)
-    write_manifest(FileStore(tmp_path), manifest)
+    write_manifest(folder_store(tmp_path), manifest)
     return manifest
 
 
@@ -31,8 +31,8 @@ def kept(redis_url, ledger, manifest, tmp_path, monkeypatch) -> Keeper:
     monkeypatch.setattr(lost, "LOOK_SECONDS", 0)
     monkeypatch.setattr(lost, "LOOK_SHARE", 0)
     publisher = Publisher(ledger, make_celery(redis_url, []), high_water=100)
-    open_job(FileStore(tmp_path), ledger, publisher, manifest)
-    return Keeper(FileStore(tmp_path), ledger, publisher)
+    open_job(folder_store(tmp_path), ledger, publisher, manifest)
+    return Keeper(folder_store(tmp_path), ledger, publisher)
 
 
 def take(redis, manifest) -> Batch:

@@ -90,7 +90,9 @@ class WatchedStore(FileStore):
 
 @pytest.fixture
 def store(tmp_path) -> WatchedStore:
-    return WatchedStore(tmp_path / "store")
+    store = WatchedStore(tmp_path / "store")
+    store.check_writable()
+    return store
 
 
 def staged(store: FileStore, sizes: list[int], form: OutputForm = FORMS[0]) -> Manifest:

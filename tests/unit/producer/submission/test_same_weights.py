@@ -16,6 +16,7 @@ from producer.scheduling.publisher import Publisher
 from producer.submission.request import job_name, make_request
 from producer.submission.submit import Hardware, Submission, submit
 from tests.support.shards import store_shard
+from tests.support.stores import folder_store
 
 CONFIG = {
     "model_type": "esm",
@@ -46,7 +47,7 @@ def model(tmp_path) -> Path:
 
 @pytest.fixture
 def store(tmp_path) -> FileStore:
-    return FileStore(tmp_path / "store")
+    return folder_store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from producer.submission.submit import (
 from tests.support.jobs import retry_after, unstable
 from tests.support.shards import store_shard
 from tests.support.staged import messages
+from tests.support.stores import folder_store
 
 MODEL = "esm2_t6_8M_UR50D"
 
@@ -71,7 +72,7 @@ def proteins(tmp_path) -> Path:
 
 @pytest.fixture
 def store(tmp_path) -> FileStore:
-    return FileStore(tmp_path / "store")
+    return folder_store(tmp_path / "store")
 
 
 def test_a_job_that_another_producer_has_just_staged_is_taken_as_it_is(ledger, store, proteins):

@@ -18,6 +18,7 @@ def world_of(ledger, tmp_path) -> Callable[..., World]:
     def make(batch_records: Sequence[int] = BATCH_RECORDS, **options: Any) -> World:
         manifest = manifest_of(batch_records, **options)
         store = TroubledStore(tmp_path / "store")
+        store.check_writable()
         manifest = store_inputs(store, manifest, RECORDS[: sum(batch_records)])
         write_manifest(store, manifest)
         ledger.jobs.create(manifest, f"random.esm2_t6_8M_UR50D.{manifest.rung}")

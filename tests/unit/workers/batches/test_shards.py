@@ -20,6 +20,7 @@ from common.store import FileStore
 from common.wire.messages import Batch
 from tests.support.jobs import manifest_of
 from tests.support.shards import embeddings_of
+from tests.support.stores import folder_store
 from workers.batches.shards import write_shard
 from workers.engine.engine import Outcome
 
@@ -48,7 +49,7 @@ OURS = outcome_of(range(4))
 
 @pytest.fixture
 def store(tmp_path) -> FileStore:
-    return FileStore(tmp_path / "store")
+    return folder_store(tmp_path / "store")
 
 
 def write(store: FileStore, outcome: Outcome, batch: Batch = BATCH, weights: str = "w") -> None:

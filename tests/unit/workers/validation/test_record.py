@@ -9,15 +9,16 @@ import pytest
 
 from common.rungs import Rung
 from common.store import FileStore, open_store
+from tests.support.stores import folder_store
 from workers.validation.record import (
     Compared,
+    UserCache,
     ValidatedSet,
     Validation,
     Verdict,
     record_key,
     record_stores,
     refusal,
-    user_cache,
     write_record,
 )
 from workers.validation.statistics import THRESHOLDS, Comparison
@@ -36,7 +37,7 @@ def _no_home(monkeypatch, tmp_path):
 
 @pytest.fixture
 def store(tmp_path) -> FileStore:
-    return FileStore(tmp_path / "store")
+    return folder_store(tmp_path / "store")
 
 
 def validation(**changes: object) -> Validation:
@@ -110,7 +111,7 @@ def test_without_a_cache_folder_that_can_be_it_is_the_one_in_the_home_folder(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", value)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert user_cache().root == tmp_path / ".cache" / "virnucpro-fleet"
+    assert UserCache().root == tmp_path / ".cache" / "virnucpro-fleet"
 
 
 def test_precisions_and_devices_have_records_of_their_own():
@@ -211,7 +212,7 @@ def test_what_was_never_validated_may_be_served(store):
 
 
 def test_a_newer_pass_on_another_device_does_not_lift_a_failure(tmp_path, store):
-    cache = FileStore(tmp_path / "own")
+    cache = folder_store(tmp_path / "own")
     write_record(validation(), [store])
     write_record(validation(**PASSED, device="CPU", date=DAY + timedelta(days=1)), [cache, store])
     assert refusal(FINGERPRINT, Rung.FP16, H200, [cache, store]) is not None
@@ -221,7 +222,7 @@ def test_a_newer_pass_on_another_device_does_not_lift_a_failure(tmp_path, store)
 @pytest.mark.parametrize("newest_passes", [True, False])
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_the_newest_of_several_records_counts(tmp_path, newest_passes, newest_first):
-    stores = [FileStore(tmp_path / "one"), FileStore(tmp_path / "other")]
+    stores = [folder_store(tmp_path / "one"), folder_store(tmp_path / "other")]
     old, new = (validation(), validation(**PASSED, date=DAY + timedelta(days=1)))
     if not newest_passes:
         old, new = (validation(**PASSED), validation(date=DAY + timedelta(days=1)))
@@ -256,7 +257,7 @@ def test_a_damaged_record_is_a_warning_and_the_others_count(store, tmp_path, cap
     with caplog.at_level(logging.WARNING):
         assert refusal(FINGERPRINT, Rung.FP16, H200, [store]) is None
     assert f"{store.url}/{KEY} is not a readable validation" in caplog.text
-    other = FileStore(tmp_path / "other")
+    other = folder_store(tmp_path / "other")
     write_record(validation(), [other])
     assert other.url in str(refusal(FINGERPRINT, Rung.FP16, H200, [store, other]))
 
