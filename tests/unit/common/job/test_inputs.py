@@ -11,13 +11,14 @@ from common.job.records import Record
 from common.store import FileStore
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs
+from tests.support.stores import folder_store
 
 RECORDS = [Record(row, f"id{row} words", "MKVLGASTLL") for row in range(6)]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> FileStore:
-    return FileStore(tmp_path_factory.mktemp("inputs"))
+    return folder_store(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

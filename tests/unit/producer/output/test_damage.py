@@ -14,11 +14,11 @@ from common.errors import UserError
 from common.job.layout import input_key, manifest_key, shard_key
 from common.job.output_form import OutputForm
 from common.rungs import Rung
-from common.store import FileStore
 from producer.output.fetch import fetch, read_shard
 from producer.output.verify import verify
 from producer.scheduling.restore import results_of_batch, stored_weights
 from tests.conftest import ROOT
+from tests.support.stores import folder_store
 from tests.unit.producer.output.test_fetch import DIM, Job, contents
 
 FORM = OutputForm(include=("mean", "per_residue"), max_residues=5)
@@ -32,7 +32,7 @@ KEY = shard_key("job-0123456789ab", 0, Rung.FP16)
 
 @pytest.fixture
 def job(tmp_path) -> Job:
-    job = Job(FileStore(tmp_path / "store"), FORM)
+    job = Job(folder_store(tmp_path / "store"), FORM)
     job.compute_all()
     return job
 
@@ -51,7 +51,7 @@ def problem_of(job: Job, output: Path) -> str:
 def main() -> None:
     """Damage the first shard of a job in many ways, and read it."""
     folder = Path(sys.argv[1])
-    job = Job(FileStore(folder / "store"), FORM)
+    job = Job(folder_store(folder / "store"), FORM)
     job.compute_all()
     path = job.store.root / KEY
     data = path.read_bytes()
