@@ -47,7 +47,8 @@ class Settings(BaseSettings):
         """Read settings from the environment; arguments that are not None take precedence.
 
         Raises:
-            UserError: a setting is not of the right kind.
+            UserError: a setting is not of the right kind, or is empty and would turn a protection
+                off.
         """
         given: dict[str, Any] = {
             "broker_url": broker,
@@ -57,7 +58,7 @@ class Settings(BaseSettings):
             "liveness_file": liveness_file,
         }
         try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
+            settings = cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             wrong = error.errors()[0]
             name = str(wrong["loc"][0])
@@ -65,14 +66,18 @@ class Settings(BaseSettings):
             raise UserError(
                 f"{name} (or VIRNUCPRO_{name.upper()}): {wrong['input']} is not a {expected}."
             ) from None
+        settings.message_keys()  # every process refuses a key that is empty or too short
+        return settings
 
     def message_keys(self) -> MessageKeys:
         """Return the keys of ``VIRNUCPRO_MESSAGE_KEY``; without it there are none.
 
         Raises:
-            UserError: a key is so short that it could be guessed.
+            UserError: it is set and empty, or a key is so short that it could be guessed.
         """
-        return MessageKeys.parse(self.message_key.get_secret_value() if self.message_key else "")
+        if self.message_key is None:
+            return MessageKeys()
+        return MessageKeys.parse(self.message_key.get_secret_value())
 
     def required_store(self) -> str:
         """Return the store's URL.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.errors import UserError
-from common.text import printable
+from common.text import one_line, printable, without_login
 
 
 def open_closed_streams() -> None:
@@ -64,7 +64,15 @@ def log_to_stderr(level: int, form: str) -> None:
 
 
 class PrintableFormatter(logging.Formatter):
-    """A formatter for records that contain texts from files, messages and servers."""
+    """A formatter for records with texts from files, messages and servers.
+
+    A record is one line, but for a traceback, whose lines are indented: no text from outside can
+    look like another record. Nothing in it is obeyed by a terminal, and no URL shows a login.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return one_line(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        text = without_login(printable(super().format(record)))
+        return text.replace("\n", "\n  ")

@@ -1,22 +1,43 @@
 """Texts for a person: words for numbers, and letters that are safe to print."""
 
-#: Control characters but tab and newline, and those that change the direction of writing, with the
-#: escape sequences that show them. A terminal would obey them: move the cursor, hide text, ring.
+import re
+
+#: Control characters but tab and newline, other ends of lines, characters that change the direction
+#: of writing or are not seen, and halves of surrogate pairs, with the escape sequences that show
+#: them. A terminal would obey them: move the cursor, hide text, ring. In JSON, which has those
+#: below 0x20 escaped already, the others are escaped as here.
 ESCAPES = {
-    code: chr(code).encode("unicode_escape").decode()
+    code: chr(code).encode("unicode_escape").decode() if code < 0x20 else f"\\u{code:04x}"
     for code in (
         *range(0x20),
         *range(0x7F, 0xA0),
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
+        *(0x061C, 0xFEFF),
+        *range(0x200B, 0x2010),
+        *range(0x2028, 0x202F),
+        *range(0x2060, 0x2070),
+        *range(0xD800, 0xE000),
+        *range(0xFFF9, 0xFFFC),
     )
     if chr(code) not in "\t\n"
 }
+
+#: The login in a URL, up to the last ``@`` before a slash.
+LOGIN = re.compile(r"://[^\s/'\"]*@")
 
 
 def printable(text: str) -> str:
     """Return a text with control characters made visible, such as ``\\x1b`` for Escape."""
     return text.translate(ESCAPES)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that does nothing to a terminal."""
+    return printable(text).replace("\n", "\\n")
+
+
+def without_login(text: str) -> str:
+    """Return a text without the user and password of the URLs in it."""
+    return LOGIN.sub("://***@", text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,5 +1,6 @@
 """A store in a bucket, on Amazon's S3 or any other."""
 
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,9 +34,22 @@ CONFLICT_RETRIES = 4
 DELETED_TOGETHER = 1000
 
 
+#: The form of a bucket's name; boto3 would refuse any other, and quote it.
+BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+
+
 def split_s3_url(url: str) -> tuple[str, str]:
-    """Return bucket and key of ``s3://bucket/key``. A key may contain any character."""
+    """Return bucket and key of ``s3://bucket/key``. A key may contain any character.
+
+    Raises:
+        StoreError: no bucket can have this name, which is not quoted: it may have a password.
+    """
     bucket, _, key = url.removeprefix("s3://").partition("/")
+    if bucket and not BUCKET.fullmatch(bucket):
+        raise StoreError(
+            "A bucket's name has letters, digits, '.', '-' and '_': write s3://bucket/key. "
+            "Credentials go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+        )
     return bucket, key.strip("/")
 
 

@@ -1,5 +1,6 @@
 """The configuration of boto3: endpoint, timeouts, retries, part size."""
 
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.store.base import StoreError
@@ -46,15 +47,37 @@ def s3_client() -> "S3Client":
             ),
         )
 
+    check_endpoint_variables()
     try:
         # boto3's default session would keep the credentials that the process started with.
         session = boto3.Session()
         found = client(session, "auto")
+        check_endpoint("The endpoint_url in the configuration of AWS", found.meta.endpoint_url)
         is_amazon = "amazonaws.com" in found.meta.endpoint_url
         # Other servers rarely have a host name for every bucket.
         return found if is_amazon else client(session, "path")
+    except StoreError:
+        raise
     except Exception as error:  # botocore checks its configuration here: profile, region, endpoint
         raise StoreError(f"S3 is not set up: {error}.") from error
+
+
+def check_endpoint_variables() -> None:
+    """Check the endpoints of the environment, which boto3 would quote in its own errors.
+
+    Raises:
+        StoreError: one may have credentials in it, which it does not show.
+    """
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        check_endpoint(variable, os.environ.get(variable, ""))
+
+
+def check_endpoint(place: str, url: str) -> None:
+    if set(url) & set("@?#") or not url.isprintable() or " " in url:
+        raise StoreError(
+            f"{place} is not of the form https://host:port. Credentials go into "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+        )
 
 
 def refuse_overwrites(client: "S3Client") -> "S3Client":

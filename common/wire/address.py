@@ -30,7 +30,7 @@ BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "
 HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+", re.ASCII)
 
 #: What may be shown of a text that is not understood: scheme, host and port. All else, and all
-#: before the last ``@``, may be a part of the password.
+#: before the last ``@``, may be a part of the password; without scheme or port, the host too.
 SHOWN = re.compile(
     r"(?P<scheme>[a-z0-9+.-]+://)?(?P<secret>.*@)?(?P<host>(\[[\w:.]*\]|[\w.-]*)(:\d{1,5}\b)?)",
     re.IGNORECASE | re.DOTALL,
@@ -39,13 +39,13 @@ SHOWN = re.compile(
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """A server, a database in it, and the means to be let in. ``str`` hides the password."""
+    """A server, a database in it, and the means to be let in, which are not shown."""
 
     host: str = "localhost"
     port: int = 6379
     socket: str | None = None  # path of a Unix socket, in place of host and port
     db: int = 0
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)  # some write the password there
     password: str | None = field(default=None, repr=False)
     #: The TLS options of redis-py, which kombu hands on unchanged; None: no TLS.
     tls: dict[str, Any] | None = None
@@ -56,7 +56,7 @@ class RedisAddress:
 
         Raises:
             UserError: it is not the URL of one Redis server, or has a part that is not known; the
-                message has nothing of the password.
+                message has nothing of the login.
         """
         try:
             return parse_address(url.strip())
@@ -64,8 +64,7 @@ class RedisAddress:
             raise UserError(f"{shown(url.strip())}: {error}. {SPELLINGS}.") from None
 
     def __str__(self) -> str:
-        secret = "" if self.password is None else ":***"
-        return self.spelling(f"{self.username or ''}{secret}")
+        return self.spelling("***" if self.username or self.password else "")
 
     def spelling(self, login: str) -> str:
         """Return the address as a URL with ``login`` for user and password."""
@@ -195,4 +194,6 @@ def shown(text: str) -> str:
     found = SHOWN.match(text)
     assert found is not None  # all parts are optional
     scheme, secret, host = found.group("scheme", "secret", "host")
-    return f"{scheme or ''}{'***@' if secret else ''}{host}" or "The address of Redis is empty"
+    if scheme or secret or ":" in host:
+        return f"{scheme or ''}{'***@' if secret else ''}{host}"
+    return "The address of Redis" if text else "The address of Redis is empty"

@@ -114,9 +114,9 @@ def explain(address: RedisAddress, error: Exception) -> str:
             )
         case NoPermissionError():
             return (
-                f"{there} does not give the user {address.username or 'default'} the rights that "
-                f"the fleet needs ({error}): all commands on the keys {KEY_PREFIX}* and on all "
-                f"channels (ACL SETUSER … +@all ~{KEY_PREFIX}* &*)."
+                f"{there} does not give this user the rights that the fleet needs ({error}): all "
+                f"commands on the keys {KEY_PREFIX}* and on all channels (ACL SETUSER … +@all "
+                f"~{KEY_PREFIX}* &*)."
             )
         case ReadOnlyError():
             return f"{there} is a replica, which cannot be written: name its primary."

@@ -23,18 +23,29 @@ class MessageKeys:
 
     @classmethod
     def parse(cls, text: str) -> "MessageKeys":
-        """Parse keys separated by commas; an empty text means no key.
+        """Parse keys separated by commas.
 
         Raises:
-            UserError: a key is so short that it could be guessed.
+            UserError: there is none, or one is so short that it could be guessed.
         """
-        keys = tuple(key.strip().encode() for key in text.split(",")) if text else ()
+        keys = tuple(key.strip().encode() for key in text.split(","))
+        if not text.strip():
+            raise UserError(
+                "VIRNUCPRO_MESSAGE_KEY: it is set and empty: no message would be checked. Unset "
+                "it, or give it a key. To make one: openssl rand -hex 32"
+            )
         if any(len(key) < SHORTEST_KEY for key in keys):
             raise UserError(
                 f"VIRNUCPRO_MESSAGE_KEY: a key has at least {SHORTEST_KEY} characters; separate "
                 "several keys with commas. To make one: openssl rand -hex 32"
             )
         return cls(keys)
+
+    def __str__(self) -> str:
+        """What is done with messages, for logs."""
+        if not self.keys:
+            return "Messages are neither signed nor checked: VIRNUCPRO_MESSAGE_KEY is not set."
+        return f"Messages are signed with the key {self.signs_with} and checked with {self.ids}."
 
     def __bool__(self) -> bool:
         return bool(self.keys)

@@ -1,5 +1,6 @@
 """Publishing the batches of open jobs, up to a high-water mark that the jobs share fairly."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from common.wire.signing import MessageKeys
 
 if TYPE_CHECKING:
     from celery import Celery
+
+log = logging.getLogger(__name__)
 
 #: Number of a job's first batches that go to the front of the queue, so that a small job does not
 #: wait for a large one.
@@ -68,7 +71,9 @@ def demand_of(progress: Progress) -> Demand:
 
 def publisher_of(settings: Settings, ledger: Ledger) -> "Publisher":
     """Return a publisher for the fleet that the settings name."""
-    celery = make_celery(settings.broker_url, [], settings.message_keys())
+    keys = settings.message_keys()
+    log.info("%s", keys)
+    celery = make_celery(settings.broker_url, [], keys)
     return Publisher(ledger, celery, settings.high_water)
 
 

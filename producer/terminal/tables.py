@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -14,7 +15,7 @@ from common.ledger.progress import JobState, Progress
 from common.ledger.workers import WorkerInfo
 from common.model_specs import ModelSource
 from common.rungs import NEXT_RUNG, Rung
-from common.text import counted, counted_batches, printable
+from common.text import counted, counted_batches, one_line, printable
 from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
 from producer.scheduling.waiting import problems
@@ -24,8 +25,9 @@ PIPE_WIDTH = 10_000
 
 
 def output_console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    console = Console(**options)
+    return console if console.is_terminal else Console(width=PIPE_WIDTH, **options)
 
 
 def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -33,7 +35,7 @@ def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence
 
     The first column names the row, and is never wrapped: the next command may need it.
     """
-    table = [[Text(printable(cell)) for cell in row] for row in (header, *rows)]
+    table = [[Text(one_line(cell)) for cell in row] for row in (header, *rows)]
     widths = column_widths(console, table)
     if widths is not None:
         titles, *cells = table
@@ -115,12 +117,12 @@ def print_job(
         "failed": counted_batches(job.batches_failed),
     }
     for name, value in rows.items():
-        table.add_row(name, Text(printable(value or "-")))
+        table.add_row(name, Text(one_line(value or "-")))
     console.print(table)
     if job.unstable_at(first):
         print_ladder(console, job, queued)
     for line in problems(results):
-        console.print(printable(line), highlight=False, markup=False)
+        console.print(one_line(line))
 
 
 def print_ladder(console: Console, job: Progress, queued: Mapping[Rung, int]) -> None:
@@ -143,7 +145,7 @@ def print_ladder(console: Console, job: Progress, queued: Mapping[Rung, int]) ->
 def print_reason(console: Console, job: str, reason: str) -> None:
     """Print why a job does not go on, with a command that can be copied."""
     text = printable(f"{job} waits: {reason}")
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
@@ -185,7 +187,7 @@ def print_events(console: Console, events: Sequence[Event], count: int) -> None:
     )
     print_table(console, header, rows)
     if more := count - len(events):
-        console.print(f"… and {counted(more, 'earlier event')}", highlight=False)
+        console.print(f"… and {counted(more, 'earlier event')}")
 
 
 def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: int) -> None:
@@ -194,8 +196,7 @@ def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: i
     print_table(console, ("received", "queue", "reason"), rows)
     console.print(
         f"{counted(count, 'message')} that no worker could read. To list them: producer "
-        "dead-letters; to delete them: producer dead-letters --clear",
-        highlight=False,
+        "dead-letters; to delete them: producer dead-letters --clear"
     )
 
 

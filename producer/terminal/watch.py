@@ -12,7 +12,7 @@ from rich.table import Column
 from common.ledger.events import Event
 from common.ledger.progress import Progress as JobProgress
 from common.ledger.workers import WorkerInfo
-from common.text import counted, counted_batches, printable
+from common.text import counted, counted_batches, one_line
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.observation import Observation
 from producer.terminal.console import console as stderr
@@ -83,7 +83,7 @@ def progress_display(job: str, console: Console) -> Iterator[Callable[[Observati
 
 def text_of(seen: Observation) -> str:
     if seen.progress is None:
-        return printable(seen.trouble)
+        return one_line(seen.trouble)
     return describe(seen.progress, seen.tokens_per_second, seen.workers)
 
 
@@ -119,7 +119,7 @@ def lines(console: Console, job: str) -> Callable[[Observation], None]:
         now, text = time.monotonic(), text_of(seen)
         finished = seen.progress is not None and seen.progress.finished
         if (finished or now - last_time >= LINE_SECONDS) and text != last_text:
-            console.print(f"{job}: {text}", highlight=False, markup=False)
+            console.print(f"{job}: {one_line(text)}")
             last_time, last_text = now, text
 
     return show

@@ -71,7 +71,7 @@ def test_without_a_broker_the_message_says_what_to_start_and_that_local_exists(t
         VIRNUCPRO_BROKER_URL="redis://user:secret@127.0.0.1:1/0", VIRNUCPRO_STORE=str(tmp_path)
     )
     text = refused(run_producer(*command, environment=environment, cwd=tmp_path))
-    assert "No Redis answers at redis://user:***@127.0.0.1:1/0" in text
+    assert "No Redis answers at redis://***@127.0.0.1:1/0" in text
     assert "redis-server" in text
     assert "--local" in text
 

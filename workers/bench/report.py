@@ -26,7 +26,7 @@ def describe_machine(request: Request) -> str:
 def print_report(measured: Measured, request: Request) -> None:
     """Print the table to standard output."""
     best, fleet = measured.best, measured.fleet
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(describe_machine(request))
     console.print(
         f"{measured.spec.name} in {measured.precision}, random weights, proteins or contigs of 30 "

@@ -26,6 +26,7 @@ from common.store import open_store
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import printable
 from common.wire.redis_client import connect
+from workers.process.liveness import touch
 from workers.process.supervisor import supervise
 from workers.validation import DeviceChoice, HalfChoice, Request
 from workers.validation.sets import SEQUENCES_PER_SET
@@ -241,13 +242,17 @@ def require_matplotlib() -> None:
 def require_touchable(liveness_file: Path | None) -> None:
     if liveness_file is None:
         return
+    if liveness_file.is_dir():  # as it is if the variable is set and empty
+        raise UserError(
+            f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} is a folder: name a file."
+        )
     if liveness_file.is_symlink():
         raise UserError(
             f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} is a link, and would "
             "have another file touched: name a file."
         )
     try:
-        liveness_file.touch()
+        touch(liveness_file)
     except OSError as error:
         raise UserError(
             f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} cannot be written "

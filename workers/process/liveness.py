@@ -4,6 +4,7 @@ The watchdog inside a process needs Python to run. A process that is frozen as a
 one call blocks all threads, no longer touches its file.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +57,13 @@ class Liveness:
         if self._last is None:
             seconds = FIRST_HEARTBEAT_SECONDS
         return self._checks_since * CHECK_SECONDS >= seconds
+
+
+def touch(file: Path) -> None:
+    """Create a file, or set its time to now; an OSError if it is a link, or a pipe."""
+    # Whoever may write to its folder could have put a link there.
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        os.utime(opened)
+    finally:
+        os.close(opened)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.local.processes import start_dependent, wait_or_kill
 from workers.process.environment import HEARTBEAT_FILE, READY_FILE
-from workers.process.liveness import CHECK_SECONDS, Liveness
+from workers.process.liveness import CHECK_SECONDS, Liveness, touch
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def supervise(
             code = tend_all(slots, arguments, environment)
             if liveness_file is not None and all(slot.is_live for slot in slots):
                 with suppress(OSError):  # a file that gets old fails the probe
-                    liveness_file.touch()
+                    touch(liveness_file)
             time.sleep(CHECK_SECONDS)
     finally:
         end_all(slots)

@@ -67,6 +67,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         limit_memory(settings.gpu_memory)
     precision = model_precision(choice, on_gpu=device == "cuda")
     info = worker_info(source, device, precision, settings.message_keys())
+    log.info("%s", settings.message_keys())
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
     app = make_app(settings, ledger, info)
     renewer = start_renewer(settings, info)

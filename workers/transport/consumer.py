@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import Reject
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 
 from common.wire.celery_app import EMBED_TASK
 from common.wire.messages import Batch
@@ -67,12 +67,19 @@ def consume(
 
 
 def quiet_logs() -> None:
-    """Turn off Celery's lines that a batch began, succeeded or was requeued: the worker has its own
-    line for every batch.
+    """Have Celery log as this process does, without its lines that a batch began, succeeded or was
+    requeued: the worker has its own line for every batch.
     """
+    # With a receiver of this signal, Celery leaves the handlers of this process as they are.
+    setup_logging.connect(keep_logging, weak=False)
+    logging.captureWarnings(True)
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
     for logger in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+
+
+def keep_logging(**_: Any) -> None:
+    """Set up nothing."""
 
 
 def is_no_reject(record: logging.LogRecord) -> bool:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from common.ledger.events import Event, EventKind, log_event
 from common.ledger.ledger import Ledger
-from common.text import printable
+from common.text import one_line
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.queues import KEY_PREFIX
 from common.wire.signing import MessageKeys
@@ -77,11 +77,6 @@ class Guard:
         except RedisError as error:
             text = letter.model_dump_json()
             log.error("Redis did not take this dead letter: %s. It is only here: %s", error, text)
-
-
-def one_line(text: str) -> str:
-    """Return a text as one line that does nothing to a terminal."""
-    return printable(text).replace("\n", "\\n")
 
 
 def install_guard(app: Celery, guard: Guard) -> None:

@@ -53,15 +53,15 @@ RANDOM_WEIGHTS = (
 
 def print_report(validation: Validation) -> None:
     """Print the report to standard output, with tables in full width on any terminal."""
-    console = Console(width=WIDTH)
+    console = Console(width=WIDTH, markup=False, emoji=False, highlight=False)
     for line in heading(validation):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     for title, compared in groupby(validation.comparisons, key=lambda each: each.title):
         console.print()
         console.print(comparison_table(title, compared))
     console.print()
-    console.print(CENTRED, highlight=False, markup=False)
-    console.print(BOUNDS, highlight=False, markup=False)
+    console.print(CENTRED)
+    console.print(BOUNDS)
     console.print(verdict_line(validation))
 
 

@@ -1,11 +1,13 @@
 """Texts that are printed: nothing in them that a terminal would obey."""
 
+import json
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.text import printable
+from common.text import one_line, printable, without_login
 
 
 @given(st.text())
@@ -20,4 +22,31 @@ def test_a_text_without_control_characters_is_printed_as_it_is(text):
 
 
 def test_control_characters_are_shown_by_their_escape_sequences():
-    assert printable("a\x1b[2J\0\x9b\u202e\r\n") == "a\\x1b[2J\\x00\\x9b\\u202e\\r\n"
+    assert printable("a\x1b[2J\0\x9b\u202e\r\n") == "a\\x1b[2J\\x00\\u009b\\u202e\\r\n"
+
+
+@given(st.text())
+def test_one_line_is_one(text):
+    assert len(one_line(text).splitlines()) <= 1
+
+
+def test_a_text_is_printable_wherever_it_is_written():
+    halves = "".join(map(chr, range(0xD800, 0xE000)))
+    assert printable(f"\u2028\u200f\ufeff{halves}").isascii()
+
+
+@given(st.text())
+def test_json_is_still_json_once_it_is_printable(text):
+    assert json.loads(printable(json.dumps([text], ensure_ascii=False))) == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://user:secret@host:9000/x.", "at http://***@host:9000/x."),
+        ("redis://secret@host and redis://:a@b@host", "redis://***@host and redis://***@host"),
+        ("s3://bucket/a@b, a@b", "s3://bucket/a@b, a@b"),
+    ],
+)
+def test_the_login_of_a_url_is_not_shown(text, shown):
+    assert without_login(text) == shown

@@ -123,17 +123,18 @@ def test_another_address_is_refused_in_a_sentence_without_its_password(url, mess
         ("redis://host", "redis://host:6379/0"),
         ("redis://[::1]/3", "redis://[::1]:6379/3"),
         ("unix:///run/redis.sock?db=0", "unix:///run/redis.sock?db=0"),
-        ("redis://user@host", "redis://user@host:6379/0"),
-        ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
-        ("rediss://user:secret@host/0", "rediss://user:***@host:6379/0"),
-        ("redis://host?password=secret", "redis://:***@host:6379/0"),
-        ("unix://user:secret@/run/redis.sock", "unix://user:***@/run/redis.sock?db=0"),
+        ("redis://user@host", "redis://***@host:6379/0"),
+        ("redis://:secret@host:6379/0", "redis://***@host:6379/0"),
+        ("rediss://user:secret@host/0", "rediss://***@host:6379/0"),
+        ("redis://host?password=secret", "redis://***@host:6379/0"),
+        ("unix://user:secret@/run/redis.sock", "unix://***@/run/redis.sock?db=0"),
         ("redis://user:s/e@c:r?e#t@host:6379/0", "redis://***@host:6379"),
         ("redis://host?db=1&password=secret&x=1", "redis://host"),
-        ("localhost", "localhost"),
+        ("localhost", "The address of Redis"),
+        ("localhost:6379", "localhost:6379"),
     ],
 )
-def test_a_password_is_hidden_and_all_else_is_shown(url, shown):
+def test_the_login_is_hidden_and_all_else_is_shown(url, shown):
     assert without_password(url) == shown
 
 
@@ -174,8 +175,8 @@ def test_an_address_is_read_from_its_own_spelling(address):
 
 
 @given(addresses())
-def test_what_is_shown_of_an_address_depends_on_no_password(address):
-    one, other = (replace(address, password=password) for password in ("one", "other"))
+def test_what_is_shown_of_an_address_depends_on_no_login(address):
+    one, other = (replace(address, username=text, password=text) for text in ("one", "other"))
     assert (str(one), repr(one)) == (str(other), repr(other))
 
 

@@ -55,12 +55,13 @@ def test_of_several_keys_the_first_signs_and_all_verify():
 
 
 def test_without_a_key_nothing_is_signed():
-    keys = MessageKeys.parse("")
+    keys = MessageKeys()
     assert not keys
+    assert str(keys).startswith("Messages are neither signed nor checked")
     assert keys.headers(MESSAGE) == {}
 
 
-@pytest.mark.parametrize("text", ["short", ",", " ", f"{OLD},", f"{OLD},short"])
+@pytest.mark.parametrize("text", ["short", ",", "", " ", "\n", f"{OLD},", f"{OLD},short"])
 def test_a_key_that_could_be_guessed_is_refused_and_not_shown(text):
     with pytest.raises(UserError, match=r"VIRNUCPRO_MESSAGE_KEY: .* openssl") as caught:
         MessageKeys.parse(text)
@@ -73,7 +74,16 @@ def test_the_keys_of_the_environment_are_shown_nowhere(monkeypatch):
     assert settings.message_keys() == MessageKeys((NEW.encode(), OLD.encode()))
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert OLD not in shown
-    assert OLD not in repr(settings.message_keys())
+    for shown in (repr(settings.message_keys()), str(settings.message_keys())):
+        assert OLD not in shown
+    assert settings.message_keys().signs_with in str(settings.message_keys())
+
+
+@pytest.mark.parametrize("text", ["", " ", "short", ","])
+def test_every_process_refuses_a_key_that_is_empty_or_short(monkeypatch, text):
+    monkeypatch.setenv("VIRNUCPRO_MESSAGE_KEY", text)
+    with pytest.raises(UserError, match="VIRNUCPRO_MESSAGE_KEY"):
+        Settings.read()
 
 
 def test_an_environment_without_a_key_has_none(monkeypatch):

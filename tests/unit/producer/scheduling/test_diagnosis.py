@@ -180,7 +180,8 @@ def test_a_worker_and_a_producer_need_one_key_in_common_if_the_worker_has_any(
     open_job, worker, producer, text
 ):
     def keys(names: str) -> MessageKeys:
-        return MessageKeys.parse(",".join(name * 16 for name in names.split(",") if name))
+        keys = tuple((name * 16).encode() for name in names.split(",") if name)
+        return MessageKeys(keys)
 
     signer, verifier = keys(producer), keys(worker)
     message = {"job": "x"}
