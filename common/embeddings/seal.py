@@ -8,8 +8,7 @@ follows its own end of a file it ignores, and so do earlier versions of this pro
 
 import os
 import struct
-from io import BufferedRandom, BufferedReader
-from pathlib import Path
+from io import BufferedRandom, BufferedReader, FileIO
 from typing import BinaryIO, NamedTuple
 
 from pydantic import NonNegativeInt
@@ -61,13 +60,14 @@ class Trailer(NamedTuple):
     size: int  # of the HDF5 file
 
 
-def seal(path: Path, label: Label) -> None:
+def seal(file: FileIO | BufferedRandom, label: Label) -> None:
     """Append the trailer to a shard that was written."""
-    with path.open("r+b") as file:
-        crc = checksum_of(file, os.fstat(file.fileno()).st_size)
-        text = label.model_dump_json().encode()
-        checked = text + NUMBERS.pack(crc, len(text), 0)[:8]
-        file.write(text + NUMBERS.pack(crc, len(text), crc32(checked)) + MAGIC)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    crc = checksum_of(file, size)
+    text = label.model_dump_json().encode()
+    checked = text + NUMBERS.pack(crc, len(text), 0)[:8]
+    file.write(text + NUMBERS.pack(crc, len(text), crc32(checked)) + MAGIC)
 
 
 def read_trailer(file: BinaryIO) -> Trailer | None:
@@ -110,7 +110,7 @@ def prove(file: BufferedReader) -> Label | None:
     return trailer.label
 
 
-def checksum_of(file: BufferedReader | BufferedRandom, size: int) -> int:
+def checksum_of(file: FileIO | BufferedReader | BufferedRandom, size: int) -> int:
     """Return the CRC-32 of the next ``size`` bytes of a file."""
     buffer = memoryview(bytearray(min(size, CHUNK_BYTES)))
     crc = 0

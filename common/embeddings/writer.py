@@ -14,6 +14,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
+from common.embeddings.seal import Label, seal
 from common.embeddings.sink import Sink
 from common.job.output_form import OutputForm
 from common.rungs import PRECISION_CODES
@@ -75,8 +76,12 @@ def create_embedding_file(
     residues: int,
     dim: int,
     attributes: Mapping[str, Any],
+    label: Label | None = None,
 ) -> Iterator[EmbeddingWriter]:
     """Create an HDF5 file with room for ``records`` rows and ``residues`` residues.
+
+    Args:
+        label: of a shard, which is sealed with it.
 
     Raises:
         OSError: the file cannot be written, or the disk is full.
@@ -104,6 +109,8 @@ def create_embedding_file(
         for name, crc in writer.checksums.items():
             file[name].attrs.modify(CHECKSUM, np.uint32(crc))
         file.close()
+        if label is not None:
+            seal(sink, label)
         if sink.error:
             raise sink.error
 

@@ -8,7 +8,7 @@ import numpy as np
 from common.alphabet import SPECIAL_TOKENS
 from common.crc import crc32
 from common.embeddings.arrays import Embeddings
-from common.embeddings.seal import Label, seal
+from common.embeddings.seal import Label
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import input_key, shard_key
 from common.job.manifest import Manifest
@@ -38,7 +38,13 @@ def embeddings_of(
 
 
 def write_shard(
-    path: Path, form: OutputForm, dim: int, /, *parts: Embeddings, **attributes: object
+    path: Path,
+    form: OutputForm,
+    dim: int,
+    /,
+    *parts: Embeddings,
+    label: Label | None = None,
+    **attributes: object,
 ) -> Path:
     """Write parts to one file, one after another, as a worker or ``fetch`` does."""
     with create_embedding_file(
@@ -48,6 +54,7 @@ def write_shard(
         residues=sum(int(part.lengths.sum()) for part in parts),
         dim=dim,
         attributes=attributes,
+        label=label,
     ) as writer:
         for part in parts:
             writer.write(part)
@@ -104,7 +111,5 @@ def store_shard(
         records=len(part),
     )
     with store.create(shard_key(manifest.job, index, rung)) as path:
-        write_shard(path, manifest.form, dim, part, **attributes)
-        if sealed:
-            seal(path, label)
+        write_shard(path, manifest.form, dim, part, label=label if sealed else None, **attributes)
     return part

@@ -9,7 +9,7 @@ import numpy as np
 from common.embeddings.arrays import Embeddings
 from common.embeddings.checksums import DamagedError
 from common.embeddings.reader import read_embeddings
-from common.embeddings.seal import Label, seal
+from common.embeddings.seal import Label
 from common.embeddings.shards import open_shard
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
@@ -74,17 +74,19 @@ def put_shard(
     replace: bool,
 ) -> None:
     """Write embeddings as a shard."""
-    with store.create(key, replace=replace) as path:
-        with create_embedding_file(
+    with (
+        store.create(key, replace=replace) as path,
+        create_embedding_file(
             path,
             form=form,
             records=len(embeddings),
             residues=int(embeddings.lengths.sum()),
             dim=dim,
             attributes=attributes,
-        ) as writer:
-            writer.write(embeddings)
-        seal(path, label)
+            label=label,
+        ) as writer,
+    ):
+        writer.write(embeddings)
 
 
 def difference_of(

@@ -2,7 +2,6 @@
 
 import struct
 from io import BufferedReader, BytesIO
-from pathlib import Path
 
 import h5py
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from common.crc import crc32
 from common.embeddings.checksums import DamagedError
 from common.embeddings.reader import open_embedding_file, read_embeddings
-from common.embeddings.seal import MAGIC, Label, prove, read_trailer, seal
+from common.embeddings.seal import MAGIC, Label, prove, read_trailer
 from common.job.records import Record
 from common.rungs import Rung
 from tests.support.shards import embeddings_of, write_shard
@@ -35,18 +34,13 @@ def opened(data: bytes) -> BufferedReader:
     return BufferedReader(BytesIO(data))
 
 
-def written(path: Path, **options: object) -> tuple[bytes, bytes]:
-    """Return a shard as an earlier version writes it, and sealed."""
-    embeddings = embeddings_of(RECORDS, EVERYTHING, DIM)
-    write_shard(path, EVERYTHING, DIM, embeddings, **options)
-    before = path.read_bytes()
-    seal(path, LABEL)
-    return before, path.read_bytes()
-
-
 @pytest.fixture
 def shard(tmp_path) -> tuple[bytes, bytes]:
-    return written(tmp_path / "shard.h5")
+    """A shard as an earlier version writes it, and sealed."""
+    embeddings = embeddings_of(RECORDS, EVERYTHING, DIM)
+    before = write_shard(tmp_path / "before.h5", EVERYTHING, DIM, embeddings).read_bytes()
+    sealed = write_shard(tmp_path / "sealed.h5", EVERYTHING, DIM, embeddings, label=LABEL)
+    return before, sealed.read_bytes()
 
 
 def test_a_sealed_shard_is_whole_and_says_what_it_is(shard):
@@ -107,8 +101,7 @@ def test_what_is_no_shard_is_refused_whatever_its_end_says(data, ending):
 def test_hdf5_ignores_the_seal(tmp_path):
     path = tmp_path / "shard.h5"
     embeddings = embeddings_of(RECORDS, EVERYTHING, DIM)
-    write_shard(path, EVERYTHING, DIM, embeddings)
-    seal(path, LABEL)
+    write_shard(path, EVERYTHING, DIM, embeddings, label=LABEL)
     with open_embedding_file(path) as file:
         assert_same(read_embeddings(file, EVERYTHING, DIM), embeddings)
 
