@@ -1,7 +1,9 @@
 """The manifest, which describes a job. It is written last: a job without one never started."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from common.errors import UserError
 from common.job import sealed
@@ -58,6 +60,13 @@ class Manifest(Document):
     #: The CRC-32 of each batch's input object, in 8 hexadecimal digits. Not in jobs of versions
     #: before it.
     input_crc32: str = ""
+
+    @model_validator(mode="after")
+    def counts_agree(self) -> Self:
+        lengths = {len(self.batch_tokens), len(self.input_crc32) // 8 or self.batches}
+        if lengths != {self.batches} or sum(self.batch_records) != self.report.records:
+            raise ValueError("the numbers of its batches do not agree")
+        return self
 
     def batch(self, index: int) -> Batch:
         """Return a batch of the job at its first rung."""

@@ -20,7 +20,7 @@ from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.inputs import read_input
-from common.job.layout import output_prefix
+from common.job.layout import job_prefix, manifest_key, output_prefix
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
 from common.job.shards import shards_of
@@ -93,10 +93,18 @@ def fetch(
                 codes += np.bincount(part.precision, minlength=len(codes))
                 on_rows(len(part))
             writer.file.attrs["rows_without_numbers"] = len(quarantined)
+            missing = manifest.report.residues - writer.residues_written
+            if manifest.form.per_residue and missing:
+                raise ValueError(f"{missing:,} residues are in no shard")
         before_replacing()
         partial.replace(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}.", path=output) from error
+    except ValueError as error:
+        raise UserError(
+            f"{store.url}/{manifest_key(manifest.job)} does not belong to the shards ({error}): "
+            f"delete {store.url}/{job_prefix(manifest.job)} and submit the input again."
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()

@@ -12,6 +12,7 @@ import pytest
 
 from common.errors import UserError
 from common.job.layout import input_key, manifest_key, shard_key
+from common.job.manifest import read_manifest
 from common.job.output_form import OutputForm
 from common.rungs import Rung
 from producer.output.fetch import fetch, read_shard
@@ -198,3 +199,21 @@ def test_shards_of_other_sequences_than_the_input_are_a_problem(job):
     job.store.put(key, job.store.get(key).replace(b"id1", b"id2"))
     (problem,) = verify(job.store, manifest)
     assert problem.startswith("The shards of batch 0 of job-0123456789ab are of other sequences")
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_manifest_with_another_number_of_residues_is_refused(job, tmp_path, more):
+    report = job.manifest.report
+    other = report.model_copy(update={"residues": report.residues + more})
+    with pytest.raises(UserError, match=r"manifest\.json does not belong to the shards \("):
+        fetch(job.store, job.manifest.model_copy(update={"report": other}), tmp_path / "o.h5")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_records": [3, 1, 4]}, {"batch_tokens": [1]}, {"input_crc32": "0" * 8}]
+)
+def test_a_manifest_whose_numbers_do_not_agree_is_refused(job, changes):
+    changed = job.manifest.model_copy(update=changes)
+    job.store.put(manifest_key(changed.job), changed.model_dump_json().encode())
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        read_manifest(job.store, changed.job)

@@ -5,12 +5,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from common.embeddings.arrays import Embeddings
 from common.embeddings.reader import read_embeddings
-from common.embeddings.shards import open_shard
+from common.embeddings.seal import read_trailer
+from common.embeddings.shards import label_in, open_shard, read_label
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
 from common.job.records import Record
@@ -155,3 +157,37 @@ def test_a_shard_without_rows_is_kept_too(store):
     inode = (store.root / KEY).stat().st_ino
     write(store, replace(nothing, seconds=1.0))
     assert (store.root / KEY).stat().st_ino == inode
+
+
+def test_a_shard_of_another_staging_is_replaced(store, caplog):
+    write(store, outcome_of(range(4)), BATCH.model_copy(update={"created": 1.0}))
+    write(store, OURS)
+    assert is_from(store, OURS)
+    assert f"{KEY} has another created: it is replaced." in caplog.text
+
+
+def test_the_shard_of_another_rung_is_replaced(store, caplog):
+    write(store, outcome_of(range(4)), BATCH.model_copy(update={"rung": FP32}))
+    store.put(KEY, store.get(shard_key(BATCH.job, 0, FP32)))
+    write(store, OURS)
+    assert is_from(store, OURS)
+    assert f"{KEY} has another rung: it is replaced." in caplog.text
+
+
+def test_the_label_of_a_shard_says_what_its_attributes_say(store):
+    write(store, OURS)
+    with open_shard(store, KEY) as shard:
+        in_file = label_in(shard.file, KEY)
+        assert shard.label == in_file.model_copy(update={"created": BATCH.created})
+    assert read_label(store, KEY) == shard.label
+
+
+def test_an_equal_shard_of_an_earlier_version_is_kept(store):
+    first = outcome_of(range(4))
+    write(store, first)
+    with store.open(KEY) as path, h5py.File(path, "r+") as file:
+        file.attrs["version"] = "0.0.1"  # HDF5 cuts what follows its own end
+    with store.open(KEY) as path, path.open("rb") as source:
+        assert read_trailer(source) is None
+    write(store, OURS)
+    assert is_from(store, first)
