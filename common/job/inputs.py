@@ -6,7 +6,7 @@ from common.alphabet import ALPHABETS
 from common.crc import crc32
 from common.errors import UserError
 from common.job.cleaning import unknown_letters
-from common.job.layout import input_key, job_prefix
+from common.job.layout import job_prefix
 from common.job.manifest import Manifest
 from common.job.records import Record, decode_batch
 from common.store import Store
@@ -19,7 +19,7 @@ def read_input(store: Store, manifest: Manifest, index: int) -> list[Record]:
         StoreError: the store did not give the input object.
         UserError: the object is not the one that was staged.
     """
-    key = input_key(manifest.job, index)
+    key = manifest.input_key(index)
     try:
         return decode_input(manifest, index, store.get(key))
     except ValueError:

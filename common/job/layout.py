@@ -1,4 +1,8 @@
-"""The keys of a job's objects in the store. Every key is a function of (job, batch, rung)."""
+"""The keys of a job's objects in the store. Every key is a function of (job, batch, rung).
+
+The staging is part of the keys of inputs too: a producer that wakes up late writes only its own. It
+is "" in jobs of versions before it.
+"""
 
 from common.rungs import Rung
 
@@ -15,8 +19,12 @@ def closed_key(job: str) -> str:
     return f"{job}/closed.json"
 
 
-def input_key(job: str, batch: int) -> str:
-    return f"{job}/input/{batch:07d}.fasta"
+def input_prefix(job: str, staging: str = "") -> str:
+    return f"{job}/input/{staging}/" if staging else f"{job}/input/"
+
+
+def input_key(job: str, batch: int, staging: str = "") -> str:
+    return f"{input_prefix(job, staging)}{batch:07d}.fasta"
 
 
 def output_prefix(job: str) -> str:

@@ -1,9 +1,9 @@
 """The manifest, which describes a job. It is written last: a job without one never started."""
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from common.errors import UserError
 from common.job import sealed
@@ -42,7 +42,10 @@ class Manifest(Document):
     version: Literal[1] = 1
     package: str
     job: JobName
-    created: datetime
+    created: datetime  # in Redis's time
+    #: The random name of the staging, which its input objects have in their keys. Not in jobs of
+    #: versions before it.
+    staging: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
     input: str
     fingerprint: str  # of the input's bytes and every option that changes the output
     input_fingerprint: str = ""  # of the input's bytes alone
@@ -76,11 +79,14 @@ class Manifest(Document):
             first_rung=self.rung,
             rung=self.rung,
             model=self.model,
-            key=input_key(self.job, index),
+            key=self.input_key(index),
             records=self.batch_records[index],
             priority=self.priority,
             created=self.created.timestamp(),
         )
+
+    def input_key(self, index: int) -> str:
+        return input_key(self.job, index, self.staging)
 
     def input_checksum(self, index: int) -> str:
         """Return the checksum of a batch's input object; "" for a job of an earlier version."""
@@ -95,10 +101,15 @@ class Manifest(Document):
         return sum(self.batch_tokens)
 
 
-def write_manifest(store: Store, manifest: Manifest) -> None:
-    """Write a job's manifest, once everything it names is durable in the store."""
+def write_manifest(store: Store, manifest: Manifest, *, replace: bool = True) -> None:
+    """Write a job's manifest, once everything it names is durable in the store.
+
+    Raises:
+        ObjectExistsError: ``replace`` is false and the job has one, perhaps this one: see
+            ``Store.create``.
+    """
     store.sync()
-    with store.create(manifest_key(manifest.job)) as path:
+    with store.create(manifest_key(manifest.job), replace=replace) as path:
         path.write_bytes(sealed.dump(manifest))
 
 

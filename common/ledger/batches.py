@@ -39,9 +39,11 @@ class Batches:
         """Return whether any batch has a shard in the store that is not counted yet."""
         return bool(self.redis.exists(f"{job_key(job)}:stored"))
 
-    def set_counted(self, job: str, indices: Sequence[int]) -> None:
+    def set_counted(self, manifest: Manifest, indices: Sequence[int]) -> None:
         """Record that the shards of these batches are counted, or unusable."""
-        self._scripts["set_counted"](keys=[f"{job_key(job)}:stored"], args=indices)
+        key = job_key(manifest.job)
+        args = [manifest.created.timestamp(), *indices]
+        self._scripts["set_counted"](keys=[key, f"{key}:stored"], args=args)
 
     def settled(self, manifest: Manifest, known: Flags) -> dict[int, tuple[Rung, ...]]:
         """Return the batches that have no work left, each with the rungs that it went through.

@@ -11,7 +11,7 @@ from redis import Redis
 from common.ledger.keys import job_key
 from common.rungs import Rung
 from common.wire.messages import Document
-from common.wire.redis_client import append_capped
+from common.wire.redis_client import append_capped, redis_time
 
 #: Events kept for each job; older ones are in the logs alone.
 EVENTS_KEPT = 1000
@@ -51,6 +51,10 @@ class Events:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+
+    def now(self) -> float:
+        """Return Redis's time, in seconds since the epoch."""
+        return redis_time(self.redis).timestamp()
 
     def add(self, event: Event) -> None:
         """Add an event to its job's list."""

@@ -10,6 +10,7 @@ from redis import Redis
 from common.job.manifest import Manifest
 from common.ledger.batches import Flags
 from common.ledger.keys import JOB_PARTS, job_key
+from common.ledger.leases import LEASE_SECONDS
 from common.ledger.progress import JobState, OnInstability, Progress
 from common.ledger.scripts import Argument, load_scripts
 from common.rungs import Rung
@@ -22,11 +23,15 @@ class Jobs:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self._scripts = load_scripts(
-            redis, ("create", "resume", "cancel", "states", "progress", "advance")
+            redis,
+            (
+                *("create", "resume", "cancel", "forget", "pin_weights"),
+                *("states", "progress", "advance"),
+            ),
         )
 
     def create(self, manifest: Manifest, queue: str, stored: Flags | None = None) -> bool:
-        """Create a job; False if the ledger knows it already.
+        """Create a job; False if the ledger knows it already, or a later staging of it.
 
         An earlier staging of the same name is forgotten: its objects are no longer in the store.
 
@@ -53,9 +58,14 @@ class Jobs:
         args += chain.from_iterable(fields.items())
         return bool(self._scripts["create"](keys=keys, args=args))
 
-    def resume(self, job: str, on_instability: OnInstability) -> None:
-        """Resume a job, also a stopped or cancelled one, and have it published again."""
-        self._scripts["resume"](keys=[job_key(job)], args=[on_instability])
+    def resume(self, manifest: Manifest, on_instability: OnInstability) -> bool:
+        """Resume a job, also a stopped or cancelled one, and have it published again.
+
+        Returns:
+            False if the ledger does not know this staging of it.
+        """
+        args: list[Argument] = [on_instability, manifest.created.timestamp()]
+        return bool(self._scripts["resume"](keys=[job_key(manifest.job)], args=args))
 
     def cancel(self, job: str) -> JobState | None:
         """Cancel a job: until it is resumed, none of its batches can be claimed.
@@ -86,7 +96,7 @@ class Jobs:
         """Return a job's counters; None for an unknown job."""
         key = job_key(job)
         keys = [key, f"{key}:leases", f"{key}:begun"]
-        flat, leased, waiting = self._scripts["progress"](keys=keys)
+        flat, leased, waiting = self._scripts["progress"](keys=keys, args=[LEASE_SECONDS])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
@@ -121,14 +131,19 @@ class Jobs:
         args: list[Argument] = [published, manifest.created.timestamp(), signed_with]
         self._scripts["advance"](keys=[job_key(manifest.job)], args=args)
 
-    def pin_weights(self, job: str, weights: str) -> None:
+    def pin_weights(self, manifest: Manifest, weights: str) -> None:
         """Fix the weights that a job's embeddings come from, unless they are fixed already."""
-        self.redis.hsetnx(job_key(job), "weights", weights)
+        args: list[Argument] = [manifest.created.timestamp(), weights]
+        self._scripts["pin_weights"](keys=[job_key(manifest.job)], args=args)
 
-    def forget(self, job: str) -> None:
-        """Remove a job from the ledger; it stays in the store."""
+    def forget(self, job: str, created: float | None = None, *, only_closed: bool = False) -> bool:
+        """Remove a job from the ledger; it stays in the store.
+
+        Args:
+            created: when the job was staged; another staging of it stays. None: any.
+            only_closed: whether an open job stays.
+        """
         key = job_key(job)
-        with self.redis.pipeline(transaction=True) as together:
-            together.delete(key, *(f"{key}:{part}" for part in JOB_PARTS))
-            together.zrem(f"{KEY_PREFIX}jobs", job)
-            together.execute()
+        keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
+        args: list[Argument] = [job, "" if created is None else created, int(only_closed)]
+        return bool(self._scripts["forget"](keys=keys, args=args))

@@ -90,6 +90,6 @@ class Leases:
         """Remove a job's expired leases; return batch, rung and owner of each."""
         key = job_key(job)
         keys = [key, f"{key}:leases", f"{key}:owners", f"{key}:deaths"]
-        flat = self._scripts["expire"](keys=keys)
+        flat = self._scripts["expire"](keys=keys, args=[LEASE_SECONDS])
         pairs = zip(flat[::2], flat[1::2], strict=True)
         return sorted((*parse_batch_field(field), owner) for field, owner in pairs)

@@ -16,16 +16,19 @@ Keys, each after ``virnucpro:``
     job:<job>:attempts          hash of <batch>.<rung>: attempts, until there is a result
     job:<job>:deaths            hash of <batch>.<rung>: crashes, until there is a result
     job:<job>:trails            hash of <batch>.<rung>: its crash record, as JSON
-    job:<job>:staging           lock of the process that writes its input; expires
+    job:<job>:staging           lock of the process that stages, retries or deletes it; expires
     job:<job>:results           hash of <batch>.<rung>: results that were not ok, as JSON, until the
                                 next rung settles them. For rows that crash their worker the result
                                 is also under <batch>.<rung>.poison
     job:<job>:events            list of events as JSON, newest first
+    staged-by:<job>             the owner that had the lock job:<job>:staging last; expires
     keeper:<store>              lock of the keeper of a store's jobs; expires
     kept:<store>                set once a keeper has looked for the store's jobs
     worker:<name>               a live worker, as JSON; expires
     dead                        list of dead letters as JSON, newest first
 """
+
+from datetime import datetime
 
 from redis import Redis
 
@@ -37,6 +40,7 @@ from common.ledger.locks import Locks
 from common.ledger.results import Results
 from common.ledger.stores import Stores
 from common.ledger.workers import WorkerRegistry
+from common.wire.redis_client import redis_time
 
 
 class Ledger:
@@ -52,3 +56,7 @@ class Ledger:
         self.locks = Locks(redis)
         self.stores = Stores(redis)
         self.workers = WorkerRegistry(redis)
+
+    def now(self) -> datetime:
+        """Return Redis's time, which all processes share."""
+        return redis_time(self.redis)

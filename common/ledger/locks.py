@@ -1,4 +1,4 @@
-"""Locks: one process stages a job, and one keeper keeps a store's jobs."""
+"""Locks: one process stages, retries or deletes a job, and one keeper keeps a store's jobs."""
 
 from redis import Redis
 
@@ -8,6 +8,9 @@ from common.wire.queues import KEY_PREFIX
 
 #: Seconds the lock of a job's staging lasts without renewal.
 STAGING_SECONDS = 60
+
+#: Seconds for which the latest owner of such a lock is known.
+LATEST_SECONDS = 7 * 86_400
 
 #: Seconds the lock of a store's keeper lasts without renewal.
 KEEPING_SECONDS = 15
@@ -26,10 +29,16 @@ class Locks:
         self.redis = redis
         self._scripts = load_scripts(redis, ("hold", "unlock"))
 
-    def hold_staging(self, job: str, owner: str) -> bool:
-        """Take or renew the lock of a job's staging; False while another owner has it."""
-        args: list[Argument] = [owner, STAGING_SECONDS, ""]
-        return bool(self._scripts["hold"](keys=[staging_key(job)], args=args))
+    def hold_staging(self, job: str, owner: str, *, renew: bool = False) -> bool:
+        """Take or renew the lock of a job's staging; False while another owner has it.
+
+        Args:
+            renew: whether ``owner`` had it before. If it is gone (it expired, or Redis was
+                emptied), it is taken again only if no other owner had it since.
+        """
+        args: list[Argument] = [owner, STAGING_SECONDS, "", int(renew), LATEST_SECONDS]
+        keys = [staging_key(job), f"{KEY_PREFIX}staged-by:{job}"]
+        return bool(self._scripts["hold"](keys=keys, args=args))
 
     def release_staging(self, job: str, owner: str) -> None:
         """Free the lock of a job's staging, if ``owner`` has it."""
@@ -42,7 +51,7 @@ class Locks:
             standby: whether this keeper gives way to any that is not on standby.
         """
         name, gives_way = (f"{STANDBY_PREFIX}{owner}", "") if standby else (owner, STANDBY_PREFIX)
-        args: list[Argument] = [name, KEEPING_SECONDS, gives_way]
+        args: list[Argument] = [name, KEEPING_SECONDS, gives_way, 0]
         return bool(self._scripts["hold"](keys=[keeper_key(store)], args=args))
 
     def is_any_store_kept(self) -> bool:

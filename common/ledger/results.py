@@ -43,11 +43,17 @@ class Results:
         """
         return bool(self._scripts["complete"](**script_input(result, owner)))
 
-    def complete_all(self, results: Iterable[BatchResult]) -> None:
-        """Count results in one round trip."""
+    def complete_all(self, results: Iterable[BatchResult], *, only_stored: bool = False) -> None:
+        """Count results in one round trip.
+
+        Args:
+            only_stored: whether to count only shards that are not counted yet: see ``set_counted``.
+        """
         with self.redis.pipeline(transaction=False) as together:
             for result in results:
-                self._scripts["complete"](**script_input(result), client=together)
+                self._scripts["complete"](
+                    **script_input(result, only_stored=only_stored), client=together
+                )
             together.execute()
 
     def reopen(self, result: BatchResult) -> bool:
@@ -66,9 +72,11 @@ def stored_result(field: str, text: str) -> BatchResult:
     return result.model_copy(update={"poisoned": ()})
 
 
-def script_input(result: BatchResult, owner: str | None = None) -> dict[str, Any]:
+def script_input(
+    result: BatchResult, owner: str | None = None, *, only_stored: bool = False
+) -> dict[str, Any]:
     """Return keys and arguments of the scripts that count a result or take it back."""
     key = job_key(result.job)
-    parts = ("leases", "owners", "results", "attempts", "deaths", "trails", "begun")
+    parts = ("leases", "owners", "results", "attempts", "deaths", "trails", "begun", "stored")
     keys = [key, done_key(result), *(f"{key}:{part}" for part in parts)]
-    return {"keys": keys, "args": [result.model_dump_json(), owner or ""]}
+    return {"keys": keys, "args": [result.model_dump_json(), owner or "", int(only_stored)]}

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
+from common.ledger.scripts import load_scripts
 from common.rungs import Rung
 from common.wire.queues import KEY_PREFIX
 
@@ -40,6 +41,7 @@ class WorkerRegistry:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        self._scripts = load_scripts(redis, ("workers",))
 
     def announce(self, worker: WorkerInfo) -> None:
         """List a worker for ``WORKER_TTL_SECONDS``, or renew its entry."""
@@ -54,5 +56,5 @@ class WorkerRegistry:
         """Return all live workers, by name."""
         # The scan passes all keys of all jobs; Redis's default is 10 keys in a round trip.
         keys = sorted(self.redis.scan_iter(f"{KEY_PREFIX}worker:*", count=1000))
-        texts = self.redis.mget(keys) if keys else []
+        texts = self._scripts["workers"](keys=keys, args=[WORKER_TTL_SECONDS]) if keys else []
         return [WorkerInfo.model_validate_json(text) for text in texts if text]

@@ -1,6 +1,6 @@
 """The interface of a store, and its errors."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -86,8 +86,12 @@ class Store(Protocol):
         They are the jobs and ``validations``.
         """
 
-    def delete(self, prefix: str) -> None:
-        """Delete every object under ``prefix``, which must not be empty."""
+    def delete(self, prefix: str, check: Callable[[], None] = lambda: None) -> None:
+        """Delete every object under ``prefix``, which must not be empty.
+
+        Args:
+            check: called right before each deletion; raises if nothing may be deleted any more.
+        """
 
 
 def check_key(store_url: str, key: str) -> None:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -282,7 +282,7 @@ class S3Store:
                         "server does not say how a long listing goes on (ListObjectsV2)."
                     )
 
-    def delete(self, prefix: str) -> None:
+    def delete(self, prefix: str, check: Callable[[], None] = lambda: None) -> None:
         check_key(self.url, prefix)
         listed = (
             item["Key"]
@@ -290,6 +290,7 @@ class S3Store:
             for item in page.get("Contents", [])
         )
         while keys := list(islice(listed, DELETED_TOGETHER)):
+            check()
             with self._errors(f"delete {prefix}"):
                 for key in self._delete_together(keys):
                     self.client.delete_object(Bucket=self.bucket, Key=key)

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,10 @@ from common.store.base import (
 
 #: Error numbers of a file system that has no hard links.
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+
+
+#: The beginning of the names of folders that are being deleted, at the root.
+DELETED = ".deleted."
 
 
 class FileStore:
@@ -166,9 +170,11 @@ class FileStore:
             self._check_marker()  # then the folder alone was deleted meanwhile
             return
         for entry in entries:
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._files(folder / entry.name)
-            elif entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+            elif entry.is_file(follow_symlinks=False):
                 yield folder / entry.name
 
     def folders(self) -> Iterator[str]:
@@ -179,12 +185,19 @@ class FileStore:
             self._check_marker()  # still, or folders may be missing in the list
         yield from (name for name in found if not name.startswith("."))
 
-    def delete(self, prefix: str) -> None:
+    def delete(self, prefix: str, check: Callable[[], None] = lambda: None) -> None:
         start = self._path(prefix)
         with self._errors(f"delete {prefix}"):
             self._check_marker()
+            check()
             if start.is_dir():
-                shutil.rmtree(start)
+                # Away at once: a process that stops for an hour in the middle deletes nothing that
+                # was written under the old name meanwhile.
+                away = self.root / f"{DELETED}{uuid.uuid4().hex}"
+                start.rename(away)
+                for leftover in (away, *self.root.glob(f"{DELETED}*")):
+                    shutil.rmtree(leftover, onerror=raise_unless_missing)
+                remove_empty(start.parent, self.root)
             else:
                 start.unlink(missing_ok=True)
             self._check_marker()  # still, or nothing was deleted
@@ -195,6 +208,22 @@ class FileStore:
             yield
         except OSError as error:
             raise StoreError(f"Store {self.url}: cannot {doing}: {error}.") from error
+
+
+def raise_unless_missing(
+    _function: object, _path: str, error: tuple[type[BaseException], BaseException, object]
+) -> None:
+    """Raise an error of ``shutil.rmtree``, unless another process deletes the same."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
+
+
+def remove_empty(folder: Path, root: Path) -> None:
+    """Remove a folder and those above it, below ``root``, that are empty; a bucket has none."""
+    with suppress(OSError):
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def sync_file(path: Path) -> None:

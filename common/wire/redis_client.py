@@ -1,6 +1,7 @@
 """Connections to the fleet's Redis."""
 
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -69,6 +70,12 @@ def has_memory_left(redis: Redis) -> bool:
         limit = int(memory.get("maxmemory", 0))
         return not limit or int(memory.get("used_memory", 0)) < limit
     return True
+
+
+def redis_time(redis: Redis) -> datetime:
+    """Return Redis's time, which all processes share."""
+    seconds, microseconds = redis.time()
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
 
 
 def append_capped(redis: Redis, key: str, document: Document, kept: int) -> None:

@@ -11,7 +11,6 @@ from redis.exceptions import RedisError
 from common.advice import how_to
 from common.embeddings.arrays import Array
 from common.errors import JobEndedError, UnknownJobError
-from common.job.layout import job_prefix
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event
 from common.ledger.progress import JobState, OnInstability, Progress
@@ -24,7 +23,9 @@ from producer.fleet.output_file import OutputFile, sources_of
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
 from producer.output.verify import verify
+from producer.scheduling.deletion import delete_job
 from producer.scheduling.diagnosis import diagnose
+from producer.scheduling.job_lock import job_lock
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.observation import Observation, observe
 from producer.scheduling.opening import open_job
@@ -298,7 +299,7 @@ class Job:
             self.fleet.store,
             self.manifest,
             output.path,
-            before_replacing=output.check_replaced,
+            before_replacing=output.check_before_replacing(),
         )
 
     def verify(self) -> list[str]:
@@ -311,9 +312,11 @@ class Job:
         Raises:
             UnknownJobError: neither knows the job.
         """
-        jobs, store = self.fleet.ledger.jobs, self.fleet.store
-        if jobs.progress(self.name) is None and find_job(store, self.name) is None:
-            raise UnknownJobError(f"Neither Redis nor {store.url} knows a job {self.name!r}.")
-        jobs.cancel(self.name)
-        jobs.forget(self.name)
-        store.delete(job_prefix(self.name))
+        ledger, store = self.fleet.ledger, self.fleet.store
+        with job_lock(ledger, self.name) as hold:
+            found = ledger.jobs.progress(self.name)
+            if found is None and find_job(store, self.name) is None:
+                raise UnknownJobError(f"Neither Redis nor {store.url} knows a job {self.name!r}.")
+            ledger.jobs.cancel(self.name)
+            created = None if found is None else found.created
+            delete_job(store, ledger, self.name, hold, created=created)

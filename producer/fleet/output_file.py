@@ -61,6 +61,24 @@ class OutputFile:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} cannot be written: {error}.", path=self.path) from error
 
+    def check_before_replacing(self) -> Callable[[], None]:
+        """Return the check for right before the file is replaced, which may be hours later.
+
+        That raises UserError if the file must stay, or was written since now.
+        """
+        before = version_of(self.path)
+
+        def check() -> None:
+            self.check_replaced()
+            if version_of(self.path) != before:
+                raise UserError(
+                    f"{self.path} was written by another process meanwhile, and is kept as it is. "
+                    "Name another output file (-o), or fetch once more.",
+                    path=self.path,
+                )
+
+        return check
+
     def options(self) -> list[str]:
         """Return the options with which a later command may write this file."""
         return [f"--output={self.path}", *(["--overwrite"] if os.path.lexists(self.path) else [])]
@@ -151,6 +169,15 @@ def origin_of(path: Path) -> Origin | None:
             return Origin(job, *(str(file.attrs.get(name, "")) for name in Origin._fields[1:]))
     except UNREADABLE:
         return None
+
+
+def version_of(path: Path) -> tuple[int, ...] | None:
+    """Return what changes whenever a file is replaced or written; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def check_writable(path: Path) -> None:

@@ -253,6 +253,8 @@ def read_shard(
                 f"one computed, {how_to_recompute(store, manifest.job, key)}",
                 path=f"{store.url}/{key}",
             )
+        if label.created not in (None, manifest.created.timestamp()):
+            raise DamagedError("it is of an earlier submission of the job")
         if label.weights != attributes["weights"]:
             raise UserError(
                 f"{store.url}/{key} was computed with weights {label.weights}, others of this job "

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from common.errors import UserError
 from common.job import sealed
-from common.job.layout import closed_key, job_prefix
+from common.job.layout import closed_key
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event, EventKind
 from common.ledger.leases import RENEW_SECONDS
@@ -24,6 +24,8 @@ from common.store import ObjectNotFoundError, Store, StoreError
 from common.wire.celery_app import publish
 from common.wire.messages import Batch, Document
 from common.wire.queues import Queues, batch_queue
+from producer.scheduling.deletion import delete_job
+from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.lost_messages import LostMessages
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two steps of a keeper, and between two deletions of old jobs.
 STEP_SECONDS = 1.0
 CLEAN_SECONDS = 3600.0
+
+#: Difference between this machine's clock and Redis's from which nothing is deleted for its age.
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=2)
 
 
 #: The state and the time of submission of every job, by name.
@@ -120,7 +125,7 @@ class Keeper:
         if self.keep is not None and now >= self._next_clean:
             self._next_clean = now + CLEAN_SECONDS
             self._closed.clear()  # resubmitting a job deletes its "closed" object
-            self._delete_old(datetime.now(UTC) - self.keep)
+            self._delete_old(self.keep)
 
     def stop(self) -> None:
         """Stop acting, so that another keeper can take over at once."""
@@ -239,15 +244,26 @@ class Keeper:
         closed = {job: state for job, (state, _) in states.items() if state in CLOSED_STATES}
         for job, state in closed.items():
             if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
-                self._close(job, state)
+                self._close(job, state, states[job][1])
         self._closed = closed
 
-    def _close(self, job: str, state: JobState) -> None:
-        """Mark a job as closed in the store, where the mark survives if Redis is emptied."""
+    def _close(self, job: str, state: JobState, created: float) -> None:
+        """Mark a job as closed in the store, where the mark survives if Redis is emptied.
+
+        It may have been resumed, or staged again, since its state was read: before, or while this
+        process stopped in the middle.
+        """
         earlier = self._read_closed(job)
-        if earlier is None or earlier.state is not state:
-            closed = Closed(state=state, time=datetime.now(UTC))
-            self.store.put(closed_key(job), sealed.dump(closed))
+        if earlier is not None and earlier.state is state:
+            return
+        seen = self.ledger.jobs.progress(job)
+        if seen is None or (seen.state, seen.created) != (state, created):
+            return
+        closed = Closed(state=state, time=self.ledger.now())
+        self.store.put(closed_key(job), sealed.dump(closed))
+        seen = self.ledger.jobs.progress(job)
+        if seen is not None and (seen.state, seen.created) != (state, created):
+            self.store.delete(closed_key(job))
 
     def _read_closed(self, job: str) -> Closed | None:
         try:
@@ -255,19 +271,40 @@ class Keeper:
         except (ObjectNotFoundError, ValueError):
             return None
 
-    def _delete_old(self, before: datetime) -> None:
-        """Delete the jobs that were closed before a time, from the store and from Redis."""
-        states = self.ledger.jobs.states()
+    def _delete_old(self, keep: timedelta) -> None:
+        """Delete the jobs that were closed before that, from the store and from Redis."""
+        now = self.ledger.now()
+        difference = datetime.now(UTC) - now
+        if abs(difference) > MAX_CLOCK_DIFFERENCE:
+            log.error(
+                "No old job is deleted: the clock here is %+d s from Redis's. Set both right.",
+                difference.total_seconds(),
+            )
+            return
         for job in self.store.folders():
-            closed = self._read_closed(job)
-            if closed is None or closed.time >= before:
+            if self._closed_before(job, now - keep) is None:
                 continue
-            is_known = job in states and self._manifest(job, states[job][1]) is not None
-            if not is_known or states[job][0] in CLOSED_STATES:
-                log.warning("Job %s is %s since %s: deleted.", job, closed.state, closed.time)
-                if is_known:
-                    self.ledger.jobs.forget(job)
-                self.store.delete(job_prefix(job))
+            try:
+                with job_lock(self.ledger, job) as hold:
+                    self._delete_if_old(job, now - keep, hold)
+            except JobLockedError as error:
+                log.warning("%s", error)
+
+    def _delete_if_old(self, job: str, before: datetime, hold: Callable[[], None]) -> None:
+        """Delete a job whose lock is held, if it still is closed since before a time."""
+        closed, found = self._closed_before(job, before), self.ledger.jobs.progress(job)
+        if found is not None and self._manifest(job, found.created) is None:
+            found = None  # another store's job of the same name
+        if closed is None or (found is not None and found.state not in CLOSED_STATES):
+            return
+        log.warning("Job %s is %s since %s: deleted.", job, closed.state, closed.time)
+        created = None if found is None else found.created
+        delete_job(self.store, self.ledger, job, hold, created=created, only_closed=True)
+
+    def _closed_before(self, job: str, before: datetime) -> Closed | None:
+        """Return the mark of a closed job, if it is older than a time."""
+        closed = self._read_closed(job)
+        return closed if closed is not None and closed.time < before else None
 
 
 def concerns_one_job(error: UserError) -> bool:

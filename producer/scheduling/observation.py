@@ -64,6 +64,6 @@ def has_messages(ledger: Ledger, progress: Progress) -> bool:
 def store_error(ledger: Ledger, job: str) -> str:
     """Return what the store answered to a worker, if that is the job's latest event."""
     for event in ledger.events.latest(job, 1):
-        if event.event is EventKind.REQUEUED and time.time() - event.time < STORE_SECONDS:
+        if event.event is EventKind.REQUEUED and ledger.events.now() - event.time < STORE_SECONDS:
             return event.detail
     return ""

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from common.errors import UserError
 from common.job.layout import closed_key
-from common.job.manifest import Manifest
+from common.job.manifest import Manifest, find_job
 from common.job.shards import shards_of
 from common.ledger.ledger import Ledger
 from common.ledger.progress import OnInstability
@@ -45,6 +46,9 @@ def open_job(
 
     Returns:
         Number of batches that are neither done nor running, at any rung.
+
+    Raises:
+        UserError: the ledger knows a later staging of the job.
     """
     for result in ledger.results.all(manifest.job):
         if result.status is Status.FAILED:
@@ -57,12 +61,14 @@ def open_job(
     }
     shards = shards_of(store, manifest)
     if counted - {(index, rung) for index, found in shards.items() for rung, _ in found}:
-        ledger.jobs.forget(manifest.job)
+        ledger.jobs.forget(manifest.job, manifest.created.timestamp())
     stored = np.zeros(manifest.batches, bool)
     stored[list(shards)] = True
+    forget_other_store(store, ledger, manifest)
     ledger.jobs.create(manifest, job_queue(manifest), stored)
+    if not ledger.jobs.resume(manifest, on_instability):
+        raise submitted_again(manifest)
     store.delete(closed_key(manifest.job))
-    ledger.jobs.resume(manifest.job, on_instability)
     leased = ledger.leases.held(manifest.job)
     retries = [
         b for b in ledger.batches.retries(manifest).values() if (b.index, b.rung) not in leased
@@ -74,3 +80,23 @@ def open_job(
     settled = ledger.batches.done(manifest, manifest.rung) | ledger.batches.stored(manifest)
     running = sum(rung is manifest.rung and not settled[index] for index, rung in leased)
     return manifest.batches - int(settled.sum()) - running + len(retries)
+
+
+def forget_other_store(store: Store, ledger: Ledger, manifest: Manifest) -> None:
+    """Forget a later job of the same name, if it is another store's.
+
+    Raises:
+        UserError: it is this store's.
+    """
+    known = ledger.jobs.progress(manifest.job)
+    if known is not None and known.created > manifest.created.timestamp():
+        if find_job(store, manifest.job) != manifest:
+            raise submitted_again(manifest)
+        ledger.jobs.forget(manifest.job, known.created)
+
+
+def submitted_again(manifest: Manifest) -> UserError:
+    return UserError(
+        f"Job {manifest.job} was deleted or submitted again meanwhile: run the command again, or "
+        "submit the input again if the job is gone."
+    )

@@ -54,9 +54,9 @@ def restore_some(store: Store, ledger: Ledger, manifest: Manifest) -> list[Batch
     found = list(bounded_map(read, indices, max(MIN_PARALLEL_READS, store.parallel_reads)))
     results = list(chain.from_iterable(found))
     if results:
-        ledger.jobs.pin_weights(manifest.job, results[0][1])
-        ledger.results.complete_all(result for result, _ in results)
-    ledger.batches.set_counted(manifest.job, indices)
+        ledger.jobs.pin_weights(manifest, results[0][1])
+        ledger.results.complete_all((result for result, _ in results), only_stored=True)
+    ledger.batches.set_counted(manifest, indices)
     last = [batch[-1][0] for batch in found if batch]
     return [retry_of(manifest.batch(result.index), result) for result in last if result.next]
 

@@ -1,6 +1,6 @@
 """Retrying quarantined rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from common.job.layout import quarantine_key, quarantine_prefix, shard_key
 from common.job.manifest import Manifest
@@ -10,6 +10,7 @@ from common.rungs import NEXT_RUNG
 from common.store import Store
 from common.wire.celery_app import publish
 from common.wire.messages import Batch, BatchResult, Instability
+from producer.scheduling.job_lock import job_lock
 from producer.scheduling.opening import model_of
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.restore import results_of_batch
@@ -38,15 +39,19 @@ def retry_quarantined(
 
     Returns:
         Number of batches published.
+
+    Raises:
+        JobLockedError: another process retries or deletes the job, or did meanwhile.
     """
     batches: dict[int, Batch] = {}
     leased = {index for index, _ in ledger.leases.held(manifest.job)}
-    for index in quarantined_batches(store, manifest):
-        results = [result for result, _ in results_of_batch(store, manifest, index)]
-        if index in leased or (results and results[-1].next is not None):
-            continue
-        _reopen(store, ledger, manifest, index, results)
-        batches[index] = manifest.batch(index)
+    with job_lock(ledger, manifest.job) as hold:
+        for index in quarantined_batches(store, manifest):
+            results = [result for result, _ in results_of_batch(store, manifest, index)]
+            if index in leased or (results and results[-1].next is not None):
+                continue
+            _reopen(store, ledger, manifest, index, results, hold)
+            batches[index] = manifest.batch(index)
     retries = ledger.batches.retries(manifest).values()
     batches |= {retry.index: retry for retry in retries if retry.index in batches}
     return publish(publisher.app, model_of(manifest), batches.values())
@@ -58,12 +63,18 @@ def _reopen(
     manifest: Manifest,
     index: int,
     results: Sequence[BatchResult],
+    hold: Callable[[], None],
 ) -> None:
-    """Count a batch as if none of its rows had been quarantined."""
+    """Count a batch as if none of its rows had been quarantined.
+
+    Args:
+        hold: raises if another had the job's lock since ``results`` were read.
+    """
+    hold()
     for result in reversed(results):
         ledger.results.reopen(result)
-    store.delete(quarantine_key(manifest.job, index))
+    store.delete(quarantine_key(manifest.job, index), hold)
     last = results[-1] if results else None
     if last is not None and (last.precision is None or NEXT_RUNG[last.precision] is None):
-        store.delete(shard_key(manifest.job, index, last.rung))
+        store.delete(shard_key(manifest.job, index, last.rung), hold)
     ledger.results.complete_all(result for result, _ in results_of_batch(store, manifest, index))

@@ -1,26 +1,28 @@
 """Staging an input: checking every record, writing every batch, and the manifest last."""
 
 import gc
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import datetime
 
 from common import __version__
 from common.bounded_map import bounded_map
 from common.crc import crc32
-from common.errors import UserError
-from common.job.layout import input_key, job_prefix
-from common.job.manifest import InputReport, Manifest, write_manifest
+from common.job.layout import (
+    closed_key,
+    input_key,
+    input_prefix,
+    output_prefix,
+    quarantine_prefix,
+)
+from common.job.manifest import InputReport, Manifest, find_job, read_manifest, write_manifest
 from common.job.records import Record, encode_batch
 from common.model_specs import ModelSpec
-from common.store import Store
+from common.store import ObjectExistsError, Store, StoreError
 from producer.input.batches import BatchSize, Budget, cut_batches
 from producer.input.reader import Reader
 from producer.submission.request import Request, job_name
-
-
-class StagedElsewhereError(UserError):
-    """Another producer is staging the job, and owns its objects in the store."""
 
 
 def stage(
@@ -31,26 +33,32 @@ def stage(
     *,
     budget: Budget,
     spec: ModelSpec,
+    created: Callable[[], datetime],
     on_batch: Callable[[int], None] = lambda _records: None,
     hold: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
-    Only the batches that are being written are in memory. On an error, everything of the job is
-    deleted from the store.
+    Only the batches that are being written are in memory. The input objects are this staging's
+    alone, and on an error nothing else is deleted: whoever writes the manifest first, has the job.
 
     Args:
         fingerprint: the request's hash, which names the job.
         digest: of the model's files, if they are on this machine.
         budget: the largest size of a batch.
         spec: the model's shape, for the sizes of batches.
+        created: returns the time, once all batches are written.
         on_batch: called with the number of records of each batch that was written.
-        hold: renews the staging lock, and raises StagedElsewhereError if it was lost.
+        hold: renews the job's lock; raises if another producer had it meanwhile.
+
+    Returns:
+        The manifest; another producer's, if that was faster.
 
     Raises:
         UserError: a record is bad, or the store cannot be written.
     """
     job = job_name(request.source, fingerprint)
+    staging = uuid.uuid4().hex
     reader = Reader(
         request.source,
         alphabet=request.alphabet,
@@ -60,34 +68,72 @@ def stage(
         gaps=request.gaps,
         empty=request.empty,
     )
-    store.delete(job_prefix(job))
+    dead = inputs_of_others(store, job)
     sizes, checksums = [], []
     try:
         batches = cut_batches(reader, budget, request.form, spec)
-        for size, checksum in write_batches(store, job, batches):
+        for size, checksum in write_batches(store, job, staging, batches):
             sizes.append(size)
             checksums.append(checksum)
             on_batch(size.records)
-        manifest = manifest_of(request, fingerprint, digest, reader, sizes, checksums)
         hold()
-        write_manifest(store, manifest)
-    except StagedElsewhereError:
-        raise
+        manifest = manifest_of(
+            *(request, fingerprint, digest, created(), staging), reader, sizes, checksums
+        )
+        delete_leftovers(store, job, hold)
+        hold()
+        write_manifest(store, manifest, replace=False)
+    except ObjectExistsError:
+        manifest = read_manifest(store, job)
+        if manifest.staging != staging:
+            store.delete(input_prefix(job, staging))
+            return manifest
     except BaseException:
-        store.delete(job_prefix(job))
+        with suppress(StoreError):
+            written = find_job(store, job)  # the answer to the last write may have been lost
+            if written is None or written.staging != staging:
+                store.delete(input_prefix(job, staging))
         raise
+    for prefix in dead:
+        store.delete(prefix)
     return manifest
 
 
+def inputs_of_others(store: Store, job: str) -> set[str]:
+    """Return the prefixes of what earlier stagings of a job left, which had no manifest.
+
+    One may belong to a producer that is alive but lost its lock: it never writes the manifest.
+    """
+    keys = (key.removeprefix(input_prefix(job)) for key in store.keys(input_prefix(job)))
+    return {input_prefix(job) + "".join(key.partition("/")[:2]) for key in keys}
+
+
+def delete_leftovers(store: Store, job: str, hold: Callable[[], None]) -> None:
+    """Delete what is left of an earlier job of the same name, which has no manifest any more.
+
+    Raises:
+        ObjectExistsError: it has one, of another producer.
+    """
+
+    def check() -> None:
+        hold()
+        if find_job(store, job) is not None:
+            raise ObjectExistsError(f"Store {store.url} has job {job} already.")
+
+    for prefix in (closed_key(job), output_prefix(job), quarantine_prefix(job)):
+        if any(True for _ in store.keys(prefix)):
+            store.delete(prefix, check)
+
+
 def write_batches(
-    store: Store, job: str, batches: Iterable[tuple[list[Record], BatchSize]]
+    store: Store, job: str, staging: str, batches: Iterable[tuple[list[Record], BatchSize]]
 ) -> Iterator[tuple[BatchSize, int]]:
     """Write each batch as an object, several at once; yield sizes and checksums in order."""
 
     def encoded() -> Iterator[tuple[str, bytes, BatchSize]]:
         # Encodes here, not in the writing threads: the records are still in this core's cache.
         for index, (records, size) in enumerate(batches):
-            yield input_key(job, index), encode_batch(records), size
+            yield input_key(job, index, staging), encode_batch(records), size
 
     def write(object_: tuple[str, bytes, BatchSize]) -> tuple[BatchSize, int]:
         key, data, size = object_
@@ -102,6 +148,8 @@ def manifest_of(
     request: Request,
     fingerprint: str,
     digest: str | None,
+    created: datetime,
+    staging: str,
     reader: Reader,
     sizes: Sequence[BatchSize],
     checksums: Sequence[int],
@@ -110,7 +158,8 @@ def manifest_of(
     return Manifest(
         package=__version__,
         job=job_name(request.source, fingerprint),
-        created=datetime.now(UTC),
+        created=created,
+        staging=staging,
         input=request.source.shown.encode(errors="replace").decode(),
         fingerprint=fingerprint,
         input_fingerprint=request.source.fingerprint,

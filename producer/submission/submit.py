@@ -1,10 +1,10 @@
 """Submitting a request: staging its input and queuing its batches."""
 
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from redis.exceptions import RedisError
 
@@ -17,6 +17,7 @@ from common.model_digest import model_digest
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store
 from producer.input.batches import Budget, batch_tokens
+from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
 from producer.submission.notes import (
@@ -28,7 +29,7 @@ from producer.submission.notes import (
 )
 from producer.submission.request import Request, job_name
 from producer.submission.same_weights import find_same_weights
-from producer.submission.staging import StagedElsewhereError, stage
+from producer.submission.staging import stage
 
 #: The model that is assumed if only the workers can open the weights: its batches are small enough
 #: for any model.
@@ -160,11 +161,11 @@ def stage_alone(
         The manifest; another producer's, if one has just finished staging this job.
 
     Raises:
-        StagedElsewhereError: another producer is staging this job.
+        JobLockedError: another producer is staging this job.
     """
     job = job_name(request.source, fingerprint)
     batches = records = 0
-    with staging_lock(ledger, job) as hold:
+    with job_lock(ledger, job) as hold:
         held = time.monotonic()
 
         def count(more: int) -> None:
@@ -172,40 +173,34 @@ def stage_alone(
             batches, records = batches + 1, records + more
             on_staged(records, batches)
             if time.monotonic() - held >= STAGING_SECONDS / 12:
-                hold()
+                with suppress(RedisError):  # it may be restarting; the lock is renewed at the end
+                    hold()
                 held = time.monotonic()
 
-        # Another producer may have staged it since the caller looked; staging would delete it.
+        # Another producer may have staged it since the caller looked.
         existing = find_job(store, job)
         if existing is not None:
             return existing
-        return stage(
-            *(store, request, fingerprint, digest),
-            budget=budget,
-            spec=spec,
-            on_batch=count,
-            hold=hold,
-        )
-
-
-@contextmanager
-def staging_lock(ledger: Ledger, job: str) -> Iterator[Callable[[], None]]:
-    """Hold a job's staging lock; yield the function that renews it.
-
-    Raises:
-        StagedElsewhereError: another producer holds the lock, or took it since the last renewal.
-    """
-    owner = uuid.uuid4().hex
-
-    def hold() -> None:
-        if not ledger.locks.hold_staging(job, owner):
-            raise StagedElsewhereError(
-                f"Job {job} is being submitted by another producer at this moment. Submit it again "
-                f"in a minute: if the other has ended by then, this one goes on."
+        try:
+            return stage(
+                *(store, request, fingerprint, digest),
+                budget=budget,
+                spec=spec,
+                created=lambda: time_of_staging(ledger, job),
+                on_batch=count,
+                hold=hold,
             )
+        except JobLockedError:
+            existing = find_job(store, job)
+            if existing is None:
+                raise
+            return existing
 
-    hold()
-    try:
-        yield hold
-    finally:
-        ledger.locks.release_staging(job, owner)
+
+def time_of_staging(ledger: Ledger, job: str) -> datetime:
+    """Return the time, but later than that of an earlier staging, whatever the clocks say."""
+    earlier = ledger.jobs.progress(job)
+    now = ledger.now()
+    if earlier is None or earlier.created < now.timestamp():
+        return now
+    return datetime.fromtimestamp(earlier.created, UTC) + timedelta(milliseconds=1)

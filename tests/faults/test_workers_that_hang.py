@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from common.job.layout import input_key
 from common.ledger.events import EventKind
 from common.local.processes import start_dependent, stop
 from common.wire.queues import Queues
@@ -71,7 +70,7 @@ def test_a_process_that_hangs_in_the_store_ends_and_the_job_goes_on_once_the_sto
     hung.touch()  # no pack hangs
     log = tmp_path / "worker.log"
     job = fleet.producer("submit", examples, "--model", tiny, MANY).stdout.strip()
-    stored = tmp_path / "store" / input_key(job, 0)
+    (stored,) = (tmp_path / "store" / job / "input").rglob("0000000.fasta")
     content = stored.read_bytes()
     stored.unlink()
     os.mkfifo(stored)  # whoever opens it waits, as for a server that is gone

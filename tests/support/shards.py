@@ -10,7 +10,7 @@ from common.crc import crc32
 from common.embeddings.arrays import Embeddings
 from common.embeddings.seal import Label
 from common.embeddings.writer import create_embedding_file
-from common.job.layout import input_key, shard_key
+from common.job.layout import shard_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.job.records import Record, decode_batch, encode_batch
@@ -68,7 +68,7 @@ def store_inputs(store: Store, manifest: Manifest, records: Sequence[Record]) ->
     checksums = ""
     for index, size in enumerate(manifest.batch_records):
         data = encode_batch([next(rest) for _ in range(size)])
-        store.put(input_key(manifest.job, index), data)
+        store.put(manifest.input_key(index), data)
         checksums += f"{crc32(data):08x}"
     return manifest.model_copy(update={"input_crc32": checksums})
 
@@ -91,7 +91,7 @@ def store_shard(
         sealed: false: as a worker of an earlier version does.
     """
     precision = precision or rung
-    records = decode_batch(store.get(input_key(manifest.job, index)))
+    records = decode_batch(store.get(manifest.input_key(index)))
     kept = [record for record in records if rows is None or record.row in rows]
     part = embeddings_of(kept, manifest.form, dim, precision=precision)
     attributes = {

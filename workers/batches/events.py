@@ -29,6 +29,8 @@ class BatchEvents:
             worker=self.worker,
             detail=detail,
         )
+        with suppress(RedisError):  # else with the time of this machine
+            event = event.model_copy(update={"time": self.events.now()})
         log_event(log, event)
         with suppress(RedisError):
             self.events.add(event)

@@ -213,6 +213,7 @@ class BatchRunner:
         """Write the rows without an embedding, then the shard."""
         batch, loaded = lease.batch, self.engine.loaded
         if result.quarantined:
+            lease.renew()  # what it writes replaces what the next owner wrote
             quarantine = Quarantine(job=batch.job, batch=batch.index, rows=result.quarantined)
             self.retry.ask_store(lambda: add_to_quarantine(self.store, quarantine))
         if outcome.unstable:
@@ -226,10 +227,14 @@ class BatchRunner:
 
     def _complete(self, lease: Lease, result: BatchResult) -> None:
         """Report a result to the ledger; of a lost lease, a failure counts for nothing."""
+
+        def complete() -> bool:
+            if not lease.is_sure:
+                lease.renew()  # or the shard may be gone, by a retry of the next owner's result
+            return self.ledger.results.complete(result, owner=lease.owner)
+
         with watchdog.stage("complete", LEDGER_SECONDS):
-            counted = self.retry.ask_ledger(
-                lambda: self.ledger.results.complete(result, owner=lease.owner)
-            )
+            counted = self.retry.ask_ledger(complete)
         if result.status is Status.FAILED and not counted:
             raise LeaseLostError
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,10 @@ def write_shard(
     label = label_of(batch, loaded, outcome)
     dim = loaded.spec.dim
 
-    def put(*, replace: bool) -> None:
-        put_shard(store, key, form, dim, outcome.embeddings, attributes, label, replace=replace)
+    def put(*, replace: bool, check: Callable[[], None] = lambda: None) -> None:
+        with store.create(key, replace=replace) as path:
+            fill_shard(path, form, dim, outcome.embeddings, attributes, label)
+            check()
 
     try:
         put(replace=False)
@@ -58,34 +61,27 @@ def write_shard(
             log.info("%s/%s exists and is equal: it is kept.", store.url, key)
             return
         log.warning("%s/%s %s: it is replaced.", store.url, key, difference)
-        before_replacing()
-        put(replace=True)
+        put(replace=True, check=before_replacing)
 
 
-def put_shard(
-    store: Store,
-    key: str,
+def fill_shard(
+    path: Path,
     form: OutputForm,
     dim: int,
     embeddings: Embeddings,
     attributes: dict[str, Any],
     label: Label,
-    *,
-    replace: bool,
 ) -> None:
-    """Write embeddings as a shard."""
-    with (
-        store.create(key, replace=replace) as path,
-        create_embedding_file(
-            path,
-            form=form,
-            records=len(embeddings),
-            residues=int(embeddings.lengths.sum()),
-            dim=dim,
-            attributes=attributes,
-            label=label,
-        ) as writer,
-    ):
+    """Write embeddings to a file as a shard."""
+    with create_embedding_file(
+        path,
+        form=form,
+        records=len(embeddings),
+        residues=int(embeddings.lengths.sum()),
+        dim=dim,
+        attributes=attributes,
+        label=label,
+    ) as writer:
         writer.write(embeddings)
 
 

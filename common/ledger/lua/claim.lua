@@ -20,6 +20,10 @@ if redis.call('GETBIT', done, batch_index) == 1 then return refuse('done') end
 
 local now = tonumber(redis.call('TIME')[1])
 local expiry = tonumber(redis.call('ZSCORE', leases, field) or 0)
+if expiry > now + lease_seconds then  -- Redis's clock was set back
+  expiry = now + lease_seconds
+  redis.call('ZADD', leases, expiry, field)
+end
 local holder = redis.call('HGET', owners, field)
 if expiry > now and holder ~= owner then return refuse('held') end
 

@@ -1,6 +1,9 @@
 -- Count a batch's result at its rung: the first report changes the counters, later ones nothing.
 -- KEYS and ARGV are named in counting.lua.
 if not is_current() then return 0 end
+-- One who counts what the store has may be late: the shard may be gone, to be computed again.
+local only_stored = ARGV[3] == '1'
+if only_stored and redis.call('GETBIT', stored, result.index) == 0 then return 0 end
 local failed = result.status == 'failed'
 if failed and owner ~= '' and redis.call('HGET', owners, field) ~= owner then return 0 end
 redis.call('ZREM', leases, field)

@@ -1,5 +1,6 @@
 -- The beginning of complete.lua and reopen.lua: the result, and the counters it adds to.
-local job, done, leases, owners, results, attempts, crashes, crash_records, begun = unpack(KEYS)
+local job, done, leases, owners, results, attempts, crashes, crash_records, begun, stored =
+  unpack(KEYS)
 local text, owner = ARGV[1], ARGV[2]  -- the result as JSON; the lease's owner, or ''
 
 local result = cjson.decode(text)

@@ -1,6 +1,12 @@
 -- Remove the expired leases of a job. Returns field and owner of each, in turn.
 local job, leases, owners, crashes = unpack(KEYS)
-local now = redis.call('TIME')[1]
+local lease_seconds = ARGV[1]
+local now = tonumber(redis.call('TIME')[1])
+local latest = now + lease_seconds
+-- No lease lasts longer from now on: Redis's clock was set back.
+for _, field in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. latest, '+inf')) do
+  redis.call('ZADD', leases, latest, field)
+end
 local expired = {}
 for _, field in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do
   table.insert(expired, field)

@@ -1,6 +1,8 @@
--- Returns a job's counters, its live leases, and its published batches that no worker has claimed.
+-- Returns a job's counters, its live leases, and its published batches that no worker has claimed. A
+-- lease that seems to last longer than any is one from before Redis's clock was set back.
 local job, leases, begun = unpack(KEYS)
-local now = redis.call('TIME')[1]
+local lease_seconds = ARGV[1]
+local now = tonumber(redis.call('TIME')[1])
 local published = tonumber(redis.call('HGET', job, 'published') or 0)
 -- Whole bytes first, then the remaining bits: BITCOUNT takes a range of bits only since Redis 7.0.
 local bytes = math.floor(published / 8)
@@ -10,6 +12,6 @@ for bit = 8 * bytes, published - 1 do
 end
 return {
   redis.call('HGETALL', job),
-  redis.call('ZCOUNT', leases, now, '+inf'),
+  redis.call('ZCOUNT', leases, now, now + lease_seconds),
   published - begun_count,
 }

@@ -105,7 +105,7 @@ def test_a_message_of_an_earlier_staging_is_not_taken(ledger):
 
 
 def test_weights_that_a_restored_job_began_with_are_kept(ledger):
-    ledger.jobs.pin_weights(BATCH.job, "others")
+    ledger.jobs.pin_weights(MANIFEST, "others")
     assert try_to_claim(ledger) is ClaimOutcome.OTHER_WEIGHTS
 
 

@@ -169,7 +169,7 @@ def test_what_is_published_only_grows_until_the_job_is_resumed(ledger):
     ledger.jobs.advance(MANIFEST, 2)
     ledger.jobs.advance(MANIFEST, 0)
     assert progress_of(ledger).published == 2
-    ledger.jobs.resume(MANIFEST.job, "retry")
+    ledger.jobs.resume(MANIFEST, "retry")
     assert progress_of(ledger).published == 0
 
 

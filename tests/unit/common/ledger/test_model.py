@@ -229,7 +229,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(policy=st.sampled_from(["retry", "fail"]))
     def resume(self, policy: OnInstability) -> None:
-        self.ledger.jobs.resume(self.manifest.job, policy)
+        self.ledger.jobs.resume(self.manifest, policy)
         self.model.resume(policy)
 
     @rule()

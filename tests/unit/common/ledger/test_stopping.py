@@ -23,20 +23,20 @@ from tests.support.ledgers import (
 def test_a_job_stops_at_an_instability_if_that_was_asked_for_last(ledger):
     assert not ledger.jobs.stops_at_instability(BATCH.job)
     for policy in ("fail", "retry", "fail"):
-        ledger.jobs.resume(BATCH.job, policy)
+        ledger.jobs.resume(MANIFEST, policy)
         assert ledger.jobs.stops_at_instability(BATCH.job) == (policy == "fail")
     assert progress_of(ledger).state is JobState.OPEN
 
 
 def test_what_was_asked_for_is_forgotten_with_the_job(ledger):
-    ledger.jobs.resume(BATCH.job, "fail")
+    ledger.jobs.resume(MANIFEST, "fail")
     ledger.jobs.create(manifest_of([3, 5], created=datetime(2026, 2, 3, tzinfo=UTC)), QUEUE)
     assert not ledger.jobs.stops_at_instability(BATCH.job)
 
 
 def test_a_job_that_nobody_knows_cannot_be_resumed_and_stops_at_nothing(ledger):
     ledger.redis.flushall()
-    ledger.jobs.resume(BATCH.job, "fail")
+    ledger.jobs.resume(MANIFEST, "fail")
     assert not ledger.jobs.stops_at_instability(BATCH.job)
     assert everything(ledger) == {}
 
@@ -77,7 +77,7 @@ def test_a_job_stops_even_if_it_was_its_last_batch_and_no_rung_is_left(ledger):
     ledger.results.complete(unstable(BATCH, precision=Rung.FP32, stops_job=True))
     progress = progress_of(ledger)
     assert (progress.state, progress.batches_done) == (JobState.STOPPED, 2)
-    ledger.jobs.resume(BATCH.job, "retry")
+    ledger.jobs.resume(MANIFEST, "retry")
     assert progress_of(ledger).finished
 
 
@@ -85,7 +85,7 @@ def test_a_job_that_was_cancelled_stays_so_when_it_would_stop_and_goes_on_when_r
     ledger.jobs.cancel(BATCH.job)
     ledger.results.complete(unstable(BATCH, stops_job=True))
     assert progress_of(ledger).state is JobState.CANCELLED
-    ledger.jobs.resume(BATCH.job, "retry")
+    ledger.jobs.resume(MANIFEST, "retry")
     assert progress_of(ledger).state is JobState.OPEN
     assert try_to_claim(ledger, OTHER) is ClaimOutcome.TAKEN
 
@@ -94,7 +94,7 @@ def test_a_batch_of_a_cancelled_job_cannot_be_renewed_until_the_job_goes_on(ledg
     try_to_claim(ledger, owner="a")
     ledger.jobs.cancel(BATCH.job)
     assert not ledger.leases.renew(BATCH, owner="a")
-    ledger.jobs.resume(BATCH.job, "retry")
+    ledger.jobs.resume(MANIFEST, "retry")
     assert ledger.leases.renew(BATCH, owner="a")
 
 
@@ -110,7 +110,7 @@ def test_a_job_that_is_finished_or_unknown_cannot_be_cancelled(ledger):
 def test_a_job_that_finished_stays_so_when_it_is_resumed(ledger):
     ledger.results.complete(ok(BATCH))
     ledger.results.complete(ok(OTHER))
-    ledger.jobs.resume(BATCH.job, "fail")
+    ledger.jobs.resume(MANIFEST, "fail")
     assert progress_of(ledger).finished
 
 
@@ -120,7 +120,7 @@ def test_a_job_that_is_resumed_goes_on_where_it_stopped(ledger, policy):
     result = unstable(BATCH, 1, 2, stops_job=True)
     ledger.results.complete(result)
     before = progress_of(ledger).counts
-    ledger.jobs.resume(BATCH.job, policy)
+    ledger.jobs.resume(MANIFEST, policy)
     progress = progress_of(ledger)
     assert (progress.state, progress.counts) == (JobState.OPEN, before | {"published": 0})
     (retry,) = ledger.batches.outstanding(MANIFEST)
@@ -135,7 +135,7 @@ def test_a_job_that_is_resumed_goes_on_where_it_stopped(ledger, policy):
 def test_a_job_stops_again_at_the_next_instability_if_it_is_to(ledger):
     result = unstable(BATCH, stops_job=True)
     ledger.results.complete(result)
-    ledger.jobs.resume(BATCH.job, "fail")
+    ledger.jobs.resume(MANIFEST, "fail")
     ledger.results.complete(unstable(retry_after(MANIFEST, result), stops_job=True))
     assert progress_of(ledger).state is JobState.STOPPED
     assert outstanding_places(ledger) == [(0, Rung.FP32), (1, Rung.FP16)]
@@ -143,6 +143,6 @@ def test_a_job_stops_again_at_the_next_instability_if_it_is_to(ledger):
 
 def test_a_duplicate_of_what_stopped_a_job_does_not_stop_it_again(ledger):
     ledger.results.complete(unstable(BATCH, stops_job=True))
-    ledger.jobs.resume(BATCH.job, "retry")
+    ledger.jobs.resume(MANIFEST, "retry")
     assert not ledger.results.complete(unstable(BATCH, stops_job=True))
     assert progress_of(ledger).state is JobState.OPEN

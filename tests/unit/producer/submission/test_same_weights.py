@@ -161,7 +161,7 @@ def test_what_no_worker_could_load_is_refused_before_anything_is_staged(send, st
 def test_a_job_that_began_with_other_weights_than_workers_have_is_another(send, ledger, model):
     first = send(model)
     assert send(model, {"old"}).job == first.job  # nothing is computed yet
-    ledger.jobs.pin_weights(first.job, "old")
+    ledger.jobs.pin_weights(first.manifest, "old")
     assert send(model).job == first.job  # there are no workers to ask
     assert send(model, {"old", "new"}).job == first.job
     second = send(model, {"new"})
@@ -172,7 +172,7 @@ def test_a_job_that_began_with_other_weights_than_workers_have_is_another(send, 
 
 def test_workers_of_several_other_weights_are_no_new_job(send, ledger):
     first = send("/only/on/workers")
-    ledger.jobs.pin_weights(first.job, "old")
+    ledger.jobs.pin_weights(first.manifest, "old")
     assert send("/only/on/workers", {"one", "two"}).job == first.job
 
 
@@ -183,7 +183,7 @@ def test_a_job_of_an_earlier_version_is_resumed_unless_its_weights_are_known_to_
     forget_digest(store, first.manifest)
     retrain(model)
     assert send(model).job == first.job
-    ledger.jobs.pin_weights(first.job, "old")
+    ledger.jobs.pin_weights(first.manifest, "old")
     assert send(model, {"old"}).job == first.job
     assert send(model, {"new"}).job != first.job
 

@@ -1,6 +1,7 @@
 """Submitting: two producers at once, notes and warnings."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -196,7 +197,12 @@ def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
 
 def staged(store: FileStore, request: Request, model: str) -> Any:
     budget = Budget(tokens=10**6)
-    return stage(store, request, request.fingerprint(), budget=budget, spec=MODELS[model])
+    return stage(
+        *(store, request, request.fingerprint()),
+        budget=budget,
+        spec=MODELS[model],
+        created=lambda: datetime.now(UTC),
+    )
 
 
 def test_the_manifest_of_proteins_says_what_was_read(store, tmp_path):

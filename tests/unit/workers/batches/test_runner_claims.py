@@ -93,7 +93,7 @@ def test_a_batch_that_is_done_or_held_by_another_is_skipped(world, batch):
 def test_a_batch_of_another_model_or_of_other_weights_is_requeued_after_a_pause(world, batch):
     """Those who can do it should find it."""
     stranger = batch.model_copy(update={"model": "esm2_t33_650M_UR50D"})
-    world.ledger.jobs.pin_weights(world.job, "others")
+    world.ledger.jobs.pin_weights(world.manifest, "others")
     for message, reason in ((stranger, "this worker serves random:"), (batch, "other weights")):
         engine = FakeEngine()
         runner = world.runner(engine)

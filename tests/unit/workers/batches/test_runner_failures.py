@@ -124,7 +124,7 @@ def test_an_error_that_nobody_thought_of_fails_the_batch_and_is_logged_in_full(
 
 
 def test_a_failure_does_not_stop_a_job_that_is_to_stop_at_instability(world, batch):
-    world.ledger.jobs.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.manifest, "fail")
     failure(world, batch, failing(ValueError("no")))
     assert world.progress.state is JobState.OPEN
 

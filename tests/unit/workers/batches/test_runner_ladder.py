@@ -202,7 +202,7 @@ def test_a_retry_embeds_the_rows_that_the_ledger_knows_of_whatever_the_message_s
 
 
 def test_a_job_that_is_to_stop_stops_and_keeps_what_is_finite(world, batch):
-    world.ledger.jobs.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.manifest, "fail")
     world.runner(FakeEngine({0: [FP16], 2: [FP16]})).run(batch)
     assert world.progress.state is JobState.STOPPED
     assert world.shard(0).rows.tolist() == [1, 3]
@@ -214,7 +214,7 @@ def test_a_job_that_is_to_stop_stops_and_keeps_what_is_finite(world, batch):
 
 
 def test_a_job_that_stopped_is_left_alone(world, batch):
-    world.ledger.jobs.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.manifest, "fail")
     retry = retry_of(batch, stop(world))
     for message in (world.manifest.batch(1), batch, retry):
         engine = FakeEngine()
@@ -232,9 +232,9 @@ def stop(world: World, bad: BadRows | None = None) -> BatchResult:
 
 
 def test_after_a_stop_the_retry_is_to_do_and_nothing_is_computed_twice(world, batch):
-    world.ledger.jobs.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.manifest, "fail")
     retry = retry_of(batch, stop(world, {0: [FP16], 2: [FP16]}))
-    world.ledger.jobs.resume(world.job, "retry")
+    world.ledger.jobs.resume(world.manifest, "retry")
     assert world.outstanding() == [retry, world.manifest.batch(1)]
     engine = FakeEngine({0: [FP16], 2: [FP16]})
     runner = world.runner(engine)
@@ -247,8 +247,10 @@ def test_after_a_stop_the_retry_is_to_do_and_nothing_is_computed_twice(world, ba
 
 def test_what_is_to_be_done_about_instability_is_what_the_ledger_says_when_it_comes(world, batch):
     """Not what was asked for when the message was queued, or the batch begun."""
-    world.ledger.jobs.resume(world.job, "fail")
-    engine = FakeEngine({0: [FP16]}, during=lambda: world.ledger.jobs.resume(world.job, "retry"))
+    world.ledger.jobs.resume(world.manifest, "fail")
+    engine = FakeEngine(
+        {0: [FP16]}, during=lambda: world.ledger.jobs.resume(world.manifest, "retry")
+    )
     world.runner(engine).run(batch)
     assert world.progress.state is JobState.OPEN
     assert [retry.rung for retry in world.published] == [SELECTIVE]
@@ -258,7 +260,7 @@ def test_what_is_to_be_done_about_instability_is_what_the_ledger_says_when_it_co
 def test_a_retry_that_does_not_help_stops_the_job_only_if_it_is_still_to_stop(world, policy):
     engine = FakeEngine({0: [FP16, SELECTIVE]})
     retry = run_first_rung(world, engine)
-    world.ledger.jobs.resume(world.job, policy)
+    world.ledger.jobs.resume(world.manifest, policy)
     world.runner(engine).run(retry)
     assert (world.progress.state is JobState.STOPPED) == (policy == "fail")
     assert len(world.published) == (policy == "retry")
@@ -266,9 +268,9 @@ def test_a_retry_that_does_not_help_stops_the_job_only_if_it_is_still_to_stop(wo
 
 
 def test_a_row_that_no_rung_could_embed_stops_the_job_and_is_on_record(world, batch):
-    world.ledger.jobs.resume(world.job, "fail")
+    world.ledger.jobs.resume(world.manifest, "fail")
     world.runner(FakeEngine({0: [FP32]}, precision=FP32)).run(batch)
     assert world.progress.state is JobState.STOPPED
     assert [bad.row for bad in read_quarantine(world.store, world.job, 0)] == [0]
-    world.ledger.jobs.resume(world.job, "retry")
+    world.ledger.jobs.resume(world.manifest, "retry")
     assert world.outstanding() == [world.manifest.batch(1)]
