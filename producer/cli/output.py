@@ -33,12 +33,12 @@ def fetch(
 
 
 def verify(job: str, /, *, store: StoreUrl = None) -> None:
-    """Read all shards of a finished job, and list those that are missing or damaged.
+    """Read all objects of a finished job, and list those that are missing or damaged.
 
-    Needs only the store, no Redis. Exit code 0: all shards are intact; 1: some are not.
+    Needs only the store, no Redis. Exit code 0: all are intact; 1: some are not.
     """
     found = named_fleet(store=store).job(job)
-    with console.status(f"Reading the shards of {job} …"):
+    with console.status(f"Reading the input and the shards of {job} …"):
         damage = found.verify()
     report_damage(found.manifest, damage)
     if damage:

@@ -303,7 +303,7 @@ class Job:
         )
 
     def verify(self) -> list[str]:
-        """Read all shards of the finished job; return a text for each that is damaged."""
+        """Read all objects of the finished job; return a text for each missing or damaged one."""
         return verify(self.fleet.store, self.manifest)
 
     def delete(self) -> None:

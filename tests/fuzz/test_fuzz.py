@@ -35,6 +35,7 @@ from tests.fuzz.fuzzing import EDITS, edited, fuzz
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs, store_shard
 from tests.support.staged import BATCH_RECORDS, MAX_RESIDUES, RECORDS, bad
+from tests.support.stores import folder_store
 from virnucpro_fleet import load as load_file
 
 # --- inputs -------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def test_an_input_is_read_or_refused(data, alphabet, unknown, tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> FileStore:
     """A finished job with a shard of a higher rung and a quarantined row."""
-    store = FileStore(tmp_path_factory.mktemp("finished"))
+    store = folder_store(tmp_path_factory.mktemp("finished"))
     manifest = manifest_of(BATCH_RECORDS, form=OutputForm(max_residues=MAX_RESIDUES))
     store_inputs(store, manifest, RECORDS)
     store.put(manifest_key(manifest.job), manifest.model_dump_json().encode())
