@@ -181,7 +181,7 @@ class FileStore:
         with self._errors("list its folders"):
             self._check_marker()
             with os.scandir(self.root) as entries:
-                found = sorted(entry.name for entry in entries if entry.is_dir())
+                found = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
             self._check_marker()  # still, or folders may be missing in the list
         yield from (name for name in found if not name.startswith("."))
 

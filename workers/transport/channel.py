@@ -62,6 +62,7 @@ class AtomicQoS(kombu_redis.QoS):
         channel, longest = self.channel, 1000 * self.unacked_mutex_expire
         key = f"{channel.global_keyprefix}{self.unacked_mutex_key}"
         with channel.conn_or_acquire() as client:
+            client.hlen(self.unacked_key)  # meets a key of the wrong type before keepers need it
             left = client.pttl(key)
             if left == -1 or left > longest:  # no worker made it, and none could take it again
                 client.delete(self.unacked_mutex_key)

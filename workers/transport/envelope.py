@@ -14,6 +14,10 @@ from common.wire.messages import Batch, Document
 from common.wire.queues import batch_queue
 from common.wire.signing import MessageKeys
 
+#: Bytes of the longest message; one of this fleet has two thousand. To parse 100 MB of lists takes
+#: 17 seconds and 2.7 GB.
+LONGEST = 2**20
+
 #: Characters of a value that an error quotes.
 QUOTED_CHARACTERS = 60
 
@@ -51,8 +55,10 @@ def parse_json(text: bytes) -> Any:
     """Parse JSON as Celery does.
 
     Raises:
-        ValueError: the text is not JSON, or has a string that could not be written again.
+        ValueError: the text is too long, not JSON, or has a string that could not be written again.
     """
+    if len(text) > LONGEST:
+        raise ValueError(f"too long: {len(text):,} bytes")
     try:
         from_json(text)  # stricter than Python's: it rejects half of a surrogate pair
         return loads(text.decode())

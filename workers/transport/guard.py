@@ -29,7 +29,7 @@ from workers.transport.wrong_types import CuringClient
 
 log = logging.getLogger(__name__)
 
-#: Bytes of a message that its dead letter keeps.
+#: Bytes of a message, and characters of the reason, that its dead letter keeps.
 KEPT_BYTES = 2000
 
 
@@ -63,7 +63,7 @@ class Guard:
 
     def bury(self, queue: str, item: bytes, refusal: Refusal) -> None:
         """Add a dead letter."""
-        reason, batch = one_line(refusal.reason), refusal.batch
+        reason, batch = one_line(refusal.reason[:KEPT_BYTES]), refusal.batch
         about: dict[str, Any] = (
             {} if batch is None else {"job": batch.job, "batch": batch.index, "rung": batch.rung}
         )

@@ -90,3 +90,13 @@ def test_a_worker_knows_the_checksums_of_the_latest_staging(world, batch):
     runner.run(world.manifest.batch(0))
     assert world.progress.batches_done == 1
     assert world.shard(0).rows.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "key", ["/etc/passwd", "../../etc/passwd", "other/input/0000000.fasta", ""]
+)
+def test_the_key_of_a_message_is_not_read(world, batch, key):
+    engine = FakeEngine()
+    world.runner(engine).run(batch.model_copy(update={"key": key}))
+    assert len(engine.calls) == 1
+    assert world.shards()

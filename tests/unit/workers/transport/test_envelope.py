@@ -8,8 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.model_specs import ModelSource
+from common.wire.celery_app import EMBED_TASK, task_arguments
 from common.wire.messages import Batch
-from common.wire.queues import queue_name
+from common.wire.queues import batch_queue, queue_name
 from common.wire.signing import MessageKeys
 from tests.support.jobs import manifest_of
 from tests.support.messages import body_of, queued_item, with_batch, with_body, with_values
@@ -86,6 +87,7 @@ def test_no_task_is_sent_after_one(item):
         (b'{"a": "\\ud800"}', "not JSON"),
         (json.dumps(UUID_MARK).encode(), "not JSON"),
         (b"[1, 2]", r"it is \[1, 2\], which is not a JSON object"),
+        (b"[" + b"[]," * 400_000 + b"[]]", "too long: 1,200,004 bytes"),
         (b"null", "it is None, which is not a JSON object"),
         (b"{}", "content-type is missing"),
     ],
@@ -192,6 +194,56 @@ def test_no_bytes_make_it_raise(item):
 def test_no_json_makes_it_raise(message, other):
     assert isinstance(check_message(json.dumps(envelope | message).encode(), KEYS), Refusal)
     assert isinstance(check_message(json.dumps(other).encode(), KEYS), Refusal)
+
+
+odd = anything | st.sampled_from(
+    [10**400, -1, float("nan"), float("inf"), "\0", "../x", "/etc/passwd", "x" * 10_000, [[[[]]]]]
+)
+ARGUMENTS = task_arguments(BATCH)
+MESSAGE = with_body(
+    json.dumps(
+        envelope
+        | {
+            "headers": {"task": EMBED_TASK, "id": "i"},
+            "properties": {
+                "body_encoding": "base64",
+                "delivery_tag": "t",
+                "delivery_info": {"exchange": "", "routing_key": QUEUE},
+            },
+        }
+    ).encode(),
+    [[], ARGUMENTS, {}],
+)
+PLACES = (
+    *[("headers", name) for name in ("task", "id", "argsrepr", "kwargsrepr", "signature")],
+    *[("properties", name) for name in ("body_encoding", "delivery_tag", "priority")],
+    *[("properties", "delivery_info", name) for name in ("exchange", "routing_key")],
+    *[("content-type",), ("content-encoding",), ("body",)],
+)
+
+
+def test_the_message_of_these_tests_is_valid():
+    assert isinstance(check_message(MESSAGE, NO_KEYS, QUEUE), bytes)
+
+
+@given(st.dictionaries(st.sampled_from(PLACES), odd, max_size=2), st.sampled_from([NO_KEYS, KEYS]))
+def test_no_value_in_an_envelope_makes_it_raise(values, keys):
+    checked = check_message(with_values(MESSAGE, values), keys, QUEUE)
+    assert isinstance(checked, Refusal | bytes)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(ARGUMENTS)), odd, max_size=3))
+def test_no_value_in_a_batch_makes_it_raise_and_what_passes_is_a_batch_of_its_queue(values):
+    checked = check_message(with_batch(MESSAGE, **values), NO_KEYS, QUEUE)
+    if isinstance(checked, bytes):
+        assert batch_queue(Batch(**body_of(checked)[1])) == QUEUE
+
+
+@pytest.mark.parametrize("depth", [10, 127, 128, 1000, 100_000])
+def test_no_depth_makes_it_raise(depth):
+    deep = b"[" * depth + b"]" * depth
+    body = b'[[], {"job": %s}, {}]' % deep
+    assert isinstance(check_message(with_body(MESSAGE, body), NO_KEYS), Refusal)
 
 
 def assert_matches(pattern: str, text: str) -> None:

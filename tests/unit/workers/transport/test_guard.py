@@ -16,6 +16,7 @@ from common.wire.queues import KEY_PREFIX, queue_name
 from common.wire.signing import MessageKeys
 from tests.support.jobs import manifest_of
 from tests.support.messages import queued_item
+from workers.transport.envelope import Refusal
 from workers.transport.guard import KEPT_BYTES, Guard, install_guard
 
 BATCH = manifest_of([3]).batch(0)
@@ -51,6 +52,12 @@ def test_a_dead_letter_does_nothing_to_a_terminal_and_has_an_end(ledger):
     Guard(ledger, NO_KEYS, "w").check(b"q", b"\xff\x1b[2J" + b"x" * 10_000)
     (letter,) = DeadLetters(ledger.redis).latest()
     assert letter.message.startswith(r"\xff\x1b[2Jxxx")
+
+
+def test_a_dead_letter_has_no_more_of_the_reason_either(ledger):
+    Guard(ledger, NO_KEYS, "w").bury("q", b"", Refusal("x" * 10_000))
+    (letter,) = DeadLetters(ledger.redis).latest()
+    assert len(letter.reason) == KEPT_BYTES
     assert len(letter.message) < KEPT_BYTES + 10
 
 

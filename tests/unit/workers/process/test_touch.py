@@ -1,0 +1,42 @@
+"""The liveness file: only a file is touched, never what a link in its place leads to."""
+
+import os
+
+import pytest
+
+from common.errors import UserError
+from workers.cli.app import require_touchable
+from workers.process.liveness import touch
+
+
+def test_a_file_is_made_and_its_time_is_set(tmp_path):
+    file = tmp_path / "live"
+    touch(file)
+    os.utime(file, (0, 0))
+    touch(file)
+    assert file.stat().st_mtime > 1e9
+
+
+@pytest.mark.parametrize("target", ["victim", "none"])
+def test_a_link_is_not_followed(tmp_path, target):
+    (tmp_path / "victim").write_text("old")
+    os.utime(tmp_path / "victim", (0, 0))
+    link = tmp_path / "live"
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(OSError, match="symbolic links"):
+        touch(link)
+    with pytest.raises(UserError, match="is a link"):
+        require_touchable(link)
+    assert (tmp_path / "victim").stat().st_mtime == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_pipe_does_not_hold_the_supervisor_up(tmp_path):
+    os.mkfifo(tmp_path / "live")
+    with pytest.raises(OSError, match="No such device"):
+        touch(tmp_path / "live")
+
+
+def test_a_folder_as_of_a_variable_that_is_empty_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is a folder: name a file"):
+        require_touchable(tmp_path)
