@@ -27,6 +27,7 @@ class EventKind(StrEnum):
     QUARANTINE = "quarantine"  # rows that no rung could embed
     FAILED = "failed"  # a batch that no longer is retried
     DEAD_LETTER = "dead_letter"  # a message that is not a batch of this fleet
+    UNREADABLE = "unreadable"  # an event of a newer version; never written
 
 
 class Event(Document):
@@ -61,10 +62,17 @@ class Events:
         append_capped(self.redis, f"{job_key(event.job or '')}:events", event, EVENTS_KEPT)
 
     def latest(self, job: str, count: int = EVENTS_KEPT) -> list[Event]:
-        """Return a job's latest events, newest first."""
+        """Return a job's latest events, newest first; of one of a newer version, its text."""
         texts = self.redis.lrange(f"{job_key(job)}:events", 0, count - 1)
-        return [Event.model_validate_json(text) for text in cast(list[str], texts)]
+        return [read_event(text) for text in cast(list[str], texts)]
 
     def count(self, job: str) -> int:
         """Return how many of a job's events are kept."""
         return int(self.redis.llen(f"{job_key(job)}:events"))
+
+
+def read_event(text: str) -> Event:
+    try:
+        return Event.model_validate_json(text)
+    except ValueError:
+        return Event(time=0, event=EventKind.UNREADABLE, detail=text)

@@ -1,11 +1,14 @@
 """Jobs in the ledger: create, resume, cancel, forget; states and progress."""
 
+import math
+import re
 from collections import Counter
 from itertools import chain
 from typing import cast
 
 import numpy as np
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from common.job.manifest import Manifest
 from common.ledger.batches import Flags
@@ -13,8 +16,17 @@ from common.ledger.keys import JOB_PARTS, job_key
 from common.ledger.leases import LEASE_SECONDS
 from common.ledger.progress import JobState, OnInstability, Progress
 from common.ledger.scripts import Argument, load_scripts
+from common.ledger.unreadable import is_odd_value, unreadable
 from common.rungs import Rung
 from common.wire.queues import KEY_PREFIX
+
+#: The counters in a job's hash. Other fields are text, or of a newer version.
+COUNTER = re.compile(
+    r"published|batches|records|tokens|leases_lost|milliseconds|tokens_done"
+    r"|(batches|rows|embedded_at|unstable_at)_\w+"
+)
+
+STATES = {state.value: state for state in JobState}
 
 
 class Jobs:
@@ -86,22 +98,37 @@ class Jobs:
         """Return the names of all jobs, newest first."""
         return cast(list[str], self.redis.zrevrange(f"{KEY_PREFIX}jobs", 0, -1))
 
-    def states(self) -> dict[str, tuple[JobState, float]]:
-        """Return state and creation time (seconds since the epoch) of every job, newest first."""
+    def states(self) -> dict[str, tuple[JobState | None, float]]:
+        """Return state and creation time (seconds since the epoch) of every job, newest first.
+
+        The state is None if this version does not know it, or there is none.
+        """
         flat = self._scripts["states"](keys=[f"{KEY_PREFIX}jobs"], args=[job_key("")])
         entries = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return {job: (JobState(state), float(created)) for job, state, created in entries}
+        return {job: (STATES.get(state), seconds_of(created)) for job, state, created in entries}
 
     def progress(self, job: str) -> Progress | None:
-        """Return a job's counters; None for an unknown job."""
+        """Return a job's counters; None for an unknown job.
+
+        Raises:
+            UnreadableJobError: this version cannot read them.
+        """
+        try:
+            return self._progress(job)
+        except (ValueError, KeyError) as error:
+            raise unreadable(job, error) from error
+        except ResponseError as error:
+            if not is_odd_value(error):
+                raise
+            raise unreadable(job, error) from error
+
+    def _progress(self, job: str) -> Progress | None:
         key = job_key(job)
         keys = [key, f"{key}:leases", f"{key}:begun"]
         flat, leased, waiting = self._scripts["progress"](keys=keys, args=[LEASE_SECONDS])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
-        text = {"state", "model", "queue", "created", "on_instability", "rung"}
-        text |= {"weights", "model_digest", "signed_with"}
         return Progress(
             job=job,
             state=JobState(fields["state"]),
@@ -116,7 +143,7 @@ class Jobs:
             published=int(fields.get("published", 0)),
             waiting=max(0, int(waiting)),
             leased=int(leased),
-            counts=Counter({n: int(value) for n, value in fields.items() if n not in text}),
+            counts=Counter({n: int(v) for n, v in fields.items() if COUNTER.fullmatch(n)}),
             weights=fields.get("weights"),
             model_digest=fields.get("model_digest"),
             signed_with=fields.get("signed_with"),
@@ -147,3 +174,11 @@ class Jobs:
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
         args: list[Argument] = [job, "" if created is None else created, int(only_closed)]
         return bool(self._scripts["forget"](keys=keys, args=args))
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds since the epoch that a text gives; NaN if it gives none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

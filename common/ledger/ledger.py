@@ -23,6 +23,7 @@ Keys, each after ``virnucpro:``
     job:<job>:events            list of events as JSON, newest first
     staged-by:<job>             the owner that had the lock job:<job>:staging last; expires
     keeper:<store>              lock of the keeper of a store's jobs; expires
+    look:<store>                name of the look for the store's jobs that is under way
     kept:<store>                set once a keeper has looked for the store's jobs
     worker:<name>               a live worker, as JSON; expires
     dead                        list of dead letters as JSON, newest first

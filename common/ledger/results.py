@@ -5,10 +5,14 @@ from typing import Any, cast
 
 from redis import Redis
 
+from common.errors import UserError
 from common.ledger.keys import batch_field, done_key, job_key
 from common.ledger.scripts import load_scripts
 from common.rungs import Rung
 from common.wire.messages import BatchResult
+
+#: Number of characters of an unreadable result that its error shows.
+TEXT_SHOWN = 100
 
 #: Suffix of the field under which a result is stored for its rows that crash their worker.
 POISON_SUFFIX = ".poison"
@@ -65,8 +69,17 @@ class Results:
 
 
 def stored_result(field: str, text: str) -> BatchResult:
-    """Read a stored result: of its unstable rows alone, or of those that crash their worker."""
-    result = BatchResult.model_validate_json(text)
+    """Read a stored result: of its unstable rows alone, or of those that crash their worker.
+
+    Raises:
+        UserError: this version cannot read it.
+    """
+    try:
+        result = BatchResult.model_validate_json(text)
+    except ValueError as error:
+        raise UserError(
+            f"Result {field} is of another version of this program: {text[:TEXT_SHOWN]}"
+        ) from error
     if field.endswith(POISON_SUFFIX):
         return result.model_copy(update={"unstable": (), "next": None, "records": 0})
     return result.model_copy(update={"poisoned": ()})

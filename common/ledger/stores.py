@@ -1,8 +1,11 @@
 """The stores whose jobs are in the ledger, since a keeper has looked for them."""
 
+import uuid
+
 from redis import Redis
 
 from common.ledger.keys import store_digest
+from common.ledger.scripts import load_scripts
 from common.wire.queues import KEY_PREFIX
 
 
@@ -11,11 +14,31 @@ class Stores:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        self._scripts = load_scripts(redis, ("end_look",))
 
     def is_new(self, store: str) -> bool:
         """Return whether no keeper has looked for a store's jobs in the life of this Redis."""
-        return not self.redis.exists(f"{KEY_PREFIX}kept:{store_digest(store)}")
+        return not self.redis.exists(kept_key(store))
 
-    def add(self, store: str) -> None:
-        """Record that a store's jobs are in the ledger."""
-        self.redis.set(f"{KEY_PREFIX}kept:{store_digest(store)}", store)
+    def begin_look(self, store: str) -> str:
+        """Record that a look for a store's jobs begins; return its name."""
+        look = uuid.uuid4().hex
+        self.redis.set(look_key(store), look)
+        return look
+
+    def end_look(self, store: str, look: str) -> bool:
+        """Record that a store's jobs are in the ledger.
+
+        False, and nothing is recorded, if Redis was emptied since the look began: the jobs that it
+        had found before may be unknown again.
+        """
+        keys = [look_key(store), kept_key(store)]
+        return bool(self._scripts["end_look"](keys=keys, args=[look, store]))
+
+
+def look_key(store: str) -> str:
+    return f"{KEY_PREFIX}look:{store_digest(store)}"
+
+
+def kept_key(store: str) -> str:
+    return f"{KEY_PREFIX}kept:{store_digest(store)}"

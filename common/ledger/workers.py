@@ -10,6 +10,9 @@ from common.wire.queues import KEY_PREFIX
 #: Seconds a worker stays listed after its last announcement.
 WORKER_TTL_SECONDS = 30
 
+#: The beginning of the keys of all workers.
+WORKER_PREFIX = f"{KEY_PREFIX}worker:"
+
 
 class WorkerInfo(BaseModel):
     """The entry of a live worker process."""
@@ -45,16 +48,31 @@ class WorkerRegistry:
 
     def announce(self, worker: WorkerInfo) -> None:
         """List a worker for ``WORKER_TTL_SECONDS``, or renew its entry."""
-        key = f"{KEY_PREFIX}worker:{worker.name}"
+        key = f"{WORKER_PREFIX}{worker.name}"
         self.redis.set(key, worker.model_dump_json(), ex=WORKER_TTL_SECONDS)
 
     def leave(self, worker: WorkerInfo) -> None:
         """Remove a worker that ends."""
-        self.redis.delete(f"{KEY_PREFIX}worker:{worker.name}")
+        self.redis.delete(f"{WORKER_PREFIX}{worker.name}")
 
     def all(self) -> list[WorkerInfo]:
-        """Return all live workers, by name."""
+        """Return all live workers that this version can read, by name."""
+        return [worker for worker in self.entries().values() if worker is not None]
+
+    def entries(self) -> dict[str, WorkerInfo | None]:
+        """Return all live workers by name; None for one that this version cannot read."""
         # The scan passes all keys of all jobs; Redis's default is 10 keys in a round trip.
-        keys = sorted(self.redis.scan_iter(f"{KEY_PREFIX}worker:*", count=1000))
+        keys = sorted(self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000))
         texts = self._scripts["workers"](keys=keys, args=[WORKER_TTL_SECONDS]) if keys else []
-        return [WorkerInfo.model_validate_json(text) for text in texts if text]
+        return {
+            key.removeprefix(WORKER_PREFIX): read_worker(text)
+            for key, text in zip(keys, texts, strict=True)
+            if text
+        }
+
+
+def read_worker(text: str) -> WorkerInfo | None:
+    try:
+        return WorkerInfo.model_validate_json(text)
+    except ValueError:
+        return None

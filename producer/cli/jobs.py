@@ -1,13 +1,20 @@
 """Commands for submitted jobs."""
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+from redis.exceptions import ResponseError
 
 from common.advice import how_to
+from common.errors import UserError
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
+from common.ledger.progress import Progress
+from common.ledger.unreadable import UnreadableJobError, is_odd_value
 from common.text import counted, counted_batches
 from common.wire.dead_letters import DeadLetters
+from common.wire.messages import BatchResult
 from common.wire.queues import Queues
 from producer.cli.options import (
     EXIT_FAILED,
@@ -29,6 +36,7 @@ from producer.terminal.tables import (
     print_job,
     print_jobs,
     print_reason,
+    print_unreadable,
     print_workers,
 )
 from producer.terminal.watch import PATIENCE_SECONDS, display, say_event
@@ -38,6 +46,8 @@ DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
 
 #: Seconds after which ``producer watch``, which begins late, says why its job does not go on.
 WATCH_PATIENCE_SECONDS = 3.0
+
+T = TypeVar("T")
 
 
 def status(job: str | None = None, /, *, broker: Broker = None) -> None:
@@ -51,7 +61,12 @@ def status(job: str | None = None, /, *, broker: Broker = None) -> None:
 
 def show_fleet(fleet: Fleet) -> None:
     out, letters = output_console(), DeadLetters(fleet.ledger.redis)
-    print_workers(out, fleet.workers())
+    workers = fleet.ledger.workers.entries()
+    print_workers(out, filter(None, workers.values()))
+    others = sorted(name for name, worker in workers.items() if worker is None)
+    print_unreadable(
+        out, (f"Worker {name} is of another version of the program." for name in others)
+    )
     list_jobs(fleet)
     if count := letters.count():
         print_dead_letters(out, letters.latest(DEAD_LETTERS_SHOWN), count)
@@ -61,11 +76,28 @@ def show_job(job: Job) -> None:
     out, ledger, progress = output_console(), job.fleet.ledger, job.status()
     queues = Queues(ledger.redis)
     queued = {rung: queues.length(queue) for rung, queue in progress.queues.items()}
-    print_job(out, progress, queued, ledger.results.all(job.name))
-    if reason := job.why_waiting(progress):
+    unreadable: list[object] = []
+    none: list[BatchResult] = []
+    results = shown(lambda: ledger.results.all(job.name), none, unreadable)
+    print_job(out, progress, queued, results)
+    if reason := shown(lambda: job.why_waiting(progress), "", unreadable):
         print_reason(out, job.name, reason)
-    if count := ledger.events.count(job.name):
+    if count := shown(lambda: ledger.events.count(job.name), 0, unreadable):
         print_events(out, ledger.events.latest(job.name, EVENTS_SHOWN), count)
+    print_unreadable(out, dict.fromkeys(map(str, unreadable)))
+
+
+def shown(read: Callable[[], T], otherwise: T, unreadable: list[object]) -> T:
+    """Return what is read of a job; ``otherwise`` if this version cannot, with the error noted."""
+    try:
+        return read()
+    except UserError as error:
+        unreadable.append(error)
+    except ResponseError as error:
+        if not is_odd_value(error):
+            raise
+        unreadable.append(error)
+    return otherwise
 
 
 def jobs(*, broker: Broker = None) -> None:
@@ -74,9 +106,17 @@ def jobs(*, broker: Broker = None) -> None:
 
 
 def list_jobs(fleet: Fleet) -> None:
-    # A job may be deleted between the two calls.
-    known = (fleet.ledger.jobs.progress(job.name) for job in fleet.jobs())
-    print_jobs(output_console(), filter(None, known))
+    out, unreadable = output_console(), []
+    known: list[Progress] = []
+    for name in fleet.ledger.jobs.names():
+        try:
+            progress = fleet.ledger.jobs.progress(name)
+        except UnreadableJobError as error:
+            unreadable.append(error)
+        else:
+            known += [progress] if progress is not None else []  # it may just have been deleted
+    print_jobs(out, known)
+    print_unreadable(out, unreadable)
 
 
 def dead_letters(*, clear: Annotated[bool, Flag] = False, broker: Broker = None) -> None:

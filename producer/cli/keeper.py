@@ -78,10 +78,14 @@ def warn_of_eviction(ledger: Ledger) -> None:
 
 
 def keep_on(keeper: Keeper) -> NoReturn:
-    """Keep jobs going until the process is interrupted."""
+    """Keep jobs going until the process is interrupted; say once what it waits for."""
+    said = ""
     while True:
         try:
             keeper.step()
+            said = ""
         except (RedisError, StoreError) as error:
-            log.warning("Waiting: %s", error)
+            if str(error) != said:
+                log.warning("Waiting: %s", error)
+            said = str(error)
         time.sleep(STEP_SECONDS)

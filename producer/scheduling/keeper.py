@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from common.errors import UserError
 from common.job import sealed
 from common.job.layout import closed_key
 from common.job.manifest import Manifest, find_job
@@ -25,7 +24,7 @@ from common.wire.celery_app import publish
 from common.wire.messages import Batch, Document
 from common.wire.queues import Queues, batch_queue
 from producer.scheduling.deletion import delete_job
-from producer.scheduling.job_lock import JobLockedError, job_lock
+from producer.scheduling.job_lock import job_lock
 from producer.scheduling.lost_messages import LostMessages
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
@@ -33,16 +32,17 @@ from producer.scheduling.restore import restore_some
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two steps of a keeper, and between two deletions of old jobs.
+#: Seconds between two steps of a keeper, between two deletions of old jobs, and after one that the
+#: store did not do.
 STEP_SECONDS = 1.0
-CLEAN_SECONDS = 3600.0
+CLEAN_SECONDS, CLEAN_AGAIN_SECONDS = 3600.0, 60.0
 
 #: Difference between this machine's clock and Redis's from which nothing is deleted for its age.
 MAX_CLOCK_DIFFERENCE = timedelta(minutes=2)
 
 
 #: The state and the time of submission of every job, by name.
-States = Mapping[str, tuple[JobState, float]]
+States = Mapping[str, tuple[JobState | None, float]]
 
 #: States of a closed job, which only a user resumes.
 CLOSED_STATES = (JobState.CANCELLED, JobState.STOPPED, JobState.FINISHED)
@@ -80,7 +80,8 @@ class Keeper:
         self.store = store
         self.ledger = ledger
         self.publisher = publisher
-        self.lost_messages = LostMessages(ledger)
+        self.one_by_one = publisher.one_by_one
+        self.lost_messages = LostMessages(ledger, self.one_by_one)
         self.on_event = on_event
         self.keep = keep
         self.only = only
@@ -106,6 +107,7 @@ class Keeper:
             self._restore_if_unknown(self.only)  # the acting keeper may be waiting for another job
         if not self._hold():
             return
+        self._clean(now)  # first, and whatever fails: the store may be full
         self._restore_unknown_jobs()
         states = self.ledger.jobs.states()
         jobs = self._open_jobs(states)
@@ -115,17 +117,15 @@ class Keeper:
             self._no_expiry_before = now + RENEW_SECONDS + STEP_SECONDS
         if now >= self._no_expiry_before:
             for manifest in jobs.values():
-                self._requeue_expired_leases(manifest)
+                with self.one_by_one(manifest.job):
+                    self._requeue_expired_leases(manifest)
         for batch in self._accepted(self.lost_messages.look(jobs.values())):
-            self._requeue(EventKind.MESSAGE_LOST, batch, "its message was lost")
+            with self.one_by_one(batch.job):
+                self._requeue(EventKind.MESSAGE_LOST, batch, "its message was lost")
         self.publisher.top_up(jobs)
         self._last_step = time.monotonic()
         self._count_stored(jobs.values())
         self._close_jobs(states)
-        if self.keep is not None and now >= self._next_clean:
-            self._next_clean = now + CLEAN_SECONDS
-            self._closed.clear()  # resubmitting a job deletes its "closed" object
-            self._delete_old(self.keep)
 
     def stop(self) -> None:
         """Stop acting, so that another keeper can take over at once."""
@@ -143,27 +143,35 @@ class Keeper:
     # --- finding jobs -------------------------------------------------------------------------
 
     def _restore_unknown_jobs(self) -> None:
-        """Reopen the jobs in the store that Redis does not know: it is new, or was emptied."""
+        """Reopen the jobs in the store that Redis does not know: it is new, or was emptied.
+
+        If it is emptied during the look, the next step looks again.
+        """
         if self.only is None and self.ledger.stores.is_new(self.store.url):
+            look = self.ledger.stores.begin_look(self.store.url)
             for job in self.store.folders():
                 self._restore_if_unknown(job)
-            self.ledger.stores.add(self.store.url)
+            self.ledger.stores.end_look(self.store.url, look)
 
     def _restore_if_unknown(self, job: str) -> None:
-        if self.ledger.jobs.progress(job) is not None or self._read_closed(job) is not None:
-            return
-        manifest = self._manifest(job)
-        if manifest is not None:
-            left = open_job(self.store, self.ledger, self.publisher, manifest, count_stored=False)
-            log.warning("Redis did not know job %s: restored, %d batches left to do.", job, left)
+        with self.one_by_one(job):
+            if self.ledger.jobs.progress(job) is not None or self._read_closed(job) is not None:
+                return
+            manifest = find_job(self.store, job)
+            if manifest is not None:
+                left = open_job(
+                    self.store, self.ledger, self.publisher, manifest, count_stored=False
+                )
+                log.warning("Redis did not know job %s: restored, %d batches left.", job, left)
 
     def _count_stored(self, manifests: Iterable[Manifest]) -> None:
         """Count, for a while, shards of jobs that Redis had forgotten."""
         end = time.monotonic() + STEP_SECONDS
         for manifest in manifests:
-            while self.ledger.batches.has_stored(manifest.job) and time.monotonic() < end:
-                retries = restore_some(self.store, self.ledger, manifest)
-                publish(self.publisher.app, ModelSource.parse(manifest.model), retries)
+            with self.one_by_one(manifest.job):
+                while self.ledger.batches.has_stored(manifest.job) and time.monotonic() < end:
+                    retries = restore_some(self.store, self.ledger, manifest)
+                    publish(self.publisher.app, ModelSource.parse(manifest.model), retries)
 
     def _open_jobs(self, states: States) -> dict[str, Manifest]:
         """Return the manifests of all open jobs of this store."""
@@ -177,23 +185,18 @@ class Keeper:
         }
         return {job: manifest for (job, _), manifest in self._manifests.items() if manifest}
 
-    def _manifest(self, job: str, created: float | None = None) -> Manifest | None:
-        """Return a job's manifest; None if this store does not have the job.
+    def _manifest(self, job: str, created: float) -> Manifest | None:
+        """Return a job's manifest; None if this store does not have the job, or it is unreadable.
 
         Args:
             created: when the job was submitted. A manifest of another time belongs to another
                 store's job of the same name, or to a job that is being submitted again.
         """
-        try:
+        with self.one_by_one(job):
             manifest = find_job(self.store, job)
-        except UserError as error:
-            if not concerns_one_job(error):
-                raise
-            log.error("Job %s is skipped: %s", job, error)
-            return None
-        if manifest is None or created not in (None, manifest.created.timestamp()):
-            return None
-        return manifest
+            if manifest is not None and manifest.created.timestamp() == created:
+                return manifest
+        return None
 
     # --- requeuing lost batches ---------------------------------------------------------------
 
@@ -244,7 +247,8 @@ class Keeper:
         closed = {job: state for job, (state, _) in states.items() if state in CLOSED_STATES}
         for job, state in closed.items():
             if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
-                self._close(job, state, states[job][1])
+                with self.one_by_one(job):
+                    self._close(job, state, states[job][1])
         self._closed = closed
 
     def _close(self, job: str, state: JobState, created: float) -> None:
@@ -271,6 +275,18 @@ class Keeper:
         except (ObjectNotFoundError, ValueError):
             return None
 
+    def _clean(self, now: float) -> None:
+        """Delete old jobs now and then; an error keeps nothing else from being done."""
+        if self.keep is None or now < self._next_clean:
+            return
+        self._next_clean = now + CLEAN_SECONDS
+        self._closed.clear()  # resubmitting a job deletes its "closed" object
+        try:
+            self._delete_old(self.keep)
+        except StoreError as error:
+            self._next_clean = now + CLEAN_AGAIN_SECONDS
+            log.warning("Old jobs are deleted later: %s", error)
+
     def _delete_old(self, keep: timedelta) -> None:
         """Delete the jobs that were closed before that, from the store and from Redis."""
         now = self.ledger.now()
@@ -282,13 +298,11 @@ class Keeper:
             )
             return
         for job in self.store.folders():
-            if self._closed_before(job, now - keep) is None:
-                continue
-            try:
+            with self.one_by_one(job):
+                if self._closed_before(job, now - keep) is None:
+                    continue
                 with job_lock(self.ledger, job) as hold:
                     self._delete_if_old(job, now - keep, hold)
-            except JobLockedError as error:
-                log.warning("%s", error)
 
     def _delete_if_old(self, job: str, before: datetime, hold: Callable[[], None]) -> None:
         """Delete a job whose lock is held, if it still is closed since before a time."""
@@ -305,8 +319,3 @@ class Keeper:
         """Return the mark of a closed job, if it is older than a time."""
         closed = self._read_closed(job)
         return closed if closed is not None and closed.time < before else None
-
-
-def concerns_one_job(error: UserError) -> bool:
-    """Return whether an error is about one job's objects; otherwise the store is unreachable."""
-    return isinstance(error, ObjectNotFoundError) or not isinstance(error, StoreError)

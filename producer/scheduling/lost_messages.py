@@ -14,6 +14,7 @@ from common.ledger.ledger import Ledger
 from common.rungs import Rung
 from common.wire.messages import Batch
 from common.wire.queues import Queues, batch_queue
+from producer.scheduling.one_by_one import OneByOne
 
 #: Seconds between two looks through the queues, or this many times the duration of the last look,
 #: which is long for long queues.
@@ -30,8 +31,9 @@ BatchKey = tuple[str, int, Rung]
 class LostMessages:
     """A search for lost messages, which remembers the batches that it missed before."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, one_by_one: OneByOne) -> None:
         self.ledger = ledger
+        self.one_by_one = one_by_one
         self._missing: dict[BatchKey, int] = {}
         self._losses: dict[BatchKey, int] = {}  # how often each outstanding batch was lost
         self._next_look = 0.0
@@ -52,8 +54,11 @@ class LostMessages:
         return lost
 
     def _outstanding(self, manifest: Manifest) -> Iterable[Batch]:
-        progress = self.ledger.jobs.progress(manifest.job)
-        return self.ledger.batches.outstanding(manifest, progress.published) if progress else ()
+        with self.one_by_one(manifest.job):
+            progress = self.ledger.jobs.progress(manifest.job)
+            if progress is not None:
+                return list(self.ledger.batches.outstanding(manifest, progress.published))
+        return ()
 
     def _lost(self, outstanding: Mapping[BatchKey, Batch]) -> list[Batch]:
         queues = Queues(self.ledger.redis)

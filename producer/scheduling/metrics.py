@@ -54,7 +54,11 @@ class FleetCollector(Collector):
 
     def _fleet(self) -> list[GaugeMetricFamily]:
         states = self.ledger.jobs.states()
-        jobs = [p for job in states if (p := self.ledger.jobs.progress(job)) is not None]
+        jobs = []
+        for job in states:
+            with self.keeper.one_by_one(job):
+                if (progress := self.ledger.jobs.progress(job)) is not None:
+                    jobs.append(progress)
         running = [job for job in jobs if job.state is JobState.OPEN]
         queues = sorted({queue for job in running for queue in job.queues.values()})
         workers = self.ledger.workers.all()

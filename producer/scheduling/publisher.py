@@ -16,6 +16,7 @@ from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch
 from common.wire.queues import Queues
 from common.wire.signing import MessageKeys
+from producer.scheduling.one_by_one import OneByOne
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -84,6 +85,7 @@ class Publisher:
         self.ledger = ledger
         self.app = app
         self.high_water = high_water
+        self.one_by_one = OneByOne()
 
     @property
     def signs_with(self) -> str:
@@ -101,21 +103,25 @@ class Publisher:
         Returns:
             Number of batches published.
         """
-        found = {job: self.ledger.jobs.progress(job) for job in self.open_jobs()}
-        jobs = {job: progress for job, progress in found.items() if progress is not None}
+        jobs = self.open_jobs()
         queues = {queue for progress in jobs.values() for queue in progress.queues.values()}
         queued = {queue: Queues(self.ledger.redis).length(queue) for queue in queues}
         demands = {job: demand_of(progress) for job, progress in jobs.items()}
         count = 0
         for job, portion in portions(demands, sum(queued.values()), self.high_water).items():
             if job in manifests:
-                count += self._publish(manifests[job], jobs[job], portion)
+                with self.one_by_one(job):
+                    count += self._publish(manifests[job], jobs[job], portion)
         return count
 
-    def open_jobs(self) -> list[str]:
-        return [
-            job for job, (state, _) in self.ledger.jobs.states().items() if state is JobState.OPEN
-        ]
+    def open_jobs(self) -> dict[str, Progress]:
+        """Return the open jobs that this version can read."""
+        found: dict[str, Progress | None] = {}
+        for job, (state, _) in self.ledger.jobs.states().items():
+            if state is JobState.OPEN:
+                with self.one_by_one(job):
+                    found[job] = self.ledger.jobs.progress(job)
+        return {job: progress for job, progress in found.items() if progress is not None}
 
     def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
         end, batches = self._next(manifest, progress.published, portion)

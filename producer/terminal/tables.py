@@ -142,6 +142,12 @@ def print_ladder(console: Console, job: Progress, queued: Mapping[Rung, int]) ->
     print_table(console, header, rows)
 
 
+def print_unreadable(console: Console, reasons: Iterable[object]) -> None:
+    """Print a line for each entry that this version cannot read."""
+    for reason in reasons:
+        console.print(printable(str(reason)), highlight=False, markup=False, soft_wrap=True)
+
+
 def print_reason(console: Console, job: str, reason: str) -> None:
     """Print why a job does not go on, with a command that can be copied."""
     text = printable(f"{job} waits: {reason}")
@@ -176,7 +182,7 @@ def print_events(console: Console, events: Sequence[Event], count: int) -> None:
     header = ("time", "event", "batch", "rung", "worker", "detail")
     rows = (
         (
-            local_time(event.time),
+            local_time(event.time) if event.time else "",
             event.event,
             "" if event.batch is None else str(event.batch),
             event.rung or "",
@@ -201,11 +207,15 @@ def print_dead_letters(console: Console, letters: Sequence[DeadLetter], count: i
 
 
 def local_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return "?"  # not a time
 
 
 def stem_of(worker: WorkerInfo) -> str:
-    return ModelSource.parse(worker.model).queue
+    # Not parsed: a newer version may know more models.
+    return ModelSource(worker.model).queue
 
 
 def state_of(job: Progress) -> str:

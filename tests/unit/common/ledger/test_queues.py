@@ -117,10 +117,17 @@ def test_a_keeper_that_steps_back_can_stop(ledger):
 
 def test_a_store_is_new_to_a_redis_until_it_was_looked_at_and_when_that_is_emptied(ledger):
     assert ledger.stores.is_new("s3://a")
-    ledger.stores.add("s3://a")
+    assert ledger.stores.end_look("s3://a", ledger.stores.begin_look("s3://a"))
     assert not ledger.stores.is_new("s3://a")
     assert ledger.stores.is_new("s3://b")
     ledger.redis.flushall()
+    assert ledger.stores.is_new("s3://a")
+
+
+def test_a_look_at_a_store_during_which_redis_was_emptied_does_not_count(ledger):
+    look = ledger.stores.begin_look("s3://a")
+    ledger.redis.flushall()
+    assert not ledger.stores.end_look("s3://a", look)
     assert ledger.stores.is_new("s3://a")
 
 

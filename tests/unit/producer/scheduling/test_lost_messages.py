@@ -22,6 +22,7 @@ from producer.scheduling.lost_messages import (
     LostMessages,
     batch_key_of,
 )
+from producer.scheduling.one_by_one import OneByOne
 from producer.scheduling.opening import job_queue, model_of
 from tests.support.jobs import manifest_of, retry_after
 from tests.support.staged import Job
@@ -34,7 +35,7 @@ UNACKED = f"{KEY_PREFIX}unacked"
 @pytest.fixture
 def lost(job) -> LostMessages:
     job.open()
-    return LostMessages(job.ledger)
+    return LostMessages(job.ledger, OneByOne())
 
 
 def look(lost: LostMessages, job: Job, times: int = 1) -> list[Batch]:
@@ -121,7 +122,7 @@ def test_what_is_done_is_not_lost(lost, job):
 def test_what_was_not_published_yet_is_not_lost(job_of):
     job = job_of(high_water=2)
     job.open()
-    lost = LostMessages(job.ledger)
+    lost = LostMessages(job.ledger, OneByOne())
     take(job)
     assert job.progress.published == 2
     assert look(lost, job, 3 * PATIENCE) == [job.manifest.batch(0)] * 2
