@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from common.errors import UserError
 from common.job import sealed
@@ -58,8 +58,8 @@ class Manifest(Document):
     priority: Priority = Priority.NORMAL
     form: OutputForm
     report: InputReport
-    batch_records: list[int]
-    batch_tokens: list[int]
+    batch_records: list[PositiveInt]
+    batch_tokens: list[PositiveInt]
     #: The CRC-32 of each batch's input object, in 8 hexadecimal digits. Not in jobs of versions
     #: before it.
     input_crc32: str = ""
