@@ -26,6 +26,7 @@ class WorkerInfo(BaseModel):
     device: str
     precision: Rung
     queues: tuple[str, ...]
+    takes: bool = True  # batches from its queues; false if its consumer hangs
     keys: tuple[str, ...] = ()  # names of those whose signatures it accepts; empty: accepts all
 
     def accepts(self, signed_with: str) -> bool:

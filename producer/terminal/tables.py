@@ -164,7 +164,7 @@ def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
             worker.model,
             worker.weights or "loading",
             worker.precision,
-            " ".join(served_rungs(worker)),
+            " ".join(served_rungs(worker)) if worker.takes else "takes no batches",
         )
         for worker in workers
     )

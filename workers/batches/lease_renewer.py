@@ -2,6 +2,8 @@
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +23,10 @@ ANSWER_SECONDS = 5.0
 #: Seconds between two rounds if Redis did not answer in the first.
 RETRY_SECONDS = 1.0
 
+#: Seconds for which the consumer may look for no messages while Redis answers. To reconnect, Celery
+#: pauses for up to 30.
+IDLE_SECONDS = 120.0
+
 
 class LeaseRenewer:
     """Renews leases and the worker's entry in the ledger every ``RENEW_SECONDS``.
@@ -28,15 +34,23 @@ class LeaseRenewer:
     Args:
         ledger: on a connection of its own, so that renewals do not wait for other requests.
         info: the worker's entry.
-        heartbeat_file: touched in every round, whether Redis answers or not.
+        heartbeat_file: touched in every round, whether Redis answers or not; but not while the
+            worker takes no batches though Redis answers.
+        idle_seconds: seconds since the consumer last looked for messages, or had no room for more.
     """
 
     def __init__(
-        self, ledger: Ledger, info: WorkerInfo, heartbeat_file: Path | None = None
+        self,
+        ledger: Ledger,
+        info: WorkerInfo,
+        heartbeat_file: Path | None = None,
+        idle_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.ledger = ledger
         self.info = info
         self.heartbeat_file = heartbeat_file
+        self.idle_seconds = idle_seconds
+        self._answers_since: float | None = None  # monotonic time; None: Redis does not answer
         self._leases: dict[str, Lease] = {}  # by owner
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -78,13 +92,26 @@ class LeaseRenewer:
         pause = 0.0
         while not self._stop.wait(pause):
             # First: a process is not frozen because Redis does not answer.
-            self._touch_heartbeat_file()
+            if self.takes:
+                self._touch_heartbeat_file()
+            else:
+                log.error("No message was looked for in %.0f s.", self.idle_seconds())
             try:
                 self._renew_all()
+                self._answers_since = self._answers_since or time.monotonic()
                 pause = RENEW_SECONDS
             except RedisError as error:
                 log.warning("The ledger did not answer: %s. Trying again.", error)
+                self._answers_since = None
                 pause = RETRY_SECONDS
+
+    @property
+    def takes(self) -> bool:
+        """Whether the worker takes batches, as far as Redis lets it."""
+        if self._answers_since is None:
+            return True
+        answered = time.monotonic() - self._answers_since
+        return min(self.idle_seconds(), answered) < IDLE_SECONDS
 
     def _touch_heartbeat_file(self) -> None:
         if self.heartbeat_file is not None:
@@ -99,4 +126,4 @@ class LeaseRenewer:
             except LeaseLostError:
                 batch = lease.batch
                 log.warning("The lease of batch %d of %s was lost.", batch.index, batch.job)
-        self.ledger.workers.announce(self.info)
+        self.ledger.workers.announce(self.info.model_copy(update={"takes": self.takes}))

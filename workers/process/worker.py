@@ -66,11 +66,14 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     if device == "cuda" and settings.gpu_memory is not None:
         limit_memory(settings.gpu_memory)
     precision = model_precision(choice, on_gpu=device == "cuda")
-    info = worker_info(source, device, precision, settings.message_keys())
-    log.info("%s", settings.message_keys())
+    keys = settings.message_keys()
+    log.info("%s", keys)
+    info = worker_info(source, device, precision, keys)
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
-    app = make_app(settings, ledger, info)
-    renewer = start_renewer(settings, info)
+    guard = Guard(ledger, keys, info.name)
+    app = make_celery(settings.broker_url, list(info.queues), keys)
+    install_guard(app, guard)
+    renewer = start_renewer(settings, info, guard)
     process_watchdog = Watchdog()
     process_watchdog.start()
     try:
@@ -89,6 +92,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             name=info.name,
             stopping=threading.Event(),
         )
+        guard.note_turn()  # from now on
         return run_batches(app, runner, info, process_watchdog)
     finally:
         renewer.stop()
@@ -123,10 +127,10 @@ def worker_info(source: ModelSource, device: str, precision: Rung, keys: Message
     )
 
 
-def start_renewer(settings: Settings, info: WorkerInfo) -> LeaseRenewer:
+def start_renewer(settings: Settings, info: WorkerInfo, guard: Guard) -> LeaseRenewer:
     """Return a running lease renewer with a connection of its own."""
     redis = redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0)
-    renewer = LeaseRenewer(Ledger(redis), info, file_of(HEARTBEAT_FILE))
+    renewer = LeaseRenewer(Ledger(redis), info, file_of(HEARTBEAT_FILE), guard.idle_seconds)
     renewer.start()
     return renewer
 
@@ -163,14 +167,6 @@ def load_with_digest(source: ModelSource, device: str, precision: Rung) -> Loade
     if identities(source.files()) != before:
         raise RuntimeError(f"{source.text} changed while it was loaded.")
     return found
-
-
-def make_app(settings: Settings, ledger: Ledger, info: WorkerInfo) -> Celery:
-    """Return a Celery app whose messages the guard checks."""
-    keys = settings.message_keys()
-    app = make_celery(settings.broker_url, list(info.queues), keys)
-    install_guard(app, Guard(ledger, keys, info.name))
-    return app
 
 
 def run_batches(

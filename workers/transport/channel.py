@@ -28,6 +28,13 @@ class AtomicQoS(kombu_redis.QoS):
     message: in a busy fleet it never ends.
     """
 
+    def can_consume(self) -> bool:
+        """Return whether the worker has room for a message; kombu asks in each turn of its loop."""
+        has_room = bool(super().can_consume())  # type: ignore[no-untyped-call]
+        if not has_room:
+            self.channel.note_turn()
+        return has_room
+
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Requeue a message that was taken and not acknowledged."""
         channel = self.channel
@@ -105,6 +112,10 @@ class WorkerChannel(kombu_redis.Channel):
 
     def bury(self, place: str, item: bytes, refusal: Refusal) -> None:
         """Set a message aside that is not valid."""
+        raise NotImplementedError
+
+    def note_turn(self) -> None:
+        """Note that the worker looked for messages, or has no room for any."""
         raise NotImplementedError
 
     def get_table(self, exchange: str) -> list[tuple[str, ...]]:

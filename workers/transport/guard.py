@@ -8,6 +8,7 @@ the dead letters; of one that is, Celery gets a copy with nothing in it but what
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,15 @@ class Guard:
         self.ledger = ledger
         self.keys = keys
         self.worker = worker
+        self._turned_at: float | None = None
+
+    def note_turn(self) -> None:
+        """Note that the worker looked for messages, or has no room for any."""
+        self._turned_at = time.monotonic()
+
+    def idle_seconds(self) -> float:
+        """Return the seconds since the last turn; 0 before the first ``note_turn``."""
+        return 0.0 if self._turned_at is None else time.monotonic() - self._turned_at
 
     def check(self, queue: bytes, item: bytes) -> bytes | None:
         """Return what Celery gets of a message from a queue; None if it became a dead letter."""
@@ -94,7 +104,10 @@ def install_guard(app: Celery, guard: Guard) -> None:
                 if command_name == "BRPOP" and self.cure(error, queues):
                     return None  # as if all queues had been empty
                 raise
-            if command_name != "BRPOP" or not response:
+            if command_name != "BRPOP":
+                return response
+            guard.note_turn()
+            if not response:
                 return response
             queue, item = response
             checked = guard.check(queue, item)
@@ -109,6 +122,9 @@ def install_guard(app: Celery, guard: Guard) -> None:
             if bytes(payload["type"]).endswith(b"message"):
                 payload["data"] = guard.check_broadcast(payload["data"])
             return payload
+
+        def note_turn(self) -> None:
+            guard.note_turn()
 
         def bury(self, place: str, item: bytes, refusal: Refusal) -> None:
             guard.bury(place, item, refusal)

@@ -4,7 +4,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,9 +47,11 @@ def frozen(redis: Redis) -> Iterator[None]:
 
 
 @contextmanager
-def running_renewer(url: str, heartbeat_file: Path | None = None) -> Iterator[LeaseRenewer]:
+def running_renewer(
+    url: str, heartbeat_file: Path | None = None, idle: Callable[[], float] = lambda: 0.0
+) -> Iterator[LeaseRenewer]:
     ledger = Ledger(redis_client(url, answer_seconds=0.2, retries=0))
-    renewer = LeaseRenewer(ledger, WORKER, heartbeat_file)
+    renewer = LeaseRenewer(ledger, WORKER, heartbeat_file, idle)
     renewer.start()
     try:
         yield renewer
@@ -112,3 +114,38 @@ def test_a_file_that_cannot_be_touched_does_not_stop_the_renewer(redis_url, redi
         wait_until(lambda: Ledger(redis).workers.all(), 5)
         redis.flushall()
         wait_until(lambda: Ledger(redis).workers.all(), 5)
+
+
+@pytest.mark.usefixtures("_fast")
+def test_a_worker_that_looks_for_no_messages_says_so_and_is_no_longer_live(
+    own_redis_url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lease_renewer, "IDLE_SECONDS", 1.0)
+    heartbeat_file = tmp_path / "heartbeat"
+    idle = [1000.0]
+    with (
+        connect(own_redis_url) as redis,
+        running_renewer(own_redis_url, heartbeat_file, lambda: idle[0]),
+    ):
+        workers = Ledger(redis).workers
+        wait_until(lambda: [worker.takes for worker in workers.all()] == [False], 5)
+        last = heartbeat_file.stat().st_mtime_ns
+        time.sleep(0.3)
+        assert heartbeat_file.stat().st_mtime_ns == last
+        idle[0] = 0.0
+        wait_until(lambda: [worker.takes for worker in workers.all()] == [True], 5)
+        wait_until(lambda: heartbeat_file.stat().st_mtime_ns > last, 5)
+
+
+@pytest.mark.usefixtures("_fast")
+def test_a_worker_is_live_though_it_finds_no_messages_while_redis_is_away(
+    own_redis_url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lease_renewer, "IDLE_SECONDS", 1.0)
+    heartbeat_file = tmp_path / "heartbeat"
+    with connect(own_redis_url) as redis, frozen(redis):
+        began = time.monotonic()
+        with running_renewer(own_redis_url, heartbeat_file, lambda: time.monotonic() - began):
+            time.sleep(1.5)
+            last = heartbeat_file.stat().st_mtime_ns
+            wait_until(lambda: heartbeat_file.stat().st_mtime_ns > last, 2)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import time
+from contextlib import suppress
 
 import pytest
 from redis import Redis
@@ -12,7 +14,7 @@ from common.model_specs import ModelSource
 from common.wire.celery_app import make_celery, publish
 from common.wire.dead_letters import DEAD_LETTERS, DeadLetters
 from common.wire.messages import Batch
-from common.wire.queues import KEY_PREFIX, queue_name
+from common.wire.queues import KEY_PREFIX, kombu_queue, queue_name
 from common.wire.signing import MessageKeys
 from tests.support.jobs import manifest_of
 from tests.support.messages import queued_item
@@ -124,3 +126,32 @@ def test_dead_letters_are_counted_until_they_are_cleared(ledger):
     assert [letter.message for letter in DeadLetters(ledger.redis).latest(2)] == ["2", "1"]
     DeadLetters(ledger.redis).clear()
     assert (DeadLetters(ledger.redis).count(), ledger.redis.exists(DEAD_LETTERS)) == (0, 0)
+
+
+def test_a_guard_knows_when_the_worker_last_looked_for_messages(ledger, redis_url):
+    app, guard = make_celery(redis_url, ["q"]), Guard(ledger, NO_KEYS, "w")
+    install_guard(app, guard)
+    assert guard.idle_seconds() == 0
+    guard._turned_at = time.monotonic() - 100
+    with app.connection_for_read() as connection:
+        connection.default_channel.basic_qos(prefetch_count=1)
+        with (
+            connection.Consumer([kombu_queue("q")], on_message=lambda _: None),
+            suppress(TimeoutError),
+        ):
+            connection.drain_events(timeout=2)
+    assert guard.idle_seconds() < 10
+
+
+def test_a_worker_without_room_is_not_idle(ledger, redis_url):
+    app, guard = make_celery(redis_url, ["q"]), Guard(ledger, NO_KEYS, "w")
+    install_guard(app, guard)
+    with app.connection_for_read() as connection:
+        qos = connection.default_channel.qos
+        assert qos.can_consume()
+        guard._turned_at = time.monotonic() - 100
+        qos.prefetch_count = 1
+        qos._delivered["tag"] = None
+        assert not qos.can_consume()
+        qos._delivered.clear()
+    assert guard.idle_seconds() < 10
