@@ -19,6 +19,7 @@ from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
 from common.job.output_form import Gaps, Include, Long, OutputForm, as_tuple
 from common.job.records import Record, Sequences
+from common.memory import memory_errors_explained
 from common.rungs import PrecisionChoice, Rung, ladder, model_precision
 from workers.engine.attributes import model_attributes
 from workers.engine.device import device_errors_explained, find_device
@@ -76,7 +77,7 @@ class Embedder:
         check_choice("precision", precision, PrecisionChoice)
         self._device = find_device(device)
         rung = model_precision(precision, on_gpu=self._device.type == "cuda")
-        with device_errors_explained(self._device):
+        with device_errors_explained(self._device), memory_errors_explained():
             loaded = load_model(model, device=self._device, dtype=DTYPES[rung])
             if rung is not Rung.FP32:
                 # Imported here: it needs a store, which FP32 does not.
@@ -150,7 +151,7 @@ class Embedder:
         records, found = checked(sequences, family.alphabet, gaps)
         warn_of_changes(found, len(records))
         check_long(records, form, long, family.alphabet)
-        with device_errors_explained(self._device):
+        with device_errors_explained(self._device), memory_errors_explained():
             embeddings = climb_ladder(engine, records, form)
         # An id of a program may have spaces, unlike one that is read from a header.
         return EmbeddedSequences(

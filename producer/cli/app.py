@@ -11,6 +11,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from common import __version__
 from common.advice import CommandLine, advise_commands
 from common.errors import VirnucproError
+from common.memory import memory_errors_explained
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import printable
 from producer.cli import jobs, keeper, output
@@ -36,7 +37,7 @@ def run() -> None:
     log_to_stderr(logging.WARNING, "%(message)s")
     advise_commands(CommandLine())
     try:
-        with flushed_output():
+        with flushed_output(), memory_errors_explained():
             app(exit_on_error=False)
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)

@@ -1,6 +1,5 @@
 """Shards to one file: rows in input order, rungs merged, every row with its precision."""
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from common.rungs import PRECISION_CODES
 from common.store import Store
 from common.text import counted_batches
 from common.wire.messages import Instability
+from producer.output.partial import partial_of, remove_abandoned
 
 #: Shards that are read ahead of the one being written; one may be 256 MB.
 SHARDS_AHEAD = 2
@@ -75,7 +75,7 @@ def fetch(
     def load(index: int) -> tuple[Embeddings, tuple[Instability, ...]]:
         return merged(store, manifest, index, keys[index], attributes)
 
-    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    partial = partial_of(output)
     try:
         with create_embedding_file(
             partial,
@@ -85,6 +85,7 @@ def fetch(
             dim=int(attributes["dim"]),
             attributes=attributes | of_file(manifest),
         ) as writer:
+            remove_abandoned(output, partial)
             last_row = -1
             for part, without_numbers in bounded_map(load, range(manifest.batches), SHARDS_AHEAD):
                 last_row = check_order(store, manifest, part, last_row)

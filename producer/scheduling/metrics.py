@@ -1,5 +1,6 @@
 """The fleet's metrics for Prometheus, read from the ledger at each scrape."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -129,18 +130,37 @@ def labelled(
     return family
 
 
+#: ``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT``.
+ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]*)):([0-9]{1,5})", re.ASCII)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of an address; without a host, that of this machine alone.
+
+    Raises:
+        UserError: it has another form.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found[3]) < 2**16:
+        raise UserError(
+            f"--metrics {address}: not HOST:PORT, with a port from 1 to 65535 and brackets around "
+            "an IPv6 address, as in [::1]:9808. Give a free HOST:PORT, or '' for no metrics."
+        )
+    return found[1] or found[2] or "127.0.0.1", int(found[3])
+
+
 def serve_metrics(address: str, ledger: Ledger, keeper: Keeper) -> None:
     """Serve the metrics at ``HOST:PORT`` from a thread, until the process ends.
 
     Raises:
         UserError: the address is invalid or in use.
     """
-    host, _, port = address.rpartition(":")
+    host, port = split_address(address)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FleetCollector(ledger, keeper))
     try:
-        start_http_server(int(port), host or "127.0.0.1", registry)
-    except (OSError, ValueError, OverflowError) as error:
+        start_http_server(port, host, registry)
+    except OSError as error:
         raise UserError(
             f"--metrics {address}: {error}. Give a free HOST:PORT, or '' for no metrics."
         ) from error

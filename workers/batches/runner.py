@@ -19,6 +19,7 @@ from common.job.records import Record
 from common.ledger.claims import ClaimOutcome, ReleaseReason
 from common.ledger.events import EventKind
 from common.ledger.ledger import Ledger
+from common.memory import is_out_of_memory
 from common.store import Store, StoreError
 from common.wire.messages import Batch, BatchResult, Instability, Status, retry_of
 from workers.batches.events import BatchEvents
@@ -166,11 +167,15 @@ class BatchRunner:
         except UserError as error:
             return failure_of(batch, self.name, error)
         except Exception as error:
+            if is_out_of_memory(error) and not self.retry.is_last(lease.attempt):
+                self._requeue(lease, error)
             log.exception("Batch %d of %s failed.", batch.index, batch.job)
             return failure_of(batch, self.name, error)
 
-    def _requeue(self, lease: Lease, error: StoreError) -> NoReturn:
-        """Have a batch whose store failed tried again after a pause."""
+    def _requeue(self, lease: Lease, error: Exception) -> NoReturn:
+        """Have a batch whose store failed, or whose machine has no memory left, tried again after a
+        pause, here or elsewhere.
+        """
         reason = f"attempt {lease.attempt.attempts}: {error}"
         self.events.add(EventKind.REQUEUED, lease.batch, reason)
         self.retry.wait_before_requeue(lease.attempt)

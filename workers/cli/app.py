@@ -18,6 +18,7 @@ from common import __version__
 from common.errors import UserError
 from common.installing import how_to_install
 from common.local.gpus import visible_gpus
+from common.memory import memory_errors_explained
 from common.model_specs import ModelSource
 from common.paths import user_path
 from common.rungs import PrecisionChoice
@@ -288,7 +289,7 @@ def run() -> None:
     open_closed_streams()
     log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     try:
-        with flushed_output():
+        with flushed_output(), memory_errors_explained():
             app(exit_on_error=False)
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)

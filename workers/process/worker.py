@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.ledger.claims import ReleaseReason
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
+from common.memory import memory_errors_explained
 from common.model_digest import identities, model_digest
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
@@ -214,7 +215,8 @@ def main() -> NoReturn:
     log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     model, precision = sys.argv[1:]
     try:
-        code = serve(model, precision)  # type: ignore[arg-type]
+        with memory_errors_explained():
+            code = serve(model, precision)  # type: ignore[arg-type]
     except UserError as error:
         log.error("%s", error)
         code = 2

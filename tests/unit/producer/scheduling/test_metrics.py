@@ -1,6 +1,8 @@
 """Metrics: they equal the ledger's counts, and say when Redis is unreachable."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +19,7 @@ from common.rungs import Rung
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.queues import KEY_PREFIX
 from producer.scheduling.keeper import Keeper
-from producer.scheduling.metrics import FleetCollector, serve_metrics
+from producer.scheduling.metrics import FleetCollector, serve_metrics, split_address
 from tests.support.jobs import failed, manifest_of, ok, retry_after, unstable
 
 MANIFEST = manifest_of([3, 5, 1, 1])
@@ -152,3 +154,51 @@ def test_an_address_that_is_taken_is_named(collector, taken):
 def test_what_is_no_address_is_named(collector, address):
     with pytest.raises(UserError, match=f"--metrics {address}: "):
         serve_metrics(address, collector.ledger, collector.keeper)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("[::1]:9808", ("::1", 9808)),
+        ("[::]:1", ("::", 1)),
+        (":9808", ("127.0.0.1", 9808)),
+        ("localhost:9808", ("localhost", 9808)),
+        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
+    ],
+)
+def test_the_spellings_of_an_address(address, expected):
+    assert split_address(address) == expected
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["::1:9808", "9808", "[::1]", "host:", "host:0", "host:-1", "h:9_8", "http://h:9", "a b:9"],
+)
+def test_another_spelling_is_refused(address):
+    with pytest.raises(UserError, match=r"as in .*9808. Give a free HOST:PORT"):
+        split_address(address)
+
+
+def test_metrics_are_served_at_an_ipv6_address():
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        port = probe.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, f"[::1]:{port}"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "connected", done.stderr
+
+
+#: In a process of its own, as the server never ends.
+SERVE = """
+import socket, sys
+from common.ledger.ledger import Ledger
+from common.wire.redis_client import redis_client
+from producer.scheduling import metrics
+metrics.serve_metrics(sys.argv[1], Ledger(redis_client("unix:///nowhere")), None)
+socket.create_connection(("::1", int(sys.argv[1].rpartition(":")[2])), 20).close()
+sys.stdout.write("connected")
+"""

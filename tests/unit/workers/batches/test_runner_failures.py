@@ -1,9 +1,12 @@
 """Failures of the store, the ledger, the device and the batch itself."""
 
+import mmap
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
+import torch
 from redis.exceptions import RedisError
 
 from common.errors import UserError
@@ -283,3 +286,28 @@ def test_a_result_is_reported_again_even_by_a_worker_that_stops(world, batch, mo
     monkeypatch.setattr(world.ledger.results, "complete", complete_the_second_time)
     runner.run(batch)
     assert world.progress.batches_done == 1
+
+
+# --- a machine without memory ---------------------------------------------------------------------
+
+ALLOCATIONS = [
+    lambda: bytearray(2**62),
+    lambda: np.empty(2**60, np.uint8),
+    lambda: torch.empty(2**60, dtype=torch.uint8),
+    lambda: mmap.mmap(-1, 2**60),
+]
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS)
+def test_a_batch_for_which_its_machine_has_no_memory_is_requeued(world, batch, allocate):
+    with pytest.raises(RequeueError, match="attempt 1: "):
+        world.runner(FakeEngine(during=allocate)).run(batch)
+    assert world.progress.leased == world.progress.batches_failed == 0
+    assert world.outstanding()[0] == batch
+    world.runner().run(batch)  # elsewhere
+    assert world.progress.batches_done == 1
+
+
+def test_a_batch_for_which_there_was_no_memory_at_every_attempt_is_reported(world, batch):
+    world.use_up_attempts(batch)
+    assert "can't allocate memory" in failure(world, batch, FakeEngine(during=ALLOCATIONS[2]))
