@@ -13,7 +13,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, not_included
 from common.embeddings.checksums import CHECKSUM, DamagedError, checksum
-from common.embeddings.reader import UNREADABLE
+from common.embeddings.reader import check_stored
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
 from common.paths import user_path
@@ -43,22 +43,33 @@ class EmbeddingFile(EmbeddingTable):
             )
         try:
             self._file = h5py.File(self.path, "r")
-        except OSError as error:
+        except Exception as error:
             raise EmbeddingFileError(
                 f"{self.path} is not an HDF5 file, or only a part of one, or cannot be read. If it "
                 "is a job's, fetch it again.",
                 path=self.path,
             ) from error
-        missing = [name for name in NEEDED if name not in self._file]
-        if missing:
+        try:
+            self._check_datasets()
+            with self._errors("attributes"):
+                super().__init__({name: plain(value) for name, value in self._file.attrs.items()})
+        except EmbeddingFileError:
             self._file.close()
-            raise EmbeddingFileError(
-                f"{self.path} is an HDF5 file, but not one of embeddings: it has no dataset "
-                f"{missing[0]!r}.",
-                path=self.path,
-            )
-        with self._errors("attributes"):
-            super().__init__({name: plain(value) for name, value in self._file.attrs.items()})
+            raise
+
+    def _check_datasets(self) -> None:
+        """Raise EmbeddingFileError unless the file has the datasets of embeddings."""
+        with self._errors("the list of datasets"):
+            missing = [name for name in NEEDED if name not in self._file]
+            if missing:
+                raise EmbeddingFileError(
+                    f"{self.path} is an HDF5 file, but not one of embeddings: it has no dataset "
+                    f"{missing[0]!r}.",
+                    path=self.path,
+                )
+            columns = [name for name in (*NEEDED, "mean", "bos") if name in self._file]
+            if len({len(self._column(name)) for name in columns}) > 1:
+                raise DamagedError("they have different numbers of rows")
 
     def __repr__(self) -> str:
         state = "" if self._file else ", closed"
@@ -86,10 +97,11 @@ class EmbeddingFile(EmbeddingTable):
     def _column(self, name: str) -> Any:
         if not self._file:
             raise EmbeddingFileError(f"{self.path} is closed: load it again.", path=self.path)
-        if name not in self._file:
-            raise not_included("per_residue" if name == "residues" else name)
-        dataset = self._file[name]
-        return dataset.asstr() if name == "ids" else dataset
+        with self._errors(name):
+            if name not in self._file:
+                raise not_included("per_residue" if name == "residues" else name)
+            dataset = self._file[name]
+            return dataset.asstr() if name == "ids" else dataset
 
     def _array(self, name: str) -> Array:
         with self._errors(name):
@@ -103,7 +115,9 @@ class EmbeddingFile(EmbeddingTable):
 
     def _read(self, name: str) -> Array:
         """Read a whole column; compare it with the checksum that it was written with."""
-        values: Array = self._column(name)[:]
+        column = self._column(name)
+        check_stored(self._file[name], name)
+        values: Array = column[:]
         expected = self._file[name].attrs.get(CHECKSUM)
         if expected is not None:
             texts_or_numbers = list(values) if name == "ids" else values
@@ -132,7 +146,7 @@ class EmbeddingFile(EmbeddingTable):
             yield
         except (UserError, MemoryError):
             raise
-        except UNREADABLE as error:
+        except Exception as error:  # h5py reports damage in many ways
             raise EmbeddingFileError(
                 f"{self.path}: {name} cannot be read ({error}). The file is damaged; if it is a "
                 "job's, fetch it again.",

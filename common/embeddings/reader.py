@@ -13,20 +13,6 @@ from common.embeddings.checksums import CHECKSUM, DamagedError, checksums
 from common.job.output_form import OutputForm
 from common.rungs import PRECISION_CODES
 
-#: The errors that reading a damaged file raises. h5py reports damage in many ways: each of these
-#: was seen, or is what Python raises for a dataset of another type or size than expected.
-UNREADABLE = (
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    DamagedError,
-)
-
 
 @contextmanager
 def open_embedding_file(source: Path | BinaryIO) -> Iterator[h5py.File]:
@@ -97,6 +83,6 @@ def texts_in(dataset: h5py.Dataset, name: str, count: int) -> list[str]:
 
 
 def check_stored(dataset: h5py.Dataset, name: str) -> None:
-    """Raise DamagedError if a dataset declares more than the whole file has."""
-    if dataset.nbytes > dataset.file.id.get_filesize():
+    """Raise DamagedError if a dataset that is not compressed declares more than the file has."""
+    if dataset.chunks is None and dataset.nbytes > dataset.file.id.get_filesize():
         raise DamagedError(f"{name} declares {dataset.nbytes:,} bytes, more than the file has")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from common.embeddings.reader import UNREADABLE, open_embedding_file
+from common.embeddings.reader import open_embedding_file
 from common.errors import UserError
 from common.model_specs import ModelSource
 from common.paths import check_has_folder
@@ -167,7 +167,7 @@ def origin_of(path: Path) -> Origin | None:
                 return None
             job = str(file.attrs["job"])
             return Origin(job, *(str(file.attrs.get(name, "")) for name in Origin._fields[1:]))
-    except UNREADABLE:
+    except Exception:  # h5py reports damage in many ways
         return None
 
 
