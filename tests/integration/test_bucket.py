@@ -9,12 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from common.job.layout import shard_key
+from common.job.manifest import write_manifest
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.rungs import Rung
 from common.store import ObjectExistsError, ObjectNotFoundError, S3Store, StoreError
 from common.store.ranges import BLOCK_BYTES
+from producer.output.fetch import fetch
+from producer.output.verify import verify
 from producer.scheduling.restore import result_of_shard
 from tests.conftest import ROOT
 from tests.integration.conftest import BUCKET
@@ -143,6 +147,26 @@ def test_a_shard_in_a_bucket_tells_what_it_is_in_one_request(store):
     store_shard(store, manifest, 0, rows=range(299), dim=64)
     result, _ = result_of_shard(store, manifest, 0, Rung.FP16, key, None)
     assert (result.records, [bad.row for bad in result.unstable]) == (299, [299])
+
+
+def test_a_bit_that_changed_in_a_bucket_is_named(store, tmp_path):
+    manifest = manifest_of([2, 2])
+    records = [Record(row, f"id{row}", "MKVLGASTLL") for row in range(4)]
+    manifest = store_inputs(store, manifest, records)
+    write_manifest(store, manifest)
+    for index in (0, 1):
+        store_shard(store, manifest, index)
+    assert verify(store, manifest) == []
+    changed = [shard_key(manifest.job, 0, Rung.FP16), manifest.input_key(1)]
+    for key in changed:
+        data = bytearray(store.get(key))
+        data[len(data) // 2] ^= 1
+        store.put(key, bytes(data))
+    problems = verify(store, manifest)
+    assert [key in text for key, text in zip(changed, problems, strict=True)] == [True, True]
+    with pytest.raises(UserError, match=f"{changed[0]} cannot be read "):
+        fetch(store, manifest, tmp_path / "e.h5")
+    assert not list(tmp_path.iterdir())
 
 
 # --- writers that are killed ----------------------------------------------------------------------
