@@ -16,12 +16,14 @@ from common.job.manifest import Manifest, read_manifest
 from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record
-from common.ledger.claims import ClaimOutcome, ReleaseReason
+from common.ledger.claims import ClaimOutcome, ClaimResult, ReleaseReason
 from common.ledger.events import EventKind
 from common.ledger.ledger import Ledger
 from common.memory import is_out_of_memory
 from common.store import Store, StoreError
+from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.messages import Batch, BatchResult, Instability, Status, retry_of
+from common.wire.queues import batch_queue
 from workers.batches.events import BatchEvents
 from workers.batches.inputs import check_alphabet, fetch_records, rows_to_retry
 from workers.batches.isolation import IsolationPolicy
@@ -116,6 +118,10 @@ class BatchRunner:
             with watchdog.stage("claim", LEDGER_SECONDS):
                 lease.claim(loaded.fingerprint, loaded.model_digest)
         except RedisError as error:
+            if "WRONGTYPE" in str(error):
+                self._bury(batch)
+                lease.attempt = ClaimResult(ClaimOutcome.UNKNOWN)
+                return lease
             self.retry.release(lease)  # the request may have arrived
             raise RequeueError(f"the ledger did not answer: {error}") from error
         if lease.attempt.outcome is ClaimOutcome.OTHER_WEIGHTS:
@@ -124,6 +130,19 @@ class BatchRunner:
                 f"from {loaded.source.text}: if the job's are there now, restart the worker"
             )
         return lease
+
+    def _bury(self, batch: Batch) -> None:
+        """Count a batch whose claim meets a key of the wrong type: requeued, it would come back for
+        ever. A keeper publishes it again once the key is gone.
+        """
+        reason = f"a key of the job {batch.job} has the wrong type: delete it"
+        letter = DeadLetter(
+            queue=batch_queue(batch),
+            worker=self.name,
+            reason=reason,
+            message=f"batch {batch.index}",
+        )
+        DeadLetters(self.ledger.redis).add(letter)
 
     def _leave_to_others(self, reason: str) -> NoReturn:
         self.retry.wait_for_other_worker()

@@ -7,6 +7,7 @@ import pytest
 from common.errors import UserError
 from common.ledger.keys import job_key
 from common.ledger.progress import JobState
+from common.wire.dead_letters import DeadLetters
 from common.wire.messages import Batch
 from tests.support.jobs import ok
 from tests.support.worlds import FP16, FP32, FakeEngine, World, state_of
@@ -137,3 +138,18 @@ def test_a_worker_that_stops_does_not_wait_for_its_store(world, batch):
     assert wait <= FIRST_PAUSE
     assert world.progress.leased == 0
     assert world.shards() == []
+
+
+@pytest.mark.parametrize("part", ["", ":leases", ":owners", ":done:fp16", ":attempts"])
+def test_a_batch_whose_ledger_has_a_key_of_the_wrong_type_does_not_come_back_for_ever(
+    world, batch, part
+):
+    key = f"{job_key(batch.job)}{part}"
+    world.ledger.redis.delete(key)
+    world.ledger.redis.xadd(key, {"a": "b"})
+    engine = FakeEngine()
+    runner = world.runner(engine)
+    runner.run(batch)
+    assert engine.calls == world.published == runner.stopping.waits == []
+    (letter,) = DeadLetters(world.ledger.redis).latest()
+    assert letter.reason == f"a key of the job {batch.job} has the wrong type: delete it"
