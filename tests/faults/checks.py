@@ -1,6 +1,5 @@
 """A job under faults: starting it, keeping it going, and checking its result."""
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,14 +36,17 @@ def submit(fleet: Fleet, model: Path, fasta: Path, *options: object, tokens: int
 
 
 @contextmanager
-def keeper(fleet: Fleet) -> Iterator[None]:
-    """Run a keeper, which requeues lost batches."""
-    command = [sys.executable, "-m", "producer.cli", "keeper", "--metrics", ""]
-    process = start_dependent(command, env=fleet.environment, output=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        stop(process, 10)
+def keeper(fleet: Fleet, *options: str, disk_is_full: bool = False) -> Iterator[Path]:
+    """Run a keeper, which requeues lost batches; yield its log."""
+    command = [sys.executable, "-m", "producer.cli", "keeper", "--metrics", "", *options]
+    if disk_is_full:  # no file that it writes may have a byte, not even its log
+        command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *command]
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
+        process = start_dependent(command, env=fleet.environment, output=log)
+        try:
+            yield Path(folder, "log")
+        finally:
+            stop(process, 10)
 
 
 def progress_of(fleet: Fleet, job: str) -> Progress:
