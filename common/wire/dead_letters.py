@@ -38,12 +38,21 @@ class DeadLetters:
         append_capped(self.redis, DEAD_LETTERS, letter, LETTERS_KEPT)
 
     def latest(self, count: int = LETTERS_KEPT) -> list[DeadLetter]:
-        """Return the latest dead letters, newest first."""
+        """Return the latest dead letters, newest first; of one of a newer version, its text."""
         texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
-        return [DeadLetter.model_validate_json(text) for text in texts]
+        return [read_letter(text) for text in texts]
 
     def count(self) -> int:
         return int(self.redis.llen(DEAD_LETTERS))
 
     def clear(self) -> None:
         self.redis.delete(DEAD_LETTERS)
+
+
+def read_letter(text: str) -> DeadLetter:
+    try:
+        return DeadLetter.model_validate_json(text)
+    except ValueError:
+        return DeadLetter(
+            time=0, queue="", worker="", reason="this version cannot read this entry", message=text
+        )

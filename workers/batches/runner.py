@@ -154,7 +154,7 @@ class BatchRunner:
         if lease.attempt.previous_owner:
             detail = f"the lease of {lease.attempt.previous_owner} expired"
             self.events.add(EventKind.LEASE_LOST, batch, detail)
-        earlier = rows_to_retry(self.ledger, batch)
+        earlier = self._rows_to_retry(lease)
         if earlier is None:
             lease.release(ReleaseReason.INTERRUPTED)
             log.info("Batch %d of %s: no row is left to retry.", batch.index, batch.job)
@@ -163,6 +163,18 @@ class BatchRunner:
             result = self._result(lease, earlier)
             self._complete(lease, result)
         return result
+
+    def _rows_to_retry(self, lease: Lease) -> Mapping[int, Instability] | None:
+        """Return what lower rungs saw of the rows to retry; None if there are none.
+
+        Raises:
+            RequeueError: only a worker of another version can read it.
+        """
+        try:
+            return rows_to_retry(self.ledger, lease.batch)
+        except UserError as error:
+            with lease:
+                self._requeue(lease, error)
 
     def _result(self, lease: Lease, earlier: Mapping[int, Instability]) -> BatchResult:
         """Return the result of a batch, be it a failure."""
@@ -192,9 +204,7 @@ class BatchRunner:
             return failure_of(batch, self.name, error)
 
     def _requeue(self, lease: Lease, error: Exception) -> NoReturn:
-        """Have a batch whose store failed, or whose machine has no memory left, tried again after a
-        pause, here or elsewhere.
-        """
+        """Have a batch tried again after a pause, here or elsewhere."""
         reason = f"attempt {lease.attempt.attempts}: {error}"
         self.events.add(EventKind.REQUEUED, lease.batch, reason)
         self.retry.wait_before_requeue(lease.attempt)

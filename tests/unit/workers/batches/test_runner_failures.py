@@ -1,5 +1,6 @@
 """Failures of the store, the ledger, the device and the batch itself."""
 
+import json
 import mmap
 import re
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ from common.errors import UserError
 from common.job.layout import input_key, manifest_key
 from common.job.manifest import write_manifest
 from common.job.quarantine import read_quarantine
+from common.ledger.claims import CrashRecord
+from common.ledger.keys import job_key
 from common.ledger.leases import LEASE_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
+from common.rungs import Rung
 from common.wire.messages import BatchResult, Status
-from tests.support.jobs import manifest_of
+from tests.support.jobs import manifest_of, unstable
 from tests.support.shards import store_inputs
 from tests.support.worlds import (
     FP16,
@@ -311,3 +315,33 @@ def test_a_batch_for_which_its_machine_has_no_memory_is_requeued(world, batch, a
 def test_a_batch_for_which_there_was_no_memory_at_every_attempt_is_reported(world, batch):
     world.use_up_attempts(batch)
     assert "can't allocate memory" in failure(world, batch, FakeEngine(during=ALLOCATIONS[2]))
+
+
+# --- a ledger of a newer version ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [{"status": "paused"}, {"version": 2}, {"rung": "fp8"}])
+def test_rows_to_retry_that_only_a_newer_version_can_read_are_left_to_it(world, batch, change):
+    world.runner(FakeEngine(bad={1: [Rung.FP16]})).run(batch)
+    retried = world.published.pop()
+    key = f"{job_key(world.job)}:results"
+    (field,) = world.ledger.redis.hkeys(key)
+    text = world.ledger.redis.hget(key, field)
+    world.ledger.redis.hset(key, field, json.dumps(json.loads(text) | change))
+    with pytest.raises(RequeueError, match="another version"):
+        world.runner().run(retried)
+    assert world.progress.leased == world.progress.batches_failed == 0
+    world.ledger.redis.hset(key, field, text)
+    world.runner().run(retried)
+    assert world.progress.batches_done == 1
+
+
+def test_what_a_newer_version_adds_to_messages_and_entries_is_ignored(world, batch):
+    """Fields are only added: each document is read without those that this version lacks."""
+    result = unstable(batch)
+    for document in (batch, result, WORKER, world.manifest, CrashRecord(crashes=2)):
+        content = json.loads(document.model_dump_json()) | {"of_a_newer_version": [1]}
+        assert type(document).model_validate_json(json.dumps(content)) == document
+    world.ledger.redis.hset(job_key(world.job), mapping={"of_a_newer_version": "[/x]"})
+    world.runner().run(batch)
+    assert world.progress.batches_done == 1
