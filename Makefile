@@ -1,6 +1,7 @@
 # make demo: embed the example proteins on this machine.  make test: all tests but the slow ones.
 # make faults: every fault that one machine can cause, including the slow tests.
-# make fuzz: other inputs than those of make test, and more, for some minutes.
+# make fuzz: random inputs as in make test, but ten times as many. Each run has others; a test that
+# fails prints the command that runs the same again.
 # make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3
