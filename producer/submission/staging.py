@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
+from redis.exceptions import RedisError
+
 from common import __version__
 from common.bounded_map import bounded_map
 from common.crc import crc32
@@ -22,6 +24,7 @@ from common.model_specs import ModelSpec
 from common.store import ObjectExistsError, Store, StoreError
 from producer.input.batches import BatchSize, Budget, cut_batches
 from producer.input.reader import Reader
+from producer.scheduling.job_lock import JobLockedError
 from producer.submission.request import Request, job_name
 
 
@@ -35,12 +38,15 @@ def stage(
     spec: ModelSpec,
     created: Callable[[], datetime],
     on_batch: Callable[[int], None] = lambda _records: None,
+    keep: Callable[[], None] = lambda: None,
     hold: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
     Only the batches that are being written are in memory. The input objects are this staging's
     alone, and on an error nothing else is deleted: whoever writes the manifest first, has the job.
+    If nothing is left of another staging, the keys have no name of a staging, so that processes of
+    earlier versions find them.
 
     Args:
         fingerprint: the request's hash, which names the job.
@@ -49,6 +55,7 @@ def stage(
         spec: the model's shape, for the sizes of batches.
         created: returns the time, once all batches are written.
         on_batch: called with the number of records of each batch that was written.
+        keep: called before each batch is written; raises if this producer slept and lost the lock.
         hold: renews the job's lock; raises if another producer had it meanwhile.
 
     Returns:
@@ -58,7 +65,6 @@ def stage(
         UserError: a record is bad, or the store cannot be written.
     """
     job = job_name(request.source, fingerprint)
-    staging = uuid.uuid4().hex
     reader = Reader(
         request.source,
         alphabet=request.alphabet,
@@ -69,34 +75,69 @@ def stage(
         empty=request.empty,
     )
     dead = inputs_of_others(store, job)
+    token = uuid.uuid4().hex
+    staging = "" if not dead and claim_plain_keys(store, job, token) else token
     sizes, checksums = [], []
+    at: datetime | None = None
+
+    def is_ours(manifest: Manifest | None) -> bool:
+        return manifest is not None and manifest.created == at
+
+    def delete_own() -> None:
+        if staging:
+            store.delete(input_prefix(job, staging))
+        else:  # another that had the lock since may have the same keys: then they stay
+            store.delete(input_prefix(job), check_unstaged)
+
+    def check_unstaged() -> None:
+        hold()
+        if find_job(store, job) is not None:
+            raise ObjectExistsError(f"Store {store.url} has job {job} already.")
+
     try:
         batches = cut_batches(reader, budget, request.form, spec)
-        for size, checksum in write_batches(store, job, staging, batches):
+        for size, checksum in write_batches(store, job, staging, batches, keep):
             sizes.append(size)
             checksums.append(checksum)
             on_batch(size.records)
         hold()
+        at = created()
         manifest = manifest_of(
-            *(request, fingerprint, digest, created(), staging), reader, sizes, checksums
+            *(request, fingerprint, digest, at, staging), reader, sizes, checksums
         )
-        delete_leftovers(store, job, hold)
+        delete_leftovers(store, job, check_unstaged)
         hold()
         write_manifest(store, manifest, replace=False)
     except ObjectExistsError:
         manifest = read_manifest(store, job)
-        if manifest.staging != staging:
-            store.delete(input_prefix(job, staging))
+        if not is_ours(manifest):
+            with suppress(ObjectExistsError, JobLockedError):
+                delete_own()
             return manifest
     except BaseException:
-        with suppress(StoreError):
-            written = find_job(store, job)  # the answer to the last write may have been lost
-            if written is None or written.staging != staging:
-                store.delete(input_prefix(job, staging))
+        with suppress(StoreError, RedisError, JobLockedError):
+            # The answer to the last write may have been lost.
+            if not is_ours(find_job(store, job)):
+                delete_own()
         raise
+    store.delete(claim_key(job))
     for prefix in dead:
         store.delete(prefix)
     return manifest
+
+
+def claim_key(job: str) -> str:
+    return f"{input_prefix(job)}claim"
+
+
+def claim_plain_keys(store: Store, job: str, token: str) -> bool:
+    """Return whether this staging alone has the keys without a name of a staging."""
+    try:
+        with store.create(claim_key(job), replace=False) as path:
+            path.write_text(token)
+    except ObjectExistsError:
+        return False
+    return True
 
 
 def inputs_of_others(store: Store, job: str) -> set[str]:
@@ -108,25 +149,23 @@ def inputs_of_others(store: Store, job: str) -> set[str]:
     return {input_prefix(job) + "".join(key.partition("/")[:2]) for key in keys}
 
 
-def delete_leftovers(store: Store, job: str, hold: Callable[[], None]) -> None:
+def delete_leftovers(store: Store, job: str, check: Callable[[], None]) -> None:
     """Delete what is left of an earlier job of the same name, which has no manifest any more.
 
-    Raises:
-        ObjectExistsError: it has one, of another producer.
+    Args:
+        check: raises if it has one.
     """
-
-    def check() -> None:
-        hold()
-        if find_job(store, job) is not None:
-            raise ObjectExistsError(f"Store {store.url} has job {job} already.")
-
     for prefix in (closed_key(job), output_prefix(job), quarantine_prefix(job)):
         if any(True for _ in store.keys(prefix)):
             store.delete(prefix, check)
 
 
 def write_batches(
-    store: Store, job: str, staging: str, batches: Iterable[tuple[list[Record], BatchSize]]
+    store: Store,
+    job: str,
+    staging: str,
+    batches: Iterable[tuple[list[Record], BatchSize]],
+    keep: Callable[[], None],
 ) -> Iterator[tuple[BatchSize, int]]:
     """Write each batch as an object, several at once; yield sizes and checksums in order."""
 
@@ -137,6 +176,7 @@ def write_batches(
 
     def write(object_: tuple[str, bytes, BatchSize]) -> tuple[BatchSize, int]:
         key, data, size = object_
+        keep()
         store.put(key, data)
         return size, crc32(data)
 

@@ -15,7 +15,7 @@ from common.ledger.locks import STAGING_SECONDS
 from common.ledger.workers import WorkerInfo
 from common.model_digest import model_digest
 from common.model_specs import MODELS, ModelSpec, resolve_layers
-from common.store import Store
+from common.store import Store, StoreError
 from producer.input.batches import Budget, batch_tokens
 from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.opening import open_job
@@ -166,16 +166,20 @@ def stage_alone(
     job = job_name(request.source, fingerprint)
     batches = records = 0
     with job_lock(ledger, job) as hold:
-        held = time.monotonic()
+        held = time.time()
 
         def count(more: int) -> None:
-            nonlocal batches, records, held
+            nonlocal batches, records
             batches, records = batches + 1, records + more
             on_staged(records, batches)
-            if time.monotonic() - held >= STAGING_SECONDS / 12:
+
+        def keep() -> None:
+            nonlocal held
+            # Not the monotonic clock, which stops while a laptop sleeps.
+            if abs(time.time() - held) >= STAGING_SECONDS / 12:
                 with suppress(RedisError):  # it may be restarting; the lock is renewed at the end
                     hold()
-                held = time.monotonic()
+                held = time.time()
 
         # Another producer may have staged it since the caller looked.
         existing = find_job(store, job)
@@ -188,9 +192,11 @@ def stage_alone(
                 spec=spec,
                 created=lambda: time_of_staging(ledger, job),
                 on_batch=count,
+                keep=keep,
                 hold=hold,
             )
-        except JobLockedError:
+        except (JobLockedError, StoreError):
+            # One that had the lock meanwhile deletes what others had staged.
             existing = find_job(store, job)
             if existing is None:
                 raise

@@ -5,7 +5,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
@@ -27,7 +27,10 @@ class RedisServer:
     more options.
     """
 
-    def __init__(self, folder: Path, **options: object) -> None:
+    def __init__(
+        self, folder: Path, *, environment: Mapping[str, str] | None = None, **options: object
+    ) -> None:
+        self.environment = environment
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
@@ -60,7 +63,7 @@ class RedisServer:
         for name, value in options.items():
             command += [f"--{name}", str(value)]
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = start_dependent(command, output=log)
+            self._process = start_dependent(command, env=self.environment, output=log)
         self._wait(self._answers)
 
     def stop(self) -> None:
@@ -137,8 +140,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_redis(folder: Path, **options: object) -> Iterator[RedisServer]:
-    server = RedisServer(folder, **options)
+def running_redis(
+    folder: Path, *, environment: Mapping[str, str] | None = None, **options: object
+) -> Iterator[RedisServer]:
+    server = RedisServer(folder, environment=environment, **options)
     server.start()
     try:
         yield server

@@ -1,9 +1,10 @@
 """A job in the ledger: opened once, listed, published, staged by one producer at a time."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
+import numpy as np
 import pytest
 
 from common.job.manifest import Manifest
@@ -184,3 +185,25 @@ def test_batches_that_are_not_published_can_be_left_out_of_the_outstanding(ledge
     assert list(ledger.batches.outstanding(MANIFEST, published=0)) == [retry]
     assert list(ledger.batches.outstanding(MANIFEST, published=1)) == [retry]
     assert list(ledger.batches.outstanding(MANIFEST, published=2)) == [retry, OTHER]
+
+
+def test_what_concerns_an_earlier_staging_changes_nothing_of_a_later_one(ledger):
+    later = MANIFEST.model_copy(update={"created": MANIFEST.created + timedelta(hours=1)})
+    stored = np.ones(later.batches, bool)
+    assert ledger.jobs.create(later, QUEUE, stored)
+    before = everything(ledger)
+    assert not ledger.jobs.create(MANIFEST, QUEUE)
+    assert not ledger.jobs.resume(MANIFEST, "fail")
+    assert not ledger.jobs.forget(MANIFEST.job, MANIFEST.created.timestamp())
+    ledger.jobs.pin_weights(MANIFEST, "w")
+    ledger.jobs.advance(MANIFEST, 2, signed_with="k")
+    ledger.batches.set_counted(MANIFEST, [0])
+    assert everything(ledger) == before
+
+
+def test_only_a_closed_job_is_forgotten_where_that_is_asked(ledger):
+    created = MANIFEST.created.timestamp()
+    assert not ledger.jobs.forget(MANIFEST.job, created, only_closed=True)
+    ledger.jobs.cancel(MANIFEST.job)
+    assert ledger.jobs.forget(MANIFEST.job, created, only_closed=True)
+    assert ledger.jobs.names() == []

@@ -80,7 +80,7 @@ def test_white_space_in_sequences_is_dropped_and_an_id_may_have_an_angle(fleet, 
     given = {"<unknown>": "MKTAY IAK\n", "P2": "\tGAV\r\nLIMF"}
     with pytest.warns(UserWarning, match="no worker serves"):
         job = fleet.submit(given, model=MODEL)
-    (batch,) = (tmp_path / "store").glob("*/input/*/*")
+    (batch,) = (tmp_path / "store").glob("*/input/*")
     assert batch.read_text() == ">0 <unknown>\nMKTAYIAK\n>1 P2\nGAVLIMF\n"
     assert job.manifest.report.records == 2
 

@@ -27,6 +27,7 @@ from producer.submission.same_weights import job_names
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs, store_shard, write_shard
 from tests.support.stores import folder_store
+from tests.support.woken import once_before
 
 MANIFEST = manifest_of([1]).model_copy(update={"input_fingerprint": "f"})
 
@@ -336,3 +337,19 @@ def test_a_run_with_another_store_leaves_the_batches_of_an_interrupted_one(tmp_p
     assert contents(tmp_path) == before
     tidy(tmp_path / "e.h5.parts", own_store=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fetch_that_wakes_late_replaces_no_file_that_a_later_one_wrote(job, monkeypatch):
+    """Of the same job: in the later one, more rows may have numbers."""
+    job.fetch("e.h5")
+    seen: dict[Path, bytes] = {}
+
+    def later() -> None:
+        job.fetch("e.h5")
+        seen.update(contents(Path()))
+
+    once_before(monkeypatch, fetching, "shards_by_batch", later)
+    with pytest.raises(UserError, match="was written by another process meanwhile"):
+        job.fetch("e.h5")
+    assert contents(Path()) == seen
+    job.fetch("e.h5")

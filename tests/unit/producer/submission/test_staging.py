@@ -1,0 +1,222 @@
+"""A producer that stops while it stages and goes on after another has staged the same input."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from common.job.inputs import read_input
+from common.job.layout import closed_key, quarantine_key, shard_key
+from common.job.manifest import Manifest, find_job
+from common.ledger.ledger import Ledger
+from common.ledger.locks import staging_key
+from common.rungs import Rung
+from common.store import FileStore
+from producer.input.batches import Budget
+from producer.scheduling.job_lock import JobLockedError
+from producer.submission import staging
+from producer.submission.request import Request, job_name
+from producer.submission.submit import known_shape, stage_alone
+from tests.unit.producer.submission.test_submit import request_of
+
+RECORDS = 40
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    store = FileStore(tmp_path / "store")
+    store.check_writable()
+    return store
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> Request:
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text("".join(f">r{row}\nMKTAYIAK\n" for row in range(RECORDS)))
+    return request_of(fasta)
+
+
+@pytest.fixture
+def stage_it(ledger: Ledger, store: FileStore, request_: Request) -> Callable[..., Manifest]:
+    def stage_it(
+        tokens: int, meanwhile: Callable[[], object] = lambda: None, after: int = 3
+    ) -> Manifest:
+        """Stage the input; after this many batches, something happens."""
+
+        def on_staged(_records: int, batches: int) -> None:
+            if batches == after:
+                meanwhile()
+
+        spec, budget = known_shape(request_), Budget(tokens=tokens)
+        return stage_alone(request_, store, ledger, request_.fingerprint(), budget, spec, on_staged)
+
+    return stage_it
+
+
+def expire(ledger: Ledger, job: str) -> None:
+    """Let the time of a job's lock pass."""
+    ledger.redis.delete(staging_key(job))
+
+
+def assert_whole(store: FileStore, manifest: Manifest) -> None:
+    """Check that a job has its own input objects, and no others."""
+    assert find_job(store, manifest.job) == manifest
+    rows = [r.row for i in range(manifest.batches) for r in read_input(store, manifest, i)]
+    assert rows == list(range(RECORDS))
+    if manifest.staging:  # a producer that woke up may have left objects under the other keys
+        assert set(store.keys(f"{manifest.job}/input/{manifest.staging}/")) == {
+            manifest.input_key(index) for index in range(manifest.batches)
+        }
+
+
+def test_a_producer_that_wakes_after_another_has_staged_takes_the_other_s_job(
+    ledger, store, request_, stage_it
+):
+    job = job_name(request_.source, request_.fingerprint())
+    others: list[Manifest] = []
+
+    def frozen() -> None:
+        expire(ledger, job)
+        others.append(stage_it(100))
+        store.put(shard_key(job, 0, Rung.FP16), b"computed")
+        store.put(closed_key(job), b"finished")
+
+    found = stage_it(20, frozen)
+    assert [found] == others
+    assert_whole(store, found)
+    assert store.get(shard_key(job, 0, Rung.FP16)) == b"computed"
+    assert store.get(closed_key(job)) == b"finished"
+
+
+def test_a_producer_that_wakes_while_another_stages_ends_and_leaves_it_alone(
+    ledger, store, request_, stage_it
+):
+    job = job_name(request_.source, request_.fingerprint())
+    others = f"{job}/input/0123/0000000.fasta"
+
+    def another_begins() -> None:
+        expire(ledger, job)
+        assert ledger.locks.hold_staging(job, "another")
+        store.put(others, b"another's")
+
+    with pytest.raises(JobLockedError, match="is being submitted by another producer"):
+        stage_it(20, another_begins)
+    assert find_job(store, job) is None
+    assert store.get(others) == b"another's"
+    assert ledger.locks.hold_staging(job, "another", renew=True)
+
+
+def test_the_manifest_is_never_replaced_even_by_one_that_slept_right_before_writing_it(
+    ledger, store, request_, stage_it, monkeypatch
+):
+    job = job_name(request_.source, request_.fingerprint())
+    write, others = staging.write_manifest, []
+
+    def late_write(*arguments: object, **options: object) -> None:
+        monkeypatch.setattr(staging, "write_manifest", write)
+        expire(ledger, job)
+        others.append(stage_it(100))
+        write(*arguments, **options)
+
+    monkeypatch.setattr(staging, "write_manifest", late_write)
+    found = stage_it(20)
+    assert [found] == others
+    assert_whole(store, found)
+
+
+@pytest.mark.parametrize("forget", ["the lock", "all keys"])
+def test_a_long_staging_outlives_its_lock_and_a_redis_that_was_emptied(
+    ledger, store, request_, stage_it, forget
+):
+    job = job_name(request_.source, request_.fingerprint())
+    manifest = stage_it(
+        20, ledger.redis.flushall if forget == "all keys" else lambda: expire(ledger, job)
+    )
+    assert manifest.batches > 3
+    assert_whole(store, manifest)
+
+
+def test_an_error_deletes_nothing_but_the_own_input(ledger, store, request_, stage_it):
+    job = job_name(request_.source, request_.fingerprint())
+    store.put(f"{job}/input/0123/0000000.fasta", b"another's")
+
+    def fail() -> None:
+        raise InputError("a bad record")
+
+    with pytest.raises(InputError):
+        stage_it(20, fail)
+    assert list(store.keys("")) == [f"{job}/input/0123/0000000.fasta"]
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_nothing_is_left_of_a_submit_that_failed(store, request_, stage_it):
+    with pytest.raises(KeyboardInterrupt):
+        stage_it(20, interrupt)
+    assert list(store.keys("")) == list(store.folders()) == []
+
+
+def test_what_earlier_submits_left_is_gone_once_the_job_is_staged(
+    ledger, store, request_, stage_it
+):
+    job = job_name(request_.source, request_.fingerprint())
+    for key in (
+        f"{job}/input/0000007.fasta",
+        f"{job}/input/0123/0000000.fasta",
+        shard_key(job, 0, Rung.FP16),
+        quarantine_key(job, 0),
+        closed_key(job),
+    ):
+        store.put(key, b"left")
+    manifest = stage_it(20)
+    assert_whole(store, manifest)
+    assert set(store.keys(f"{job}/")) == {
+        f"{job}/manifest.json",
+        *map(manifest.input_key, range(manifest.batches)),
+    }
+
+
+def test_a_later_staging_is_later_whatever_the_clocks_say(ledger, store, request_, stage_it):
+    first = stage_it(20)
+    ahead = first.model_copy(update={"created": first.created.replace(year=2099)})
+    ledger.jobs.create(ahead, "m.fp16")
+    store.delete(f"{first.job}/")
+    second = stage_it(100)
+    assert second.created > ahead.created
+    assert ledger.jobs.create(second, "m.fp16")
+
+
+def test_the_time_of_a_job_is_redis_s(ledger, stage_it):
+    before = ledger.now()
+    assert before <= stage_it(20).created <= ledger.now()
+
+
+def test_the_keys_are_those_of_earlier_versions_if_nothing_is_left_of_another(store, stage_it):
+    manifest = stage_it(20)
+    assert manifest.staging == ""
+    assert set(store.keys(f"{manifest.job}/")) == {
+        f"{manifest.job}/manifest.json",
+        *(f"{manifest.job}/input/{index:07d}.fasta" for index in range(manifest.batches)),
+    }
+
+
+def test_a_producer_that_wakes_writes_nothing_more(ledger, store, request_, stage_it, monkeypatch):
+    """Not even under keys that a later job of the same name has as well."""
+    job = job_name(request_.source, request_.fingerprint())
+    monkeypatch.setattr("producer.submission.submit.STAGING_SECONDS", 0)
+    seen: dict[str, bytes] = {}
+
+    def frozen() -> None:
+        expire(ledger, job)
+        stage_it(100)
+        expire(ledger, job)
+        store.delete(f"{job}/")
+        assert stage_it(40).staging == ""
+        seen.update({key: store.get(key) for key in store.keys("")})
+
+    manifest = stage_it(20, frozen)
+    assert {key: store.get(key) for key in store.keys("")} == seen
+    assert_whole(store, manifest)
