@@ -1,12 +1,14 @@
 """A soak test: a job of many small batches under constant faults of every kind.
 
     python -m tests.soak [--minutes 20] [--batches 20000] [--seed 1] [--every 10 20]
-                              [--report FILE] [--folder FOLDER] [--keep]
+                              [--report FILE] [--folder FOLDER] [--faketime LIBRARY] [--keep]
 
 Four workers and two keepers run, with a proxy as network in front of Redis. A fault occurs every 10
 to 20 seconds, until the time is up or the job is done; ``--minutes 0`` shows the speed without
 faults. Every row is compared with the same computation without a fleet. Exit code 1: a row or the
 ledger's counts are wrong, or batches stopped by a fault did not run elsewhere within 45 seconds.
+Clocks are set where libfaketime is installed (or named by ``--faketime``), and the version before
+takes part where its commit is in the history.
 """
 
 import argparse
@@ -18,14 +20,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from common.job.layout import output_prefix
 from common.ledger.progress import JobState
+from tests.soak.clocks import find_libfaketime
 from tests.soak.faults import TIMES, Faults
 from tests.soak.fleet import WORKERS, SoakFleet, running_fleet
+from tests.soak.hostile import HostileFaults
 from tests.soak.recovery import Recoveries
 from tests.soak.report import Report, events_in, missed_goals, print_report, times_of, tracebacks_in
 from tests.soak.schedule import Later, Schedule
-from tests.soak.workload import BATCH_TOKENS, Workload, make_workload, wrong_counts, wrong_rows
+from tests.soak.settle import settle
+from tests.soak.workload import BATCH_TOKENS, Workload, make_workload
 from tests.support.processes import run_producer
 
 #: Seconds after the last fault in which the job must finish.
@@ -40,8 +44,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="virnucpro-soak-", dir=options.folder))
     try:
         workload = make_workload(folder, options.batches, options.seed)
-        with running_fleet(folder, workload.model) as fleet:
-            report = soak(fleet, workload, folder, options)
+        with running_fleet(folder, workload.model, options.faketime) as fleet:
+            report = soak(fleet, workload, options)
     except BaseException:
         print(f"The logs are in {folder}/logs", file=sys.stderr)
         raise
@@ -63,16 +67,21 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--every", type=float, nargs=2, default=(10.0, 20.0), metavar="SECONDS")
     parser.add_argument("--report", type=Path, help="JSON file to write")
     parser.add_argument("--folder", type=Path, help="where everything is while it runs")
+    parser.add_argument("--faketime", type=Path, default=find_libfaketime(), metavar="LIBRARY")
     parser.add_argument("--keep", action="store_true", help="keep logs and store in any case")
     return parser.parse_args()
 
 
-def soak(fleet: SoakFleet, workload: Workload, folder: Path, options: argparse.Namespace) -> Report:
+def soak(fleet: SoakFleet, workload: Workload, options: argparse.Namespace) -> Report:
     """Take the job through all faults, and see what became of it."""
     fleet.wait_for_workers()
-    arguments = ["submit", workload.fasta, "--model", workload.model]
-    arguments += [f"--batch-tokens={BATCH_TOKENS}"]
-    submitted = run_producer(*arguments, environment=fleet.environment)
+
+    def submit(fasta: Path) -> list[str]:
+        arguments = ["submit", fasta, "--model", workload.model, f"--batch-tokens={BATCH_TOKENS}"]
+        return [sys.executable, "-m", "producer.cli", *map(str, arguments)]
+
+    command = submit(workload.fasta)
+    submitted = run_producer(*command[3:], environment=fleet.environment)
     if submitted.returncode != 0:
         raise RuntimeError(f"The job could not be submitted: {submitted.stderr}")
     begun, job = time.monotonic(), submitted.stdout.strip()
@@ -80,22 +89,18 @@ def soak(fleet: SoakFleet, workload: Workload, folder: Path, options: argparse.N
     assert progress is not None, f"Redis does not know job {job}"
     print(f"Job {job}: {progress.batches:,} batches", flush=True)
     recoveries, later = Recoveries(fleet.ledger, job, f"file://{fleet.store}"), Later()
-    faults = Faults(
-        fleet,
-        recoveries,
-        later,
-        random.Random(options.seed),
-        queue=progress.queue,
-        submit=[sys.executable, "-m", "producer.cli", *map(str, arguments)],
-    )
-    schedule = Schedule(faults.kinds, TIMES, faults.draw, tuple(options.every))
-    finished = disturb(faults, schedule, job, options.minutes * 60)
+    draw, queue = random.Random(options.seed), progress.queue
+    faults = Faults(fleet, recoveries, later, draw, queue=queue, submit=command)
+    hostile = HostileFaults(fleet, recoveries, later, draw, queue, job, workload, submit)
+    kinds = {**faults.kinds, **hostile.kinds}
+    schedule = Schedule(kinds, TIMES, faults.draw, tuple(options.every))
+    finished = disturb(faults, hostile, schedule, job, options.minutes * 60)
     seconds = time.monotonic() - begun
     recoveries.look()  # what the last batches were waited for is over
     submits = [process.wait(120) for process in faults.submits]
     problems = [] if finished else [f"the job did not end in {FINISH_SECONDS:g} s without faults"]
     if finished:
-        problems = problems_of(fleet, workload, job, folder)
+        problems = settle(hostile)
     times = times_of(recoveries)
     logs = sorted(fleet.logs.iterdir())
     return Report(
@@ -114,7 +119,9 @@ def soak(fleet: SoakFleet, workload: Workload, folder: Path, options: argparse.N
     )
 
 
-def disturb(faults: Faults, schedule: Schedule, job: str, seconds: float) -> bool:
+def disturb(
+    faults: Faults, hostile: HostileFaults, schedule: Schedule, job: str, seconds: float
+) -> bool:
     """Bring about faults until the time is up or the job is done; return whether it finished."""
     last_fault = time.monotonic() + seconds
     next_word = 0.0
@@ -133,24 +140,11 @@ def disturb(faults: Faults, schedule: Schedule, job: str, seconds: float) -> boo
                 next_word = time.monotonic() + SAY_SECONDS
                 done = "unknown" if progress is None else f"{progress.batches_done:,} done"
                 print(f"{time.strftime('%H:%M:%S')}  {done}", flush=True)
-            if time.monotonic() < last_fault and not faults.redis_away:
+            if time.monotonic() < last_fault and not (faults.redis_away or hostile.quiet):
                 schedule.step()
         return False
     finally:
         faults.later.run_all()
-
-
-def problems_of(fleet: SoakFleet, workload: Workload, job: str, folder: Path) -> list[str]:
-    """Return what is wrong with a finished job's counts, or with any row of the fetched file."""
-    progress = fleet.ledger.jobs.progress(job)
-    assert progress is not None, f"Redis does not know job {job}"
-    shards = (fleet.store / output_prefix(job)).glob("[0-9]*.h5")
-    problems = wrong_counts(workload, progress, [shard.name for shard in shards])
-    output = folder / "soak.h5"
-    fetched = run_producer("fetch", job, "-o", output, environment=fleet.environment)
-    if fetched.returncode != 0:
-        return [*problems, f"fetch: {fetched.stderr.strip()}"]
-    return problems + wrong_rows(workload, output)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The fleet under test: workers, keepers and Redis, which are restarted when they end."""
 
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,8 @@ import psutil
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.processes import start_dependent, wait_or_kill
+from tests.soak.clocks import Clock, make_clock
+from tests.soak.previous import checkout_previous
 from tests.support.processes import clean_environment, wait_until
 from tests.support.redis_servers import HOST, RedisServer, free_port, running_redis
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
@@ -136,10 +139,17 @@ class SoakFleet:
     logs: Path
     workers: list[Service]
     keepers: list[Keeper]
+    clocks: list[Clock]  # Redis's and the keepers'; none without libfaketime
+    previous: list[Service]  # a worker and a keeper of the version before; none without history
 
     @property
     def services(self) -> list[Service]:
         return [*self.workers, *(keeper.service for keeper in self.keepers)]
+
+    @property
+    def mounted_elsewhere(self) -> Path:
+        """Where the store is while it is not mounted."""
+        return self.store.with_name(f"{self.store.name}.away")
 
     def tend(self) -> None:
         for service in self.services:
@@ -164,11 +174,16 @@ def has_weights(worker: WorkerInfo) -> bool:
 
 
 @contextmanager
-def running_fleet(folder: Path, model: Path) -> Iterator[SoakFleet]:
+def running_fleet(folder: Path, model: Path, libfaketime: Path | None) -> Iterator[SoakFleet]:
     """Run the fleet with its data and its logs in a folder."""
     logs, store = folder / "logs", folder / "store"
     logs.mkdir()
-    with running_redis(folder / "redis") as redis, tcp_proxy(redis.port) as network:
+    redis_clock = make_clock(libfaketime, folder / "redis-clock")
+    keeper_clock = make_clock(libfaketime, folder / "keeper-clock")
+    with (
+        running_redis(folder / "redis", environment_on(redis_clock)) as redis,
+        tcp_proxy(redis.port) as network,
+    ):
         network.delay = NETWORK_SECONDS
         environment = clean_environment(
             VIRNUCPRO_BROKER_URL=f"redis://{HOST}:{network.port}/0",
@@ -178,15 +193,24 @@ def running_fleet(folder: Path, model: Path) -> Iterator[SoakFleet]:
         worker = ["workers.cli", "start", f"--model={model}", "--gpus=none"]
         ports = [free_port() for _ in range(KEEPERS)]
 
-        def service(name: str, *arguments: str) -> Service:
+        def service(name: str, *arguments: str, **more: str) -> Service:
             command = [sys.executable, "-m", *arguments]
-            return Service(name, command, environment, logs / f"{name}.log")
+            return Service(name, command, {**environment, **more}, logs / f"{name}.log")
 
+        keeper = ["producer.cli", "keeper"]
+        on_clock = {} if keeper_clock is None else keeper_clock.environment
         keepers = [
             Keeper(
-                service(f"keeper-{n}", "producer.cli", "keeper", f"--metrics={HOST}:{port}"), port
+                service(f"keeper-{n}", *keeper, f"--metrics={HOST}:{port}", **on_clock),
+                port,
             )
             for n, port in enumerate(ports)
+        ]
+        earlier = checkout_previous(folder / "previous")
+        path = {"PYTHONPATH": str(earlier)}
+        previous = [
+            service("previous-worker", *worker, **path),
+            service("previous-keeper", *keeper, f"--metrics={HOST}:{free_port()}", **path),
         ]
         fleet = SoakFleet(
             redis=redis,
@@ -197,12 +221,20 @@ def running_fleet(folder: Path, model: Path) -> Iterator[SoakFleet]:
             logs=logs,
             workers=[service(f"worker-{n}", *worker) for n in range(WORKERS)],
             keepers=keepers,
+            clocks=[clock for clock in (redis_clock, keeper_clock) if clock is not None],
+            previous=[] if earlier is None else previous,
         )
         try:
             yield fleet
         finally:
-            running = [service for service in fleet.services if service.is_up]
-            for each in running:
-                each.send(signal.SIGTERM)
-            for each in fleet.services:
+            ours = [*fleet.services, *fleet.previous]
+            for each in ours:
+                if each.is_up:
+                    each.send(signal.SIGTERM)
+            for each in ours:
                 each.end()
+
+
+def environment_on(clock: Clock | None) -> dict[str, str] | None:
+    """Return this process's environment with another clock; None: as it is."""
+    return None if clock is None else {**os.environ, **clock.environment}

@@ -24,6 +24,10 @@ class Later:
     def after(self, seconds: float, action: Callable[[], object]) -> None:
         heapq.heappush(self._actions, (time.monotonic() + seconds, next(self._order), action))
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._actions
+
     def run_due(self) -> None:
         while self._actions and self._actions[0][0] <= time.monotonic():
             heapq.heappop(self._actions)[2]()

@@ -47,6 +47,22 @@ class Workload:
     records: int
     lengths: NDArray[np.int64]
     means: NDArray[np.float32]  # [n, D]
+    first: int = 0  # number of its first protein
+
+    def part(self, first: int, batches: int, fasta: Path) -> "Workload":
+        """Write the input of some batches, from a protein on, as an input of its own."""
+        records = slice(first, first + batches * RECORDS_PER_BATCH)
+        lines = self.fasta.read_text().splitlines(keepends=True)
+        fasta.write_text("".join(lines[2 * records.start : 2 * records.stop]))
+        return Workload(
+            model=self.model,
+            fasta=fasta,
+            batches=batches,
+            records=records.stop - records.start,
+            lengths=self.lengths[records],
+            means=self.means[records],
+            first=self.first + first,
+        )
 
 
 def make_workload(folder: Path, batches: int, seed: int) -> Workload:
@@ -97,7 +113,7 @@ def wrong_rows(workload: Workload, output: Path) -> list[str]:
             f"{len(rows):,} rows instead of {workload.records:,}, or not in order; "
             f"{len(missing):,} are missing: {missing[:ROWS_NAMED]} …"
         ]
-    same = np.array([id_ == f"protein{row}" for row, id_ in enumerate(ids)])
+    same = np.array([id_ == f"protein{row}" for row, id_ in enumerate(ids, workload.first)])
     same &= lengths == workload.lengths
     # Not `>`, which is False for NaN.
     same &= (np.abs(means - workload.means) <= TOLERANCE).all(axis=1)
