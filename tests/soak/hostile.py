@@ -33,7 +33,7 @@ from tests.soak.workload import Workload
 #: Seconds for which the store is away, a bit of an input is wrong, a clock is wrong, strange jobs
 #: are there, and processes of the version before work in the fleet.
 UNMOUNTED_SECONDS, FLIPPED_SECONDS, CLOCK_SECONDS, STRANGE_SECONDS = 8.0, 15.0, 25.0, 20.0
-PREVIOUS_SECONDS = 40.0
+PREVIOUS_SECONDS, HAND_OVER_SECONDS = 40.0, 12.0
 
 #: The steps of a clock, in seconds.
 CLOCK_STEPS = (-3600, -300, 300, 3600)
@@ -260,9 +260,14 @@ class HostileFaults:
             return
         for service in self.fleet.previous:
             service.start()
-        for keeper in self.fleet.keepers[1:]:
-            keeper.service.send(signal.SIGTERM)
+        self.later.after(HAND_OVER_SECONDS, self._hand_over)
         self.later.after(PREVIOUS_SECONDS, self._leave)
+
+    def _hand_over(self) -> None:
+        """Stop the keepers, which start again: meanwhile the one of the version before acts."""
+        for keeper in self.fleet.keepers:
+            if keeper.service.is_up:
+                keeper.service.send(signal.SIGTERM)
 
     def _leave(self) -> None:
         self.quiet = False
