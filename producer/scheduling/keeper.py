@@ -26,7 +26,7 @@ from common.wire.queues import Queues, batch_queue
 from producer.scheduling.deletion import delete_job
 from producer.scheduling.job_lock import job_lock
 from producer.scheduling.lost_messages import LostMessages
-from producer.scheduling.opening import open_job
+from producer.scheduling.opening import model_of, open_job
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.restore import restore_some
 
@@ -195,6 +195,7 @@ class Keeper:
         with self.one_by_one(job):
             manifest = find_job(self.store, job)
             if manifest is not None and manifest.created.timestamp() == created:
+                model_of(manifest)  # a newer version may know models that this one does not
                 return manifest
         return None
 

@@ -12,6 +12,7 @@ from common.advice import how_to
 from common.job.manifest import InputReport, Manifest, find_job
 from common.ledger.ledger import Ledger
 from common.ledger.locks import STAGING_SECONDS
+from common.ledger.progress import JobState
 from common.ledger.workers import WorkerInfo
 from common.model_digest import model_digest
 from common.model_specs import MODELS, ModelSpec, resolve_layers
@@ -102,6 +103,7 @@ def submit(
         UserError: the input or an option is bad, or the store cannot be written.
     """
     spec = known_shape(request)
+    check_mounted(store, ledger)
     store.check_writable()
     digest = model_digest(request.model.files())
     fingerprint, manifest, other = find_same_weights(request, store, ledger, digest, weights)
@@ -119,6 +121,25 @@ def submit(
         warnings.append(new_weights_warning(manifest, other))
     notes = [*input_notes(manifest), *model_notes(request)]
     return Submission(manifest, left, resumed, tuple(notes), tuple(warnings))
+
+
+def check_mounted(store: Store, ledger: Ledger) -> None:
+    """Check that a store is there which has open jobs: a submit would make another in its place.
+
+    Raises:
+        StoreError: it is not.
+    """
+    if ledger.stores.is_new(store.url):
+        return
+    is_open = [job for job, (state, _) in ledger.jobs.states().items() if state is JobState.OPEN]
+    try:
+        store.check_exists()
+    except StoreError as error:
+        if is_open:
+            raise StoreError(
+                f"{store.url} is not there, though job {is_open[0]} is open: mount it, or, if it "
+                f"was deleted, cancel the job first: {how_to('cancel', is_open[0])}"
+            ) from error
 
 
 def known_shape(request: Request) -> ModelSpec:

@@ -1,4 +1,7 @@
-"""Clocks of single processes that a soak test sets, by libfaketime."""
+"""The clock of Redis, which a soak test sets by libfaketime.
+
+Python's own processes cannot run on it: ``time.sleep`` fails there with libfaketime 0.9.10.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ def find_libfaketime() -> Path | None:
 
 @dataclass(frozen=True)
 class Clock:
-    """The clock of the processes that have its ``environment``: right, but for what is set."""
+    """The clock of a process that has its ``environment``: right, but for what is set."""
 
     library: Path
     file: Path

@@ -139,7 +139,7 @@ class SoakFleet:
     logs: Path
     workers: list[Service]
     keepers: list[Keeper]
-    clocks: list[Clock]  # Redis's and the keepers'; none without libfaketime
+    clock: Clock | None  # of Redis; None without libfaketime
     previous: list[Service]  # a worker and a keeper of the version before; none without history
 
     @property
@@ -179,7 +179,6 @@ def running_fleet(folder: Path, model: Path, libfaketime: Path | None) -> Iterat
     logs, store = folder / "logs", folder / "store"
     logs.mkdir()
     redis_clock = make_clock(libfaketime, folder / "redis-clock")
-    keeper_clock = make_clock(libfaketime, folder / "keeper-clock")
     with (
         running_redis(folder / "redis", environment_on(redis_clock)) as redis,
         tcp_proxy(redis.port) as network,
@@ -198,10 +197,9 @@ def running_fleet(folder: Path, model: Path, libfaketime: Path | None) -> Iterat
             return Service(name, command, {**environment, **more}, logs / f"{name}.log")
 
         keeper = ["producer.cli", "keeper"]
-        on_clock = {} if keeper_clock is None else keeper_clock.environment
         keepers = [
             Keeper(
-                service(f"keeper-{n}", *keeper, f"--metrics={HOST}:{port}", **on_clock),
+                service(f"keeper-{n}", *keeper, f"--metrics={HOST}:{port}"),
                 port,
             )
             for n, port in enumerate(ports)
@@ -221,7 +219,7 @@ def running_fleet(folder: Path, model: Path, libfaketime: Path | None) -> Iterat
             logs=logs,
             workers=[service(f"worker-{n}", *worker) for n in range(WORKERS)],
             keepers=keepers,
-            clocks=[clock for clock in (redis_clock, keeper_clock) if clock is not None],
+            clock=redis_clock,
             previous=[] if earlier is None else previous,
         )
         try:

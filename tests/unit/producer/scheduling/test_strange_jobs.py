@@ -232,3 +232,18 @@ def test_a_newer_versions_fields_are_no_counters(strange):
     progress = strange.ledger.jobs.progress(STRANGE)
     assert "note" not in progress.counts
     assert is_odd_value(ResponseError("WRONGTYPE x"))
+
+
+@pytest.mark.parametrize("model", ["esm9_new", "random:esm9_new", ""])
+def test_a_running_job_of_an_unknown_model_is_left_alone(strange, kept, model):
+    steps(kept)
+    manifest = manifest_of([3, 1, 3], job=STRANGE).model_copy(update={"model": model})
+    write_manifest(strange.store, store_inputs(strange.store, manifest, RECORDS))
+    another = Keeper(strange.store, strange.ledger, strange.publisher)
+    kept.stop()
+    strange.lapse(strange.manifest.batch(0))
+    another._no_expiry_before = 0
+    steps(another, 5)
+    assert [e.detail for e in strange.ledger.events.latest(strange.name)] == [
+        "its worker disappeared; requeued"
+    ]

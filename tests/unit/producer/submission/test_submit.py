@@ -15,11 +15,12 @@ from common.job.output_form import OutputForm
 from common.ledger.ledger import Ledger
 from common.model_specs import DNABERT_S, ESM2, MODELS, ModelSource
 from common.rungs import Rung
-from common.store import FileStore
+from common.store import FileStore, StoreError
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Priority
 from producer.input.batches import Budget
 from producer.input.source import Source
+from producer.scheduling.keeper import Keeper
 from producer.scheduling.opening import model_of
 from producer.scheduling.publisher import Publisher
 from producer.submission.request import (
@@ -127,6 +128,25 @@ def test_a_request_that_is_to_be_new_is_another_job_each_time(ledger, redis_url,
     }
     assert len(jobs) == 3
     assert {job.rpartition("-")[0] for job in jobs} == {"p"}
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty mount point"])
+def test_a_submit_makes_no_store_where_one_with_open_jobs_was(
+    ledger, redis_url, store, proteins, tmp_path, left
+):
+    publisher, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    options = {"hardware": hardware, "tokens": None}
+    first = submit(request_of(proteins), store, ledger, publisher, **options)
+    Keeper(store, ledger, publisher).step()
+    store.root.rename(tmp_path / "away")
+    if left == "an empty mount point":
+        store.root.mkdir()
+    other = request_of(proteins, nonce="other")
+    with pytest.raises(StoreError, match=f"{first.job} is open: mount it"):
+        submit(other, store, ledger, publisher, **options)
+    assert not list(tmp_path.glob("store/*"))
+    ledger.jobs.cancel(first.job)
+    assert not submit(other, store, ledger, publisher, **options).resumed
 
 
 @pytest.mark.parametrize(
