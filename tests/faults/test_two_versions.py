@@ -1,10 +1,8 @@
 """Two versions in one fleet, as during a rolling upgrade, in whichever order they are replaced."""
 
-import io
 import random
 import subprocess
 import sys
-import tarfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from tests.faults.checks import keeper, progress_of, stopped_at_work, wait_for_b
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
 from tests.support.overflow import RARE, overflow_a_hidden_unit
+from tests.support.previous import PREVIOUS, ROOT, checkout_previous
 from tests.support.processes import (
     START_SECONDS,
     Fleet,
@@ -25,11 +24,6 @@ from tests.support.processes import (
     wait_until,
 )
 from tests.support.results import load, oracle_means
-
-#: The commit whose processes may run beside those of this one.
-PREVIOUS = "28dd18fe2c207d0dab5c855694511d9b695e2479"
-
-ROOT = Path(__file__).parents[2]
 
 #: Rows that overflow at two rungs, so that each job climbs the whole ladder.
 BAD_ROWS = (0, 17, 18, 111, 250, 299)
@@ -40,17 +34,9 @@ OLD, NEW = "old", "new"
 @pytest.fixture(scope="session")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the code of the version before."""
-    archive = subprocess.run(
-        ["git", "archive", PREVIOUS, "common", "producer", "workers", "virnucpro_fleet"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
-    if archive.returncode:
-        pytest.skip(f"needs the history up to {PREVIOUS}: {archive.stderr.decode().strip()}")
-    folder = tmp_path_factory.mktemp("previous")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
+    folder = checkout_previous(tmp_path_factory.mktemp("previous"))
+    if folder is None:
+        pytest.skip(f"needs the history up to {PREVIOUS}")
     return folder
 
 

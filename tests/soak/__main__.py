@@ -1,14 +1,14 @@
 """A soak test: a job of many small batches under constant faults of every kind.
 
     python -m tests.soak [--minutes 20] [--batches 20000] [--seed 1] [--every 10 20]
-                              [--report FILE] [--folder FOLDER] [--faketime LIBRARY] [--keep]
+                              [--report FILE] [--folder FOLDER] [--keep]
 
 Four workers and two keepers run, with a proxy as network in front of Redis. A fault occurs every 10
 to 20 seconds, until the time is up or the job is done; ``--minutes 0`` shows the speed without
 faults. Every row is compared with the same computation without a fleet. Exit code 1: a row or the
 ledger's counts are wrong, or batches stopped by a fault did not run elsewhere within 45 seconds.
-Clocks are set where libfaketime is installed (or named by ``--faketime``), and the version before
-takes part where its commit is in the history.
+Redis's clock is set where libfaketime is installed, or named in ``LIBFAKETIME``, and the version
+before takes part where its commit is in the history.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 from common.ledger.progress import JobState
-from tests.soak.clocks import find_libfaketime
 from tests.soak.faults import TIMES, Faults
 from tests.soak.fleet import WORKERS, SoakFleet, running_fleet
 from tests.soak.hostile import HostileFaults
@@ -44,7 +43,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="virnucpro-soak-", dir=options.folder))
     try:
         workload = make_workload(folder, options.batches, options.seed)
-        with running_fleet(folder, workload.model, options.faketime) as fleet:
+        with running_fleet(folder, workload.model) as fleet:
             report = soak(fleet, workload, options)
     except BaseException:
         print(f"The logs are in {folder}/logs", file=sys.stderr)
@@ -67,7 +66,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--every", type=float, nargs=2, default=(10.0, 20.0), metavar="SECONDS")
     parser.add_argument("--report", type=Path, help="JSON file to write")
     parser.add_argument("--folder", type=Path, help="where everything is while it runs")
-    parser.add_argument("--faketime", type=Path, default=find_libfaketime(), metavar="LIBRARY")
     parser.add_argument("--keep", action="store_true", help="keep logs and store in any case")
     return parser.parse_args()
 

@@ -1,6 +1,5 @@
 """The fleet under test: workers, keepers and Redis, which are restarted when they end."""
 
-import os
 import re
 import signal
 import subprocess
@@ -17,8 +16,8 @@ import psutil
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.processes import start_dependent, wait_or_kill
-from tests.soak.clocks import Clock, make_clock
-from tests.soak.previous import checkout_previous
+from tests.support.clocks import Clock, make_clock
+from tests.support.previous import checkout_previous
 from tests.support.processes import clean_environment, wait_until
 from tests.support.redis_servers import HOST, RedisServer, free_port, running_redis
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
@@ -174,13 +173,13 @@ def has_weights(worker: WorkerInfo) -> bool:
 
 
 @contextmanager
-def running_fleet(folder: Path, model: Path, libfaketime: Path | None) -> Iterator[SoakFleet]:
+def running_fleet(folder: Path, model: Path) -> Iterator[SoakFleet]:
     """Run the fleet with its data and its logs in a folder."""
     logs, store = folder / "logs", folder / "store"
     logs.mkdir()
-    redis_clock = make_clock(libfaketime, folder / "redis-clock")
+    clock = make_clock(folder / "redis-clock")
     with (
-        running_redis(folder / "redis", environment_on(redis_clock)) as redis,
+        running_redis(folder / "redis", environment=clock and clock.environment) as redis,
         tcp_proxy(redis.port) as network,
     ):
         network.delay = NETWORK_SECONDS
@@ -219,7 +218,7 @@ def running_fleet(folder: Path, model: Path, libfaketime: Path | None) -> Iterat
             logs=logs,
             workers=[service(f"worker-{n}", *worker) for n in range(WORKERS)],
             keepers=keepers,
-            clock=redis_clock,
+            clock=clock,
             previous=[] if earlier is None else previous,
         )
         try:
@@ -231,8 +230,3 @@ def running_fleet(folder: Path, model: Path, libfaketime: Path | None) -> Iterat
                     each.send(signal.SIGTERM)
             for each in ours:
                 each.end()
-
-
-def environment_on(clock: Clock | None) -> dict[str, str] | None:
-    """Return this process's environment with another clock; None: as it is."""
-    return None if clock is None else {**os.environ, **clock.environment}

@@ -1,14 +1,14 @@
-"""The clock of Redis, which a soak test sets by libfaketime.
+"""The clock of Redis, which a test sets by libfaketime.
 
 Python's own processes cannot run on it: ``time.sleep`` fails there with libfaketime 0.9.10.
 """
 
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The places of Debian's and Fedora's libfaketime.
-LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib64/faketime/libfaketimeMT.so.1")
+#: The places of Debian's and Fedora's libfaketime; another is named in ``LIBFAKETIME``.
+LIBRARIES = ("usr/lib/*/faketime/libfaketimeMT.so.1", "usr/lib64/faketime/libfaketimeMT.so.1")
 
 #: Seconds until a process sees that its clock was set.
 SEEN_SECONDS = 1
@@ -16,8 +16,9 @@ SEEN_SECONDS = 1
 
 def find_libfaketime() -> Path | None:
     """Return the installed libfaketime, if there is one."""
-    root = Path("/")
-    return next((path for name in LIBRARIES for path in root.glob(name[1:])), None)
+    named = os.environ.get("LIBFAKETIME")
+    found = [Path(named)] if named else [p for name in LIBRARIES for p in Path("/").glob(name)]
+    return next((path for path in found if path.is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ class Clock:
     file: Path
 
     @property
-    def environment(self) -> Mapping[str, str]:
+    def environment(self) -> dict[str, str]:
+        """This process's environment, with the clock."""
         return {
+            **os.environ,
             "LD_PRELOAD": str(self.library),
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
             "FAKETIME_CACHE_DURATION": str(SEEN_SECONDS),
@@ -44,8 +47,9 @@ class Clock:
         new.replace(self.file)
 
 
-def make_clock(library: Path | None, file: Path) -> Clock | None:
+def make_clock(file: Path) -> Clock | None:
     """Return a clock that is right; None without libfaketime."""
+    library = find_libfaketime()
     if library is None:
         return None
     clock = Clock(library, file)

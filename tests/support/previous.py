@@ -1,0 +1,25 @@
+"""The version before, whose processes may run beside those of this one."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+PREVIOUS = "28dd18fe2c207d0dab5c855694511d9b695e2479"
+
+ROOT = Path(__file__).parents[2]
+
+
+def checkout_previous(folder: Path) -> Path | None:
+    """Write the packages of the version before into a folder; None if the history is not here."""
+    archive = subprocess.run(
+        ["git", "archive", PREVIOUS, "common", "producer", "workers", "virnucpro_fleet"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if archive.returncode != 0:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
