@@ -1,5 +1,6 @@
 """The manifest, which describes a job. It is written last: a job without one never started."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -34,6 +35,11 @@ class InputReport(Document):
         """Return the counts of records that were changed or left out, or look wrong."""
         names = ("long", "skipped", "empty", "replaced", "gapped", "stripped", "rna", "like_dna")
         return {f"records_{name}": count for name in names if (count := getattr(self, name))}
+
+
+def checksums_text(checksums: Iterable[int]) -> str:
+    """Return the CRC-32 of each input object as ``Manifest.input_crc32`` has them."""
+    return "".join(f"{checksum:08x}" for checksum in checksums)
 
 
 class Manifest(Document):

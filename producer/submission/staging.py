@@ -18,7 +18,14 @@ from common.job.layout import (
     output_prefix,
     quarantine_prefix,
 )
-from common.job.manifest import InputReport, Manifest, find_job, read_manifest, write_manifest
+from common.job.manifest import (
+    InputReport,
+    Manifest,
+    checksums_text,
+    find_job,
+    read_manifest,
+    write_manifest,
+)
 from common.job.records import Record, encode_batch
 from common.model_specs import ModelSpec
 from common.store import ObjectExistsError, Store, StoreError
@@ -225,7 +232,7 @@ def manifest_of(
         ),
         batch_records=[size.records for size in sizes],
         batch_tokens=[size.tokens for size in sizes],
-        input_crc32="".join(f"{checksum:08x}" for checksum in checksums),
+        input_crc32=checksums_text(checksums),
     )
 
 

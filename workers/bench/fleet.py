@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from common import __version__
+from common.crc import crc32
 from common.errors import UserError
 from common.job.layout import input_key
-from common.job.manifest import InputReport, Manifest, write_manifest
+from common.job.manifest import InputReport, Manifest, checksums_text, write_manifest
 from common.job.output_form import OutputForm
 from common.job.records import Record, encode_batch
 from common.ledger.ledger import Ledger
@@ -95,10 +96,12 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
 def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> None:
     """Create a job of random records and publish its batches."""
     records = random_records(plan.spec)
-    sizes = []
+    sizes, checksums = [], []
     for index in range(plan.batches):
         batch = list(take_tokens(records, plan.spec, plan.batch_tokens))
-        store.put(input_key(JOB, index), encode_batch(batch))
+        data = encode_batch(batch)
+        store.put(input_key(JOB, index), data)
+        checksums.append(crc32(data))
         sizes.append((len(batch), sum(plan.spec.tokens(len(record.residues)) for record in batch)))
     manifest = Manifest(
         package=__version__,
@@ -120,6 +123,7 @@ def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> Non
         ),
         batch_records=[records for records, _ in sizes],
         batch_tokens=[tokens for _, tokens in sizes],
+        input_crc32=checksums_text(checksums),
     )
     write_manifest(store, manifest)
     queue = queue_name(plan.source, plan.rung, plan.rung)
