@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from benchmarks.machine import describe_machine, device_or_exit
 from benchmarks.peers import fair_esm_weights
 from common.job.output_form import OutputForm
-from common.model_specs import ESM2, ESM2_CONFIG, MODELS, ModelSource, ModelSpec
+from common.model_config import ESM2_SETTINGS
+from common.model_specs import ESM2, MODELS, ModelSource, ModelSpec
 from common.rungs import Rung
 from tests.support.hugging_face import published_name
 from workers.bench.fleet import Plan, measure_fleet
@@ -63,7 +64,8 @@ def save_as_published(spec: ModelSpec, folder: Path) -> int:
         published_name(name): tensor.cpu().contiguous()
         for name, tensor in fair_esm_weights(spec, torch.device("cpu")).items()
     }
-    config = ESM2_CONFIG | {
+    config = {
+        **{name: values[0] for name, values in ESM2_SETTINGS.items()},
         "model_type": "esm",
         "num_hidden_layers": spec.layers,
         "hidden_size": spec.dim,
