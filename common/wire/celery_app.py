@@ -73,7 +73,6 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
         task_create_missing_queues=False,
         task_queues=[kombu_queue(name) for name in queues],
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
         worker_eta_task_limit=8,
         worker_send_task_events=True,
         broker_channel_error_retry=True,

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from celery.worker import state
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 from pydantic_core import to_json
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.wire.signing import MessageKeys
+from workers.transport import consumer
 from workers.transport.envelope import Refusal, check_message, parse_json
 
 #: The Lua script that requeues a message, unless it was requeued or acknowledged meanwhile.
@@ -29,8 +31,13 @@ class AtomicQoS(kombu_redis.QoS):
     """
 
     def can_consume(self) -> bool:
-        """Return whether the worker has room for a message; kombu asks in each turn of its loop."""
-        has_room = bool(super().can_consume())  # type: ignore[no-untyped-call]
+        """Return whether the worker has room for a message; kombu asks in each turn of its loop.
+
+        Celery's ``worker_disable_prefetch`` counts the same tasks, but a full worker then asks
+        nothing of this method.
+        """
+        has_thread = len(state.reserved_requests) < consumer.THREADS
+        has_room = has_thread and bool(super().can_consume())  # type: ignore[no-untyped-call]
         if not has_room:
             self.channel.note_turn()
         return has_room
