@@ -27,7 +27,7 @@ from common.rungs import PRECISION_CODES
 from common.store import Store
 from common.text import counted_batches
 from common.wire.messages import Instability
-from producer.output.partial import partial_of, remove_abandoned
+from producer.output.partial import lock, partial_of, remove_abandoned
 
 #: Shards that are read ahead of the one being written; one may be 256 MB.
 SHARDS_AHEAD = 2
@@ -85,6 +85,7 @@ def fetch(
             dim=int(attributes["dim"]),
             attributes=attributes | of_file(manifest),
         ) as writer:
+            lock(writer.sink)
             remove_abandoned(output, partial)
             last_row = -1
             for part, without_numbers in bounded_map(load, range(manifest.batches), SHARDS_AHEAD):

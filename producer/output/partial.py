@@ -6,9 +6,10 @@ import re
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-#: Seconds since the last write after which a file that no process has locked is abandoned. HDF5
-#: locks the file it writes; in between, and until it is renamed, are milliseconds.
+#: Seconds since the last write after which a file that no process has locked is abandoned. Before
+#: the lock is taken, and between its end and the new name, are milliseconds.
 UNLOCKED_SECONDS = 10.0
 
 #: The same where a file system or HDF5_USE_FILE_LOCKING gives no locks: nothing takes longer.
@@ -18,6 +19,18 @@ WITHOUT_LOCKS_SECONDS = 24 * 3600.0
 def partial_of(output: Path) -> Path:
     """Return a new name for an output that is being written."""
     return output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+
+
+def lock(file: IO[bytes]) -> None:
+    """Lock a file that is being written, until it is closed, where its file system has locks."""
+    if not without_locks():
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def without_locks() -> bool:
+    """Return whether the user says that locks do not work here: asking for one may never return."""
+    return os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0")
 
 
 def remove_abandoned(output: Path, own: Path) -> None:
@@ -45,7 +58,7 @@ def quiet_seconds(path: Path) -> float:
     Raises:
         BlockingIOError: a process has it locked.
     """
-    if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
+    if without_locks():
         return WITHOUT_LOCKS_SECONDS
     with path.open("r+b") as file:  # over NFS, a lock needs the right to write
         try:

@@ -9,19 +9,32 @@ from pathlib import Path
 
 import pytest
 
+from common.job.manifest import write_manifest
+from common.job.records import Record
 from producer.output.partial import (
     UNLOCKED_SECONDS,
     WITHOUT_LOCKS_SECONDS,
     partial_of,
     remove_abandoned,
 )
+from tests.support.jobs import manifest_of
+from tests.support.shards import store_inputs, store_shard
+from tests.support.stores import folder_store
 
-#: A process that writes an HDF5 file until it is killed.
-WRITE = """
-import sys, time, h5py
-file = h5py.File(sys.argv[1], "w")
-print("open", flush=True)
-time.sleep(600)
+#: A process that fetches until it is killed, and waits for its next shard.
+FETCH = """
+import sys, time
+from pathlib import Path
+from common.job.manifest import read_manifest
+from common.store import FileStore
+from producer.output.fetch import fetch
+
+def wait(rows):
+    print("open", flush=True)
+    time.sleep(600)
+
+store = FileStore(Path(sys.argv[1]))
+fetch(store, read_manifest(store, sys.argv[2]), Path(sys.argv[3]), on_rows=wait)
 """
 
 
@@ -51,12 +64,17 @@ def cleaned(output: Path) -> Callable[[Path], bool]:
     return lambda path: not path.exists()
 
 
-def test_what_a_killed_fetch_left_is_deleted_by_the_next_but_not_while_it_writes(output):
-    path = partial_of(output)
-    with subprocess.Popen([sys.executable, "-c", WRITE, path], stdout=subprocess.PIPE) as writer:
+def test_what_a_killed_fetch_left_is_deleted_by_the_next_but_not_while_it_waits(output, tmp_path):
+    store = folder_store(tmp_path / "store")
+    manifest = store_inputs(store, manifest_of([1]), [Record(0, "a", "MKTA")])
+    write_manifest(store, manifest)
+    store_shard(store, manifest, 0)
+    command = [sys.executable, "-c", FETCH, store.root, manifest.job, output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         try:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"open\n"
+            (path,) = tmp_path.glob(".*.h5.*")
             make_older(path, 2 * WITHOUT_LOCKS_SECONDS)
             assert not cleaned(output)(path)
         finally:
