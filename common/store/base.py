@@ -1,6 +1,6 @@
 """The interface of a store, and its errors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -88,6 +88,13 @@ class Store(Protocol):
 
     def delete(self, prefix: str, check: Callable[[], None] = lambda: None) -> None:
         """Delete every object under ``prefix``, which must not be empty.
+
+        Args:
+            check: called right before each deletion; raises if nothing may be deleted any more.
+        """
+
+    def delete_keys(self, keys: Iterable[str], check: Callable[[], None] = lambda: None) -> None:
+        """Delete the objects under these keys, as many at once as the store can.
 
         Args:
             check: called right before each deletion; raises if nothing may be deleted any more.

@@ -3,7 +3,7 @@
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -289,10 +289,21 @@ class S3Store:
             for page in self._pages(f"list {prefix}", self.prefix + prefix)
             for item in page.get("Contents", [])
         )
-        while keys := list(islice(listed, DELETED_TOGETHER)):
+        self._delete_all(listed, check, f"delete {prefix}")
+
+    def delete_keys(self, keys: Iterable[str], check: Callable[[], None] = lambda: None) -> None:
+        def checked() -> Iterator[str]:
+            for key in keys:
+                check_key(self.url, key)
+                yield self.prefix + key
+
+        self._delete_all(checked(), check, "delete objects")
+
+    def _delete_all(self, keys: Iterator[str], check: Callable[[], None], doing: str) -> None:
+        while together := list(islice(keys, DELETED_TOGETHER)):
             check()
-            with self._errors(f"delete {prefix}"):
-                for key in self._delete_together(keys):
+            with self._errors(doing):
+                for key in self._delete_together(together):
                     self.client.delete_object(Bucket=self.bucket, Key=key)
 
     def _delete_together(self, keys: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -201,6 +201,15 @@ class FileStore:
             else:
                 start.unlink(missing_ok=True)
             self._check_marker()  # still, or nothing was deleted
+
+    def delete_keys(self, keys: Iterable[str], check: Callable[[], None] = lambda: None) -> None:
+        for key in keys:
+            path = self._path(key)
+            with self._errors(f"delete {key}"):
+                self._check_marker()
+                check()
+                path.unlink(missing_ok=True)
+                remove_empty(path.parent, self.root)
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:

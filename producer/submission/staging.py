@@ -28,7 +28,7 @@ from common.job.manifest import (
 )
 from common.job.records import Record, encode_batch
 from common.model_specs import ModelSpec
-from common.store import ObjectExistsError, Store, StoreError
+from common.store import ObjectExistsError, ObjectNotFoundError, Store, StoreError
 from producer.input.batches import BatchSize, Budget, cut_batches
 from producer.input.reader import Reader
 from producer.scheduling.job_lock import JobLockedError
@@ -45,7 +45,7 @@ def stage(
     spec: ModelSpec,
     created: Callable[[], datetime],
     on_batch: Callable[[int], None] = lambda _records: None,
-    keep: Callable[[], None] = lambda: None,
+    keep: Callable[[Callable[[], None]], None] = lambda _check: None,
     hold: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
@@ -62,7 +62,8 @@ def stage(
         spec: the model's shape, for the sizes of batches.
         created: returns the time, once all batches are written.
         on_batch: called with the number of records of each batch that was written.
-        keep: called before each batch is written; raises if this producer slept and lost the lock.
+        keep: called before each batch is written, with what to check after a long pause; raises if
+            this producer slept and lost the lock.
         hold: renews the job's lock; raises if another producer had it meanwhile.
 
     Returns:
@@ -81,7 +82,7 @@ def stage(
         gaps=request.gaps,
         empty=request.empty,
     )
-    dead = inputs_of_others(store, job)
+    dead = list(store.keys(input_prefix(job)))
     token = uuid.uuid4().hex
     staging = "" if not dead and claim_plain_keys(store, job, token) else token
     sizes, checksums = [], []
@@ -96,14 +97,22 @@ def stage(
         else:  # another that had the lock since may have the same keys: then they stay
             store.delete(input_prefix(job), check_unstaged)
 
-    def check_unstaged() -> None:
-        hold()
+    def check_own() -> None:
         if find_job(store, job) is not None:
             raise ObjectExistsError(f"Store {store.url} has job {job} already.")
+        if not staging:
+            check_claim(store, job, token)
+
+    def check_unstaged() -> None:
+        hold()
+        check_own()
 
     try:
+        check_own()  # the keys are free again once another has done the whole
         batches = cut_batches(reader, budget, request.form, spec)
-        for size, checksum in write_batches(store, job, staging, batches, keep):
+        for size, checksum in write_batches(
+            *(store, job, staging, batches), keep=lambda: keep(check_own)
+        ):
             sizes.append(size)
             checksums.append(checksum)
             on_batch(size.records)
@@ -113,13 +122,15 @@ def stage(
             *(request, fingerprint, digest, at, staging), reader, sizes, checksums
         )
         delete_leftovers(store, job, check_unstaged)
-        hold()
+        check_unstaged()
         write_manifest(store, manifest, replace=False)
     except ObjectExistsError:
         manifest = read_manifest(store, job)
         if not is_ours(manifest):
             with suppress(ObjectExistsError, JobLockedError):
                 delete_own()
+            if not staging:
+                store.delete(claim_key(job))
             return manifest
     except BaseException:
         with suppress(StoreError, RedisError, JobLockedError):
@@ -127,9 +138,8 @@ def stage(
             if not is_ours(find_job(store, job)):
                 delete_own()
         raise
-    store.delete(claim_key(job))
-    for prefix in dead:
-        store.delete(prefix)
+    with suppress(RedisError, JobLockedError):  # the job is staged: what is left does no harm
+        store.delete_keys([claim_key(job), *dead], hold)
     return manifest
 
 
@@ -147,13 +157,19 @@ def claim_plain_keys(store: Store, job: str, token: str) -> bool:
     return True
 
 
-def inputs_of_others(store: Store, job: str) -> set[str]:
-    """Return the prefixes of what earlier stagings of a job left, which had no manifest.
+def check_claim(store: Store, job: str, token: str) -> None:
+    """Check that the keys without a name of a staging still are this staging's.
 
-    One may belong to a producer that is alive but lost its lock: it never writes the manifest.
+    Raises:
+        JobLockedError: another producer staged the job meanwhile, or it was deleted.
     """
-    keys = (key.removeprefix(input_prefix(job)) for key in store.keys(input_prefix(job)))
-    return {input_prefix(job) + "".join(key.partition("/")[:2]) for key in keys}
+    with suppress(ObjectNotFoundError):
+        if store.get(claim_key(job)) == token.encode():
+            return
+    raise JobLockedError(
+        f"Job {job} was submitted by another producer, or deleted, while this one stood still. "
+        "Run the command again."
+    )
 
 
 def delete_leftovers(store: Store, job: str, check: Callable[[], None]) -> None:

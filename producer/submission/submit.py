@@ -194,13 +194,16 @@ def stage_alone(
             batches, records = batches + 1, records + more
             on_staged(records, batches)
 
-        def keep() -> None:
+        def keep(check: Callable[[], None]) -> None:
             nonlocal held
             # Not the monotonic clock, which stops while a laptop sleeps.
-            if abs(time.time() - held) >= STAGING_SECONDS / 12:
-                with suppress(RedisError):  # it may be restarting; the lock is renewed at the end
-                    hold()
-                held = time.time()
+            if abs(time.time() - held) < STAGING_SECONDS / 12:
+                return
+            with suppress(RedisError):  # it may be restarting; the lock is renewed at the end
+                hold()
+            if abs(time.time() - held) >= STAGING_SECONDS:
+                check()  # another may have had the lock, though this Redis knows of none
+            held = time.time()
 
         # Another producer may have staged it since the caller looked.
         existing = find_job(store, job)

@@ -82,6 +82,17 @@ def test_objects_are_deleted_one_by_one_where_many_cannot_be(store, proxy, refus
     assert rule.hits == 1
 
 
+def test_many_keys_are_deleted_in_few_requests_and_no_others(store, monkeypatch):
+    monkeypatch.setattr("common.store.bucket.DELETED_TOGETHER", 4)
+    keys = [f"job/input/{number}" for number in range(10)]
+    for key in (*keys, "job/input/10"):
+        store.put(key, b"data")
+    checks: list[int] = []
+    store.delete_keys([*keys, "job/none"], lambda: checks.append(len(list(store.keys("")))))
+    assert checks == [11, 7, 3]
+    assert list(store.keys("")) == ["job/input/10"]
+
+
 def test_an_object_that_cannot_be_deleted_with_others_is_an_error(store, proxy, monkeypatch):
     for number in range(3):
         store.put(f"job/input/{number}", b"data")

@@ -33,6 +33,7 @@ ACTIONS: dict[str, Callable[[FileStore], object]] = {
     "all_keys": lambda store: list(store.keys("")),
     "folders": lambda store: list(store.folders()),
     "delete": lambda store: store.delete("job/"),
+    "delete_keys": lambda store: store.delete_keys([KEY]),
     "check_exists": lambda store: store.check_exists(),
 }
 

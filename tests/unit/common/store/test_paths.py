@@ -44,6 +44,7 @@ USES: dict[str, Use] = {
     "open ranges": read_ranges,
     "keys": lambda store, key: list(store.keys(key)),
     "delete": FileStore.delete,
+    "delete keys": lambda store, key: store.delete_keys([key]),
 }
 
 

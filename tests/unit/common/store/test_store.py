@@ -331,6 +331,18 @@ def test_nothing_is_deleted_by_a_prefix_that_is_empty_or_leads_out_of_the_store(
     assert list(store.keys("")) == ["a/1"]
 
 
+def test_some_keys_are_deleted_and_no_others(store):
+    for key in ("a/1", "a/2", "a/b/3", "c/4"):
+        store.put(key, b"")
+    checks = iter([1, 1, 1])
+    store.delete_keys(["a/1", "a/none", "c/4"], lambda: next(checks))
+    assert list(store.keys("")) == ["a/2", "a/b/3"]
+    assert list(store.folders()) == ["a"]
+    with pytest.raises(StopIteration):
+        store.delete_keys(["a/2"], lambda: next(checks))
+    assert list(store.keys("")) == ["a/2", "a/b/3"]
+
+
 @pytest.mark.parametrize("key", ["../secret", "/etc/hostname", "a/../../secret"])
 def test_a_folder_reads_and_writes_nothing_outside_it(tmp_path, key):
     (tmp_path / "secret").write_text("secret")

@@ -1,6 +1,7 @@
 """A producer that stops while it stages and goes on after another has staged the same input."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from producer.scheduling.job_lock import JobLockedError
 from producer.submission import staging
 from producer.submission.request import Request, job_name
 from producer.submission.submit import known_shape, stage_alone
+from tests.support.woken import once_before
 from tests.unit.producer.submission.test_submit import request_of
 
 RECORDS = 40
@@ -179,6 +181,45 @@ def test_what_earlier_submits_left_is_gone_once_the_job_is_staged(
     }
 
 
+def test_the_lock_is_renewed_while_what_an_earlier_submit_left_is_deleted(
+    ledger, store, request_, stage_it, monkeypatch
+):
+    job = job_name(request_.source, request_.fingerprint())
+    for index in range(50):
+        store.put(f"{job}/input/{index:07d}.fasta", b"left")
+    delete, held = store.delete_keys, []
+
+    def renewed(keys: list[str], check: Callable[[], None]) -> None:
+        def watched() -> None:
+            expire(ledger, job)
+            check()
+            held.append(ledger.redis.ttl(staging_key(job)))
+
+        delete(keys, watched)
+
+    monkeypatch.setattr(store, "delete_keys", renewed)
+    assert_whole(store, stage_it(20))
+    assert len(held) > 50
+    assert min(held) > 50
+
+
+def test_what_an_earlier_submit_left_stays_if_another_has_the_lock_by_then(
+    ledger, store, request_, stage_it, monkeypatch
+):
+    """The job may be deleted and staged again under the same keys by then."""
+    job = job_name(request_.source, request_.fingerprint())
+    left = f"{job}/input/0000007.fasta"
+    store.put(left, b"left")
+
+    def frozen() -> None:
+        expire(ledger, job)
+        assert ledger.locks.hold_staging(job, "another")
+
+    once_before(monkeypatch, store, "delete_keys", frozen)
+    assert_whole(store, stage_it(20))
+    assert store.get(left) == b"left"
+
+
 def test_a_later_staging_is_later_whatever_the_clocks_say(ledger, store, request_, stage_it):
     first = stage_it(20)
     ahead = first.model_copy(update={"created": first.created.replace(year=2099)})
@@ -220,3 +261,71 @@ def test_a_producer_that_wakes_writes_nothing_more(ledger, store, request_, stag
     manifest = stage_it(20, frozen)
     assert {key: store.get(key) for key in store.keys("")} == seen
     assert_whole(store, manifest)
+
+
+@pytest.mark.parametrize("forget", ["the lock", "all keys"])
+def test_a_producer_that_stops_before_it_claims_its_keys_leaves_the_job_of_another_alone(
+    ledger, store, request_, stage_it, monkeypatch, forget
+):
+    """The other had the same keys, and needs them no more."""
+    job = job_name(request_.source, request_.fingerprint())
+    seen: dict[str, bytes] = {}
+
+    def frozen() -> None:
+        expire(ledger, job)
+        assert stage_it(100).staging == ""
+        if forget == "all keys":
+            ledger.redis.flushall()
+        seen.update({key: store.get(key) for key in store.keys("")})
+
+    once_before(monkeypatch, staging, "claim_plain_keys", frozen)
+    manifest = stage_it(20)
+    assert {key: store.get(key) for key in store.keys("")} == seen
+    assert_whole(store, manifest)
+
+
+def stage_as_before(store: FileStore, request: Request, tokens: int) -> None:
+    """Stage an input as the version before did, up to its manifest: it knows of no claim."""
+    job = job_name(request.source, request.fingerprint())
+    store.delete(f"{job}/")
+    manifest = staging.stage(
+        *(store, request, request.fingerprint()),
+        budget=Budget(tokens=tokens),
+        spec=known_shape(request),
+        created=lambda: datetime.now(UTC),
+    )
+    assert manifest.staging == ""
+
+
+@pytest.mark.parametrize("after", [3, 8])
+def test_a_producer_that_wakes_after_one_of_the_version_before_has_staged_changes_nothing(
+    ledger, store, request_, stage_it, monkeypatch, after
+):
+    """That one left no trace in Redis: the lock can be renewed."""
+    monkeypatch.setattr("producer.submission.submit.STAGING_SECONDS", 0)
+    seen: dict[str, bytes] = {}
+
+    def frozen() -> None:
+        stage_as_before(store, request_, 100)
+        seen.update({key: store.get(key) for key in store.keys("")})
+
+    manifest = stage_it(20, frozen, after)
+    assert seen
+    assert {key: store.get(key) for key in store.keys("")} == seen
+    assert_whole(store, manifest)
+
+
+def test_a_producer_whose_keys_another_took_and_left_writes_no_manifest(
+    ledger, store, request_, stage_it
+):
+    """One of the version before that was killed in the middle of its staging."""
+    job = job_name(request_.source, request_.fingerprint())
+
+    def frozen() -> None:
+        store.delete(f"{job}/")
+        store.put(f"{job}/input/0000000.fasta", b"of a batch of another size")
+
+    with pytest.raises(JobLockedError, match=r"while this one stood still\. Run the command again"):
+        stage_it(20, frozen)
+    assert find_job(store, job) is None
+    assert_whole(store, stage_it(20))
