@@ -1,8 +1,15 @@
 """No command shows a password, wherever it was written in an address."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
 import pytest
 
-from tests.support.processes import clean_environment, run, run_producer
+from common.wire.celery_app import make_celery
+from tests.support.processes import START_SECONDS, clean_environment, run, run_producer, wait_until
+from tests.support.redis_servers import running_redis
 from tests.support.secrets import ENDPOINTS, SECRET, STORES, WRONG_ADDRESSES
 
 JOB = "in-0123456789ab"
@@ -47,6 +54,40 @@ def test_a_worker_shows_no_password(form, tmp_path):
     named = {"VIRNUCPRO_STORE": str(tmp_path), "VIRNUCPRO_BROKER_URL": broker}
     words = ["start", "--model", "random:esm2_t6_8M_UR50D"]
     assert_silent(run("workers.cli", *words, environment=clean_environment(**named)))
+
+
+@pytest.fixture(params=["socket", "host"])
+def url_with_login(request, sockets, tmp_path) -> Iterator[str]:
+    socket, login = sockets / "redis.sock", f"{SECRET}1:{SECRET}2"
+    with running_redis(tmp_path, unixsocket=socket) as server:
+        with server.client as client:
+            rights = {"enabled": True, "keys": ["*"], "channels": ["*"], "commands": ["+@all"]}
+            client.acl_setuser(f"{SECRET}1", passwords=[f"+{SECRET}2"], **rights)
+        host = f"redis://{login}@127.0.0.1:{server.port}/0"
+        yield host if request.param == "host" else f"unix://{login}@{socket}?db=0"
+
+
+def test_no_answer_of_a_worker_to_celery_shows_a_login(url_with_login):
+    worker = [sys.executable, "-m", "tests.support.endless_worker"]
+    with (
+        subprocess.Popen(
+            [*worker, url_with_login, "q", "1", "0"],
+            env=clean_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        make_celery(url_with_login, []) as app,
+    ):
+        try:
+            ask = app.control.inspect(timeout=2)
+            wait_until(ask.ping, START_SECONDS)
+            answers = [ask.stats(), ask.conf(with_defaults=True), ask.report(), ask.registered()]
+        finally:
+            process.terminate()
+        shown = process.stderr.read()
+    assert all(answers)
+    assert SECRET not in json.dumps(answers) + shown
 
 
 def assert_silent(done) -> None:

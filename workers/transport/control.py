@@ -5,13 +5,16 @@ nothing more while they look alive. And Celery ends at a broadcast that it canno
 ``celery control`` get no answer to an order, and say so after a second.
 """
 
+import functools
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from celery.worker.control import Panel
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 from pydantic_core import to_json
 
+from common.text import without_login
 from common.wire.messages import Document
 from workers.transport.envelope import Refusal, first_problem, parse_body, parse_json
 
@@ -25,6 +28,9 @@ QUESTIONS = frozenset(
         *("dump_tasks", "enable_events", "heartbeat"),
     }
 )
+
+#: The fields of a connection in the answer to ``stats``.
+LOGIN_FIELDS = frozenset({"userid", "password"})
 
 
 class ReplyTo(Document):
@@ -91,6 +97,30 @@ def rebuilt(broadcast: Broadcast, command: Command) -> dict[str, Any]:
 
 
 def answer_questions_only() -> None:
-    """Remove every command but the questions from Celery's remote control, for this process."""
+    """Remove every command but the questions from Celery's remote control, for this process, and
+    the login of Redis from the answers.
+    """
     for name in Panel.data.keys() - QUESTIONS:
         del Panel.data[name]
+    for name, answer in Panel.data.items():
+        Panel.data[name] = answers_without_login(answer)
+
+
+def answers_without_login(answer: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(answer)
+    def shown(*words: Any, **options: Any) -> Any:
+        return hide_login(answer(*words, **options))
+
+    return shown
+
+
+def hide_login(answer: Any) -> Any:
+    """Return an answer without the user and password of its URLs, and of its connection."""
+    if isinstance(answer, str):
+        return without_login(answer)
+    if isinstance(answer, dict):
+        return {
+            name: "***" if name in LOGIN_FIELDS and value else hide_login(value)
+            for name, value in answer.items()
+        }
+    return [hide_login(item) for item in answer] if isinstance(answer, list | tuple) else answer

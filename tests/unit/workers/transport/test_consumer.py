@@ -14,43 +14,13 @@ MANIFEST = manifest_of([1] * (THREADS + 1))
 MODEL = ModelSource.parse(MANIFEST.model)
 BATCHES = [MANIFEST.batch(number) for number in range(MANIFEST.batches)]
 QUEUE = queue_name(MODEL, BATCHES[0].first_rung, BATCHES[0].rung)
-
-#: A worker whose batches never end. It prints how many it has and the seconds since its last turn.
-WORKER = """
-import os, sys, threading, time
-from common.ledger.ledger import Ledger
-from common.wire.celery_app import make_celery
-from common.wire.redis_client import connect
-from common.wire.signing import MessageKeys
-from workers.transport.consumer import consume
-from workers.transport.guard import Guard, install_guard
-
-url, queue, batches, seconds = *sys.argv[1:3], int(sys.argv[3]), float(sys.argv[4])
-app, taken = make_celery(url, [queue]), []
-guard = Guard(Ledger(connect(url)), MessageKeys(), "w")
-install_guard(app, guard)
-guard.note_turn()
-
-def run(batch):
-    taken.append(batch)
-    threading.Event().wait()
-
-def end():
-    while len(taken) < batches:
-        time.sleep(0.05)
-    time.sleep(seconds)
-    print(len(taken), guard.idle_seconds(), flush=True)
-    os._exit(0)
-
-threading.Thread(target=end, daemon=True).start()
-consume(app, [queue], "w", run=run, on_stop=lambda: None)
-"""
+WORKER = "tests.support.endless_worker"
 
 
 def batches_and_idle_seconds(url: str, *, batches: int, seconds: float) -> tuple[int, float]:
     """Return a worker's number of batches ``seconds`` after it took some, and how long it idles."""
     ended = subprocess.run(
-        [sys.executable, "-c", WORKER, url, QUEUE, str(batches), str(seconds)],
+        [sys.executable, "-m", WORKER, url, QUEUE, str(batches), str(seconds)],
         env=clean_environment(),
         capture_output=True,
         text=True,
