@@ -39,6 +39,7 @@ class OneRecordStore(FileStore):
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         super().__init__(root)
+        self.check_writable()
         self.manifest = manifest
         self.batch = encode_batch([Record(row=0, header="record", residues="MKT")])
 

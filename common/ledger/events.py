@@ -1,6 +1,7 @@
 """Events: failures and what was done about them, in the ledger and as JSON in the log."""
 
 import logging
+import math
 import time
 from enum import StrEnum
 from typing import cast
@@ -75,4 +76,4 @@ def read_event(text: str) -> Event:
     try:
         return Event.model_validate_json(text)
     except ValueError:
-        return Event(time=0, event=EventKind.UNREADABLE, detail=text)
+        return Event(time=math.nan, event=EventKind.UNREADABLE, detail=text)

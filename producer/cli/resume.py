@@ -12,7 +12,7 @@ from producer.cli.options import Broker, Flag, OutputPath, StoreUrl, named_fleet
 from producer.cli.output import write_output
 from producer.fleet.fleet import Fleet, precision_of
 from producer.fleet.job import Job
-from producer.local.run import local_store
+from producer.local.run import has_jobs, local_store
 from producer.terminal.console import say
 
 
@@ -55,7 +55,10 @@ def resume(
     if local:
         if output is None:
             raise UserError("resume --local: name the file that the job was to write with -o.")
-        kept = Fleet(store=local_store(output, store).url).job(job)
+        opened = local_store(output, store)
+        if store is None and not has_jobs(opened):
+            raise UserError(f"{opened.url} has no job {job!r}: it is finished, or was not begun.")
+        kept = Fleet(store=opened.url).job(job)
         run_local(
             start,
             kept.output_file(output, overwrite=overwrite),

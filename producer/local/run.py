@@ -13,7 +13,7 @@ from common.job.manifest import find_job
 from common.job.shards import shards_of
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice
-from common.store import Store, open_store
+from common.store import Store, StoreError, open_store
 from common.text import counted_batches
 from producer.fleet.fleet import Fleet
 from producer.fleet.output_file import Origin, OutputFile
@@ -69,7 +69,11 @@ def local_run(
 
 
 def has_jobs(store: Store) -> bool:
-    return any(key == manifest_key(key.partition("/")[0]) for key in store.keys(""))
+    """Return whether a job is in the store, which is removed with its last one."""
+    try:
+        return any(key == manifest_key(key.partition("/")[0]) for key in store.keys(""))
+    except StoreError:
+        return False
 
 
 def has_shards(store: Store) -> bool:

@@ -182,7 +182,7 @@ def print_events(console: Console, events: Sequence[Event], count: int) -> None:
     header = ("time", "event", "batch", "rung", "worker", "detail")
     rows = (
         (
-            local_time(event.time) if event.time else "",
+            local_time(event.time),
             event.event,
             "" if event.batch is None else str(event.batch),
             event.rung or "",

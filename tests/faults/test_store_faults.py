@@ -6,6 +6,7 @@ import pytest
 
 from common.errors import UserError
 from common.store import S3Store
+from common.store.base import MARKER
 from tests.faults.checks import (
     LARGE,
     assert_nothing_was_lost,
@@ -41,6 +42,7 @@ def test_an_upload_that_is_reset_halfway_each_time_leaves_no_object(
     for name, value in s3_fleet.environment.items():
         monkeypatch.setenv(name, value)
     store = S3Store("embeddings", tmp_path.name)
+    store.check_writable()
     fault = bucket.fail(Fault.RESET, "PUT", "/output/")
     with (
         pytest.raises(UserError, match=r"cannot write job/output/0\.h5"),
@@ -110,4 +112,4 @@ def test_a_full_disk_is_said_clearly_ends_no_worker_and_loses_nothing(
             process.rlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
             assert_nothing_was_lost(fleet, job, reference)
         assert worker.process == process
-    assert not list(tmp_path.glob("store/**/.*"))
+    assert [path.name for path in tmp_path.glob("store/**/.*")] == [MARKER]

@@ -184,6 +184,7 @@ def test_a_meter_reads_what_redis_did_since_it_was_made(redis: Redis):
 
 def test_a_counting_store_notes_every_request_and_its_bytes(tmp_path):
     store = CountingStore(tmp_path)
+    store.check_writable()
     store.put("a", b"123")
     with store.create("b") as path:
         path.write_bytes(b"12345")
