@@ -195,9 +195,10 @@ class FileStore:
                 # was written under the old name meanwhile.
                 away = self.root / f"{DELETED}{uuid.uuid4().hex}"
                 start.rename(away)
-                for leftover in (away, *self.root.glob(f"{DELETED}*")):
-                    shutil.rmtree(leftover, onerror=raise_unless_missing)
+                shutil.rmtree(away, onerror=raise_unless_missing)
                 remove_empty(start.parent, self.root)
+                for leftover in self.root.glob(f"{DELETED}*"):  # of processes that were killed
+                    shutil.rmtree(leftover, ignore_errors=True)
             else:
                 start.unlink(missing_ok=True)
             self._check_marker()  # still, or nothing was deleted

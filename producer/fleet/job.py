@@ -23,7 +23,7 @@ from producer.fleet.output_file import OutputFile, sources_of
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
 from producer.output.verify import verify
-from producer.scheduling.deletion import delete_job
+from producer.scheduling.deletion import delete_job, has_objects, staged_at
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.job_lock import job_lock
 from producer.scheduling.keeper import Keeper
@@ -315,8 +315,8 @@ class Job:
         ledger, store = self.fleet.ledger, self.fleet.store
         with job_lock(ledger, self.name) as hold:
             found = ledger.jobs.progress(self.name)
-            if found is None and find_job(store, self.name) is None:
+            created = staged_at(store, self.name) if found is None else found.created
+            if created is None and not has_objects(store, self.name):
                 raise UnknownJobError(f"Neither Redis nor {store.url} knows a job {self.name!r}.")
             ledger.jobs.cancel(self.name)
-            created = None if found is None else found.created
             delete_job(store, ledger, self.name, hold, created=created)

@@ -2,9 +2,18 @@
 
 from collections.abc import Callable
 
-from common.job.layout import job_prefix, manifest_key
+from common.job.layout import (
+    closed_key,
+    input_prefix,
+    job_prefix,
+    manifest_key,
+    output_prefix,
+    quarantine_prefix,
+)
+from common.job.manifest import find_job
 from common.ledger.ledger import Ledger
 from common.store import Store
+from producer.scheduling.closed import read_closed
 from producer.scheduling.job_lock import JobLockedError
 
 
@@ -21,22 +30,47 @@ def delete_job(
 
     Args:
         hold: renews the job's lock; raises if another process had it meanwhile.
-        created: when the job was staged, by the ledger. None: the ledger does not know it.
+        created: when the job was staged. None: neither the ledger nor the store knows it.
 
     Raises:
         JobLockedError: the job was resumed, or submitted again, before all of it was deleted.
     """
 
+    def is_known() -> bool:
+        found = ledger.jobs.progress(job)
+        return created is not None and found is not None and found.created == created
+
     def check() -> None:
         hold()
-        found = ledger.jobs.progress(job)
-        if created is not None and found is not None and found.created == created:
-            raise JobLockedError(f"Job {job} was resumed while it was deleted: it stays.")
+        if is_known():
+            raise resumed(job)
+
+    def check_first() -> None:
+        check()
+        # Redis may have been emptied since the job was resumed.
+        if only_closed and read_closed(store, job) is None:
+            raise resumed(job)
 
     hold()
-    if created is not None and not ledger.jobs.forget(job, created, only_closed=only_closed):
+    if is_known() and not ledger.jobs.forget(job, created, only_closed=only_closed):
         return False
     # First, so that nobody resumes what is about to go.
-    store.delete(manifest_key(job), check)
+    store.delete(manifest_key(job), check_first)
     store.delete(job_prefix(job), check)
     return True
+
+
+def resumed(job: str) -> JobLockedError:
+    return JobLockedError(f"Job {job} was resumed while it was deleted: it stays.")
+
+
+def staged_at(store: Store, job: str) -> float | None:
+    """Return when a store's job was staged; None if the store has no such job."""
+    manifest = find_job(store, job)
+    return None if manifest is None else manifest.created.timestamp()
+
+
+def has_objects(store: Store, job: str) -> bool:
+    """Return whether a store has objects of a job, as after a deletion that was cut."""
+    parts = (closed_key(job), input_prefix(job), output_prefix(job), quarantine_prefix(job))
+    return any(True for part in parts for _ in store.keys(part))

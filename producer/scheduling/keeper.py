@@ -8,7 +8,9 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+
+from redis.exceptions import RedisError
 
 from common.job import sealed
 from common.job.layout import closed_key
@@ -19,40 +21,24 @@ from common.ledger.ledger import Ledger
 from common.ledger.locks import KEEPING_SECONDS
 from common.ledger.progress import JobState
 from common.model_specs import ModelSource
-from common.store import ObjectNotFoundError, Store, StoreError
+from common.store import Store, StoreError
 from common.wire.celery_app import publish
-from common.wire.messages import Batch, Document
+from common.wire.messages import Batch
 from common.wire.queues import Queues, batch_queue
-from producer.scheduling.deletion import delete_job
-from producer.scheduling.job_lock import job_lock
+from producer.scheduling.closed import CLOSED_STATES, Closed, possible_jobs, read_closed
 from producer.scheduling.lost_messages import LostMessages
+from producer.scheduling.old_jobs import OldJobs
 from producer.scheduling.opening import model_of, open_job
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.restore import restore_some
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two steps of a keeper, between two deletions of old jobs, and after one that the
-#: store did not do.
+#: Seconds between two steps of a keeper.
 STEP_SECONDS = 1.0
-CLEAN_SECONDS, CLEAN_AGAIN_SECONDS = 3600.0, 60.0
-
-#: Difference between this machine's clock and Redis's from which nothing is deleted for its age.
-MAX_CLOCK_DIFFERENCE = timedelta(minutes=2)
-
 
 #: The state and the time of submission of every job, by name.
 States = Mapping[str, tuple[JobState | None, float]]
-
-#: States of a closed job, which only a user resumes.
-CLOSED_STATES = (JobState.CANCELLED, JobState.STOPPED, JobState.FINISHED)
-
-
-class Closed(Document):
-    """The object in the store that marks a job as closed: its state, and since when."""
-
-    state: JobState
-    time: datetime
 
 
 class Keeper:
@@ -83,13 +69,13 @@ class Keeper:
         self.one_by_one = publisher.one_by_one
         self.lost_messages = LostMessages(ledger, self.one_by_one)
         self.on_event = on_event
-        self.keep = keep
+        self.old_jobs = OldJobs(store, ledger, self.one_by_one, keep)
         self.only = only
         self.name = uuid.uuid4().hex
         self.acting = False
         self._manifests: dict[tuple[str, float], Manifest | None] = {}
         self._closed: dict[str, JobState] = {}
-        self.next_step = self._next_hold = self._next_clean = self._no_expiry_before = 0.0
+        self.next_step = self._next_hold = self._no_expiry_before = 0.0
         self._last_step = time.monotonic()
 
     def step(self) -> None:
@@ -107,7 +93,15 @@ class Keeper:
             self._restore_if_unknown(self.only)  # the acting keeper may be waiting for another job
         if not self._hold():
             return
-        self._clean(now)  # first, and whatever fails: the store may be full
+        try:
+            self._keep_jobs(now)
+        except (RedisError, StoreError):
+            self._delete_old_jobs()  # the store may be full
+            raise
+        self._delete_old_jobs()
+        self._last_step = time.monotonic()  # to delete a large job is no pause of the keeper
+
+    def _keep_jobs(self, now: float) -> None:
         self._restore_unknown_jobs()
         states = self.ledger.jobs.states()
         jobs = self._open_jobs(states)
@@ -149,13 +143,16 @@ class Keeper:
         """
         if self.only is None and self.ledger.stores.is_new(self.store.url):
             look = self.ledger.stores.begin_look(self.store.url)
-            for job in self.store.folders():
+            for job in possible_jobs(self.store):
                 self._restore_if_unknown(job)
             self.ledger.stores.end_look(self.store.url, look)
 
     def _restore_if_unknown(self, job: str) -> None:
         with self.one_by_one(job):
-            if self.ledger.jobs.progress(job) is not None or self._read_closed(job) is not None:
+            if (
+                self.ledger.jobs.progress(job) is not None
+                or read_closed(self.store, job) is not None
+            ):
                 return
             manifest = find_job(self.store, job)
             if manifest is not None:
@@ -258,7 +255,7 @@ class Keeper:
         It may have been resumed, or staged again, since its state was read: before, or while this
         process stopped in the middle.
         """
-        earlier = self._read_closed(job)
+        earlier = read_closed(self.store, job)
         if earlier is not None and earlier.state is state:
             return
         seen = self.ledger.jobs.progress(job)
@@ -270,53 +267,6 @@ class Keeper:
         if seen is not None and (seen.state, seen.created) != (state, created):
             self.store.delete(closed_key(job))
 
-    def _read_closed(self, job: str) -> Closed | None:
-        try:
-            return sealed.parse(Closed, self.store.get(closed_key(job)))
-        except (ObjectNotFoundError, ValueError):
-            return None
-
-    def _clean(self, now: float) -> None:
-        """Delete old jobs now and then; an error keeps nothing else from being done."""
-        if self.keep is None or now < self._next_clean:
-            return
-        self._next_clean = now + CLEAN_SECONDS
-        self._closed.clear()  # resubmitting a job deletes its "closed" object
-        try:
-            self._delete_old(self.keep)
-        except StoreError as error:
-            self._next_clean = now + CLEAN_AGAIN_SECONDS
-            log.warning("Old jobs are deleted later: %s", error)
-
-    def _delete_old(self, keep: timedelta) -> None:
-        """Delete the jobs that were closed before that, from the store and from Redis."""
-        now = self.ledger.now()
-        difference = datetime.now(UTC) - now
-        if abs(difference) > MAX_CLOCK_DIFFERENCE:
-            log.error(
-                "No old job is deleted: the clock here is %+d s from Redis's. Set both right.",
-                difference.total_seconds(),
-            )
-            return
-        for job in self.store.folders():
-            with self.one_by_one(job):
-                if self._closed_before(job, now - keep) is None:
-                    continue
-                with job_lock(self.ledger, job) as hold:
-                    self._delete_if_old(job, now - keep, hold)
-
-    def _delete_if_old(self, job: str, before: datetime, hold: Callable[[], None]) -> None:
-        """Delete a job whose lock is held, if it still is closed since before a time."""
-        closed, found = self._closed_before(job, before), self.ledger.jobs.progress(job)
-        if found is not None and self._manifest(job, found.created) is None:
-            found = None  # another store's job of the same name
-        if closed is None or (found is not None and found.state not in CLOSED_STATES):
-            return
-        log.warning("Job %s is %s since %s: deleted.", job, closed.state, closed.time)
-        created = None if found is None else found.created
-        delete_job(self.store, self.ledger, job, hold, created=created, only_closed=True)
-
-    def _closed_before(self, job: str, before: datetime) -> Closed | None:
-        """Return the mark of a closed job, if it is older than a time."""
-        closed = self._read_closed(job)
-        return closed if closed is not None and closed.time < before else None
+    def _delete_old_jobs(self) -> None:
+        if self.old_jobs.delete_some():
+            self._closed.clear()  # resubmitting a job deletes its "closed" object

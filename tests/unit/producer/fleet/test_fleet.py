@@ -12,13 +12,16 @@ from common.errors import (
     UserError,
     WaitTimeoutError,
 )
+from common.job.layout import manifest_key
 from common.ledger.batches import Batches
 from common.store import ObjectNotFoundError, StoreError
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
+from producer.scheduling.job_lock import JobLockedError
 from producer.scheduling.keeper import Keeper
 from tests.support.jobs import ok
 from tests.support.shards import store_shard
+from tests.support.woken import once_before
 
 MODEL = "esm2_t6_8M_UR50D"
 RECORDS = {"P1": "MKTAYIAK", "P2": "GAVL"}
@@ -135,6 +138,25 @@ def test_a_deleted_job_is_known_to_nobody(fleet, job):
         job.status()
     with pytest.raises(UnknownJobError, match="has no job"):
         assert fleet.job(job.name).manifest
+
+
+def test_a_deletion_that_was_cut_can_be_repeated(fleet, job):
+    fleet.ledger.jobs.forget(job.name)
+    fleet.store.delete(manifest_key(job.name))
+    assert list(fleet.store.keys(f"{job.name}/"))
+    job.delete()
+    assert list(fleet.store.keys("")) == []
+    with pytest.raises(UnknownJobError, match="knows a job"):
+        job.delete()
+
+
+def test_a_job_that_redis_forgot_is_not_deleted_once_it_was_resumed(fleet, job, monkeypatch):
+    fleet.ledger.redis.flushall()
+    kept = sorted(fleet.store.keys(""))
+    once_before(monkeypatch, fleet.store, "delete", job.resume)
+    with pytest.raises(JobLockedError, match="was resumed while it was deleted"):
+        job.delete()
+    assert sorted(fleet.store.keys("")) == kept
 
 
 @pytest.mark.parametrize("name", ["", "..", "../outside", "/etc", "a/b", "a b", "."])

@@ -1,5 +1,6 @@
 """The keeper: expired leases, an emptied Redis, closed jobs, and other keepers."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -15,8 +16,9 @@ from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
 from common.store import StoreError
 from common.wire.queues import KEY_PREFIX
-from producer.scheduling import keeper
-from producer.scheduling.keeper import Closed, Keeper
+from producer.scheduling import keeper, old_jobs
+from producer.scheduling.closed import Closed
+from producer.scheduling.keeper import Keeper
 from producer.scheduling.lost_messages import PATIENCE
 from producer.scheduling.opening import job_queue
 from tests.support.jobs import manifest_of, ok, retry_after
@@ -481,7 +483,7 @@ def close_before(job: Job, age: timedelta, state: JobState = JobState.FINISHED) 
 
 
 def clean(keeper: Keeper) -> None:
-    keeper._next_clean = 0
+    keeper.old_jobs.next_look = 0
     step(keeper)
 
 
@@ -551,6 +553,129 @@ def test_an_old_job_does_not_take_another_store_s_job_of_its_name_with_it(
     clean(keeper_of(keep=2 * DAY))
     assert not list(staged.store.keys(""))
     assert staged.ledger.jobs.names() == [staged.name]
+
+
+@pytest.mark.parametrize("changes", [{"version": 2}, {"rung": "fp8"}])
+@pytest.mark.parametrize("state", [JobState.OPEN, JobState.FINISHED])
+def test_an_old_job_whose_manifest_cannot_be_read_stays(staged, keeper_of, caplog, changes, state):
+    staged.open()
+    staged.ledger.redis.hset(f"{KEY_PREFIX}job:{staged.name}", "state", state)
+    close_before(staged, 3 * DAY)
+    text = json.loads(staged.store.get(manifest_key(staged.name)))
+    staged.store.put(manifest_key(staged.name), json.dumps(text | changes).encode())
+    before = sorted(staged.store.keys(""))
+    clean(keeper_of(keep=2 * DAY))
+    assert sorted(staged.store.keys("")) == before
+    assert staged.ledger.jobs.names() == [staged.name]
+    assert f"Job {staged.name} is skipped: " in caplog.text
+    assert "deleted." not in caplog.text
+
+
+def old_jobs_beside(staged: Job, *names: str) -> None:
+    for name in names:
+        mark = Closed(state=JobState.FINISHED, time=datetime.now(UTC) - 3 * DAY)
+        staged.store.put(closed_key(name), mark.model_dump_json().encode())
+
+
+def names_in(job: Job) -> list[str]:
+    return [name for name in job.store.folders() if name != job.name]
+
+
+def test_an_old_job_that_cannot_be_deleted_keeps_no_other_from_it_and_is_said_once(
+    staged, keeper_of, monkeypatch, caplog
+):
+    old_jobs_beside(staged, "a", "b", "c")
+    kept, delete = keeper_of(keep=2 * DAY), staged.store.delete
+
+    def refuse(prefix: str, *check) -> None:
+        if prefix.startswith("a/"):
+            raise StoreError("Store: cannot delete a/: Permission denied.")
+        delete(prefix, *check)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staged.store, "delete", refuse)
+        clean(kept)
+        for _ in range(3):
+            kept.old_jobs.next_try = 0
+            step(kept)
+    assert names_in(staged) == ["a"]
+    assert caplog.text.count("Job a is deleted later") == 1
+    assert "Job a was" not in caplog.text
+    assert "Job b was finished since" in caplog.text
+    kept.old_jobs.next_try = 0
+    step(kept)
+    assert names_in(staged) == []
+    assert caplog.text.count("Job a was finished since") == 1
+
+
+def test_old_jobs_are_deleted_in_portions_after_the_work_for_open_ones(
+    staged, keeper_of, monkeypatch
+):
+    staged.open()
+    staged.take_all_messages()
+    staged.claim(staged.manifest.batch(0))
+    staged.lapse(staged.manifest.batch(0))
+    old_jobs_beside(staged, "a", "b", "c")
+    monkeypatch.setattr(old_jobs, "PORTION_SECONDS", 0)
+    kept, delete, seen = keeper_of(keep=2 * DAY), staged.store.delete, []
+
+    def look(prefix: str, *check) -> None:
+        seen.append(staged.queued())
+        delete(prefix, *check)
+
+    monkeypatch.setattr(staged.store, "delete", look)
+    clean(kept)
+    assert names_in(staged) == ["b", "c"]
+    assert seen[0] == {"fp16": 1}
+    step(kept)
+    assert names_in(staged) == ["c"]
+    step(kept, 2)
+    assert names_in(staged) == []
+
+
+def test_old_jobs_are_deleted_though_the_store_is_full(staged, keeper_of, monkeypatch):
+    old_jobs_beside(staged, "a")
+
+    def fail(*_) -> None:
+        raise StoreError("No space left on device.")
+
+    staged.open()
+    staged.ledger.jobs.cancel(staged.name)
+    monkeypatch.setattr(staged.store, "put", fail)
+    kept = keeper_of(keep=2 * DAY)
+    with pytest.raises(StoreError, match="No space left"):
+        clean(kept)
+    assert names_in(staged) == []
+
+
+def test_a_store_that_is_away_is_said_once_by_what_deletes_old_jobs(
+    staged, keeper_of, monkeypatch, caplog
+):
+    def fail() -> Iterator[str]:
+        raise StoreError("503.")
+
+    kept = keeper_of(keep=2 * DAY)
+    step(kept)
+    monkeypatch.setattr(staged.store, "folders", fail)
+    for _ in range(3):
+        clean(kept)
+    assert caplog.text.count("Old jobs are deleted later: 503.") == 1
+
+
+def test_a_folder_that_can_be_no_job_is_not_looked_into(staged, keeper_of, monkeypatch):
+    """As ``lost+found``, which only root may read."""
+    (staged.store.root / "lost+found").mkdir()
+    get = staged.store.get
+
+    def refuse(key: str) -> bytes:
+        if key.startswith("lost+found/"):
+            raise StoreError("Permission denied.")
+        return get(key)
+
+    monkeypatch.setattr(staged.store, "get", refuse)
+    clean(keeper_of(keep=2 * DAY))
+    assert staged.ledger.jobs.names() == [staged.name]
+    assert not staged.ledger.stores.is_new(staged.store.url)
 
 
 # --- what fails ---------------------------------------------------------------------------------

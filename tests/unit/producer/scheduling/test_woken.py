@@ -3,18 +3,21 @@
 They stop in a hook. Meanwhile another does the whole thing, or the job goes another way.
 """
 
+import errno
+import os
 from datetime import datetime, timedelta
 
 import pytest
 
-from common.job.layout import manifest_key, shard_key
+from common.job.layout import closed_key, manifest_key, shard_key
 from common.job.manifest import Manifest, write_manifest
 from common.job.quarantine import read_quarantine
 from common.ledger.locks import staging_key
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from common.store import folder
-from producer.scheduling import keeper, opening, restore, retry
+from producer.scheduling import keeper, old_jobs, opening, restore, retry
+from producer.scheduling.closed import read_closed
 from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.opening import open_job
@@ -69,7 +72,7 @@ def test_a_keeper_that_wakes_marks_no_resumed_job_as_closed(staged, kept, monkey
     staged.open()
     step(kept)
     staged.ledger.jobs.cancel(staged.name)
-    where, name = (kept, "_read_closed") if hook == "before the look" else (staged.store, "put")
+    where, name = (keeper, "read_closed") if hook == "before the look" else (staged.store, "put")
     once_before(monkeypatch, where, name, staged.open)
     step(kept)
     assert staged.progress.state is JobState.OPEN
@@ -206,6 +209,29 @@ def test_a_job_that_is_retried_is_not_deleted_at_the_same_time(staged, kept):
     assert contents(staged) == {}
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_an_old_job_that_redis_forgot_stays_if_it_is_resumed_meanwhile(
+    staged, kept, monkeypatch, again
+):
+    """Redis may have been emptied again since."""
+    staged.open()
+    staged.work()
+    close_before(staged, 3 * DAY)
+    staged.ledger.redis.flushall()
+    objects = {key for key in contents(staged) if key != closed_key(staged.name)}
+
+    def resume() -> None:
+        staged.open()
+        if again:
+            staged.ledger.redis.flushall()
+
+    once_before(monkeypatch, staged.store, "delete", resume)
+    clean(kept)
+    assert set(contents(staged)) == objects
+    step(kept)
+    assert staged.progress.finished
+
+
 # --- deletions in the middle --------------------------------------------------------------------
 
 
@@ -219,6 +245,22 @@ def test_a_deletion_that_wakes_in_the_middle_deletes_nothing_that_was_written_me
     once_before(monkeypatch, folder.shutil, "rmtree", lambda: staged.store.put(key, b"new"))
     staged.store.delete(f"{staged.name}/")
     assert contents(staged) == {key: b"new"}
+
+
+def test_what_another_process_cannot_delete_is_no_error_of_a_deletion(staged, monkeypatch):
+    left = staged.store.root / ".deleted.0123"
+    left.mkdir()
+    rmdir = os.rmdir
+
+    def refuse(path, *arguments, **options) -> None:
+        if ".deleted.0123" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        rmdir(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    staged.store.delete(f"{staged.name}/")
+    assert contents(staged) == {}
+    assert [path.name for path in staged.store.root.glob(".deleted.*")] == [left.name]
 
 
 def test_what_a_killed_deletion_left_goes_with_the_next(staged):
@@ -251,7 +293,7 @@ def test_nothing_is_deleted_while_the_clocks_differ(staged, kept, monkeypatch, c
     staged.open()
     staged.work()
     close_before(staged, 3 * DAY)
-    monkeypatch.setattr(keeper, "datetime", clock_with(ahead))
+    monkeypatch.setattr(old_jobs, "datetime", clock_with(ahead))
     before = contents(staged)
     clean(kept)
     assert contents(staged) == before
@@ -261,7 +303,8 @@ def test_nothing_is_deleted_while_the_clocks_differ(staged, kept, monkeypatch, c
 def test_a_keeper_whose_clock_is_ahead_writes_redis_s_time(staged, kept, monkeypatch):
     staged.open()
     staged.work()
-    monkeypatch.setattr(keeper, "datetime", clock_with(timedelta(days=40)))
+    for module in (old_jobs, keeper):
+        monkeypatch.setattr(module, "datetime", clock_with(timedelta(days=40)), raising=False)
     step(kept)
-    mark = kept._read_closed(staged.name)
+    mark = read_closed(staged.store, staged.name)
     assert abs(mark.time - staged.ledger.now()) < timedelta(minutes=1)
