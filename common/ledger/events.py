@@ -18,12 +18,17 @@ from common.wire.redis_client import append_capped, redis_time
 EVENTS_KEPT = 1000
 
 
+#: How the detail of a ``REQUEUED`` event begins if the store failed. Versions that know no other
+#: cause begin it so too, and know no other kinds of events.
+STORE_FAILED = "attempt "
+
+
 class EventKind(StrEnum):
     """The kind of an event."""
 
     LEASE_LOST = "lease_lost"  # a worker disappeared; its batch is requeued
     MESSAGE_LOST = "message_lost"  # of a batch without queue, lease or result: published again
-    REQUEUED = "given_back"  # a batch requeued by its worker, whose store failed
+    REQUEUED = "given_back"  # a batch requeued by its worker; its store failed: see STORE_FAILED
     RETRY = "retry"  # rows are retried at the next rung
     QUARANTINE = "quarantine"  # rows that no rung could embed
     FAILED = "failed"  # a batch that no longer is retried

@@ -40,6 +40,10 @@ class Results:
         text = cast(str | None, self.redis.hget(f"{job_key(job)}:results", field))
         return None if text is None else stored_result(field, text)
 
+    def has(self, result: BatchResult) -> bool:
+        """Return whether a result of the same batch at the same rung is counted."""
+        return bool(self.redis.getbit(done_key(result), result.index))
+
     def complete(self, result: BatchResult, *, owner: str | None = None) -> bool:
         """Count a result; True for the first report of this batch at this rung.
 

@@ -23,6 +23,8 @@ def diagnose(seen: Observation) -> str:
             f"a worker cannot use its store ({seen.store_error}). Workers need the store that the "
             "job was submitted to, and must be able to write there."
         )
+    if seen.requeued:
+        return f"a worker requeued a batch ({seen.requeued}). It is tried again."
     if progress.leased:
         return ""
     if not seen.has_memory:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.ledger.events import EventKind
+from common.ledger.events import STORE_FAILED, EventKind
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
 from common.ledger.speed import Speed
@@ -13,8 +13,8 @@ from common.wire.queues import Queues
 from common.wire.redis_client import has_memory_left
 from producer.scheduling.lost_messages import batch_key_of
 
-#: Seconds after which a worker's word about its store is old. A worker tries again sooner.
-STORE_SECONDS = 120.0
+#: Seconds after which a worker's reason to requeue a batch is old. A worker tries again sooner.
+REQUEUED_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Observation:
     trouble: str = ""  # the reason if there is no progress
     other_workers: Sequence[WorkerInfo] = ()  # of its model, but serving other queues
     store_error: str = ""  # the store's last answer to a worker, if it was an error
+    requeued: str = ""  # why a worker requeued a batch, if its store did not fail
     is_queued: bool = True  # whether messages wait in its queues, or nobody looked
     is_kept: bool = True  # whether a keeper runs, or nobody looked
     has_memory: bool = True  # whether Redis can write, or nobody looked
@@ -39,12 +40,15 @@ def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool)
     serving = [worker for worker in workers if progress.queue in worker.queues]
     is_idle = progress.state is JobState.OPEN and not progress.leased
     is_queued = not is_idle or has_messages(ledger, progress)
+    reason = requeue_reason(ledger, progress.job)
+    is_store_error = reason.startswith(STORE_FAILED)
     return Observation(
         progress,
         speed.update(time.monotonic(), progress.tokens_done),
         serving,
         other_workers=[w for w in workers if w.model == progress.model and w not in serving],
-        store_error=store_error(ledger, progress.job),
+        store_error=reason if is_store_error else "",
+        requeued="" if is_store_error else reason,
         is_queued=is_queued,
         is_kept=is_queued or ledger.locks.is_any_store_kept(),
         has_memory=not is_idle or has_memory_left(ledger.redis),
@@ -61,9 +65,10 @@ def has_messages(ledger: Ledger, progress: Progress) -> bool:
     return any(job == progress.job for job, _, _ in in_flight)
 
 
-def store_error(ledger: Ledger, job: str) -> str:
-    """Return what the store answered to a worker, if that is the job's latest event."""
+def requeue_reason(ledger: Ledger, job: str) -> str:
+    """Return why a worker requeued a batch, if that is the job's latest event."""
     for event in ledger.events.latest(job, 1):
-        if event.event is EventKind.REQUEUED and ledger.events.now() - event.time < STORE_SECONDS:
+        seconds = ledger.events.now() - event.time
+        if event.event is EventKind.REQUEUED and seconds < REQUEUED_SECONDS:
             return event.detail
     return ""

@@ -10,6 +10,9 @@ from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
 from common.wire.messages import Batch
 
+#: Unlike ``time.monotonic``, this clock goes on while the machine sleeps.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS has the second alone
+
 
 class LeaseLostError(Exception):
     """The lease of a batch was lost: another worker has the batch, or its job was cancelled."""
@@ -35,7 +38,7 @@ class Lease:
         owner: the name of this attempt, not of the worker.
         attempt: the ledger's answer to ``claim``; not set before.
         is_lost: whether a renewal was refused.
-        renewed_at: the ``time.monotonic`` before the last claim or renewal that succeeded.
+        renewed_at: the ``seconds`` before the last claim or renewal that succeeded.
     """
 
     batch: Batch
@@ -48,7 +51,7 @@ class Lease:
 
     def claim(self, weights: str, model_digest: str | None = None) -> ClaimResult:
         """Claim the batch, to be computed with weights of this fingerprint from these files."""
-        self.renewed_at = time.monotonic()
+        self.renewed_at = seconds()
         self.attempt = self.ledger.leases.claim(
             self.batch, owner=self.owner, weights=weights, model_digest=model_digest
         )
@@ -63,7 +66,7 @@ class Lease:
         Raises:
             LeaseLostError: the ledger refused.
         """
-        asked_at = time.monotonic()
+        asked_at = seconds()
         if not (ledger or self.ledger).leases.renew(self.batch, owner=self.owner):
             self.is_lost = True
             raise LeaseLostError
@@ -72,7 +75,7 @@ class Lease:
     @property
     def is_sure(self) -> bool:
         """Whether the lease cannot have expired."""
-        return time.monotonic() - self.renewed_at < RENEW_SECONDS
+        return seconds() - self.renewed_at < RENEW_SECONDS
 
     def raise_if_lost(self) -> None:
         """Raise LeaseLostError if a renewal was refused."""
@@ -107,3 +110,7 @@ class Lease:
         _traceback: TracebackType | None,
     ) -> None:
         self.renewer.remove(self)
+
+
+def seconds() -> float:
+    return time.clock_gettime(CLOCK)

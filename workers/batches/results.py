@@ -36,9 +36,12 @@ def result_of(
 
 def failure_of(batch: Batch, worker: str, error: Exception) -> BatchResult:
     """Return the result of a batch that failed."""
-    # A UserError's text is complete without the name of its class.
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return BatchResult(**common_fields(batch, worker), status=Status.FAILED, error=text)
+    return BatchResult(**common_fields(batch, worker), status=Status.FAILED, error=text_of(error))
+
+
+def text_of(error: Exception) -> str:
+    """Return an error's text. A UserError's is complete without the name of its class."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def common_fields(batch: Batch, worker: str) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record
 from common.ledger.claims import ClaimOutcome, ClaimResult, ReleaseReason
-from common.ledger.events import EventKind
+from common.ledger.events import STORE_FAILED, EventKind
 from common.ledger.ledger import Ledger
+from common.ledger.unreadable import is_odd_value
 from common.memory import is_out_of_memory
 from common.store import Store, StoreError
 from common.wire.dead_letters import DeadLetter, DeadLetters
@@ -29,7 +30,7 @@ from workers.batches.inputs import check_alphabet, fetch_records, rows_to_retry
 from workers.batches.isolation import IsolationPolicy
 from workers.batches.lease import Lease, LeaseLostError
 from workers.batches.lease_renewer import LeaseRenewer
-from workers.batches.results import failure_of, result_of, summary, with_history
+from workers.batches.results import failure_of, result_of, summary, text_of, with_history
 from workers.batches.retry_policy import RequeueError, RetryPolicy
 from workers.batches.shards import write_shard
 from workers.engine.engine import DeviceLostError, Engine, Outcome
@@ -118,7 +119,7 @@ class BatchRunner:
             with watchdog.stage("claim", LEDGER_SECONDS):
                 lease.claim(loaded.fingerprint, loaded.model_digest)
         except RedisError as error:
-            if "WRONGTYPE" in str(error):
+            if is_odd_value(error):
                 self._bury(batch)
                 lease.attempt = ClaimResult(ClaimOutcome.UNKNOWN)
                 return lease
@@ -132,10 +133,10 @@ class BatchRunner:
         return lease
 
     def _bury(self, batch: Batch) -> None:
-        """Count a batch whose claim meets a key of the wrong type: requeued, it would come back for
-        ever. A keeper publishes it again once the key is gone.
+        """Count a batch whose claim meets a key or value of the wrong type: requeued, it would come
+        back for ever. A keeper publishes it again once that is gone.
         """
-        reason = f"a key of the job {batch.job} has the wrong type: delete it"
+        reason = f"a key or value of the job {batch.job} has the wrong type: delete it"
         letter = DeadLetter(
             queue=batch_queue(batch),
             worker=self.name,
@@ -205,8 +206,9 @@ class BatchRunner:
 
     def _requeue(self, lease: Lease, error: Exception) -> NoReturn:
         """Have a batch tried again after a pause, here or elsewhere."""
-        reason = f"attempt {lease.attempt.attempts}: {error}"
-        self.events.add(EventKind.REQUEUED, lease.batch, reason)
+        reason = f"{STORE_FAILED}{lease.attempt.attempts}: {text_of(error)}"
+        detail = reason if isinstance(error, StoreError) else f"not computed in {reason}"
+        self.events.add(EventKind.REQUEUED, lease.batch, detail)
         self.retry.wait_before_requeue(lease.attempt)
         lease.release(ReleaseReason.FAILED)
         raise RequeueError(reason) from error
@@ -263,8 +265,10 @@ class BatchRunner:
         """Report a result to the ledger; of a lost lease, a failure counts for nothing."""
 
         def complete() -> bool:
-            if not lease.is_sure:
-                lease.renew()  # or the shard may be gone, by a retry of the next owner's result
+            # Or the shard may be gone, by a retry of the next owner's result. If there is a result,
+            # this one may have arrived, and ended the lease: one more report changes nothing.
+            if not lease.is_sure and not self.ledger.results.has(result):
+                lease.renew()
             return self.ledger.results.complete(result, owner=lease.owner)
 
         with watchdog.stage("complete", LEDGER_SECONDS):

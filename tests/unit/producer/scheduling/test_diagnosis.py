@@ -91,6 +91,11 @@ def seen(job: Any = WAITS, workers: Any = (WORKER,), **more: Any) -> Observation
             "the job was submitted to, and must be able to write there.",
         ),
         (
+            seen(requeued="not computed in attempt 1: MemoryError: no room"),
+            "a worker requeued a batch (not computed in attempt 1: MemoryError: no room). It is "
+            "tried again.",
+        ),
+        (
             seen(is_queued=False, is_kept=False),
             "no message of it is queued, and no keeper runs that would publish them. Start one "
             "(producer keeper), or wait for the job: job.wait()",
@@ -98,7 +103,7 @@ def seen(job: Any = WAITS, workers: Any = (WORKER,), **more: Any) -> Observation
     ],
     ids=[
         *("no worker", "other precision", "precision", "local", "other weights", "stale files"),
-        *("not signed", "signed with another key", "full Redis", "store", "no keeper"),
+        *("not signed", "signed with another key", "full Redis", "store", "no memory", "no keeper"),
     ],
 )
 def test_a_cause_has_its_text_while_a_job_is_open_and_none_afterwards(observation, text):
@@ -199,7 +204,7 @@ def test_a_store_that_failed_a_worker_is_named_until_something_else_happens(open
     open_job.events.add(requeued.model_copy(update={"time": 1.0}))
     assert detail not in reason(open_job)  # long ago
     open_job.events.add(requeued)
-    assert detail in reason(open_job)
+    assert f"a worker cannot use its store ({detail})" in reason(open_job)
     open_job.events.add(Event(event=EventKind.RETRY, job=MANIFEST.job))
     assert detail not in reason(open_job)
 

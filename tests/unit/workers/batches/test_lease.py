@@ -1,5 +1,8 @@
 """The lease of a batch, on a real Redis."""
 
+import sys
+import time
+
 import pytest
 
 from common.ledger.claims import ClaimOutcome, CrashRecord, ReleaseReason
@@ -41,6 +44,21 @@ def test_a_lease_is_sure_until_it_was_not_renewed_for_a_while(lease):
     lease.claim("w")
     assert lease.is_sure
     lease.renewed_at -= RENEW_SECONDS
+    assert not lease.is_sure
+    lease.renew()
+    assert lease.is_sure
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's monotonic clock stands still")
+def test_a_lease_is_not_sure_after_its_machine_has_slept(lease, monkeypatch):
+    """All clocks went on meanwhile but the monotonic one."""
+    lease.claim("w")
+    read = time.clock_gettime
+
+    def after_sleep(clock: int) -> float:
+        return read(clock) + (0 if clock == time.CLOCK_MONOTONIC else RENEW_SECONDS)
+
+    monkeypatch.setattr(time, "clock_gettime", after_sleep)
     assert not lease.is_sure
     lease.renew()
     assert lease.is_sure

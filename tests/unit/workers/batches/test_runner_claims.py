@@ -152,4 +152,4 @@ def test_a_batch_whose_ledger_has_a_key_of_the_wrong_type_does_not_come_back_for
     runner.run(batch)
     assert engine.calls == world.published == runner.stopping.waits == []
     (letter,) = DeadLetters(world.ledger.redis).latest()
-    assert letter.reason == f"a key of the job {batch.job} has the wrong type: delete it"
+    assert letter.reason == f"a key or value of the job {batch.job} has the wrong type: delete it"

@@ -4,6 +4,9 @@ import pytest
 
 from common.errors import UserError
 from common.ledger.events import Event, EventKind
+from common.ledger.speed import Speed
+from producer.scheduling.diagnosis import diagnose
+from producer.scheduling.observation import observe
 from tests.support.worlds import FP16, FP32, SELECTIVE, FakeEngine, World, failing, refuse
 from workers.batches.retry_policy import RequeueError
 
@@ -57,6 +60,21 @@ def test_a_batch_that_is_requeued_is_an_event(world, batch, caplog):
     event = recorded(world, caplog)
     assert (event.event, event.batch, event.rung) == (EventKind.REQUEUED, 0, FP16)
     assert event.detail == f"attempt 1: Store {world.store.url} did not create."
+
+
+@pytest.mark.parametrize("cause", ["store", "memory"])
+def test_an_observer_of_the_job_tells_a_failed_store_from_a_worker_without_memory(
+    world, batch, cause
+):
+    if cause == "store":
+        world.store.failures["create"] = 100
+    with pytest.raises(RequeueError):
+        world.runner(FakeEngine() if cause == "store" else failing(MemoryError())).run(batch)
+    found = observe(world.ledger, world.progress, Speed(), is_local=False)
+    text = diagnose(found)
+    assert ("a worker cannot use its store (attempt 1: " in text) == (cause == "store")
+    in_memory = "a worker requeued a batch (not computed in attempt 1: MemoryError: )"
+    assert (in_memory in text) == (cause == "memory")
 
 
 def test_a_lease_that_another_lost_is_an_event_of_the_next_owner(world, batch, caplog):

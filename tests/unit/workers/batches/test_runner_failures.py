@@ -38,6 +38,7 @@ from tests.support.worlds import (
     refuse_times,
     run_first_rung,
 )
+from workers.batches import lease
 from workers.batches.lease_renewer import LeaseRenewer
 from workers.batches.retry_policy import (
     FIRST_PAUSE,
@@ -259,6 +260,27 @@ def test_a_result_that_was_counted_but_not_answered_is_not_computed_again(
     assert engine.calls == [(FP16, ROWS[0])]
     # Whoever looks after lost work finds the retry.
     assert [(b.index, b.rung) for b in world.outstanding()] == [(0, SELECTIVE), (1, FP16)]
+
+
+@pytest.mark.parametrize("bad", [{0: [FP16]}, {}], ids=["unstable", "ok"])
+def test_a_result_that_was_counted_is_no_lost_lease_if_only_a_later_report_is_answered(
+    world, batch, monkeypatch, caplog, bad
+):
+    """The lease may have expired by then, and cannot be renewed: it ended with the result."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0)
+    complete = world.ledger.results.complete
+
+    def complete_and_go(result: BatchResult, *, owner: str) -> bool:
+        monkeypatch.setattr(world.ledger.results, "complete", complete)
+        assert complete(result, owner=owner)
+        return refuse()
+
+    monkeypatch.setattr(world.ledger.results, "complete", complete_and_go)
+    world.runner(FakeEngine(bad)).run(batch)
+    assert world.progress.batches_at(FP16) == 1
+    assert [(b.index, b.rung) for b in world.published] == [(0, SELECTIVE)] * bool(bad)
+    assert "is dropped" not in caplog.text
 
 
 def test_a_result_is_reported_again_while_redis_is_away_for_a_while(world, batch, monkeypatch):
