@@ -50,7 +50,7 @@ def advise_commands(command_line: CommandLine) -> None:
     _command_line = command_line
 
 
-def how_to(verb: str, job: str, *words: str, **options: str) -> str:
+def how_to(verb: str, job: str, *words: str, **options: str | bool) -> str:
     """Return what does this to a job: the command, or in a Python program the method.
 
     Args:
@@ -59,11 +59,16 @@ def how_to(verb: str, job: str, *words: str, **options: str) -> str:
 
     >>> how_to("resume", "in-0123", on_instability="retry")
     "job.resume(on_instability='retry')"
+    >>> how_to("retry", "in-0123", damaged=True)
+    'job.retry(damaged=True)'
     """
     if _command_line is None:
         arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return f"job.{'wait' if verb == 'watch' else verb}({arguments})"
-    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    given = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in options.items()
+    ]
     return _command_line.command(verb, job, *words, *given)
 
 

@@ -202,6 +202,7 @@ def retry(
     /,
     *,
     quarantined: Annotated[bool, Flag] = False,
+    damaged: Annotated[bool, Flag] = False,
     store: StoreUrl = None,
     broker: Broker = None,
 ) -> None:
@@ -211,7 +212,9 @@ def retry(
     ----------
     quarantined
         Also retry sequences without an embedding, at the rung after the last one that was tried.
+    damaged
+        Also compute again what is in shards that cannot be used. All shards are read to find them.
     """
     retried = named_fleet(broker=broker, store=store).job(job)
-    left = retried.retry(quarantined=quarantined)
+    left = retried.retry(quarantined=quarantined, damaged=damaged)
     say(f"{left:,} of {counted_batches(retried.manifest.batches)} of job {job} left to do.")

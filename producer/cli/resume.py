@@ -24,6 +24,7 @@ def resume(
     overwrite: Annotated[bool, Flag] = False,
     local: Annotated[bool, Flag] = False,
     on_instability: OnInstability | None = None,
+    damaged: Annotated[bool, Flag] = False,
     gpus: str = "all",
     store: StoreUrl = None,
     broker: Broker = None,
@@ -42,6 +43,8 @@ def resume(
         Go on with a job of submit --local; -o is the file that it was to write.
     on_instability
         What to do with a sequence whose embedding is not finite; default: as before.
+    damaged
+        Also compute again what is in shards that cannot be used. All shards are read to find them.
     gpus
         GPUs to use with --local: all, none for the CPU, or numbers such as 0,1.
     """
@@ -49,6 +52,7 @@ def resume(
     def start(fleet: Fleet) -> Job:
         resumed = fleet.job(job)
         left = resumed.resume(on_instability=on_instability)
+        left = resumed.retry(damaged=True) if damaged else left
         say(f"{left:,} of {counted_batches(resumed.manifest.batches)} of job {job} left to do.")
         return resumed
 

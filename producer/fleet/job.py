@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from redis.exceptions import RedisError
 
 from common.advice import how_to
@@ -22,7 +23,7 @@ from common.wire.messages import JOB_NAME, Instability
 from producer.fleet.output_file import OutputFile, sources_of
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import BatchStream, JobEmbeddings
-from producer.output.verify import verify
+from producer.output.verify import damaged_shards, delete_damaged, verify
 from producer.scheduling.deletion import delete_job, has_objects, staged_at
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.job_lock import job_lock
@@ -243,11 +244,12 @@ class Job:
         fleet.start_worker(manifest.model, manifest.rung)
         return open_job(fleet.store, fleet.ledger, fleet.publisher, manifest, on_instability)
 
-    def retry(self, *, quarantined: bool = False) -> int:
+    def retry(self, *, quarantined: bool = False, damaged: bool = False) -> int:
         """Try again what failed, without the input.
 
         Args:
             quarantined: sequences without an embedding too, at the next rung.
+            damaged: batches of which a shard cannot be used too; all are read to find them.
 
         Returns:
             Batches that are neither done nor running.
@@ -262,9 +264,24 @@ class Job:
                 f"Job {self.name} is {progress.state}. To resume it: {how_to('resume', self.name)}"
             )
         left = self.resume()
+        if damaged and self._delete_damaged():
+            left = self.resume()
         if quarantined:
             left += retry_quarantined(fleet.store, fleet.ledger, fleet.publisher, manifest)
         return left
+
+    def _delete_damaged(self) -> bool:
+        """Delete the shards that cannot be used of batches that are done; return if there are any.
+
+        They are looked for without the job's lock, which lasts a minute.
+        """
+        store, manifest, ledger = self.fleet.store, self.manifest, self.fleet.ledger
+        settled = list(ledger.batches.settled(manifest, np.zeros(manifest.batches, np.bool_)))
+        found = [batch for batch, _ in damaged_shards(store, manifest, settled)]
+        if found:
+            with job_lock(ledger, self.name) as hold:
+                delete_damaged(store, manifest, found, hold)
+        return bool(found)
 
     def quarantined(self) -> list[Instability]:
         """Return the sequences without an embedding, and why, in input order."""

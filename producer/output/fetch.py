@@ -19,7 +19,7 @@ from common.embeddings.writer import create_embedding_file
 from common.errors import UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.inputs import read_input
-from common.job.layout import job_prefix, manifest_key, output_prefix
+from common.job.layout import job_prefix, manifest_key
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
 from common.job.shards import shards_of
@@ -27,6 +27,7 @@ from common.rungs import PRECISION_CODES
 from common.store import Store
 from common.text import counted_batches
 from common.wire.messages import Instability
+from producer.output.damaged import DamagedShardsError
 from producer.output.partial import lock, partial_of, remove_abandoned
 
 #: Shards that are read ahead of the one being written; one may be 256 MB.
@@ -88,8 +89,9 @@ def fetch(
             lock(writer.sink)
             remove_abandoned(output, partial)
             last_row = -1
-            for part, without_numbers in bounded_map(load, range(manifest.batches), SHARDS_AHEAD):
-                last_row = check_order(store, manifest, part, last_row)
+            parts = bounded_map(load, range(manifest.batches), SHARDS_AHEAD)
+            for index, (part, without_numbers) in enumerate(parts):
+                last_row = check_order(manifest, keys[index], part, last_row)
                 writer.write(part)
                 quarantined += without_numbers
                 codes += np.bincount(part.precision, minlength=len(codes))
@@ -127,16 +129,21 @@ def of_file(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def check_order(store: Store, manifest: Manifest, part: Embeddings, last_row: int) -> int:
+def check_order(manifest: Manifest, keys: list[str], part: Embeddings, last_row: int) -> int:
     """Check that the rows of a part follow ``last_row`` and increase; return its last row.
 
+    Args:
+        keys: of the shards of the part.
+
     Raises:
-        UserError: they do not: the input was cut into other batches.
+        DamagedShardsError: they do not: the input was cut into other batches.
     """
     if np.any(np.diff(part.rows, prepend=last_row) <= 0):
-        raise UserError(
-            f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}: "
-            + how_to_recompute(store, manifest.job, output_prefix(manifest.job))
+        raise DamagedShardsError(
+            f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}. To "
+            "have it computed again:",
+            manifest.job,
+            keys,
         )
     return int(part.rows[-1]) if len(part) else last_row
 
@@ -196,11 +203,6 @@ def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
     return {batch: [key for _, key in shards] for batch, shards in found.items()}
 
 
-def how_to_recompute(store: Store, job: str, shards: str) -> str:
-    """Return what has shards that cannot be used computed again."""
-    return f"delete {store.url}/{shards}, then {how_to('resume', job)}"
-
-
 def merged(
     store: Store, manifest: Manifest, index: int, keys: list[str], attributes: dict[str, Any]
 ) -> tuple[Embeddings, tuple[Instability, ...]]:
@@ -225,17 +227,19 @@ def merge(
     """Return the rows of a batch, merged from those of its shards; see ``merged``."""
     if len(parts) == 1 and len(parts[0]) == manifest.batch_records[index]:
         return parts[0], ()
-    whole = fill(store, manifest, index, parts, dim)
+    whole = fill(store, manifest, index, keys, parts, dim)
     missing = set(whole.rows[whole.precision == 0].tolist())
     quarantined = tuple(
         bad for bad in read_quarantine(store, manifest.job, index) if bad.row in missing
     )
     waiting = missing - {bad.row for bad in quarantined}
     if waiting:
-        raise UserError(
+        raise DamagedShardsError(
             f"{len(waiting):,} rows of batch {index} of {manifest.job}, row {min(waiting)} first, "
             f"have no vectors yet. To wait for them: {how_to('watch', manifest.job)}\n"
-            f"If the job is finished, {how_to_recompute(store, manifest.job, keys[-1])}"
+            "If the job is finished, to have them computed again:",
+            manifest.job,
+            keys[-1:],
         )
     return whole, quarantined
 
@@ -250,9 +254,11 @@ def read_shard(
     """
     with opened_shard(store, key) as (label, file):
         if key != label.key:
-            raise UserError(
+            raise DamagedShardsError(
                 f"{store.url}/{key} is of batch {label.batch} of {label.job}. To have the right "
-                f"one computed, {how_to_recompute(store, manifest.job, key)}",
+                "one computed:",
+                manifest.job,
+                [key],
                 path=f"{store.url}/{key}",
             )
         if label.created not in (None, manifest.created.timestamp()):
@@ -284,22 +290,30 @@ def opened_shard(store: Store, key: str) -> Iterator[Shard]:
         with open_shard(store, key) as shard:
             yield shard
     except DamagedError as error:
-        raise UserError(
-            f"{store.url}/{key} cannot be read ({error}). To have it computed again, "
-            + how_to_recompute(store, key.partition("/")[0], key),
+        raise DamagedShardsError(
+            f"{store.url}/{key} cannot be read ({error}). To have it computed again:",
+            key.partition("/")[0],
+            [key],
             path=f"{store.url}/{key}",
         ) from error
 
 
 def fill(
-    store: Store, manifest: Manifest, index: int, parts: list[Embeddings], dim: int
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    keys: list[str],
+    parts: list[Embeddings],
+    dim: int,
 ) -> Embeddings:
     """Lay the rows of ``parts`` over a batch of NaN rows made from the batch's input."""
     records = read_input(store, manifest, index)
     try:
         return Embeddings.overlay(parts, records, manifest.form, dim)
     except (KeyError, ValueError) as error:
-        raise UserError(
-            f"A shard of batch {index} of {manifest.job} has rows of another batch: "
-            + how_to_recompute(store, manifest.job, f"{output_prefix(manifest.job)}{index:07d}.*")
+        raise DamagedShardsError(
+            f"A shard of batch {index} of {manifest.job} has rows of another batch. To have it "
+            "computed again:",
+            manifest.job,
+            keys,
         ) from error

@@ -62,8 +62,8 @@ class JobEmbeddings(EmbeddingTable):
             return merged(self._store, manifest, index, self._keys[index], self.attributes)[0]
 
         parts, last_row = [], -1
-        for part in bounded_map(load, range(manifest.batches), SHARDS_AHEAD):
-            last_row = check_order(self._store, manifest, part, last_row)
+        for index, part in enumerate(bounded_map(load, range(manifest.batches), SHARDS_AHEAD)):
+            last_row = check_order(manifest, self._keys[index], part, last_row)
             parts.append(part)
         return Embeddings.concatenate(parts, manifest.form, int(self.attributes["dim"]))
 

@@ -1,6 +1,7 @@
 """Verification of a job: reading all of its objects once, without writing."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -16,14 +17,16 @@ from common.job.layout import output_prefix, shard_key
 from common.job.manifest import Manifest, read_manifest
 from common.job.records import Record
 from common.job.shards import shards_of
-from common.store import Store
+from common.store import ObjectNotFoundError, Store, StoreError
+from producer.output.damaged import DamagedShardsError
 from producer.output.fetch import (
     SHARDS_AHEAD,
     attributes_of_job,
-    how_to_recompute,
     merge,
     read_shard,
 )
+
+log = logging.getLogger(__name__)
 
 
 def verify(store: Store, manifest: Manifest) -> list[str]:
@@ -37,16 +40,13 @@ def verify(store: Store, manifest: Manifest) -> list[str]:
         read_manifest(store, manifest.job)
     except UserError as error:
         problems.append(str(error))
-    keys = {batch: [key for _, key in found] for batch, found in shards_of(store, manifest).items()}
+    keys, attributes = shards_and_attributes(store, manifest)
     if not keys:
         problems.append(
             f"{store.url}/{output_prefix(manifest.job)} has no shards: the job's folder was copied "
             "without them, or none is computed yet. To have them computed: "
             + how_to("resume", manifest.job)
         )
-    attributes = None
-    with suppress(UserError):  # no shard can be read: the reason is that of each
-        attributes = attributes_of_job(store, manifest, keys) if keys else None
 
     def missing(index: int) -> str:
         shard = f"{store.url}/{shard_key(manifest.job, index, manifest.rung)}"
@@ -54,10 +54,58 @@ def verify(store: Store, manifest: Manifest) -> list[str]:
 
     def check(index: int) -> list[str]:
         found = problems_of_batch(store, manifest, index, keys.get(index, []), attributes)
-        return [*found, *([missing(index)] if keys and index not in keys else [])]
+        return [*map(str, found), *([missing(index)] if keys and index not in keys else [])]
 
     of_batches = bounded_map(check, range(manifest.batches), SHARDS_AHEAD)
     return [*problems, *chain.from_iterable(of_batches)]
+
+
+def damaged_shards(
+    store: Store, manifest: Manifest, batches: Sequence[int]
+) -> Iterator[tuple[int, set[str]]]:
+    """Yield those of some batches that have shards to be computed again, with these shards' keys.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    keys, attributes = shards_and_attributes(store, manifest)
+
+    def check(index: int) -> tuple[int, set[str]]:
+        damaged: set[str] = set()
+        for problem in problems_of_batch(store, manifest, index, keys.get(index, []), attributes):
+            if isinstance(problem, DamagedShardsError):
+                damaged.update(problem.keys)
+            elif isinstance(problem, StoreError) and not isinstance(problem, ObjectNotFoundError):
+                raise problem
+        return index, damaged
+
+    for index, damaged in bounded_map(check, batches, SHARDS_AHEAD):
+        if damaged:
+            yield index, damaged
+
+
+def delete_damaged(
+    store: Store, manifest: Manifest, batches: Sequence[int], hold: Callable[[], None]
+) -> None:
+    """Delete the shards of some batches that are to be computed again.
+
+    Args:
+        hold: renews the job's lock; raises if another process had it meanwhile.
+    """
+    for _, keys in damaged_shards(store, manifest, batches):
+        for key in sorted(keys):
+            store.delete(key, hold)
+            log.warning("%s/%s cannot be used: deleted, to be computed again.", store.url, key)
+
+
+def shards_and_attributes(
+    store: Store, manifest: Manifest
+) -> tuple[dict[int, list[str]], dict[str, Any] | None]:
+    """Return the keys of each batch's shards, and the attributes they share; None if unreadable."""
+    keys = {batch: [key for _, key in found] for batch, found in shards_of(store, manifest).items()}
+    with suppress(UserError):  # the reason is that of each shard
+        return keys, attributes_of_job(store, manifest, keys) if keys else None
+    return keys, None
 
 
 def problems_of_batch(
@@ -66,31 +114,32 @@ def problems_of_batch(
     index: int,
     keys: list[str],
     attributes: dict[str, Any] | None,
-) -> Iterator[str]:
+) -> Iterator[UserError]:
     """Yield what is wrong with the input object and with the shards of a batch."""
     records: list[Record] = []
     parts = []
     try:
         records = read_input(store, manifest, index)
     except UserError as error:
-        yield str(error)
+        yield error
     for key in keys:
         try:
             of_job = attributes or attributes_of_job(store, manifest, {index: [key]})
             parts.append(read_shard(store, manifest, index, key, of_job))
         except UserError as error:
-            yield str(error)
+            yield error
     if records and attributes and keys and len(parts) == len(keys):
         try:
             whole, _ = merge(store, manifest, index, keys, parts, int(attributes["dim"]))
         except UserError as error:
-            yield str(error)
+            yield error
         else:
             if not is_of(records, whole, manifest):
-                shards = f"{output_prefix(manifest.job)}{index:07d}.*"
-                yield (
+                yield DamagedShardsError(
                     f"The shards of batch {index} of {manifest.job} are of other sequences than "
-                    f"its input object: {how_to_recompute(store, manifest.job, shards)}"
+                    "its input object. To have them computed again:",
+                    manifest.job,
+                    keys,
                 )
 
 

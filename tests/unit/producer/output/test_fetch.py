@@ -416,8 +416,7 @@ def test_rows_that_wait_for_a_retry_are_refused_with_what_to_do(job, output):
     name = job.manifest.job
     assert refusal(job, output) == (
         f"2 rows of batch 2 of {name}, row 6 first, have no vectors yet. To wait for them: "
-        "job.wait()\nIf the job is finished, delete "
-        f"{job.store.url}/{shard_key(name, 2, Rung.FP16)}, then job.resume()"
+        "job.wait()\nIf the job is finished, to have them computed again: job.retry(damaged=True)"
     )
 
 
@@ -450,7 +449,7 @@ def test_a_quarantine_of_another_batch_is_no_excuse(job, output):
     assert "row 0 first, have no vectors yet" in refusal(job, output)
 
 
-def test_the_shard_of_another_batch_is_refused_with_what_to_delete(job, output):
+def test_the_shard_of_another_batch_is_refused_with_what_to_do(job, output):
     job.compute(0)
     job.compute(1)
     job.compute(2)
@@ -459,7 +458,7 @@ def test_the_shard_of_another_batch_is_refused_with_what_to_delete(job, output):
     job.store.put(shard_key(name, 0, Rung.FP16), other)
     assert refusal(job, output) == (
         f"{job.store.url}/{name}/output/0000000.fp16.h5 is of batch 1 of {name}. To have the right "
-        f"one computed, delete {job.store.url}/{name}/output/0000000.fp16.h5, then job.resume()"
+        "one computed: job.retry(damaged=True)"
     )
 
 
@@ -537,7 +536,7 @@ def test_a_damaged_input_object_is_named(job):
     assert "0000000.fasta is damaged (the object is cut short)" in problem
 
 
-def test_a_damaged_quarantine_is_refused_with_what_to_delete(job, output):
+def test_a_damaged_quarantine_is_refused_with_what_to_do(job, output):
     job.compute(0, rows=[1])
     job.quarantine(0, [0, 3])
     job.compute(1)
@@ -603,7 +602,7 @@ def test_a_damaged_shard_of_a_retry_is_named_with_what_to_do(job, output):
     job.store.put(key, b"")
     message = refusal(job, output)
     assert message.startswith(f"{job.store.url}/{key} cannot be read (")
-    assert message.endswith(f", delete {job.store.url}/{key}, then job.resume()")
+    assert message.endswith("). To have it computed again: job.retry(damaged=True)")
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -615,7 +614,7 @@ def test_a_damaged_shard_is_named_with_what_to_do(job, output, index, keep):
     path.write_bytes(path.read_bytes()[:keep])
     message = refusal(job, output)
     assert message.startswith(f"{job.store.url}/{key} cannot be read (")
-    assert message.endswith(f", delete {job.store.url}/{key}, then job.resume()")
+    assert message.endswith("). To have it computed again: job.retry(damaged=True)")
 
 
 def test_a_shard_of_another_form_is_named(job, output):
