@@ -57,7 +57,7 @@ def test_a_process_that_hangs_in_a_pack_ends_and_the_next_one_finishes_the_job(
     assert "requeued from lost workers" in watched.stderr
     said = log.read_text()
     assert "'launch' takes longer than 2 s" in said
-    assert re.search(rf"^batch \d+ of {job} for \d+ s, launch for \d+ s:$", said, re.MULTILINE)
+    assert re.search(rf"^ *batch \d+ of {job} for \d+ s, launch for \d+ s:$", said, re.MULTILINE)
     assert "in hang_once" in said  # the stack
     assert f"exit code {EXIT_HUNG}" in said
     assert EventKind.LEASE_LOST in {event.event for event in fleet.ledger.events.latest(job)}

@@ -127,20 +127,29 @@ class Watchdog:
             end_process(lambda: self._give_up(activities, now))
 
     def _give_up(self, activities: Iterable[Activity], now: float) -> None:
-        log.critical(
-            "This process was told to end %g s ago, but its threads still run: it requeues its "
-            "batches and ends now.\n%s",
-            *(DRAIN_SECONDS, describe(activities, now)),
+        report(
+            f"This process was told to end {DRAIN_SECONDS:g} s ago, but its threads still run: it "
+            "requeues its batches and ends now.",
+            describe(activities, now),
         )
         self._requeue()
 
 
 def report_overdue(late: Activity, activities: Iterable[Activity], now: float) -> None:
     same_thread = [activity for activity in activities if activity.thread == late.thread]
-    log.critical(
-        "'%s' takes longer than %g s: this process ends, and a new one is started.\n%s",
-        *(late.name, late.seconds, describe(same_thread, now)),
+    report(
+        f"'{late.name}' takes longer than {late.seconds:g} s: this process ends, and a new one is "
+        "started.",
+        describe(same_thread, now),
     )
+
+
+def report(what: str, stacks: str) -> None:
+    """Log what happened, and stacks, which keep their lines as a traceback does."""
+    record = log.makeRecord(
+        log.name, logging.CRITICAL, __file__, 0, "%s", (what,), None, sinfo=stacks
+    )
+    log.handle(record)
 
 
 def end_process(last_words: Callable[[], None]) -> NoReturn:

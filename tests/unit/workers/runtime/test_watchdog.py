@@ -1,5 +1,6 @@
 """The watchdog: it finds the hanging thread, reports it, and ends the process."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -142,6 +143,24 @@ def test_a_process_that_does_not_end_when_told_to_hands_back_and_ends():
     )
     assert (ended.returncode, ended.stdout) == (EXIT_HUNG, "handed back\n")
     assert "told to end 0.2 s ago" in ended.stderr
+
+
+def test_stacks_keep_their_lines_in_the_log():
+    ended = end_of_process(
+        "from common.streams import log_to_stderr\n"
+        "log_to_stderr(logging.INFO, '%(levelname)s %(message)s')\n"
+        "def hang():\n"
+        "    with watchdog.limit('launch', 0.5): threading.Event().wait()\n"
+        "thread = threading.Thread(target=hang)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    first, second, *stack = ended.stderr.splitlines()
+    assert first.startswith("CRITICAL 'launch' takes longer than 0.5 s")
+    assert re.fullmatch(r"  launch for \d+ s:", second)
+    assert any("in hang" in line for line in stack)
+    assert all(line.startswith("  ") for line in stack)
+    assert "\\n" not in ended.stderr
 
 
 @pytest.mark.parametrize("last_words", ["threading.Event().wait()", "1 / 0"])
