@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import clean_environment
+from tests.support.processes import clean_environment, running_fleet
 
 #: Kilobytes of address space: enough for Python, and too few for PyTorch.
 TOO_LITTLE = 400_000
+
+#: Enough for PyTorch, and too few for the largest model but one.
+TOO_LITTLE_FOR_A_MODEL = 4_000_000
 
 
 def run_with(shell: str, cwd: Path, *command: object) -> "subprocess.CompletedProcess[str]":
@@ -55,5 +58,17 @@ def test_a_local_run_works_whatever_the_locale_the_limits_and_the_folders(shell,
 def test_a_command_without_memory_says_so_in_one_message(command, tmp_path):
     done = run_with(f"ulimit -v {TOO_LITTLE}", tmp_path, "workers.cli", *command)
     assert done.returncode == 2, done.stderr
+    assert "This process has no memory left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_process_without_memory_is_one_that_is_started_again(sockets, tmp_path):
+    with running_fleet(sockets, f"file://{tmp_path}/store") as fleet:
+        variables = {"VIRNUCPRO_BROKER_URL": fleet.broker_url, "VIRNUCPRO_STORE": fleet.store_url}
+        named = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        shell = "; ".join([*named, f"ulimit -v {TOO_LITTLE_FOR_A_MODEL}"])
+        words = ("workers.process.worker", "random:esm2_t36_3B_UR50D", "fp32")
+        done = run_with(shell, tmp_path, *words)
+    assert done.returncode == 1, done.stderr
     assert "This process has no memory left" in done.stderr
     assert "Traceback" not in done.stderr

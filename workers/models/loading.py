@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from common.errors import UserError
+from common.memory import is_out_of_memory
 from common.model_specs import MODELS, ModelSource, ModelSpec
 from common.rungs import should_use_fp16
 from workers.models.encoder import Encoder
@@ -150,6 +151,8 @@ def download(spec: ModelSpec) -> Path:
         # Some models on the hub have no safetensors.
         return fetch("pytorch_model*.bin", "*.bin.index.json")
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"The weights of {repository} are not in the local cache and could not be downloaded "
             f"from the Hugging Face hub ({type(error).__name__}: {first_line(error)}).\n"

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.memory import is_out_of_memory
 from common.model_files import check_content, weight_files
 from common.model_specs import ModelSpec, read_hugging_face_config
 
@@ -91,6 +92,8 @@ def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
                     yield name, tensors.get_tensor(name)
             return
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{file}: not a readable weights file ({first_line(error)}).") from error
     if isinstance(data, Mapping) and isinstance(data.get("state_dict"), Mapping):
         data = data["state_dict"]

@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.ledger.claims import ReleaseReason
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
-from common.memory import memory_errors_explained
+from common.memory import explained, is_out_of_memory
 from common.model_digest import identities, model_digest
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
@@ -211,15 +211,22 @@ def exit_device_lost(error: DeviceLostError) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Run the process; an error that the user can correct is one message and exit code 2."""
+    """Run the process; an error that the user can correct is one message and exit code 2.
+
+    A lack of memory may pass: after exit code 1 the supervisor starts the process again.
+    """
     log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     model, precision = sys.argv[1:]
     try:
-        with memory_errors_explained():
-            code = serve(model, precision)  # type: ignore[arg-type]
+        code = serve(model, precision)  # type: ignore[arg-type]
     except UserError as error:
         log.error("%s", error)
         code = 2
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        log.error("%s", explained(error))
+        code = 1
     logging.shutdown()
     # Everything is written and closed. Python's own exit would free PyTorch object by object, which
     # takes half a second.

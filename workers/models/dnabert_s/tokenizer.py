@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models
 
 from common.alphabet import DNA, SPECIAL_TOKENS
 from common.errors import UserError
+from common.memory import is_out_of_memory
 from workers.models.dnabert_s.model import VOCABULARY
 from workers.models.tokens import Tokens
 
@@ -99,12 +100,16 @@ class DNATokenizer:
 
 @contextmanager
 def failures_explained(name: str) -> Iterator[None]:
-    """Raise UserError if the ``tokenizers`` library fails; a panic of it is no ``Exception``."""
+    """Raise UserError if the ``tokenizers`` library fails, MemoryError if for lack of memory; a
+    panic of it is no ``Exception``.
+    """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, MemoryError):
+    except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error  # a panic would pass every "except Exception"
         raise UserError(f"{name}: not a readable tokenizer ({error}).") from error
 
 

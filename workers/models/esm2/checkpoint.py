@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
+from common.memory import is_out_of_memory
 from common.model_config import size
 from common.model_files import check_single
 from common.model_specs import ModelSpec
@@ -94,6 +95,8 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
     try:
         data = safe_load(path)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{path}: not a fair-esm ESM-2 checkpoint that can be opened safely "
             f"({type(error).__name__}: {first_line(error)})."

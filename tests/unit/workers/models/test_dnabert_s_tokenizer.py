@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 
 from common.errors import UserError
+from common.memory import is_out_of_memory
 from workers.models.dnabert_s.model import VOCABULARY
 from workers.models.dnabert_s.tokenizer import DNATokenizer, own_tokenizer
 
@@ -185,6 +187,26 @@ def test_a_panic_of_the_library_is_an_error_that_names_the_file(file, monkeypatc
 
     monkeypatch.setattr("workers.models.dnabert_s.tokenizer.Tokenizer.from_file", panic)
     assert "index out of bounds" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("8 bytes"),
+        RuntimeError("can't start new thread"),
+        PanicException('IOError(Os { code: 11, message: "Resource temporarily unavailable" })'),
+    ],
+)
+def test_a_lack_of_memory_is_not_said_of_the_tokenizer(error):
+    class Failing:
+        def encode_batch_fast(self, *_, **__):
+            raise error
+
+    tokenizer = DNATokenizer.own()
+    tokenizer.tokenizer = Failing()
+    with pytest.raises(MemoryError, match=re.escape(str(error))) as caught:
+        tokenizer(["ACGT"])
+    assert is_out_of_memory(caught.value)
 
 
 # --- which tokenizer it is --------------------------------------------------------------------
