@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
@@ -126,4 +126,10 @@ class LeaseRenewer:
             except LeaseLostError:
                 batch = lease.batch
                 log.warning("The lease of batch %d of %s was lost.", batch.index, batch.job)
+            except ResponseError as error:  # a key of its job may have the wrong type
+                batch = lease.batch
+                log.error(
+                    "The lease of batch %d of %s is not renewed: %s.",
+                    *(batch.index, batch.job, error),
+                )
         self.ledger.workers.announce(self.info.model_copy(update={"takes": self.takes}))

@@ -65,10 +65,10 @@ def _fast(monkeypatch):
     monkeypatch.setattr(lease_renewer, "RETRY_SECONDS", 0.05)
 
 
-def claimed_lease(redis: Redis, renewer: LeaseRenewer) -> Lease:
-    ledger, manifest = Ledger(redis), manifest_of([2])
+def claimed_lease(redis: Redis, renewer: LeaseRenewer, job: str = "in-0") -> Lease:
+    ledger, manifest = Ledger(redis), manifest_of([2], job=job)
     ledger.jobs.create(manifest, "m.fp16")
-    lease = Lease(manifest.batch(0), "a/1", ledger, renewer)
+    lease = Lease(manifest.batch(0), f"a/{job}", ledger, renewer)
     lease.claim("w")
     return lease
 
@@ -149,3 +149,17 @@ def test_a_worker_is_live_though_it_finds_no_messages_while_redis_is_away(
             time.sleep(1.5)
             last = heartbeat_file.stat().st_mtime_ns
             wait_until(lambda: heartbeat_file.stat().st_mtime_ns > last, 2)
+
+
+@pytest.mark.usefixtures("_fast")
+def test_a_key_of_the_wrong_type_ends_the_renewal_of_no_other_job(redis_url, redis):
+    with running_renewer(redis_url) as renewer:
+        bad, good = (claimed_lease(redis, renewer, job) for job in ("bad-0", "good-0"))
+        with bad, good:
+            redis.delete(f"virnucpro:job:{bad.batch.job}:leases")
+            redis.set(f"virnucpro:job:{bad.batch.job}:leases", "x")
+            leases = f"virnucpro:job:{good.batch.job}:leases"
+            redis.zadd(leases, {"0.fp16": time.time() + 3})
+            wait_until(lambda: redis.zscore(leases, "0.fp16") > time.time() + 5, 5)
+            assert not good.is_lost
+        assert Ledger(redis).workers.all()
