@@ -103,6 +103,9 @@ class BatchRunner:
                     lease.release(ReleaseReason.INTERRUPTED)
             except RedisError as error:
                 self.retry.release(lease)
+                if is_odd_value(error):
+                    self._bury(batch, wrong_type(batch))
+                    return
                 raise RequeueError(f"the ledger did not answer: {error}") from error
             else:
                 if result is not None:
@@ -120,7 +123,7 @@ class BatchRunner:
                 lease.claim(loaded.fingerprint, loaded.model_digest)
         except RedisError as error:
             if is_odd_value(error):
-                self._bury(batch)
+                self._bury(batch, wrong_type(batch))
                 lease.attempt = ClaimResult(ClaimOutcome.UNKNOWN)
                 return lease
             self.retry.release(lease)  # the request may have arrived
@@ -132,11 +135,11 @@ class BatchRunner:
             )
         return lease
 
-    def _bury(self, batch: Batch) -> None:
-        """Count a batch whose claim meets a key or value of the wrong type: requeued, it would come
-        back for ever. A keeper publishes it again once that is gone.
+    def _bury(self, batch: Batch, reason: str) -> None:
+        """Count a batch whose entries in the ledger are odd: requeued, it would come back at once.
+
+        A keeper publishes it again later.
         """
-        reason = f"a key or value of the job {batch.job} has the wrong type: delete it"
         letter = DeadLetter(
             queue=batch_queue(batch),
             worker=self.name,
@@ -155,7 +158,12 @@ class BatchRunner:
         if lease.attempt.previous_owner:
             detail = f"the lease of {lease.attempt.previous_owner} expired"
             self.events.add(EventKind.LEASE_LOST, batch, detail)
-        earlier = self._rows_to_retry(lease)
+        try:
+            earlier = self._rows_to_retry(lease)
+        except UnicodeDecodeError as error:  # of no version; nor could a failure replace it
+            lease.release(ReleaseReason.INTERRUPTED)
+            self._bury(batch, f"its rows to retry in the ledger are not readable ({error})")
+            return None
         if earlier is None:
             lease.release(ReleaseReason.INTERRUPTED)
             log.info("Batch %d of %s: no row is left to retry.", batch.index, batch.job)
@@ -290,3 +298,7 @@ class BatchRunner:
         except RedisError as error:
             # The ledger has the rows: the keeper finds and publishes them.
             log.warning("The retry of batch %d could not be published: %s.", result.index, error)
+
+
+def wrong_type(batch: Batch) -> str:
+    return f"a key or value of the job {batch.job} has the wrong type: delete it"

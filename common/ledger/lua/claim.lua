@@ -11,9 +11,8 @@ local function refuse(outcome) return { outcome, 0, 0, '' } end
 if redis.call('EXISTS', job) == 0 then return refuse('unknown') end
 -- A message of an earlier staging of the same job may describe another batch.
 if created ~= '' and redis.call('HGET', job, 'created') ~= created then return refuse('unknown') end
-if tonumber(batch_index) >= tonumber(redis.call('HGET', job, 'batches')) then
-  return refuse('unknown')
-end
+local batches = tonumber(redis.call('HGET', job, 'batches') or '')
+if not batches or tonumber(batch_index) >= batches then return refuse('unknown') end
 local state = redis.call('HGET', job, 'state')
 if state == 'cancelled' or state == 'stopped' then return refuse(state) end
 if redis.call('GETBIT', done, batch_index) == 1 then return refuse('done') end

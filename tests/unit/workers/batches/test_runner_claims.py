@@ -153,3 +153,23 @@ def test_a_batch_whose_ledger_has_a_key_of_the_wrong_type_does_not_come_back_for
     assert engine.calls == world.published == runner.stopping.waits == []
     (letter,) = DeadLetters(world.ledger.redis).latest()
     assert letter.reason == f"a key or value of the job {batch.job} has the wrong type: delete it"
+
+
+def test_rows_to_retry_in_a_key_of_the_wrong_type_do_not_come_back_for_ever(world, batch):
+    world.runner(FakeEngine({0: [FP16]})).run(batch)
+    key = f"{job_key(batch.job)}:results"
+    world.ledger.redis.delete(key)
+    world.ledger.redis.xadd(key, {"a": "b"})
+    world.runner().run(world.published.pop())
+    assert world.progress.leased == 0
+    (letter,) = DeadLetters(world.ledger.redis).latest()
+    assert letter.reason == f"a key or value of the job {batch.job} has the wrong type: delete it"
+
+
+def test_a_batch_of_a_job_without_a_number_of_batches_is_skipped(world, batch, caplog):
+    world.ledger.redis.hdel(job_key(batch.job), "batches")
+    engine = FakeEngine()
+    with caplog.at_level(logging.INFO):
+        world.runner(engine).run(batch)
+    assert "is skipped: unknown" in caplog.text
+    assert engine.calls == []

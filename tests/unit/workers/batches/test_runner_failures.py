@@ -20,6 +20,7 @@ from common.ledger.leases import LEASE_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
 from common.rungs import Rung
+from common.wire.dead_letters import DeadLetters
 from common.wire.messages import BatchResult, Status
 from tests.support.jobs import manifest_of, unstable
 from tests.support.shards import store_inputs
@@ -356,6 +357,17 @@ def test_rows_to_retry_that_only_a_newer_version_can_read_are_left_to_it(world, 
     world.ledger.redis.hset(key, field, text)
     world.runner().run(retried)
     assert world.progress.batches_done == 1
+
+
+def test_rows_to_retry_that_are_no_text_are_set_aside(world, batch):
+    world.runner(FakeEngine(bad={1: [Rung.FP16]})).run(batch)
+    key = f"{job_key(world.job)}:results"
+    (field,) = world.ledger.redis.hkeys(key)
+    world.ledger.redis.hset(key, field, b"\xff")
+    world.runner().run(world.published.pop())
+    assert world.progress.leased == 0
+    (letter,) = DeadLetters(world.ledger.redis).latest()
+    assert "rows to retry in the ledger are not readable ('utf-8' codec" in letter.reason
 
 
 def test_what_a_newer_version_adds_to_messages_and_entries_is_ignored(world, batch):
