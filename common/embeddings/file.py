@@ -43,6 +43,8 @@ class EmbeddingFile(EmbeddingTable):
             )
         try:
             self._file = h5py.File(self.path, "r")
+        except MemoryError:
+            raise
         except Exception as error:
             raise EmbeddingFileError(
                 f"{self.path} is not an HDF5 file, or only a part of one, or cannot be read. If it "

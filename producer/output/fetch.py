@@ -290,6 +290,11 @@ def opened_shard(store: Store, key: str) -> Iterator[Shard]:
         with open_shard(store, key) as shard:
             yield shard
     except DamagedError as error:
+        if isinstance(error.__cause__, MemoryError):  # it may be whole: it must not be deleted
+            raise UserError(
+                f"{store.url}/{key} cannot be read: there is not enough memory.",
+                path=f"{store.url}/{key}",
+            ) from error
         raise DamagedShardsError(
             f"{store.url}/{key} cannot be read ({error}). To have it computed again:",
             key.partition("/")[0],

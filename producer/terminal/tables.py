@@ -145,7 +145,7 @@ def print_ladder(console: Console, job: Progress, queued: Mapping[Rung, int]) ->
 def print_unreadable(console: Console, reasons: Iterable[object]) -> None:
     """Print a line for each entry that this version cannot read."""
     for reason in reasons:
-        console.print(printable(str(reason)), highlight=False, markup=False, soft_wrap=True)
+        console.print(one_line(str(reason)), soft_wrap=True)
 
 
 def print_reason(console: Console, job: str, reason: str) -> None:

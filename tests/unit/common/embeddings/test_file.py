@@ -281,3 +281,13 @@ def test_a_library_that_is_missing_is_named_with_its_installation(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"{package} is not installed: pip install {package}"):
         getattr(load(path), f"to_{package}")()
+
+
+def test_a_file_for_which_there_is_no_memory_is_not_called_damaged(tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    (tmp_path / "e.h5").touch()
+    monkeypatch.setattr(h5py, "File", no_memory)
+    with pytest.raises(MemoryError):
+        load(tmp_path / "e.h5")

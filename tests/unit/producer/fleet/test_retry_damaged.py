@@ -11,6 +11,7 @@ from common.rungs import Rung
 from common.store import FileStore
 from producer.fleet import job as fleet_job
 from producer.fleet.fleet import Fleet
+from producer.output import fetch
 from producer.scheduling.job_lock import JobLockedError, job_lock
 from tests.support.shards import store_shard
 from tests.support.staged import Job
@@ -96,6 +97,18 @@ def test_a_damaged_input_object_and_other_weights_delete_nothing(staged, retry):
     store_shard(staged.store, staged.manifest, 2, weights="others")
     staged.store.put(input_key(staged.name, 0, ""), b">x\nM")
     before = shards(staged)
+    assert retry() == 0
+    assert shards(staged) == before
+
+
+def test_shards_for_which_there_is_no_memory_are_not_deleted(staged, retry, monkeypatch):
+    work_off(staged)
+    before = shards(staged)
+
+    def read(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(fetch, "read_embeddings", read)
     assert retry() == 0
     assert shards(staged) == before
 

@@ -22,11 +22,13 @@ from producer.cli.jobs import exit_if_batches_failed
 from producer.scheduling.waiting import SHOWN, first_lines, problems
 from producer.terminal.report import report_quarantined
 from producer.terminal.tables import (
+    output_console,
     print_dead_letters,
     print_events,
     print_job,
     print_jobs,
     print_table,
+    print_unreadable,
     print_workers,
     state_of,
 )
@@ -341,3 +343,10 @@ def test_a_job_in_which_nothing_went_wrong_ends_without_a_word(ledger: Ledger, c
     exit_if_batches_failed(ledger, MANIFEST)
     report_quarantined(ledger, MANIFEST)
     assert capsys.readouterr().err == ""
+
+
+def test_the_reason_of_an_unreadable_entry_is_one_line_whatever_is_in_it(capsys):
+    print_unreadable(output_console(), ["a result [/x] of\nanother \x1b[2Jversion " + "x" * 50])
+    assert capsys.readouterr().out.splitlines() == [
+        r"a result [/x] of\nanother \x1b[2Jversion " + "x" * 50
+    ]
