@@ -1,11 +1,13 @@
 """The queues: their names and their messages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import cast
 
 from kombu import Queue
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from common.model_specs import ModelSource
 from common.rungs import Rung
@@ -37,6 +39,24 @@ def kombu_queue(name: str) -> Queue:
     return Queue(name, routing_key=name)
 
 
+def is_wrong_type(error: ResponseError) -> bool:
+    return str(error).startswith("WRONGTYPE")
+
+
+@contextmanager
+def no_queue(key: str) -> Iterator[None]:
+    """Name the key of Redis that a command took for a queue, if it is none."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        raise ResponseError(
+            f"WRONGTYPE: the key {key} is named as a queue, but is none. Delete it, or, if it is "
+            "of use, the job that names it."
+        ) from error
+
+
 #: Messages read from a queue in one round trip.
 MESSAGES_PER_READ = 500
 
@@ -51,18 +71,35 @@ class Queues:
 
     def length(self, queue: str) -> int:
         """Return the number of messages waiting in a queue."""
-        return int(self.redis.llen(f"{KEY_PREFIX}{queue}"))
+        key = f"{KEY_PREFIX}{queue}"
+        with no_queue(key):
+            return int(self.redis.llen(key))
+
+    def add_lengths(self, lengths: dict[str, int], queues: Iterable[str]) -> None:
+        """Add the lengths of those queues whose length is not known yet."""
+        for queue in queues:
+            if queue not in lengths:
+                lengths[queue] = self.length(queue)
 
     def messages(self, queue: str) -> Iterator[bytes]:
         """Yield a queue's messages, oldest first; some may be missed while workers take others."""
         key, end = f"{KEY_PREFIX}{queue}", -1
-        while items := self._raw("LRANGE", key, end - MESSAGES_PER_READ + 1, end):
+        while items := self._read(key, end):
             yield from reversed(items)
             end -= MESSAGES_PER_READ
 
+    def _read(self, key: str, end: int) -> list[bytes]:
+        with no_queue(key):
+            return self._raw("LRANGE", key, end - MESSAGES_PER_READ + 1, end)
+
     def in_flight(self) -> list[bytes]:
         """Return the unacknowledged messages of all workers, in Celery's form."""
-        return self._raw("HVALS", f"{KEY_PREFIX}unacked")
+        try:
+            return self._raw("HVALS", f"{KEY_PREFIX}unacked")
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            return []  # a worker deletes what has that name
 
     def _raw(self, *command: str | int) -> list[bytes]:
         return cast(list[bytes], self.redis.execute_command(*command, NEVER_DECODE=True))

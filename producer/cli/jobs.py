@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 from redis.exceptions import ResponseError
@@ -75,8 +76,11 @@ def show_fleet(fleet: Fleet) -> None:
 def show_job(job: Job) -> None:
     out, ledger, progress = output_console(), job.fleet.ledger, job.status()
     queues = Queues(ledger.redis)
-    queued = {rung: queues.length(queue) for rung, queue in progress.queues.items()}
     unreadable: list[object] = []
+    queued = {
+        rung: shown(partial(queues.length, queue), 0, unreadable)
+        for rung, queue in progress.queues.items()
+    }
     none: list[BatchResult] = []
     results = shown(lambda: ledger.results.all(job.name), none, unreadable)
     print_job(out, progress, queued, results)

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two steps of a keeper.
 STEP_SECONDS = 1.0
 
+#: Seconds before a store is searched again in which not every job could be restored.
+LOOK_AGAIN_SECONDS = 60.0
+
 #: The state and the time of submission of every job, by name.
 States = Mapping[str, tuple[JobState | None, float]]
 
@@ -75,7 +78,7 @@ class Keeper:
         self.acting = False
         self._manifests: dict[tuple[str, float], Manifest | None] = {}
         self._closed: dict[str, JobState] = {}
-        self.next_step = self._next_hold = self._no_expiry_before = 0.0
+        self.next_step = self.next_look = self._next_hold = self._no_expiry_before = 0.0
         self._last_step = time.monotonic()
 
     def step(self) -> None:
@@ -139,13 +142,20 @@ class Keeper:
     def _restore_unknown_jobs(self) -> None:
         """Reopen the jobs in the store that Redis does not know: it is new, or was emptied.
 
-        If it is emptied during the look, the next step looks again.
+        If it is emptied during the look, the next step looks again; if a job met an error of the
+        program, such as that it has no memory left, a later one does.
         """
-        if self.only is None and self.ledger.stores.is_new(self.store.url):
+        if self.only is not None or time.monotonic() < self.next_look:
+            return
+        if self.ledger.stores.is_new(self.store.url):
+            errors = self.one_by_one.unexpected
             look = self.ledger.stores.begin_look(self.store.url)
             for job in possible_jobs(self.store):
                 self._restore_if_unknown(job)
-            self.ledger.stores.end_look(self.store.url, look)
+            if self.one_by_one.unexpected == errors:
+                self.ledger.stores.end_look(self.store.url, look)
+            else:
+                self.next_look = time.monotonic() + LOOK_AGAIN_SECONDS
 
     def _restore_if_unknown(self, job: str) -> None:
         with self.one_by_one(job):

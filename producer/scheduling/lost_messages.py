@@ -61,10 +61,8 @@ class LostMessages:
         return ()
 
     def _lost(self, outstanding: Mapping[BatchKey, Batch]) -> list[Batch]:
-        queues = Queues(self.ledger.redis)
-        names = {batch_queue(batch) for batch in outstanding.values()}
-        queued = {batch_key_of(item) for name in names for item in queues.messages(name)}
-        in_flight = {batch_key_of(item) for item in queues.in_flight()}
+        queued = self._queued(outstanding)
+        in_flight = {batch_key_of(item) for item in Queues(self.ledger.redis).in_flight()}
         lost, missing = [], {}
         self._losses = {key: n for key, n in self._losses.items() if key in outstanding}
         for key, batch in outstanding.items():
@@ -80,6 +78,20 @@ class LostMessages:
                 self._losses[key] = losses + 1
         self._missing = missing
         return lost
+
+    def _queued(self, outstanding: Mapping[BatchKey, Batch]) -> set[BatchKey | None]:
+        """Return the batches that are queued; of a queue that cannot be read, all of them."""
+        queues = Queues(self.ledger.redis)
+        found: set[BatchKey | None] = set()
+        by_queue: dict[str, list[BatchKey]] = {}
+        for key, batch in outstanding.items():
+            by_queue.setdefault(batch_queue(batch), []).append(key)
+        for name, keys in by_queue.items():
+            queued: Iterable[BatchKey | None] = keys
+            with self.one_by_one(keys[0][0]):
+                queued = [batch_key_of(item) for item in queues.messages(name)]
+            found.update(queued)
+        return found
 
 
 def batch_key_of(item: bytes) -> BatchKey | None:

@@ -56,12 +56,15 @@ class FleetCollector(Collector):
     def _fleet(self) -> list[GaugeMetricFamily]:
         states = self.ledger.jobs.states()
         jobs = []
-        for job in states:
-            with self.keeper.one_by_one(job):
-                if (progress := self.ledger.jobs.progress(job)) is not None:
+        for name in states:
+            with self.keeper.one_by_one(name):
+                if (progress := self.ledger.jobs.progress(name)) is not None:
                     jobs.append(progress)
         running = [job for job in jobs if job.state is JobState.OPEN]
-        queues = sorted({queue for job in running for queue in job.queues.values()})
+        queued: dict[str, int] = {}
+        for job in running:
+            with self.keeper.one_by_one(job.job):
+                Queues(self.ledger.redis).add_lengths(queued, job.queues.values())
         workers = self.ledger.workers.all()
         counts = [(state, sum(job.state is state for job in jobs)) for state in JobState]
         models = sorted({worker.model for worker in workers})
@@ -71,7 +74,7 @@ class FleetCollector(Collector):
                 "queue_messages",
                 "Messages waiting in a queue of an open job",
                 "queue",
-                [(queue, Queues(self.ledger.redis).length(queue)) for queue in queues],
+                sorted(queued.items()),
             ),
             labelled(
                 "workers",

@@ -22,6 +22,7 @@ class OneByOne:
 
     def __init__(self) -> None:
         self._logged: set[tuple[str, str]] = set()
+        self.unexpected = 0  # errors so far of the program itself
 
     @contextmanager
     def __call__(self, job: str) -> Iterator[None]:
@@ -30,10 +31,12 @@ class OneByOne:
         except Exception as error:
             if not concerns_one_job(error):
                 raise
+            is_unexpected = not isinstance(error, UserError | RedisError)
+            self.unexpected += is_unexpected
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             if (job, reason := f"{kind}{error}") not in self._logged:
                 self._logged.add((job, reason))
-                log.error("Job %s is skipped: %s", job, reason)
+                log.error("Job %s is skipped: %s", job, reason, exc_info=is_unexpected)
 
 
 def concerns_one_job(error: Exception) -> bool:

@@ -6,6 +6,7 @@ from common.errors import UserError
 from common.job.layout import closed_key
 from common.job.manifest import Manifest, find_job
 from common.job.shards import shards_of
+from common.ledger.batches import Flags
 from common.ledger.ledger import Ledger
 from common.ledger.progress import OnInstability
 from common.model_specs import ModelSource
@@ -65,21 +66,32 @@ def open_job(
     stored = np.zeros(manifest.batches, bool)
     stored[list(shards)] = True
     forget_other_store(store, ledger, manifest)
-    ledger.jobs.create(manifest, job_queue(manifest), stored)
-    if not ledger.jobs.resume(manifest, on_instability):
-        raise submitted_again(manifest)
+    if not create_open(ledger, manifest, stored, on_instability):
+        # Redis was emptied in between, unless the job was deleted or submitted again.
+        known = ledger.jobs.progress(manifest.job)
+        is_other = known is not None or find_job(store, manifest.job) != manifest
+        if is_other or not create_open(ledger, manifest, stored, on_instability):
+            raise submitted_again(manifest)
     store.delete(closed_key(manifest.job))
     leased = ledger.leases.held(manifest.job)
     retries = [
         b for b in ledger.batches.retries(manifest).values() if (b.index, b.rung) not in leased
     ]
-    publisher.top_up({manifest.job: manifest})
+    publisher.top_up({manifest.job: manifest}, own=manifest.job)
     if count_stored:
         retries += restore(store, ledger, manifest)
     publish(publisher.app, model_of(manifest), retries)
     settled = ledger.batches.done(manifest, manifest.rung) | ledger.batches.stored(manifest)
     running = sum(rung is manifest.rung and not settled[index] for index, rung in leased)
     return manifest.batches - int(settled.sum()) - running + len(retries)
+
+
+def create_open(
+    ledger: Ledger, manifest: Manifest, stored: Flags, on_instability: OnInstability
+) -> bool:
+    """Create a job unless the ledger knows it, and resume it; False if another staging is known."""
+    ledger.jobs.create(manifest, job_queue(manifest), stored)
+    return ledger.jobs.resume(manifest, on_instability)
 
 
 def forget_other_store(store: Store, ledger: Ledger, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,35 +94,41 @@ class Publisher:
         keys: MessageKeys = self.app.conf.message_keys
         return keys.signs_with
 
-    def top_up(self, manifests: Mapping[str, Manifest]) -> int:
+    def top_up(self, manifests: Mapping[str, Manifest], *, own: str | None = None) -> int:
         """Publish as many batches as the queues have room for.
 
         Args:
             manifests: the manifests of the open jobs to publish for. The shares of other open jobs
                 are kept free.
+            own: the caller's own job, whose errors are raised.
 
         Returns:
             Number of batches published.
         """
-        jobs = self.open_jobs()
-        queues = {queue for progress in jobs.values() for queue in progress.queues.values()}
-        queued = {queue: Queues(self.ledger.redis).length(queue) for queue in queues}
+        queued: dict[str, int] = {}
+        jobs = self.open_jobs(queued, own)
         demands = {job: demand_of(progress) for job, progress in jobs.items()}
         count = 0
         for job, portion in portions(demands, sum(queued.values()), self.high_water).items():
             if job in manifests:
-                with self.one_by_one(job):
+                with self._guard(job, own):
                     count += self._publish(manifests[job], jobs[job], portion)
         return count
 
-    def open_jobs(self) -> dict[str, Progress]:
-        """Return the open jobs that this version can read."""
-        found: dict[str, Progress | None] = {}
+    def open_jobs(self, queued: dict[str, int], own: str | None = None) -> dict[str, Progress]:
+        """Return the open jobs that this version can read, and add the lengths of their queues."""
+        found, queues = {}, Queues(self.ledger.redis)
         for job, (state, _) in self.ledger.jobs.states().items():
             if state is JobState.OPEN:
-                with self.one_by_one(job):
-                    found[job] = self.ledger.jobs.progress(job)
-        return {job: progress for job, progress in found.items() if progress is not None}
+                with self._guard(job, own):
+                    progress = self.ledger.jobs.progress(job)
+                    if progress is not None:
+                        queues.add_lengths(queued, progress.queues.values())
+                        found[job] = progress
+        return found
+
+    def _guard(self, job: str, own: str | None) -> AbstractContextManager[None]:
+        return nullcontext() if job == own else self.one_by_one(job)
 
     def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
         end, batches = self._next(manifest, progress.published, portion)

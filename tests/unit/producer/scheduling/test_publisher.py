@@ -158,7 +158,7 @@ class Fleet:
         return progress.waiting
 
     def finished(self) -> bool:
-        return not self.publisher.open_jobs()
+        return not self.publisher.open_jobs({})
 
 
 @pytest.fixture

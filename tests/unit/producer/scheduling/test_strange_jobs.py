@@ -11,16 +11,20 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from common.errors import UserError
 from common.job.layout import closed_key, manifest_key
 from common.job.manifest import read_manifest, write_manifest
+from common.ledger.events import EventKind
 from common.ledger.keys import job_key
 from common.ledger.unreadable import UnreadableJobError, is_odd_value
+from common.rungs import Rung
 from common.store import ObjectNotFoundError, StoreError
-from common.wire.queues import KEY_PREFIX
+from common.wire.queues import KEY_PREFIX, Queues
 from producer.cli import jobs as commands
 from producer.fleet.fleet import Fleet
+from producer.scheduling import keeper
 from producer.scheduling.keeper import Keeper
+from producer.scheduling.lost_messages import PATIENCE
 from producer.scheduling.metrics import FleetCollector
-from producer.scheduling.one_by_one import concerns_one_job
-from producer.scheduling.opening import open_job
+from producer.scheduling.one_by_one import OneByOne, concerns_one_job
+from producer.scheduling.opening import job_queue, open_job
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs
 from tests.support.staged import RECORDS, Job
@@ -69,6 +73,7 @@ IN_REDIS: dict[str, Callable[[Job], object]] = {
     "created": set_field("created", "yesterday"),
     "rung": set_field("rung", "fp8"),
     "no_model": lambda job: job.ledger.redis.hdel(job_key(STRANGE), "model"),
+    "queue": lambda job: job.ledger.redis.hset(job_key(STRANGE), "queue", f"job:{job.name}"),
     "result": lambda job: job.ledger.redis.hset(
         f"{job_key(STRANGE)}:results", "0.fp16", json.dumps(RESULT)
     ),
@@ -85,6 +90,7 @@ IN_REDIS: dict[str, Callable[[Job], object]] = {
     ),
     "worker_no_json": lambda job: job.ledger.redis.set(f"{KEY_PREFIX}worker:x", "{"),
     "newer_text": set_field("note", "of a newer version"),
+    "unacked_as_list": lambda job: job.ledger.redis.rpush(f"{KEY_PREFIX}unacked", "text"),
     **{
         f"text_as{part or '_job'}": set_text(part)
         for part in ("", ":leases", ":owners", ":deaths", ":results", ":events")
@@ -225,6 +231,69 @@ def test_an_unreadable_closed_json_ends_no_keeper(strange, kept):
 )
 def test_only_an_error_of_one_job_is_left_to_that_job(error, is_of_one_job):
     assert concerns_one_job(error) is is_of_one_job
+
+
+def test_a_queue_that_is_none_keeps_no_other_jobs_from_being_done(strange, kept, caplog):
+    """Its jobs are named in the log with the key, and a submit of one is an error."""
+    other = manifest_of([1, 1, 1], job="other-0123456789ab", rung=Rung.FP32)
+    write_manifest(strange.store, store_inputs(strange.store, other, RECORDS[:3]))
+    strange.ledger.jobs.create(other, job_queue(other))
+    strange.take_all_messages()
+    strange.ledger.redis.set(f"{KEY_PREFIX}{job_queue(strange.manifest)}", "text")
+    strange.ledger.redis.set(f"{KEY_PREFIX}unacked", "text")
+    steps(kept, 2)
+    assert Queues(strange.ledger.redis).length(job_queue(other)) == 3
+    strange.ledger.redis.rpop(f"{KEY_PREFIX}{job_queue(other)}")
+    steps(kept, 2 * PATIENCE)
+    (event,) = strange.ledger.events.latest(other.job)
+    assert event.event is EventKind.MESSAGE_LOST
+    assert strange.ledger.events.latest(strange.name) == []
+    named = f"the key {KEY_PREFIX}{job_queue(strange.manifest)} is named as a queue"
+    assert f"Job {strange.name} is skipped: ResponseError: WRONGTYPE: {named}" in caplog.text
+    collected = FleetCollector(strange.ledger, kept).collect()
+    samples = {sample.name: sample.value for metric in collected for sample in metric.samples}
+    assert samples["virnucpro_redis_up"] == 1
+    with pytest.raises(ResponseError, match=named):
+        strange.open()
+
+
+def test_the_error_of_a_program_is_logged_once_with_its_traceback(caplog):
+    one_by_one = OneByOne()
+    for _ in range(2):
+        with one_by_one("a"):
+            raise MemoryError
+        with one_by_one("b"):
+            raise UserError("The manifest is damaged.")
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False]
+    assert one_by_one.unexpected == 2
+
+
+def test_a_job_that_was_not_restored_for_an_error_of_the_program_is_restored_later(
+    strange, kept, monkeypatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    strange.ledger.redis.flushall()
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper, "open_job", fail)
+        steps(kept)
+    assert strange.ledger.jobs.names() == []
+    steps(kept)  # not at once: a look through a large store takes long
+    assert strange.ledger.jobs.names() == []
+    kept.next_look = 0
+    steps(kept)
+    assert set(strange.ledger.jobs.names()) == {strange.name, STRANGE}
+
+
+def test_what_keeps_a_submitted_job_from_being_published_is_an_error(strange, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ValueError("no batch")
+
+    strange.ledger.jobs.cancel(strange.name)
+    monkeypatch.setattr(strange.publisher, "_publish", fail)
+    with pytest.raises(ValueError, match="no batch"):
+        strange.open()
 
 
 def test_a_newer_versions_fields_are_no_counters(strange):
