@@ -1,6 +1,7 @@
 """Paths: no key and no link leads out of a folder that is a store."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,14 @@ def test_a_link_out_of_the_store_is_not_followed(store, outside, use, link):
     assert_untouched(outside)
 
 
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_name_that_is_too_long_for_a_file_is_an_error_of_the_store_or_not_there(store, use):
+    store.put("job/object", b"data")
+    with suppress(StoreError):
+        use(store, f"job/{'x' * 300}/file")
+    assert list(store.keys("")) == ["job/object"]
+
+
 def test_links_are_neither_listed_nor_deleted_through(store, outside):
     store.put("job/manifest.json", b"")
     (store.root / "job/output").symlink_to(outside)
@@ -102,6 +111,13 @@ def test_links_are_neither_listed_nor_deleted_through(store, outside):
     store.delete("job")
     assert list(store.folders()) == []
     assert_untouched(outside)
+
+
+def test_an_object_may_be_a_link_to_another_place_in_the_store(store):
+    store.put("job/object", b"data")
+    (store.root / "job/link").symlink_to(store.root / "job/object")
+    (store.root / "other").symlink_to("job")
+    assert store.get("job/link") == store.get("other/object") == b"data"
 
 
 def test_the_root_may_be_a_link(store, tmp_path):
