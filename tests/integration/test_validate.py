@@ -16,6 +16,7 @@ from common.store import FileStore
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
 from tests.support.processes import Fleet, clean_environment, run, run_producer
+from tests.support.stores import folder_store
 from workers.validation.record import refusal
 
 Validate = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -79,6 +80,7 @@ def test_a_sound_model_passes_and_the_tables_fit_a_page(validate, tiny):
 
 
 def test_json_is_one_document_with_everything_and_so_is_the_record(validate, tiny, cache, tmp_path):
+    folder_store(tmp_path / "store")
     done = validate("--model", tiny, "--json", "--store", tmp_path / "store")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -113,6 +115,7 @@ def test_the_picture_is_a_png(validate, tiny, tmp_path):
 
 
 def test_the_store_of_the_environment_gets_a_record(validate, tiny, tmp_path):
+    folder_store(tmp_path / "store")
     validate("--model", tiny, VIRNUCPRO_STORE=str(tmp_path / "store"))
     assert len(records(tmp_path / "store")) == 1
 
@@ -199,6 +202,7 @@ def assert_refused(done: "subprocess.CompletedProcess[str]", folder: Path) -> No
 
 
 def test_a_failure_in_the_store_is_refused_on_every_machine(validate, overflowing, fleet, tmp_path):
+    folder_store(tmp_path / "store")
     validate("--model", overflowing, "--precision", "fp16", "--store", fleet.store_url)
     elsewhere = replace(fleet, environment={**fleet.environment, "XDG_CACHE_HOME": str(tmp_path)})
     assert_refused(start(overflowing, elsewhere), tmp_path / "store")

@@ -9,6 +9,7 @@ import logging
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from pydantic import AwareDatetime
@@ -118,6 +119,9 @@ class UserCache(FileStore):
     def _check_marker(self) -> None:
         pass
 
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)  # the root too
+
 
 def record_stores(store_url: str | None) -> list[Store]:
     """Return the stores of records: the user's cache, and the fleet's store if it has one."""
@@ -129,7 +133,7 @@ def write_record(validation: Validation, stores: Iterable[Store]) -> list[str]:
     written = []
     for store in stores:
         try:
-            store.check_writable()
+            store.check_exists()  # only a submit makes a store: this one may not be mounted here
             store.put(validation.key, validation.json_text.encode())
             written.append(f"{store.url}/{validation.key}")
         except StoreError as error:

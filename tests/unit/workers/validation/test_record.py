@@ -9,6 +9,7 @@ import pytest
 
 from common.rungs import Rung
 from common.store import FileStore, open_store
+from common.store.base import MARKER
 from tests.support.stores import folder_store
 from workers.validation.record import (
     Compared,
@@ -93,11 +94,26 @@ PASSED = {"passed": True, "failures": (), "cosine_min": 0.99999, "nan": 0, "inf"
 
 
 def test_a_record_is_in_the_users_cache_and_in_the_store(tmp_path):
-    stores = record_stores(f"file://{tmp_path}/store")
+    stores = record_stores(folder_store(tmp_path / "store").url)
     places = write_record(validation(), stores)
     files = [tmp_path / "cache" / "virnucpro-fleet" / KEY, tmp_path / "store" / KEY]
     assert places == [f"file://{file}" for file in files]
     assert files[0].read_bytes() == files[1].read_bytes()
+    assert not list((tmp_path / "cache").rglob(MARKER))
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty mount point"])
+def test_a_validation_makes_no_store_where_one_is_not_mounted(tmp_path, caplog, left):
+    root = tmp_path / "mount" / "store"
+    if left == "an empty mount point":
+        root.mkdir(parents=True)
+    (written,) = write_record(validation(), record_stores(str(root)))
+    assert written == f"{UserCache().url}/{KEY}"
+    assert f"not recorded in file://{root}: file://{root} is not a store. Is it mounted?" in (
+        caplog.text
+    )
+    assert list(tmp_path.glob("mount/store/*")) == []
+    assert root.exists() == (left != "nothing")
 
 
 def test_without_a_store_a_record_is_in_the_cache_alone(tmp_path):
@@ -284,4 +300,5 @@ def test_a_worker_reads_only_what_it_needs(store):
 
 
 def test_records_lie_in_any_store(tmp_path):
+    folder_store(tmp_path / "plain")
     assert write_record(validation(), [open_store(str(tmp_path / "plain"))])
