@@ -1,16 +1,17 @@
 """A worker's connection to Redis through kombu, with cheaper requests and atomic requeues."""
 
+import re
 from typing import Any
 
 from celery.worker import state
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
-from pydantic_core import to_json
+from pydantic import JsonValue
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.wire.signing import MessageKeys
+from common.wire.messages import Document
 from workers.transport import consumer
-from workers.transport.envelope import Refusal, check_message, parse_json
+from workers.transport.envelope import LONGEST, Properties, Refusal, parse_json
 
 #: The Lua script that requeues a message, unless it was requeued or acknowledged meanwhile.
 REQUEUE = """
@@ -21,6 +22,19 @@ for queue = 3, #KEYS do redis.call(push, KEYS[queue], message) end
 redis.call('HDEL', unacked, tag)
 redis.call('ZREM', taken_at, tag)
 """
+
+#: Bytes of the longest message that was taken: kombu escapes the letters outside ASCII.
+LONGEST_TAKEN = 4 * LONGEST
+
+#: The name of a queue of batches, of this version or a newer one.
+QUEUE = re.compile(r"[a-zA-Z0-9][\w.-]*\.[\w.-]+", re.ASCII)
+
+
+class Taken(Document):
+    """What kombu needs to requeue a message."""
+
+    headers: dict[str, JsonValue]
+    properties: Properties
 
 
 class AtomicQoS(kombu_redis.QoS):
@@ -85,18 +99,19 @@ class AtomicQoS(kombu_redis.QoS):
 
 
 def check_taken(taken: bytes) -> tuple[dict[str, Any], str, str] | Refusal:
-    """Return a message that was taken, its exchange and its routing key, or why it is not valid.
+    """Return a message that was taken, its exchange and its routing key, or why it has none.
 
-    Its signature is checked when it is taken again.
+    What is in it is checked when it is taken again, perhaps by a worker of a newer version.
     """
     try:
-        message, exchange, routing_key = parse_json(taken)
+        message, exchange, routing_key = parse_json(taken, LONGEST_TAKEN)
+        where = Taken.model_validate(message).properties.delivery_info
     except (TypeError, ValueError) as error:
         return Refusal(f"not a message that was taken: {error}")
-    if exchange != "" or not isinstance(routing_key, str):
+    own = (where.exchange, where.routing_key) == (exchange, routing_key)
+    if not own or not QUEUE.fullmatch(routing_key):
         return Refusal(f"taken from {exchange!r}, {routing_key!r}, which is no queue")
-    checked = check_message(to_json(message), MessageKeys(), routing_key)
-    return checked if isinstance(checked, Refusal) else (message, exchange, routing_key)
+    return message, exchange, routing_key
 
 
 def is_binding(entry: bytes, separator: str) -> bool:

@@ -51,13 +51,13 @@ class Properties(Document):
     priority: Literal[0] = 0
 
 
-def parse_json(text: bytes) -> Any:
+def parse_json(text: bytes, longest: int = LONGEST) -> Any:
     """Parse JSON as Celery does.
 
     Raises:
         ValueError: the text is too long, not JSON, or has a string that could not be written again.
     """
-    if len(text) > LONGEST:
+    if len(text) > longest:
         raise ValueError(f"too long: {len(text):,} bytes")
     try:
         from_json(text)  # stricter than Python's: it rejects half of a surrogate pair

@@ -20,6 +20,7 @@ from common.wire.redis_client import connect
 from common.wire.signing import MessageKeys
 from tests.support.busy import UNACKED, busy_fleet
 from tests.support.jobs import manifest_of
+from tests.support.messages import with_batch
 from tests.support.redis_servers import running_redis
 from workers.transport.channel import WorkerChannel
 from workers.transport.guard import Guard, install_guard
@@ -186,6 +187,38 @@ def test_what_is_taken_and_no_message_is_buried_and_others_are_requeued(redis, r
     letters = DeadLetters(redis).latest()
     assert {letter.queue for letter in letters} == {"unacknowledged messages"}
     assert len(letters) == len(GARBAGE)
+
+
+def of_another_version(taken: bytes, **values: object) -> bytes:
+    message, exchange, queue = json.loads(taken)
+    changed = with_batch(json.dumps(message).encode(), **values)
+    return json.dumps([json.loads(changed), exchange, queue]).encode()
+
+
+@pytest.mark.parametrize(
+    "values", [{"rung": "fp4"}, {"model": "esm4_t99"}, {"version": 2}, {"note": "x" * 760_000}]
+)
+def test_what_only_a_newer_version_can_read_is_requeued(redis, redis_url, channel, values):
+    publish(make_celery(redis_url, []), MODEL, BATCHES[:1])
+    tag = channel.basic_get(QUEUE).delivery_tag
+    changed = of_another_version(redis.hget(UNACKED, tag), **values)
+    redis.hset(UNACKED, tag, changed)
+    channel.qos.restore_by_tag(tag)
+    assert [message["body"] for message in queued(redis)] == [json.loads(changed)[0]["body"]]
+    assert not redis.exists(UNACKED, UNACKED_INDEX)
+    assert DeadLetters(redis).count() == 0
+
+
+@pytest.mark.parametrize("queue", ["unacked", "_kombu.binding.a", "job:x:leases", "", 5])
+def test_what_was_taken_from_no_queue_is_buried(redis, redis_url, channel, queue):
+    publish(make_celery(redis_url, []), MODEL, BATCHES[:1])
+    tag = channel.basic_get(QUEUE).delivery_tag
+    message, exchange, _ = json.loads(redis.hget(UNACKED, tag))
+    message["properties"]["delivery_info"]["routing_key"] = queue
+    redis.hset(UNACKED, tag, json.dumps([message, exchange, queue]))
+    channel.qos.restore_by_tag(tag)
+    assert not redis.exists(UNACKED, UNACKED_INDEX)
+    assert DeadLetters(redis).count() == 1
 
 
 @pytest.mark.parametrize("milliseconds", [None, 10**9])
