@@ -4,7 +4,9 @@ The watchdog inside a process needs Python to run. A process that is frozen as a
 one call blocks all threads, no longer touches its file.
 """
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +62,12 @@ class Liveness:
 
 
 def touch(file: Path) -> None:
-    """Create a file, or set its time to now; an OSError if it is a link, or a pipe."""
+    """Create a file, or set its time to now; an OSError if it is anything else."""
     # Whoever may write to its folder could have put a link there.
     opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):  # such as a pipe that somebody reads
+            raise OSError(errno.EINVAL, "Not a file", str(file))
         os.utime(opened)
     finally:
         os.close(opened)

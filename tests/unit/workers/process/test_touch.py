@@ -37,6 +37,19 @@ def test_a_pipe_does_not_hold_the_supervisor_up(tmp_path):
         touch(tmp_path / "live")
 
 
+def test_a_pipe_that_somebody_reads_is_not_touched(tmp_path):
+    pipe = tmp_path / "live"
+    os.mkfifo(pipe)
+    os.utime(pipe, (0, 0))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(OSError, match="Not a file"):
+            touch(pipe)
+    finally:
+        os.close(reader)
+    assert pipe.stat().st_mtime == 0
+
+
 def test_a_folder_as_of_a_variable_that_is_empty_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder: name a file"):
         require_touchable(tmp_path)
