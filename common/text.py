@@ -21,8 +21,9 @@ ESCAPES = {
     if chr(code) not in "\t\n"
 }
 
-#: The login in a URL, up to the last ``@`` before a slash.
-LOGIN = re.compile(r"://[^\s/'\"]*@")
+#: The login in a URL, up to the last ``@`` before a slash. In one of Redis, up to the last ``@``: a
+#: password may have a slash that should have been written as %2F, and few paths have a ``@``.
+LOGIN = re.compile(r"(?:(?<=redis)|(?<=rediss)|(?<=socket)|(?<=unix))://[^\s'\"]*@|://[^\s/'\"]*@")
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,5 +29,6 @@ def test_no_text_from_outside_looks_like_another_record():
     assert all(line.startswith("  ") for line in others)
 
 
-def test_no_url_shows_a_login():
-    assert "s3cret" not in logged("Connected to redis://s3cret@host:6379//")
+@pytest.mark.parametrize("login", ["s3cret", "u:s3cret/w", "u:p/s3cret", "u:p@s3cret"])
+def test_no_url_shows_a_login(login):
+    assert logged(f"Connected to redis://{login}@host:6379//.").endswith("redis://***@host:6379//.")

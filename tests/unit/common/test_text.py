@@ -45,6 +45,7 @@ def test_json_is_still_json_once_it_is_printable(text):
     [
         ("at http://user:secret@host:9000/x.", "at http://***@host:9000/x."),
         ("redis://secret@host and redis://:a@b@host", "redis://***@host and redis://***@host"),
+        ("redis://u:p/secret@host, unix://:a/b@/x.sock", "redis://***@host, unix://***@/x.sock"),
         ("s3://bucket/a@b, a@b", "s3://bucket/a@b, a@b"),
     ],
 )
