@@ -1,5 +1,7 @@
 """The live workers of the fleet."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
@@ -63,13 +65,24 @@ class WorkerRegistry:
     def entries(self) -> dict[str, WorkerInfo | None]:
         """Return all live workers by name; None for one that this version cannot read."""
         # The scan passes all keys of all jobs; Redis's default is 10 keys in a round trip.
-        keys = sorted(self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000))
-        texts = self._scripts["workers"](keys=keys, args=[WORKER_TTL_SECONDS]) if keys else []
+        found = self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000, NEVER_DECODE=True)
+        keys: list[bytes] = sorted(found)
         return {
-            key.removeprefix(WORKER_PREFIX): read_worker(text)
-            for key, text in zip(keys, texts, strict=True)
+            key.decode(errors="backslashreplace").removeprefix(WORKER_PREFIX): read_worker(text)
+            for key, text in zip(keys, self._texts(keys), strict=True)
             if text
         }
+
+    def _texts(self, keys: Sequence[bytes]) -> list[str | None]:
+        """Return the texts of entries; of one that is no text, something that is no entry."""
+        try:
+            args = [WORKER_TTL_SECONDS]
+            return self._scripts["workers"](keys=keys, args=args) if keys else []
+        except UnicodeDecodeError:  # in one of them
+            if len(keys) == 1:
+                return ["no text"]
+            middle = len(keys) // 2
+            return [*self._texts(keys[:middle]), *self._texts(keys[middle:])]
 
 
 def read_worker(text: str) -> WorkerInfo | None:

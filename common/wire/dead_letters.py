@@ -1,11 +1,14 @@
 """Dead letters: messages that no worker can process, set aside for inspection."""
 
 import time
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydantic import Field
 from redis import Redis
+from redis.exceptions import ResponseError
 
+from common.errors import UserError
 from common.wire.messages import Document
 from common.wire.queues import KEY_PREFIX
 from common.wire.redis_client import append_capped
@@ -39,14 +42,33 @@ class DeadLetters:
 
     def latest(self, count: int = LETTERS_KEPT) -> list[DeadLetter]:
         """Return the latest dead letters, newest first; of one of a newer version, its text."""
-        texts = cast(list[str], self.redis.lrange(DEAD_LETTERS, 0, count - 1))
-        return [read_letter(text) for text in texts]
+        with wrong_type_named():
+            # Not decoded by the client: one that is no text would end the others.
+            texts: list[bytes] = self.redis.execute_command(
+                "LRANGE", DEAD_LETTERS, 0, count - 1, NEVER_DECODE=True
+            )
+        return [read_letter(text.decode(errors="backslashreplace")) for text in texts]
 
     def count(self) -> int:
-        return int(self.redis.llen(DEAD_LETTERS))
+        with wrong_type_named():
+            return int(self.redis.llen(DEAD_LETTERS))
 
     def clear(self) -> None:
         self.redis.delete(DEAD_LETTERS)
+
+
+@contextmanager
+def wrong_type_named() -> Iterator[None]:
+    """Say which key it is that is no list."""
+    try:
+        yield
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        raise UserError(
+            f"{DEAD_LETTERS} in Redis is no list of dead letters. To delete it: producer "
+            "dead-letters --clear"
+        ) from error
 
 
 def read_letter(text: str) -> DeadLetter:

@@ -69,8 +69,10 @@ def show_fleet(fleet: Fleet) -> None:
         out, (f"Worker {name} is of another version of the program." for name in others)
     )
     list_jobs(fleet)
-    if count := letters.count():
+    unreadable: list[object] = []
+    if count := shown(letters.count, 0, unreadable):
         print_dead_letters(out, letters.latest(DEAD_LETTERS_SHOWN), count)
+    print_unreadable(out, unreadable)
 
 
 def show_job(job: Job) -> None:
