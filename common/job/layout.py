@@ -1,7 +1,7 @@
 """The keys of a job's objects in the store. Every key is a function of (job, batch, rung).
 
-The staging is part of the keys of inputs too: a producer that wakes up late writes only its own. It
-is "" in jobs of versions before it.
+The staging is part of the keys of inputs too: a producer that wakes up late writes only its own.
+Jobs of versions that had no name for it have "".
 """
 
 from common.rungs import Rung

@@ -49,15 +49,15 @@ class Manifest(Document):
     package: str
     job: JobName
     created: datetime  # in Redis's time
-    #: The random name of the staging, which its input objects have in their keys. Not in jobs of
-    #: versions before it.
+    #: The random name of the staging, which its input objects have in their keys. Jobs of earlier
+    #: versions have none.
     staging: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
     input: str
     fingerprint: str  # of the input's bytes and every option that changes the output
     input_fingerprint: str = ""  # of the input's bytes alone
     model: str
-    #: The digest of the model's files, of a path that the producer could see. Not in jobs of
-    #: versions before it.
+    #: The digest of the model's files, of a path that the producer could see. Jobs of earlier
+    #: versions have none.
     model_digest: str | None = None
     alphabet: Literal["protein", "dna"]  # the records were checked against it
     rung: Rung
@@ -66,8 +66,8 @@ class Manifest(Document):
     report: InputReport
     batch_records: list[PositiveInt]
     batch_tokens: list[PositiveInt]
-    #: The CRC-32 of each batch's input object, in 8 hexadecimal digits. Not in jobs of versions
-    #: before it.
+    #: The CRC-32 of each batch's input object, in 8 hexadecimal digits. Jobs of earlier versions
+    #: have none.
     input_crc32: str = ""
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from common.wire.queues import KEY_PREFIX
 #: Seconds the lock of a job's staging lasts without renewal.
 STAGING_SECONDS = 60
 
-#: Seconds for which the latest owner of such a lock is known.
+#: Seconds for which Redis remembers who took the lock of a job's staging last.
 LATEST_SECONDS = 7 * 86_400
 
 #: Seconds the lock of a store's keeper lasts without renewal.

@@ -136,9 +136,11 @@ def check_mounted(store: Store, ledger: Ledger) -> None:
         store.check_exists()
     except StoreError as error:
         if is_open:
+            # Only the store knows which of them are in it: the others must not be cancelled.
+            jobs = f"job {is_open[0]} is" if len(is_open) == 1 else f"jobs {', '.join(is_open)} are"
             raise StoreError(
-                f"{store.url} is not there, though job {is_open[0]} is open: mount it, or, if it "
-                f"was deleted, cancel the job first: {how_to('cancel', is_open[0])}"
+                f"{store.url} is not there, though {jobs} open: mount it, or, if it was deleted, "
+                "submit to another place."
             ) from error
 
 

@@ -1,5 +1,5 @@
 -- Take a lock that is free, or renew the holder's own. Returns 1 if the holder has it now.
-local lock, latest = KEYS[1], KEYS[2]  -- latest: the holder of this lock that took it last, or none
+local lock, latest = KEYS[1], KEYS[2]  -- latest: the key that says who took the lock last; nil: none does
 local holder, seconds = ARGV[1], tonumber(ARGV[2])
 local standby_prefix = ARGV[3]  -- of holders that give way to this one, or ''
 local is_renewal = ARGV[4] == '1'  -- then it must not have been another's meanwhile

@@ -149,6 +149,23 @@ def test_a_submit_makes_no_store_where_one_with_open_jobs_was(
     assert not submit(other, store, ledger, publisher, **options).resumed
 
 
+def test_a_submit_to_a_store_that_is_not_there_has_no_job_of_another_store_cancelled(
+    ledger, redis_url, store, proteins, tmp_path
+):
+    publisher, hardware = publisher_of(ledger, redis_url), Hardware(on_gpu=True, workers=1)
+    options = {"hardware": hardware, "tokens": None}
+    first = submit(request_of(proteins), store, ledger, publisher, **options).job
+    Keeper(store, ledger, publisher).step()
+    elsewhere = folder_store(tmp_path / "other")
+    other = request_of(proteins, nonce="other")
+    second = submit(other, elsewhere, ledger, publisher, **options).job
+    store.root.rename(tmp_path / "away")
+    with pytest.raises(StoreError, match=f"jobs {second}, {first} are open: mount it") as caught:
+        submit(request_of(proteins, nonce="third"), store, ledger, publisher, **options)
+    assert str(caught.value).endswith("or, if it was deleted, submit to another place.")
+    assert "cancel" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("priority", "before"),
     [(Priority.HIGH, "high."), (Priority.NORMAL, ""), (Priority.LOW, "low.")],
