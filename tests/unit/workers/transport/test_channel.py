@@ -196,7 +196,7 @@ def of_another_version(taken: bytes, **values: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "values", [{"rung": "fp4"}, {"model": "esm4_t99"}, {"version": 2}, {"note": "x" * 760_000}]
+    "values", [{"rung": "fp4"}, {"model": "esm4_t99"}, {"version": 2}, {"note": "x" * 790_000}]
 )
 def test_what_only_a_newer_version_can_read_is_requeued(redis, redis_url, channel, values):
     publish(make_celery(redis_url, []), MODEL, BATCHES[:1])
