@@ -81,7 +81,7 @@ def mend_shards(hostile: HostileFaults) -> list[str]:
         )
         if fetched.returncode == 0:
             problems.append("fetch served a damaged shard")
-        command(fleet, "retry", job)
+        command(fleet, "retry", job, "--damaged")
         finish(fleet, job)
     return problems
 
