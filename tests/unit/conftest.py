@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 from redis import Redis
 
+from common import advice
 from common.ledger.ledger import Ledger
 from common.local.embedded_redis import redis_server
 from common.wire.celery_app import make_celery
@@ -17,6 +18,12 @@ from tests.support.stores import folder_store
 
 hypothesis.settings.register_profile("unit", deadline=None)
 hypothesis.settings.load_profile("unit")
+
+
+@pytest.fixture(autouse=True)
+def in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have messages name methods, though a command ran in this process before."""
+    monkeypatch.setattr(advice, "_command_line", None)
 
 
 @pytest.fixture(scope="session")
