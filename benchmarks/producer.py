@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dnaio
@@ -84,7 +85,7 @@ def measure(what: str, folder: Path, model: str) -> dict[str, float]:
         with dnaio.open(fasta) as file:
             sum(len(record.sequence) for record in file)
     else:
-        stage_file(fasta, folder / "store", model)
+        stage_file(fasta, Path(tempfile.mkdtemp(dir=folder)), model)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": seconds, "megabytes": peak}
@@ -103,7 +104,16 @@ def stage_file(fasta: Path, store: Path, model: str) -> None:
         long="truncate",
     )
     budget = budget_for(request, spec, Hardware(on_gpu=True, workers=1), None)
-    stage(open_store(str(store)), request, request.fingerprint(), budget=budget, spec=spec)
+    folder = open_store(str(store))
+    folder.check_writable()
+    stage(
+        folder,
+        request,
+        request.fingerprint(),
+        budget=budget,
+        spec=spec,
+        created=lambda: datetime.now(UTC),
+    )
 
 
 if __name__ == "__main__":
