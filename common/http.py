@@ -1,0 +1,119 @@
+"""A small HTTP server for what programs read of a process: metrics, health, demand."""
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET, AF_INET6
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from common.errors import UserError
+
+log = logging.getLogger(__name__)
+
+#: ``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT``.
+ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]*)):([0-9]{1,5})", re.ASCII)
+
+#: Seconds that a client has to send its request.
+REQUEST_SECONDS = 10.0
+
+
+class Answer(NamedTuple):
+    """The answer to a request."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+
+    @classmethod
+    def of_text(cls, text: str, status: int = 200) -> "Answer":
+        return cls(f"{text}\n".encode(), status)
+
+    @classmethod
+    def of_json(cls, document: Any, status: int = 200) -> "Answer":
+        return cls(f"{json.dumps(document)}\n".encode(), status, "application/json")
+
+
+#: Returns the answer to a GET request with this query, ``{name: value}``.
+Handler = Callable[[Mapping[str, str]], Answer]
+
+
+def split_address(option: str, address: str) -> tuple[str, int]:
+    """Return host and port of an address; without a host, that of this machine alone.
+
+    Args:
+        option: what the address was given by, for the error.
+
+    Raises:
+        UserError: it has another form.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found[3]) < 2**16:
+        raise UserError(
+            f"{option} {address}: not HOST:PORT, with a port from 1 to 65535 and brackets around "
+            "an IPv6 address, as in [::1]:9808. Give a free HOST:PORT, or '' for none."
+        )
+    return found[1] or found[2] or "127.0.0.1", int(found[3])
+
+
+def serve(option: str, address: str, handlers: Mapping[str, Handler]) -> None:
+    """Serve GET requests at ``HOST:PORT`` from threads, until the process ends.
+
+    Args:
+        option: what the address was given by, for errors.
+        handlers: by their path, such as ``/metrics``. Each request has a thread of its own: one
+            that waits keeps no other waiting.
+
+    Raises:
+        UserError: the address is invalid or in use.
+    """
+    host, port = split_address(option, address)
+
+    class Request(BaseHTTPRequestHandler):
+        timeout = REQUEST_SECONDS
+        server_version, sys_version = "virnucpro-fleet", ""
+
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            answer = answered(handlers, url.path, dict(parse_qsl(url.query)))
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.content_type)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            log.debug(format, *args)
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        address_family = AF_INET6 if ":" in host else AF_INET
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            log.debug("A request of %s failed.", client_address, exc_info=True)
+
+    try:
+        server = Server((host, port), Request)
+    except OSError as error:
+        raise UserError(
+            f"{option} {address}: {error}. Give a free HOST:PORT, or '' for none."
+        ) from error
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+
+
+def answered(handlers: Mapping[str, Handler], path: str, query: Mapping[str, str]) -> Answer:
+    """Return the answer of a path's handler; 404 without one, 500 if it fails."""
+    handler = handlers.get(path)
+    if handler is None:
+        return Answer.of_text(f"not found; there are: {' '.join(sorted(handlers))}", 404)
+    try:
+        return handler(query)
+    except Exception as error:
+        log.exception("GET %s failed.", path)
+        return Answer.of_text(f"{type(error).__name__}", 500)
