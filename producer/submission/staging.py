@@ -1,7 +1,6 @@
 """Staging an input: checking every record, writing every batch, and the manifest last."""
 
 import gc
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -11,13 +10,7 @@ from redis.exceptions import RedisError
 from common import __version__
 from common.bounded_map import bounded_map
 from common.crc import crc32
-from common.job.layout import (
-    closed_key,
-    input_key,
-    input_prefix,
-    output_prefix,
-    quarantine_prefix,
-)
+from common.job.layout import closed_key, input_key, output_prefix, quarantine_prefix
 from common.job.manifest import (
     InputReport,
     Manifest,
@@ -28,10 +21,11 @@ from common.job.manifest import (
 )
 from common.job.records import Record, encode_batch
 from common.model_specs import ModelSpec
-from common.store import ObjectExistsError, ObjectNotFoundError, Store, StoreError
+from common.store import ObjectExistsError, Store, StoreError
 from producer.input.batches import BatchSize, Budget, cut_batches
 from producer.input.reader import Reader
 from producer.scheduling.job_lock import JobLockedError
+from producer.submission.input_keys import InputKeys
 from producer.submission.request import Request, job_name
 
 
@@ -52,8 +46,6 @@ def stage(
 
     Only the batches that are being written are in memory. The input objects are this staging's
     alone, and on an error nothing else is deleted: whoever writes the manifest first, has the job.
-    If nothing is left of another staging, the keys have no name of a staging, so that processes of
-    earlier versions find them.
 
     Args:
         fingerprint: the request's hash, which names the job.
@@ -73,45 +65,15 @@ def stage(
         UserError: a record is bad, or the store cannot be written.
     """
     job = job_name(request.source, fingerprint)
-    reader = Reader(
-        request.source,
-        alphabet=request.alphabet,
-        unknown=request.unknown,
-        long=request.long,
-        max_residues=request.form.max_residues,
-        gaps=request.gaps,
-        empty=request.empty,
-    )
-    dead = list(store.keys(input_prefix(job)))
-    token = uuid.uuid4().hex
-    staging = "" if not dead and claim_plain_keys(store, job, token) else token
+    reader = reader_of(request)
+    keys = InputKeys(store, job, hold)
     sizes, checksums = [], []
     at: datetime | None = None
-
-    def is_ours(manifest: Manifest | None) -> bool:
-        return manifest is not None and manifest.created == at
-
-    def delete_own() -> None:
-        if staging:
-            store.delete(input_prefix(job, staging))
-        else:  # another that had the lock since may have the same keys: then they stay
-            store.delete(input_prefix(job), check_unstaged)
-
-    def check_own() -> None:
-        if find_job(store, job) is not None:
-            raise ObjectExistsError(f"Store {store.url} has job {job} already.")
-        if not staging:
-            check_claim(store, job, token)
-
-    def check_unstaged() -> None:
-        hold()
-        check_own()
-
     try:
-        check_own()  # the keys are free again once another has done the whole
+        keys.check()  # they are free again once another has done the whole
         batches = cut_batches(reader, budget, request.form, spec)
         for size, checksum in write_batches(
-            *(store, job, staging, batches), keep=lambda: keep(check_own)
+            *(store, job, keys.staging, batches), keep=lambda: keep(keys.check)
         ):
             sizes.append(size)
             checksums.append(checksum)
@@ -119,56 +81,38 @@ def stage(
         hold()
         at = created()
         manifest = manifest_of(
-            *(request, fingerprint, digest, at, staging), reader, sizes, checksums
+            *(request, fingerprint, digest, at, keys.staging), reader, sizes, checksums
         )
-        delete_leftovers(store, job, check_unstaged)
-        check_unstaged()
+        delete_leftovers(store, job, keys.check_held)
+        keys.check_held()
         write_manifest(store, manifest, replace=False)
     except ObjectExistsError:
         manifest = read_manifest(store, job)
-        if not is_ours(manifest):
-            with suppress(ObjectExistsError, JobLockedError):
-                delete_own()
-            if not staging:
-                store.delete(claim_key(job))
+        if manifest.created != at:
+            keys.give_up()
             return manifest
     except BaseException:
         with suppress(StoreError, RedisError, JobLockedError):
             # The answer to the last write may have been lost.
-            if not is_ours(find_job(store, job)):
-                delete_own()
+            found = find_job(store, job)
+            if found is None or found.created != at:
+                keys.delete_objects()
         raise
     with suppress(RedisError, JobLockedError):  # the job is staged: what is left does no harm
-        store.delete_keys([claim_key(job), *dead], hold)
+        keys.delete_dead()
     return manifest
 
 
-def claim_key(job: str) -> str:
-    return f"{input_prefix(job)}claim"
-
-
-def claim_plain_keys(store: Store, job: str, token: str) -> bool:
-    """Return whether this staging alone has the keys without a name of a staging."""
-    try:
-        with store.create(claim_key(job), replace=False) as path:
-            path.write_text(token)
-    except ObjectExistsError:
-        return False
-    return True
-
-
-def check_claim(store: Store, job: str, token: str) -> None:
-    """Check that the keys without a name of a staging still are this staging's.
-
-    Raises:
-        JobLockedError: another producer staged the job meanwhile, or it was deleted.
-    """
-    with suppress(ObjectNotFoundError):
-        if store.get(claim_key(job)) == token.encode():
-            return
-    raise JobLockedError(
-        f"Job {job} was submitted by another producer, or deleted, while this one stood still. "
-        "Run the command again."
+def reader_of(request: Request) -> Reader:
+    """Return the reader of a request's input."""
+    return Reader(
+        request.source,
+        alphabet=request.alphabet,
+        unknown=request.unknown,
+        long=request.long,
+        max_residues=request.form.max_residues,
+        gaps=request.gaps,
+        empty=request.empty,
     )
 
 

@@ -17,6 +17,7 @@ from common.store import FileStore
 from producer.input.batches import Budget
 from producer.scheduling.job_lock import JobLockedError
 from producer.submission import staging
+from producer.submission.input_keys import InputKeys
 from producer.submission.request import Request, job_name
 from producer.submission.submit import known_shape, stage_alone
 from tests.support.woken import once_before
@@ -279,7 +280,7 @@ def test_a_producer_that_stops_before_it_claims_its_keys_leaves_the_job_of_anoth
             ledger.redis.flushall()
         seen.update({key: store.get(key) for key in store.keys("")})
 
-    once_before(monkeypatch, staging, "claim_plain_keys", frozen)
+    once_before(monkeypatch, InputKeys, "claim", frozen)
     manifest = stage_it(20)
     assert {key: store.get(key) for key in store.keys("")} == seen
     assert_whole(store, manifest)
