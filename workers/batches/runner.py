@@ -30,6 +30,7 @@ from workers.batches.inputs import check_alphabet, fetch_records, rows_to_retry
 from workers.batches.isolation import IsolationPolicy
 from workers.batches.lease import Lease, LeaseLostError
 from workers.batches.lease_renewer import LeaseRenewer
+from workers.batches.outcome import BatchOutcome, OutcomeKind, outcome_of, refused_claim
 from workers.batches.results import failure_of, result_of, summary, text_of, with_history
 from workers.batches.retry_policy import RequeueError, RetryPolicy
 from workers.batches.shards import write_shard
@@ -82,7 +83,7 @@ class BatchRunner:
         # By the time of its staging too: another staging may have cut other batches.
         self._manifest = lru_cache(maxsize=16)(lambda job, _created: read_manifest(store, job))
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: Batch) -> BatchOutcome:
         """Run a batch until the ledger has its result. Skip it if it is not to be computed now.
 
         Raises:
@@ -91,25 +92,26 @@ class BatchRunner:
         with watchdog.limit(f"batch {batch.index} of {batch.job}"):
             lease = self._claim(batch)
             if lease.attempt.outcome is not ClaimOutcome.TAKEN:
-                outcome = lease.attempt.outcome
-                log.info("Batch %d of %s is skipped: %s.", batch.index, batch.job, outcome)
-                return
+                refusal = lease.attempt.outcome
+                log.info("Batch %d of %s is skipped: %s.", batch.index, batch.job, refusal)
+                return refused_claim(refusal)
             try:
-                result = self._run(lease)
+                outcome = self._run(lease)
             except LeaseLostError:
                 cause = "another worker has it, or its job was cancelled"
                 log.warning("Batch %d of %s is dropped: %s.", batch.index, batch.job, cause)
                 with suppress(RedisError):  # after a cancellation it is held, until it expires
                     lease.release(ReleaseReason.INTERRUPTED)
+                return BatchOutcome(OutcomeKind.DROPPED, cause)
             except RedisError as error:
                 self.retry.release(lease)
                 if is_odd_value(error):
-                    self._bury(batch, wrong_type(batch))
-                    return
+                    return self._bury(batch, wrong_type(batch))
                 raise RequeueError(f"the ledger did not answer: {error}") from error
             else:
-                if result is not None:
-                    self._report(batch, result)
+                if outcome.result is not None:
+                    self._report(batch, outcome.result)
+                return outcome
 
     def _claim(self, batch: Batch) -> Lease:
         self.retry.raise_if_stopping()
@@ -135,7 +137,7 @@ class BatchRunner:
             )
         return lease
 
-    def _bury(self, batch: Batch, reason: str) -> None:
+    def _bury(self, batch: Batch, reason: str) -> BatchOutcome:
         """Count a batch whose entries in the ledger are odd: requeued, it would come back at once.
 
         A keeper publishes it again later.
@@ -147,13 +149,14 @@ class BatchRunner:
             message=f"batch {batch.index}",
         )
         DeadLetters(self.ledger.redis).add(letter)
+        return BatchOutcome(OutcomeKind.REFUSED, reason)
 
     def _leave_to_others(self, reason: str) -> NoReturn:
         self.retry.wait_for_other_worker()
         raise RequeueError(reason)
 
-    def _run(self, lease: Lease) -> BatchResult | None:
-        """Return the result of a batch, once the ledger has it; None if no row is left to retry."""
+    def _run(self, lease: Lease) -> BatchOutcome:
+        """Return the outcome of a batch, once the ledger has its result, if it has one."""
         batch = lease.batch
         if lease.attempt.previous_owner:
             detail = f"the lease of {lease.attempt.previous_owner} expired"
@@ -162,16 +165,15 @@ class BatchRunner:
             earlier = self._rows_to_retry(lease)
         except UnicodeDecodeError as error:  # of no version; nor could a failure replace it
             lease.release(ReleaseReason.INTERRUPTED)
-            self._bury(batch, f"its rows to retry in the ledger are not readable ({error})")
-            return None
+            return self._bury(batch, f"its rows to retry in the ledger are not readable ({error})")
         if earlier is None:
             lease.release(ReleaseReason.INTERRUPTED)
             log.info("Batch %d of %s: no row is left to retry.", batch.index, batch.job)
-            return None
+            return BatchOutcome(OutcomeKind.SKIPPED, "no row is left to retry")
         with lease:
             result = self._result(lease, earlier)
             self._complete(lease, result)
-        return result
+        return outcome_of(result)
 
     def _rows_to_retry(self, lease: Lease) -> Mapping[int, Instability] | None:
         """Return what lower rungs saw of the rows to retry; None if there are none.

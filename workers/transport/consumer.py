@@ -10,9 +10,11 @@ from celery.signals import setup_logging, worker_shutting_down
 
 from common.wire.celery_app import EMBED_TASK
 from common.wire.messages import Batch
+from workers.batches.outcome import BatchOutcome
 from workers.batches.retry_policy import RequeueError
 from workers.transport.control import answer_questions_only
 from workers.transport.task_events import BufferedEvents
+from workers.transport.task_outcomes import BatchFailedError, BatchRequest, Shown, task_result
 
 log = logging.getLogger("workers")
 
@@ -26,28 +28,32 @@ def consume(
     queues: Sequence[str],
     name: str,
     *,
-    run: Callable[[Batch], None],
+    run: Callable[[Batch], BatchOutcome],
     on_stop: Callable[[], None],
 ) -> int:
     """Run the Celery worker until it is told to stop.
 
     Args:
         name: of the worker on this host.
-        run: runs a batch; RequeueError requeues its message.
+        run: runs a batch; RequeueError requeues its message. All else acknowledges it.
         on_stop: called when the worker is told to stop; the threads go on until their batches end.
 
     Returns:
         The exit code.
     """
 
-    @app.task(name=EMBED_TASK)  # type: ignore[untyped-decorator]
-    def embed(**message: Any) -> None:
+    # An error in ``throws`` has no line in the log: the runner has its own.
+    @app.task(  # type: ignore[untyped-decorator]
+        name=EMBED_TASK, Request=BatchRequest, throws=(BatchFailedError,), acks_on_failure=True
+    )
+    def embed(**message: Any) -> Shown:
         batch = Batch.model_validate(message)  # valid: the guard checked it
         try:
-            run(batch)
+            outcome = run(batch)
         except RequeueError as error:
             log.warning("Batch %d of %s is requeued: %s.", batch.index, batch.job, error)
             raise Reject(str(error), requeue=True) from None
+        return task_result(outcome)
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def stop(**_: Any) -> None:
