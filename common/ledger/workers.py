@@ -1,6 +1,7 @@
 """The live workers of the fleet."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
@@ -16,8 +17,23 @@ WORKER_TTL_SECONDS = 30
 WORKER_PREFIX = f"{KEY_PREFIX}worker:"
 
 
+class CurrentBatch(BaseModel):
+    """A batch that a worker is computing, and how far it has come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    batch: int
+    rung: Rung
+    tokens: int  # done, as the job counts them; those of rows that are not finite included
+    seconds: float  # since it was claimed
+
+
 class WorkerInfo(BaseModel):
-    """The entry of a live worker process."""
+    """The entry of a live worker process.
+
+    A worker of an earlier version tells nothing of the fields from ``host`` on.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,6 +46,16 @@ class WorkerInfo(BaseModel):
     queues: tuple[str, ...]
     takes: bool = True  # batches from its queues; false if its consumer hangs
     keys: tuple[str, ...] = ()  # names of those whose signatures it accepts; empty: accepts all
+    host: str | None = None
+    pid: int | None = None
+    started: float | None = None  # in Redis's time
+    stage: str | None = None  # of loading the model; None once it is loaded
+    attention: str | None = None  # the kernel that computes it
+    tokens_per_second: float | None = None  # of the last minute
+    busy: float | None = None  # share of the last minute in which the device computed
+    memory_used: int | None = None  # bytes of the device, by all programs; None for a CPU
+    memory_total: int | None = None
+    current: tuple[CurrentBatch, ...] = ()  # in the order of their claims
 
     def accepts(self, signed_with: str) -> bool:
         """Return whether this worker accepts messages that are signed with a key, or with none."""
@@ -73,6 +99,19 @@ class WorkerRegistry:
             if text
         }
 
+    def silence(self, names: Iterable[str]) -> dict[str, float]:
+        """Return the seconds since the last announcement of workers that are listed."""
+        asked = list(names)
+        with self.redis.pipeline(transaction=False) as together:
+            for name in asked:
+                together.pttl(f"{WORKER_PREFIX}{name}")
+            left = cast(list[int], together.execute())
+        return {
+            name: WORKER_TTL_SECONDS - milliseconds / 1000
+            for name, milliseconds in zip(asked, left, strict=True)
+            if milliseconds >= 0
+        }
+
     def _texts(self, keys: Sequence[bytes]) -> list[str | None]:
         """Return the texts of entries; of one that is no text, something that is no entry."""
         try:
@@ -90,3 +129,25 @@ def read_worker(text: str) -> WorkerInfo | None:
         return WorkerInfo.model_validate_json(text)
     except ValueError:
         return None
+
+
+def worker_document(worker: WorkerInfo) -> dict[str, Any]:
+    """Return a worker's entry as JSON's types, as ``docs/formats.md`` describes it."""
+    return worker.model_dump(mode="json")
+
+
+def running_tokens(
+    workers: Iterable[WorkerInfo], job: str, leased: Collection[tuple[int, Rung]]
+) -> int:
+    """Return the tokens that are done of a job's running batches.
+
+    Args:
+        leased: the batches that are running, with their rungs. What a worker last told of others
+            is old.
+    """
+    done: dict[tuple[int, Rung], int] = {}
+    for current in (current for worker in workers for current in worker.current):
+        key = current.batch, current.rung
+        if current.job == job and key in leased:
+            done[key] = max(current.tokens, done.get(key, 0))  # its last worker may be listed too
+    return sum(done.values())
