@@ -49,8 +49,11 @@ class Event(Document):
 
 
 def log_event(log: logging.Logger, event: Event) -> None:
-    """Write an event to the log as one line of JSON."""
-    log.warning("%s", event.model_dump_json(exclude_none=True))
+    """Write an event to the log: in text as one line of JSON, in JSON as fields of the line."""
+    fields = event.model_dump(mode="json", exclude_none=True, exclude={"time", "detail"})
+    summary = f"{event.event}: {event.detail}"
+    text = event.model_dump_json(exclude_none=True)
+    log.warning("%s", text, extra={**fields, "summary": summary})
 
 
 class Events:

@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from common import __version__
+from common import __version__, logs
 from common.advice import CommandLine, advise_commands
 from common.errors import VirnucproError
 from common.memory import memory_errors_explained
@@ -18,6 +18,8 @@ from producer.cli import jobs, keeper, output
 from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
 from producer.cli.resume import resume
 from producer.cli.submit import submit
+
+log = logging.getLogger("producer.cli")
 
 app = App(
     name="producer",
@@ -52,7 +54,10 @@ def run() -> None:
 
 
 def fail(text: str) -> None:
-    sys.stderr.write(f"producer: {printable(text)}\n")
+    if logs.are_json():
+        log.error("%s", text)
+    else:
+        sys.stderr.write(f"producer: {printable(text)}\n")
     sys.exit(EXIT_USER_ERROR)
 
 

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from common.ledger.events import log_event
 from common.ledger.ledger import Ledger
+from common.logs import LogFormat, LogLevel, start_logs
 from common.store import StoreError
-from common.streams import log_to_stderr
 from common.wire.redis_client import eviction_policy
 from producer.cli.options import Broker, StoreUrl
 from producer.fleet.fleet import Fleet
@@ -29,6 +29,8 @@ def keeper(
     high_water: PositiveInt | None = None,
     keep_days: NonNegativeFloat | None = None,
     metrics: str = "127.0.0.1:9808",
+    log_format: LogFormat | None = None,
+    log_level: LogLevel | None = None,
     store: StoreUrl = None,
     broker: Broker = None,
 ) -> None:
@@ -45,8 +47,12 @@ def keeper(
         were cancelled; default: never.
     metrics
         Address for Prometheus, such as 0.0.0.0:9808 for all interfaces; "" for none.
+    log_format
+        text, or json for one JSON object in each line; default: VIRNUCPRO_LOG_FORMAT, or text.
+    log_level
+        Least level of lines: debug, info, warning or error; default: VIRNUCPRO_LOG_LEVEL, or info.
     """
-    log_to_stderr(logging.INFO, "%(message)s")
+    start_logs("keeper", log_format, log_level)
     fleet = Fleet(broker=broker, store=store, high_water=high_water)
     kept = Keeper(
         fleet.store,

@@ -14,10 +14,11 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.token import Token
 from cyclopts.validators import Number
 
-from common import __version__
+from common import __version__, logs
 from common.errors import UserError
 from common.installing import how_to_install
 from common.local.gpus import visible_gpus
+from common.logs import LogFormat, LogLevel, start_logs
 from common.memory import memory_errors_explained
 from common.model_specs import ModelSource
 from common.paths import user_path
@@ -55,6 +56,8 @@ def start(
     precision: PrecisionChoice = "auto",
     gpu_memory: float | None = None,
     liveness_file: UserPath | None = None,
+    log_format: LogFormat | None = None,
+    log_level: LogLevel | None = None,
     broker: str | None = None,
     store: str | None = None,
 ) -> None:
@@ -75,11 +78,16 @@ def start(
     liveness_file
         File to touch several times a minute while all processes are healthy, for a liveness
         probe; default: VIRNUCPRO_LIVENESS_FILE.
+    log_format
+        text, or json for one JSON object in each line; default: VIRNUCPRO_LOG_FORMAT, or text.
+    log_level
+        Least level of lines: debug, info, warning or error; default: VIRNUCPRO_LOG_LEVEL, or info.
     broker
         Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0.
     store
         Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.
     """
+    start_logs("supervisor", log_format, log_level)
     require_torch()
     settings = Settings.read(
         broker=broker, store=store, gpu_memory=gpu_memory, liveness_file=liveness_file
@@ -91,6 +99,7 @@ def start(
     connect(settings.broker_url, as_worker=True).close()
     environment = {
         **os.environ,
+        **logs.as_environment(),
         "VIRNUCPRO_BROKER_URL": settings.broker_url,
         "VIRNUCPRO_STORE": settings.required_store(),
     }
@@ -294,9 +303,16 @@ def run() -> None:
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)
     except UserError as error:
-        sys.stderr.write(f"worker: {printable(str(error))}\n")
-        sys.exit(EXIT_USER_ERROR)
+        fail(str(error))
     except BrokenPipeError:
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def fail(text: str) -> None:
+    if logs.are_json():
+        log.error("%s", text)
+    else:
+        sys.stderr.write(f"worker: {printable(text)}\n")
+    sys.exit(EXIT_USER_ERROR)

@@ -21,13 +21,13 @@ from common.errors import UserError
 from common.ledger.claims import ReleaseReason
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
+from common.logs import identify, start_logs
 from common.memory import explained, is_out_of_memory
 from common.model_digest import identities, model_digest
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
-from common.streams import log_to_stderr
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
@@ -70,6 +70,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     keys = settings.message_keys()
     log.info("%s", keys)
     info = worker_info(source, device, precision, keys)
+    identify(worker=info.name)
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
     guard = Guard(ledger, keys, info.name)
     app = make_celery(settings.broker_url, list(info.queues), keys)
@@ -215,7 +216,7 @@ def main() -> NoReturn:
 
     A lack of memory may pass: after exit code 1 the supervisor starts the process again.
     """
-    log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
+    start_logs("worker")
     model, precision = sys.argv[1:]
     try:
         code = serve(model, precision)  # type: ignore[arg-type]
