@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     high_water: PositiveInt = 20_000
     #: A worker touches it while it is healthy.
     liveness_file: Annotated[Path, AfterValidator(user_path)] | None = None
+    #: Address of the HTTP server of a keeper or worker; empty: none.
+    metrics: str | None = None
     message_key: SecretStr | None = None  # or several, separated by commas: the first signs
 
     @classmethod

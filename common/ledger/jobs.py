@@ -147,6 +147,7 @@ class Jobs:
             weights=fields.get("weights"),
             model_digest=fields.get("model_digest"),
             signed_with=fields.get("signed_with"),
+            ended=seconds_of(fields["ended"]) if "ended" in fields else None,
         )
 
     def advance(self, manifest: Manifest, published: int, *, signed_with: str = "") -> None:

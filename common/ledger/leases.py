@@ -79,6 +79,11 @@ class Leases:
         text = cast(str | None, self.redis.hget(f"{job_key(batch.job)}:trails", field))
         return CrashRecord() if text is None else CrashRecord.model_validate_json(text)
 
+    def crashing(self, job: str, crashes: int) -> int:
+        """Return how many batches without a result crashed at least this many times."""
+        found = cast(list[str], self.redis.hvals(f"{job_key(job)}:deaths"))
+        return sum(int(text) >= crashes for text in found)
+
     def save_crash_record(self, batch: Batch, record: CrashRecord, *, owner: str) -> bool:
         """Save the crash record of a batch; False if ``owner`` has lost its lease."""
         key, field = job_key(batch.job), batch_field(batch.index, batch.rung)

@@ -25,6 +25,8 @@ Keys, each after ``virnucpro:``
     keeper:<store>              lock of the keeper of a store's jobs; expires
     look:<store>                name of the look for the store's jobs that is under way
     kept:<store>                set once a keeper has looked for the store's jobs
+    demand                      hash of pool: batches left, counted by a keeper, and a field '' that
+                                is there even if no job is open; expires
     worker:<name>               a live worker, as JSON; expires
     dead                        list of dead letters as JSON, newest first
 """
@@ -34,6 +36,7 @@ from datetime import datetime
 from redis import Redis
 
 from common.ledger.batches import Batches
+from common.ledger.demand import PoolDemand
 from common.ledger.events import Events
 from common.ledger.jobs import Jobs
 from common.ledger.leases import Leases
@@ -56,6 +59,7 @@ class Ledger:
         self.events = Events(redis)
         self.locks = Locks(redis)
         self.stores = Stores(redis)
+        self.demand = PoolDemand(redis)
         self.workers = WorkerRegistry(redis)
 
     def now(self) -> datetime:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 from common.rungs import Rung, ladder
+from common.wire.messages import Priority
 
 #: What happens to a job with a row that is not finite: retry the row at the next rung, or stop.
 OnInstability = Literal["retry", "fail"]
@@ -40,6 +41,7 @@ class Progress:
     weights: str | None  # that its embeddings come from; None until the first batch is claimed
     model_digest: str | None = None  # of the model's files, if the producer could see them
     signed_with: str | None = None  # name of the key of the last messages; None: not known
+    ended: float | None = None  # seconds since the epoch; None: open, or by an earlier version
 
     def __repr__(self) -> str:
         parts = [
@@ -71,6 +73,16 @@ class Progress:
         """The queues that the job's batches may be in, by rung."""
         first, *higher = ladder(self.first_rung)
         return {first: self.queue} | {rung: f"{self.queue}.{rung}" for rung in higher}
+
+    @property
+    def priority(self) -> Priority:
+        prefix = self.queue.partition(".")[0]
+        return Priority(prefix) if prefix in set(Priority) else Priority.NORMAL
+
+    @property
+    def pool(self) -> str:
+        """The pool of workers that serve the job: its queue, whatever its priority."""
+        return self.queue.removeprefix(f"{self.priority}.")
 
     @property
     def batches_done(self) -> int:

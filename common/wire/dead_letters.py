@@ -1,5 +1,6 @@
 """Dead letters: messages that no worker can process, set aside for inspection."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,26 @@ class DeadLetter(Document):
     worker: str
     reason: str
     message: str  # its first bytes, as text
+
+    @property
+    def kind(self) -> str:
+        """One of a few words for the reason."""
+        return next(word for word, pattern in KINDS.items() if pattern.search(self.reason))
+
+
+#: The kinds of reasons, the first that matches first.
+KINDS = {
+    word: re.compile(pattern)
+    for word, pattern in {
+        "signature": r"^not signed|^its signature",
+        "task": r"^not a task of this fleet",
+        "batch": r"^not a batch that this version knows",
+        "control": r"remote control|which workers do not obey",
+        "key": r"it was deleted|wrong type",
+        "unreadable": r"^not JSON|^too long|^not a string|base64",
+        "other": r"",
+    }.items()
+}
 
 
 DEAD_LETTERS = f"{KEY_PREFIX}dead"

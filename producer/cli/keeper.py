@@ -11,7 +11,8 @@ from typing import NoReturn
 from cyclopts.types import NonNegativeFloat, PositiveInt
 from redis.exceptions import RedisError
 
-from common.ledger.events import log_event
+from common.http import serve
+from common.ledger.events import Event, log_event
 from common.ledger.ledger import Ledger
 from common.logs import LogFormat, LogLevel, start_logs
 from common.store import StoreError
@@ -19,16 +20,20 @@ from common.wire.redis_client import eviction_policy
 from producer.cli.options import Broker, StoreUrl
 from producer.fleet.fleet import Fleet
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
-from producer.scheduling.metrics import serve_metrics
+from producer.scheduling.keeper_http import KeeperPages
+from producer.scheduling.metrics import KeeperMetrics
 
 log = logging.getLogger("producer.scheduling.keeper")
+
+#: Where a keeper serves HTTP if nothing else is asked for.
+DEFAULT_ADDRESS = "127.0.0.1:9808"
 
 
 def keeper(
     *,
     high_water: PositiveInt | None = None,
     keep_days: NonNegativeFloat | None = None,
-    metrics: str = "127.0.0.1:9808",
+    metrics: str | None = None,
     log_format: LogFormat | None = None,
     log_level: LogLevel | None = None,
     store: StoreUrl = None,
@@ -46,7 +51,9 @@ def keeper(
         Delete jobs, with all their objects in the store, this many days after they finished or
         were cancelled; default: never.
     metrics
-        Address for Prometheus, such as 0.0.0.0:9808 for all interfaces; "" for none.
+        Address of its HTTP server, such as 0.0.0.0:9808 for all interfaces; "" for none. Default:
+        VIRNUCPRO_METRICS, or 127.0.0.1:9808. It has /metrics for Prometheus, /healthz, and
+        /demand?pool=POOL for an autoscaler.
     log_format
         text, or json for one JSON object in each line; default: VIRNUCPRO_LOG_FORMAT, or text.
     log_level
@@ -58,19 +65,30 @@ def keeper(
         fleet.store,
         fleet.ledger,
         fleet.publisher,
-        on_event=partial(log_event, log),
         keep=None if keep_days is None else timedelta(days=keep_days),
     )
+    pages = KeeperPages(fleet.settings.broker_url, kept)
+    kept.on_event = partial(on_event, pages.own)
     # SIGTERM may interrupt any step: the next keeper can repeat it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
-        if metrics:
-            serve_metrics(metrics, fleet.ledger, kept)
+        if address := metrics_address(metrics, fleet.settings.metrics):
+            serve("--metrics", address, pages.handlers)
         log.info("Keeping the jobs of %s.", fleet.store.url)
         warn_of_eviction(fleet.ledger)
-        keep_on(kept)
+        keep_on(kept, pages.own)
     with suppress(RedisError):
         kept.stop()
+
+
+def metrics_address(option: str | None, setting: str | None) -> str:
+    """Return the address of the HTTP server; empty for none."""
+    return next(text for text in (option, setting, DEFAULT_ADDRESS) if text is not None)
+
+
+def on_event(metrics: KeeperMetrics, event: Event) -> None:
+    log_event(log, event)
+    metrics.count(event)
 
 
 def warn_of_eviction(ledger: Ledger) -> None:
@@ -83,12 +101,13 @@ def warn_of_eviction(ledger: Ledger) -> None:
             )
 
 
-def keep_on(keeper: Keeper) -> NoReturn:
+def keep_on(keeper: Keeper, metrics: KeeperMetrics) -> NoReturn:
     """Keep jobs going until the process is interrupted; say once what it waits for."""
     said = ""
     while True:
         try:
-            keeper.step()
+            with metrics.step(keeper):
+                keeper.step()
             said = ""
         except (RedisError, StoreError) as error:
             if str(error) != said:

@@ -106,6 +106,7 @@ class Keeper:
 
     def _keep_jobs(self, now: float) -> None:
         self._restore_unknown_jobs()
+        self.ledger.demand.renew(self.store.url)  # before what may fail or take long
         states = self.ledger.jobs.states()
         jobs = self._open_jobs(states)
         if now - self._last_step > RENEW_SECONDS:

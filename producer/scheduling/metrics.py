@@ -1,169 +1,182 @@
-"""The fleet's metrics for Prometheus, read from the ledger at each scrape."""
+"""The metrics of a keeper, its own and the fleet's, for Prometheus."""
 
-import re
+import logging
+import platform
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
-from common.errors import UserError
-from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, Progress
-from common.ledger.speed import Speed
-from common.wire.dead_letters import DeadLetters
-from common.wire.queues import Queues
+from common import __version__
+from common.ledger.events import Event
+from common.store import StoreError
+from producer.scheduling.fleet_metrics import FLEET_METRICS
+from producer.scheduling.fleet_reading import FleetReader, FleetReading
 from producer.scheduling.keeper import Keeper
 
-#: The metrics of a job by name: help text, and value in the job's progress.
-JOB_METRICS: dict[str, tuple[str, Callable[[Progress], int]]] = {
-    "batches": ("Batches of the job", lambda job: job.batches),
-    "batches_done": ("Batches that are done", lambda job: job.batches_done),
-    "batches_published": ("Batches that were published to the queue", lambda job: job.published),
-    "batches_waiting": ("Published batches that no worker has claimed", lambda job: job.waiting),
-    "batches_leased": ("Batches that are claimed by workers", lambda job: job.leased),
-    "batches_failed": ("Batches that failed", lambda job: job.batches_failed),
-    "leases_lost": ("Batches whose worker disappeared", lambda job: job.leases_lost),
-    "rows": ("Sequences of the job", lambda job: job.records),
-    "rows_done": ("Sequences with an embedding", lambda job: job.rows_done),
-    "rows_retried": ("Sequences that were retried at the next rung", lambda job: job.rows_retried),
-    "rows_quarantined": ("Sequences that are quarantined", lambda job: job.rows_quarantined),
-    "tokens": ("Tokens of the job", lambda job: job.tokens),
-    "tokens_done": ("Tokens that are embedded", lambda job: job.tokens_done),
-}
+log = logging.getLogger(__name__)
+
+#: Upper ends in seconds of the ranges that durations of steps are counted in.
+STEP_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
+
+#: Seconds that a scrape waits for a reading of the fleet, and that an older one is good for.
+WAIT_SECONDS, STALE_SECONDS = 1.5, 120.0
+
+
+class KeeperMetrics:
+    """What a keeper measures of itself."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        versions = {"version": __version__, "python": platform.python_version()}
+        Gauge(
+            "virnucpro_build_info",
+            "1, with the versions of the program and of Python.",
+            versions,
+            registry=registry,
+        ).labels(**versions).set(1)
+        self.steps = Histogram(
+            "virnucpro_keeper_step_seconds",
+            "Durations of the steps in which this keeper acted.",
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self.last_step = Gauge(
+            "virnucpro_keeper_last_step_timestamp_seconds",
+            "Time of the last step that this keeper did as the acting one.",
+            registry=registry,
+        )
+        self.errors = Counter(
+            "virnucpro_keeper_step_errors",
+            "Steps that ended with an error of Redis or of the store.",
+            ["cause"],
+            registry=registry,
+        )
+        self.requeued = Counter(
+            "virnucpro_keeper_requeued_batches",
+            "Batches that this keeper requeued, as a lease or a message was lost.",
+            ["reason"],
+            registry=registry,
+        )
+        for cause in ("redis", "store"):
+            self.errors.labels(cause)
+        for reason in ("lease_lost", "message_lost"):
+            self.requeued.labels(reason)
+        self.turned_at = time.monotonic()  # when the keeper's loop was last known to go on
+
+    def count(self, event: Event) -> None:
+        """Count a batch that the keeper requeued."""
+        self.requeued.labels(event.event).inc()
+
+    @contextmanager
+    def step(self, keeper: Keeper) -> Iterator[None]:
+        """Measure one step of a keeper."""
+        self.turned_at = started = time.monotonic()
+        try:
+            yield
+        except (RedisError, StoreError) as error:
+            self.errors.labels("store" if isinstance(error, StoreError) else "redis").inc()
+            raise
+        finally:
+            self.turned_at = time.monotonic()
+        if keeper.acting:
+            self.steps.observe(self.turned_at - started)
+            self.last_step.set_to_current_time()
 
 
 class FleetCollector(Collector):
-    """A collector that reads the ledger, with a few commands for each job."""
+    """A collector of the fleet's metrics, if its keeper acts; it never waits long for Redis.
 
-    def __init__(self, ledger: Ledger, keeper: Keeper) -> None:
-        self.ledger = ledger
+    Each scrape has the fleet read by a thread, and waits for it a little. If that does not suffice,
+    it gets the reading before.
+    """
+
+    def __init__(self, reader: FleetReader, keeper: Keeper) -> None:
+        """Read nothing yet.
+
+        Args:
+            reader: has a connection of its own, with short time-outs.
+        """
+        self.reader = reader
         self.keeper = keeper
-        self._speeds: dict[str, Speed] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_up = False
+        self._reading: tuple[float, FleetReading] | None = None  # with the time of its end
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        yield gauge("keeper_acting", "Whether this keeper is acting", self.keeper.acting)
+    def describe(self) -> Iterable[Family]:
+        own = [keeper_acting(None), redis_up(None), reading_age(None)]
+        return own + [metric.family(None) for metric in FLEET_METRICS]
+
+    def collect(self) -> Iterator[Family]:
+        self._read()
+        is_acting, is_up, reading = self.keeper.acting, self._is_up, self._reading
+        yield keeper_acting(is_acting)
+        yield redis_up(is_up)
+        if is_acting and is_up and reading is not None:
+            age = time.monotonic() - reading[0]
+            if age <= STALE_SECONDS:
+                yield reading_age(age)
+                yield from (metric.family(reading[1]) for metric in FLEET_METRICS)
+
+    def _read(self) -> None:
+        """Have the fleet read, and wait for it a little."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
+                self._thread.start()
+            thread = self._thread
+        thread.join(WAIT_SECONDS)
+
+    def _run(self) -> None:
+        self._is_up = False
         try:
-            yield from self._fleet()
-            up = True
-        except RedisError:
-            up = False
-        yield gauge("redis_up", "Whether Redis answers", up)
-
-    def _fleet(self) -> list[GaugeMetricFamily]:
-        states = self.ledger.jobs.states()
-        jobs = []
-        for name in states:
-            with self.keeper.one_by_one(name):
-                if (progress := self.ledger.jobs.progress(name)) is not None:
-                    jobs.append(progress)
-        running = [job for job in jobs if job.state is JobState.OPEN]
-        queued: dict[str, int] = {}
-        for job in running:
-            with self.keeper.one_by_one(job.job):
-                Queues(self.ledger.redis).add_lengths(queued, job.queues.values())
-        workers = self.ledger.workers.all()
-        counts = [(state, sum(job.state is state for job in jobs)) for state in JobState]
-        models = sorted({worker.model for worker in workers})
-        return [
-            labelled("jobs", "Jobs that Redis knows", "state", counts),
-            labelled(
-                "queue_messages",
-                "Messages waiting in a queue of an open job",
-                "queue",
-                sorted(queued.items()),
-            ),
-            labelled(
-                "workers",
-                "Worker processes that are alive",
-                "model",
-                [(model, sum(w.model == model for w in workers)) for model in models],
-            ),
-            gauge(
-                "dead_letters",
-                "Messages that no worker could read",
-                DeadLetters(self.ledger.redis).count(),
-            ),
-            gauge(
-                "leases",
-                "Batches that are claimed by workers",
-                sum(job.leased for job in running),
-            ),
-            *self._jobs(running),
-        ]
-
-    def _jobs(self, jobs: list[Progress]) -> Iterator[GaugeMetricFamily]:
-        for name, (help_, value) in JOB_METRICS.items():
-            yield labelled(f"job_{name}", help_, "job", [(job.job, value(job)) for job in jobs])
-        by_rung = GaugeMetricFamily(
-            "virnucpro_job_batches_at_rung", "Batches done at a rung", labels=["job", "rung"]
-        )
-        for job in jobs:
-            for rung in job.queues:
-                by_rung.add_metric([job.job, rung], job.batches_at(rung))
-        yield by_rung
-        speeds = self._tokens_per_second(jobs)
-        yield labelled(
-            "job_tokens_per_second", "Tokens per second of the last minutes", "job", speeds.items()
-        )
-        left = [(job.job, job.tokens - job.tokens_done) for job in jobs]
-        etas = [(job, tokens / speeds[job]) for job, tokens in left if speeds.get(job)]
-        yield labelled("job_eta_seconds", "Seconds left at the current speed", "job", etas)
-
-    def _tokens_per_second(self, jobs: list[Progress]) -> dict[str, float]:
-        now = time.monotonic()
-        self._speeds = {job.job: self._speeds.get(job.job, Speed(120)) for job in jobs}
-        found = {job.job: self._speeds[job.job].update(now, job.tokens_done) for job in jobs}
-        return {job: speed or 0.0 for job, speed in found.items()}
+            self.reader.ledger.redis.ping()
+            self._is_up = True
+            if self.keeper.acting:
+                reading = self.reader.read()
+                self._reading = time.monotonic(), reading
+        except RedisError as error:
+            self._is_up = False
+            log.debug("The fleet could not be read: %s", error)
+        except Exception:
+            log.exception("The fleet could not be read.")
 
 
-def gauge(name: str, help_: str, value: float) -> GaugeMetricFamily:
+def gauge(name: str, help_: str, value: float | None) -> Family:
     return GaugeMetricFamily(f"virnucpro_{name}", help_, value=value)
 
 
-def labelled(
-    name: str, help_: str, label: str, values: Iterable[tuple[str, Any]]
-) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"virnucpro_{name}", help_, labels=[label])
-    for text, value in values:
-        family.add_metric([text], value)
-    return family
+def keeper_acting(value: float | None) -> Family:
+    return gauge("keeper_acting", "1 for the keeper that acts and has the fleet's metrics.", value)
 
 
-#: ``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT``.
-ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]*)):([0-9]{1,5})", re.ASCII)
+def redis_up(value: float | None) -> Family:
+    return gauge("redis_up", "1 if Redis answers this keeper.", value)
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of an address; without a host, that of this machine alone.
-
-    Raises:
-        UserError: it has another form.
-    """
-    found = ADDRESS.fullmatch(address)
-    if found is None or not 0 < int(found[3]) < 2**16:
-        raise UserError(
-            f"--metrics {address}: not HOST:PORT, with a port from 1 to 65535 and brackets around "
-            "an IPv6 address, as in [::1]:9808. Give a free HOST:PORT, or '' for no metrics."
-        )
-    return found[1] or found[2] or "127.0.0.1", int(found[3])
+def reading_age(value: float | None) -> Family:
+    help_ = "Age of the fleet's metrics, which are older if Redis is slow."
+    return gauge("fleet_reading_age_seconds", help_, value)
 
 
-def serve_metrics(address: str, ledger: Ledger, keeper: Keeper) -> None:
-    """Serve the metrics at ``HOST:PORT`` from a thread, until the process ends.
-
-    Raises:
-        UserError: the address is invalid or in use.
-    """
-    host, port = split_address(address)
+def make_registry(keeper: Keeper, reader: FleetReader) -> tuple[CollectorRegistry, KeeperMetrics]:
+    """Return all metrics of a keeper, and those to write."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FleetCollector(ledger, keeper))
-    try:
-        start_http_server(port, host, registry)
-    except OSError as error:
-        raise UserError(
-            f"--metrics {address}: {error}. Give a free HOST:PORT, or '' for no metrics."
-        ) from error
+    ProcessCollector(registry=registry)
+    own = KeeperMetrics(registry)
+    registry.register(FleetCollector(reader, keeper))
+    return registry, own

@@ -45,6 +45,12 @@ class JobModel:
         return sum(result.next is None for result in self.done.values())
 
     @property
+    def left(self) -> int:
+        """Count the batches that are to be done at the first rung, and those at a higher one."""
+        done = sum(rung is self.manifest.rung for _, rung in self.done)
+        return self.manifest.batches - done + len(self.retries())
+
+    @property
     def waiting(self) -> int:
         """Count whole bytes of the bitmap, as the ledger does."""
         end = -(-self.published // 8) * 8

@@ -3,6 +3,6 @@ local job = KEYS[1]
 local state = redis.call('HGET', job, 'state')
 if state == 'open' or state == 'stopped' then
   state = 'cancelled'
-  redis.call('HSET', job, 'state', state)
+  redis.call('HSET', job, 'state', state, 'ended', redis.call('TIME')[1])
 end
 return state

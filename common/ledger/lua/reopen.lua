@@ -7,5 +7,6 @@ forget_attempts()
 count(-1)
 if redis.call('HGET', job, 'state') ~= 'cancelled' then
   redis.call('HSET', job, 'state', 'open')
+  redis.call('HDEL', job, 'ended')
 end
 return 1

@@ -23,13 +23,14 @@ from redis import Redis
 from common.ledger.claims import CrashRecord, ReleaseReason
 from common.ledger.keys import job_key, parse_batch_field
 from common.ledger.ledger import Ledger
-from common.ledger.progress import OnInstability, Progress
+from common.ledger.progress import JobState, OnInstability, Progress
 from common.rungs import Rung, ladder
 from common.wire.messages import Batch, BatchResult, Status
 from tests.support.jobs import failed, manifest_of, ok, poisoned, unstable
 from tests.support.ledger_model import JobModel, Place, place_of
 from tests.support.ledgers import QUEUE, WEIGHTS, lapse, progress_of
 
+STORE = "file:///store"
 BATCH_SIZES = [2, 3, 4, 5, 6, 1, 2, 3, 2]
 owners = st.sampled_from(["a", "b"])
 numbers = count()
@@ -111,6 +112,7 @@ class Fleet(RuleBasedStateMachine):
         self.ledger = TwiceLedger(redis)
         self.manifest = manifest_of(BATCH_SIZES, job=f"fleet-{next(numbers)}")
         self.ledger.jobs.create(self.manifest, QUEUE)
+        self.ledger.stores.end_look(STORE, self.ledger.stores.begin_look(STORE))
         self.model = JobModel(self.manifest)
         first = map(self.manifest.batch, range(len(BATCH_SIZES)))
         self.messages: dict[Place, Batch] = {place_of(batch): batch for batch in first}
@@ -254,9 +256,23 @@ class Fleet(RuleBasedStateMachine):
         assert Counter(progress.counts) == self.model.counters()
         assert (progress.published, progress.waiting) == (self.model.published, self.model.waiting)
         assert progress.leased == sum(map(self.model.held, self.messages))
+        assert (progress.ended is None) == self.is_open
+        crashing = sum(crashes > 1 for crashes in self.model.deaths.values())
+        assert self.ledger.leases.crashing(self.manifest.job, 2) == crashing
+        assert self.demand() == (max(1, self.model.left) if self.is_open else 0)
         fails = self.model.policy == "fail"
         assert self.ledger.jobs.stops_at_instability(self.manifest.job) == fails
         self.no_row_is_lost_and_none_counted_twice(progress)
+
+    @property
+    def is_open(self) -> bool:
+        return self.model.state is JobState.OPEN
+
+    def demand(self) -> int:
+        assert self.ledger.demand.renew(STORE)
+        found = self.ledger.demand.read()
+        assert found is not None
+        return found.get(QUEUE, 0)
 
     def no_row_is_lost_and_none_counted_twice(self, progress: Progress) -> None:
         done = self.model.done

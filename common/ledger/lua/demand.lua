@@ -1,0 +1,34 @@
+-- Count the batches that are left of all open jobs, by pool, and keep the numbers for some seconds.
+-- A batch is left until its last rung has a result: queued, leased, lost, or not published yet.
+-- Returns 0, and keeps nothing, if the store's jobs may be unknown: no keeper has looked for them in
+-- the life of this Redis.
+local jobs, kept, demand = KEYS[1], KEYS[2], KEYS[3]
+local job_key_prefix, seconds = ARGV[1], ARGV[2]
+local priority_prefixes = { unpack(ARGV, 3) }  -- of queues
+
+local function pool_of(queue)
+  for _, prefix in ipairs(priority_prefixes) do
+    if string.sub(queue, 1, #prefix) == prefix then return string.sub(queue, #prefix + 1) end
+  end
+  return queue
+end
+
+if redis.call('EXISTS', kept) == 0 then return 0 end
+local pools = {}
+for _, name in ipairs(redis.call('ZRANGE', jobs, 0, -1)) do
+  local key = job_key_prefix .. name
+  local fields = redis.pcall('HMGET', key, 'state', 'queue', 'batches', 'batches_done')
+  if not fields.err and fields[1] == 'open' and fields[2] then
+    local left = (tonumber(fields[3] or '') or 0) - (tonumber(fields[4] or '') or 0)
+    if not (left >= 1 and left < 2 ^ 53) then left = 1 end
+    local pool = pool_of(fields[2])
+    pools[pool] = (pools[pool] or 0) + left
+  end
+end
+redis.call('DEL', demand)
+redis.call('HSET', demand, '', 0)  -- a hash without fields would be no key
+for pool, batches in pairs(pools) do
+  redis.call('HSET', demand, pool, string.format('%d', batches))
+end
+redis.call('EXPIRE', demand, seconds)
+return 1
