@@ -158,6 +158,10 @@ COUNTS: dict[str, tuple[str, Callable[[Progress], int]]] = {
     "batches_waiting": ("Published batches that no worker has claimed.", lambda job: job.waiting),
     "batches_leased": ("Batches that are claimed by workers.", lambda job: job.leased),
     "batches_failed": ("Batches that failed.", lambda job: job.batches_failed),
+    "batches_poisoned": (
+        "Batches with sequences that end their worker.",
+        lambda job: job.counts["batches_poisoned"],
+    ),
     "rows": ("Sequences of the job.", lambda job: job.records),
     "rows_done": ("Sequences with an embedding.", lambda job: job.rows_done),
     "rows_retried": ("Sequences that were retried at a higher rung.", lambda job: job.rows_retried),

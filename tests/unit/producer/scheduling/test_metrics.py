@@ -1,65 +1,82 @@
-"""Metrics: they equal the ledger's counts, and say when Redis is unreachable."""
+"""Metrics: they equal the ledger's counts, and only the acting keeper has the fleet's."""
 
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from common.errors import UserError
+from common.ledger.events import Event, EventKind
+from common.ledger.keys import job_key
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
-from common.wire.dead_letters import DeadLetter, DeadLetters
+from common.store import StoreError
+from common.wire.dead_letters import DEAD_LETTERS, DeadLetter, DeadLetters
 from common.wire.queues import KEY_PREFIX
+from producer.scheduling import fleet_reading, metrics
+from producer.scheduling.fleet_reading import KEPT_SECONDS, FleetReader
 from producer.scheduling.keeper import Keeper
-from producer.scheduling.metrics import FleetCollector, serve_metrics, split_address
-from tests.support.jobs import failed, manifest_of, ok, retry_after, unstable
+from producer.scheduling.metrics import FleetCollector, make_registry
+from tests.support.jobs import failed, manifest_of, ok, poisoned, retry_after, unstable
+from tests.support.ledgers import lapse
 
 MANIFEST = manifest_of([3, 5, 1, 1])
 JOB = MANIFEST.job
-QUEUE = "random.esm2_t6_8M_UR50D.fp16"
+POOL = "random.esm2_t6_8M_UR50D.fp16"
+QUEUE = f"low.{POOL}"
+MODEL = MANIFEST.model
 
+#: Values by name and labels, in the order of the labels' names.
 Values = dict[tuple[str, ...], float]
 
 
-def scrape(collector: FleetCollector) -> Values:
-    """Return the values that Prometheus gets, by name and labels."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
+def scrape(registry: CollectorRegistry) -> Values:
+    """Return the values of the fleet and of the keeper that Prometheus gets."""
     text = generate_latest(registry).decode()
     return {
-        (sample.name.removeprefix("virnucpro_"), *sample.labels.values()): sample.value
+        (sample.name.removeprefix("virnucpro_"), *map(sample.labels.get, sorted(sample.labels))): (
+            sample.value
+        )
         for family in text_string_to_metric_families(text)
         for sample in family.samples
+        if sample.name.startswith("virnucpro_")
     }
 
 
 @pytest.fixture
-def collector(job) -> FleetCollector:
-    return FleetCollector(job.ledger, Keeper(job.store, job.ledger, job.publisher))
+def keeper(job) -> Keeper:
+    """A keeper that acts, but has kept nothing yet."""
+    keeper = Keeper(job.store, job.ledger, job.publisher)
+    keeper.step()
+    return keeper
 
 
-def test_a_fleet_without_anything_has_its_zeros(collector):
-    assert scrape(collector) == {
-        ("keeper_acting",): 0,
-        ("redis_up",): 1,
-        ("jobs", "open"): 0,
-        ("jobs", "cancelled"): 0,
-        ("jobs", "stopped"): 0,
-        ("jobs", "finished"): 0,
-        ("dead_letters",): 0,
-        ("leases",): 0,
-    }
+@pytest.fixture
+def registry(keeper) -> CollectorRegistry:
+    registry, _ = make_registry(keeper, FleetReader(keeper.ledger, keeper.one_by_one))
+    return registry
 
 
-def test_a_job_s_values_are_those_of_the_ledger(collector, ledger):
+def test_a_fleet_without_anything_has_its_zeros(registry):
+    found = scrape(registry)
+    zeros = {name for name, value in found.items() if not value}
+    assert {("jobs", state) for state in ("open", "cancelled", "stopped", "finished")} <= zeros
+    assert {("leases",), ("jobs_unlisted",), ("redis_memory_max_bytes",)} <= zeros
+    assert {("dead_letters", "signature"), ("dead_letters", "other")} <= zeros
+    assert {("keeper_step_errors_total", "store"), ("keeper_step_errors_total", "redis")} <= zeros
+    assert found["redis_up",] == found["keeper_acting",] == 1
+    assert found["redis_memory_used_bytes",] > 100_000
+    assert found["fleet_reading_age_seconds",] < 60
+    assert [value for name, value in found.items() if name[0] == "build_info"] == [1]
+
+
+def test_a_job_s_values_are_those_of_the_ledger(registry, ledger, keeper):
     ledger.jobs.create(MANIFEST, QUEUE)
     ledger.jobs.advance(MANIFEST, 4)
     first = unstable(MANIFEST.batch(1), 4, 6)
@@ -67,7 +84,8 @@ def test_a_job_s_values_are_those_of_the_ledger(collector, ledger):
         ledger.results.complete(result)
     ledger.leases.claim(retry_after(MANIFEST, first), owner="a", weights="w")
     ledger.redis.lpush(f"{KEY_PREFIX}{QUEUE}", "a", "b")
-    found = scrape(collector)
+    ledger.demand.renew(keeper.store.url)
+    found = scrape(registry)
     expected = {
         "batches": 4,
         "batches_done": 2,
@@ -75,7 +93,10 @@ def test_a_job_s_values_are_those_of_the_ledger(collector, ledger):
         "batches_waiting": 1,
         "batches_leased": 1,
         "batches_failed": 1,
-        "leases_lost": 0,
+        "batches_poisoned": 0,
+        "batches_crashing": 0,
+        "leases_lost_total": 0,
+        "device_seconds_total": 0.5,
         "rows": 10,
         "rows_done": 6,
         "rows_retried": 2,
@@ -86,119 +107,284 @@ def test_a_job_s_values_are_those_of_the_ledger(collector, ledger):
     assert {name: found[f"job_{name}", JOB] for name in expected} == expected
     assert found["job_batches_at_rung", JOB, "fp16"] == 3
     assert found["job_batches_at_rung", JOB, "selective_fp32"] == 0
+    assert found["job_rows_embedded_at_rung", JOB, "fp16"] == 6
+    assert found["job_rows_unstable_at_rung", JOB, "fp16"] == 2
+    assert found["job_info", JOB, MODEL, POOL, "low", "open"] == 1
     assert found["jobs", "open"] == found["leases",] == 1
-    assert found["queue_messages", QUEUE] == 2
-    assert found["queue_messages", f"{QUEUE}.fp32"] == 0
+    # Labels: model, pool, priority, queue, rung.
+    assert found["queue_messages", MODEL, POOL, "low", QUEUE, "fp16"] == 2
+    assert found["queue_messages", MODEL, POOL, "low", f"{QUEUE}.fp32", "fp32"] == 0
+    assert found["demand_batches", MODEL, POOL] == 2
 
 
-def test_a_speed_is_that_between_scrapes_and_says_when_a_job_ends(collector, ledger):
+def test_a_speed_is_that_between_scrapes_and_says_when_a_job_ends(registry, ledger):
     ledger.jobs.create(MANIFEST, QUEUE)
-    first = scrape(collector)
+    first = scrape(registry)
     assert first["job_tokens_per_second", JOB] == 0
     assert ("job_eta_seconds", JOB) not in first
     ledger.results.complete(ok(MANIFEST.batch(1)))
-    second = scrape(collector)
+    second = scrape(registry)
     speed, left = second["job_tokens_per_second", JOB], 60
     assert speed > 0
     assert second["job_eta_seconds", JOB] == pytest.approx(left / speed)
 
 
-def test_jobs_that_are_over_are_counted_and_no_more(collector, ledger):
+# --- jobs that are over -------------------------------------------------------------------------
+
+
+def end(ledger: Ledger) -> None:
+    """Let a job of two batches end, one of which fails."""
+    short = manifest_of([1, 1], job="short")
+    ledger.jobs.create(short, QUEUE)
+    ledger.results.complete(ok(short.batch(0)))
+    ledger.results.complete(failed(short.batch(1)))
+
+
+def test_the_last_figures_of_a_job_stay_for_an_hour_after_its_end(registry, ledger):
     ledger.jobs.create(MANIFEST, QUEUE)
-    other = manifest_of([1], job="other")
-    ledger.jobs.create(other, QUEUE)
-    ledger.results.complete(ok(other.batch(0)))
+    end(ledger)
     ledger.jobs.cancel(JOB)
-    found = scrape(collector)
+    found = scrape(registry)
     assert (found["jobs", "cancelled"], found["jobs", "finished"]) == (1, 1)
-    assert not [name for name, *_ in found if name.startswith("job_")]
+    assert found["job_batches_failed", "short"] == 1
+    assert found["job_info", "short", MODEL, POOL, "low", "finished"] == 1
+    assert found["job_info", JOB, MODEL, POOL, "low", "cancelled"] == 1
+    assert abs(found["job_ended_timestamp_seconds", "short"] - time.time()) < 100
+    only_open = ("tokens_per_second", "eta_seconds", "batches_crashing", "blocked")
+    assert not [name for name, *_ in found if name.removeprefix("job_") in only_open]
+    assert not [name for name, *_ in found if name == "queue_messages"]
+    ledger.redis.hset(job_key("short"), "ended", time.time() - KEPT_SECONDS - 100)
+    registry, _ = make_registry(*parts_of(registry))  # of a keeper that starts
+    found = scrape(registry)
+    assert ("job_batches", "short") not in found
+    assert found["job_batches", JOB] == 4
+    assert found["jobs", "finished"] == 1
 
 
-def test_workers_and_dead_letters_are_counted(collector, ledger):
-    for number, model in enumerate(["one", "one", "two"]):
-        place = {"device": "CPU", "precision": Rung.FP32, "queues": ()}
-        ledger.workers.announce(WorkerInfo(name=str(number), model=model, weights=None, **place))
-    DeadLetters(ledger.redis).add(DeadLetter(queue="q", worker="w", reason="r", message="m"))
-    found = scrape(collector)
-    assert (found["workers", "one"], found["workers", "two"]) == (2, 1)
-    assert found["dead_letters",] == 1
+def parts_of(registry: CollectorRegistry) -> tuple[Keeper, FleetReader]:
+    """Return the keeper of a registry, and a reader that has read nothing yet."""
+    (keeper,) = [c.keeper for c in registry._collector_to_names if isinstance(c, FleetCollector)]
+    return keeper, FleetReader(keeper.ledger, keeper.one_by_one)
 
 
-def test_the_keeper_that_acts_says_so(collector):
-    collector.keeper.step()
-    assert scrape(collector)["keeper_acting",] == 1
+def test_a_job_that_a_worker_of_an_earlier_version_ended_stays_if_it_was_seen_open(
+    registry, ledger
+):
+    ledger.jobs.create(MANIFEST, QUEUE)
+    scrape(registry)
+    ledger.jobs.cancel(JOB)
+    ledger.redis.hdel(job_key(JOB), "ended")
+    for _ in range(2):
+        assert scrape(registry)["job_batches", JOB] == 4
+    started_later, _ = make_registry(*parts_of(registry))
+    assert ("job_batches", JOB) not in scrape(started_later)
 
 
-def test_a_redis_that_is_away_is_said_and_nothing_else(collector, tmp_path):
-    away = Redis(unix_socket_path=str(tmp_path / "none"), retry=Retry(NoBackoff(), 0))
-    collector.ledger = Ledger(away)
-    assert scrape(collector) == {("keeper_acting",): 0, ("redis_up",): 0}
+def test_a_job_that_is_resumed_is_open_again(registry, ledger):
+    ledger.jobs.create(MANIFEST, QUEUE)
+    ledger.jobs.cancel(JOB)
+    scrape(registry)
+    ledger.jobs.resume(MANIFEST, "retry")
+    found = scrape(registry)
+    assert found["job_info", JOB, MODEL, POOL, "low", "open"] == 1
+    assert ("job_ended_timestamp_seconds", JOB) not in found
 
 
-# --- the address --------------------------------------------------------------------------------
+def test_of_too_many_jobs_the_open_ones_have_metrics_and_the_rest_is_counted(
+    registry, ledger, monkeypatch
+):
+    end(ledger)
+    for number in range(3):
+        ledger.jobs.create(manifest_of([1], job=f"open-{number}"), QUEUE)
+    monkeypatch.setattr(fleet_reading, "MAX_JOBS", 3)
+    found = scrape(registry)
+    assert {labels[0] for name, *labels in found if name == "job_batches"} == {
+        *("open-0", "open-1", "open-2")
+    }
+    assert found["jobs_unlisted",] == 1
+    assert found["jobs", "finished"] == 1
 
 
-@pytest.fixture
-def taken() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        host, port = server.getsockname()
-        yield f"{host}:{port}"
+# --- what needs somebody ------------------------------------------------------------------------
 
 
-def test_an_address_that_is_taken_is_named(collector, taken):
-    with pytest.raises(UserError, match=f"--metrics {taken}: .*Give a free HOST:PORT"):
-        serve_metrics(taken, collector.ledger, collector.keeper)
+def test_batches_that_end_their_workers_are_counted(registry, ledger):
+    ledger.jobs.create(MANIFEST, QUEUE)
+    for times in (1, 2):
+        for number in range(times):
+            ledger.leases.claim(MANIFEST.batch(times), owner=f"{number}", weights="w")
+            lapse(ledger, MANIFEST.batch(times))
+            ledger.leases.expire(JOB)
+    ledger.results.complete(poisoned(MANIFEST.batch(0)))
+    found = scrape(registry)
+    assert found["job_batches_crashing", JOB] == 1
+    assert found["job_batches_poisoned", JOB] == 1
+    assert found["job_leases_lost_total", JOB] == 3
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:", ":x", "127.0.0.1:70000", ":-1"])
-def test_what_is_no_address_is_named(collector, address):
-    with pytest.raises(UserError, match=f"--metrics {address}: "):
-        serve_metrics(address, collector.ledger, collector.keeper)
+def worker(name: str, **changes: object) -> WorkerInfo:
+    fields = {
+        "name": name,
+        "model": MODEL,
+        "weights": "w",
+        "device": "CPU",
+        "precision": Rung.FP16,
+        "queues": (POOL, f"high.{POOL}", f"low.{POOL}", f"{POOL}.fp32"),
+    }
+    return WorkerInfo.model_validate(fields | changes)
+
+
+def test_workers_are_counted_and_joined_to_pools(registry, ledger):
+    ledger.jobs.create(MANIFEST, QUEUE)
+    found = scrape(registry)
+    assert found["pool_workers", MODEL, POOL] == 0
+    exact = POOL.replace("fp16", "fp32")
+    for info in (
+        worker("ready"),
+        worker("loading", weights=None),
+        worker("hanging", takes=False),
+        worker("exact", precision=Rung.FP32, queues=(POOL, exact)),
+        worker("other", model="esm9_new", queues=("esm9_new.fp16",)),
+    ):
+        ledger.workers.announce(info)
+    found = scrape(registry)
+    assert found["pool_workers", MODEL, POOL] == 2
+    assert found["pool_workers", MODEL, exact] == 1
+    assert found["pool_workers", "esm9_new", "esm9_new.fp16"] == 1
+    states = {state: found["workers", MODEL, "fp16", state] for state in ("ready", "loading")}
+    assert states == {"ready": 1, "loading": 1}
+    assert found["workers", MODEL, "fp16", "hanging"] == 1
+    assert found["workers", MODEL, "fp32", "ready"] == 1
 
 
 @pytest.mark.parametrize(
-    ("address", "expected"),
+    ("reason", "worker"),
     [
-        ("[::1]:9808", ("::1", 9808)),
-        ("[::]:1", ("::", 1)),
-        (":9808", ("127.0.0.1", 9808)),
-        ("localhost:9808", ("localhost", 9808)),
-        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
+        ("no_workers", None),
+        ("refused", worker("a", keys=("one",))),
+        ("other_weights", worker("a", weights="v")),
+        ("", worker("a")),
     ],
 )
-def test_the_spellings_of_an_address(address, expected):
-    assert split_address(address) == expected
+def test_a_job_that_nobody_can_go_on_with_is_named_with_the_reason(
+    registry, ledger, reason, worker
+):
+    ledger.jobs.create(MANIFEST, QUEUE)
+    ledger.jobs.advance(MANIFEST, 4, signed_with="two" if reason == "refused" else "")
+    ledger.jobs.pin_weights(MANIFEST, "w")
+    if worker is not None:
+        ledger.workers.announce(worker)
+    found = [labels for name, *labels in scrape(registry) if name == "job_blocked"]
+    assert found == ([[JOB, reason]] if reason else [])
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["::1:9808", "9808", "[::1]", "host:", "host:0", "host:-1", "h:9_8", "http://h:9", "a b:9"],
-)
-def test_another_spelling_is_refused(address):
-    with pytest.raises(UserError, match=r"as in .*9808. Give a free HOST:PORT"):
-        split_address(address)
+REASONS = {
+    "not signed: VIRNUCPRO_MESSAGE_KEY is not set where it was sent": "signature",
+    "its signature is wrong: VIRNUCPRO_MESSAGE_KEY is another one where it was sent": "signature",
+    "not a task of this fleet: headers.signature is 1": "task",
+    "not a batch that this version knows: job is missing": "batch",
+    "the command 'shutdown', which workers do not obey": "control",
+    "a string in place of a list: it was deleted": "key",
+    "not JSON: x": "unreadable",
+    "whatever": "other",
+}
 
 
-def test_metrics_are_served_at_an_ipv6_address():
-    with socket.socket(socket.AF_INET6) as probe:
-        try:
-            probe.bind(("::1", 0))
-        except OSError:
-            pytest.skip("this machine has no IPv6")
-        port = probe.getsockname()[1]
-    done = subprocess.run(
-        [sys.executable, "-c", SERVE, f"[::1]:{port}"], capture_output=True, text=True, check=False
-    )
-    assert done.stdout == "connected", done.stderr
+def test_dead_letters_are_counted_by_kind_with_the_time_of_the_last(registry, ledger):
+    for number, reason in enumerate(REASONS):
+        letter = DeadLetter(time=number, queue="q", worker="w", reason=reason, message="m")
+        DeadLetters(ledger.redis).add(letter)
+    for _ in range(2):
+        found = scrape(registry)
+        for kind in REASONS.values():
+            count = list(REASONS.values()).count(kind)
+            assert found["dead_letters", kind] == count
+        assert found["last_dead_letter_timestamp_seconds",] == len(REASONS) - 1
+    DeadLetters(ledger.redis).clear()
+    found = scrape(registry)
+    assert found["dead_letters", "signature"] == 0
+    assert ("last_dead_letter_timestamp_seconds",) not in found
 
 
-#: In a process of its own, as the server never ends.
-SERVE = """
-import socket, sys
-from common.ledger.ledger import Ledger
-from common.wire.redis_client import redis_client
-from producer.scheduling import metrics
-metrics.serve_metrics(sys.argv[1], Ledger(redis_client("unix:///nowhere")), None)
-socket.create_connection(("::1", int(sys.argv[1].rpartition(":")[2])), 20).close()
-sys.stdout.write("connected")
-"""
+def test_a_key_of_dead_letters_that_is_none_hides_no_other_metric(registry, ledger):
+    ledger.redis.set(DEAD_LETTERS, "text")
+    found = scrape(registry)
+    assert ("dead_letters", "other") not in found
+    assert found["jobs", "open"] == 0
+
+
+# --- whose metrics they are ---------------------------------------------------------------------
+
+
+def test_only_the_acting_keeper_has_the_fleet(job, keeper, registry):
+    job.open()
+    other = Keeper(job.store, job.ledger, job.publisher)
+    other.step()
+    others, _ = make_registry(other, FleetReader(job.ledger, other.one_by_one))
+    found = {name for name, *_ in scrape(others)}
+    assert {"keeper_acting", "redis_up", "build_info", "keeper_step_errors_total"} <= found
+    assert not [name for name in found if name.startswith(("job", "queue", "demand", "worker"))]
+    assert scrape(others)["keeper_acting",] == 0
+    assert scrape(registry)["job_batches", job.name] == 3
+
+
+def test_a_redis_that_is_away_is_said_and_the_keeper_s_own_metrics_are_there(keeper, tmp_path):
+    away = Redis(unix_socket_path=str(tmp_path / "none"), retry=Retry(NoBackoff(), 0))
+    registry, _ = make_registry(keeper, FleetReader(Ledger(away), keeper.one_by_one))
+    found = scrape(registry)
+    assert (found["redis_up",], found["keeper_acting",]) == (0, 1)
+    assert "keeper_step_seconds_count" in {name for name, *_ in found}
+    assert ("jobs", "open") not in found
+
+
+class SlowReader(FleetReader):
+    """A reader whose second reading takes longer than a scrape waits."""
+
+    readings = 0
+
+    def read(self) -> fleet_reading.FleetReading:
+        self.readings += 1
+        if self.readings == 2:
+            time.sleep(1)
+        return super().read()
+
+
+def test_a_slow_reading_is_answered_with_the_one_before_and_its_age(keeper, ledger, monkeypatch):
+    registry, _ = make_registry(keeper, SlowReader(ledger, keeper.one_by_one))
+    first = scrape(registry)
+    monkeypatch.setattr(metrics, "WAIT_SECONDS", 0.2)
+    ledger.jobs.create(MANIFEST, QUEUE)
+    second = scrape(registry)
+    assert (first["jobs", "open"], second["jobs", "open"], second["redis_up",]) == (0, 0, 1)
+    assert second["fleet_reading_age_seconds",] >= 0.2
+    monkeypatch.setattr(metrics, "STALE_SECONDS", 0.0)
+    assert ("jobs", "open") not in scrape(registry)
+
+
+# --- the keeper's own ---------------------------------------------------------------------------
+
+
+def test_steps_errors_and_requeued_batches_are_counted(keeper):
+    registry, own = make_registry(keeper, FleetReader(keeper.ledger, keeper.one_by_one))
+
+    def step(error: Callable[[], Exception] | None = None) -> None:
+        with own.step(keeper):
+            if error is not None:
+                raise error()
+
+    step()
+    with pytest.raises(StoreError):
+        step(lambda: StoreError("gone"))
+    with pytest.raises(RedisConnectionError):
+        step(lambda: RedisConnectionError("gone"))
+    for kind in (EventKind.LEASE_LOST, EventKind.LEASE_LOST, EventKind.MESSAGE_LOST):
+        own.count(Event(event=kind))
+    keeper.acting = False
+    step()
+    found = scrape(registry)
+    assert found["keeper_step_seconds_count",] == 1
+    assert found["keeper_step_errors_total", "store"] == 1
+    assert found["keeper_step_errors_total", "redis"] == 1
+    assert found["keeper_requeued_batches_total", "lease_lost"] == 2
+    assert found["keeper_requeued_batches_total", "message_lost"] == 1
+    assert abs(found["keeper_last_step_timestamp_seconds",] - time.time()) < 100

@@ -20,9 +20,10 @@ from common.wire.queues import KEY_PREFIX, Queues
 from producer.cli import jobs as commands
 from producer.fleet.fleet import Fleet
 from producer.scheduling import keeper
+from producer.scheduling.fleet_metrics import FLEET_METRICS
+from producer.scheduling.fleet_reading import FleetReader
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.lost_messages import PATIENCE
-from producer.scheduling.metrics import FleetCollector
 from producer.scheduling.one_by_one import OneByOne, concerns_one_job
 from producer.scheduling.opening import job_queue, open_job
 from tests.support.jobs import manifest_of
@@ -140,10 +141,9 @@ def test_a_strange_job_in_redis_keeps_nothing_else_from_being_done_and_is_shown(
     assert strange.store.get(closed_key(strange.name))
     skipped = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
     assert len(skipped) == len(set(skipped))
-    names = {
-        sample.name for m in FleetCollector(strange.ledger, kept).collect() for sample in m.samples
-    }
-    assert "virnucpro_redis_up" in names
+    reading = FleetReader(strange.ledger, kept.one_by_one).read()
+    assert strange.name in {job.progress.job for job in reading.jobs}
+    assert [metric.family(reading) for metric in FLEET_METRICS]
     fleet = Fleet(broker=redis_url, store=strange.store.url)
     commands.show_fleet(fleet)
     shown = capsys.readouterr().out
@@ -250,9 +250,8 @@ def test_a_queue_that_is_none_keeps_no_other_jobs_from_being_done(strange, kept,
     assert strange.ledger.events.latest(strange.name) == []
     named = f"the key {KEY_PREFIX}{job_queue(strange.manifest)} is named as a queue"
     assert f"Job {strange.name} is skipped: ResponseError: WRONGTYPE: {named}" in caplog.text
-    collected = FleetCollector(strange.ledger, kept).collect()
-    samples = {sample.name: sample.value for metric in collected for sample in metric.samples}
-    assert samples["virnucpro_redis_up"] == 1
+    reading = FleetReader(strange.ledger, kept.one_by_one).read()
+    assert job_queue(other) in reading.queues
     with pytest.raises(ResponseError, match=named):
         strange.open()
 
