@@ -87,9 +87,10 @@ def queues(reading: FleetReading) -> Samples:
 
 
 def demand(reading: FleetReading) -> Samples:
-    models = models_of_pools(reading)
-    for pool, batches in (reading.demand or {}).items():
-        yield (pool, models.get(pool, "")), batches
+    if reading.demand is not None:
+        models = dict.fromkeys(reading.demand, "") | models_of_pools(reading)
+        for pool, model in sorted(models.items()):
+            yield (pool, model), reading.demand.get(pool, 0)
 
 
 def models_of_pools(reading: FleetReading) -> dict[str, str]:

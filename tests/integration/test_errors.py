@@ -284,7 +284,7 @@ def test_an_address_of_no_use_is_said_by_every_command_and_nothing_is_staged(
     ("options", "message"),
     [
         (["--metrics", "localhost"], "--metrics localhost: "),
-        (["--metrics", "127.0.0.1:99999"], "Give a free HOST:PORT, or '' for no metrics."),
+        (["--metrics", "127.0.0.1:99999"], "Give a free HOST:PORT, or '' for none."),
         (["--high-water", "0"], "--high-water"),
         (["--keep-days", "-1"], "--keep-days"),
         (["--store", "gs://b"], "s3://bucket/prefix"),

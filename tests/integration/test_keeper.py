@@ -1,5 +1,6 @@
 """``producer keeper``: jobs go on despite a low high-water mark, an emptied Redis and kills."""
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,11 +36,14 @@ def low_fleet(fleet: Fleet) -> Fleet:
 
 
 @contextmanager
-def running_keeper(fleet: Fleet, log: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running_keeper(
+    fleet: Fleet, log: Path, *options: str, **more: str
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a keeper that acts; it is killed at the end if it still runs."""
     command = [sys.executable, "-m", "producer.cli", "keeper", *options]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=fleet.environment, stdout=output, stderr=output)
+        environment = {**fleet.environment, **more}
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         wait_until(lambda: "Keeping the jobs of" in log.read_text(), 60)
         yield process
@@ -58,6 +63,11 @@ def metrics_at(address: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
+def answer_at(address: str, path: str) -> Any:
+    with urllib.request.urlopen(f"http://{address}/{path}", timeout=30) as answer:
+        return json.load(answer)
+
+
 def finished(fleet: Fleet, job: str) -> bool:
     progress = fleet.ledger.jobs.progress(job)
     return progress is not None and progress.finished
@@ -73,13 +83,14 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
     low_fleet, tiny, disprot, tmp_path
 ):
     address = free_address()
-    with running_keeper(low_fleet, tmp_path / "keeper.log", "--metrics", address):
+    with running_keeper(low_fleet, tmp_path / "keeper.log", VIRNUCPRO_METRICS=address):
         submitted = low_fleet.producer("submit", disprot, "--model", tiny, "--batch-tokens=20000")
         assert submitted.returncode == 0, submitted.stderr
         job = submitted.stdout.strip()
         queue, batches = (p := low_fleet.ledger.jobs.progress(job)).queue, p.batches
         assert batches > 3 * MARK
         assert Queues(low_fleet.ledger.redis).length(queue) == MARK
+        wait_until(lambda: answer_at(address, f"demand?pool={queue}")["batches"] == batches, 10)
         with low_fleet.workers(tiny, tmp_path):
             lengths = []
 
@@ -91,8 +102,12 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
             found = metrics_at(address)
         assert max(lengths) <= MARK
         wait_until(lambda: (tmp_path / "store" / job / "closed.json").exists(), 10)
+        assert answer_at(address, f"demand?pool={queue}") == {"pool": queue, "batches": 0}
+        assert answer_at(address, "healthz")["acting"]
     assert found["virnucpro_redis_up"] == found["virnucpro_keeper_acting"] == 1
     assert found['virnucpro_jobs{state="finished"}'] == 1
+    assert found[f'virnucpro_job_rows_done{{job_name="{job}"}}'] == 1162
+    assert found["virnucpro_keeper_step_seconds_count"] > 0
     assert low_fleet.ledger.jobs.progress(job).rows_done == 1162
 
 
