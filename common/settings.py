@@ -16,7 +16,14 @@ from common.paths import user_path
 from common.wire.signing import MessageKeys
 
 #: The expected kind of value of each setting that is a number.
-NUMBERS = {"gpu_memory": "number of gigabytes", "high_water": "whole number"}
+NUMBERS = {
+    "gpu_memory": "number of gigabytes",
+    "high_water": "whole number",
+    "max_device_losses": "whole number",
+}
+
+#: A worker's name, such as that of a pod.
+WORKER_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?"
 
 
 class Settings(BaseSettings):
@@ -30,10 +37,15 @@ class Settings(BaseSettings):
     #: Largest number of messages waiting in the queues of the whole fleet. Each takes about 1 KB
     #: of Redis's memory; the default is enough for thousands of GPUs.
     high_water: PositiveInt = 20_000
-    #: A worker touches it while it is healthy.
+    #: A worker touches it while it is alive.
     liveness_file: Annotated[Path, AfterValidator(user_path)] | None = None
     #: Address of the HTTP server of a keeper or worker; empty: none.
     metrics: str | None = None
+    #: It exists while a worker is ready.
+    ready_file: Annotated[Path, AfterValidator(user_path)] | None = None
+    #: Takes the place of the host's name in those of workers.
+    worker_name: Annotated[str, Field(pattern=f"^{WORKER_NAME}$")] | None = None
+    max_device_losses: PositiveInt = 3  # within half an hour, after which a worker ends
     message_key: SecretStr | None = None  # or several, separated by commas: the first signs
 
     @classmethod
@@ -45,6 +57,8 @@ class Settings(BaseSettings):
         gpu_memory: float | None = None,
         high_water: int | None = None,
         liveness_file: Path | None = None,
+        ready_file: Path | None = None,
+        max_device_losses: int | None = None,
     ) -> "Settings":
         """Read settings from the environment; arguments that are not None take precedence.
 
@@ -58,12 +72,20 @@ class Settings(BaseSettings):
             "gpu_memory": gpu_memory,
             "high_water": high_water,
             "liveness_file": liveness_file,
+            "ready_file": ready_file,
+            "max_device_losses": max_device_losses,
         }
         try:
             settings = cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             wrong = error.errors()[0]
             name = str(wrong["loc"][0])
+            if name == "worker_name":
+                raise UserError(
+                    f"VIRNUCPRO_WORKER_NAME: {wrong['input'][:300]!r} is not 1 to 253 letters, "
+                    "digits, dots, hyphens and underscores, with a letter or digit at both ends. "
+                    "Give the pod's name, or unset it for the host's."
+                ) from None
             expected = f"{NUMBERS[name]} above 0" if name in NUMBERS else "text"
             raise UserError(
                 f"{name} (or VIRNUCPRO_{name.upper()}): {wrong['input']} is not a {expected}."

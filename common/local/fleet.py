@@ -47,7 +47,7 @@ class LocalFleet:
         """Return the ids of the GPUs that the workers use; none: they use the CPU."""
         if self.gpus == "none":
             return []
-        return visible_gpus() if self.gpus == "all" else self.gpus.split(",")
+        return visible_gpus() if self.gpus in ("all", "required") else self.gpus.split(",")
 
     def start_worker(
         self, model: str, precision: PrecisionChoice = "auto", options: Sequence[str] = ()

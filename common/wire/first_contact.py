@@ -1,15 +1,19 @@
 """The first contact with a Redis: whether the fleet can use it, and if not, what to change."""
 
+import logging
+import math
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    AuthorizationError,
     InvalidResponse,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -22,9 +26,18 @@ from common.errors import UserError
 from common.wire.address import RedisAddress
 from common.wire.queues import KEY_PREFIX
 
+log = logging.getLogger(__name__)
+
 #: Seconds to wait for one answer of the first contact, and seconds for which a refused connection
 #: is tried again: the server may be starting. Together they stay below ten.
 ANSWER_SECONDS, TRY_SECONDS = 4.0, 3.0
+
+#: Seconds between two attempts of a process that waits for its Redis, and between its lines.
+WAIT_SECONDS, SAY_SECONDS = 1.0, 30.0
+
+#: How the answer of a Redis begins that can serve nobody for a while: a script that runs for long,
+#: a full disk, missing replicas, a failover.
+FOR_A_WHILE = ("BUSY ", "MISCONF ", "NOREPLICAS ", "MASTERDOWN ")
 
 #: A key that never exists, on which commands try a user's rights without changing anything.
 RIGHTS_KEY = f"{KEY_PREFIX}rights"
@@ -53,6 +66,46 @@ def check_usable(address: RedisAddress, *, as_worker: bool = False) -> None:
             if not may_pass(error) or time.monotonic() > deadline:
                 raise UserError(explain(address, error)) from error
         time.sleep(0.1)
+
+
+def wait_until_usable(
+    address: RedisAddress, *, as_worker: bool = False, on_wait: Callable[[], None] = lambda: None
+) -> None:
+    """Wait until a Redis answers, with a line in the log every ``SAY_SECONDS``.
+
+    Args:
+        as_worker: see ``check_usable``.
+        on_wait: called after each attempt that fails.
+
+    Raises:
+        UserError: it answers and cannot be used, or never will by this address.
+    """
+    said = -math.inf
+    while True:
+        problem = passing_problem(address, as_worker=as_worker)
+        if problem is None:
+            return
+        on_wait()
+        if time.monotonic() - said >= SAY_SECONDS:
+            said = time.monotonic()
+            log.warning("Waiting for Redis. %s", problem)
+        time.sleep(WAIT_SECONDS)
+
+
+def passing_problem(address: RedisAddress, *, as_worker: bool = False) -> str | None:
+    """Return why a Redis cannot be used now, but may be later; None if it can.
+
+    Raises:
+        UserError: it answers and cannot be used, or never will by this address.
+    """
+    try:
+        try_out(address, as_worker)
+    except (RedisError, OSError) as error:
+        problem = explain(address, error)
+        if not may_come(address, error):
+            raise UserError(problem) from error
+        return problem.partition("\n")[0]
+    return None
 
 
 def try_out(address: RedisAddress, as_worker: bool) -> None:
@@ -101,6 +154,25 @@ def may_pass(error: Exception) -> bool:
     if any(isinstance(cause, ssl.SSLError) for cause in chain(error)):
         return False
     return isinstance(error, RedisConnectionError | ReadOnlyError)
+
+
+def may_come(address: RedisAddress, error: Exception) -> bool:
+    """Whether a Redis may be usable later, with nothing to correct here."""
+    if address.tls is not None and any(isinstance(e, FileNotFoundError) for e in chain(error)):
+        return False
+    if isinstance(error, ResponseError) and str(error).startswith(FOR_A_WHILE):
+        return True
+    passing = RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError
+    return isinstance(error, passing) and not is_refusal(error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether Redis answers and refuses this client: its password, its rights or its TLS."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return True
+    # A server that ends, or a proxy without a server, ends handshakes too.
+    ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+    return any(isinstance(e, ssl.SSLError) and not isinstance(e, ended) for e in chain(error))
 
 
 def explain(address: RedisAddress, error: Exception) -> str:

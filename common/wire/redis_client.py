@@ -11,7 +11,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from common.wire.address import RedisAddress
-from common.wire.first_contact import check_usable
+from common.wire.first_contact import check_usable, wait_until_usable
 from common.wire.messages import Document
 
 #: The retries of a client once connected: about half a minute, as long as a lease lasts, through a
@@ -44,13 +44,27 @@ def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 
     )
 
 
-def connect(broker_url: str, *, as_worker: bool = False) -> Redis:
-    """Return a client of the broker's Redis, after an answer from it; see ``check_usable``.
+def connect(broker_url: str, *, as_worker: bool = False, wait: bool = False) -> Redis:
+    """Return a client of the broker's Redis, after an answer from it.
+
+    Args:
+        as_worker: whether the client is to take messages and send events.
+        wait: whether to wait for a Redis that does not answer, for as long as it takes.
 
     Raises:
         UserError: it cannot be used, and why; said within ten seconds.
     """
-    check_usable(RedisAddress.parse(broker_url), as_worker=as_worker)
+    check = wait_until_usable if wait else check_usable
+    check(RedisAddress.parse(broker_url), as_worker=as_worker)
+    return lasting_client(broker_url)
+
+
+def lasting_client(broker_url: str) -> Redis:
+    """Return a client that bears with a Redis that is away for a while; see ``RETRY``.
+
+    Raises:
+        UserError: not the address of a Redis.
+    """
     client = redis_client(broker_url)
     client.set_retry(RETRY)
     return client

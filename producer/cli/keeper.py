@@ -16,12 +16,15 @@ from common.ledger.events import Event, log_event
 from common.ledger.ledger import Ledger
 from common.logs import LogFormat, LogLevel, start_logs
 from common.store import StoreError
-from common.wire.redis_client import eviction_policy
+from common.wire.address import RedisAddress
+from common.wire.first_contact import wait_until_usable
+from common.wire.redis_client import eviction_policy, lasting_client
 from producer.cli.options import Broker, StoreUrl
 from producer.fleet.fleet import Fleet
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
 from producer.scheduling.keeper_http import KeeperPages
 from producer.scheduling.metrics import KeeperMetrics
+from producer.scheduling.publisher import publisher_of
 
 log = logging.getLogger("producer.scheduling.keeper")
 
@@ -60,25 +63,29 @@ def keeper(
         Least level of lines: debug, info, warning or error; default: VIRNUCPRO_LOG_LEVEL, or info.
     """
     start_logs("keeper", log_format, log_level)
-    fleet = Fleet(broker=broker, store=store, high_water=high_water)
-    kept = Keeper(
-        fleet.store,
-        fleet.ledger,
-        fleet.publisher,
-        keep=None if keep_days is None else timedelta(days=keep_days),
-    )
-    pages = KeeperPages(fleet.settings.broker_url, kept)
-    kept.on_event = partial(on_event, pages.own)
     # SIGTERM may interrupt any step: the next keeper can repeat it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    fleet = Fleet(broker=broker, store=store, high_water=high_water)
+    settings = fleet.settings
+    ledger = Ledger(lasting_client(settings.broker_url))
+    kept = Keeper(
+        fleet.store,
+        ledger,
+        publisher_of(settings, ledger),
+        keep=None if keep_days is None else timedelta(days=keep_days),
+    )
+    pages = KeeperPages(settings.broker_url, kept)
+    kept.on_event = partial(on_event, pages.own)
     with suppress(KeyboardInterrupt):
-        if address := metrics_address(metrics, fleet.settings.metrics):
+        if address := metrics_address(metrics, settings.metrics):
             serve("--metrics", address, pages.handlers)
+        wait_until_usable(RedisAddress.parse(settings.broker_url), on_wait=pages.own.turn)
         log.info("Keeping the jobs of %s.", fleet.store.url)
-        warn_of_eviction(fleet.ledger)
+        warn_of_eviction(ledger)
         keep_on(kept, pages.own)
-    with suppress(RedisError):
-        kept.stop()
+    if kept.acting:
+        with suppress(RedisError):
+            kept.stop()
 
 
 def metrics_address(option: str | None, setting: str | None) -> str:

@@ -75,7 +75,12 @@ class KeeperMetrics:
             self.errors.labels(cause)
         for reason in ("lease_lost", "message_lost"):
             self.requeued.labels(reason)
-        self.turned_at = time.monotonic()  # when the keeper's loop was last known to go on
+        self.turned_at = 0.0  # when the keeper's loop was last known to go on
+        self.turn()
+
+    def turn(self) -> None:
+        """Note that the keeper goes on, or waits for Redis."""
+        self.turned_at = time.monotonic()
 
     def count(self, event: Event) -> None:
         """Count a batch that the keeper requeued."""

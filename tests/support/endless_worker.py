@@ -22,7 +22,7 @@ def main(url: str, queue: str, batches: int, seconds: float) -> None:
     app, taken = make_celery(url, [queue]), []
     guard = Guard(Ledger(connect(url)), MessageKeys(), "w")
     install_guard(app, guard)
-    guard.note_turn()
+    guard.expect_turns()
 
     def run(batch: Batch) -> None:
         taken.append(batch)

@@ -1,17 +1,18 @@
-"""The lease renewer: a thread that renews a process's leases and shows that the process lives."""
+"""The lease renewer: a thread that renews a process's leases and its entry in the ledger."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError, ResponseError
 
 from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
+from common.wire.first_contact import is_refusal
 from workers.batches.lease import Lease, LeaseLostError
 
 log = logging.getLogger(__name__)
@@ -23,9 +24,28 @@ ANSWER_SECONDS = 5.0
 #: Seconds between two rounds if Redis did not answer in the first.
 RETRY_SECONDS = 1.0
 
-#: Seconds for which the consumer may look for no messages while Redis answers. To reconnect, Celery
-#: pauses for up to 30.
-IDLE_SECONDS = 120.0
+#: Seconds for which the consumer may look for no messages while Redis answers.
+IDLE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Whether Redis answers, since when, and why it refuses if it does.
+
+    A Redis that does not answer, or cannot serve anyone at the moment, is away.
+    """
+
+    answers: bool
+    refusal: str | None = None
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.since
+
+    def followed_by(self, later: "Contact") -> "Contact":
+        """Return a later contact, which began with this one if it is alike."""
+        return self if (self.answers, self.refusal) == (later.answers, later.refusal) else later
 
 
 class LeaseRenewer:
@@ -34,23 +54,23 @@ class LeaseRenewer:
     Args:
         ledger: on a connection of its own, so that renewals do not wait for other requests.
         info: the worker's entry.
-        heartbeat_file: touched in every round, whether Redis answers or not; but not while the
-            worker takes no batches though Redis answers.
         idle_seconds: seconds since the consumer last looked for messages, or had no room for more.
+
+    Attributes:
+        contact: with Redis, as the last round found it.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         info: WorkerInfo,
-        heartbeat_file: Path | None = None,
         idle_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.ledger = ledger
         self.info = info
-        self.heartbeat_file = heartbeat_file
         self.idle_seconds = idle_seconds
-        self._answers_since: float | None = None  # monotonic time; None: Redis does not answer
+        self.contact = Contact(answers=False)
+        self._round_ended = time.monotonic()
         self._leases: dict[str, Lease] = {}  # by owner
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -88,35 +108,38 @@ class LeaseRenewer:
         with self._lock:
             return list(self._leases.values())
 
-    def _run(self) -> None:
-        pause = 0.0
-        while not self._stop.wait(pause):
-            # First: a process is not frozen because Redis does not answer.
-            if self.takes:
-                self._touch_heartbeat_file()
-            else:
-                log.error("No message was looked for in %.0f s.", self.idle_seconds())
-            try:
-                self._renew_all()
-                self._answers_since = self._answers_since or time.monotonic()
-                pause = RENEW_SECONDS
-            except RedisError as error:
-                log.warning("The ledger did not answer: %s. Trying again.", error)
-                self._answers_since = None
-                pause = RETRY_SECONDS
-
     @property
     def takes(self) -> bool:
         """Whether the worker takes batches, as far as Redis lets it."""
-        if self._answers_since is None:
+        if not self.contact.answers:
             return True
-        answered = time.monotonic() - self._answers_since
-        return min(self.idle_seconds(), answered) < IDLE_SECONDS
+        return min(self.idle_seconds(), self.contact.seconds) < IDLE_SECONDS
 
-    def _touch_heartbeat_file(self) -> None:
-        if self.heartbeat_file is not None:
-            with suppress(OSError):
-                self.heartbeat_file.touch()
+    @property
+    def round_seconds(self) -> float:
+        """Return the seconds since the last round ended."""
+        return time.monotonic() - self._round_ended
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._stop.wait(pause):
+            contact = self._go_round()
+            self.contact = self.contact.followed_by(contact)
+            self._round_ended = time.monotonic()
+            away = not contact.answers and contact.refusal is None
+            pause = RETRY_SECONDS if away else RENEW_SECONDS
+
+    def _go_round(self) -> Contact:
+        """Renew everything; return how Redis answered."""
+        try:
+            self._renew_all()
+        except RedisError as error:
+            if is_refusal(error):
+                log.error("Redis refuses this worker: %s. Leases are not renewed.", error)
+                return Contact(answers=False, refusal=str(error))
+            log.warning("The ledger did not answer: %s. Trying again.", error)
+            return Contact(answers=False)
+        return Contact(answers=True)
 
     def _renew_all(self) -> None:
         # Leases first: if Redis is slow, a late entry does less harm than an expired lease.

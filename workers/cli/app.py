@@ -2,34 +2,25 @@
 
 import json
 import logging
-import os
 import signal
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.token import Token
 from cyclopts.validators import Number
 
 from common import __version__, logs
 from common.errors import UserError
 from common.installing import how_to_install
 from common.local.gpus import visible_gpus
-from common.logs import LogFormat, LogLevel, start_logs
 from common.memory import memory_errors_explained
-from common.model_specs import ModelSource
-from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.settings import Settings
-from common.store import open_store
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import printable
-from common.wire.redis_client import connect
-from workers.process.liveness import touch
-from workers.process.supervisor import supervise
+from workers.cli.options import UserPath, chosen_gpus, require_torch
+from workers.cli.start import start
 from workers.validation import DeviceChoice, HalfChoice, Request
 from workers.validation.sets import SEQUENCES_PER_SET
 
@@ -38,76 +29,8 @@ log = logging.getLogger("workers")
 EXIT_PASSED, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def to_path(_type: Any, tokens: Sequence[Token]) -> Path:
-    return user_path(tokens[0].value)
-
-
-#: A path in which ``~`` is the home folder.
-UserPath = Annotated[Path, Parameter(converter=to_path)]
-
 app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
-
-
-@app.command
-def start(
-    *,
-    model: str,
-    gpus: str = "all",
-    precision: PrecisionChoice = "auto",
-    gpu_memory: float | None = None,
-    liveness_file: UserPath | None = None,
-    log_format: LogFormat | None = None,
-    log_level: LogLevel | None = None,
-    broker: str | None = None,
-    store: str | None = None,
-) -> None:
-    """Serve one model on this machine until Ctrl-C or SIGTERM.
-
-    Parameters
-    ----------
-    model
-        Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
-        random:NAME for random weights. A path must be the one that jobs are submitted with.
-    gpus
-        all, none for the CPU, or numbers such as 0,1: one process each.
-    precision
-        auto is FP16 on a GPU and FP32 on a CPU.
-    gpu_memory
-        Largest number of gigabytes to use of each GPU, if other programs use it too; default:
-        VIRNUCPRO_GPU_MEMORY, or all free memory.
-    liveness_file
-        File to touch several times a minute while all processes are healthy, for a liveness
-        probe; default: VIRNUCPRO_LIVENESS_FILE.
-    log_format
-        text, or json for one JSON object in each line; default: VIRNUCPRO_LOG_FORMAT, or text.
-    log_level
-        Least level of lines: debug, info, warning or error; default: VIRNUCPRO_LOG_LEVEL, or info.
-    broker
-        Redis URL; default: VIRNUCPRO_BROKER_URL, or redis://localhost:6379/0.
-    store
-        Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.
-    """
-    start_logs("supervisor", log_format, log_level)
-    require_torch()
-    settings = Settings.read(
-        broker=broker, store=store, gpu_memory=gpu_memory, liveness_file=liveness_file
-    )
-    source = ModelSource.parse(model)
-    source.files()  # refuses what cannot be loaded
-    require_touchable(settings.liveness_file)
-    open_store(settings.required_store())
-    connect(settings.broker_url, as_worker=True).close()
-    environment = {
-        **os.environ,
-        **logs.as_environment(),
-        "VIRNUCPRO_BROKER_URL": settings.broker_url,
-        "VIRNUCPRO_STORE": settings.required_store(),
-    }
-    if settings.gpu_memory is not None:
-        environment["VIRNUCPRO_GPU_MEMORY"] = str(settings.gpu_memory)
-    sys.exit(
-        supervise([source.text, precision], chosen_gpus(gpus), environment, settings.liveness_file)
-    )
+app.command(start)
 
 
 @app.command
@@ -239,58 +162,9 @@ def bench(
         print_report(measured, request)
 
 
-def require_torch() -> None:
-    if find_spec("torch") is None:
-        raise UserError(f"A worker needs PyTorch: {how_to_install('worker')}")
-
-
 def require_matplotlib() -> None:
     if find_spec("matplotlib") is None:
         raise UserError(f"--picture needs matplotlib: {how_to_install('local')}")
-
-
-def require_touchable(liveness_file: Path | None) -> None:
-    if liveness_file is None:
-        return
-    if liveness_file.is_dir():  # as it is if the variable is set and empty
-        raise UserError(
-            f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} is a folder: name a file."
-        )
-    if liveness_file.is_symlink():
-        raise UserError(
-            f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} is a link, and would "
-            "have another file touched: name a file."
-        )
-    try:
-        touch(liveness_file)
-    except OSError as error:
-        raise UserError(
-            f"--liveness-file or VIRNUCPRO_LIVENESS_FILE: {liveness_file} cannot be written "
-            f"({error.strerror})."
-        ) from error
-
-
-def chosen_gpus(choice: str) -> list[str]:
-    """Return the GPUs that ``--gpus`` names; an empty list means the CPU.
-
-    Raises:
-        UserError: this machine does not have one of the GPUs.
-    """
-    found = visible_gpus()
-    if choice == "none":
-        return []
-    if choice == "all":
-        if not found:
-            log.warning("No NVIDIA GPU here: using the CPU.")
-        return found
-    asked = [gpu.strip() for gpu in choice.split(",")]
-    missing = [gpu for gpu in asked if gpu not in found]
-    if missing:
-        raise UserError(
-            f"--gpus {choice}: this machine has no GPU {', '.join(missing)} "
-            f"(it has: {', '.join(found) or 'none'})."
-        )
-    return asked
 
 
 def run() -> None:

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-#: Names the file that a process touches every few seconds.
+#: Names the file that a process writes every second; see ``workers.process.heartbeat``.
 HEARTBEAT_FILE = "VIRNUCPRO_HEARTBEAT_FILE"
 
 #: Names the file that a process writes once its model is loaded.
-READY_FILE = "VIRNUCPRO_READY_FILE"
+PROCESS_READY_FILE = "VIRNUCPRO_PROCESS_READY_FILE"
 
 #: Names the file for the trace of what a process did when (``worker bench``).
 TRACE_FILE = "VIRNUCPRO_TRACE"

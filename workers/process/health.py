@@ -33,6 +33,7 @@ class Health:
         self.ready_file = ready_file
         self._verdicts = Verdict(True, "starting"), Verdict(False, "starting")
         self._updated = time.monotonic()
+        self._ended = False
 
     @property
     def alive(self) -> bool:
@@ -54,6 +55,8 @@ class Health:
 
     def update(self, alive: Verdict, ready: Verdict) -> None:
         """Set both verdicts, and show them by the files."""
+        if self._ended:
+            ready = Verdict(False, "the worker ends")
         self._verdicts, self._updated = (alive, ready), time.monotonic()
         with suppress(OSError):  # a file that gets old fails the probe
             if self.liveness_file is not None and alive.holds:
@@ -65,8 +68,13 @@ class Health:
                 else:
                     self.ready_file.unlink(missing_ok=True)
 
+    def end(self) -> None:
+        """Show that the worker ends: it is not ready from now on, whatever is found later."""
+        self._ended = True
+        self.update(self._verdicts[0], self._verdicts[1])
+
     def _verdict(self, number: int) -> Verdict:
         silent = time.monotonic() - self._updated
-        if silent > UPDATE_SECONDS:
+        if silent > UPDATE_SECONDS and not self._ended:
             return Verdict(False, f"no process was checked for {silent:.0f} s")
         return self._verdicts[number]

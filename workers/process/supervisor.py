@@ -8,13 +8,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.local.processes import start_dependent, wait_or_kill
-from workers.process.environment import HEARTBEAT_FILE, READY_FILE
-from workers.process.liveness import CHECK_SECONDS, Liveness, touch
+from workers.process.device_losses import LOSS_SECONDS, MAX_LOSSES, DeviceLosses
+from workers.process.exit_codes import (
+    EXIT_DEVICE_LOST,
+    EXIT_DEVICE_UNUSABLE,
+    EXIT_NEVER_READY,
+    EXIT_USER_ERROR,
+)
+from workers.process.health import Health, Verdict
+from workers.process.liveness import CHECK_SECONDS
+from workers.process.slot import MAX_ENDS, Slot, make_slots
 
 log = logging.getLogger(__name__)
 
@@ -24,62 +30,15 @@ COMMAND = [sys.executable, "-P", "-m", "workers.process.worker"]
 #: Seconds between a process's request to end and its kill: it requeues its batches meanwhile.
 GRACE_SECONDS = 30.0
 
-#: Seconds between the end of a process and the next start. They double with every restart up to the
-#: longest, and are the first again once a process has lived for ``HEALTHY_SECONDS``.
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-HEALTHY_SECONDS = 120.0
-
-#: Processes that end before one was ever ready, after which the supervisor ends.
-MAX_EARLY_ENDS = 5
-
-#: Exit codes of the supervisor: its processes never get ready, or only the user can correct what
-#: is wrong. A process ends with the second too.
-EXIT_NEVER_READY, EXIT_USER_ERROR = 1, 2
-
-
-@dataclass
-class Slot:
-    """The place of one process: on a GPU, or on the CPU if ``gpu`` is None."""
-
-    gpu: str | None
-    #: The file that the process writes once its model is loaded.
-    ready_file: Path
-    liveness: Liveness
-    process: "subprocess.Popen[bytes] | None" = None
-    started: float = 0.0
-    pause: float = FIRST_PAUSE
-    start_at: float = 0.0
-    early_ends: int = 0
-    killed: bool = False  # a process may take a while to end even then
-
-    @property
-    def where(self) -> str:
-        """The device, for messages."""
-        return "the CPU" if self.gpu is None else f"GPU {self.gpu}"
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the process is live, or none is due."""
-        return self.process is None or self.liveness.is_live
-
-    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment of the process."""
-        # Set before the process imports torch: it never sees another GPU.
-        gpu = "" if self.gpu is None else self.gpu
-        return {
-            **base,
-            "CUDA_VISIBLE_DEVICES": gpu,
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers them
-            READY_FILE: str(self.ready_file),
-            HEARTBEAT_FILE: str(self.liveness.file),
-        }
-
 
 def supervise(
     arguments: Sequence[str],
     gpus: Sequence[str],
     environment: Mapping[str, str],
-    liveness_file: Path | None = None,
+    health: Health | None = None,
+    *,
+    gpus_required: bool = False,
+    max_device_losses: int = MAX_LOSSES,
 ) -> int:
     """Keep one process per GPU, or one on the CPU, until SIGTERM or SIGINT.
 
@@ -87,116 +46,156 @@ def supervise(
         arguments: of ``python -m workers.process.worker``.
         gpus: the ``CUDA_VISIBLE_DEVICES`` of each process; empty: one process on the CPU.
         environment: of the processes.
-        liveness_file: touched while every process is live or about to be restarted.
+        health: shows how the processes are.
+        gpus_required: whether a GPU that PyTorch cannot use ends the supervisor.
+        max_device_losses: losses of devices within ``LOSS_SECONDS`` that end the supervisor.
 
     Returns:
-        The exit code: 0 after a signal, else ``EXIT_NEVER_READY`` or ``EXIT_USER_ERROR``.
+        The exit code: 0 after a signal, else one of ``workers.process.exit_codes``.
     """
     folder = Path(tempfile.mkdtemp(prefix="virnucpro-"))
     slots = make_slots(gpus, folder)
-    signals = received_signals()
+    health = Health() if health is None else health
+    losses = DeviceLosses(max_device_losses)
+    signals = received_signals(health)
     code = 0
     try:
         while not signals and code == 0:
-            code = tend_all(slots, arguments, environment)
-            if liveness_file is not None and all(slot.is_live for slot in slots):
-                with suppress(OSError):  # a file that gets old fails the probe
-                    touch(liveness_file)
+            code = tend_all(slots, arguments, environment, losses, gpus_required=gpus_required)
+            show(slots, health)
             time.sleep(CHECK_SECONDS)
     finally:
+        health.end()
         end_all(slots)
         shutil.rmtree(folder, ignore_errors=True)
     return code
 
 
-def make_slots(gpus: Sequence[str], folder: Path) -> list[Slot]:
-    """Return a slot for each GPU, or one for the CPU, with files in ``folder``."""
-    devices: list[str | None] = [*gpus] or [None]
-    return [
-        Slot(gpu, folder / f"{number}.ready", Liveness(folder / f"{number}.heartbeat"))
-        for number, gpu in enumerate(devices)
-    ]
-
-
-def received_signals() -> list[int]:
+def received_signals(health: Health) -> list[int]:
     """Return a list to which every SIGTERM and SIGINT from now on is added."""
     received: list[int] = []
+
+    def receive(number: int, _: object) -> None:
+        received.append(number)
+        health.end()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: received.append(number))
+        signal.signal(number, receive)
     return received
 
 
+def show(slots: Sequence[Slot], health: Health) -> None:
+    """Show how the processes are: one that is not alive, or not ready, stands for all."""
+    health.update(together([slot.alive for slot in slots]), together([s.ready for s in slots]))
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return whether something holds for all, with the reasons of those for which it does not."""
+    exceptions = [verdict.reason for verdict in verdicts if not verdict.holds]
+    reasons = exceptions or [verdict.reason for verdict in verdicts]
+    return Verdict(not exceptions, "; ".join(reasons))
+
+
 def tend_all(
-    slots: Sequence[Slot], arguments: Sequence[str], environment: Mapping[str, str]
+    slots: Sequence[Slot],
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    losses: DeviceLosses,
+    *,
+    gpus_required: bool = False,
 ) -> int:
     """Tend every slot; return 0, or the exit code with which the supervisor should end."""
     now = time.monotonic()
-    codes = [tend(slot, arguments, environment, now) for slot in slots]
+    codes = []
+    for slot in slots:
+        code = tend(slot, arguments, environment, now, gpus_required=gpus_required)
+        if code == EXIT_DEVICE_LOST:
+            losses.add(now)
+        else:
+            codes.append(code)
+    if losses.are_too_many(now):
+        log.critical(
+            "Devices were lost %d times within %g minutes: this worker ends with exit code %d, so "
+            "that its pod or unit is replaced. Look at the GPUs of this host (nvidia-smi, dmesg).",
+            *(losses.most, LOSS_SECONDS / 60, EXIT_DEVICE_LOST),
+        )
+        return EXIT_DEVICE_LOST
     # One bad GPU, or a broker that is away for a while, is no reason to stop the others.
-    if any(slot.ready_file.exists() for slot in slots):
+    if any(slot.was_ready for slot in slots):
         return 0
     return next((code for code in codes if code != 0), 0)
 
 
-def tend(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float) -> int:
-    """Start the slot's process if one is due; kill it if it is frozen; see whether it ended.
+def tend(
+    slot: Slot,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    now: float,
+    *,
+    gpus_required: bool = False,
+) -> int:
+    """Start the slot's process if one is due; kill it if it hangs; see whether it ended.
 
     Returns:
-        0, or the exit code with which the supervisor should end.
+        0; the exit code with which the supervisor should end; or ``EXIT_DEVICE_LOST``, which is
+        counted first.
     """
+    slot.check()
     if slot.process is None:
         if now >= slot.start_at:
             start(slot, arguments, environment, now)
         return 0
     code = slot.process.poll()
     if code is None:
-        kill_if_frozen(slot, slot.process)
+        kill_if_hung(slot, slot.process)
         return 0
-    slot.process = None
-    verdict = plan_restart(slot, code, now)
-    return EXIT_USER_ERROR if code == EXIT_USER_ERROR else verdict
+    if code == EXIT_DEVICE_UNUSABLE:
+        # A GPU that worked before is lost. Of another, a person may have required that it works.
+        code = EXIT_DEVICE_LOST if slot.was_ready else EXIT_USER_ERROR if gpus_required else code
+    return plan_restart(slot, code, now)
 
 
 def start(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float) -> None:
     """Start the slot's process."""
     slot.liveness.reset()
-    slot.killed = False
-    slot.process = start_dependent([*COMMAND, *arguments], env=slot.environment(environment))
-    slot.started = now
+    slot.ready_file.unlink(missing_ok=True)
+    process = start_dependent([*COMMAND, *arguments], env=slot.environment(environment))
+    slot.note_start(process, now)
 
 
-def kill_if_frozen(slot: Slot, process: "subprocess.Popen[bytes]") -> None:
-    """Check the slot's process for a heartbeat; kill it if it is frozen."""
-    slot.liveness.check()
-    if slot.liveness.is_frozen and not slot.killed:
+def kill_if_hung(slot: Slot, process: "subprocess.Popen[bytes]") -> None:
+    """Kill the slot's process if it is frozen, or says for long that it is not alive."""
+    if slot.killed or not (slot.liveness.is_frozen or slot.liveness.is_deaf):
+        return
+    if slot.liveness.is_frozen:
         log.error("The worker on %s is frozen (no heartbeat): it is killed.", slot.where)
-        process.kill()
-        slot.killed = True
+    else:
+        problem = slot.liveness.problem
+        log.error("The worker on %s is not alive (%s): it is killed.", slot.where, problem)
+        slot.trial = "was replaced, as it took no batches"
+    process.kill()
+    slot.killed = True
 
 
 def plan_restart(slot: Slot, code: int, now: float) -> int:
     """Set the time of the next start after a process ended with ``code``.
 
     Returns:
-        0, or ``EXIT_NEVER_READY`` if too many ended before one was ready.
+        ``EXIT_NEVER_READY`` if too many ended before one was ready; ``EXIT_USER_ERROR`` and
+        ``EXIT_DEVICE_LOST`` as they are; else 0.
     """
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    if now - slot.started > HEALTHY_SECONDS:
-        slot.pause = FIRST_PAUSE
-    verdict = 0
-    if not slot.ready_file.exists():
-        slot.early_ends += 1
-        if slot.early_ends >= MAX_EARLY_ENDS:
-            log.error(
-                "The worker on %s ended %d times before it was ready (%s).",
-                *(slot.where, slot.early_ends, how),
-            )
-            verdict = EXIT_NEVER_READY
+    slot.note_end(code, now)
+    verdict = code if code in (EXIT_USER_ERROR, EXIT_DEVICE_LOST) else 0
+    if verdict == 0 and slot.early_ends >= MAX_ENDS:
+        log.error(
+            "The worker on %s ended %d times before it was ready (%s).",
+            *(slot.where, slot.early_ends, how),
+        )
+        verdict = EXIT_NEVER_READY
     # An error that only the user can correct ends the supervisor, unless other workers are ready.
     restart = "" if code == EXIT_USER_ERROR else f"; it is restarted in {slot.pause:g} s"
     log.error("The worker on %s ended (%s)%s.", slot.where, how, restart)
-    slot.start_at = now + slot.pause
-    slot.pause = min(2 * slot.pause, LONGEST_PAUSE)
     return verdict
 
 

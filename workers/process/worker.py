@@ -37,7 +37,9 @@ from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import DTYPES, DeviceLostError, Engine
 from workers.models.loading import LoadedModel, load_model
-from workers.process.environment import HEARTBEAT_FILE, READY_FILE, TRACE_FILE, file_of
+from workers.process.environment import HEARTBEAT_FILE, PROCESS_READY_FILE, TRACE_FILE, file_of
+from workers.process.exit_codes import EXIT_DEVICE_LOST, EXIT_DEVICE_UNUSABLE, EXIT_USER_ERROR
+from workers.process.heartbeat import Heartbeat
 from workers.runtime import trace, watchdog
 from workers.runtime.device import device_name
 from workers.runtime.memory import limit_memory
@@ -51,8 +53,9 @@ log = logging.getLogger("workers")
 #: Seconds after which loading a model counts as hung. The largest, over a slow line, takes less.
 LOAD_SECONDS = 7200.0
 
-#: Exit code of a process whose device is lost.
-EXIT_DEVICE_LOST = 70
+
+class DeviceUnusableError(Exception):
+    """A GPU that PyTorch cannot use."""
 
 
 def serve(model: str, choice: PrecisionChoice) -> int:
@@ -62,20 +65,25 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         UserError: the broker, the store or the weights cannot be used.
     """
     settings = Settings.read()
-    ledger = Ledger(connect(settings.broker_url, as_worker=True))
     source, device = ModelSource.parse(model), available_device()
+    heartbeat = Heartbeat(file_of(HEARTBEAT_FILE))
+    heartbeat.start()
+    ledger = Ledger(connect(settings.broker_url, as_worker=True, wait=True))
     if device == "cuda" and settings.gpu_memory is not None:
         limit_memory(settings.gpu_memory)
     precision = model_precision(choice, on_gpu=device == "cuda")
     keys = settings.message_keys()
     log.info("%s", keys)
-    info = worker_info(source, device, precision, keys)
+    host = settings.worker_name or socket.gethostname()
+    info = worker_info(source, device, precision, keys, host)
     identify(worker=info.name)
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
     guard = Guard(ledger, keys, info.name)
     app = make_celery(settings.broker_url, list(info.queues), keys)
     install_guard(app, guard)
     renewer = start_renewer(settings, info, guard)
+    heartbeat.watch(renewer, lambda: guard.has_turned)
+    heartbeat.stage = f"loading {source.text}"
     process_watchdog = Watchdog()
     process_watchdog.start()
     try:
@@ -94,7 +102,8 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             name=info.name,
             stopping=threading.Event(),
         )
-        guard.note_turn()  # from now on
+        guard.expect_turns()
+        heartbeat.stage = None
         return run_batches(app, runner, info, process_watchdog)
     finally:
         renewer.stop()
@@ -107,15 +116,30 @@ def available_device() -> str:
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
     if gpu:
         # On the CPU instead, batches that were cut for a GPU would take hours.
-        raise RuntimeError(f"GPU {gpu} cannot be used by PyTorch.")
+        raise DeviceUnusableError(
+            f"GPU {gpu} cannot be used by PyTorch {torch.__version__}: {cuda_problem()}."
+        )
     return "cpu"
 
 
-def worker_info(source: ModelSource, device: str, precision: Rung, keys: MessageKeys) -> WorkerInfo:
+def cuda_problem() -> str:
+    """Return why CUDA cannot be used, as PyTorch says it."""
+    if torch.version.cuda is None:
+        return "it was built without CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).partition("\n")[0].rstrip(".")
+    return "it finds no device"
+
+
+def worker_info(
+    source: ModelSource, device: str, precision: Rung, keys: MessageKeys, host: str
+) -> WorkerInfo:
     """Return the entry of this process in the ledger, before its weights are loaded."""
     number = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return WorkerInfo(
-        name=f"{device}{number}-{os.getpid()}@{socket.gethostname()}",
+        name=f"{device}{number}-{os.getpid()}@{host}",
         model=source.text,
         weights=None,
         device=device_name(device),
@@ -132,7 +156,7 @@ def worker_info(source: ModelSource, device: str, precision: Rung, keys: Message
 def start_renewer(settings: Settings, info: WorkerInfo, guard: Guard) -> LeaseRenewer:
     """Return a running lease renewer with a connection of its own."""
     redis = redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0)
-    renewer = LeaseRenewer(Ledger(redis), info, file_of(HEARTBEAT_FILE), guard.idle_seconds)
+    renewer = LeaseRenewer(Ledger(redis), info, guard.idle_seconds)
     renewer.start()
     return renewer
 
@@ -175,7 +199,7 @@ def run_batches(
     app: Celery, runner: BatchRunner, info: WorkerInfo, process_watchdog: Watchdog
 ) -> int:
     """Report readiness and run batches until told to stop; return the exit code."""
-    ready_file, trace_file = file_of(READY_FILE), file_of(TRACE_FILE)
+    ready_file, trace_file = file_of(PROCESS_READY_FILE), file_of(TRACE_FILE)
     recorder = None if trace_file is None else trace.start(runner.engine.device)
     if ready_file is not None:
         ready_file.touch()
@@ -184,8 +208,7 @@ def run_batches(
         runner.stopping.set()
         process_watchdog.drain(lambda: requeue_held(runner))
 
-    name = info.name.partition("@")[0]
-    code = consume(app, info.queues, name, run=runner.run, on_stop=stop)
+    code = consume(app, info.queues, info.name, run=runner.run, on_stop=stop)
     if recorder is not None and trace_file is not None:
         recorder.write(trace_file)
     return code
@@ -222,7 +245,12 @@ def main() -> NoReturn:
         code = serve(model, precision)  # type: ignore[arg-type]
     except UserError as error:
         log.error("%s", error)
-        code = 2
+        code = EXIT_USER_ERROR
+    except DeviceLostError as error:
+        exit_device_lost(error)
+    except DeviceUnusableError as error:
+        log.critical("%s", error)
+        code = EXIT_DEVICE_UNUSABLE
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery
+from celery.apps import worker as celery_program
 from celery.exceptions import Reject
 from celery.signals import setup_logging, worker_shutting_down
 
+from common import logs
 from common.wire.celery_app import EMBED_TASK
 from common.wire.messages import Batch
 from workers.batches.outcome import BatchOutcome
@@ -34,7 +36,7 @@ def consume(
     """Run the Celery worker until it is told to stop.
 
     Args:
-        name: of the worker on this host.
+        name: of the worker, with its host's: ``cuda0-4711@gpu-3``.
         run: runs a batch; RequeueError requeues its message. All else acknowledges it.
         on_stop: called when the worker is told to stop; the threads go on until their batches end.
 
@@ -48,11 +50,12 @@ def consume(
     )
     def embed(**message: Any) -> Shown:
         batch = Batch.model_validate(message)  # valid: the guard checked it
-        try:
-            outcome = run(batch)
-        except RequeueError as error:
-            log.warning("Batch %d of %s is requeued: %s.", batch.index, batch.job, error)
-            raise Reject(str(error), requeue=True) from None
+        with logs.about(job=batch.job, batch=batch.index, rung=batch.rung):
+            try:
+                outcome = run(batch)
+            except RequeueError as error:
+                log.warning("Batch %d of %s is requeued: %s.", batch.index, batch.job, error)
+                raise Reject(str(error), requeue=True) from None
         return task_result(outcome)
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -62,7 +65,7 @@ def consume(
     answer_questions_only()
     app.steps["consumer"].add(BufferedEvents)
     quiet_logs()
-    options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}@%h"]
+    options = ["--pool=threads", f"--concurrency={THREADS}", f"--hostname={name}"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
     log.info("Ready: taking batches from %s.", ", ".join(queues))
     try:
@@ -76,12 +79,17 @@ def quiet_logs() -> None:
     """Have Celery log as this process does, without its lines that a batch began, succeeded or was
     requeued: the worker has its own line for every batch.
     """
+    celery_program.safe_say = say_in_log
     # With a receiver of this signal, Celery leaves the handlers of this process as they are.
     setup_logging.connect(keep_logging, weak=False)
-    logging.captureWarnings(True)
     logging.getLogger("celery.app.trace").addFilter(is_no_reject)
     for logger in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+
+
+def say_in_log(message: str, *_: Any) -> None:
+    """Log what Celery prints when it is told to end."""
+    logs.say(message)
 
 
 def keep_logging(**_: Any) -> None:

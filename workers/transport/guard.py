@@ -8,11 +8,13 @@ the dead letters; of one that is, Celery gets a copy with nothing in it but what
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
+from celery.worker.consumer.connection import Connection as ConsumerConnection
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
@@ -30,25 +32,49 @@ from workers.transport.wrong_types import CuringClient
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which a connection counts as steady. Where Redis refuses something that a worker
+#: needs, the connection is lost at once, time and again, perhaps after a look for messages.
+STEADY_SECONDS = 5.0
+
+#: Seconds of the longest pause before the next attempt to connect. Celery's own is 30.
+LONGEST_PAUSE = 5
+
 #: Bytes of a message, and characters of the reason, that its dead letter keeps.
 KEPT_BYTES = 2000
 
 
 class Guard:
-    """Checks the messages of one worker."""
+    """Checks the messages of one worker, and notes when it looked for them.
+
+    Attributes:
+        has_turned: whether the worker has looked for messages, on a connection that lasts.
+    """
 
     def __init__(self, ledger: Ledger, keys: MessageKeys, worker: str) -> None:
         self.ledger = ledger
         self.keys = keys
         self.worker = worker
+        self._connected_at = self._steady_from = -math.inf
         self._turned_at: float | None = None
+        self.has_turned = False
+
+    def expect_turns(self) -> None:
+        """Count the seconds without a turn from now on."""
+        self._turned_at = time.monotonic()
+
+    def note_connection(self) -> None:
+        """Note that the worker has a new connection to its queues."""
+        now = time.monotonic()
+        lost_at_once = now - self._connected_at < STEADY_SECONDS
+        self._connected_at, self._steady_from = now, now + lost_at_once * STEADY_SECONDS
 
     def note_turn(self) -> None:
         """Note that the worker looked for messages, or has no room for any."""
-        self._turned_at = time.monotonic()
+        if time.monotonic() >= self._steady_from:
+            self._turned_at, self.has_turned = time.monotonic(), True
 
     def idle_seconds(self) -> float:
-        """Return the seconds since the last turn; 0 before the first ``note_turn``."""
+        """Return the seconds since the last turn, or since one is expected; 0 before."""
         return 0.0 if self._turned_at is None else time.monotonic() - self._turned_at
 
     def check(self, queue: bytes, item: bytes) -> bytes | None:
@@ -136,4 +162,15 @@ def install_guard(app: Celery, guard: Guard) -> None:
         def get_transport_cls(self) -> type[GuardedTransport]:
             return GuardedTransport  # whatever kind of Redis URL it is
 
+        def _ensure_connection(self, *arguments: Any, **options: Any) -> Any:
+            options = {"interval_max": LONGEST_PAUSE, **options}
+            return super()._ensure_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    class ConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = (ConsumerConnection,)
+
+        def start(self, consumer: Any) -> None:
+            guard.note_connection()
+
     app.amqp.Connection = GuardedConnection
+    app.steps["consumer"].add(ConnectionStep)

@@ -8,7 +8,8 @@ import time
 
 from tests.support.processes import clean_environment, wait_until
 from workers.process.liveness import Liveness
-from workers.process.supervisor import Slot, tend
+from workers.process.slot import Slot
+from workers.process.supervisor import tend
 
 
 def supervisor(script: str, gpus: str, tmp_path) -> "subprocess.Popen[str]":
@@ -102,7 +103,7 @@ def alive(pid: int) -> bool:
 
 GPU_0_IS_WELL = WRITE_GPU + (
     "if os.environ['CUDA_VISIBLE_DEVICES'] == '0':\n"
-    "    pathlib.Path(os.environ['VIRNUCPRO_READY_FILE']).touch()\n"
+    "    pathlib.Path(os.environ['VIRNUCPRO_PROCESS_READY_FILE']).touch()\n"
     "    time.sleep(60)\n"
     "raise SystemExit(2)\n"
 )

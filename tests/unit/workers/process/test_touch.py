@@ -5,7 +5,7 @@ import os
 import pytest
 
 from common.errors import UserError
-from workers.cli.app import require_touchable
+from workers.cli.start import require_touchable
 from workers.process.liveness import touch
 
 
@@ -26,7 +26,7 @@ def test_a_link_is_not_followed(tmp_path, target):
     with pytest.raises(OSError, match="symbolic links"):
         touch(link)
     with pytest.raises(UserError, match="is a link"):
-        require_touchable(link)
+        require_touchable("--liveness-file", "VIRNUCPRO_LIVENESS_FILE", link)
     assert (tmp_path / "victim").stat().st_mtime == 0
     assert not (tmp_path / "none").exists()
 
@@ -52,4 +52,4 @@ def test_a_pipe_that_somebody_reads_is_not_touched(tmp_path):
 
 def test_a_folder_as_of_a_variable_that_is_empty_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder: name a file"):
-        require_touchable(tmp_path)
+        require_touchable("--liveness-file", "VIRNUCPRO_LIVENESS_FILE", tmp_path)

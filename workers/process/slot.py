@@ -1,0 +1,118 @@
+"""The place of one worker process of a supervisor, and what is known of it."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.process.environment import HEARTBEAT_FILE, PROCESS_READY_FILE
+from workers.process.exit_codes import EXIT_USER_ERROR
+from workers.process.health import Verdict
+from workers.process.liveness import Liveness
+
+#: Seconds between the end of a process and the next start. They double with every end in a row up
+#: to the longest. A process that has lived for ``HEALTHY_SECONDS`` ends the row.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+HEALTHY_SECONDS = 120.0
+
+#: Ends in a row after which a place is no longer alive, until a process has consumed there for
+#: ``PROVEN_SECONDS``. A batch that crashes its process is isolated after as many.
+MAX_ENDS, PROVEN_SECONDS = 5, 30.0
+
+
+@dataclass
+class Slot:
+    """The place of one process: on a GPU, or on the CPU if ``gpu`` is None."""
+
+    gpu: str | None
+    #: The file that the process writes once its model is loaded.
+    ready_file: Path
+    liveness: Liveness
+    process: "subprocess.Popen[bytes] | None" = None
+    started: float = 0.0
+    start_at: float = 0.0
+    ends: int = 0  # in a row
+    early_ends: int = 0
+    was_ready: bool = False  # this process or one before it
+    trial: str | None = None  # why it is not alive before a process has proven itself
+    killed: bool = False  # a process may take a while to end even then
+
+    @property
+    def where(self) -> str:
+        """The device, for messages."""
+        return "the CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+    @property
+    def pause(self) -> float:
+        """Return the seconds between the last end and the next start."""
+        return min(FIRST_PAUSE * 2 ** max(0, self.ends - 1), LONGEST_PAUSE)
+
+    @property
+    def alive(self) -> Verdict:
+        """Return whether the process is alive, or is loading, or about to be started again."""
+        if self.trial is not None:
+            return self._verdict(False, self.trial)
+        if self.process is None:
+            return self._verdict(True, "is started again soon")
+        problem = self.liveness.problem
+        if problem is not None:
+            return self._verdict(False, f"is not alive: {problem}")
+        return self._verdict(True, "is alive")
+
+    @property
+    def ready(self) -> Verdict:
+        """Return whether the process has loaded its model and consumes."""
+        if self.process is None:
+            return self._verdict(False, "is not running")
+        beat = self.liveness.beat
+        if self.liveness.consumes and self.ready_file.exists():
+            return self._verdict(True, "consumes")
+        return self._verdict(False, f"is {'starting' if beat is None else beat.reason}")
+
+    def check(self) -> None:
+        """Check how the process is; to be called every ``CHECK_SECONDS``."""
+        self.was_ready = self.was_ready or self.ready_file.exists()
+        if self.process is not None:
+            self.liveness.check()
+            if self.liveness.consuming_seconds >= PROVEN_SECONDS:
+                self.trial = None
+
+    def note_start(self, process: "subprocess.Popen[bytes]", now: float) -> None:
+        """Note a new process."""
+        self.process, self.started, self.killed = process, now, False
+
+    def note_end(self, code: int, now: float) -> None:
+        """Count an end of the process, and plan the next start."""
+        self.process = None
+        self.ends = 1 if now - self.started > HEALTHY_SECONDS else self.ends + 1
+        self.start_at = now + self.pause
+        if not self.was_ready:
+            self.early_ends += 1
+        if self.ends >= MAX_ENDS:
+            self.trial = f"ended {self.ends} times in a row"
+        if code == EXIT_USER_ERROR:
+            self.trial = "ended with an error that only the user can correct"
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of the process."""
+        # Set before the process imports torch: it never sees another GPU.
+        gpu = "" if self.gpu is None else self.gpu
+        return {
+            **base,
+            "CUDA_VISIBLE_DEVICES": gpu,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers them
+            PROCESS_READY_FILE: str(self.ready_file),
+            HEARTBEAT_FILE: str(self.liveness.file),
+        }
+
+    def _verdict(self, holds: bool, what: str) -> Verdict:
+        return Verdict(holds, f"the worker on {self.where} {what}")
+
+
+def make_slots(gpus: Sequence[str], folder: Path) -> list[Slot]:
+    """Return a slot for each GPU, or one for the CPU, with files in ``folder``."""
+    devices: list[str | None] = [*gpus] or [None]
+    return [
+        Slot(gpu, folder / f"{number}.ready", Liveness(folder / f"{number}.heartbeat"))
+        for number, gpu in enumerate(devices)
+    ]
