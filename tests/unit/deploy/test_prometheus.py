@@ -1,0 +1,140 @@
+"""Rules and dashboard name metrics that there are; Prometheus's own tool accepts all of them."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.ops.dashboard import DASHBOARD, panels
+from tests.support.metrics_page import described
+
+FOLDER = ROOT / "deploy" / "prometheus"
+
+RULES = yaml.safe_load((FOLDER / "rules.yaml").read_text())
+
+CASES = yaml.safe_load((FOLDER / "rules_test.yaml").read_text())["tests"]
+
+ALL = [rule for group in RULES["groups"] for rule in group["rules"]]
+
+ALERTS = {rule["alert"]: rule for rule in ALL if "alert" in rule}
+
+RECORDED = {rule["record"]: rule["expr"] for rule in ALL if "record" in rule}
+
+
+def promtool(*arguments: object, text: str | None = None) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("needs promtool: apt-get install prometheus")
+    command = ["promtool", *map(str, arguments)]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def metrics_in(query: str) -> set[str]:
+    """Return the metrics that a query names, without those that rules record."""
+    bare = re.sub(r'"[^"]*"', "", query)
+    for name in RECORDED:
+        bare = bare.replace(name, "")
+    return set(re.findall(r"\bvirnucpro_\w+", bare))
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    rows = described("Keeper") + described("Workers")
+    histograms = {row.name for row in rows if row.type == "histogram"}
+    suffixed = {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+    return {row.name for row in rows} - histograms | suffixed
+
+
+def test_rules_name_metrics_that_there_are(known):
+    named = {name for rule in ALL for name in metrics_in(rule["expr"])}
+    assert len(named) > 20
+    assert named - known == set()
+
+
+def test_the_cases_of_rules_name_metrics_that_there_are(known):
+    assert {name for case in CASES for name in metrics_of_case(case)} - known == set()
+
+
+def test_the_dashboard_names_metrics_that_there_are(known):
+    queries = [query for panel in panels() for query, _ in panel.queries]
+    queries += [
+        variable["definition"]
+        for variable in json.loads(DASHBOARD.read_text())["templating"]["list"]
+        if "definition" in variable
+    ]
+    named = {name for query in queries for name in metrics_in(query)}
+    assert len(named) > 30
+    assert named - known == set()
+
+
+def test_the_panels_of_the_dashboard_have_room_of_their_own_and_say_what_they_show():
+    page = json.loads(DASHBOARD.read_text())
+    taken: set[tuple[int, int]] = set()
+    for panel in page["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        assert panel["type"] in ("row", "stat") or panel["description"]
+    ids = [panel["id"] for panel in page["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_what_is_wrong_what_to_do_and_where_to_read_on(name):
+    rule: dict[str, Any] = ALERTS[name]
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    notes = rule["annotations"]
+    assert notes["summary"].endswith(".")
+    assert notes["description"].endswith(".")
+    assert notes["runbook_url"] == f"docs/operate.md#{name.lower()}"
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_fires_in_a_case_and_not_in_another(name):
+    checks = [check for case in CASES for check in case.get("promql_expr_test", ())]
+    fires = [name in json.dumps(check["exp_samples"]) for check in checks]
+    assert any(fires)
+    with_its_metrics = [
+        check
+        for case in CASES
+        if metrics_of_alert(name) & metrics_of_case(case)
+        for check in case.get("promql_expr_test", ())
+        if name not in json.dumps(check["exp_samples"])
+    ]
+    assert with_its_metrics
+
+
+def metrics_of_alert(name: str) -> set[str]:
+    expression = ALERTS[name]["expr"]
+    texts = [expression, *(text for record, text in RECORDED.items() if record in expression)]
+    return {metric for text in texts for metric in metrics_in(text)}
+
+
+def metrics_of_case(case: dict[str, Any]) -> set[str]:
+    return {name for row in case["input_series"] for name in metrics_in(row["series"])}
+
+
+def test_promtool_accepts_the_rules_and_their_cases():
+    promtool("check", "rules", FOLDER / "rules.yaml")
+    promtool("test", "rules", FOLDER / "rules_test.yaml")
+
+
+def test_a_case_fails_if_its_alert_does_not_fire(tmp_path: Path):
+    """That what the cases expect is compared at all."""
+    shutil.copy(FOLDER / "rules_test.yaml", tmp_path)
+    text = (FOLDER / "rules.yaml").read_text()
+    (tmp_path / "rules.yaml").write_text(text.replace("> 0.8", "> 0.9"))
+    with pytest.raises(AssertionError, match="VirnucproRedisMemory"):
+        promtool("test", "rules", tmp_path / "rules_test.yaml")
