@@ -2,13 +2,14 @@
 # make faults: every fault that one machine can cause, including the slow tests.
 # make fuzz: random inputs as in make test, but ten times as many. Each run has others; a test that
 # fails prints the command that runs the same again.
+# make ops: what an operator runs beside the fleet, such as Prometheus; needs apt-get install prometheus.
 # make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test faults fuzz soak lint clean
+.PHONY: demo test faults fuzz ops soak lint clean
 
 demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
@@ -22,6 +23,9 @@ faults: .venv/dev
 
 fuzz: .venv/dev
 	FUZZ_EXAMPLES=3000 $(BIN)/pytest -n auto --timeout=0 tests/fuzz
+
+ops: .venv/dev
+	$(BIN)/pytest tests/ops
 
 soak: .venv/dev
 	$(BIN)/python -m tests.soak --minutes 20 --batches 20000 --seed 1
