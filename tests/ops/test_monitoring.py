@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tests.ops.dashboard import DASHBOARD, panels
 from tests.ops.monitored_run import Prometheus, monitored_run
 from tests.ops.picture import draw
+from tests.support.promtool import check_metrics
 
 pytestmark = [
     pytest.mark.slow,
@@ -55,6 +57,14 @@ def test_no_query_of_a_panel_is_empty(panel, prometheus):
 def test_a_fault_is_seen(query, prometheus):
     values = [value for line in prometheus.series(query).values() for _, value in line]
     assert max(values, default=0) >= SEEN[query]
+
+
+def test_promtool_accepts_what_keepers_and_workers_export(prometheus):
+    targets = prometheus.get("targets")["activeTargets"]
+    assert len(targets) == 3
+    for target in targets:
+        with urllib.request.urlopen(target["scrapeUrl"], timeout=30) as answer:
+            check_metrics(answer.read().decode())
 
 
 def test_every_rule_is_evaluated_without_an_error(prometheus):

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.ops.dashboard import DASHBOARD, panels
 from tests.support.metrics_page import described
+from tests.support.promtool import promtool
 
 FOLDER = ROOT / "deploy" / "prometheus"
 
@@ -25,14 +25,6 @@ ALL = [rule for group in RULES["groups"] for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in ALL if "alert" in rule}
 
 RECORDED = {rule["record"]: rule["expr"] for rule in ALL if "record" in rule}
-
-
-def promtool(*arguments: object, text: str | None = None) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("needs promtool: apt-get install prometheus")
-    command = ["promtool", *map(str, arguments)]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def metrics_in(query: str) -> set[str]:
@@ -99,6 +91,7 @@ def test_an_alert_says_what_is_wrong_what_to_do_and_where_to_read_on(name):
     assert notes["summary"].endswith(".")
     assert notes["description"].endswith(".")
     assert notes["runbook_url"] == f"docs/operate.md#{name.lower()}"
+    assert f"\n### {name}\n" in (ROOT / "docs" / "operate.md").read_text()
 
 
 @pytest.mark.parametrize("name", ALERTS)

@@ -25,6 +25,7 @@ from producer.scheduling.keeper import Keeper
 from producer.scheduling.metrics import FleetCollector, make_registry
 from tests.support.jobs import failed, manifest_of, ok, poisoned, retry_after, unstable
 from tests.support.ledgers import lapse
+from tests.support.promtool import check_metrics
 
 MANIFEST = manifest_of([3, 5, 1, 1])
 JOB = MANIFEST.job
@@ -127,6 +128,13 @@ def test_a_speed_is_that_between_scrapes_and_says_when_a_job_ends(registry, ledg
     speed, left = second["job_tokens_per_second", JOB], 60
     assert speed > 0
     assert second["job_eta_seconds", JOB] == pytest.approx(left / speed)
+
+
+def test_promtool_accepts_the_metrics(registry, ledger):
+    ledger.jobs.create(MANIFEST, QUEUE)
+    ledger.workers.announce(worker("a"))
+    DeadLetters(ledger.redis).add(DeadLetter(queue="q", worker="w", reason="r", message="m"))
+    check_metrics(generate_latest(registry).decode())
 
 
 # --- jobs that are over -------------------------------------------------------------------------
