@@ -50,8 +50,11 @@ class KeeperPages:
         """Say whether the keeper's loop goes on, with or without Redis and the store."""
         seconds = time.monotonic() - self.own.turned_at
         steps = seconds < HUNG_SECONDS
-        found = {"steps": steps, "acting": self.keeper.acting}
-        found |= {"seconds_since_step": round(seconds, 1)}
+        found = {
+            "steps": steps,
+            "acting": self.keeper.acting,
+            "seconds_since_step": round(seconds, 1),
+        }
         return Answer.of_json(found, 200 if steps else 503)
 
     def demand(self, query: Mapping[str, str]) -> Answer:
