@@ -158,7 +158,7 @@ class FleetReader:
             newest = letters.latest(1)
             found = letters.count(), newest[0] if newest else None
             if found != self._letters:  # or there are none that were not counted before
-                self._letters, self._kinds = found, Counter(x.kind for x in letters.latest())
+                self._letters, self._kinds = found, Counter(old.kind for old in letters.latest())
             return self._kinds, None if found[1] is None else found[1].time
         return None, None
 
