@@ -2,7 +2,7 @@
 # make faults: every fault that one machine can cause, including the slow tests.
 # make fuzz: random inputs as in make test, but ten times as many. Each run has others; a test that
 # fails prints the command that runs the same again.
-# make ops: what an operator runs beside the fleet, such as Prometheus; needs apt-get install prometheus.
+# make ops: what an operator runs beside the fleet; needs apt-get install prometheus chromium.
 # make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3

@@ -41,11 +41,16 @@ class Answer(NamedTuple):
 Handler = Callable[[Mapping[str, str]], Answer]
 
 
-def split_address(option: str, address: str) -> tuple[str, int]:
+#: What to do about an address that cannot be used, where it may be left out.
+ADVICE = "Give a free HOST:PORT, or '' for none."
+
+
+def split_address(option: str, address: str, advice: str = ADVICE) -> tuple[str, int]:
     """Return host and port of an address; without a host, that of this machine alone.
 
     Args:
         option: what the address was given by, for the error.
+        advice: what to give instead, for the error.
 
     Raises:
         UserError: it has another form.
@@ -54,7 +59,7 @@ def split_address(option: str, address: str) -> tuple[str, int]:
     if found is None or not 0 < int(found[3]) < 2**16:
         raise UserError(
             f"{option} {address}: not HOST:PORT, with a port from 1 to 65535 and brackets around "
-            "an IPv6 address, as in [::1]:9808. Give a free HOST:PORT, or '' for none."
+            f"an IPv6 address, as in [::1]:9808. {advice}"
         )
     return found[1] or found[2] or "127.0.0.1", int(found[3])
 
@@ -101,9 +106,7 @@ def serve(option: str, address: str, handlers: Mapping[str, Handler]) -> None:
     try:
         server = Server((host, port), Request)
     except OSError as error:
-        raise UserError(
-            f"{option} {address}: {error}. Give a free HOST:PORT, or '' for none."
-        ) from error
+        raise UserError(f"{option} {address}: {error}. {ADVICE}") from error
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
 
 

@@ -87,6 +87,7 @@ class Manifest(Document):
             model=self.model,
             key=self.input_key(index),
             records=self.batch_records[index],
+            tokens=self.batch_tokens[index],
             priority=self.priority,
             created=self.created.timestamp(),
         )

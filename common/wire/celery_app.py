@@ -4,6 +4,7 @@ The settings are those with which Celery on Redis loses no message and keeps a G
 measured with celery and kombu 5.7.
 """
 
+import ast
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.model_specs import ModelSource
 from common.wire.address import RedisAddress
-from common.wire.messages import Batch
+from common.wire.messages import Batch, Document
 from common.wire.queues import KEY_PREFIX, kombu_queue, queue_name
 from common.wire.signing import MessageKeys
 
@@ -131,7 +132,6 @@ def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> Non
         "root_id": task_id,
         "parent_id": None,
         "group": None,
-        "kwargsrepr": f"{batch.job} {batch.index}.{batch.rung}",  # shown by Flower
     }
     arguments = task_arguments(batch)
     producer.publish(
@@ -146,3 +146,35 @@ def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> Non
 def task_arguments(batch: Batch) -> dict[str, Any]:
     """Return a batch as the keyword arguments of its task, without default values."""
     return {"version": batch.version, **batch.model_dump(mode="json", exclude_defaults=True)}
+
+
+class ShownBatch(Document):
+    """What Flower shows of a batch's task; its search finds ``kwargs:job=NAME``."""
+
+    job: str
+    batch: int
+    rung: str
+    rows: int
+    tokens: int | None = None  # None: not known
+
+    @classmethod
+    def of(cls, batch: Batch) -> "ShownBatch":
+        return cls(
+            job=batch.job,
+            batch=batch.index,
+            rung=str(batch.rung),
+            rows=batch.records,
+            tokens=batch.tokens,
+        )
+
+    @classmethod
+    def read(cls, text: str | None) -> "ShownBatch | None":
+        """Read what ``str`` made of it; None if the text is something else."""
+        try:
+            return cls.model_validate(ast.literal_eval(text or ""))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+
+    def __str__(self) -> str:
+        """Return the keyword arguments of a task as Celery writes them."""
+        return repr(self.model_dump(exclude_none=True))

@@ -69,12 +69,17 @@ def check_usable(address: RedisAddress, *, as_worker: bool = False) -> None:
 
 
 def wait_until_usable(
-    address: RedisAddress, *, as_worker: bool = False, on_wait: Callable[[], None] = lambda: None
+    address: RedisAddress,
+    *,
+    as_worker: bool = False,
+    as_reader: bool = False,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> None:
     """Wait until a Redis answers, with a line in the log every ``SAY_SECONDS``.
 
     Args:
         as_worker: see ``check_usable``.
+        as_reader: whether this user changes nothing of the fleet, and need not have the right to.
         on_wait: called after each attempt that fails.
 
     Raises:
@@ -82,7 +87,7 @@ def wait_until_usable(
     """
     said = -math.inf
     while True:
-        problem = passing_problem(address, as_worker=as_worker)
+        problem = passing_problem(address, as_worker=as_worker, as_reader=as_reader)
         if problem is None:
             return
         on_wait()
@@ -92,14 +97,16 @@ def wait_until_usable(
         time.sleep(WAIT_SECONDS)
 
 
-def passing_problem(address: RedisAddress, *, as_worker: bool = False) -> str | None:
+def passing_problem(
+    address: RedisAddress, *, as_worker: bool = False, as_reader: bool = False
+) -> str | None:
     """Return why a Redis cannot be used now, but may be later; None if it can.
 
     Raises:
         UserError: it answers and cannot be used, or never will by this address.
     """
     try:
-        try_out(address, as_worker)
+        try_out(address, as_worker, as_reader)
     except (RedisError, OSError) as error:
         problem = explain(address, error)
         if not may_come(address, error):
@@ -108,7 +115,7 @@ def passing_problem(address: RedisAddress, *, as_worker: bool = False) -> str | 
     return None
 
 
-def try_out(address: RedisAddress, as_worker: bool) -> None:
+def try_out(address: RedisAddress, as_worker: bool, as_reader: bool = False) -> None:
     with Redis(
         **address.options(),
         decode_responses=True,
@@ -122,6 +129,9 @@ def try_out(address: RedisAddress, as_worker: bool) -> None:
                 f"The Redis at {address} runs as a {mode}, which is not supported: name one server "
                 "that stands alone, or the primary that Sentinel watches."
             )
+        if as_reader:
+            client.exists(RIGHTS_KEY)
+            return
         client.eval("return redis.call('HDEL', KEYS[1], '')", 1, RIGHTS_KEY)
         if as_worker:
             try_taking(client)

@@ -75,6 +75,7 @@ class Batch(Message):
     model: str  # ModelSource.text
     key: str  # of the input object; read by workers of earlier versions alone
     records: PositiveInt  # to be computed
+    tokens: NonNegativeInt | None = None  # of these records; of a retry, not known
     priority: Priority = Priority.NORMAL
     created: float | None = None  # when the job was staged; an earlier staging's batches are stale
 
@@ -149,5 +150,6 @@ class BatchResult(Message):
 def retry_of(batch: Batch, result: BatchResult) -> Batch:
     """Return the batch of the unstable rows of ``result``, at their next rung."""
     assert result.next is not None, result
-    update = {"rung": result.next, "previous_rung": result.rung, "records": len(result.unstable)}
-    return batch.model_copy(update=update)
+    rungs = {"rung": result.next, "previous_rung": result.rung}
+    size = {"records": len(result.unstable), "tokens": None}
+    return batch.model_copy(update=rungs | size)

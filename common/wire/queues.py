@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from common.model_specs import ModelSource
-from common.rungs import Rung
+from common.rungs import Rung, ladder
 from common.wire.messages import Batch, Priority
 
 #: Prefix of every key of the fleet, which may share its Redis with other programs.
@@ -25,13 +25,30 @@ def queue_name(
     For example ``esm2_t33_650M_UR50D.fp16``, or ``esm2_t33_650M_UR50D.fp16.fp32`` for retries; the
     prefix is ``high.`` or ``low.`` unless the priority is normal.
     """
-    before = "" if priority is Priority.NORMAL else f"{priority}."
-    return f"{before}{model.queue}.{first}" + ("" if rung is first else f".{rung}")
+    end = "" if rung is first else f".{rung}"
+    return f"{priority_prefix(priority)}{model.queue}.{first}{end}"
 
 
 def batch_queue(batch: Batch) -> str:
     """Return the name of the queue that a batch is published to."""
     return queue_name(ModelSource.parse(batch.model), batch.first_rung, batch.rung, batch.priority)
+
+
+def pool_queues(pool: str) -> list[str]:
+    """Return the queues of a pool: of the jobs of a model whose ladder begins at one rung.
+
+    A pool is named as the first of them at normal priority: ``esm2_t33_650M_UR50D.fp16``.
+
+    Raises:
+        ValueError: not the name of a pool.
+    """
+    rungs = ladder(Rung(pool.rpartition(".")[2]))
+    ends = ["", *(f".{rung}" for rung in rungs[1:])]
+    return [f"{priority_prefix(priority)}{pool}{end}" for priority in Priority for end in ends]
+
+
+def priority_prefix(priority: Priority) -> str:
+    return "" if priority is Priority.NORMAL else f"{priority}."
 
 
 def kombu_queue(name: str) -> Queue:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, Validat
 from pydantic_core import from_json, to_json
 
 from common.errors import UserError
-from common.wire.celery_app import EMBED_TASK
+from common.wire.celery_app import EMBED_TASK, ShownBatch
 from common.wire.messages import Batch, Document
 from common.wire.queues import batch_queue
 from common.wire.signing import MessageKeys
@@ -30,7 +30,7 @@ class Headers(Document):
 
     task: Literal[EMBED_TASK]  # type: ignore[valid-type]
     id: str
-    argsrepr: str = ""  # for people, in Celery's log and events
+    argsrepr: str = ""  # these two are for people, in Celery's log and events, and not signed
     kwargsrepr: str = ""
     signature: str | None = None
 
@@ -127,7 +127,10 @@ def check_message(item: bytes, keys: MessageKeys, queue: str | None = None) -> b
     requeued_to = envelope.properties.delivery_info.routing_key
     if queue is not None and not queue == requeued_to == own_queue:
         return Refusal(f"for {own_queue}, and would be requeued to {requeued_to}", batch)
-    return envelope.model_dump_json(by_alias=True).encode()
+    shown = {"argsrepr": "", "kwargsrepr": str(ShownBatch.of(batch))}
+    headers = envelope.headers.model_copy(update=shown)
+    checked = envelope.model_copy(update={"headers": headers})
+    return checked.model_dump_json(by_alias=True).encode()
 
 
 def wrong_signature(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Reject
 from celery.worker.request import Request
 
@@ -45,6 +46,8 @@ class BatchRequest(Request):  # type: ignore[misc]
 
     def on_failure(self, exc_info: Any, **options: Any) -> None:
         error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
         if isinstance(error, Reject):
             requeued = BatchOutcome(OutcomeKind.REQUEUED, str(error.reason))
             self._changes = {"result": shown(requeued)}

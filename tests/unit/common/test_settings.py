@@ -1,5 +1,6 @@
 """Settings and the broker: precedence, and the messages that are published."""
 
+import ast
 import base64
 import json
 import tempfile
@@ -15,10 +16,10 @@ from common.model_specs import ModelSource
 from common.rungs import FIRST_RUNGS, Rung, ladder
 from common.settings import Settings
 from common.wire import celery_app as broker
-from common.wire.celery_app import EMBED_TASK, make_celery, publish
+from common.wire.celery_app import EMBED_TASK, ShownBatch, make_celery, publish
 from common.wire.messages import Batch
 from common.wire.queues import KEY_PREFIX, Queues, queue_name
-from tests.support.jobs import manifest_of, retry_after, unstable
+from tests.support.jobs import TOKENS_PER_RECORD, manifest_of, retry_after, unstable
 
 
 @pytest.fixture(autouse=True)
@@ -119,17 +120,22 @@ def test_a_message_is_the_batch_and_the_task_that_embeds_it(redis, redis_url):
     assert Batch(**arguments) == RETRY
 
 
-def test_a_message_has_what_celery_s_protocol_2_asks_for_and_says_what_flower_shows(
-    redis, redis_url
-):
+def test_a_message_has_what_celery_s_protocol_2_asks_for(redis, redis_url):
     publish(make_celery(redis_url, []), MODEL, [RETRY])
     (text,) = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16.selective_fp32", 0, -1)
     message = json.loads(text)
     headers, properties = message["headers"], message["properties"]
     assert {"lang", "task", "id", "root_id", "parent_id", "group"} <= set(headers)
     assert headers["id"] == properties["correlation_id"]
-    assert headers["kwargsrepr"] == f"{RETRY.job} {RETRY.index}.selective_fp32"
     assert message["content-type"] == "application/json"
+
+
+def test_flower_is_shown_the_job_the_batch_its_rung_and_its_size():
+    shown = ast.literal_eval(str(ShownBatch.of(MANIFEST.batch(1))))
+    tokens = 5 * TOKENS_PER_RECORD
+    assert shown == {"job": MANIFEST.job, "batch": 1, "rung": "fp16", "rows": 5, "tokens": tokens}
+    retry = ast.literal_eval(str(ShownBatch.of(RETRY)))
+    assert retry == {"job": RETRY.job, "batch": 2, "rung": "selective_fp32", "rows": 1}
 
 
 def test_a_thousand_messages_take_less_than_a_megabyte(redis, redis_url):

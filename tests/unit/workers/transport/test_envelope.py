@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.model_specs import ModelSource
-from common.wire.celery_app import EMBED_TASK, task_arguments
+from common.wire.celery_app import EMBED_TASK, ShownBatch, task_arguments
 from common.wire.messages import Batch
 from common.wire.queues import batch_queue, queue_name
 from common.wire.signing import MessageKeys
@@ -65,6 +65,13 @@ def test_nothing_of_a_message_reaches_celery_that_the_guard_does_not_know(item, 
     assert check_message(with_values(item, {path: [{"odd": "value"}]}), KEYS) == check_message(
         item, KEYS
     )
+
+
+@pytest.mark.parametrize("place", ["argsrepr", "kwargsrepr"])
+def test_flower_is_shown_the_batch_that_was_checked_whatever_its_sender_says(item, place):
+    passed = check_message(with_values(item, {("headers", place): "job other 9.fp16"}), KEYS)
+    headers = json.loads(passed)["headers"]
+    assert (headers["argsrepr"], headers["kwargsrepr"]) == ("", str(ShownBatch.of(BATCH)))
 
 
 def test_no_task_is_sent_after_one(item):
