@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -64,8 +65,11 @@ def metrics_at(address: str) -> dict[str, float]:
 
 
 def answer_at(address: str, path: str) -> Any:
-    with urllib.request.urlopen(f"http://{address}/{path}", timeout=30) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(f"http://{address}/{path}", timeout=30) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        return json.load(error)
 
 
 def finished(fleet: Fleet, job: str) -> bool:
@@ -90,7 +94,7 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
         queue, batches = (p := low_fleet.ledger.jobs.progress(job)).queue, p.batches
         assert batches > 3 * MARK
         assert Queues(low_fleet.ledger.redis).length(queue) == MARK
-        wait_until(lambda: answer_at(address, f"demand?pool={queue}")["batches"] == batches, 10)
+        wait_until(lambda: answer_at(address, f"demand?pool={queue}").get("batches") == batches, 10)
         with low_fleet.workers(tiny, tmp_path):
             lengths = []
 
