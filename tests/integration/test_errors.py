@@ -193,14 +193,31 @@ def test_weights_that_cannot_be_loaded_end_a_local_run_with_the_reason(tmp_path)
             ["--model", "random:esm2_t6_8M_UR50D", "--liveness-file", "nowhere/alive"],
             "nowhere/alive cannot be written (No such file or directory)",
         ),
+        (
+            ["--model", "random:esm2_t6_8M_UR50D", "--ready-file", "nowhere/ready"],
+            "--ready-file or VIRNUCPRO_READY_FILE: nowhere/ready cannot be written",
+        ),
+        (
+            ["--model", "random:esm2_t6_8M_UR50D", "--gpus", "required"],
+            "--gpus required: no NVIDIA GPU here (CUDA_VISIBLE_DEVICES names none)",
+        ),
         ([], "--model"),
     ],
-    ids=["model", "gpu", "store", "weights", "liveness", "nothing"],
+    ids=["model", "gpu", "store", "weights", "liveness", "ready", "required", "nothing"],
 )
 def test_a_worker_that_cannot_serve_says_why_and_ends(fleet, tmp_path, options, message):
     done = run("workers.cli", "start", *options, environment=fleet.environment, cwd=tmp_path)
     assert message in refused(done)
     assert not fleet.ledger.workers.all()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\nb", "%h", "-a", "a" * 254])
+def test_a_name_that_cannot_be_a_workers_is_refused(fleet, name):
+    environment = {**fleet.environment, "VIRNUCPRO_WORKER_NAME": name}
+    words = ("start", "--model", "random:esm2_t6_8M_UR50D")
+    text = refused(run("workers.cli", *words, environment=environment))
+    assert "VIRNUCPRO_WORKER_NAME: " in text
+    assert "Give the pod's name" in text
 
 
 def test_a_worker_names_what_a_download_left_in_place_of_weights(fleet, tmp_path):
@@ -232,14 +249,6 @@ def test_a_model_that_cannot_be_served_is_refused_when_it_is_submitted(
     )
     assert message in refused(done)
     assert fleet.ledger.jobs.names() == []
-
-
-def test_a_worker_without_a_broker_says_what_to_start(tmp_path):
-    environment = clean_environment(
-        VIRNUCPRO_BROKER_URL="redis://127.0.0.1:1/0", VIRNUCPRO_STORE=str(tmp_path)
-    )
-    done = run("workers.cli", "start", "--model", "esm2_t6_8M_UR50D", environment=environment)
-    assert "No Redis answers at redis://127.0.0.1:1/0" in refused(done)
 
 
 @pytest.fixture(scope="module")

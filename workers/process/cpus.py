@@ -52,7 +52,7 @@ def group_cpus(groups: Path, own_groups: Path) -> float:
     Version 1 of the groups and version 2 are read, also both at once.
     """
     limits = [float("inf")]
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for line in own_groups.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:

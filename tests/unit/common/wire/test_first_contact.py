@@ -4,16 +4,30 @@ Every server is a real one.
 """
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 
 import pytest
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.errors import UserError
 from common.model_specs import ModelSource
+from common.wire import first_contact
+from common.wire.address import RedisAddress
 from common.wire.celery_app import make_celery, publish
+from common.wire.first_contact import is_refusal, may_come, passing_problem, wait_until_usable
 from common.wire.redis_client import connect
 from tests.support.jobs import manifest_of
 from tests.support.redis_servers import HOST, RedisServer, running_redis
@@ -126,6 +140,80 @@ def test_a_redis_that_is_starting_is_waited_for(tmp_path):
     finally:
         timer.join()
         starting.close()
+
+
+def waited(tmp_path, starting: RedisServer, caplog, monkeypatch) -> list[str]:
+    """Wait for a server that starts after a few attempts; return what is said meanwhile."""
+    monkeypatch.setattr(first_contact, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(first_contact, "SAY_SECONDS", 0.5)
+    attempts = []
+
+    def start_after_ten() -> None:
+        attempts.append(1)
+        if len(attempts) == 10:
+            starting.start()
+
+    wait_until_usable(RedisAddress.parse(starting.url), on_wait=start_after_ten)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_process_waits_for_a_redis_for_as_long_as_it_takes_and_says_so_now_and_then(
+    tmp_path, caplog, monkeypatch
+):
+    starting = RedisServer(tmp_path)
+    try:
+        said = waited(tmp_path, starting, caplog, monkeypatch)
+    finally:
+        starting.close()
+    assert 2 <= len(said) <= 4
+    assert all(text.startswith("Waiting for Redis. No Redis answers at") for text in said)
+    assert all("\n" not in text for text in said)
+
+
+def test_a_process_that_waits_for_a_redis_of_no_use_ends(server, tmp_path):
+    for url in (f"redis://{HOST}:{server.port}", f"redis://idle:s3cret@{HOST}:{server.port}"):
+        with pytest.raises(UserError):
+            connect(url, wait=True)
+
+
+def test_a_replica_may_become_the_primary(server, tmp_path):
+    with running_redis(tmp_path, replicaof=f"{HOST} {server.port}") as replica:
+        problem = passing_problem(RedisAddress.parse(replica.url))
+    assert problem is not None
+    assert "is a replica" in problem
+
+
+REFUSALS = [
+    AuthenticationError("invalid username-password pair"),
+    NoPermissionError("this user has no permissions"),
+    RedisConnectionError("x"),
+]
+REFUSALS[2].__cause__ = ssl.SSLCertVerificationError("self-signed certificate")
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
+def test_a_redis_that_refuses_a_client_is_told_from_one_that_is_away(error):
+    assert is_refusal(error)
+    assert not may_come(RedisAddress.parse("redis://h"), error)
+
+
+PASSING = [
+    RedisConnectionError("Connection refused"),
+    RedisConnectionError("max number of clients reached"),
+    RedisTimeoutError("Timeout reading from socket"),
+    ReadOnlyError("You can't write against a read only replica."),
+    BusyLoadingError("Redis is loading the dataset in memory"),
+    OutOfMemoryError("command not allowed when used memory > 'maxmemory'"),
+    ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+    RedisConnectionError("handshake"),
+]
+PASSING[-1].__cause__ = ssl.SSLEOFError("EOF occurred in violation of protocol")
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_a_redis_that_is_away_or_serves_nobody_is_not_one_that_refuses(error):
+    assert not is_refusal(error)
+    assert may_come(RedisAddress.parse("rediss://h"), error)
 
 
 # --- passwords and rights -------------------------------------------------------------------------

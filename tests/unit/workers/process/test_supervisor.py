@@ -6,22 +6,32 @@ import subprocess
 import sys
 import time
 
+import psutil
+
 from tests.support.processes import clean_environment, wait_until
 from workers.process.liveness import Liveness
 from workers.process.slot import Slot
 from workers.process.supervisor import tend
 
 
-def supervisor(script: str, gpus: str, tmp_path) -> "subprocess.Popen[str]":
-    """A supervisor whose worker processes run ``script`` instead of a model."""
+def supervisor(script: str, gpus: str, tmp_path, options: str = "") -> "subprocess.Popen[bytes]":
+    """A supervisor whose worker processes run ``script`` instead of a model.
+
+    Its liveness file is ``alive``, its ready file ``ready``.
+    """
     code = (
-        "import os, sys, workers.process.supervisor as s\n"
+        "import os, sys, pathlib, workers.process.supervisor as s\n"
+        "from workers.process import health, liveness, slot\n"
+        "slot.FIRST_PAUSE, slot.PROVEN_SECONDS = 0.1, 2.0\n"
         f"s.COMMAND = [sys.executable, '-c', {script!r}]\n"
-        f"sys.exit(s.supervise(['model'], {gpus!r}.split(), os.environ))\n"
+        "out = pathlib.Path(os.environ['OUT'])\n"
+        "shown = health.Health(out / 'alive', out / 'ready')\n"
+        f"sys.exit(s.supervise(['model'], {gpus!r}.split(), os.environ, shown, {options}))\n"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=clean_environment(OUT=str(tmp_path)), text=True
-    )
+    with (tmp_path / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", code], env=clean_environment(OUT=str(tmp_path)), stderr=log
+        )
 
 
 WRITE_GPU = (
@@ -116,3 +126,103 @@ def test_one_bad_gpu_does_not_stop_the_others(tmp_path):
     assert len(list(tmp_path.glob("gpu0-*"))) == 1
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
+
+
+# --- probes ---------------------------------------------------------------------------------------
+
+READY = WRITE_GPU + (
+    "ready = pathlib.Path(os.environ['VIRNUCPRO_PROCESS_READY_FILE'])\n"
+    "beat = pathlib.Path(os.environ['VIRNUCPRO_HEARTBEAT_FILE'])\n"
+    "ready.touch()\n"
+    "beat.touch()\n"
+)
+
+#: Consumes, and says so until a file is there that forbids it; ends slowly.
+CONSUMES = READY + (
+    "import signal\n"
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), os._exit(0)))\n"
+    "while True:\n"
+    "    if not (out / 'silent').exists(): beat.touch()\n"
+    "    if (out / 'refused').exists():\n"
+    '        beat.write_text(\'{"alive": false, "consumes": false, "reason": "refused"}\')\n'
+    "    time.sleep(0.1)\n"
+)
+
+
+def age(path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
+def test_the_ready_file_is_there_once_all_consume_and_goes_before_the_processes_do(tmp_path):
+    alive, ready = tmp_path / "alive", tmp_path / "ready"
+    ready.touch()  # of a supervisor that was killed
+    process = supervisor(CONSUMES, "0 1", tmp_path)
+    wait_until(lambda: alive.exists() and not ready.exists(), 20)
+    wait_until(ready.exists, 20)
+    names = list(tmp_path.glob("gpu*"))
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not ready.exists(), 5)
+    assert any(running(int(path.name.split("-")[1])) for path in names)
+    assert process.wait(20) == 0
+    assert not ready.exists()
+
+
+def test_one_process_that_is_not_alive_makes_both_files_say_so(tmp_path):
+    process = supervisor(CONSUMES, "0 1", tmp_path)
+    try:
+        wait_until((tmp_path / "ready").exists, 20)
+        (tmp_path / "refused").touch()
+        wait_until(lambda: not (tmp_path / "ready").exists(), 10)
+        wait_until(lambda: age(tmp_path / "alive") > 1, 10)
+    finally:
+        process.kill()
+
+
+def test_processes_that_crash_again_and_again_though_they_were_ready_are_not_alive(tmp_path):
+    process = supervisor(READY + "time.sleep(0.5)\nos._exit(1)", "0", tmp_path)
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("gpu*"))) > 5, 60)
+        assert process.poll() is None
+        wait_until(lambda: age(tmp_path / "alive") > 2, 30)
+    finally:
+        process.kill()
+
+
+# --- devices --------------------------------------------------------------------------------------
+
+
+def test_three_lost_devices_end_the_supervisor_with_a_code_of_its_own_and_it_says_why(tmp_path):
+    process = supervisor(READY + "os._exit(70)", "0", tmp_path)
+    assert process.wait(60) == 70
+    assert "Devices were lost 3 times within 30 minutes" in (tmp_path / "log").read_text()
+    assert len(list(tmp_path.glob("gpu0-*"))) == 3
+
+
+def test_another_number_of_lost_devices_can_be_set(tmp_path):
+    process = supervisor(READY + "os._exit(70)", "0", tmp_path, "max_device_losses=1")
+    assert process.wait(60) == 70
+    assert len(list(tmp_path.glob("gpu0-*"))) == 1
+
+
+UNUSABLE = "os._exit(72)\n"
+
+
+def test_a_gpu_that_cannot_be_used_is_an_error_if_it_is_required(tmp_path):
+    assert supervisor(WRITE_GPU + UNUSABLE, "0", tmp_path, "gpus_required=True").wait(60) == 2
+    assert supervisor(WRITE_GPU + UNUSABLE, "0", tmp_path).wait(60) == 1  # after some attempts
+
+
+def test_a_gpu_that_can_no_longer_be_used_is_lost(tmp_path):
+    once = "first = len(list(out.glob('gpu*'))) == 1\n"
+    script = READY + once + "time.sleep(1)\nos._exit(1 if first else 72)"
+    process = supervisor(script, "0", tmp_path, "gpus_required=True, max_device_losses=2")
+    assert process.wait(60) == 70
+    assert len(list(tmp_path.glob("gpu0-*"))) == 3
+
+
+def running(pid: int) -> bool:
+    """Whether a process runs: one that ended and was not waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -46,3 +46,13 @@ def test_a_worker_without_the_right_to_take_messages_is_idle(redis, redis_url):
     url = redis_url.replace("unix://", "unix://mute:x@").replace("redis://", "redis://mute:x@")
     _, idle = batches_and_idle_seconds(url, batches=0, seconds=3)
     assert idle > 2
+
+
+def test_a_worker_whose_connection_is_lost_time_and_again_is_idle_though_it_looks_in_between(
+    redis, redis_url
+):
+    user = {"enabled": True, "nopass": True, "keys": ["*"], "channels": ["virnucpro:x"]}
+    redis.acl_setuser("deaf", **user, commands=["+@all"])
+    url = redis_url.replace("unix://", "unix://deaf:x@").replace("redis://", "redis://deaf:x@")
+    _, idle = batches_and_idle_seconds(url, batches=0, seconds=7)
+    assert idle > 3
