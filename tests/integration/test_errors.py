@@ -211,6 +211,15 @@ def test_a_worker_that_cannot_serve_says_why_and_ends(fleet, tmp_path, options, 
     assert not fleet.ledger.workers.all()
 
 
+def test_a_gpu_that_pytorch_cannot_use_is_an_error_if_it_is_required(fleet):
+    environment = {**fleet.environment, "CUDA_VISIBLE_DEVICES": "7"}
+    words = ("start", "--model", "random:esm2_t6_8M_UR50D", "--gpus", "required")
+    done = run("workers.cli", *words, environment=environment, stdin=b"")
+    assert done.returncode == 2
+    assert "GPU 7 cannot be used by PyTorch" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "a\nb", "%h", "-a", "a" * 254])
 def test_a_name_that_cannot_be_a_workers_is_refused(fleet, name):
     environment = {**fleet.environment, "VIRNUCPRO_WORKER_NAME": name}

@@ -127,10 +127,16 @@ def make_health(settings: Settings) -> Health:
         UserError: a file that would show it cannot be written.
     """
     require_touchable("--liveness-file", "VIRNUCPRO_LIVENESS_FILE", settings.liveness_file)
-    require_touchable("--ready-file", "VIRNUCPRO_READY_FILE", settings.ready_file)
-    if settings.ready_file is not None:
-        settings.ready_file.unlink()
-    return Health(settings.liveness_file, settings.ready_file)
+    ready_file = settings.ready_file
+    require_touchable("--ready-file", "VIRNUCPRO_READY_FILE", ready_file)
+    if ready_file is not None:
+        if ready_file.stat().st_size or ready_file == settings.liveness_file:
+            raise UserError(
+                f"--ready-file or VIRNUCPRO_READY_FILE: {ready_file} is another file, and would be "
+                "deleted while the worker is not ready: name one of its own."
+            )
+        ready_file.unlink()
+    return Health(settings.liveness_file, ready_file)
 
 
 def require_touchable(option: str, variable: str, file: Path | None) -> None:

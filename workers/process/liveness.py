@@ -64,8 +64,15 @@ class Liveness:
     def problem(self) -> str | None:
         """Return why the process is not alive; None if it is, or has just been started."""
         if self._is_silent(LATE_SECONDS):
-            return f"it has had no heartbeat for {self._checks_since * CHECK_SECONDS:.0f} s"
+            return self._silence
         return None if self.beat is None or self.beat.alive else self.beat.reason
+
+    @property
+    def stage(self) -> str:
+        """Return what the process does, as it last said."""
+        if self._is_silent(MISSED_SECONDS):
+            return self._silence
+        return "starting" if self.beat is None else self.beat.reason
 
     @property
     def consumes(self) -> bool:
@@ -86,6 +93,10 @@ class Liveness:
     def is_deaf(self) -> bool:
         """Whether the process has said for long that it is not alive, and should be killed."""
         return self._checks_not_alive * CHECK_SECONDS >= DEAF_SECONDS
+
+    @property
+    def _silence(self) -> str:
+        return f"no heartbeat for {self._checks_since * CHECK_SECONDS:.0f} s"
 
     def _is_silent(self, seconds: float) -> bool:
         if self._last is None:

@@ -64,10 +64,9 @@ class Slot:
         """Return whether the process has loaded its model and consumes."""
         if self.process is None:
             return self._verdict(False, "is not running")
-        beat = self.liveness.beat
         if self.liveness.consumes and self.ready_file.exists():
             return self._verdict(True, "consumes")
-        return self._verdict(False, f"is {'starting' if beat is None else beat.reason}")
+        return self._verdict(False, f"is not ready: {self.liveness.stage}")
 
     def check(self) -> None:
         """Check how the process is; to be called every ``CHECK_SECONDS``."""

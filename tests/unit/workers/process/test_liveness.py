@@ -30,10 +30,11 @@ def test_a_process_without_heartbeats_is_not_live_and_later_frozen(tmp_path):
     assert liveness.consumes
     check_for(liveness, MISSED_SECONDS + 1)
     assert (liveness.consumes, liveness.problem) == (False, None)
+    assert liveness.stage == "no heartbeat for 11 s"
     check_for(liveness, LATE_SECONDS - MISSED_SECONDS - 2)
     assert liveness.problem is None
     check_for(liveness, 2)
-    assert liveness.problem == "it has had no heartbeat for 46 s"
+    assert liveness.problem == "no heartbeat for 46 s"
     assert not liveness.is_frozen
     check_for(liveness, FROZEN_SECONDS - LATE_SECONDS)
     assert liveness.is_frozen

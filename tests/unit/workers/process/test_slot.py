@@ -94,12 +94,12 @@ def test_pauses_grow_up_to_the_longest(slot, ended):
 
 def test_a_place_is_ready_while_its_process_has_loaded_and_consumes(slot, ended):
     start(slot, ended, 0.0)
-    assert slot.ready == (False, "the worker on GPU 0 is starting")
+    assert slot.ready == (False, "the worker on GPU 0 is not ready: starting")
     consume_for(slot, 1)
     assert slot.ready == (True, "the worker on GPU 0 consumes")
     write_beat(slot.liveness.file, Beat(consumes=False, reason="waiting for Redis"))
     slot.check()
-    assert slot.ready == (False, "the worker on GPU 0 is waiting for Redis")
+    assert slot.ready == (False, "the worker on GPU 0 is not ready: waiting for Redis")
     assert slot.alive.holds
 
 

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from common.errors import UserError
-from workers.cli.start import require_touchable
+from common.settings import Settings
+from workers.cli.start import make_health, require_touchable
 from workers.process.liveness import touch
 
 
@@ -53,3 +54,13 @@ def test_a_pipe_that_somebody_reads_is_not_touched(tmp_path):
 def test_a_folder_as_of_a_variable_that_is_empty_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder: name a file"):
         require_touchable("--liveness-file", "VIRNUCPRO_LIVENESS_FILE", tmp_path)
+
+
+def test_a_ready_file_that_is_somebodys_is_not_deleted(tmp_path):
+    theirs = tmp_path / "notes"
+    theirs.write_text("important")
+    with pytest.raises(UserError, match="name one of its own"):
+        make_health(Settings.read(ready_file=theirs))
+    with pytest.raises(UserError, match="name one of its own"):
+        make_health(Settings.read(ready_file=tmp_path / "a", liveness_file=tmp_path / "a"))
+    assert theirs.read_text() == "important"

@@ -19,7 +19,7 @@ from common.wire.signing import MessageKeys
 from tests.support.jobs import manifest_of
 from tests.support.messages import queued_item
 from workers.transport.envelope import Refusal
-from workers.transport.guard import KEPT_BYTES, Guard, install_guard
+from workers.transport.guard import KEPT_BYTES, STEADY_SECONDS, Guard, install_guard
 
 BATCH = manifest_of([3]).batch(0)
 MODEL = ModelSource.parse(BATCH.model)
@@ -154,4 +154,20 @@ def test_a_worker_without_room_is_not_idle(ledger, redis_url):
         qos._delivered["tag"] = None
         assert not qos.can_consume()
         qos._delivered.clear()
+    assert guard.idle_seconds() < 10
+
+
+def test_looks_on_connections_that_are_lost_at_once_do_not_count(ledger):
+    guard = Guard(ledger, NO_KEYS, "w")
+    guard.expect_turns()
+    assert not guard.has_turned
+    guard.note_connection()
+    guard.note_turn()
+    assert guard.has_turned
+    guard._turned_at = time.monotonic() - 100
+    guard.note_connection()  # right after the first, which was lost
+    guard.note_turn()
+    assert guard.idle_seconds() >= 100
+    guard._steady_from -= STEADY_SECONDS  # this one lasts
+    guard.note_turn()
     assert guard.idle_seconds() < 10
