@@ -132,6 +132,32 @@ def test_a_process_that_is_frozen_is_killed_and_replaced_and_the_liveness_file_s
     assert "the CPU is frozen (no heartbeat): it is killed" in (tmp_path / "worker.log").read_text()
 
 
+@pytest.mark.slow
+def test_a_worker_that_may_take_no_more_messages_is_neither_ready_nor_alive_until_it_may(
+    redis, fleet, tiny, tmp_path, hung
+):
+    alive, ready, log = tmp_path / "alive", tmp_path / "ready", tmp_path / "worker.log"
+    hung.touch()  # none hangs
+    with redis.client as client:
+        client.execute_command("ACL", "SETUSER", "w", "on", ">pw", "+@all", "~*", "&*")
+        variables = {
+            "VIRNUCPRO_BROKER_URL": redis.url.replace("redis://", "redis://w:pw@"),
+            "VIRNUCPRO_LIVENESS_FILE": str(alive),
+            "VIRNUCPRO_READY_FILE": str(ready),
+        }
+        with hanging_worker(fleet, tiny, log, **variables):
+            wait_until(ready.exists, START_SECONDS)
+            client.execute_command("ACL", "SETUSER", "w", "-brpop")
+            wait_until(lambda: not ready.exists() and age(alive) > 1, 30)
+            wait_until(lambda: "takes no batches" in fleet.producer("status").stdout, 30)
+            # Its process is replaced, and the next one refused at once.
+            wait_until(lambda: "ended (exit code 2)" in log.read_text(), START_SECONDS)
+            wait_until(lambda: age(alive) > 5, 30)
+            assert not ready.exists()
+            client.execute_command("ACL", "SETUSER", "w", "+brpop")
+            wait_until(ready.exists, START_SECONDS)
+
+
 def ready_process(fleet: Fleet, other_than: int = 0) -> int | None:
     """Return the process id of a worker that has loaded its model."""
     names = [worker.name for worker in fleet.ledger.workers.all() if is_ready(worker)]

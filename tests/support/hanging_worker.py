@@ -16,7 +16,7 @@ from workers import cli
 from workers.batches import lease, lease_renewer, runner
 from workers.engine import engine
 from workers.engine.in_flight import PackInFlight
-from workers.process import liveness, supervisor
+from workers.process import heartbeat, liveness, supervisor
 from workers.process import worker as process
 from workers.runtime import watchdog
 
@@ -37,6 +37,8 @@ if __name__ == "__main__":
     supervisor.COMMAND = [sys.executable, "-m", "tests.support.hanging_worker"]
     liveness.LATE_SECONDS, liveness.FROZEN_SECONDS = 3.0, 6.0
     lease.RENEW_SECONDS = lease_renewer.RENEW_SECONDS = 1
+    lease_renewer.IDLE_SECONDS = heartbeat.REFUSED_SECONDS = 3.0
+    liveness.DEAF_SECONDS = 4.0
     leases.LEASE_SECONDS = 5
     watchdog.DRAIN_SECONDS = 3.0
     engine.CPU_PACK_SECONDS = runner.STORE_SECONDS = PATIENCE

@@ -162,9 +162,9 @@ def install_guard(app: Celery, guard: Guard) -> None:
         def get_transport_cls(self) -> type[GuardedTransport]:
             return GuardedTransport  # whatever kind of Redis URL it is
 
-        def _ensure_connection(self, *arguments: Any, **options: Any) -> Any:
+        def ensure_connection(self, *arguments: Any, **options: Any) -> Any:
             options = {"interval_max": LONGEST_PAUSE, **options}
-            return super()._ensure_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+            return super().ensure_connection(*arguments, **options)  # type: ignore[no-untyped-call]
 
     class ConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]
         requires = (ConsumerConnection,)
