@@ -274,10 +274,9 @@ def locked(tmp_path_factory) -> Iterator[RedisServer]:
         ("redis://:s3cret@127.0.0.1:{}/name", "its database is not one number"),
         ("sentinel://:s3cret@127.0.0.1:{}", "Sentinel and Cluster are not supported"),
         ("redis://127.0.0.1:{}", "needs a password, or refuses this user and password"),
-        ("rediss://:s3cret@127.0.0.1:{}", "if this port is without TLS, write redis://"),
         ("redis://127.0.0.1:{}?password=s3cret&db=99", "has no database 99"),
     ],
-    ids=["scheme", "name", "sentinel", "password", "tls", "database"],
+    ids=["scheme", "name", "sentinel", "password", "database"],
 )
 def test_an_address_of_no_use_is_said_by_every_command_and_nothing_is_staged(
     locked, tmp_path, url, message

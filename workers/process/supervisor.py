@@ -187,7 +187,7 @@ def plan_restart(slot: Slot, code: int, now: float) -> int:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     slot.note_end(code, now)
     verdict = code if code in (EXIT_USER_ERROR, EXIT_DEVICE_LOST) else 0
-    if verdict == 0 and slot.early_ends >= MAX_ENDS:
+    if verdict == 0 and not slot.was_ready and slot.early_ends >= MAX_ENDS:
         log.error(
             "The worker on %s ended %d times before it was ready (%s).",
             *(slot.where, slot.early_ends, how),

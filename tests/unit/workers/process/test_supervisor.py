@@ -176,6 +176,7 @@ def test_one_process_that_is_not_alive_makes_both_files_say_so(tmp_path):
         wait_until(lambda: age(tmp_path / "alive") > 1, 10)
     finally:
         process.kill()
+        process.wait()
 
 
 def test_processes_that_crash_again_and_again_though_they_were_ready_are_not_alive(tmp_path):
@@ -186,6 +187,7 @@ def test_processes_that_crash_again_and_again_though_they_were_ready_are_not_ali
         wait_until(lambda: age(tmp_path / "alive") > 2, 30)
     finally:
         process.kill()
+        process.wait()
 
 
 # --- devices --------------------------------------------------------------------------------------
