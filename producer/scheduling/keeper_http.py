@@ -22,8 +22,8 @@ ANSWER_SECONDS = 0.7
 HUNG_SECONDS = 1800.0
 
 UNKNOWN = (
-    "The demand is not known: no keeper acts, or none has looked for the store's jobs yet since "
-    "Redis was emptied."
+    "The demand is not known: no keeper acts, or none could look for the jobs in the store since "
+    "Redis was emptied. Its log says why."
 )
 
 

@@ -56,9 +56,10 @@ class KeeperMetrics:
         )
         self.last_step = Gauge(
             "virnucpro_keeper_last_step_timestamp_seconds",
-            "Time of the last step that this keeper did as the acting one.",
+            "Time of the last step that this keeper did as the acting one; first, of its start.",
             registry=registry,
         )
+        self.last_step.set_to_current_time()
         self.errors = Counter(
             "virnucpro_keeper_step_errors",
             "Steps that ended with an error of Redis or of the store.",
