@@ -67,8 +67,21 @@ def read_config(path: Path) -> Config:
         UserError: the file cannot be read, or is not a JSON object.
     """
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error
+    return parse_config(text, path)
+
+
+def parse_config(text: bytes, path: Path | str) -> Config:
+    """Return a configuration.
+
+    Raises:
+        UserError: the text is not a JSON object.
+    """
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable model configuration ({error!r}).") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a readable model configuration (no JSON object).")
@@ -80,7 +93,7 @@ def is_dnabert_s(config: Config) -> bool:
     return "alibi_starting_size" in config
 
 
-def check_settings(config: Config, path: Path) -> None:
+def check_settings(config: Config, path: Path | str) -> None:
     """Check that the code implements what a configuration asks for.
 
     Raises:
@@ -102,7 +115,7 @@ def check_settings(config: Config, path: Path) -> None:
             )
 
 
-def size(config: Config, name: str, path: Path) -> int:
+def size(config: Config, name: str, path: Path | str) -> int:
     """Return a size.
 
     Raises:
@@ -118,7 +131,7 @@ def size(config: Config, name: str, path: Path) -> int:
     return value
 
 
-def layer_norm_eps(config: Config, path: Path) -> float:
+def layer_norm_eps(config: Config, path: Path | str) -> float:
     """Return what LayerNorm adds to the variance.
 
     Raises:

@@ -14,16 +14,23 @@ from pathlib import Path
 from common.alphabet import DNA, PROTEIN, SPECIAL_TOKENS, Alphabet
 from common.errors import UserError
 from common.model_config import (
+    Config,
     check_settings,
     is_dnabert_s,
     layer_norm_eps,
+    parse_config,
     read_config,
     size,
 )
+from common.model_digest import model_digest
 from common.model_files import model_files
 from common.paths import user_path
+from common.weights.revision import check_revision, queue_part
 
-RANDOM_PREFIX = "random:"
+RANDOM_PREFIX, S3_PREFIX, FILE_PREFIX = "random:", "s3://", "file://"
+
+#: What separates a name from its revision.
+AT = "@"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,25 +130,53 @@ NAMES = {
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The source of weights: ``NAME``, ``random:NAME``, a folder or a ``.pt`` file.
+    """The source of weights, as ``--model`` names it.
 
-    ``text`` is normalised: two sources of the same weights have equal texts.
+    It is ``NAME``, ``NAME@REVISION``, ``random:NAME``, ``s3://bucket/prefix``, or the path of a
+    folder or of a ``.pt`` file. ``text`` is normalised: two sources of the same weights have equal
+    texts.
     """
 
     text: str
 
     @classmethod
-    def parse(cls, value: str | Path) -> "ModelSource":
+    def parse(cls, value: str | Path, revision: str | None = None) -> "ModelSource":
         """Read a ``--model`` value.
 
+        Args:
+            revision: a revision on the Hugging Face hub that the value does not name itself.
+
         Raises:
-            UserError: the name is not in the table, or a relative path does not exist.
+            UserError: the name is not in the table, a relative path does not exist, or only a name
+                alone has revisions.
         """
+        source = cls._parse(value)
+        if revision is None or source.revision == revision:
+            return source
+        if source.revision is not None or source.is_random or source.text not in MODELS:
+            raise UserError(
+                f"--revision {revision}: only a model on the Hugging Face hub has revisions, and "
+                f"{source.text} {'has one already' if source.revision else 'is none'}. Give "
+                "--model one of the known names, or omit --revision."
+            )
+        return cls(f"{source.text}{AT}{check_revision(revision)}")
+
+    @classmethod
+    def _parse(cls, value: str | Path) -> "ModelSource":
         text = str(value)
+        if isinstance(value, str) and text.lower().startswith(S3_PREFIX):
+            from common.weights.stored import normal_url  # which knows S3
+
+            return cls(normal_url(text))
+        if isinstance(value, str) and text.startswith((f"{FILE_PREFIX}/", f"{FILE_PREFIX}~")):
+            value = text = text.removeprefix(FILE_PREFIX)
         has_prefix = text.lower().startswith(RANDOM_PREFIX)
         prefix, bare = (RANDOM_PREFIX, text[len(RANDOM_PREFIX) :]) if has_prefix else ("", text)
         if isinstance(value, str) and bare.lower() in NAMES:
             return cls(prefix + NAMES[bare.lower()])
+        name, at, revision = bare.partition(AT)
+        if isinstance(value, str) and not prefix and at and name.lower() in NAMES:
+            return cls(f"{NAMES[name.lower()]}{AT}{check_revision(revision)}")
         if not prefix and (isinstance(value, Path) or looks_like_path(text)):
             path = user_path(text)
             if path.is_absolute() or exists(path):
@@ -162,17 +197,32 @@ class ModelSource:
         return os.path.isabs(self.text)
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the weights are objects in a bucket."""
+        return self.text.startswith(S3_PREFIX)
+
+    @property
+    def revision(self) -> str | None:
+        """The revision on the Hugging Face hub, if it was given."""
+        name, at, revision = self.text.partition(AT)
+        return revision if at and name in MODELS else None
+
+    @property
     def name(self) -> str:
-        """The name in the table, or the last part of a path without ``.pt``."""
-        if self.is_path:
+        """The name in the table, or the last part of a path or URL without ``.pt``."""
+        if self.is_path or self.is_stored:
             return os.path.basename(self.text).removesuffix(".pt")
-        return self.text.removeprefix(RANDOM_PREFIX)
+        name = self.text.removeprefix(RANDOM_PREFIX)
+        return name if self.revision is None else name.partition(AT)[0]
 
     @property
     def queue(self) -> str:
         """The stem of this model's queue names, safe in Redis keys and on a dashboard."""
-        if self.is_path:
-            return "path-" + hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        if self.is_path or self.is_stored:
+            kind = "path" if self.is_path else "s3"
+            return f"{kind}-{hashlib.sha256(self.text.encode()).hexdigest()[:16]}"
+        if self.revision is not None:
+            return f"{self.name}.{queue_part(self.revision)}"
         return self.text.replace(":", ".")
 
     def files(self) -> list[Path]:
@@ -183,15 +233,47 @@ class ModelSource:
         """
         return model_files(Path(self.text)) if self.is_path else []
 
+    def digest(self) -> str | None:
+        """Return what tells these weights from others that lie in the same place later.
+
+        For a path it is of the files' content, for a bucket of its listing. None for a name, and
+        for weights that this machine does not have or may not list.
+
+        Raises:
+            UserError: a model cannot be loaded from this place, or it cannot be read.
+        """
+        if not self.is_stored:
+            return model_digest(self.files())
+        from common.weights.stored import look_if_allowed
+
+        listing = look_if_allowed(self.text)
+        return None if listing is None else listing.digest
+
     def spec(self) -> ModelSpec | None:
         """Return the model's shape; None if it cannot be told on this machine.
 
-        A producer may name a folder that exists only on its workers.
+        A producer may name a folder, or a bucket, that only its workers can see.
         """
+        if self.is_stored:
+            from common.weights.stored import config_of
+
+            found = config_of(self.text)
+            place = f"{self.text}/config.json"
+            if found is not None:
+                return spec_of(parse_config(found, place), place, self.name)
         config = Path(self.text) / "config.json"
         if self.is_path and exists(config):
             return read_hugging_face_config(config)
         return MODELS.get(self.name)
+
+
+def with_revision(model: str, revision: str | None) -> str:
+    """Return a ``--model`` value that names a revision, if one was given beside it.
+
+    Raises:
+        UserError: the value is no model, or has no such revision.
+    """
+    return model if revision is None else ModelSource.parse(model, revision).text
 
 
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
@@ -239,6 +321,7 @@ def unknown_model(text: str, bare: str) -> str:
         f"(each also as {RANDOM_PREFIX}NAME, for trials without weights),\n  {known}\n"
         "or by the path of a folder with safetensors or of a fair-esm .pt file. The path contains "
         "a '/', and is absolute or exists here: what only the workers can see needs its whole path."
+        " Either may be in a bucket too: s3://bucket/folder."
     )
 
 
@@ -249,12 +332,24 @@ def read_hugging_face_config(path: Path) -> ModelSpec:
         UserError: the model is neither ESM-2 nor DNABERT-S, a setting is not implemented, or the
             file is not valid JSON.
     """
-    config = read_config(path)
+    return spec_of(read_config(path), path, path.parent.name)
+
+
+def spec_of(config: Config, path: Path | str, name: str) -> ModelSpec:
+    """Return the shape that a Hugging Face configuration describes.
+
+    Args:
+        path: the configuration's place, for errors.
+        name: the model's name.
+
+    Raises:
+        UserError: the model is neither ESM-2 nor DNABERT-S, or a setting is not implemented.
+    """
     check_settings(config, path)
     family = DNABERT_S if is_dnabert_s(config) else ESM2
     eps = layer_norm_eps(config, path)
     spec = ModelSpec(
-        name=path.parent.name,
+        name=name,
         layers=size(config, "num_hidden_layers", path),
         dim=size(config, "hidden_size", path),
         heads=size(config, "num_attention_heads", path),

@@ -73,8 +73,13 @@ def beginning(path: Path) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Return this program's folder in the user's cache: ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Return this program's folder in the user's cache: ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    A user without a home folder, as in a container, has ``/.cache``: few can write there, and what
+    is kept in a cache can be done without.
+    """
     # The XDG specification says to ignore a relative path.
     given = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(given) if os.path.isabs(given) else user_path("~/.cache")
+    home = os.path.expanduser("~")
+    cache = Path(given) if os.path.isabs(given) else Path(home if home != "~" else "/", ".cache")
     return cache / "virnucpro-fleet"

@@ -37,7 +37,8 @@ class LocalFleet:
     environment: Mapping[str, str] = field(repr=False)  # has secrets
     stack: ExitStack
     workers: "dict[tuple[str, Rung], Popen[bytes]]" = field(default_factory=dict)
-    loaded: dict[tuple[str, Rung], list[Identity]] = field(default_factory=dict)  # their files
+    #: What tells the weights that they loaded from others in the same place.
+    loaded: dict[tuple[str, Rung], tuple[list[Identity], str | None]] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -57,13 +58,14 @@ class LocalFleet:
         If the model's files have changed, workers that loaded the earlier ones are stopped.
         """
         served = model, first_rung(precision)
-        files = identities(ModelSource(model).files())
+        source = ModelSource(model)
+        seen = identities(source.files()), source.digest() if source.is_stored else None
         running = self.workers.get(served)
         if running is not None and running.poll() is None:
-            if files == self.loaded[served]:
+            if seen == self.loaded[served]:
                 return
             stop(running, WORKER_STOP_SECONDS)
-        self.loaded[served] = files
+        self.loaded[served] = seen
         log = self.stack.enter_context(self.log.open("ab"))
         # With -P, a user's file in the current folder does not hide a package of its name.
         command = [sys.executable, "-P", "-m", "workers.cli", "start", f"--model={model}"]

@@ -185,12 +185,16 @@ class S3Store:
     def open(self, key: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
             path = Path(folder, "object")
-            with self._errors(f"read {key}"):
-                if self._download(key, path) != path.stat().st_size:
-                    self._has_parts = False  # each part was the whole object
-                    if self._download(key, path) != path.stat().st_size:
-                        raise StoreError(f"Store {self.url}: {key} did not come whole. Try again.")
+            self.download(key, path)
             yield path
+
+    def download(self, key: str, path: Path) -> None:
+        """Download an object to a file."""
+        with self._errors(f"read {key}"):
+            if self._download(key, path) != path.stat().st_size:
+                self._has_parts = False  # each part was the whole object
+                if self._download(key, path) != path.stat().st_size:
+                    raise StoreError(f"Store {self.url}: {key} did not come whole. Try again.")
 
     def _download(self, key: str, path: Path) -> int:
         """Download an object, in parts if it is large; return its size."""
@@ -262,6 +266,14 @@ class S3Store:
                 if not item["Key"].endswith("/"):
                     yield item["Key"].removeprefix(self.prefix)
 
+    def listed(self, prefix: str) -> "Iterator[Stored]":
+        """Yield the objects whose keys begin with a prefix, of a bucket that need be no store."""
+        for page in self._pages(f"list {prefix}".rstrip(), self.prefix + prefix):
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):
+                    key = item["Key"].removeprefix(self.prefix)
+                    yield Stored(key, item["Size"], item.get("ETag", "").strip('"'))
+
     def _folders(self) -> Iterator[str]:
         for page in self._pages("list its folders", self.prefix, Delimiter="/"):
             for folder in page.get("CommonPrefixes", []):
@@ -326,6 +338,14 @@ class S3Store:
 
     def _errors(self, doing: str) -> AbstractContextManager[None]:
         return store_errors(f"Store {self.url} at {self.client.meta.endpoint_url}", doing)
+
+
+class Stored(NamedTuple):
+    """An object, as a listing has it."""
+
+    key: str
+    size: int
+    etag: str
 
 
 class Range(NamedTuple):

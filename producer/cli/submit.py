@@ -11,7 +11,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from common.job.output_form import Empty, Gaps, Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
-from common.model_digest import model_digest
+from common.model_specs import with_revision
 from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
@@ -36,6 +36,7 @@ def submit(
     /,
     *,
     model: str = DEFAULT_MODEL,
+    revision: str | None = None,
     output: OutputPath | None = None,
     overwrite: Annotated[bool, Flag] = False,
     local: Annotated[bool, Flag] = False,
@@ -66,8 +67,11 @@ def submit(
     input_
         FASTA, plain or gz, bz2, xz, zst: a file, - for standard input, or s3://bucket/key.
     model
-        Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
-        random:NAME for random weights, to test the fleet.
+        Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, either
+        also as s3://bucket/key, or random:NAME for random weights, to test the fleet.
+    revision
+        Branch, tag or commit of the model on the Hugging Face hub, also as NAME@REVISION. Only
+        workers that were started with the same one take the job.
     output
         Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5. An earlier one
         of the same job is replaced.
@@ -117,7 +121,7 @@ def submit(
     with as_source(input_) as source:
         request = make_request(
             source,
-            model,
+            with_revision(model, revision),
             include=include,
             layers=layers,
             precision=precision,
@@ -155,7 +159,7 @@ def output_file(
     def is_ours(found: Origin) -> bool:
         if path is None and found.input_fingerprint == source.fingerprint:
             return True
-        digest = model_digest(request.model.files())
+        digest = request.model.digest()
         return any(found.is_of(job, digest) for job in job_names(request, digest))
 
     return OutputFile(

@@ -128,8 +128,12 @@ def check_weights(model: ModelSource) -> None:
     """Check that a model's path exists. In a larger fleet, only the workers can tell.
 
     Raises:
-        UserError: there is no such folder or file.
+        UserError: there is no such folder or file, or no such model in a bucket.
     """
+    if model.is_stored:
+        from common.weights.stored import look
+
+        look(model.text)
     if model.is_path and not model.files():
         raise UserError(f"--model {model.text}: no such folder or file with weights.")
 

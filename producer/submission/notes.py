@@ -65,6 +65,11 @@ def describe_long(manifest: Manifest) -> str:
 
 def model_notes(request: Request) -> Iterator[str]:
     """Yield a sentence about a model that this machine does not have."""
+    if request.model.is_stored and request.model.digest() is None:
+        yield (
+            f"{request.model.text} may not be listed with the credentials of this machine: only "
+            "the workers can tell whether there are weights, and of which model."
+        )
     if request.model.is_path and not request.model.files():
         yield (
             f"{request.model.text} has no weights on this machine: only the workers can tell "

@@ -10,7 +10,6 @@ from collections.abc import Set
 from common.errors import UserError
 from common.job.manifest import Manifest, find_job
 from common.ledger.ledger import Ledger
-from common.model_digest import model_digest
 from common.model_specs import ModelSource
 from common.store import Store
 from producer.scheduling.restore import stored_weights
@@ -79,7 +78,7 @@ def check_same_files(manifest: Manifest) -> None:
     Raises:
         UserError: no worker on this machine would have its weights.
     """
-    digest = model_digest(ModelSource.parse(manifest.model).files())
+    digest = ModelSource.parse(manifest.model).digest()
     if manifest.model_digest is not None and digest != manifest.model_digest:
         raise UserError(
             f"{manifest.model} has changed since job {manifest.job} was submitted: put the files "

@@ -14,7 +14,6 @@ from common.ledger.ledger import Ledger
 from common.ledger.locks import STAGING_SECONDS
 from common.ledger.progress import JobState
 from common.ledger.workers import WorkerInfo
-from common.model_digest import model_digest
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store, StoreError
 from producer.input.batches import Budget, batch_tokens
@@ -105,7 +104,7 @@ def submit(
     spec = known_shape(request)
     check_mounted(store, ledger)
     store.check_writable()
-    digest = model_digest(request.model.files())
+    digest = request.model.digest()
     fingerprint, manifest, other = find_same_weights(request, store, ledger, digest, weights)
     resumed = manifest is not None
     if manifest is None:

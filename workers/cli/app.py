@@ -15,10 +15,12 @@ from common.errors import UserError
 from common.installing import how_to_install
 from common.local.gpus import visible_gpus
 from common.memory import memory_errors_explained
+from common.model_specs import with_revision
 from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import printable
+from workers.cli.download import download
 from workers.cli.options import UserPath, chosen_gpus, require_torch
 from workers.cli.start import start
 from workers.validation import DeviceChoice, HalfChoice, Request
@@ -31,12 +33,14 @@ EXIT_PASSED, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
 app.command(start)
+app.command(download)
 
 
 @app.command
 def validate(
     *,
     model: str,
+    revision: str | None = None,
     weights: UserPath | None = None,
     precision: HalfChoice = "auto",
     device: DeviceChoice = "auto",
@@ -55,6 +59,8 @@ def validate(
     Parameters
     ----------
     model
+        As for worker start.
+    revision
         As for worker start.
     weights
         Folder or fair-esm .pt file with the weights of the model that --model names.
@@ -78,7 +84,7 @@ def validate(
     from workers.validation.run import run as validated
 
     request = Request(
-        model=model,
+        model=with_revision(model, revision),
         weights=weights,
         precision=precision,
         device=device,
@@ -103,6 +109,7 @@ def validate(
 def bench(
     *,
     model: str,
+    revision: str | None = None,
     gpus: str | None = None,
     precision: PrecisionChoice = "auto",
     seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 20.0,
@@ -120,6 +127,8 @@ def bench(
     ----------
     model
         Name such as esm2_t33_650M_UR50D, run with random weights; or as for worker start.
+    revision
+        As for worker start: then with the weights of this revision.
     gpus
         Numbers such as 0,1, all, or none for the CPU; default: the first GPU, if there is one.
     precision
@@ -146,7 +155,7 @@ def bench(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.read(gpu_memory=gpu_memory)
     request = Request(
-        model=model,
+        model=with_revision(model, revision),
         precision=precision,
         gpus=visible_gpus()[:1] if gpus is None else chosen_gpus(gpus),
         seconds=seconds,

@@ -29,6 +29,7 @@ log = logging.getLogger("workers")
 def start(
     *,
     model: str,
+    revision: str | None = None,
     gpus: str = "all",
     precision: PrecisionChoice = "auto",
     gpu_memory: float | None = None,
@@ -45,8 +46,12 @@ def start(
     Parameters
     ----------
     model
-        Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, or
-        random:NAME for random weights. A path must be the one that jobs are submitted with.
+        Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, either
+        also as s3://bucket/key, or random:NAME for random weights. A path must be the one that jobs
+        are submitted with.
+    revision
+        Branch, tag or commit of the model on the Hugging Face hub, also as NAME@REVISION. Jobs are
+        taken that were submitted with the same one.
     gpus
         all, which is the CPU where there is no GPU; required, where no GPU, or one that PyTorch
         cannot use, is an error; none for the CPU; or numbers such as 0,1. One process each.
@@ -85,7 +90,7 @@ def start(
         ready_file=ready_file,
         max_device_losses=max_device_losses,
     )
-    source = ModelSource.parse(model)
+    source = ModelSource.parse(model, revision)
     source.files()  # refuses what cannot be loaded
     health = make_health(settings)
     chosen = chosen_gpus(gpus)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 
 from common.errors import UserError
-from common.memory import is_out_of_memory
 from common.model_specs import MODELS, ModelSource, ModelSpec
 from common.rungs import should_use_fp16
 from workers.models.encoder import Encoder
@@ -18,7 +17,7 @@ from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.families import CODE_OF, model_class
 from workers.models.random_weights import random_weights
 from workers.models.tokens import Tokenizer
-from workers.models.weight_files import State, first_line, read_hugging_face
+from workers.models.weight_files import State, read_hugging_face
 
 #: Number of values of each tensor in the fingerprint: enough to tell any two trained models apart,
 #: few enough to take a second for 3 billion parameters.
@@ -43,7 +42,7 @@ class LoadedModel:
     tokenize: Tokenizer
     source: ModelSource
     fingerprint: str
-    model_digest: str | None = None  # of the files, if they were hashed; None for a name
+    model_digest: str | None = None  # ModelSource.digest; None for a name
 
     @property
     def spec(self) -> ModelSpec:
@@ -52,11 +51,18 @@ class LoadedModel:
 
 
 def load_model(
-    source: ModelSource | str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype
+    source: ModelSource | str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype,
+    place: Path | None = None,
 ) -> LoadedModel:
     """Load a model with its weights on ``device`` in ``dtype``, in evaluation mode.
 
     With ``VIRNUCPRO_DISABLE_FP16`` it is FP32, whatever ``dtype`` is.
+
+    Args:
+        place: where the weights are on this machine; None: they are found, or downloaded.
 
     Raises:
         UserError: the weights cannot be found or read, do not fit the model, or are beyond the
@@ -64,7 +70,7 @@ def load_model(
     """
     source = source if isinstance(source, ModelSource) else ModelSource.parse(source)
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
-    checkpoint = read_weights(source)
+    checkpoint = read_weights(source, place)
     spec, state, tokenize = checkpoint.spec, checkpoint.state, checkpoint.tokenize
     fingerprint = fingerprint_of(
         state, tokenize.vocabulary, spec.layer_norm_eps, tokenize.deviations
@@ -102,15 +108,13 @@ def check_range(source: ModelSource, checkpoint: Checkpoint, cast: State) -> Non
         )
 
 
-def read_weights(source: ModelSource) -> Checkpoint:
+def read_weights(source: ModelSource, place: Path | None = None) -> Checkpoint:
     """Read the shape, the weights (under this project's names) and the tokenizer of ``source``."""
     if source.is_random:
         spec = MODELS[source.name]
         state = random_weights(model_class(spec), spec)
         return Checkpoint(spec, state, CODE_OF[spec.family].own_tokenizer(), str)
-    if not source.is_path:
-        return read_folder(download(MODELS[source.name]))
-    path = Path(source.text)
+    path = place or place_of(source)
     try:
         if path.is_dir():
             return read_folder(path)
@@ -121,44 +125,20 @@ def read_weights(source: ModelSource) -> Checkpoint:
     raise UserError(f"{path}: no such folder or file with weights.")
 
 
+def place_of(source: ModelSource) -> Path:
+    """Return the place of trained weights on this machine, to which they may be downloaded."""
+    from common.weights.local import local_weights
+
+    found = local_weights(source)
+    assert found is not None, source.text
+    return found.path
+
+
 def read_folder(folder: Path) -> Checkpoint:
     spec, raw = read_hugging_face(folder)
     code = CODE_OF[spec.family]
     state = code.from_hugging_face(raw, spec, folder)
     return Checkpoint(spec, state, code.tokenizer_in(folder), code.names.published)
-
-
-def download(spec: ModelSpec) -> Path:
-    """Download a model from the Hugging Face hub, or find it in the local cache.
-
-    Only weights, configuration and tokenizer are downloaded, no code.
-
-    Raises:
-        UserError: the model is not in the cache and cannot be downloaded.
-    """
-    from huggingface_hub import snapshot_download
-
-    repository = spec.family.hub.format(spec.name)
-
-    def fetch(*patterns: str) -> Path:
-        wanted = ["config.json", "tokenizer.json", *patterns]
-        return Path(snapshot_download(repository, allow_patterns=wanted))
-
-    try:
-        folder = fetch("*.safetensors", "*.safetensors.index.json")
-        if any(folder.glob("*.safetensors")):
-            return folder
-        # Some models on the hub have no safetensors.
-        return fetch("pytorch_model*.bin", "*.bin.index.json")
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"The weights of {repository} are not in the local cache and could not be downloaded "
-            f"from the Hugging Face hub ({type(error).__name__}: {first_line(error)}).\n"
-            "Check the connection (HF_ENDPOINT names a mirror, HF_HOME the cache), or name "
-            f"a folder with safetensors, or a fair-esm file such as ./{spec.name}.pt."
-        ) from error
 
 
 def fingerprint_of(

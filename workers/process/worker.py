@@ -23,11 +23,12 @@ from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.logs import identify, start_logs
 from common.memory import explained, is_out_of_memory
-from common.model_digest import identities, model_digest
+from common.model_digest import identities
 from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
+from common.weights.local import digest_of, local_weights
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
@@ -184,13 +185,16 @@ def load_with_digest(source: ModelSource, device: str, precision: Rung) -> Loade
         RuntimeError: the files changed meanwhile; the supervisor starts this process again.
         UserError: the weights cannot be loaded.
     """
-    files = source.files()
+    local = local_weights(source)
+    if local is None:
+        return load_model(source, device=device, dtype=DTYPES[precision])
+    files = local.files()
     before = identities(files)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        digest = pool.submit(model_digest, files)
-        loaded = load_model(source, device=device, dtype=DTYPES[precision])
+        digest = pool.submit(digest_of, source, local)
+        loaded = load_model(source, device=device, dtype=DTYPES[precision], place=local.path)
         found = replace(loaded, model_digest=digest.result())
-    if identities(source.files()) != before:
+    if identities(local.files()) != before:
         raise RuntimeError(f"{source.text} changed while it was loaded.")
     return found
 

@@ -47,7 +47,7 @@ def weights_of(model: ModelSource, weights: Path | None) -> ModelSource:
     """Return the source of the weights: ``--weights`` if given, else ``--model``."""
     if weights is None:
         return model
-    if model.is_path or model.is_random:
+    if model.text not in MODELS:
         raise UserError(
             f"--weights {weights}: --model {model.text} already names the weights. Give --model "
             "one of the known names, or omit --weights."
