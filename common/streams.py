@@ -56,6 +56,15 @@ def drop_unwritten() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def can_print(text: str) -> bool:
+    """Return whether standard output can encode a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def log_to_stderr(level: int, form: str) -> None:
     """Log to standard error, with control characters made visible."""
     handler = logging.StreamHandler()

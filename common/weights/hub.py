@@ -3,7 +3,9 @@
 Only weights, configuration and tokenizer are downloaded, no code.
 """
 
+import errno
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -159,8 +161,20 @@ def up_to_date(model: HubModel) -> Path:
     commit = model.latest_commit()
     if commit == model.cached_commit() and (found := model.snapshot_of(commit)) is not None:
         return found
+    check_cache_writable()
     log.info("Downloading %s, commit %s, to %s.", model.shown, commit, cache())
     return model.download(model.source.revision)
+
+
+def check_cache_writable() -> None:
+    """Raise OSError if the cache cannot be written; the hub's library would go a long way first."""
+    folder = cache()
+    if not folder.is_absolute():
+        raise OSError(errno.EACCES, "this user has no home folder", str(folder))
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(place, os.W_OK):
+        number = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number), str(place))
 
 
 def with_fallback(model: HubModel, cached: Path | None, find: Callable[[], Path]) -> Path:
@@ -179,10 +193,16 @@ def with_fallback(model: HubModel, cached: Path | None, find: Callable[[], Path]
         why = describe(error)
         if cached is not None:
             log.warning(
-                "%s does not give %s (%s): what is in %s is used.",
-                *(endpoint(), model.shown, why, cached),
+                "What %s is now could not be had from %s (%s): what is in %s is used.",
+                *(model.shown, endpoint(), why, cached),
             )
             return cached
+        if is_of_disk(error):
+            raise UserError(
+                f"{not_here(model)}, which cannot be written ({why}). Give HF_HOME a folder that "
+                "this user may write, with enough space, or one that has them: on any machine, "
+                f"HF_HOME=FOLDER worker download --model {model.source.text}"
+            ) from error
         raise UserError(
             f"{not_here(model)}, and could not be downloaded from {endpoint()} ({why}). "
             f"{how_to_get(model.source)}"
@@ -202,10 +222,17 @@ def how_to_get(source: ModelSource) -> str:
     )
 
 
+def is_of_disk(error: Exception) -> bool:
+    """Return whether a file or a folder could not be written."""
+    numbers = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and error.errno in numbers
+
+
 def describe(error: Exception) -> str:
     """Return an error of the hub's library in one line."""
-    if isinstance(error, PermissionError):
-        return f"{error.filename} cannot be written: {error.strerror}"
+    if is_of_disk(error):
+        assert isinstance(error, OSError)
+        return f"{error.filename}: {error.strerror}"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return without_login(f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}")
 

@@ -15,6 +15,7 @@ from common.memory import memory_errors_explained
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import printable
 from producer.cli import jobs, keeper, output
+from producer.cli.doctor import doctor
 from producer.cli.flower import flower
 from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
 from producer.cli.resume import resume
@@ -29,7 +30,7 @@ app = App(
 )
 for command in (
     *(submit, jobs.status, jobs.jobs, jobs.watch, output.fetch, output.verify, jobs.cancel, resume),
-    *(jobs.retry, jobs.quarantine, keeper.keeper, flower, jobs.dead_letters),
+    *(jobs.retry, jobs.quarantine, keeper.keeper, flower, jobs.dead_letters, doctor),
 ):
     app.command(command)
 

@@ -176,7 +176,7 @@ def test_options_that_the_pages_name_exist():
     known = ""
     for command in ("submit", "keeper", "retry"):
         known += run_producer(command, "--help", environment=environment).stdout
-    for command in ("start", "validate"):
+    for command in ("start", "validate", "download"):
         known += run("workers.cli", command, "--help", environment=environment).stdout
     for page in PAGES:
         for option in re.findall(r"`(--[a-z-]+)[ `]", page.read_text()):

@@ -16,7 +16,7 @@ JOB = "in-0123456789ab"
 COMMANDS = {
     "submit": ["submit", "-", "--model", "random:esm2_t6_8M_UR50D"],
     **{verb: [verb, JOB] for verb in ("status", "watch", "cancel", "resume", "retry")},
-    **{verb: [verb] for verb in ("jobs", "keeper", "dead-letters")},
+    **{verb: [verb] for verb in ("jobs", "keeper", "dead-letters", "doctor")},
 }
 
 

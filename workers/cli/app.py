@@ -20,6 +20,7 @@ from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import printable
+from workers.cli.doctor import doctor
 from workers.cli.download import download
 from workers.cli.options import UserPath, chosen_gpus, require_torch
 from workers.cli.start import start
@@ -34,6 +35,7 @@ EXIT_PASSED, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 app = App(name="worker", help="Serve a model to the fleet.", version=__version__)
 app.command(start)
 app.command(download)
+app.command(doctor)
 
 
 @app.command

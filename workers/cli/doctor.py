@@ -51,7 +51,7 @@ def doctor(
     groups = shared_groups(settings, "worker", *PACKAGES)
     groups.append(Group("device", lambda: check_device(source), DEVICE_SECONDS))
     if source is not None:
-        groups.append(weights_group(source))
+        groups.append(weights_group(source, "worker"))
     checks = run_checks(groups)
     if as_json:
         sys.stdout.write(json.dumps(as_document("worker", checks), indent=1) + "\n")

@@ -1,0 +1,113 @@
+"""The commands of Redis that a part of the fleet gives, and which of them its user lacks."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from redis import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from common.wire.first_contact import RIGHTS_KEY
+from common.wire.queues import KEY_PREFIX
+
+Role = Literal["producer", "worker"]
+
+#: A key of the fleet's that is not there, and does not come to be.
+KEY = f"{KEY_PREFIX}doctor"
+
+#: A hash that no script has.
+NO_SCRIPT = 40 * "0"
+
+Command = tuple[str | int, ...]
+
+#: What every part of the fleet gives, the scripts of the ledger included.
+COMMON: tuple[Command, ...] = (
+    ("PING",),
+    ("TIME",),
+    ("EVAL", "return 1", 1, KEY),
+    ("EVALSHA", NO_SCRIPT, 1, KEY),
+    ("SCRIPT", "LOAD", "return 1"),
+    ("GET", KEY),
+    ("SET", KEY, ""),
+    ("DEL", KEY),
+    ("EXISTS", KEY),
+    ("EXPIRE", KEY, 1),
+    ("PTTL", KEY),
+    ("MGET", KEY),
+    ("SCAN", 0),
+    ("GETBIT", KEY, 0),
+    ("SETBIT", KEY, 0, 0),
+    ("BITCOUNT", KEY),
+    ("HGET", KEY, ""),
+    ("HMGET", KEY, ""),
+    ("HGETALL", KEY),
+    ("HSET", KEY, "", ""),
+    ("HSETNX", KEY, "", ""),
+    ("HDEL", KEY, ""),
+    ("HINCRBY", KEY, "", 0),
+    ("ZADD", KEY, 0, ""),
+    ("ZREM", KEY, ""),
+    ("ZSCORE", KEY, ""),
+    ("ZCOUNT", KEY, 0, 0),
+    ("ZRANGEBYSCORE", KEY, 0, 0),
+    ("LPUSH", KEY, ""),
+    ("LTRIM", KEY, 0, 0),
+)
+
+#: What submits, watches and keeps jobs.
+PRODUCER: tuple[Command, ...] = (
+    ("ZRANGE", KEY, 0, 0),
+    ("ZREVRANGE", KEY, 0, 0),
+    ("LLEN", KEY),
+    ("LRANGE", KEY, 0, 0),
+    ("LMOVE", KEY, KEY, "LEFT", "RIGHT"),
+    ("HVALS", KEY),
+)
+
+
+def worker_commands(db: int) -> tuple[Command, ...]:
+    """Return what Celery gives for a worker: its queues, and its channels with their names."""
+    return (
+        ("BRPOP", KEY, 1),
+        ("WATCH", KEY),
+        ("HEXISTS", KEY, ""),
+        ("TYPE", KEY),
+        ("SADD", KEY, ""),
+        ("SREM", KEY, ""),
+        ("SMEMBERS", KEY),
+        ("PUBLISH", f"{KEY_PREFIX}/{db}.celeryev/worker.heartbeat", ""),
+        ("PSUBSCRIBE", f"{KEY_PREFIX}/{db}.celery.pidbox"),
+        ("PUBLISH", RIGHTS_KEY, ""),
+        ("PSUBSCRIBE", RIGHTS_KEY),
+    )
+
+
+def commands_of(role: Role, db: int) -> tuple[Command, ...]:
+    return (*COMMON, *(PRODUCER if role == "producer" else worker_commands(db)))
+
+
+def refused(redis: Redis, commands: Sequence[Command]) -> Iterator[tuple[Command, str]]:
+    """Yield the commands that the user may not give, with Redis's words.
+
+    They are queued in a transaction that is then discarded: Redis looks at a user's rights when it
+    queues a command, and nothing is run.
+    """
+    connection = redis.connection_pool.get_connection()
+    try:
+        for command in (("MULTI",), *commands, ("DISCARD",)):
+            connection.send_command(*command)
+            try:
+                connection.read_response()
+            except NoPermissionError as error:
+                yield command, str(error)
+            except ResponseError:  # WATCH inside of a transaction, or a command that is too new
+                continue
+    finally:
+        connection.disconnect()
+        redis.connection_pool.release(connection)
+
+
+def words_of(command: Command) -> str:
+    """Return a command's name, and the channel if it has one: a right of its own."""
+    if str(command[0]) in {"PUBLISH", "PSUBSCRIBE"}:
+        return f"{command[0]} {command[1]}"
+    return str(command[0]) if command[0] != "SCRIPT" else "SCRIPT LOAD"

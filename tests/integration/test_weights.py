@@ -1,0 +1,98 @@
+"""Weights by a revision of the hub, and from a bucket: a job is computed with those it names."""
+
+from pathlib import Path
+
+import boto3
+import h5py
+import numpy as np
+import pytest
+
+from common.job.manifest import read_manifest
+from common.store import open_store
+from common.wire.queues import Queues
+from tests.support.fair_esm import random_fair_esm, save_fair_esm
+from tests.support.fixtures import BUCKET, TINY
+from tests.support.hub import running_hub
+from tests.support.hugging_face import to_hugging_face
+from tests.support.processes import Fleet, wait_until
+from tests.support.results import load, oracle_means
+
+NAME = "esm2_t6_8M_UR50D"
+SEQUENCES = {"a": "MKTAYIAKQR", "b": "GAVLIPFMWSTCYNQDEKRH"}
+BOUND = 2e-5
+
+
+@pytest.fixture(scope="module")
+def oracles():
+    return [random_fair_esm(TINY, seed=seed) for seed in (0, 1)]
+
+
+@pytest.fixture
+def fasta(tmp_path) -> Path:
+    path = tmp_path / "p.fasta"
+    path.write_text("".join(f">{id_}\n{sequence}\n" for id_, sequence in SEQUENCES.items()))
+    return path
+
+
+def difference(file: Path, oracle) -> float:
+    means = oracle_means(oracle, list(SEQUENCES.values()), 2)
+    return float(np.abs(load(file)["mean"] - means).max())
+
+
+def test_a_worker_computes_jobs_of_its_own_revision_alone(fleet, oracles, fasta, tmp_path):
+    with running_hub() as hub:
+        for oracle, tag in zip(oracles, ("v1.0", "main"), strict=True):
+            to_hugging_face(oracle).save_pretrained(tmp_path / tag)
+            hub.push_folder(f"facebook/{NAME}", tmp_path / tag, tag)
+        variables = {**fleet.environment, **hub.environment(tmp_path / "cache")}
+        there = Fleet(fleet.broker_url, fleet.store_url, variables)
+        with there.workers(NAME, tmp_path, "--revision", "v1.0"):
+            options = ("--model", NAME, "--revision", "v1.0", "-o", tmp_path / "e.h5")
+            done = fleet.producer("submit", fasta, *options)
+            assert done.returncode == 0, done.stderr
+            other = fleet.producer("submit", fasta, "--model", NAME)
+            assert "the job waits: no worker" in other.stderr
+    assert difference(tmp_path / "e.h5", oracles[0]) <= BOUND
+    with h5py.File(tmp_path / "e.h5") as file:
+        assert (file.attrs["model"], file.attrs["revision"]) == (f"{NAME}@v1.0", "v1.0")
+        job = str(file.attrs["job"])
+    store = open_store(fleet.store_url)
+    assert read_manifest(store, job).model == f"{NAME}@v1.0"
+    assert read_manifest(store, other.stdout.strip()).model == NAME
+    assert Queues(fleet.ledger.redis).length(f"{NAME}.fp16") == 1
+
+
+def test_weights_in_a_bucket_are_downloaded_once_and_others_are_another_job(
+    s3_fleet, s3, oracles, fasta, tmp_path
+):
+    key = f"weights/{tmp_path.name}/model.pt"
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3.endpoint_url,
+        aws_access_key_id=s3.access_key,
+        aws_secret_access_key=s3.secret_key,
+        region_name=s3.region,
+    )
+
+    def upload(oracle) -> None:
+        client.upload_file(str(save_fair_esm(oracle, tmp_path / "model.pt")), BUCKET, key)
+
+    upload(oracles[0])
+    variables = {**s3_fleet.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    fleet = Fleet(s3_fleet.broker_url, s3_fleet.store_url, variables)
+    model = ("--model", f"s3://{BUCKET}/{key}")
+    with fleet.workers(model[1], tmp_path, count=2) as logs:
+        done = fleet.producer("submit", fasta, *model, "-o", tmp_path / "e.h5")
+        assert done.returncode == 0, done.stderr
+        assert difference(tmp_path / "e.h5", oracles[0]) <= BOUND
+        assert sum(log.read_text().count("Downloading s3://") for log in logs) == 1
+        upload(oracles[1])
+        done = fleet.producer("submit", fasta, *model)
+        assert "have changed since this input was submitted" in done.stderr
+        wait_until(lambda: any("other weights" in log.read_text() for log in logs), 30)
+    second = done.stdout.strip()
+    assert fleet.ledger.jobs.progress(second).weights is None
+    with fleet.workers(model[1], tmp_path):
+        done = fleet.producer("submit", fasta, *model, "-o", tmp_path / "e.h5", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert difference(tmp_path / "e.h5", oracles[1]) <= BOUND
