@@ -1,10 +1,17 @@
 """Paths that a person writes: options, environment variables, arguments of the Python API."""
 
+import errno
 import os
 import shlex
 from pathlib import Path
 
 from common.errors import UserError
+
+#: Error numbers of a folder that cannot be written, or has no space.
+NOT_WRITABLE = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EIO),
+}
 
 #: Bytes at the beginning of a file in which a signature is looked for.
 BEGINNING = 1024
@@ -70,6 +77,11 @@ def check_replaceable(path: Path, signature: bytes, option: str) -> None:
 def beginning(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(BEGINNING)
+
+
+def is_not_writable(error: Exception) -> bool:
+    """Return whether an error says that a file or a folder cannot be written."""
+    return isinstance(error, OSError) and error.errno in NOT_WRITABLE
 
 
 def cache_folder() -> Path:

@@ -63,9 +63,9 @@ class Embedder:
         """Load a model.
 
         Args:
-            model: a name such as ``esm2_t33_650M_UR50D``, its repository on the Hugging Face hub, a
-                folder with safetensors, a fair-esm ``.pt`` file, or ``random:NAME`` for weights
-                without meaning.
+            model: a name such as ``esm2_t33_650M_UR50D``, its repository on the Hugging Face hub,
+                either with ``@REVISION``, a folder with safetensors, a fair-esm ``.pt`` file,
+                either also as ``s3://bucket/key``, or ``random:NAME`` for weights without meaning.
             device: ``cpu``, ``cuda``, ``cuda:N`` for one of several GPUs, or ``auto``: the first
                 GPU, or the CPU of a machine without one.
             precision: ``auto`` is FP16 on a GPU and FP32 on a CPU.

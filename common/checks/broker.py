@@ -1,5 +1,6 @@
 """Checks of the fleet's Redis."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -149,20 +150,21 @@ def rights(client: Redis, address: RedisAddress, role: Role) -> Check:
     lacking = list(refused(client, commands))
     if not lacking:
         return ok("redis rights", f"all {len(commands)} commands that a {role} gives")
-    names = dict.fromkeys(words_of(command) for command, _ in lacking)
-    if len(lacking) == len(commands) or any("keys" in why for _, why in lacking):
-        advice = f"give it the keys {KEY_PREFIX}* (ACL SETUSER … ~{KEY_PREFIX}*)"
-    else:
-        advice = f"ACL SETUSER … {' '.join(dict.fromkeys(grant(name) for name in names))}"
-    return failed("redis rights", f"this user may not {', '.join(names)}", advice)
+    if any(re.search(r"\bkeys?\b", why) for _, why in lacking):
+        text = f"this user may not use the keys {KEY_PREFIX}*"
+        return failed("redis rights", text, f"ACL SETUSER … ~{KEY_PREFIX}*")
+    names = list(dict.fromkeys(words_of(command) for command, _ in lacking))
+    rules = dict.fromkeys(rule for name in names for rule in grant(name))
+    text = f"this user may not {', '.join(names)}"
+    return failed("redis rights", text, f"ACL SETUSER … {' '.join(rules)}")
 
 
-def grant(name: str) -> str:
-    """Return the rule of an ACL that allows a command."""
+def grant(name: str) -> tuple[str, ...]:
+    """Return the rules of an ACL that allow a command."""
     command, _, channel = name.partition(" ")
     if command in {"PUBLISH", "PSUBSCRIBE"}:
-        return f"+{command.lower()} &{channel}"
-    return f"+{name.lower().replace(' ', '|')}"
+        return f"+{command.lower()}", f"&{channel}"
+    return (f"+{name.lower().replace(' ', '|')}",)
 
 
 def clock(client: Redis) -> Check:

@@ -19,6 +19,10 @@ NO_SCRIPT = 40 * "0"
 
 Command = tuple[str | int, ...]
 
+#: The beginning and the end of a transaction that does nothing.
+BEGIN: Command = ("MULTI",)
+END: Command = ("DISCARD",)
+
 #: What every part of the fleet gives, the scripts of the ledger included.
 COMMON: tuple[Command, ...] = (
     ("PING",),
@@ -93,14 +97,18 @@ def refused(redis: Redis, commands: Sequence[Command]) -> Iterator[tuple[Command
     """
     connection = redis.connection_pool.get_connection()
     try:
-        for command in (("MULTI",), *commands, ("DISCARD",)):
+        for command in (BEGIN, *commands, END):
             connection.send_command(*command)
             try:
                 connection.read_response()
             except NoPermissionError as error:
-                yield command, str(error)
-            except ResponseError:  # WATCH inside of a transaction, or a command that is too new
-                continue
+                if command != END:  # which ends with the connection as well
+                    yield command, str(error)
+                if command == BEGIN:  # without a transaction they would be run
+                    return
+            except ResponseError:  # WATCH inside of a transaction, or a server without memory
+                if command == BEGIN:
+                    raise
     finally:
         connection.disconnect()
         redis.connection_pool.release(connection)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import UserError
 from common.model_digest import model_digest
+from common.paths import is_not_writable
 from common.store.folder import sync_file
 from common.weights.names import BESIDE, weights_in
 
@@ -95,7 +96,7 @@ def make_copy(folder: Path, source: str, version: str, download: Callable[[Path]
             check_replaceable(folder, source)
             return download_into(folder, source, version, download, alone=alone)
     except OSError as error:
-        if isinstance(error, UserError):
+        if not is_not_writable(error):  # a download that failed
             raise
         raise UserError(
             f"The weights of {source} cannot be written to {folder} ({error.strerror or error}): "

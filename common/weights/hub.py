@@ -17,6 +17,7 @@ from common.installing import how_to_install
 from common.memory import is_out_of_memory
 from common.model_files import model_files
 from common.model_specs import DNABERT_S, MODELS, ModelSource
+from common.paths import is_not_writable
 from common.text import without_login
 from common.weights.revision import is_commit
 
@@ -197,7 +198,7 @@ def with_fallback(model: HubModel, cached: Path | None, find: Callable[[], Path]
                 *(model.shown, endpoint(), why, cached),
             )
             return cached
-        if is_of_disk(error):
+        if is_not_writable(error):
             raise UserError(
                 f"{not_here(model)}, which cannot be written ({why}). Give HF_HOME a folder that "
                 "this user may write, with enough space, or one that has them: on any machine, "
@@ -222,16 +223,9 @@ def how_to_get(source: ModelSource) -> str:
     )
 
 
-def is_of_disk(error: Exception) -> bool:
-    """Return whether a file or a folder could not be written."""
-    numbers = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
-    return isinstance(error, OSError) and error.errno in numbers
-
-
 def describe(error: Exception) -> str:
     """Return an error of the hub's library in one line."""
-    if is_of_disk(error):
-        assert isinstance(error, OSError)
+    if isinstance(error, OSError) and is_not_writable(error):
         return f"{error.filename}: {error.strerror}"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return without_login(f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}")

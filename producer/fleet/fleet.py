@@ -204,7 +204,8 @@ class Fleet:
         Args:
             source: a FASTA file (plain, gz, bz2, xz, zst), ``s3://bucket/key``, or sequences: a
                 list, ``{id: sequence}``, pairs of id and sequence, or Biopython's records.
-            model: a name, a folder with weights, or ``random:NAME``.
+            model: a name, also with ``@REVISION``, a folder with weights, ``s3://bucket/folder``,
+                or ``random:NAME``.
             batch_tokens: tokens in a batch; None: about a second's work.
             on_staged: receives the records and batches staged so far.
             options: as ``producer submit`` has them; see ``Options``.

@@ -133,8 +133,8 @@ def test_a_folder_here_without_a_slash_is_refused_with_what_to_write(tmp_path, m
         ("esm2_t33_650M", "Did you mean esm2_t33_650M_UR50D?"),
         ("random:dnabert2", "Did you mean dnabert_s?"),
         ("Rostlab/prot_t5_xl_uniref50", "Only models of ESM-2 and DNABERT-S can be served"),
-        ("s3://bucket/weights", "Only models of ESM-2 and DNABERT-S can be served"),
-        ("file:///weights", "Only models of ESM-2 and DNABERT-S can be served"),
+        ("gs://bucket/weights", "Only models of ESM-2 and DNABERT-S can be served"),
+        ("file://host/weights", "Only models of ESM-2 and DNABERT-S can be served"),
     ],
 )
 def test_an_unknown_model_is_refused_with_the_nearest_names(text, nearest):

@@ -90,11 +90,18 @@ def test_each_command_that_a_user_lacks_is_named(as_user, role):
 
 def test_keys_and_channels_that_a_user_lacks_are_named(as_user):
     keys = checks(as_user("resetkeys", "~other:*"))["redis rights"]
-    assert "give it the keys virnucpro:*" in keys.advice
+    assert keys.advice == "ACL SETUSER … ~virnucpro:*"
     channels = checks(as_user("resetchannels", "&virnucpro:*"))["redis rights"]
     assert "PSUBSCRIBE virnucpro:/0.celery.pidbox" in channels.text
     assert "+psubscribe &virnucpro:/0.celery.pidbox" in channels.advice
     assert "PUBLISH" not in channels.text
+
+
+def test_nothing_is_tried_without_a_transaction(server, as_user):
+    found = checks(as_user("-multi"))
+    assert found["redis rights"].text == "this user may not MULTI"
+    with server.client as client:
+        assert client.keys("*") == []
 
 
 def test_a_user_without_info_is_told_so(as_user):
@@ -173,6 +180,6 @@ def test_a_worker_that_may_connect_has_all_rights_that_are_looked_at(as_user):
 
 def rules_of(role: Role) -> list[str]:
     """Return the rules of a user that may give a role's commands, and no others."""
-    granted = {grant(words_of(command)).split()[0] for command in commands_of(role, 0)}
+    granted = {grant(words_of(command))[0] for command in commands_of(role, 0)}
     ours = ("+info", "+multi", "+exec", "+discard", "+select", "+acl|whoami")
     return [*sorted(granted), *ours]
