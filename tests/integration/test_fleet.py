@@ -9,6 +9,7 @@ import sys
 import h5py
 import numpy as np
 
+from common.checks.rights import commands_of
 from common.ledger.progress import Progress
 from common.local.embedded_redis import redis_server
 from common.store import S3Store
@@ -64,6 +65,20 @@ def test_a_job_is_submitted_watched_and_fetched_by_its_name(fleet, tiny, example
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
     assert fetched.returncode == 0, fetched.stderr
     assert len(load(tmp_path / "e.h5")["rows"]) == 25
+    assert commands_given(fleet) <= COMMANDS_TRIED
+
+
+#: What the doctors try, and what every connection gives.
+COMMANDS_TRIED = {
+    *(str(name).lower() for role in ("producer", "worker") for name, *_ in commands_of(role, 0)),
+    *("info", "multi", "exec", "select", "hello", "client", "unwatch", "punsubscribe"),
+}
+
+
+def commands_given(fleet) -> set[str]:
+    """Return the names of all commands that a fleet's Redis was given."""
+    given = fleet.ledger.redis.info("commandstats")
+    return {name.removeprefix("cmdstat_").partition("|")[0] for name in given}
 
 
 def test_a_cancelled_job_is_not_computed_until_it_is_submitted_again(
