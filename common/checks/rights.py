@@ -23,6 +23,9 @@ Command = tuple[str | int, ...]
 BEGIN: Command = ("MULTI",)
 END: Command = ("DISCARD",)
 
+#: Commands that no transaction takes.
+ALONE = {"WATCH"}
+
 #: What every part of the fleet gives, the scripts of the ledger included.
 COMMON: tuple[Command, ...] = (
     ("PING",),
@@ -93,11 +96,14 @@ def refused(redis: Redis, commands: Sequence[Command]) -> Iterator[tuple[Command
     """Yield the commands that the user may not give, with Redis's words.
 
     They are queued in a transaction that is then discarded: Redis looks at a user's rights when it
-    queues a command, and nothing is run.
+    queues a command, and nothing is run. Those that cannot be queued come first; they do nothing
+    alone.
     """
     connection = redis.connection_pool.get_connection()
+    alone = [command for command in commands if command[0] in ALONE]
+    queued = [command for command in commands if command[0] not in ALONE]
     try:
-        for command in (BEGIN, *commands, END):
+        for command in (*alone, BEGIN, *queued, END):
             connection.send_command(*command)
             try:
                 connection.read_response()
@@ -106,7 +112,7 @@ def refused(redis: Redis, commands: Sequence[Command]) -> Iterator[tuple[Command
                     yield command, str(error)
                 if command == BEGIN:  # without a transaction they would be run
                     return
-            except ResponseError:  # WATCH inside of a transaction, or a server without memory
+            except ResponseError:  # such as of a server without memory
                 if command == BEGIN:
                     raise
     finally:

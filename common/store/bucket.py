@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
@@ -71,10 +72,13 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.client = s3_client()
-        self._exclusive_client = refuse_overwrites(s3_client())
         self._has_conditions = True
         self._has_parts = True  # multipart uploads, and downloads by range
         self._has_batches = True  # deletions of many objects
+
+    @cached_property
+    def _exclusive_client(self) -> "S3Client":
+        return refuse_overwrites(s3_client())
 
     def check_writable(self) -> None:
         from botocore.exceptions import ClientError

@@ -14,7 +14,7 @@ from common.store import StoreError
 from common.text import counted
 from common.weights import hub
 from common.weights.copies import Record, complete_copy, make_copy
-from common.weights.stored import Listing, bucket_of, look, split_file
+from common.weights.stored import Listing, listing_of, look, split_file
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +102,11 @@ def download(listing: Listing, folder: Path) -> None:
     """
     size = f"{listing.bytes / GIGABYTE:,.2f} GB"
     log.info("Downloading %s (%s, %s).", listing.url, counted(len(listing.files), "file"), size)
-    place, _ = split_file(listing.url)
-    bucket = bucket_of(place)
     for file in listing.files:
-        bucket.download(file.key, folder / file.key)
+        listing.bucket.download(file.key, folder / file.key)
         if (folder / file.key).stat().st_size != file.size:
-            raise UserError(f"{place}/{file.key} did not come whole. Try again.")
-    if look(listing.url) != listing:
+            raise UserError(f"{listing.bucket.url}/{file.key} did not come whole. Try again.")
+    if listing_of(listing.url, listing.bucket, split_file(listing.url)[1]) != listing:
         raise UserError(f"{listing.url} changed while it was downloaded. Try again.")
 
 

@@ -1,7 +1,7 @@
 """Weights that are objects in a bucket: their listing, by which they are known, and its digest."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
@@ -26,6 +26,7 @@ class Listing:
 
     url: str
     files: "tuple[Stored, ...]"
+    bucket: S3Store = field(compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -67,9 +68,14 @@ def look(url: str) -> Listing:
         UserError: they are not a model, or the server does not answer.
     """
     folder, name = split_file(url)
+    return listing_of(url, bucket_of(folder), name)
+
+
+def listing_of(url: str, bucket: S3Store, name: str) -> Listing:
+    """Return the listing of one file, or of all that belong to a model."""
     try:
         # What lies deeper is of another model.
-        found = {file.key: file for file in bucket_of(folder).listed(name) if "/" not in file.key}
+        found = {file.key: file for file in bucket.listed(name) if "/" not in file.key}
     except StoreError as error:
         if is_not_allowed(error):
             raise NotAllowedError(str(error)) from error
@@ -79,7 +85,7 @@ def look(url: str) -> Listing:
         names = chosen(found, url)
     elif not names:
         raise UserError(f"{url}: no such object with weights.")
-    return Listing(url, tuple(found[name] for name in names))
+    return Listing(url, tuple(found[name] for name in names), bucket)
 
 
 def look_if_allowed(url: str) -> Listing | None:
