@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.store import ObjectNotFoundError, S3Store, StoreError, open_store
+from common.store import ObjectNotFoundError, S3Store, StoreError
+from common.store.bucket import split_s3_url
 from common.weights.names import FAIR_ESM, chosen
 
 if TYPE_CHECKING:
     from common.store.bucket import Stored
+
+SCHEME = "s3://"
 
 #: S3 error codes, and names of botocore's exceptions, of a machine that may not see a bucket.
 NOT_ALLOWED = {"AccessDenied", "403", "AllAccessDisabled", "InvalidAccessKeyId"}
@@ -45,19 +48,21 @@ def normal_url(url: str) -> str:
     Raises:
         UserError: it names no bucket, or has credentials.
     """
-    return bucket_of(f"s3://{url[5:]}").url
+    bucket, key = split_s3_url(f"{SCHEME}{url[len(SCHEME) :]}")
+    if not bucket or not key:
+        shown = f"***@{url.rpartition('@')[2]}" if "@" in url else url  # it may have a password
+        raise UserError(f"Model {shown!r}: write s3://bucket/folder, or s3://bucket/file.pt.")
+    return f"{SCHEME}{bucket}/{key}"
 
 
 def bucket_of(url: str) -> S3Store:
-    store = open_store(url)
-    assert isinstance(store, S3Store)
-    return store
+    return S3Store(*split_s3_url(url))
 
 
 def split_file(url: str) -> tuple[str, str]:
     """Return the URL of a folder, and the name of the one file that is meant; "" for all."""
     folder, _, name = url.rpartition("/")
-    return (folder, name) if name.endswith(FAIR_ESM) and folder != "s3:/" else (url, "")
+    return (folder, name) if name.endswith(FAIR_ESM) else (url, "")
 
 
 def look(url: str) -> Listing:

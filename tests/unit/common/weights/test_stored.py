@@ -94,7 +94,9 @@ def test_a_url_is_a_model_without_a_look_at_it(spelling, text):
     assert source.name == text.rpartition("/")[2].removesuffix(".pt")
 
 
-@pytest.mark.parametrize("url", ["s3://", "s3://user:s3cret@bucket/x", "s3://a b/x", "s3:///x"])
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3://user:s3cret@bucket/x", "s3://a b/x", "s3:///x", "s3://bucket"]
+)
 def test_a_url_without_a_bucket_or_with_a_password_is_refused_and_not_shown(url):
     with pytest.raises(UserError) as caught:
         ModelSource.parse(url)
