@@ -80,6 +80,9 @@ class Store(Protocol):
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys under ``prefix``, in order."""
 
+    def sizes(self, prefix: str) -> Iterator[int]:
+        """Yield the bytes of each object under ``prefix``, as a listing tells them."""
+
     def folders(self) -> Iterator[str]:
         """Yield the names directly under the root that have objects under them, in order.
 

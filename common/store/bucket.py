@@ -3,7 +3,7 @@
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from itertools import islice
@@ -20,7 +20,7 @@ from common.store.base import (
     no_store,
 )
 from common.store.ranges import BLOCK_BYTES, RangedFile
-from common.store.s3 import CONNECTIONS, refuse_overwrites, s3_client, transfers
+from common.store.s3 import CONNECTIONS, on_condition, s3_client, transfers
 from common.store.s3_errors import UNKNOWN_REQUEST, code_of, is_unknown_request, store_errors
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class S3Store:
         self.parallel_reads = CONNECTIONS
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.label = f"Store {self.url}"  # in errors
         self.client = s3_client()
         self._has_conditions = True
         self._has_parts = True  # multipart uploads, and downloads by range
@@ -78,26 +79,33 @@ class S3Store:
 
     @cached_property
     def _exclusive_client(self) -> "S3Client":
-        return refuse_overwrites(s3_client())
+        """The client for writes that replace nothing. Readers need none, which takes a while."""
+        return on_condition(s3_client(), IfNoneMatch="*")
 
     def check_writable(self) -> None:
+        self.check_writable_at(".virnucpro-write-test", "write to it")
+        self.put(MARKER, b"")
+
+    def check_writable_at(self, key: str, doing: str) -> None:
+        """Check that an object may be written under a key, where the server has uploads in parts.
+
+        Raises:
+            StoreError: it may not: this cannot be done.
+        """
         from botocore.exceptions import ClientError
 
-        key = f"{self.prefix}.virnucpro-write-test"
-        with self._errors("write to it"):
+        place: dict[str, Any] = {"Bucket": self.bucket, "Key": self.prefix + key}
+        with self.errors(doing):
             try:
                 # Until it is completed, an upload in parts is no object: nothing stays behind.
-                upload = self.client.create_multipart_upload(Bucket=self.bucket, Key=key)
+                upload = self.client.create_multipart_upload(**place)
             except ClientError as error:
                 if not is_unknown_request(error):
                     raise
                 self._has_parts = False
             else:
                 with suppress(ClientError):  # a right of its own
-                    self.client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=key, UploadId=upload["UploadId"]
-                    )
-        self.put(MARKER, b"")
+                    self.client.abort_multipart_upload(**place, UploadId=upload["UploadId"])
 
     def check_exists(self) -> None:
         if not self._has(MARKER):
@@ -121,25 +129,25 @@ class S3Store:
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        with self._errors(f"write {key}"):
+        with self.errors(f"write {key}"):
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
 
     def sync(self) -> None:
         """Do nothing: an object is durable once S3 has answered."""
 
     def get(self, key: str) -> bytes:
-        with self._errors(f"read {key}"):
+        with self.errors(f"read {key}"):
             return self.read_stream(key)["Body"].read()
 
     def read_stream(self, key: str) -> "GetObjectOutputTypeDef":
         """Open an object for reading from its beginning: ``Body``, ``ETag``, ``ContentLength``."""
-        with self._errors(f"read {key}"):
+        with self.errors(f"read {key}"):
             return self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
 
     @contextmanager
     def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
         with (
-            self._errors(f"write {key}"),
+            self.errors(f"write {key}"),
             tempfile.TemporaryDirectory(prefix="virnucpro-") as folder,
         ):
             path = Path(folder, "object")
@@ -147,9 +155,11 @@ class S3Store:
             if replace or not self._has_conditions:
                 self._upload(self.client, path, key)
             else:
-                self._upload_unless_exists(path, key)
+                self.upload_on_condition(self._exclusive_client, path, key)
 
-    def _upload(self, client: "S3Client", path: Path, key: str) -> None:
+    def _upload(
+        self, client: "S3Client", path: Path, key: str, metadata: Mapping[str, str] | None = None
+    ) -> None:
         from boto3.s3.transfer import create_transfer_manager
         from botocore.exceptions import ClientError
 
@@ -157,27 +167,37 @@ class S3Store:
             # Sends several parts at once; the object exists when the last part has arrived. Not
             # upload_file, whose exceptions hide S3's error codes.
             with create_transfer_manager(client, transfers(in_parts=self._has_parts)) as manager:
-                manager.upload(str(path), self.bucket, self.prefix + key).result()
+                extra = {"Metadata": dict(metadata)} if metadata else {}
+                manager.upload(str(path), self.bucket, self.prefix + key, extra).result()
         except ClientError as error:
             in_parts = error.operation_name == "CreateMultipartUpload"
             if not in_parts or not is_unknown_request(error):
                 raise
             self._has_parts = False
-            self._upload(client, path, key)
+            self._upload(client, path, key, metadata)
 
-    def _upload_unless_exists(self, path: Path, key: str) -> None:
+    def upload_on_condition(
+        self, client: "S3Client", path: Path, key: str, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Upload a file on the condition that a client adds, if the server knows conditions.
+
+        Raises:
+            ObjectExistsError: the condition does not hold. It may be for this upload itself: the
+                client repeats a write whose answer was lost.
+        """
         from botocore.exceptions import ClientError
 
         pauses = backoff(CONFLICT_RETRIES, first=0.5, longest=4)
         while True:
             try:
-                return self._upload(self._exclusive_client, path, key)
+                return self._upload(client, path, key, metadata)
             except ClientError as error:
                 match code_of(error):
                     case "PreconditionFailed":
                         raise ObjectExistsError(f"Store {self.url} has {key} already.") from error
                     case code if code in UNKNOWN_REQUEST:
-                        self._upload(self.client, path, key)  # fails too if it was something else
+                        # Fails too if it was something else.
+                        self._upload(self.client, path, key, metadata)
                         self._has_conditions = False
                         return None
                     case "ConditionalRequestConflict" if (pause := next(pauses, None)) is not None:
@@ -194,7 +214,7 @@ class S3Store:
 
     def download(self, key: str, path: Path) -> None:
         """Download an object to a file."""
-        with self._errors(f"read {key}"):
+        with self.errors(f"read {key}"):
             if self._download(key, path) != path.stat().st_size:
                 self._has_parts = False  # each part was the whole object
                 if self._download(key, path) != path.stat().st_size:
@@ -230,7 +250,7 @@ class S3Store:
         """Return a range of an object; None if the server sends only whole objects."""
         from botocore.exceptions import ClientError
 
-        with self._errors(f"read {key}"):
+        with self.errors(f"read {key}"):
             try:
                 answer = self.client.get_object(
                     Bucket=self.bucket,
@@ -249,6 +269,11 @@ class S3Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         return self._unless_empty(self._keys(prefix))
+
+    def sizes(self, prefix: str) -> Iterator[int]:
+        for page in self._pages(f"list {prefix}", self.prefix + prefix):
+            for item in page.get("Contents", []):
+                yield item["Size"]
 
     def folders(self) -> Iterator[str]:
         return self._unless_empty(self._folders())
@@ -288,7 +313,7 @@ class S3Store:
         self, doing: str, prefix: str, **options: Any
     ) -> "Iterator[ListObjectsV2OutputTypeDef]":
         paginator = self.client.get_paginator("list_objects_v2")
-        with self._errors(doing):
+        with self.errors(doing):
             for page in paginator.paginate(Bucket=self.bucket, Prefix=prefix, **options):
                 yield page
                 if page.get("IsTruncated") and not page.get("NextContinuationToken"):
@@ -318,7 +343,7 @@ class S3Store:
     def _delete_all(self, keys: Iterator[str], check: Callable[[], None], doing: str) -> None:
         while together := list(islice(keys, DELETED_TOGETHER)):
             check()
-            with self._errors(doing):
+            with self.errors(doing):
                 for key in self._delete_together(together):
                     self.client.delete_object(Bucket=self.bucket, Key=key)
 
@@ -340,8 +365,8 @@ class S3Store:
             return keys
         return [failed["Key"] for failed in answer.get("Errors", [])]
 
-    def _errors(self, doing: str) -> AbstractContextManager[None]:
-        return store_errors(f"Store {self.url} at {self.client.meta.endpoint_url}", doing)
+    def errors(self, doing: str) -> AbstractContextManager[None]:
+        return store_errors(f"{self.label} at {self.client.meta.endpoint_url}", doing)
 
 
 class Stored(NamedTuple):

@@ -174,6 +174,11 @@ class FileStore:
         for path in found:
             yield path.relative_to(self.root).as_posix()
 
+    def sizes(self, prefix: str) -> Iterator[int]:
+        for key in self.keys(prefix):
+            with suppress(FileNotFoundError):  # it was deleted meanwhile
+                yield (self.root / key).stat().st_size
+
     def _files(self, folder: Path) -> Iterator[Path]:
         """Yield the files under a folder that are objects."""
         try:

@@ -80,14 +80,16 @@ def check_endpoint(place: str, url: str) -> None:
         )
 
 
-def refuse_overwrites(client: "S3Client") -> "S3Client":
-    """Make a client's writes fail if the object exists; boto3's uploads have no option for it.
+def on_condition(client: "S3Client", **condition: str) -> "S3Client":
+    """Make a client's writes fail unless a condition holds; boto3's uploads have no option for it.
+
+    ``IfNoneMatch="*"``: there is no object yet; ``IfMatch=ETAG``: the object is this one.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """
 
     def add_condition(params: dict[str, Any], **_: Any) -> None:
-        params["IfNoneMatch"] = "*"
+        params.update(condition)
 
     for operation in ("PutObject", "CompleteMultipartUpload"):
         client.meta.events.register(f"provide-client-params.s3.{operation}", add_condition)

@@ -1,12 +1,12 @@
 """The file for a job's embeddings: where it may be written, and what it may replace."""
 
 import os
-import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePath
+from typing import BinaryIO, NamedTuple
 
 from common.embeddings.reader import open_embedding_file
 from common.errors import UserError
@@ -38,6 +38,16 @@ class Origin(NamedTuple):
         return self.job == job and len(known) < 2
 
 
+class Target(NamedTuple):
+    """A file to be written, and the checks that belong to it."""
+
+    path: Path
+    #: Raises if what the file replaces must stay.
+    before_replacing: Callable[[], None]
+    #: Raises if there is no room for so many bytes.
+    check_room: Callable[[int], None] = lambda _bytes: None
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputFile:
     """A file to write; the same rules hold before the work and when it is written."""
@@ -47,6 +57,20 @@ class OutputFile:
     #: Files and folders that must stay as they are, by their name in messages.
     sources: Mapping[str, Path]
     overwrite: bool = False
+
+    @property
+    def place(self) -> Path:
+        return self.path
+
+    @property
+    def working(self) -> Path:
+        """The path beside which a run on this machine keeps its files."""
+        return self.path
+
+    @contextmanager
+    def target(self) -> Iterator[Target]:
+        """Yield the file to write; see ``check_before_replacing``."""
+        yield Target(self.path, self.check_before_replacing())
 
     def check(self) -> None:
         """Check, before any work, that the file can be written and destroys nothing.
@@ -85,8 +109,6 @@ class OutputFile:
 
     def _check_place(self) -> None:
         path = self.path
-        if re.match(r"\w+:/", str(path)):
-            raise UserError(f"{path} is a URL: name a file on this machine, to copy it from there.")
         if path.is_dir():
             raise UserError(
                 f"{path} is a folder: name a file, such as {path / 'out.h5'}.", path=path
@@ -96,12 +118,7 @@ class OutputFile:
             raise UserError(
                 f"{path} is not a regular file: an HDF5 file cannot be written there.", path=path
             )
-        if path.suffix.lower() not in SUFFIXES:
-            raise UserError(
-                f"{path}: embeddings are written as HDF5, to a file named .h5, .hdf5 or .hdf, such "
-                f"as {path.with_suffix('.h5')}.",
-                path=path,
-            )
+        check_suffix(path, str(path.with_suffix(".h5")))
         check_has_folder(path)
 
     def _check_sources(self) -> None:
@@ -129,12 +146,34 @@ class OutputFile:
             return
         origin = origin_of(self.path)
         if origin is None or not self.is_ours(origin):
-            what = f"has the embeddings of job {origin.job}" if origin else "is another file"
-            raise UserError(
-                f"{self.path} exists and {what}: name another output file (-o), or replace it with "
-                "--overwrite (in Python: overwrite=True).",
-                path=self.path,
-            )
+            raise other_is_there(self.path, origin)
+
+
+def check_suffix(path: str | Path, better: str) -> None:
+    """Check that a name says that its content is HDF5.
+
+    Args:
+        better: a name that does.
+
+    Raises:
+        UserError: it does not.
+    """
+    if PurePath(path).suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"{path}: embeddings are written as HDF5, to a file named .h5, .hdf5 or .hdf, such "
+            f"as {better}.",
+            path=path,
+        )
+
+
+def other_is_there(path: str | Path, origin: Origin | None) -> UserError:
+    """Return the error of an output that is there already and is not replaced."""
+    what = f"has the embeddings of job {origin.job}" if origin else "is another file"
+    return UserError(
+        f"{path} exists and {what}: name another output file (-o), or replace it with "
+        "--overwrite (in Python: overwrite=True).",
+        path=path,
+    )
 
 
 def sources_of(input_: str, model: ModelSource, store: Store | None) -> dict[str, Path]:
@@ -159,10 +198,10 @@ def is_inside(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def origin_of(path: Path) -> Origin | None:
+def origin_of(source: Path | BinaryIO) -> Origin | None:
     """Return what a file's embeddings come from; None if ``fetch`` did not write it."""
     try:
-        with open_embedding_file(path) as file:
+        with open_embedding_file(source) as file:
             if not set(file) <= DATASETS:
                 return None
             job = str(file.attrs["job"])

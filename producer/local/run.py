@@ -16,7 +16,8 @@ from common.rungs import PrecisionChoice
 from common.store import Store, StoreError, open_store
 from common.text import counted_batches
 from producer.fleet.fleet import Fleet
-from producer.fleet.output_file import Origin, OutputFile
+from producer.fleet.output import Output
+from producer.fleet.output_file import Origin
 
 LOCK = "lock"
 
@@ -33,7 +34,7 @@ def local_store(output: Path, store_url: str | None) -> Store:
 
 @contextmanager
 def local_run(
-    output: OutputFile,
+    output: Output,
     *,
     model: ModelSource,
     precision: PrecisionChoice,
@@ -47,7 +48,7 @@ def local_run(
             missing, or a package is.
     """
     check_weights(model)
-    folder, store = local_folder(output.path), local_store(output.path, store_url)
+    folder, store = local_folder(output.working), local_store(output.working, store_url)
     own_store = store_url is None
     with only_run_in(folder):
         if own_store:
@@ -104,7 +105,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_kept(output: OutputFile, store: Store) -> None:
+def check_kept(output: Output, store: Store) -> None:
     """Check that finished batches of an interrupted run are this job's: the end removes them all.
 
     Raises:
@@ -117,10 +118,10 @@ def check_kept(output: OutputFile, store: Store) -> None:
             continue
         if done := len(shards_of(store, manifest)):
             raise UserError(
-                f"{local_folder(output.path)} has {counted_batches(done)} of an interrupted run "
+                f"{local_folder(output.working)} has {counted_batches(done)} of an interrupted run "
                 f"of {manifest.input} (job {job}). Name another output file (-o), discard them "
                 f"with --overwrite, or resume that job first: {how_to('resume', job)}",
-                path=local_folder(output.path),
+                path=local_folder(output.working),
             )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.advice import how_to
-from common.errors import UserError
+from common.errors import NotReadyError, UserError
 
 
 class DamagedShardsError(UserError):
@@ -20,3 +20,7 @@ class DamagedShardsError(UserError):
         """Make an error of a message, which what to do about it follows."""
         super().__init__(f"{message} {how_to('retry', job, damaged=True)}", path=path)
         self.keys = tuple(keys)
+
+
+class RowsMissingError(DamagedShardsError, NotReadyError):
+    """Shards without rows that are to be computed at a higher rung, or were lost."""

@@ -15,8 +15,8 @@ from common.embeddings.arrays import Embeddings
 from common.embeddings.checksums import DamagedError
 from common.embeddings.reader import read_embeddings
 from common.embeddings.shards import Shard, open_shard
-from common.embeddings.writer import create_embedding_file
-from common.errors import UserError
+from common.embeddings.writer import create_embedding_file, shard_bytes
+from common.errors import NotReadyError, UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.inputs import read_input
 from common.job.layout import job_prefix, manifest_key
@@ -27,11 +27,14 @@ from common.rungs import PRECISION_CODES
 from common.store import Store
 from common.text import counted_batches
 from common.wire.messages import Instability
-from producer.output.damaged import DamagedShardsError
+from producer.output.damaged import DamagedShardsError, RowsMissingError
 from producer.output.partial import lock, partial_of, remove_abandoned
 
 #: Shards that are read ahead of the one being written; one may be 256 MB.
 SHARDS_AHEAD = 2
+
+#: Bytes of a record's header and id in a file, as most have.
+HEADER_BYTES = 150
 
 #: Attributes of a shard that are of that shard alone.
 OF_ONE_SHARD = ("precision", "tokens", "batch")
@@ -41,7 +44,7 @@ OF_ONE_SHARD = ("precision", "tokens", "batch")
 class Fetched:
     """The contents of the file that was written."""
 
-    path: Path
+    path: Path | str  # a file, or the URL of an object
     rows: int
     precisions: dict[str, int]  # number of rows with vectors, by precision
     quarantined: list[Instability]  # rows without vectors
@@ -54,6 +57,7 @@ def fetch(
     output: Path,
     on_rows: Callable[[int], None] = lambda _rows: None,
     before_replacing: Callable[[], None] = lambda: None,
+    check_room: Callable[[int], None] = lambda _bytes: None,
 ) -> Fetched:
     """Write a finished job's rows, in input order, into one HDF5 file.
 
@@ -63,6 +67,7 @@ def fetch(
     Args:
         on_rows: called with the number of rows of each batch that was written.
         before_replacing: raises if an existing file must stay.
+        check_room: called with the bytes that the file will have; raises if there is no room.
 
     Raises:
         UserError: batches are missing, shards come from different weights, or the file cannot be
@@ -76,6 +81,7 @@ def fetch(
     def load(index: int) -> tuple[Embeddings, tuple[Instability, ...]]:
         return merged(store, manifest, index, keys[index], attributes)
 
+    check_room(file_bytes(manifest, int(attributes["dim"])))
     partial = partial_of(output)
     try:
         with create_embedding_file(
@@ -118,6 +124,13 @@ def fetch(
     return Fetched(
         output, manifest.report.records, precisions, quarantined, attributes.get("warning")
     )
+
+
+def file_bytes(manifest: Manifest, dim: int) -> int:
+    """Estimate the bytes of a job's file."""
+    per_record, per_residue = shard_bytes(manifest.form, dim)
+    records, residues = manifest.report.records, manifest.report.residues
+    return records * (per_record + HEADER_BYTES) + residues * per_residue
 
 
 def of_file(manifest: Manifest) -> dict[str, str]:
@@ -191,12 +204,12 @@ def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
     """Return the keys of each batch's shards, in the order of their rungs.
 
     Raises:
-        UserError: a batch has no shard.
+        NotReadyError: a batch has no shard.
     """
     found = shards_of(store, manifest)
     missing = manifest.batches - len(found)
     if missing:
-        raise UserError(
+        raise NotReadyError(
             f"{missing:,} of {counted_batches(manifest.batches)} of {manifest.job} have no output "
             f"yet. To wait for them: {how_to('watch', manifest.job)}"
         )
@@ -234,7 +247,7 @@ def merge(
     )
     waiting = missing - {bad.row for bad in quarantined}
     if waiting:
-        raise DamagedShardsError(
+        raise RowsMissingError(
             f"{len(waiting):,} rows of batch {index} of {manifest.job}, row {min(waiting)} first, "
             f"have no vectors yet. To wait for them: {how_to('watch', manifest.job)}\n"
             "If the job is finished, to have them computed again:",

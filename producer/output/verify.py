@@ -11,7 +11,7 @@ import numpy as np
 from common.advice import how_to
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
-from common.errors import UserError
+from common.errors import NotReadyError, UserError
 from common.job.inputs import read_input
 from common.job.layout import output_prefix, shard_key
 from common.job.manifest import Manifest, read_manifest
@@ -30,31 +30,40 @@ log = logging.getLogger(__name__)
 
 
 def verify(store: Store, manifest: Manifest) -> list[str]:
+    """Return a text for each object of a finished job that is missing or damaged."""
+    return list(map(str, problems_of(store, manifest)))
+
+
+def problems_of(store: Store, manifest: Manifest) -> list[UserError]:
     """Read a finished job's manifest, all of its input objects, and all of its shards.
 
     Returns:
-        A text for each that is missing, damaged, or does not belong to the others.
+        An error for each that is missing, damaged, or does not belong to the others. It is
+        ``NotReadyError`` where the reason may be that the job is not finished.
     """
-    problems = []
+    problems: list[UserError] = []
     try:
         read_manifest(store, manifest.job)
     except UserError as error:
-        problems.append(str(error))
+        problems.append(error)
     keys, attributes = shards_and_attributes(store, manifest)
     if not keys:
         problems.append(
-            f"{store.url}/{output_prefix(manifest.job)} has no shards: the job's folder was copied "
-            "without them, or none is computed yet. To have them computed: "
-            + how_to("resume", manifest.job)
+            NotReadyError(
+                f"{store.url}/{output_prefix(manifest.job)} has no shards: the job's folder was "
+                "copied without them, or none is computed yet. To have them computed: "
+                + how_to("resume", manifest.job)
+            )
         )
 
-    def missing(index: int) -> str:
+    def missing(index: int) -> UserError:
         shard = f"{store.url}/{shard_key(manifest.job, index, manifest.rung)}"
-        return f"{shard} is missing. To have it computed: {how_to('resume', manifest.job)}"
+        how = how_to("resume", manifest.job)
+        return NotReadyError(f"{shard} is missing. To have it computed: {how}")
 
-    def check(index: int) -> list[str]:
+    def check(index: int) -> list[UserError]:
         found = problems_of_batch(store, manifest, index, keys.get(index, []), attributes)
-        return [*map(str, found), *([missing(index)] if keys and index not in keys else [])]
+        return [*found, *([missing(index)] if keys and index not in keys else [])]
 
     of_batches = bounded_map(check, range(manifest.batches), SHARDS_AHEAD)
     return [*problems, *chain.from_iterable(of_batches)]

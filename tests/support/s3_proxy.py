@@ -49,6 +49,7 @@ class Fault(Enum):
     INVALID_ARGUMENT = (400, "InvalidArgument", "Unsupported header.")
     WRONG_REGION = (400, "AuthorizationHeaderMalformed", "The region 'us-east-1' is wrong.")
     REDIRECT = (301, "PermanentRedirect", "Address this bucket at the specified endpoint.")
+    PRECONDITION_FAILED = (412, "PreconditionFailed", "A precondition did not hold.")
     NO_BUCKET = (404, "NoSuchBucket", "The specified bucket does not exist.")
     #: An answer as if the rule's header were not in the request.
     IGNORED = "ignored"

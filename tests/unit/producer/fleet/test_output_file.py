@@ -138,9 +138,13 @@ def test_a_missing_folder_is_not_made(job):
     assert refusal(job, "a b/c/e.h5").endswith("mkdir -p 'a b/c'")
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/e.h5", "file:///tmp/e.h5"])
+@pytest.mark.parametrize("url", ["gs://bucket/e.h5", "https://host/e.h5", "file://host/e.h5"])
 def test_a_url_is_not_taken_for_a_folder(job, url):
     assert "is a URL: name a file on this machine" in refusal(job, url)
+
+
+def test_the_url_of_a_file_is_a_path(job, tmp_path):
+    assert job.fetch(f"file://{tmp_path}/e.h5").path == tmp_path / "e.h5"
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".h5", "loop/e.h5", "nul\0.h5"])

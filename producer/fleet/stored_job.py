@@ -1,0 +1,134 @@
+"""What a store alone knows of a job, without Redis: its manifest, its embeddings, its damage."""
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import NotReadyError, UnknownJobError, UserError
+from common.job.manifest import Manifest, find_job
+from common.ledger.progress import JobState
+from common.model_specs import ModelSource
+from common.wire.messages import JOB_NAME, Instability
+from producer.fleet.output import Output, output_at, place_of
+from producer.output.fetch import Fetched, fetch
+from producer.output.job_embeddings import JobEmbeddings
+from producer.output.verify import problems_of
+from producer.scheduling.closed import read_closed
+from producer.scheduling.deletion import Size, size_of
+from producer.scheduling.retry import quarantined_rows
+
+if TYPE_CHECKING:
+    from producer.fleet.fleet import Fleet
+
+
+class StoredJob:
+    """A submitted job, as far as its store knows it."""
+
+    def __init__(self, fleet: "Fleet", name: str) -> None:
+        """Name a job; the first use of it tells whether it exists.
+
+        Raises:
+            UnknownJobError: no job can have this name.
+        """
+        if not JOB_NAME.fullmatch(name):
+            raise UnknownJobError(f"{name!r} is not the name of a job.")
+        self.fleet = fleet
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r})"
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What the job is, from the store.
+
+        Raises:
+            UnknownJobError: the store has no such job.
+        """
+        store = self.fleet.store
+        manifest = find_job(store, self.name)
+        if manifest is None:
+            raise UnknownJobError(
+                f"{store.url} has no job {self.name!r}. Is this the store it was submitted to?"
+            )
+        return manifest
+
+    def embeddings(self) -> JobEmbeddings:
+        """Return the finished job's embeddings, read from the store in place.
+
+        Mean vectors are read into memory at once, and stay when the fleet is closed; those of
+        residues are read when they are asked for, a batch at a time. For what does not fit into
+        memory: ``stream``, or ``fetch`` and ``load``.
+
+        Raises:
+            UnknownJobError: the store has no such job.
+            UserError: batches are missing, or cannot be read.
+        """
+        return JobEmbeddings(self.fleet.store, self.manifest)
+
+    def quarantined(self) -> list[Instability]:
+        """Return the sequences without an embedding, and why, in input order."""
+        return quarantined_rows(self.fleet.store, self.manifest)
+
+    def fetch(self, path: str | Path, *, overwrite: bool = False) -> Fetched:
+        """Write the finished job's embeddings to one HDF5 file.
+
+        Args:
+            path: the file, .h5 or .hdf5, or the URL of an object, ``s3://bucket/key.h5``. An
+                earlier one of this job is replaced.
+            overwrite: replace any other file too.
+
+        Raises:
+            UserError: batches are missing, the file cannot be written, or another one is there.
+        """
+        return self.fetch_to(self.output_file(path, overwrite=overwrite))
+
+    def output_file(self, path: str | Path, *, overwrite: bool = False) -> Output:
+        """Return a place for the job's embeddings, with what it may replace; see ``fetch``."""
+        manifest = self.manifest
+        return output_at(
+            place_of(path),
+            is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
+            input_=manifest.input,
+            model=ModelSource(manifest.model),
+            store=self.fleet.store,
+            overwrite=overwrite,
+        )
+
+    def fetch_to(self, output: Output) -> Fetched:
+        """Write the finished job's embeddings as ``output`` allows; see ``fetch``."""
+        output.check()
+        with output.target() as target:
+            fetched = fetch(
+                self.fleet.store,
+                self.manifest,
+                target.path,
+                before_replacing=target.before_replacing,
+                check_room=target.check_room,
+            )
+        return replace(fetched, path=output.place)
+
+    def verify(self) -> list[str]:
+        """Read all objects of the finished job; return a text for each missing or damaged one."""
+        return list(map(str, self.problems()))
+
+    def problems(self) -> list[UserError]:
+        """Return what ``verify`` does as errors.
+
+        They are ``NotReadyError`` alone if there is no other, and the job is not known to be
+        finished.
+        """
+        found = problems_of(self.fleet.store, self.manifest)
+        if all(isinstance(problem, NotReadyError) for problem in found) and not self.was_finished():
+            return found
+        return [UserError(str(problem)) for problem in found]
+
+    def was_finished(self) -> bool:
+        """Return whether a keeper marked the job as finished in the store."""
+        closed = read_closed(self.fleet.store, self.name)
+        return closed is not None and closed.state is JobState.FINISHED
+
+    def size(self) -> Size:
+        """Return how many objects the job has in the store, and their bytes; all are listed."""
+        return size_of(self.fleet.store, self.name)
