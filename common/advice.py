@@ -64,7 +64,8 @@ def how_to(verb: str, job: str, *words: str, **options: str | bool) -> str:
     """
     if _command_line is None:
         arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        return f"job.{'wait' if verb == 'watch' else verb}({arguments})"
+        method = "wait" if verb == "watch" else verb.replace("-", "_")
+        return f"job.{method}({arguments})"
     given = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
         for name, value in options.items()

@@ -19,6 +19,10 @@ def closed_key(job: str) -> str:
     return f"{job}/closed.json"
 
 
+def priority_key(job: str) -> str:
+    return f"{job}/priority.json"
+
+
 def input_prefix(job: str, staging: str = "") -> str:
     return f"{job}/input/{staging}/" if staging else f"{job}/input/"
 

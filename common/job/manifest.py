@@ -52,6 +52,8 @@ class Manifest(Document):
     #: The random name of the staging, which its input objects have in their keys. Jobs of earlier
     #: versions have none.
     staging: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
+    #: Who submitted the job, such as ``ada@host``. Jobs of earlier versions have nobody.
+    owner: str = ""
     input: str
     fingerprint: str  # of the input's bytes and every option that changes the output
     input_fingerprint: str = ""  # of the input's bytes alone
@@ -91,6 +93,10 @@ class Manifest(Document):
             priority=self.priority,
             created=self.created.timestamp(),
         )
+
+    def with_priority(self, priority: Priority) -> Self:
+        """Return this manifest with the priority that the job has now."""
+        return self if priority is self.priority else self.model_copy(update={"priority": priority})
 
     def input_key(self, index: int) -> str:
         return input_key(self.job, index, self.staging)

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 from typing import cast
 
@@ -18,7 +19,7 @@ from common.ledger.progress import JobState, OnInstability, Progress
 from common.ledger.scripts import Argument, load_scripts
 from common.ledger.unreadable import is_odd_value, unreadable
 from common.rungs import Rung
-from common.wire.queues import KEY_PREFIX
+from common.wire.queues import KEY_PREFIX, priority_of
 
 #: The counters in a job's hash. Other fields are text, or of a newer version.
 COUNTER = re.compile(
@@ -38,7 +39,7 @@ class Jobs:
             redis,
             (
                 *("create", "resume", "cancel", "forget", "pin_weights"),
-                *("states", "progress", "advance"),
+                *("states", "progress", "advance", "set_queue"),
             ),
         )
 
@@ -62,8 +63,12 @@ class Jobs:
             "records": manifest.report.records,
             "tokens": manifest.tokens,
         }
-        if manifest.model_digest is not None:
-            fields["model_digest"] = manifest.model_digest
+        others = {
+            "model_digest": manifest.model_digest,
+            "owner": manifest.owner,
+            "input": manifest.input,
+        }
+        fields |= {name: text for name, text in others.items() if text}
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
         bitmap = b"" if stored is None or not stored.any() else np.packbits(stored).tobytes()
         args: list[Argument] = [manifest.job, manifest.created.timestamp(), bitmap]
@@ -125,7 +130,7 @@ class Jobs:
     def _progress(self, job: str) -> Progress | None:
         key = job_key(job)
         keys = [key, f"{key}:leases", f"{key}:begun"]
-        flat, leased, waiting = self._scripts["progress"](keys=keys, args=[LEASE_SECONDS])
+        flat, leased, waiting, now = self._scripts["progress"](keys=keys, args=[LEASE_SECONDS])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "batches" not in fields:
             return None
@@ -147,8 +152,44 @@ class Jobs:
             weights=fields.get("weights"),
             model_digest=fields.get("model_digest"),
             signed_with=fields.get("signed_with"),
-            ended=seconds_of(fields["ended"]) if "ended" in fields else None,
+            owner=fields.get("owner"),
+            input=fields.get("input"),
+            started=optional_seconds(fields.get("started")),
+            ended=optional_seconds(fields.get("ended")),
+            tokens_at_start=int(fields.get("tokens_at_start", 0)),
+            seen=float(now),
         )
+
+    def set_queue(self, manifest: Manifest, queue: str) -> bool:
+        """Set the queue of a job's first rung, whose name has the job's priority.
+
+        Returns:
+            False if the ledger does not know this staging of it.
+        """
+        args: list[Argument] = [manifest.created.timestamp(), queue]
+        return bool(self._scripts["set_queue"](keys=[job_key(manifest.job)], args=args))
+
+    def queues(self, jobs: Iterable[str]) -> dict[str, tuple[str | None, bool]]:
+        """Return the queue of each job's first rung, and whether it was changed by ``set_queue``.
+
+        The queue is None if there is no such job.
+        """
+        names = list(jobs)
+        with self.redis.pipeline(transaction=False) as together:
+            for job in names:
+                together.hmget(job_key(job), "queue", "queue_changed")
+            found = together.execute(raise_on_error=False)
+        return {
+            job: (None, False)
+            if isinstance(fields, ResponseError)
+            else (fields[0], bool(fields[1]))
+            for job, fields in zip(names, found, strict=True)
+        }
+
+    def with_priority(self, manifest: Manifest) -> Manifest:
+        """Return a job's manifest with the priority that the ledger has, if it knows the job."""
+        queue, _ = self.queues([manifest.job])[manifest.job]
+        return manifest if queue is None else manifest.with_priority(priority_of(queue))
 
     def advance(self, manifest: Manifest, published: int, *, signed_with: str = "") -> None:
         """Record that the first ``published`` batches of a job have been published.
@@ -175,6 +216,10 @@ class Jobs:
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
         args: list[Argument] = [job, "" if created is None else created, int(only_closed)]
         return bool(self._scripts["forget"](keys=keys, args=args))
+
+
+def optional_seconds(text: str | None) -> float | None:
+    return None if text is None else seconds_of(text)
 
 
 def seconds_of(text: str) -> float:

@@ -33,6 +33,11 @@ class Leases:
         fields = cast(list[str], self.redis.zrange(f"{job_key(job)}:leases", 0, -1))
         return set(map(parse_batch_field, fields))
 
+    def owners(self, job: str) -> dict[tuple[int, Rung], str]:
+        """Return the owner of each lease of a job, by batch and rung."""
+        found = cast(dict[str, str], self.redis.hgetall(f"{job_key(job)}:owners"))
+        return {parse_batch_field(field): owner for field, owner in sorted(found.items())}
+
     def claim(
         self, batch: Batch, *, owner: str, weights: str, model_digest: str | None = None
     ) -> ClaimResult:

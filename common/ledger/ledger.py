@@ -6,7 +6,7 @@ Every change of several keys is one Lua script or one transaction, and can be re
 Keys, each after ``virnucpro:``
 
     jobs                        sorted set of jobs by creation
-    job:<job>                   hash of counters and state
+    job:<job>                   hash of counters and state; the name of its queue has its priority
     job:<job>:stored            bitmap of batches with a shard in the store that is not counted yet,
                                 while the ledger is rebuilt
     job:<job>:begun             bitmap of batches that were claimed, or have a result
@@ -27,6 +27,7 @@ Keys, each after ``virnucpro:``
     kept:<store>                set once a keeper has looked for the store's jobs
     demand                      hash of pool: batches left, counted by a keeper, and a field '' that
                                 is there even if no job is open; expires
+    keep:<store>                seconds for which the acting keeper keeps closed jobs; expires
     worker:<name>               a live worker, as JSON; expires
     dead                        list of dead letters as JSON, newest first
 """

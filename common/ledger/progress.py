@@ -2,11 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Literal
 
 from common.rungs import Rung, ladder
 from common.wire.messages import Priority
+from common.wire.queues import priority_of
 
 #: What happens to a job with a row that is not finite: retry the row at the next rung, or stop.
 OnInstability = Literal["retry", "fail"]
@@ -41,7 +43,12 @@ class Progress:
     weights: str | None  # that its embeddings come from; None until the first batch is claimed
     model_digest: str | None = None  # of the model's files, if the producer could see them
     signed_with: str | None = None  # name of the key of the last messages; None: not known
-    ended: float | None = None  # seconds since the epoch; None: open, or by an earlier version
+    owner: str | None = None  # who submitted it; None: not known, as in jobs of earlier versions
+    input: str | None = None  # its name, likewise
+    started: float | None = None  # when its first batch began, since it was opened or resumed
+    ended: float | None = None  # since when it is closed; None: it is open, or that is not known
+    tokens_at_start: int = 0  # tokens that were done when it started
+    seen: float = 0.0  # the time of these counters; like the others, seconds since the epoch
 
     def __repr__(self) -> str:
         parts = [
@@ -69,15 +76,42 @@ class Progress:
         return self.state is JobState.FINISHED
 
     @property
+    def priority(self) -> Priority:
+        return priority_of(self.queue)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the job was submitted, up to its end if it has ended."""
+        return max(0.0, (self.ended or self.seen) - self.created)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens per second since the job started; None before any is done."""
+        if self.started is None:
+            return None
+        seconds = (self.ended or self.seen) - self.started
+        tokens = self.tokens_done - self.tokens_at_start
+        return tokens / seconds if seconds > 0 and tokens > 0 else None
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at that speed; None if the job has ended, or there is no speed yet."""
+        speed = self.tokens_per_second
+        if self.state is not JobState.OPEN or speed is None:
+            return None
+        return max(0, self.tokens - self.tokens_done) / speed
+
+    def expires(self, keep: timedelta | None) -> float | None:
+        """Return when the job is deleted, if closed jobs are kept for a time and it is one."""
+        if keep is None or self.ended is None or self.state is JobState.OPEN:
+            return None
+        return self.ended + keep.total_seconds()
+
+    @property
     def queues(self) -> dict[Rung, str]:
         """The queues that the job's batches may be in, by rung."""
         first, *higher = ladder(self.first_rung)
         return {first: self.queue} | {rung: f"{self.queue}.{rung}" for rung in higher}
-
-    @property
-    def priority(self) -> Priority:
-        prefix = self.queue.partition(".")[0]
-        return Priority(prefix) if prefix in set(Priority) else Priority.NORMAL
 
     @property
     def pool(self) -> str:

@@ -5,12 +5,13 @@ measured with celery and kombu 5.7.
 """
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from kombu import Producer
+from kombu import Connection, Producer
 from kombu.exceptions import KombuError
+from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -141,6 +142,16 @@ def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> Non
         headers=headers | keys.headers(arguments),
         correlation_id=task_id,
     )
+
+
+def written(keys: MessageKeys, model: ModelSource, batches: Iterable[Batch]) -> Iterator[str]:
+    """Yield the messages of batches as ``publish`` would leave them in their queues."""
+    with Connection("memory://") as connection, connection.channel() as channel:
+        producer = Producer(channel)
+        for batch in batches:
+            queue = queue_name(model, batch.first_rung, batch.rung, batch.priority)
+            send(producer, queue, batch, keys)
+            yield dumps(channel._get(queue))
 
 
 def task_arguments(batch: Batch) -> dict[str, Any]:

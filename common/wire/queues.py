@@ -1,6 +1,6 @@
 """The queues: their names and their messages."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import cast
@@ -27,6 +27,12 @@ def queue_name(
     """
     end = "" if rung is first else f".{rung}"
     return f"{priority_prefix(priority)}{model.queue}.{first}{end}"
+
+
+def priority_of(queue: str) -> Priority:
+    """Return the priority in a queue's name."""
+    before, _, _ = queue.partition(".")
+    return Priority(before) if before in (Priority.HIGH, Priority.LOW) else Priority.NORMAL
 
 
 def batch_queue(batch: Batch) -> str:
@@ -83,8 +89,9 @@ class Queues:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        script = files("common.wire") / "move_to_front.lua"
-        self._move_to_front = redis.register_script(script.read_text())
+        scripts = files("common.wire")
+        self._move_to_front = redis.register_script((scripts / "move_to_front.lua").read_text())
+        self._move_messages = redis.register_script((scripts / "move_messages.lua").read_text())
 
     def length(self, queue: str) -> int:
         """Return the number of messages waiting in a queue."""
@@ -124,3 +131,22 @@ class Queues:
     def move_to_front(self, queue: str, count: int) -> None:
         """Move the ``count`` messages published last to where the next ones are taken."""
         self._move_to_front(keys=[f"{KEY_PREFIX}{queue}"], args=[count])
+
+    def move_messages(
+        self, messages: Sequence[tuple[bytes, str]], *, job: str, queue: str, source: str, to: str
+    ) -> int:
+        """Move messages of a job to another queue; return how many were there still.
+
+        Args:
+            messages: each as it is, oldest first, and as it is to be.
+            job: the key of the job's hash.
+            queue: the job's queue of the first rung. If that is another by now, none is moved.
+            source: the queue that they are in.
+            to: the queue that they are moved to.
+        """
+        keys = [job, f"{KEY_PREFIX}{source}", f"{KEY_PREFIX}{to}"]
+        with no_queue(keys[1]):
+            args: list[str | bytes] = [queue]
+            for old, new in messages:
+                args += [old, new]
+            return int(self._move_messages(keys=keys, args=args))

@@ -1,18 +1,23 @@
 """Deleting a job, so that a process that stops in the middle deletes nothing of a later one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from common.advice import how_to
+from common.errors import JobRunningError
 from common.job.layout import (
     closed_key,
     input_prefix,
     job_prefix,
     manifest_key,
     output_prefix,
+    priority_key,
     quarantine_prefix,
 )
 from common.job.manifest import find_job
 from common.ledger.ledger import Ledger
 from common.store import Store
+from common.text import counted, counted_bytes
 from producer.scheduling.closed import read_closed
 from producer.scheduling.job_lock import JobLockedError
 
@@ -60,6 +65,29 @@ def delete_job(
     return True
 
 
+@dataclass(frozen=True)
+class Size:
+    """What a job takes in the store."""
+
+    objects: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{counted(self.objects, 'object')}, {counted_bytes(self.bytes)}"
+
+
+def size_of(store: Store, job: str) -> Size:
+    """Return what a job takes in the store, from a listing of it."""
+    sizes = list(store.sizes(job_prefix(job)))
+    return Size(len(sizes), sum(sizes))
+
+
+def job_is_running(job: str) -> JobRunningError:
+    return JobRunningError(
+        f"Job {job} is neither finished nor cancelled. To cancel it first: {how_to('cancel', job)}"
+    )
+
+
 def resumed(job: str) -> JobLockedError:
     return JobLockedError(f"Job {job} was resumed while it was deleted: it stays.")
 
@@ -72,5 +100,6 @@ def staged_at(store: Store, job: str) -> float | None:
 
 def has_objects(store: Store, job: str) -> bool:
     """Return whether a store has objects of a job, as after a deletion that was cut."""
-    parts = (closed_key(job), input_prefix(job), output_prefix(job), quarantine_prefix(job))
+    objects = closed_key(job), priority_key(job)
+    parts = (*objects, input_prefix(job), output_prefix(job), quarantine_prefix(job))
     return any(True for part in parts for _ in store.keys(part))

@@ -29,6 +29,7 @@ from producer.scheduling.closed import CLOSED_STATES, Closed, possible_jobs, rea
 from producer.scheduling.lost_messages import LostMessages
 from producer.scheduling.old_jobs import OldJobs
 from producer.scheduling.opening import model_of, open_job
+from producer.scheduling.priority import Priorities, would_accept
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.restore import restore_some
 
@@ -71,6 +72,7 @@ class Keeper:
         self.publisher = publisher
         self.one_by_one = publisher.one_by_one
         self.lost_messages = LostMessages(ledger, self.one_by_one)
+        self.priorities = Priorities(ledger, publisher)
         self.on_event = on_event
         self.old_jobs = OldJobs(store, ledger, self.one_by_one, keep)
         self.only = only
@@ -108,7 +110,8 @@ class Keeper:
         self._restore_unknown_jobs()
         self.ledger.demand.renew(self.store.url)  # before what may fail or take long
         states = self.ledger.jobs.states()
-        jobs = self._open_jobs(states)
+        jobs = self.priorities.applied(self._open_jobs(states))
+        self.priorities.gather()
         if now - self._last_step > RENEW_SECONDS:
             # After a pause (Redis was unreachable, or no keeper ran) leases may have expired whose
             # workers are alive: they get the time to renew them.
@@ -133,9 +136,14 @@ class Keeper:
         """Take or renew the keeper's lock; return whether this keeper acts."""
         if not self.acting or time.monotonic() >= self._next_hold:
             self._next_hold = time.monotonic() + KEEPING_SECONDS / 3
+            acted = self.acting
             self.acting = self.ledger.locks.hold_keeping(
                 self.store.url, self.name, standby=self.only is not None
             )
+            if self.acting and not acted:
+                self.old_jobs.look_anew()
+            if self.acting and self.old_jobs.keep is not None:
+                self.ledger.stores.note_keep(self.store.url, self.old_jobs.keep)
         return self.acting
 
     # --- finding jobs -------------------------------------------------------------------------
@@ -227,8 +235,7 @@ class Keeper:
         """
         workers = self.ledger.workers.all() if lost else []
         for batch in lost:
-            serving = [worker for worker in workers if batch_queue(batch) in worker.queues]
-            if not serving or any(w.accepts(self.publisher.signs_with) for w in serving):
+            if would_accept(workers, batch_queue(batch), self.publisher.signs_with):
                 yield batch
 
     def _requeue(
@@ -274,6 +281,7 @@ class Keeper:
             return
         closed = Closed(state=state, time=self.ledger.now())
         self.store.put(closed_key(job), sealed.dump(closed))
+        self.old_jobs.note(job, closed.time)
         seen = self.ledger.jobs.progress(job)
         if seen is not None and (seen.state, seen.created) != (state, created):
             self.store.delete(closed_key(job))

@@ -1,4 +1,9 @@
-"""Deleting the jobs that were closed long ago, some in each step of a keeper."""
+"""Deleting the jobs that were closed long ago, some in each step of a keeper.
+
+A look at the whole store reads an object of each job, so there is one an hour. It remembers when
+each closed job is to go, and so does the keeper when it closes one: in between, those are looked at
+when their time has come.
+"""
 
 import logging
 import time
@@ -38,8 +43,20 @@ class OldJobs:
         self.keep = keep
         self.next_look = self.next_try = 0.0
         self._left: list[str] = []  # jobs to look at, the last one first
+        self._due: dict[str, float] = {}  # closed jobs, by when they are old, on this clock
         self._failed: list[str] = []
         self._said: set[str] = set()
+        self._clocks_agreed = True
+
+    def look_anew(self) -> None:
+        """Have the next step begin a look at all jobs: others may have closed some."""
+        self.next_look = 0.0
+
+    def note(self, job: str, closed: datetime) -> None:
+        """Note when a job was closed, to delete it in time."""
+        if self.keep is not None:
+            left = closed - self.ledger.now() + self.keep
+            self._due[job] = time.monotonic() + left.total_seconds()
 
     def delete_some(self) -> bool:
         """Delete old jobs for about a second, one at least; return whether a new look began.
@@ -50,9 +67,11 @@ class OldJobs:
             return False
         began = False
         try:
-            began = self._begin_look(time.monotonic())
+            now = time.monotonic()
+            began = self._begin_look(now)
+            self._take_due(now)
             if self._left and self._clocks_agree():
-                self._delete_left(self.ledger.now() - self.keep)
+                self._delete_left(self.keep)
         except StoreError as error:  # there is no store at this moment
             self._left = []
             self.next_look = time.monotonic() + AGAIN_SECONDS
@@ -69,24 +88,34 @@ class OldJobs:
             self._left, self._failed = self._left + self._failed, []
         return False
 
+    def _take_due(self, now: float) -> None:
+        """Add the jobs whose time has come to those to look at, as the next ones."""
+        due = [job for job, old_at in self._due.items() if old_at <= now]
+        for job in due:
+            del self._due[job]
+        self._left += sorted(due, reverse=True)
+
     def _clocks_agree(self) -> bool:
         difference = datetime.now(UTC) - self.ledger.now()
-        if abs(difference) <= MAX_CLOCK_DIFFERENCE:
-            return True
-        self._left = []
-        log.error(
-            "No old job is deleted: the clock here is %+d s from Redis's. Set both right.",
-            difference.total_seconds(),
-        )
-        return False
+        agree = abs(difference) <= MAX_CLOCK_DIFFERENCE
+        if not agree:
+            self._left = []
+            self.next_look = time.monotonic() + AGAIN_SECONDS
+        if not agree and self._clocks_agreed:
+            log.error(
+                "No old job is deleted: the clock here is %+d s from Redis's. Set both right.",
+                difference.total_seconds(),
+            )
+        self._clocks_agreed = agree
+        return agree
 
-    def _delete_left(self, before: datetime) -> None:
+    def _delete_left(self, keep: timedelta) -> None:
         end = time.monotonic() + PORTION_SECONDS
         while self._left:
             job = self._left.pop()
             try:
                 with self.one_by_one(job):
-                    self._delete_if_old(job, before)
+                    self._delete_if_old(job, keep)
             except StoreError as error:
                 self.store.check_exists()  # or none of its jobs can be deleted
                 self._failed.append(job)
@@ -95,22 +124,28 @@ class OldJobs:
             if time.monotonic() >= end:
                 return
 
-    def _delete_if_old(self, job: str, before: datetime) -> None:
-        if self._closed_before(job, before) is None:
+    def _delete_if_old(self, job: str, keep: timedelta) -> None:
+        closed = read_closed(self.store, job)
+        if closed is None:
+            return
+        if not self._is_old(closed, keep):
+            self.note(job, closed.time)
             return
         with job_lock(self.ledger, job) as hold:
             # One that this version cannot read is an error, and stays.
             created = staged_at(self.store, job)
-            closed = self._closed_before(job, before)
-            if closed is not None and delete_job(
-                self.store, self.ledger, job, hold, created=created, only_closed=True
+            closed = read_closed(self.store, job)
+            if (
+                closed is not None
+                and self._is_old(closed, keep)
+                and delete_job(
+                    self.store, self.ledger, job, hold, created=created, only_closed=True
+                )
             ):
                 log.warning("Job %s was %s since %s: deleted.", job, closed.state, closed.time)
 
-    def _closed_before(self, job: str, before: datetime) -> Closed | None:
-        """Return the mark of a closed job, if it is older than a time."""
-        closed = read_closed(self.store, job)
-        return closed if closed is not None and closed.time < before else None
+    def _is_old(self, closed: Closed, keep: timedelta) -> bool:
+        return self.ledger.now() - closed.time > keep
 
     def _say(self, text: str) -> None:
         if text not in self._said:

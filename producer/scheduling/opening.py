@@ -17,6 +17,7 @@ from common.wire.messages import Status
 from common.wire.queues import queue_name
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.restore import restore
+from producer.scheduling.stored_priority import with_stored_priority
 
 
 def model_of(manifest: Manifest) -> ModelSource:
@@ -66,13 +67,14 @@ def open_job(
     stored = np.zeros(manifest.batches, bool)
     stored[list(shards)] = True
     forget_other_store(store, ledger, manifest)
-    if not create_open(ledger, manifest, stored, on_instability):
+    if not create_open(store, ledger, manifest, stored, on_instability):
         # Redis was emptied in between, unless the job was deleted or submitted again.
         known = ledger.jobs.progress(manifest.job)
         is_other = known is not None or find_job(store, manifest.job) != manifest
-        if is_other or not create_open(ledger, manifest, stored, on_instability):
+        if is_other or not create_open(store, ledger, manifest, stored, on_instability):
             raise submitted_again(manifest)
     store.delete(closed_key(manifest.job))
+    manifest = ledger.jobs.with_priority(manifest)
     leased = ledger.leases.held(manifest.job)
     retries = [
         b for b in ledger.batches.retries(manifest).values() if (b.index, b.rung) not in leased
@@ -87,10 +89,11 @@ def open_job(
 
 
 def create_open(
-    ledger: Ledger, manifest: Manifest, stored: Flags, on_instability: OnInstability
+    store: Store, ledger: Ledger, manifest: Manifest, stored: Flags, on_instability: OnInstability
 ) -> bool:
     """Create a job unless the ledger knows it, and resume it; False if another staging is known."""
-    ledger.jobs.create(manifest, job_queue(manifest), stored)
+    queue = job_queue(with_stored_priority(store, manifest))
+    ledger.jobs.create(manifest, queue, stored)
     return ledger.jobs.resume(manifest, on_instability)
 
 

@@ -131,6 +131,8 @@ class Publisher:
         return nullcontext() if job == own else self.one_by_one(job)
 
     def _publish(self, manifest: Manifest, progress: Progress, portion: int) -> int:
+        # The manifest's priority may have been changed.
+        manifest = manifest.with_priority(progress.priority)
         end, batches = self._next(manifest, progress.published, portion)
         model = ModelSource.parse(manifest.model)
         # Only the job's first batches, or a large job whose batches run short would overtake the

@@ -43,6 +43,7 @@ def retry_quarantined(
     Raises:
         JobLockedError: another process retries or deletes the job, or did meanwhile.
     """
+    manifest = ledger.jobs.with_priority(manifest)
     batches: dict[int, Batch] = {}
     leased = {index for index, _ in ledger.leases.held(manifest.job)}
     with job_lock(ledger, manifest.job) as hold:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from common.advice import how_to
 from common.alphabet import ALPHABETS
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.manifest import Manifest
@@ -94,9 +95,13 @@ def input_warnings(manifest: Manifest) -> Iterator[str]:
 
 def resume_warnings(ledger: Ledger, manifest: Manifest, request: Request) -> Iterator[str]:
     """Yield a warning for each option of the request that comes too late for an existing job."""
-    if manifest.priority is not request.priority:
-        yield f"the job keeps the priority of its first submission, {manifest.priority}."
     progress = ledger.jobs.progress(manifest.job)
+    priority = manifest.priority if progress is None else progress.priority
+    if priority is not request.priority:
+        yield (
+            f"the job keeps its priority, {priority}. To change it: "
+            f"{how_to('set-priority', manifest.job, priority=str(request.priority))}"
+        )
     if request.on_instability == "fail" and progress is not None and progress.finished:
         unstable = progress.unstable_at(request.rung)
         if unstable:

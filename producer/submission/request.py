@@ -38,6 +38,7 @@ from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
 from producer.input.source import Source
+from producer.submission.owner import owner_named
 
 if sys.version_info >= (3, 12):
     from typing import TypedDict
@@ -64,6 +65,7 @@ class Options(TypedDict, total=False):
     overlap: NonNegativeInt | None  # letters that windows share at least; None: a tenth
     on_instability: OnInstability  # what to do with an embedding that is not finite
     priority: Priority
+    owner: str | None  # who submits; None: VIRNUCPRO_OWNER, or user@host
     new: bool  # create a new job even if the same input was submitted before
 
 
@@ -76,6 +78,7 @@ class Request:
     alphabet: Alphabet
     rung: Rung
     priority: Priority = Priority.NORMAL
+    owner: str = ""
     on_instability: OnInstability
     form: OutputForm
     unknown: Unknown
@@ -147,6 +150,7 @@ def make_request(
         gaps=options.get("gaps", "keep"),
         empty=options.get("empty", "error"),
         priority=options.get("priority", Priority.NORMAL),
+        owner=owner_named(options.get("owner")),
         nonce=uuid.uuid4().hex if options.get("new", False) else None,
     )
 

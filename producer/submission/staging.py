@@ -167,6 +167,7 @@ def manifest_of(
         job=job_name(request.source, fingerprint),
         created=created,
         staging=staging,
+        owner=request.owner,
         input=request.source.shown.encode(errors="replace").decode(),
         fingerprint=fingerprint,
         input_fingerprint=request.source.fingerprint,

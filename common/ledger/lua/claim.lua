@@ -39,6 +39,10 @@ if holder and holder ~= owner then
   redis.call('HINCRBY', job, 'leases_lost', 1)
   redis.call('HINCRBY', crashes, field, 1)
 end
+-- When the job began, or went on, and the tokens done by then: its speed is counted from there.
+if redis.call('HSETNX', job, 'started', now) == 1 then
+  redis.call('HSET', job, 'tokens_at_start', redis.call('HGET', job, 'tokens_done') or 0)
+end
 redis.call('ZADD', leases, now + lease_seconds, field)
 redis.call('HSET', owners, field, owner)
 if is_first_rung then redis.call('SETBIT', begun, batch_index, 1) end

@@ -1,5 +1,5 @@
--- Returns a job's counters, its live leases, and its published batches that no worker has claimed. A
--- lease that seems to last longer than any is one from before Redis's clock was set back.
+-- Returns a job's counters, its live leases, its published batches that no worker has claimed, and the
+-- time. A lease that seems to last longer than any is one from before Redis's clock was set back.
 local job, leases, begun = unpack(KEYS)
 local lease_seconds = ARGV[1]
 local now = tonumber(redis.call('TIME')[1])
@@ -14,4 +14,5 @@ return {
   redis.call('HGETALL', job),
   redis.call('ZCOUNT', leases, now, now + lease_seconds),
   published - begun_count,
+  now,
 }

@@ -5,8 +5,9 @@ if redis.call('SETBIT', done, result.index, 0) == 0 then return 0 end
 redis.call('HDEL', results, field, field .. '.poison')
 forget_attempts()
 count(-1)
-if redis.call('HGET', job, 'state') ~= 'cancelled' then
-  redis.call('HSET', job, 'state', 'open')
-  redis.call('HDEL', job, 'ended')
+local state = redis.call('HGET', job, 'state')
+if state ~= 'cancelled' then redis.call('HSET', job, 'state', 'open') end
+if state == 'finished' or state == 'stopped' then
+  redis.call('HDEL', job, 'ended', 'started', 'tokens_at_start')
 end
 return 1

@@ -10,5 +10,5 @@ local state, batches_done, batches = unpack(
 if state == 'open' or state == 'finished' then return 1 end
 local finished = tonumber(batches_done or 0) == tonumber(batches)
 redis.call('HSET', job, 'state', finished and 'finished' or 'open')
-if not finished then redis.call('HDEL', job, 'ended') end
+if not finished then redis.call('HDEL', job, 'ended', 'started', 'tokens_at_start') end
 return 1

@@ -78,7 +78,8 @@ def everything_but_zeros_and_time(ledger: Ledger) -> dict[str, object]:
     """Return the ledger's data of the job, without zeros and without traces of a report."""
     key, found = job_key(BATCH.job), {}
     counters = ledger.redis.hgetall(key)
-    found["job"] = {k: v for k, v in counters.items() if v != "0" and k != "milliseconds"}
+    times = {"milliseconds", "started", "tokens_at_start"}
+    found["job"] = {k: v for k, v in counters.items() if v != "0" and k not in times}
     for part in ("leases", "owners", "attempts", "deaths", "trails", "results"):
         if ledger.redis.exists(f"{key}:{part}"):
             found[part] = ledger.redis.dump(f"{key}:{part}")

@@ -22,6 +22,7 @@ from producer.scheduling.keeper import Keeper
 from producer.scheduling.lost_messages import PATIENCE
 from producer.scheduling.opening import job_queue
 from tests.support.jobs import manifest_of, ok, retry_after
+from tests.support.processes import wait_until
 from tests.support.staged import Job, messages
 from tests.support.stores import folder_store
 
@@ -515,6 +516,50 @@ def test_a_job_that_is_not_over_for_so_long_stays(staged, keeper_of):
     clean(keeper_of(keep=2 * DAY))
     assert staged.progress.finished
     assert list(staged.store.keys(manifest_key(staged.name)))
+
+
+def test_a_job_is_deleted_when_its_time_comes_and_not_at_the_next_look(staged, keeper_of):
+    staged.open()
+    kept = keeper_of(keep=timedelta(seconds=1))
+    step(kept)  # looks at the whole store; the next look is in an hour
+    staged.work()
+    step(kept)
+    assert closed(staged) is JobState.FINISHED
+
+    def is_gone() -> bool:
+        step(kept)
+        return not list(staged.store.keys(manifest_key(staged.name)))
+
+    wait_until(is_gone, 20)
+    assert staged.ledger.jobs.names() == []
+
+
+def test_a_job_that_was_closed_before_is_deleted_when_its_time_comes(staged, keeper_of):
+    staged.open()
+    staged.work()
+    close_before(staged, DAY - timedelta(seconds=1))
+    kept = keeper_of(keep=DAY)
+    step(kept)
+    assert list(staged.store.keys(manifest_key(staged.name)))
+
+    def is_gone() -> bool:
+        step(kept)
+        return not list(staged.store.keys(manifest_key(staged.name)))
+
+    wait_until(is_gone, 20)
+
+
+def test_a_keeper_says_how_long_it_keeps_closed_jobs(staged, keeper_of):
+    step(keeper_of())
+    assert staged.ledger.stores.only_keep() is None
+    kept = keeper_of(keep=2 * DAY, only=None)
+    staged.ledger.redis.flushall()
+    step(kept)
+    assert (
+        staged.ledger.stores.only_keep() == staged.ledger.stores.keep(staged.store.url) == 2 * DAY
+    )
+    staged.ledger.stores.note_keep("s3://another", DAY)
+    assert staged.ledger.stores.only_keep() is None
 
 
 def test_without_a_limit_old_jobs_stay_for_ever(staged, kept):

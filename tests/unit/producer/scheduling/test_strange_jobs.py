@@ -17,7 +17,7 @@ from common.ledger.unreadable import UnreadableJobError, is_odd_value
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, StoreError
 from common.wire.queues import KEY_PREFIX, Queues
-from producer.cli import jobs as commands
+from producer.cli import status as commands
 from producer.fleet.fleet import Fleet
 from producer.scheduling import keeper
 from producer.scheduling.fleet_metrics import FLEET_METRICS
