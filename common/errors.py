@@ -1,6 +1,7 @@
 """The errors of the package: each says what happened, where, and what to do.
 
-All derive from ``VirnucproError``. The commands print the text alone and exit with code 2.
+All derive from ``VirnucproError``. The commands print the text alone and exit with code 2, or
+3 if it is ``NotReadyError``.
 """
 
 from pathlib import Path
@@ -57,6 +58,14 @@ class UnknownJobError(UserError):
 
 class JobEndedError(UserError):
     """A job that was cancelled or stopped before its end."""
+
+
+class JobRunningError(UserError):
+    """A job that is to be deleted, though it is neither finished nor cancelled."""
+
+
+class NotReadyError(UserError):
+    """A job that is not finished yet: the same will work later. Commands exit with code 3."""
 
 
 class WaitTimeoutError(UserError, TimeoutError):

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     #: Takes the place of the host's name in those of workers.
     worker_name: Annotated[str, Field(pattern=f"^{WORKER_NAME}$")] | None = None
     max_device_losses: PositiveInt = 3  # within half an hour, after which a worker ends
+    owner: str | None = None  # of the jobs that are submitted
     message_key: SecretStr | None = None  # or several, separated by commas: the first signs
 
     @classmethod

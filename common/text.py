@@ -1,5 +1,6 @@
 """Texts for a person: words for numbers, and letters that are safe to print."""
 
+import math
 import re
 
 #: Control characters but tab and newline, other ends of lines, characters that change the direction
@@ -49,3 +50,12 @@ def counted(number: int, noun: str) -> str:
 def counted_batches(number: int) -> str:
     """Return a number of batches: ``1 batch``, ``2,000 batches``."""
     return f"{number:,} batch" if number == 1 else f"{number:,} batches"
+
+
+def counted_bytes(number: int) -> str:
+    """Return a number of bytes: ``312 bytes``, ``4.2 MB``, ``1.3 TB``."""
+    if number < 1000:
+        return counted(number, "byte")
+    units = ("kB", "MB", "GB", "TB", "PB")
+    power = min(len(units), int(math.log10(number) // 3))
+    return f"{number / 1000**power:.1f} {units[power - 1]}"

@@ -271,9 +271,7 @@ class S3Store:
         return self._unless_empty(self._keys(prefix))
 
     def sizes(self, prefix: str) -> Iterator[int]:
-        for page in self._pages(f"list {prefix}", self.prefix + prefix):
-            for item in page.get("Contents", []):
-                yield item["Size"]
+        return (found.size for found in self.listed(prefix))
 
     def folders(self) -> Iterator[str]:
         return self._unless_empty(self._folders())

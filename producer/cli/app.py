@@ -10,14 +10,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common import __version__, logs
 from common.advice import CommandLine, advise_commands
-from common.errors import VirnucproError
+from common.errors import NotReadyError, VirnucproError
 from common.memory import memory_errors_explained
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
-from common.text import printable
-from producer.cli import jobs, keeper, output
+from common.text import one_line, printable
+from producer.cli import change, keeper, lists, output, status, watch
 from producer.cli.doctor import doctor
 from producer.cli.flower import flower
-from producer.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR
+from producer.cli.options import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_READY,
+    EXIT_USER_ERROR,
+)
 from producer.cli.resume import resume
 from producer.cli.submit import submit
 
@@ -29,10 +34,12 @@ app = App(
     version=__version__,
 )
 for command in (
-    *(submit, jobs.status, jobs.jobs, jobs.watch, output.fetch, output.verify, jobs.cancel, resume),
-    *(jobs.retry, jobs.quarantine, keeper.keeper, flower, jobs.dead_letters, doctor),
+    *(submit, status.status, status.jobs, watch.watch, output.fetch, output.verify),
+    *(change.cancel, resume, change.retry, change.set_priority, change.delete),
+    *(lists.quarantine, keeper.keeper, flower, lists.dead_letters, doctor),
 ):
     app.command(command)
+app.register_install_completion_command()
 
 
 def run() -> None:
@@ -45,6 +52,8 @@ def run() -> None:
             app(exit_on_error=False)
     except CycloptsError:
         sys.exit(EXIT_USER_ERROR)
+    except NotReadyError as error:
+        fail(str(error), EXIT_NOT_READY)
     except VirnucproError as error:
         fail(str(error))
     except RedisError as error:
@@ -55,12 +64,13 @@ def run() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def fail(text: str) -> None:
+def fail(text: str, code: int = EXIT_USER_ERROR) -> None:
     if logs.are_json():
         log.error("%s", text)
     else:
-        sys.stderr.write(f"producer: {printable(text)}\n")
-    sys.exit(EXIT_USER_ERROR)
+        shown = one_line(text) if "--json" in sys.argv else printable(text)
+        sys.stderr.write(f"producer: {shown}\n")
+    sys.exit(code)
 
 
 def describe_redis_error(error: RedisError) -> str:

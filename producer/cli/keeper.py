@@ -52,7 +52,7 @@ def keeper(
         Largest number of messages in the queues; default: VIRNUCPRO_HIGH_WATER, or 20000.
     keep_days
         Delete jobs, with all their objects in the store, this many days after they finished or
-        were cancelled; default: never.
+        were cancelled, within a minute of that time; default: never. producer jobs shows when.
     metrics
         Address of its HTTP server, such as 0.0.0.0:9808 for all interfaces; "" for none. Default:
         VIRNUCPRO_METRICS, or 127.0.0.1:9808. It has /metrics for Prometheus, /healthz, and

@@ -12,19 +12,19 @@ from common.model_specs import ModelSource
 from common.rungs import PrecisionChoice
 from common.store import Store
 from common.text import counted_batches
-from producer.cli.jobs import wait_for
 from producer.cli.options import EXIT_INTERRUPTED
 from producer.cli.output import write_output
+from producer.cli.watch import wait_for
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
-from producer.fleet.output_file import OutputFile
+from producer.fleet.output import Output
 from producer.local.run import has_jobs, local_run, local_store
 from producer.terminal.console import say
 
 
 def run_local(
     start: Callable[[Fleet], Job],
-    output: OutputFile,
+    output: Output,
     *,
     model: ModelSource,
     precision: PrecisionChoice,
@@ -52,18 +52,18 @@ def run_local(
             write_output(job, output, store_is_kept=store is not None)
             is_written = True
     except ProcessEndedError as error:
-        if has_jobs(local_store(output.path, store)):
+        if has_jobs(local_store(output.working, store)):
             raise
         raise UserError(
             f"{error.__cause__}\nMend that, then run the same command again."
         ) from error
     except KeyboardInterrupt:
         if not is_written:
-            say_stopped(job, local_store(output.path, store))
+            say_stopped(job, local_store(output.working, store))
         sys.exit(EXIT_INTERRUPTED)
 
 
-def local_options(output: OutputFile, gpus: str, store: str | None) -> tuple[str, ...]:
+def local_options(output: Output, gpus: str, store: str | None) -> tuple[str, ...]:
     """Return the options with which a job of this machine is resumed."""
     return (
         "--local",

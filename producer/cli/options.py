@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.completion import CompletionContext
 from cyclopts.token import Token
 
 from common.advice import CommandLine, advise_commands
 from common.paths import user_path
 from producer.fleet.fleet import Fleet
+from producer.fleet.output import Place, place_of
 
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+#: The exit codes beside 0, which the README has a table of.
+EXIT_FAILED, EXIT_USER_ERROR, EXIT_NOT_READY, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 Broker = Annotated[
     str | None,
@@ -22,15 +25,34 @@ StoreUrl = Annotated[
 ]
 
 
+def job_names(context: CompletionContext) -> list[str]:
+    """Return the names that a shell offers for a job: those that Redis knows, newest first."""
+    given = context.get("--broker")
+    return Fleet(broker=given.raw if given else None).ledger.jobs.names()
+
+
+#: The name of a job.
+JobName = Annotated[str, Parameter(completer=job_names)]
+
+
 def to_path(_type: Any, tokens: Sequence[Token]) -> Path:
     return user_path(tokens[0].value)
 
 
-#: A path in which ``~`` is the home folder.
-OutputPath = Annotated[Path, Parameter(alias="-o", converter=to_path)]
+def to_place(_type: Any, tokens: Sequence[Token]) -> Place:
+    return place_of(tokens[0].value)
+
+
+#: A path in which ``~`` is the home folder, or the URL of an object.
+OutputPlace = Annotated[Path | str, Parameter(alias="-o", converter=to_place)]
 
 #: A Boolean option without a ``--no-`` form.
 Flag = Parameter(negative="")
+
+#: Whether to print JSON.
+Json = Annotated[
+    bool, Parameter(negative="", help="Print JSON, whose fields docs/formats.md describes.")
+]
 
 #: An option that takes several values.
 Several = Parameter(

@@ -6,21 +6,22 @@ from common.errors import UserError
 from common.ledger.progress import OnInstability
 from common.model_specs import ModelSource
 from common.text import counted_batches
-from producer.cli.jobs import say_how_to_wait, watch_job
 from producer.cli.local import run_local
-from producer.cli.options import Broker, Flag, OutputPath, StoreUrl, named_fleet
+from producer.cli.options import Broker, Flag, JobName, OutputPlace, StoreUrl, named_fleet
 from producer.cli.output import write_output
+from producer.cli.watch import say_how_to_wait, watch_job
 from producer.fleet.fleet import Fleet, precision_of
 from producer.fleet.job import Job
+from producer.fleet.output import working_file
 from producer.local.run import has_jobs, local_store
 from producer.terminal.console import say
 
 
 def resume(
-    job: str,
+    job: JobName,
     /,
     *,
-    output: OutputPath | None = None,
+    output: OutputPlace | None = None,
     overwrite: Annotated[bool, Flag] = False,
     local: Annotated[bool, Flag] = False,
     on_instability: OnInstability | None = None,
@@ -36,7 +37,8 @@ def resume(
     Parameters
     ----------
     output
-        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5.
+        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5, or to
+        this object, s3://bucket/key.h5.
     overwrite
         Replace any other file too.
     local
@@ -59,7 +61,7 @@ def resume(
     if local:
         if output is None:
             raise UserError("resume --local: name the file that the job was to write with -o.")
-        opened = local_store(output, store)
+        opened = local_store(working_file(output), store)
         if store is None and not has_jobs(opened):
             raise UserError(f"{opened.url} has no job {job!r}: it is finished, or was not begun.")
         kept = Fleet(store=opened.url).job(job)

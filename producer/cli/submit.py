@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,13 +15,14 @@ from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store
 from common.wire.messages import Priority
-from producer.cli.jobs import say_how_to_wait, watch_job
 from producer.cli.local import run_local
-from producer.cli.options import Broker, Flag, OutputPath, Several, StoreUrl, named_fleet
+from producer.cli.options import Broker, Flag, OutputPlace, Several, StoreUrl, named_fleet
 from producer.cli.output import write_output
+from producer.cli.watch import say_how_to_wait, watch_job
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
-from producer.fleet.output_file import Origin, OutputFile, sources_of
+from producer.fleet.output import Output, Place, output_at
+from producer.fleet.output_file import Origin
 from producer.submission.records import as_source
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
 from producer.submission.same_weights import job_names
@@ -37,7 +37,7 @@ def submit(
     *,
     model: str = DEFAULT_MODEL,
     revision: str | None = None,
-    output: OutputPath | None = None,
+    output: OutputPlace | None = None,
     overwrite: Annotated[bool, Flag] = False,
     local: Annotated[bool, Flag] = False,
     include: Annotated[tuple[Include, ...], Several] = ("mean",),
@@ -53,6 +53,7 @@ def submit(
     on_instability: OnInstability = "retry",
     batch_tokens: PositiveInt | None = None,
     priority: Priority = Priority.NORMAL,
+    owner: str | None = None,
     new: Annotated[bool, Flag] = False,
     gpus: str = "all",
     store: StoreUrl = None,
@@ -73,8 +74,8 @@ def submit(
         Branch, tag or commit of the model on the Hugging Face hub, also as NAME@REVISION. Only
         workers that were started with the same one take the job.
     output
-        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5. An earlier one
-        of the same job is replaced.
+        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5, or to this
+        object, s3://bucket/key.h5. An earlier one of the same job is replaced.
     overwrite
         Replace any other file too.
     local
@@ -112,7 +113,9 @@ def submit(
     batch_tokens
         Tokens in a batch; default: about a second's work, less for small inputs.
     priority
-        Workers take batches of higher priority first.
+        Workers take batches of higher priority first; producer set-priority changes it.
+    owner
+        Who submits, for producer status; default: VIRNUCPRO_OWNER, or user@host.
     new
         Submit a new job, even if the same input was submitted before.
     gpus
@@ -134,6 +137,7 @@ def submit(
             overlap=overlap,
             on_instability=on_instability,
             priority=priority,
+            owner=owner,
             new=new,
         )
         if local:
@@ -151,21 +155,23 @@ def submit(
 
 
 def output_file(
-    request: Request, path: Path | None, store: Store | None, *, overwrite: bool
-) -> OutputFile:
-    """Return the file for a request's embeddings; without a path it is named after the input."""
+    request: Request, place: Place | None, store: Store | None, *, overwrite: bool
+) -> Output:
+    """Return the file for a request's embeddings; without a place it is named after the input."""
     source = request.source
 
     def is_ours(found: Origin) -> bool:
-        if path is None and found.input_fingerprint == source.fingerprint:
+        if place is None and found.input_fingerprint == source.fingerprint:
             return True
         digest = request.model.digest()
         return any(found.is_of(job, digest) for job in job_names(request, digest))
 
-    return OutputFile(
-        path=path or user_path(f"./{source.stem}.h5"),
+    return output_at(
+        place or user_path(f"./{source.stem}.h5"),
         is_ours=is_ours,
-        sources=sources_of(source.name, request.model, store),
+        input_=source.name,
+        model=request.model,
+        store=store,
         overwrite=overwrite,
     )
 
@@ -179,7 +185,7 @@ def queue(fleet: Fleet, request: Request, batch_tokens: int | None) -> None:
 
 
 def submit_and_fetch(
-    fleet: Fleet, request: Request, output: OutputFile, batch_tokens: int | None
+    fleet: Fleet, request: Request, output: Output, batch_tokens: int | None
 ) -> None:
     """Queue a job for workers elsewhere, wait for it, and write its file."""
     output.check()

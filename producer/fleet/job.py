@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,26 +10,31 @@ from redis.exceptions import RedisError
 
 from common.advice import how_to
 from common.embeddings.arrays import Array
-from common.errors import JobEndedError, UnknownJobError
-from common.job.manifest import Manifest, find_job
+from common.errors import JobEndedError, UnknownJobError, UserError
 from common.ledger.events import Event
 from common.ledger.progress import JobState, OnInstability, Progress
 from common.ledger.speed import Speed
-from common.model_specs import ModelSource
-from common.paths import user_path
+from common.ledger.workers import WorkerInfo
 from common.store import ObjectNotFoundError, StoreError
-from common.wire.messages import JOB_NAME, Instability
-from producer.fleet.output_file import OutputFile, sources_of
-from producer.output.fetch import Fetched, fetch
-from producer.output.job_embeddings import BatchStream, JobEmbeddings
-from producer.output.verify import damaged_shards, delete_damaged, verify
-from producer.scheduling.deletion import delete_job, has_objects, staged_at
+from common.wire.messages import Priority
+from producer.fleet.stored_job import StoredJob
+from producer.output.job_embeddings import BatchStream
+from producer.output.verify import damaged_shards, delete_damaged
+from producer.scheduling.deletion import (
+    Size,
+    delete_job,
+    has_objects,
+    job_is_running,
+    size_of,
+    staged_at,
+)
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.job_lock import job_lock
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.observation import Observation, observe
 from producer.scheduling.opening import open_job
-from producer.scheduling.retry import quarantined_rows, retry_quarantined
+from producer.scheduling.priority import set_priority
+from producer.scheduling.retry import retry_quarantined
 from producer.scheduling.waiting import (
     LOCAL_POLL_SECONDS,
     POLL_SECONDS,
@@ -40,40 +44,11 @@ from producer.scheduling.waiting import (
 from producer.submission.same_weights import check_same_files
 
 if TYPE_CHECKING:
-    from producer.fleet.fleet import Fleet
+    pass
 
 
-class Job:
+class Job(StoredJob):
     """One submitted job."""
-
-    def __init__(self, fleet: "Fleet", name: str) -> None:
-        """Name a job; the first use of it tells whether it exists.
-
-        Raises:
-            UnknownJobError: no job can have this name.
-        """
-        if not JOB_NAME.fullmatch(name):
-            raise UnknownJobError(f"{name!r} is not the name of a job.")
-        self.fleet = fleet
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"Job({self.name!r})"
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """What the job is, from the store.
-
-        Raises:
-            UnknownJobError: the store has no such job.
-        """
-        store = self.fleet.store
-        manifest = find_job(store, self.name)
-        if manifest is None:
-            raise UnknownJobError(
-                f"{store.url} has no job {self.name!r}. Is this the store it was submitted to?"
-            )
-        return manifest
 
     def status(self) -> Progress:
         """Return the job's counters at this moment.
@@ -198,19 +173,6 @@ class Job:
             with suppress(RedisError):
                 keeper.stop()
 
-    def embeddings(self) -> JobEmbeddings:
-        """Return the finished job's embeddings, read from the store in place.
-
-        Mean vectors are read into memory at once, and stay when the fleet is closed; those of
-        residues are read when they are asked for, a batch at a time. For what does not fit into
-        memory: ``stream``, or ``fetch`` and ``load``.
-
-        Raises:
-            UnknownJobError: the store has no such job.
-            UserError: batches are missing, or cannot be read.
-        """
-        return JobEmbeddings(self.fleet.store, self.manifest)
-
     def cancel(self) -> None:
         """Stop the job: none of its batches are handed out any more; ``resume`` undoes it.
 
@@ -243,6 +205,29 @@ class Job:
             on_instability = "fail" if stops else "retry"
         fleet.start_worker(manifest.model, manifest.rung)
         return open_job(fleet.store, fleet.ledger, fleet.publisher, manifest, on_instability)
+
+    def set_priority(self, priority: Priority | str) -> int:
+        """Give the job another priority: ``high``, ``normal`` or ``low``.
+
+        It holds for the batches to come, and for those that wait in the queues; the ones that run
+        go on.
+
+        Returns:
+            Number of waiting batches that were moved.
+
+        Raises:
+            JobEndedError: the job is finished.
+            UserError: there is no such priority, or workers would refuse what is signed here.
+        """
+        if priority not in set(Priority):
+            raise UserError(f"priority: {priority!r} is none of {', '.join(Priority)}.")
+        fleet, progress = self.fleet, self.status()
+        return set_priority(
+            *(fleet.store, fleet.ledger, fleet.publisher),
+            self.manifest,
+            progress,
+            Priority(priority),
+        )
 
     def retry(self, *, quarantined: bool = False, damaged: bool = False) -> int:
         """Try again what failed, without the input.
@@ -283,50 +268,33 @@ class Job:
                 delete_damaged(store, manifest, found, hold)
         return bool(found)
 
-    def quarantined(self) -> list[Instability]:
-        """Return the sequences without an embedding, and why, in input order."""
-        return quarantined_rows(self.fleet.store, self.manifest)
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that run batches of the job at this moment."""
+        owners = self.fleet.ledger.leases.owners(self.name).values()
+        names = {owner.rpartition("/")[0] for owner in owners}
+        return [worker for worker in self.fleet.workers() if worker.name in names]
 
-    def fetch(self, path: str | Path, *, overwrite: bool = False) -> Fetched:
-        """Write the finished job's embeddings to one HDF5 file.
+    def check_deletable(self) -> None:
+        """Check that ``delete(running=False)`` will delete the job.
+
+        Raises:
+            JobRunningError: it is neither finished nor cancelled.
+            UnknownJobError: neither Redis nor the store knows it.
+        """
+        progress = self.fleet.ledger.jobs.progress(self.name)
+        if progress is not None and progress.state is JobState.OPEN:
+            raise job_is_running(self.name)
+        if progress is None and not has_objects(self.fleet.store, self.name):
+            _ = self.manifest
+
+    def delete(self, *, running: bool = True) -> Size:
+        """Delete the job from Redis and from the store; return what was deleted there.
 
         Args:
-            path: the file, .h5 or .hdf5. An earlier one of this job is replaced.
-            overwrite: replace any other file too.
+            running: whether to delete it even if it is neither finished nor cancelled.
 
         Raises:
-            UserError: batches are missing, the file cannot be written, or another one is there.
-        """
-        return self.fetch_to(self.output_file(path, overwrite=overwrite))
-
-    def output_file(self, path: str | Path, *, overwrite: bool = False) -> OutputFile:
-        """Return a file for the job's embeddings, with what it may replace; see ``fetch``."""
-        manifest = self.manifest
-        return OutputFile(
-            path=user_path(path),
-            is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
-            sources=sources_of(manifest.input, ModelSource(manifest.model), self.fleet.store),
-            overwrite=overwrite,
-        )
-
-    def fetch_to(self, output: OutputFile) -> Fetched:
-        """Write the finished job's embeddings as ``output`` allows; see ``fetch``."""
-        output.check()
-        return fetch(
-            self.fleet.store,
-            self.manifest,
-            output.path,
-            before_replacing=output.check_before_replacing(),
-        )
-
-    def verify(self) -> list[str]:
-        """Read all objects of the finished job; return a text for each missing or damaged one."""
-        return verify(self.fleet.store, self.manifest)
-
-    def delete(self) -> None:
-        """Delete the job from Redis and from the store, running or not.
-
-        Raises:
+            JobRunningError: it is not, and ``running`` is false.
             UnknownJobError: neither knows the job.
         """
         ledger, store = self.fleet.ledger, self.fleet.store
@@ -335,5 +303,11 @@ class Job:
             created = staged_at(store, self.name) if found is None else found.created
             if created is None and not has_objects(store, self.name):
                 raise UnknownJobError(f"Neither Redis nor {store.url} knows a job {self.name!r}.")
-            ledger.jobs.cancel(self.name)
+            if found is not None and not running:
+                if not ledger.jobs.forget(self.name, created, only_closed=True):
+                    raise job_is_running(self.name)
+            else:
+                ledger.jobs.cancel(self.name)
+            size = size_of(store, self.name)
             delete_job(store, ledger, self.name, hold, created=created)
+        return size

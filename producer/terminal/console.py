@@ -24,3 +24,9 @@ def warn(text: str) -> None:
 def print_line(text: str) -> None:
     """Print one line that a script may read, such as a job's name."""
     sys.stdout.write(f"{one_line(text)}\n")
+
+
+def confirmed(question: str) -> bool:
+    """Ask a question on the terminal; return whether the answer is yes."""
+    console.print(f"{printable(question)} [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,7 +1,8 @@
 """The tables of ``producer status`` and ``producer jobs``."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -15,19 +16,24 @@ from common.ledger.progress import JobState, Progress
 from common.ledger.workers import WorkerInfo
 from common.model_specs import ModelSource
 from common.rungs import NEXT_RUNG, Rung
-from common.text import counted, counted_batches, one_line, printable
+from common.text import counted, counted_batches, counted_bytes, one_line, printable
 from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
+from producer.scheduling.deletion import Size
 from producer.scheduling.waiting import problems
+from producer.terminal.watch import duration
 
-#: Width in characters where the output is not a terminal: a row is one line.
+#: Width in characters where the output is not a terminal, unless COLUMNS says another: a row is
+#: one line.
 PIPE_WIDTH = 10_000
 
 
 def output_console() -> Console:
     options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-    console = Console(**options)
-    return console if console.is_terminal else Console(width=PIPE_WIDTH, **options)
+    console = Console(**options)  # as wide as the terminal, or as COLUMNS says
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    return Console(width=PIPE_WIDTH, **options)
 
 
 def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -75,33 +81,59 @@ def column_widths(console: Console, rows: Sequence[Sequence[Text]]) -> list[int]
     return widths
 
 
-def print_jobs(console: Console, jobs: Iterable[Progress]) -> None:
-    """Print a row for each job."""
-    columns = ("state", "model", "batches", "sequences", "tokens/s per device", "submitted")
-    rows = (
-        (
-            job.job,
-            state_of(job),
-            job.model,
-            f"{job.batches_done:,}/{job.batches:,}",
-            f"{job.rows_done:,}/{job.records:,}",
-            mean_speed(job),
-            local_time(job.created),
-        )
-        for job in jobs
-    )
-    print_table(console, ("job", *columns), rows)
+def print_jobs(
+    console: Console,
+    jobs: Iterable[Progress],
+    keep: timedelta | None = None,
+    sizes: Mapping[str, Size] | None = None,
+) -> None:
+    """Print a row for each job.
+
+    Args:
+        keep: for how long closed jobs are kept; None: not known, or for ever.
+        sizes: of the jobs in the store; None: they were not asked for.
+    """
+    columns: dict[str, Callable[[Progress], str]] = {
+        "job": lambda job: job.job,
+        "state": state_of,
+        "model": lambda job: job.model,
+        "batches": lambda job: f"{job.batches_done:,}/{job.batches:,}",
+        "sequences": lambda job: f"{job.rows_done:,}/{job.records:,}",
+        "tokens/s per device": mean_speed,
+        "submitted": lambda job: local_time(job.created),
+    }
+    if keep is not None:
+        columns["deleted after"] = lambda job: local_time_or_none(job.expires(keep))
+    if sizes is not None:
+        columns["objects"] = lambda job: f"{sizes[job.job].objects:,}"
+        columns["size"] = lambda job: counted_bytes(sizes[job.job].bytes)
+    rows = ([text(job) for text in columns.values()] for job in jobs)
+    print_table(console, list(columns), rows)
 
 
 def print_job(
-    console: Console, job: Progress, queued: Mapping[Rung, int], results: list[BatchResult]
+    console: Console,
+    job: Progress,
+    queued: Mapping[Rung, int],
+    results: list[BatchResult],
+    keep: timedelta | None = None,
 ) -> None:
-    """Print one job in full: counters, the ladder, and every result that was not ok."""
+    """Print one job in full: counters, the ladder, and every result that was not ok.
+
+    Args:
+        keep: as in ``print_jobs``.
+    """
     first = next(iter(job.queues))
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False)
     rows = {
         "job": job.job,
         "state": state_of(job),
+        "owner": job.owner,
+        "input": job.input,
+        "submitted": local_time(job.created),
+        "ended": local_time_or_none(job.ended),
+        "deleted after": local_time_or_none(job.expires(keep)),
+        "priority": job.priority,
         "model": job.model,
         "weights": job.weights or "not known until a worker has started",
         "batches": f"{job.batches_done:,} of {job.batches:,} done, {job.leased:,} running",
@@ -109,6 +141,9 @@ def print_job(
         "sequences": f"{job.rows_done:,} of {job.records:,}",
         "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
         "tokens": f"{job.tokens_done:,} of {job.tokens:,}",
+        "tokens/s": speed_of(job),
+        "elapsed": duration(job.elapsed),
+        "time left": "-" if job.eta is None else duration(job.eta),
         "tokens/s per device": mean_speed(job),
         "device time": f"{job.device_seconds:,.1f} s",
         "requeued": f"{counted_batches(job.leases_lost)} from lost workers",
@@ -213,6 +248,10 @@ def local_time(seconds: float) -> str:
         return "?"  # not a time
 
 
+def local_time_or_none(seconds: float | None) -> str:
+    return "-" if seconds is None else local_time(seconds)
+
+
 def stem_of(worker: WorkerInfo) -> str:
     # Not parsed: a newer version may know more models.
     return ModelSource(worker.model).queue
@@ -230,3 +269,8 @@ def state_of(job: Progress) -> str:
 def mean_speed(job: Progress) -> str:
     """Return the tokens per second of device time."""
     return f"{job.tokens_done / job.device_seconds:,.0f}" if job.device_seconds else "-"
+
+
+def speed_of(job: Progress) -> str:
+    """Return the tokens per second since the job started, on all devices together."""
+    return "-" if job.tokens_per_second is None else f"{job.tokens_per_second:,.0f}"

@@ -174,10 +174,9 @@ def test_every_row_of_the_map_names_a_path():
 def test_options_that_the_pages_name_exist():
     environment = clean_environment()
     known = ""
-    for command in ("submit", "keeper", "retry"):
-        known += run_producer(command, "--help", environment=environment).stdout
-    for command in ("start", "validate", "download"):
-        known += run("workers.cli", command, "--help", environment=environment).stdout
+    for module, app in (("producer.cli", producer_app), ("workers.cli", worker_app)):
+        for command in [name for name in app if not name.startswith("-")]:
+            known += run(module, command, "--help", environment=environment).stdout
     for page in PAGES:
         for option in re.findall(r"`(--[a-z-]+)[ `]", page.read_text()):
             assert option in known or option in {"--repr_layers"}, f"{page.name}: {option}"

@@ -5,7 +5,8 @@ import pytest
 from common.errors import UserError
 from common.ledger.workers import WORKER_PREFIX
 from common.wire.dead_letters import DEAD_LETTERS, DeadLetter, DeadLetters
-from producer.cli.jobs import dead_letters, show_fleet
+from producer.cli.lists import dead_letters
+from producer.cli.status import show_fleet
 from producer.fleet.fleet import Fleet
 from tests.support.worlds import WORKER
 

@@ -18,7 +18,7 @@ from common.rungs import Rung, served_steps
 from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
 from common.wire.queues import queue_name
-from producer.cli.jobs import exit_if_batches_failed
+from producer.cli.watch import exit_if_batches_failed
 from producer.scheduling.waiting import SHOWN, first_lines, problems
 from producer.terminal.report import report_quarantined
 from producer.terminal.tables import (
