@@ -77,6 +77,7 @@ def worker_commands(db: int) -> tuple[Command, ...]:
         ("BRPOP", KEY, 1),
         ("WATCH", KEY),
         ("HEXISTS", KEY, ""),
+        ("HLEN", KEY),
         ("TYPE", KEY),
         ("SADD", KEY, ""),
         ("SREM", KEY, ""),

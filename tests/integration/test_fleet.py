@@ -68,10 +68,10 @@ def test_a_job_is_submitted_watched_and_fetched_by_its_name(fleet, tiny, example
     assert commands_given(fleet) <= COMMANDS_TRIED
 
 
-#: What the doctors try, and what every connection gives.
+#: What the doctors try, what every connection gives, and what starts this Redis.
 COMMANDS_TRIED = {
     *(str(name).lower() for role in ("producer", "worker") for name, *_ in commands_of(role, 0)),
-    *("info", "multi", "exec", "select", "hello", "client", "unwatch", "punsubscribe"),
+    *("info", "multi", "exec", "select", "hello", "client", "unwatch", "punsubscribe", "config"),
 }
 
 

@@ -16,7 +16,7 @@ JOB = "in-0123456789ab"
 COMMANDS = {
     "submit": ["submit", "-", "--model", "random:esm2_t6_8M_UR50D"],
     **{verb: [verb, JOB] for verb in ("status", "watch", "cancel", "resume", "retry")},
-    **{verb: [verb] for verb in ("jobs", "keeper", "dead-letters", "doctor")},
+    **{verb: [verb] for verb in ("jobs", "keeper", "dead-letters")},
 }
 
 
@@ -90,7 +90,19 @@ def test_no_answer_of_a_worker_to_celery_shows_a_login(url_with_login):
     assert SECRET not in json.dumps(answers) + shown
 
 
-def assert_silent(done) -> None:
-    assert done.returncode == 2, done.stderr
+@pytest.mark.parametrize("module", ["producer.cli", "workers.cli"])
+@pytest.mark.parametrize("form", WRONG_ADDRESSES[::4])
+def test_no_doctor_shows_a_password(form, module, tmp_path):
+    named = {
+        "VIRNUCPRO_BROKER_URL": form.format(SECRET),
+        "VIRNUCPRO_STORE": STORES[0].format(SECRET),
+        "VIRNUCPRO_MESSAGE_KEY": f"{SECRET},",
+    }
+    done = run(module, "doctor", environment=clean_environment(**named), cwd=tmp_path)
+    assert_silent(done, code=1)
+
+
+def assert_silent(done, code: int = 2) -> None:
+    assert done.returncode == code, done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
