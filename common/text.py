@@ -59,3 +59,13 @@ def counted_bytes(number: int) -> str:
     units = ("kB", "MB", "GB", "TB", "PB")
     power = min(len(units), int(math.log10(number) // 3))
     return f"{number / 1000**power:.1f} {units[power - 1]}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in readable units: ``42 s``, ``3 min 20 s``, ``5 h 07 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

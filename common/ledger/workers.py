@@ -1,7 +1,7 @@
 """The live workers of the fleet."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
@@ -129,11 +129,6 @@ def read_worker(text: str) -> WorkerInfo | None:
         return WorkerInfo.model_validate_json(text)
     except ValueError:
         return None
-
-
-def worker_document(worker: WorkerInfo) -> dict[str, Any]:
-    """Return a worker's entry as JSON's types, as ``docs/formats.md`` describes it."""
-    return worker.model_dump(mode="json")
 
 
 def running_tokens(

@@ -25,6 +25,10 @@ from common.rungs import PrecisionChoice, Rung, first_rung
 #: Seconds that a worker has to release its batches when it is stopped.
 WORKER_STOP_SECONDS = 40.0
 
+#: Variables of a keeper or worker that runs as a service beside the local fleet, and has this
+#: address and these files.
+OF_SERVICES = {"VIRNUCPRO_METRICS", "VIRNUCPRO_LIVENESS_FILE", "VIRNUCPRO_READY_FILE"}
+
 
 @dataclass
 class LocalFleet:
@@ -126,5 +130,6 @@ def local_fleet(
         broker_url = f"unix://{socket}?db=0"
         redis = stack.enter_context(redis_server(socket))
         settings = {"VIRNUCPRO_BROKER_URL": broker_url, "VIRNUCPRO_STORE": store_url}
-        variables = {**os.environ, **settings, **(environment or {})}
+        own = {name: text for name, text in os.environ.items() if name not in OF_SERVICES}
+        variables = {**own, **settings, **(environment or {})}
         yield LocalFleet(broker_url, folder, redis, gpus, variables, stack)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, TypeVar
 
 from redis.exceptions import ResponseError
+from rich.console import Console
 
 from common.bounded_map import bounded_map
 from common.errors import UserError
@@ -39,8 +40,8 @@ from producer.terminal.tables import (
     print_jobs,
     print_reason,
     print_unreadable,
-    print_workers,
 )
+from producer.terminal.worker_table import print_workers
 
 #: The number of dead letters and of events that ``producer status`` shows.
 DEAD_LETTERS_SHOWN = EVENTS_SHOWN = 5
@@ -133,11 +134,17 @@ def show_fleet(fleet: Fleet, *, json: bool = False) -> None:
         print_line(document.text())
         return
     out = output_console()
-    print_workers(out, workers)
+    show_workers(out, fleet, workers)
     print_jobs(out, known, keep)
     if count:
         print_dead_letters(out, letters.latest(DEAD_LETTERS_SHOWN), count)
     print_unreadable(out, [*unreadable, *odd_jobs])
+
+
+def show_workers(out: Console, fleet: Fleet, workers: Sequence[WorkerInfo]) -> None:
+    registry = fleet.ledger.workers
+    silence = registry.silence(worker.name for worker in workers)
+    print_workers(out, workers, now=fleet.ledger.now().timestamp(), silence=silence)
 
 
 @dataclass(frozen=True)
@@ -202,7 +209,7 @@ def show_job(job: Job, *, json: bool = False) -> None:
     if seen.reason:
         print_reason(out, job.name, seen.reason)
     if seen.workers:
-        print_workers(out, seen.workers)
+        show_workers(out, job.fleet, seen.workers)
     if seen.event_count:
         print_events(out, seen.events, seen.event_count)
     print_unreadable(out, reasons)

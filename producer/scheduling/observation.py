@@ -8,7 +8,7 @@ from common.ledger.events import STORE_FAILED, EventKind
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
 from common.ledger.speed import Speed
-from common.ledger.workers import WorkerInfo
+from common.ledger.workers import WorkerInfo, running_tokens
 from common.wire.queues import Queues
 from common.wire.redis_client import has_memory_left
 from producer.scheduling.lost_messages import batch_key_of
@@ -32,11 +32,15 @@ class Observation:
     is_kept: bool = True  # whether a keeper runs, or nobody looked
     has_memory: bool = True  # whether Redis can write, or nobody looked
     is_local: bool = False  # on a fleet of this machine, whose workers the user did not start
+    running_tokens: int = 0  # done of batches that are not
 
 
 def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool) -> Observation:
     """Observe a job once. What is read costs a running job little."""
+    # Leases before entries: the last entry of a batch that has just been done may be old.
+    leased = ledger.leases.held(progress.job) if progress.leased else set()
     workers = ledger.workers.all()
+    running = running_tokens(workers, progress.job, leased)
     serving = [worker for worker in workers if progress.queue in worker.queues]
     is_idle = progress.state is JobState.OPEN and not progress.leased
     is_queued = not is_idle or has_messages(ledger, progress)
@@ -44,7 +48,7 @@ def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool)
     is_store_error = reason.startswith(STORE_FAILED)
     return Observation(
         progress,
-        speed.update(time.monotonic(), progress.tokens_done),
+        speed.update(time.monotonic(), progress.tokens_done + running),
         serving,
         other_workers=[w for w in workers if w.model == progress.model and w not in serving],
         store_error=reason if is_store_error else "",
@@ -53,6 +57,7 @@ def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool)
         is_kept=is_queued or ledger.locks.is_any_store_kept(),
         has_memory=not is_idle or has_memory_left(ledger.redis),
         is_local=is_local,
+        running_tokens=running,
     )
 
 

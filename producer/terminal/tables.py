@@ -13,19 +13,19 @@ from rich.text import Text
 
 from common.ledger.events import Event
 from common.ledger.progress import JobState, Progress
-from common.ledger.workers import WorkerInfo
-from common.model_specs import ModelSource
 from common.rungs import NEXT_RUNG, Rung
-from common.text import counted, counted_batches, counted_bytes, one_line, printable
+from common.text import counted, counted_batches, counted_bytes, duration, one_line, printable
 from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
 from producer.scheduling.deletion import Size
 from producer.scheduling.waiting import problems
-from producer.terminal.watch import duration
 
 #: Width in characters where the output is not a terminal, unless COLUMNS says another: a row is
 #: one line.
 PIPE_WIDTH = 10_000
+
+#: Options of a table without lines.
+UNFRAMED: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
 
 
 def output_console() -> Console:
@@ -36,16 +36,25 @@ def output_console() -> Console:
     return Console(width=PIPE_WIDTH, **options)
 
 
-def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(
+    console: Console,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    framed: bool = True,
+) -> None:
     """Print rows as a table, or below one another where a table would cut words.
 
     The first column names the row, and is never wrapped: the next command may need it.
     """
     table = [[Text(one_line(cell)) for cell in row] for row in (header, *rows)]
-    widths = column_widths(console, table)
+    # A line and a space at each side of a column, or two spaces between them.
+    frame = 3 * len(header) + 1 if framed else 2 * (len(header) - 1)
+    widths = column_widths(console, table, frame)
     if widths is not None:
         titles, *cells = table
-        grid = Table(*(Column(t, width=w) for t, w in zip(titles, widths, strict=True)))
+        columns = (Column(t, width=w) for t, w in zip(titles, widths, strict=True))
+        grid = Table(*columns) if framed else Table(*columns, **UNFRAMED)
         for row in cells:
             grid.add_row(*row)
         console.print(grid)
@@ -58,10 +67,13 @@ def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence
             console.print(Padding(line, (0, 0, 0, 2)), overflow="fold")
 
 
-def column_widths(console: Console, rows: Sequence[Sequence[Text]]) -> list[int] | None:
+def column_widths(console: Console, rows: Sequence[Sequence[Text]], frame: int) -> list[int] | None:
     """Return widths for the columns of a table that cut no word; None if there are none.
 
     Rich's own narrowing knows no shortest width.
+
+    Args:
+        frame: characters of a line that are beside the columns.
     """
     unlimited = console.options.update(width=PIPE_WIDTH)
     sizes = [
@@ -71,7 +83,7 @@ def column_widths(console: Console, rows: Sequence[Sequence[Text]]) -> list[int]
     widest = [max(cell.maximum for cell in column) for column in sizes]
     widths = [max(cell.minimum for cell in column) for column in sizes]
     widths[0] = widest[0]
-    spare = console.width - sum(widths) - (3 * len(widths) + 1)  # a line and a space at each side
+    spare = console.width - sum(widths) - frame
     if spare < 0:
         return None
     for index, width in enumerate(widest):
@@ -189,29 +201,6 @@ def print_reason(console: Console, job: str, reason: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def print_workers(console: Console, workers: Iterable[WorkerInfo]) -> None:
-    """Print a row for each worker."""
-    header = ("worker", "device", "model", "weights", "precision", "serves")
-    rows = (
-        (
-            worker.name,
-            worker.device,
-            worker.model,
-            worker.weights or "loading",
-            worker.precision,
-            " ".join(served_rungs(worker)) if worker.takes else "takes no batches",
-        )
-        for worker in workers
-    )
-    print_table(console, header, rows)
-
-
-def served_rungs(worker: WorkerInfo) -> list[str]:
-    """Return a worker's queues of normal priority, without the model's name."""
-    stem = f"{stem_of(worker)}."
-    return [queue.removeprefix(stem) for queue in worker.queues if queue.startswith(stem)]
-
-
 def print_events(console: Console, events: Sequence[Event], count: int) -> None:
     """Print the latest events of a job, and how many earlier ones are kept."""
     header = ("time", "event", "batch", "rung", "worker", "detail")
@@ -250,11 +239,6 @@ def local_time(seconds: float) -> str:
 
 def local_time_or_none(seconds: float | None) -> str:
     return "-" if seconds is None else local_time(seconds)
-
-
-def stem_of(worker: WorkerInfo) -> str:
-    # Not parsed: a newer version may know more models.
-    return ModelSource(worker.model).queue
 
 
 def state_of(job: Progress) -> str:

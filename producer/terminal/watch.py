@@ -1,25 +1,27 @@
 """The progress display: a bar on a terminal or in a notebook, a line every 30 seconds elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
+from rich.text import Text
 
 from common.ledger.events import Event
-from common.ledger.progress import Progress as JobProgress
-from common.ledger.workers import WorkerInfo
-from common.text import counted, counted_batches, one_line
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.observation import Observation
 from producer.terminal.console import console as stderr
 from producer.terminal.console import say
-
-#: Width of the bar in characters: with the text beside it, it should fit into 80 columns.
-BAR_WIDTH = 12
+from producer.terminal.job_view import (
+    ASCII,
+    SPINS,
+    Glyphs,
+    JobView,
+    lines_of,
+    text_of,
+)
+from producer.terminal.live_lines import LiveLines
 
 #: Seconds for which a job must not go on before the reason is said.
 PATIENCE_SECONDS = 60.0
@@ -65,26 +67,17 @@ def explanation(job: str, patience: float) -> Callable[[str], None]:
 @contextmanager
 def progress_display(job: str, console: Console) -> Iterator[Callable[[Observation], None]]:
     """Yield a function that shows each look at a job: as a bar, or as lines in a pipe."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield cell() if console.is_jupyter else lines(console, job)
         return
-    text = TextColumn("{task.description}", markup=False, table_column=Column())  # may wrap
-    with Progress(BarColumn(BAR_WIDTH), text, console=console) as bar:
-        task = bar.add_task("", total=None)
+    view = JobView()
+    glyphs = ASCII if console.options.ascii_only else Glyphs()
 
-        def show(seen: Observation) -> None:
-            bar.update(task, description=text_of(seen))
-            if seen.progress is not None:
-                done = seen.progress.tokens_done
-                bar.update(task, total=seen.progress.tokens, completed=done)
+    def draw(width: int) -> list[Text]:
+        return lines_of(view, width, time.time(), glyphs)
 
-        yield show
-
-
-def text_of(seen: Observation) -> str:
-    if seen.progress is None:
-        return one_line(seen.trouble)
-    return describe(seen.progress, seen.tokens_per_second, seen.workers)
+    with LiveLines(draw, console, per_second=SPINS):
+        yield view.update
 
 
 def say_event(event: Event) -> None:
@@ -98,70 +91,29 @@ def cell() -> Callable[[Observation], None]:
     from IPython import display as ipython  # Rich's own bar would need ipywidgets there
 
     handle = ipython.display({"text/plain": ""}, raw=True, display_id=True)
+    view = JobView()
 
     def show(seen: Observation) -> None:
-        text = text_of(seen)
+        view.update(seen)
+        text = text_of(view, time.time())
         html = escape(text)
         if seen.progress is not None:
-            done, tokens = seen.progress.tokens_done, seen.progress.tokens
-            html = f'<progress value="{done}" max="{tokens}"></progress> {html}'
+            html = f'<progress value="{view.share:.3f}" max="1"></progress> {html}'
         handle.update({"text/plain": text, "text/html": html}, raw=True)
 
     return show
 
 
 def lines(console: Console, job: str) -> Callable[[Observation], None]:
-    """Return a function that prints a line every ``LINE_SECONDS``, if the text has changed."""
-    last_time, last_text = float("-inf"), ""
+    """Return a function that prints a line every ``LINE_SECONDS``, and one at the end."""
+    last_time, view = float("-inf"), JobView()
 
     def show(seen: Observation) -> None:
-        nonlocal last_time, last_text
-        now, text = time.monotonic(), text_of(seen)
-        finished = seen.progress is not None and seen.progress.finished
-        if (finished or now - last_time >= LINE_SECONDS) and text != last_text:
-            console.print(f"{job}: {one_line(text)}")
-            last_time, last_text = now, text
+        nonlocal last_time
+        view.update(seen)
+        now = time.monotonic()
+        if view.is_finished or now - last_time >= LINE_SECONDS:
+            console.print(f"{job}: {text_of(view, time.time())}")
+            last_time = now
 
     return show
-
-
-def describe(progress: JobProgress, speed: float | None, workers: Sequence[WorkerInfo]) -> str:
-    """Return one line: batches, sequences, speed and the time left."""
-    parts = [
-        f"{progress.batches_done:,}/{progress.batches:,} batches",
-        f"{progress.rows_done:,}/{progress.records:,} sequences",
-    ]
-    if speed is not None:
-        parts.append(f"{speed:,.0f} tokens/s")
-        if not progress.finished:
-            seconds = (progress.tokens - progress.tokens_done) / speed
-            parts.append(f"ETA {duration(seconds)}")
-    elif not progress.finished:
-        parts.append(describe_workers(workers))
-    troubles = {
-        "retried": progress.rows_retried,
-        "quarantined": progress.rows_quarantined,
-        "requeued from lost workers": progress.leases_lost,
-    }
-    parts += [f"{count:,} {label}" for label, count in troubles.items() if count]
-    if progress.batches_failed:
-        parts.append(f"{counted_batches(progress.batches_failed)} failed")
-    return " · ".join(parts)
-
-
-def describe_workers(workers: Sequence[WorkerInfo]) -> str:
-    if not workers:
-        return "waiting for a worker"
-    if all(worker.weights is None for worker in workers):
-        return "loading the model"
-    return counted(len(workers), "worker")
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in readable units: 42 s, 3 min 20 s, 5 h 07 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -94,7 +94,7 @@ def test_a_path_is_streamed_batch_by_batch_while_it_runs(fleet, examples):
 def test_progress_in_a_pipe_is_lines(fleet, job, capsys):
     job.wait(progress=True)
     text = capsys.readouterr().err
-    assert text.startswith(f"{job.name}: 3/3 batches · 3/3 sequences")
+    assert text.startswith(f"{job.name}: 100 % · 3/3 batches · 3/3 sequences")
     assert text.count("\n") == 1
 
 

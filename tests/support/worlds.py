@@ -37,6 +37,7 @@ from workers.batches.lease_renewer import LeaseRenewer
 from workers.batches.retry_policy import MAX_ATTEMPTS
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import Outcome
+from workers.engine.in_flight import PackDone
 from workers.process.worker import exit_device_lost
 
 FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32
@@ -87,9 +88,11 @@ class FakeEngine:
         *,
         rung: Rung,
         between_packs: Callable[[], None],
+        on_pack: Callable[[PackDone], None],
     ) -> Outcome:
         precision = FP32 if self.precision is FP32 else rung
         self.calls.append((rung, [record.row for record in records]))
+        on_pack(PackDone(tokens=50, room=64, seconds=0.25, batch_tokens=100, batch_done=50))
         self.during()
         between_packs()
         without = {record.row for record in records if precision in self.bad.get(record.row, ())}

@@ -13,6 +13,9 @@ from producer.scheduling.metrics import make_registry
 from producer.scheduling.publisher import Publisher
 from tests.support.metrics_page import described, exported, markdown
 from tests.support.stores import folder_store
+from workers.process.health import Health
+from workers.process.metrics import WorkerMetrics
+from workers.process.slot import make_slots
 
 
 def keeper_registry(folder: Path) -> CollectorRegistry:
@@ -22,7 +25,13 @@ def keeper_registry(folder: Path) -> CollectorRegistry:
     return registry
 
 
-@pytest.mark.parametrize(("heading", "make"), [("Keeper", keeper_registry)])
+def worker_registry(folder: Path) -> CollectorRegistry:
+    return WorkerMetrics(folder / "metrics", "m", make_slots([], folder), Health()).registry()
+
+
+@pytest.mark.parametrize(
+    ("heading", "make"), [("Keeper", keeper_registry), ("Workers", worker_registry)]
+)
 def test_the_page_has_the_metrics_of_the_code(heading, make, tmp_path):
     rows = exported(make(tmp_path))
     assert rows

@@ -1,12 +1,14 @@
 """The input of a batch: its records, the rows to retry, and whether the model can take them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from common.errors import UserError
 from common.job.inputs import read_input
 from common.job.manifest import Manifest
+from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.ledger.ledger import Ledger
+from common.model_specs import ModelSpec
 from common.store import Store
 from common.wire.messages import Batch, Instability
 from workers.models.loading import LoadedModel
@@ -54,3 +56,8 @@ def fetch_records(
     if len(records) != expected:
         raise ValueError(f"batch {batch.index} has {len(records)} of {expected} records")
     return records
+
+
+def tokens_of(records: Iterable[Record], form: OutputForm, spec: ModelSpec) -> int:
+    """Return the tokens of records, as their job counts them."""
+    return sum(spec.tokens(form.embedded(len(record.residues))) for record in records)

@@ -14,6 +14,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.wire.first_contact import is_refusal
 from workers.batches.lease import Lease, LeaseLostError
+from workers.batches.meter import Meter
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ ANSWER_SECONDS = 5.0
 
 #: Seconds between two rounds if Redis did not answer in the first.
 RETRY_SECONDS = 1.0
+
+#: Seconds between two looks, within a round, for progress to announce.
+PROGRESS_SECONDS = 1.0
 
 #: Seconds for which the consumer may look for no messages while Redis answers.
 IDLE_SECONDS = 30.0
@@ -51,10 +55,13 @@ class Contact:
 class LeaseRenewer:
     """Renews leases and the worker's entry in the ledger every ``RENEW_SECONDS``.
 
+    While a batch takes longer than most, the entry is renewed every ``PROGRESS_SECONDS``.
+
     Args:
         ledger: on a connection of its own, so that renewals do not wait for other requests.
         info: the worker's entry.
         idle_seconds: seconds since the consumer last looked for messages, or had no room for more.
+        meter: knows what the worker does, for its entry.
 
     Attributes:
         contact: with Redis, as the last round found it.
@@ -65,14 +72,17 @@ class LeaseRenewer:
         ledger: Ledger,
         info: WorkerInfo,
         idle_seconds: Callable[[], float] = lambda: 0.0,
+        meter: Meter | None = None,
     ) -> None:
         self.ledger = ledger
         self.info = info
         self.idle_seconds = idle_seconds
+        self.meter = meter or Meter()
         self.contact = Contact(answers=False)
         self._round_ended = time.monotonic()
         self._leases: dict[str, Lease] = {}  # by owner
         self._lock = threading.Lock()
+        self._announcing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease renewer", daemon=True)
 
@@ -84,7 +94,11 @@ class LeaseRenewer:
         """Change the worker's entry: now, or in the next round if Redis does not answer."""
         self.info = info
         with suppress(RedisError):
-            self.ledger.workers.announce(info)
+            self._announce()
+
+    def tell_stage(self, stage: str) -> None:
+        """Announce a stage of loading the model."""
+        self.update(self.info.model_copy(update={"stage": stage}))
 
     def stop(self) -> None:
         """End the thread and remove the worker's entry."""
@@ -122,12 +136,23 @@ class LeaseRenewer:
 
     def _run(self) -> None:
         pause = 0.0
-        while not self._stop.wait(pause):
+        while not self._wait(pause):
             contact = self._go_round()
             self.contact = self.contact.followed_by(contact)
             self._round_ended = time.monotonic()
             away = not contact.answers and contact.refusal is None
             pause = RETRY_SECONDS if away else RENEW_SECONDS
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait for the next round, and announce progress meanwhile; return whether to stop."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > PROGRESS_SECONDS:
+            if self._stop.wait(PROGRESS_SECONDS):
+                return True
+            if self.meter.has_news():
+                with suppress(RedisError):  # the next round says so
+                    self._announce()
+        return self._stop.wait(left)
 
     def _go_round(self) -> Contact:
         """Renew everything; return how Redis answered."""
@@ -155,4 +180,9 @@ class LeaseRenewer:
                     "The lease of batch %d of %s is not renewed: %s.",
                     *(batch.index, batch.job, error),
                 )
-        self.ledger.workers.announce(self.info.model_copy(update={"takes": self.takes}))
+        self._announce()
+
+    def _announce(self) -> None:
+        with self._announcing:  # or an earlier entry could arrive after a later one
+            update = {"takes": self.takes, **self.meter.entry()}
+            self.ledger.workers.announce(self.info.model_copy(update=update))

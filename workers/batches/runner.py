@@ -25,11 +25,13 @@ from common.store import Store, StoreError
 from common.wire.dead_letters import DeadLetter, DeadLetters
 from common.wire.messages import Batch, BatchResult, Instability, Status, retry_of
 from common.wire.queues import batch_queue
+from workers.batches.counting import timed
 from workers.batches.events import BatchEvents
-from workers.batches.inputs import check_alphabet, fetch_records, rows_to_retry
+from workers.batches.inputs import check_alphabet, fetch_records, rows_to_retry, tokens_of
 from workers.batches.isolation import IsolationPolicy
 from workers.batches.lease import Lease, LeaseLostError
 from workers.batches.lease_renewer import LeaseRenewer
+from workers.batches.meter import Meter, RunningBatch
 from workers.batches.outcome import BatchOutcome, OutcomeKind, outcome_of, refused_claim
 from workers.batches.results import failure_of, result_of, summary, text_of, with_history
 from workers.batches.retry_policy import RequeueError, RetryPolicy
@@ -55,6 +57,7 @@ class BatchRunner:
         on_device_lost: called when the device is lost; does not return.
         name: of the worker.
         stopping: set when the worker is told to stop.
+        meter: counts what is done.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class BatchRunner:
         on_device_lost: Callable[[DeviceLostError], NoReturn],
         name: str,
         stopping: threading.Event,
+        meter: Meter | None = None,
     ) -> None:
         self.store = store
         self.ledger = ledger
@@ -77,11 +81,14 @@ class BatchRunner:
         self.on_device_lost = on_device_lost
         self.name = name
         self.stopping = stopping
+        self.meter = meter or Meter()
         self.events = BatchEvents(ledger.events, name)
         self.retry = RetryPolicy(stopping)
         self.isolation = IsolationPolicy()
         # By the time of its staging too: another staging may have cut other batches.
-        self._manifest = lru_cache(maxsize=16)(lambda job, _created: read_manifest(store, job))
+        self._manifest = lru_cache(maxsize=16)(
+            lambda job, _created: timed("read", lambda: read_manifest(store, job))()
+        )
 
     def run(self, batch: Batch) -> BatchOutcome:
         """Run a batch until the ledger has its result. Skip it if it is not to be computed now.
@@ -170,8 +177,8 @@ class BatchRunner:
             lease.release(ReleaseReason.INTERRUPTED)
             log.info("Batch %d of %s: no row is left to retry.", batch.index, batch.job)
             return BatchOutcome(OutcomeKind.SKIPPED, "no row is left to retry")
-        with lease:
-            result = self._result(lease, earlier)
+        with lease, self.meter.running(batch) as running:
+            result = self._result(lease, earlier, running)
             self._complete(lease, result)
         return outcome_of(result)
 
@@ -187,11 +194,13 @@ class BatchRunner:
             with lease:
                 self._requeue(lease, error)
 
-    def _result(self, lease: Lease, earlier: Mapping[int, Instability]) -> BatchResult:
+    def _result(
+        self, lease: Lease, earlier: Mapping[int, Instability], running: RunningBatch
+    ) -> BatchResult:
         """Return the result of a batch, be it a failure."""
         batch = lease.batch
         try:
-            return self._embed(lease, earlier)
+            return self._embed(lease, earlier, running)
         except (LeaseLostError, RedisError):
             raise
         except RequeueError:
@@ -223,7 +232,9 @@ class BatchRunner:
         lease.release(ReleaseReason.FAILED)
         raise RequeueError(reason) from error
 
-    def _embed(self, lease: Lease, earlier: Mapping[int, Instability]) -> BatchResult:
+    def _embed(
+        self, lease: Lease, earlier: Mapping[int, Instability], running: RunningBatch
+    ) -> BatchResult:
         """Fetch and embed the rows of a batch, and write its shard."""
         batch = lease.batch
         with watchdog.stage("fetch", STORE_SECONDS):
@@ -234,10 +245,14 @@ class BatchRunner:
             lease.raise_if_lost()
 
         def embed(records: Sequence[Record]) -> Outcome:
-            return self.engine.embed(records, manifest.form, rung=batch.rung, between_packs=check)
+            count = self.meter.counter(running, tokens_of(records, form, spec))
+            return self.engine.embed(
+                records, form, rung=batch.rung, between_packs=check, on_pack=count
+            )
 
-        form, dim = manifest.form, self.engine.loaded.spec.dim
-        outcome, crashing = self.isolation.embed(lease, records, form, dim=dim, embed=embed)
+        form, spec = manifest.form, self.engine.loaded.spec
+        outcome, crashing = self.isolation.embed(lease, records, form, dim=spec.dim, embed=embed)
+        self.meter.read_memory()
         outcome = replace(outcome, unstable=with_history(outcome.unstable, earlier))
         if not lease.is_sure:
             lease.renew()  # or another worker's shard could be replaced
@@ -252,8 +267,8 @@ class BatchRunner:
     ) -> tuple[Manifest, list[Record]]:
         manifest = self.retry.ask_store(lambda: self._manifest(batch.job, batch.created))
         check_alphabet(manifest, self.engine.loaded)
-        records = self.retry.ask_store(lambda: fetch_records(self.store, manifest, batch, earlier))
-        return manifest, records
+        fetch = timed("read", lambda: fetch_records(self.store, manifest, batch, earlier))
+        return manifest, self.retry.ask_store(fetch)
 
     def _write(self, lease: Lease, form: OutputForm, outcome: Outcome, result: BatchResult) -> None:
         """Write the rows without an embedding, then the shard."""
@@ -261,15 +276,18 @@ class BatchRunner:
         if result.quarantined:
             lease.renew()  # what it writes replaces what the next owner wrote
             quarantine = Quarantine(job=batch.job, batch=batch.index, rows=result.quarantined)
-            self.retry.ask_store(lambda: add_to_quarantine(self.store, quarantine))
+            add = timed("write", lambda: add_to_quarantine(self.store, quarantine))
+            self.retry.ask_store(add)
         if outcome.unstable:
             where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
             log.warning("%s", describe_instability(where, outcome.unstable, result.next))
-        self.retry.ask_store(
+        write = timed(
+            "write",
             lambda: write_shard(
                 self.store, batch, form, loaded, outcome, before_replacing=lease.renew
-            )
+            ),
         )
+        self.retry.ask_store(write)
 
     def _complete(self, lease: Lease, result: BatchResult) -> None:
         """Report a result to the ledger; of a lost lease, a failure counts for nothing."""

@@ -36,6 +36,7 @@ def start(
     liveness_file: UserPath | None = None,
     ready_file: UserPath | None = None,
     max_device_losses: PositiveInt | None = None,
+    metrics: str | None = None,
     log_format: LogFormat | None = None,
     log_level: LogLevel | None = None,
     broker: str | None = None,
@@ -69,6 +70,9 @@ def start(
     max_device_losses
         Losses of GPUs within half an hour after which the worker ends, with exit code 70, to be
         replaced; default: VIRNUCPRO_MAX_DEVICE_LOSSES, or 3.
+    metrics
+        Address for Prometheus and for probes, such as 0.0.0.0:9809 for all interfaces: /metrics,
+        /healthz and /readyz of all processes together; default: VIRNUCPRO_METRICS, or none.
     log_format
         text, or json for one JSON object in each line; default: VIRNUCPRO_LOG_FORMAT, or text.
     log_level
@@ -104,6 +108,7 @@ def start(
             chosen,
             process_environment(settings, processes=max(1, len(chosen))),
             health,
+            metrics=settings.metrics if metrics is None else metrics,
             gpus_required=gpus == "required",
             max_device_losses=settings.max_device_losses,
         )

@@ -23,14 +23,14 @@ from common.job.records import Record
 from common.model_specs import resolve_layers
 from common.rungs import Rung, ladder
 from common.wire.messages import Instability
-from workers.engine.in_flight import PackInFlight, PackResult
+from workers.engine.in_flight import PackDone, PackInFlight, PackResult
 from workers.engine.packing import Pack, make_packs
 from workers.engine.prepared import PreparedBatch, synthetic_batch
 from workers.engine.windows import cut_windows
 from workers.models.fused import apply_fused, can_fuse
 from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
-from workers.runtime import trace, watchdog
+from workers.runtime import metrics, trace, watchdog
 from workers.runtime.device import exact_sums, host_buffer
 from workers.runtime.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_tokens_that_fit
 
@@ -115,6 +115,11 @@ class Engine:
         #: Slots for the packs of all threads that hold device memory.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)
 
+    @property
+    def attention_kernel(self) -> str:
+        """The name of the kernel that computes attention in the model's own precision."""
+        return self.models[self.precision].attention_kernel
+
     def warm_up(self) -> None:
         """On a GPU, compile all kernels and find the size of packs that fits."""
         if self.device.type != "cuda":
@@ -143,6 +148,7 @@ class Engine:
         *,
         rung: Rung | None = None,
         between_packs: Callable[[], None] = lambda: None,
+        on_pack: Callable[[PackDone], None] = lambda _pack: None,
     ) -> Outcome:
         """Embed records in the order given.
 
@@ -152,6 +158,8 @@ class Engine:
                 or embedded in windows of that size.
             rung: the arithmetic; the model's own precision if it has no such rung.
             between_packs: called before every pack; an error that it raises ends the batch.
+            on_pack: called after every pack. If packs are too large for the device, the batch
+                begins again.
 
         Raises:
             UserError: the model does not have a layer of ``form``, or residues are beyond the range
@@ -162,7 +170,7 @@ class Engine:
         precision = rung if rung in self.models else self.precision
         with trace.span("tokenise"):
             work = self._prepare(records, form, precision)
-        parts = self._run(work, between_packs)
+        parts = self._run(work, between_packs, on_pack)
         with trace.span("assemble"):
             return self._assemble(work, parts)
 
@@ -193,12 +201,17 @@ class Engine:
         return host_buffer(*shape, dtype=dtype, device=self.device)
 
     @device_errors()
-    def _run(self, work: PreparedBatch, between_packs: Callable[[], None]) -> list[PackResult]:
+    def _run(
+        self,
+        work: PreparedBatch,
+        between_packs: Callable[[], None],
+        on_pack: Callable[[PackDone], None],
+    ) -> list[PackResult]:
         """Run all packs; if one does not fit the device, start again with smaller packs."""
         while True:
             budget = self.pack_tokens[work.precision]
             try:
-                return self._run_packs(work, budget, between_packs)
+                return self._run_packs(work, budget, between_packs, on_pack)
             except torch.OutOfMemoryError:
                 # Smaller packs do not help if one segment alone is too large.
                 if budget <= SMALLEST_PACK_TOKENS or work.tokens.lengths.max() >= budget:
@@ -214,24 +227,35 @@ class Engine:
 
     @device_errors()
     def _run_packs(
-        self, work: PreparedBatch, budget: int, between_packs: Callable[[], None]
+        self,
+        work: PreparedBatch,
+        budget: int,
+        between_packs: Callable[[], None],
+        on_pack: Callable[[PackDone], None] = lambda _pack: None,
     ) -> list[PackResult]:
         running: deque[PackInFlight] = deque()
-        results = []
+        results: list[PackResult] = []
+
+        def finish_first() -> None:
+            pack = running[0].pack
+            results.append(self._finish(running))
+            on_pack(PackDone.of(pack, work, budget, results[-1].seconds))
+
         try:
-            with trace.span("wait for others"):
+            with trace.span("wait for others"), metrics.stage("wait"):
                 self._lock.acquire()
-            try:
-                for pack in make_packs(work.tokens, budget):
-                    between_packs()
-                    running.append(self._queue(work, pack))
-                    if len(running) > PACKS_AHEAD:
-                        results.append(self._finish(running))
-            finally:
-                self._lock.release()
-            # Another thread's batch is queued behind the last packs of this one.
-            while running:
-                results.append(self._finish(running))
+            with metrics.stage("compute"):
+                try:
+                    for pack in make_packs(work.tokens, budget):
+                        between_packs()
+                        running.append(self._queue(work, pack))
+                        if len(running) > PACKS_AHEAD:
+                            finish_first()
+                finally:
+                    self._lock.release()
+                # Another thread's batch is queued behind the last packs of this one.
+                while running:
+                    finish_first()
             return results
         finally:
             for _ in running:

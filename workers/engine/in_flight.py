@@ -1,6 +1,7 @@
 """A pack on the device: its work is queued at once, and its result is awaited later."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,22 @@ class PackResult:
     pooled: Pooled
     unstable: dict[int, NonFinite]  # by the segment's position in the batch
     seconds: float  # of the device's time
+
+
+class PackDone(NamedTuple):
+    """A pack that is done, for those who count."""
+
+    tokens: int
+    room: int  # tokens that such packs may have
+    seconds: float  # of the device's time
+    batch_tokens: int
+    batch_done: int  # tokens, those of this pack included
+
+    @classmethod
+    def of(cls, pack: Pack, work: PreparedBatch, room: int, seconds: float) -> "PackDone":
+        before = int(work.tokens.cu_seqlens[pack.first])
+        tokens = len(pack.ids)
+        return cls(tokens, room, seconds, len(work.tokens.ids), before + tokens)
 
 
 class PackInFlight:

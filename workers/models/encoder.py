@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.model_specs import ModelSpec
-from workers.models.attention.layouts import Layout, packed_layout
+from workers.models.attention.layouts import Layout, kernel_of, packed_layout
 
 M = TypeVar("M", bound="Encoder")
 
@@ -40,6 +40,15 @@ class Encoder(nn.Module):
     def head_dim(self) -> int:
         """Width of a head of attention."""
         return self.spec.dim // self.spec.heads
+
+    @property
+    def attention_kernel(self) -> str:
+        """The name of the kernel that computes the attention of packs."""
+        if any(getattr(block, "on_hopper", False) for block in self.blocks):
+            return "hopper"
+        weight = next(self.parameters())
+        dtype, alibi = self.attention_dtype or weight.dtype, hasattr(self, "alibi")
+        return kernel_of(weight.device, dtype, self.head_dim, alibi=alibi)
 
     @abstractmethod
     def forward(

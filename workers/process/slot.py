@@ -1,14 +1,18 @@
 """The place of one worker process of a supervisor, and what is known of it."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from workers.process.environment import HEARTBEAT_FILE, PROCESS_READY_FILE
+from prometheus_client.multiprocess import mark_process_dead
+
+from workers.process.environment import HEARTBEAT_FILE, METRICS_PLACE, PROCESS_READY_FILE
 from workers.process.exit_codes import EXIT_USER_ERROR
 from workers.process.health import Verdict
 from workers.process.liveness import Liveness
+from workers.runtime.metrics import FOLDER
 
 #: Seconds between the end of a process and the next start. They double with every end in a row up
 #: to the longest. A process that has lived for ``HEALTHY_SECONDS`` ends the row.
@@ -36,11 +40,19 @@ class Slot:
     was_ready: bool = False  # this process or one before it
     trial: str | None = None  # why it is not alive before a process has proven itself
     killed: bool = False  # a process may take a while to end even then
+    place: int = 0  # among those of its supervisor
+    metrics: Path | None = None  # folder of the files of its metrics, if they are served
+    codes: Counter[int] = field(default_factory=Counter)  # of all ends
 
     @property
     def where(self) -> str:
         """The device, for messages."""
         return "the CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+    @property
+    def device(self) -> str:
+        """The device in a word, as in the names of workers."""
+        return "cpu" if self.gpu is None else f"cuda{self.gpu}"
 
     @property
     def pause(self) -> float:
@@ -83,6 +95,9 @@ class Slot:
     def note_end(self, code: int, now: float) -> None:
         """Count an end of the process, and plan the next start."""
         self.process = None
+        self.codes[code] += 1
+        if self.metrics is not None:  # its counters stay, its gauges go
+            mark_process_dead(self.place, str(self.metrics))  # type: ignore[no-untyped-call]
         self.ends = 1 if now - self.started > HEALTHY_SECONDS else self.ends + 1
         self.start_at = now + self.pause
         if not self.was_ready:
@@ -96,8 +111,10 @@ class Slot:
         """Return the environment of the process."""
         # Set before the process imports torch: it never sees another GPU.
         gpu = "" if self.gpu is None else self.gpu
+        metrics = {FOLDER: str(self.metrics), METRICS_PLACE: str(self.place)}
         return {
             **base,
+            **(metrics if self.metrics is not None else {}),
             "CUDA_VISIBLE_DEVICES": gpu,
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers them
             PROCESS_READY_FILE: str(self.ready_file),
@@ -112,6 +129,11 @@ def make_slots(gpus: Sequence[str], folder: Path) -> list[Slot]:
     """Return a slot for each GPU, or one for the CPU, with files in ``folder``."""
     devices: list[str | None] = [*gpus] or [None]
     return [
-        Slot(gpu, folder / f"{number}.ready", Liveness(folder / f"{number}.heartbeat"))
+        Slot(
+            gpu,
+            folder / f"{number}.ready",
+            Liveness(folder / f"{number}.heartbeat"),
+            place=number,
+        )
         for number, gpu in enumerate(devices)
     ]

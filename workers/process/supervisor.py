@@ -20,6 +20,7 @@ from workers.process.exit_codes import (
 )
 from workers.process.health import Health, Verdict
 from workers.process.liveness import CHECK_SECONDS
+from workers.process.metrics import WorkerMetrics
 from workers.process.slot import MAX_ENDS, Slot, make_slots
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def supervise(
     environment: Mapping[str, str],
     health: Health | None = None,
     *,
+    metrics: str | None = None,
     gpus_required: bool = False,
     max_device_losses: int = MAX_LOSSES,
 ) -> int:
@@ -47,11 +49,15 @@ def supervise(
         gpus: the ``CUDA_VISIBLE_DEVICES`` of each process; empty: one process on the CPU.
         environment: of the processes.
         health: shows how the processes are.
+        metrics: address at which the metrics and the health are served; None or empty: none.
         gpus_required: whether a GPU that PyTorch cannot use ends the supervisor.
         max_device_losses: losses of devices within ``LOSS_SECONDS`` that end the supervisor.
 
     Returns:
         The exit code: 0 after a signal, else one of ``workers.process.exit_codes``.
+
+    Raises:
+        UserError: the address of the metrics is invalid or in use.
     """
     folder = Path(tempfile.mkdtemp(prefix="virnucpro-"))
     slots = make_slots(gpus, folder)
@@ -60,6 +66,8 @@ def supervise(
     signals = received_signals(health)
     code = 0
     try:
+        if metrics:
+            WorkerMetrics(folder / "metrics", arguments[0], slots, health).serve(metrics)
         while not signals and code == 0:
             code = tend_all(slots, arguments, environment, losses, gpus_required=gpus_required)
             show(slots, health)

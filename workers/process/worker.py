@@ -9,6 +9,8 @@ import os
 import socket
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NoReturn
@@ -34,16 +36,24 @@ from common.wire.messages import Priority
 from common.wire.queues import queue_name
 from common.wire.redis_client import connect, redis_client
 from common.wire.signing import MessageKeys
+from workers.batches.counting import counted, time_requests
 from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
+from workers.batches.meter import Meter
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import DTYPES, DeviceLostError, Engine
 from workers.models.loading import LoadedModel, load_model
-from workers.process.environment import HEARTBEAT_FILE, PROCESS_READY_FILE, TRACE_FILE, file_of
+from workers.process.environment import (
+    HEARTBEAT_FILE,
+    METRICS_PLACE,
+    PROCESS_READY_FILE,
+    TRACE_FILE,
+    file_of,
+)
 from workers.process.exit_codes import EXIT_DEVICE_LOST, EXIT_DEVICE_UNUSABLE, EXIT_USER_ERROR
 from workers.process.heartbeat import Heartbeat
-from workers.runtime import trace, watchdog
+from workers.runtime import metrics, trace, watchdog
 from workers.runtime.device import device_name
-from workers.runtime.memory import limit_memory
+from workers.runtime.memory import limit_memory, used_and_total_bytes
 from workers.runtime.watchdog import Watchdog
 from workers.transport.consumer import consume
 from workers.transport.guard import Guard, install_guard
@@ -76,23 +86,26 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     keys = settings.message_keys()
     log.info("%s", keys)
     host = settings.worker_name or socket.gethostname()
-    info = worker_info(source, device, precision, keys, host)
+    info = worker_info(source, device, precision, keys, host, ledger.now().timestamp())
     identify(worker=info.name)
     log.info("Loading %s in %s on %s.", source.text, info.precision, info.device)
     guard = Guard(ledger, keys, info.name)
     app = make_celery(settings.broker_url, list(info.queues), keys)
     install_guard(app, guard)
-    renewer = start_renewer(settings, info, guard)
+    meter = Meter(lambda: used_and_total_bytes(torch.device(device)))
+    renewer = start_renewer(settings, info, guard, meter)
     heartbeat.watch(renewer, lambda: guard.has_turned)
     heartbeat.stage = f"loading {source.text}"
     process_watchdog = Watchdog()
     process_watchdog.start()
     try:
+        began = time.monotonic()
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
-            engine = load_engine(source, device, info.precision, settings.store)
-        loaded = engine.loaded
-        update = {"weights": loaded.fingerprint, "model_digest": loaded.model_digest}
-        renewer.update(info.model_copy(update=update))
+            engine = load_engine(source, device, info.precision, settings.store, renewer.tell_stage)
+        info = loaded_info(info, engine)
+        start_metrics(info, seconds=time.monotonic() - began, clients=(ledger, renewer.ledger))
+        meter.start()
+        renewer.update(info)
         runner = BatchRunner(
             store=open_store(settings.required_store()),
             ledger=ledger,
@@ -102,6 +115,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             on_device_lost=exit_device_lost,
             name=info.name,
             stopping=threading.Event(),
+            meter=meter,
         )
         guard.expect_turns()
         heartbeat.stage = None
@@ -135,7 +149,12 @@ def cuda_problem() -> str:
 
 
 def worker_info(
-    source: ModelSource, device: str, precision: Rung, keys: MessageKeys, host: str
+    source: ModelSource,
+    device: str,
+    precision: Rung,
+    keys: MessageKeys,
+    host: str,
+    started: float,
 ) -> WorkerInfo:
     """Return the entry of this process in the ledger, before its weights are loaded."""
     number = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -151,41 +170,89 @@ def worker_info(
             for step in served_steps(precision)
         ),
         keys=keys.ids,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=started,
+        stage="loading",
     )
 
 
-def start_renewer(settings: Settings, info: WorkerInfo, guard: Guard) -> LeaseRenewer:
+def loaded_info(info: WorkerInfo, engine: Engine) -> WorkerInfo:
+    """Return the entry of this process once its weights are loaded."""
+    update = {
+        "weights": engine.loaded.fingerprint,
+        "model_digest": engine.loaded.model_digest,
+        "stage": None,
+        "attention": engine.attention_kernel,
+    }
+    return info.model_copy(update=update)
+
+
+def start_metrics(info: WorkerInfo, *, seconds: float, clients: Iterable[Ledger]) -> None:
+    """Record metrics from now on, if the supervisor serves them.
+
+    Args:
+        seconds: in which the model was loaded.
+        clients: whose requests are timed.
+    """
+    place = os.environ.get(METRICS_PLACE)
+    if place is None:
+        return
+    metrics.start(place, model=info.model, device=info.name.partition("-")[0])
+    metrics.put("running_batches", 0)
+    metrics.put("model_load_seconds", seconds)
+    metrics.put("process_info", 1, info.device, info.precision, info.attention or "")
+    for ledger in clients:
+        time_requests(ledger.redis)
+
+
+def start_renewer(settings: Settings, info: WorkerInfo, guard: Guard, meter: Meter) -> LeaseRenewer:
     """Return a running lease renewer with a connection of its own."""
     redis = redis_client(settings.broker_url, answer_seconds=ANSWER_SECONDS, retries=0)
-    renewer = LeaseRenewer(Ledger(redis), info, guard.idle_seconds)
+    renewer = LeaseRenewer(Ledger(redis), info, guard.idle_seconds, meter)
     renewer.start()
     return renewer
 
 
-def load_engine(source: ModelSource, device: str, precision: Rung, store_url: str | None) -> Engine:
+def load_engine(
+    source: ModelSource,
+    device: str,
+    precision: Rung,
+    store_url: str | None,
+    on_stage: Callable[[str], None],
+) -> Engine:
     """Load a model and warm it up.
+
+    Args:
+        on_stage: called with the name of each stage as it begins.
 
     Raises:
         UserError: the weights cannot be loaded, or a validation found them unfit for this precision
             on this kind of device.
     """
-    loaded = load_with_digest(source, device, precision)
+    loaded = load_with_digest(source, device, precision, on_stage)
     refuse_unfit(loaded.fingerprint, precision, device, store_url)
     if source.is_random:
         log.warning("%s: random weights. The embeddings are meaningless.", source.text)
+    on_stage("warming up")
     engine = Engine(loaded)
     engine.warm_up()
     return engine
 
 
-def load_with_digest(source: ModelSource, device: str, precision: Rung) -> LoadedModel:
+def load_with_digest(
+    source: ModelSource, device: str, precision: Rung, on_stage: Callable[[str], None]
+) -> LoadedModel:
     """Load a model while its files are hashed.
 
     Raises:
         RuntimeError: the files changed meanwhile; the supervisor starts this process again.
         UserError: the weights cannot be loaded.
     """
+    if not source.is_path and not source.is_random:
+        on_stage("downloading")  # or finding
     local = local_weights(source)
+    on_stage("loading")
     if local is None:
         return load_model(source, device=device, dtype=DTYPES[precision])
     files = local.files()
@@ -193,6 +260,8 @@ def load_with_digest(source: ModelSource, device: str, precision: Rung) -> Loade
     with ThreadPoolExecutor(max_workers=1) as pool:
         digest = pool.submit(digest_of, source, local)
         loaded = load_model(source, device=device, dtype=DTYPES[precision], place=local.path)
+        if not digest.done():
+            on_stage("hashing")
         found = replace(loaded, model_digest=digest.result())
     if identities(local.files()) != before:
         raise RuntimeError(f"{source.text} changed while it was loaded.")
@@ -212,7 +281,8 @@ def run_batches(
         runner.stopping.set()
         process_watchdog.drain(lambda: requeue_held(runner))
 
-    code = consume(app, info.queues, info.name, run=runner.run, on_stop=stop)
+    run = counted(runner.run, {rung for _, rung in served_steps(info.precision)})
+    code = consume(app, info.queues, info.name, run=run, on_stop=stop)
     if recorder is not None and trace_file is not None:
         recorder.write(trace_file)
     return code

@@ -70,6 +70,14 @@ def free_bytes() -> int:
     return max(0, min(free, allowed - torch.cuda.memory_reserved()))
 
 
+def used_and_total_bytes(device: torch.device) -> tuple[int, int] | None:
+    """Return the bytes of a GPU that all programs use, and its total; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free, total
+
+
 def limit_memory(gigabytes: float) -> None:
     """Limit the memory that this process allocates for tensors on its GPU."""
     _, total = torch.cuda.mem_get_info()

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from workers.runtime import trace
+from workers.runtime import metrics, trace
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def limit(name: str, seconds: float = math.inf) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str, seconds: float) -> Iterator[None]:
-    """Record the body as a span of the trace, and limit its seconds."""
-    with trace.span(name), limit(name, seconds):
+    """Record the body as a span of the trace, time it for the metrics, and limit its seconds."""
+    with trace.span(name), metrics.stage(name), limit(name, seconds):
         yield
 
 

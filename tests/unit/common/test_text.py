@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.text import one_line, printable, without_login
+from common.text import duration, one_line, printable, without_login
 
 
 @given(st.text())
@@ -51,3 +51,22 @@ def test_json_is_still_json_once_it_is_printable(text):
 )
 def test_the_login_of_a_url_is_not_shown(text, shown):
     assert without_login(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (42, "42 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (18_420, "5 h 07 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_durations_are_as_people_say_them(seconds, text):
+    assert duration(seconds) == text

@@ -1,10 +1,11 @@
 """Layouts: which tokens attend to each other, in the form that one kernel takes.
 
-``packed_layout`` is the one place that chooses a kernel. In FP16 and BF16 on CUDA that is this
+``kernel_of`` is the one place that chooses a kernel. In FP16 and BF16 on CUDA that is this
 project's Triton kernel, or a library's FlashAttention if Triton is not installed. Otherwise, and in
 FP32, which neither supports, it is ``scaled_dot_product_attention`` segment by segment.
 """
 
+from enum import StrEnum
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,23 @@ class PaddedBatch(NamedTuple):
 Layout = TiledSegments | FlashSegments | SeparateSegments | PaddedBatch
 
 
+class Kernel(StrEnum):
+    """What computes the attention of packs."""
+
+    TRITON = "triton"  # this project's
+    FLASH = "flash"  # a library's FlashAttention
+    SDPA = "sdpa"  # PyTorch's, segment by segment
+
+
+def kernel_of(device: torch.device, dtype: torch.dtype, head_dim: int, *, alibi: bool) -> Kernel:
+    """Return the fastest exact kernel for queries of this dtype and head dimension."""
+    if own_kernel.takes(device, dtype, head_dim):
+        return Kernel.TRITON
+    if flash.can_run(device, dtype, head_dim, alibi=alibi):
+        return Kernel.FLASH
+    return Kernel.SDPA
+
+
 def packed_layout(
     cu_seqlens: Tensor,
     max_seqlen: int,
@@ -65,11 +83,11 @@ def packed_layout(
         dtype: dtype of queries, keys and values.
         head_dim: width of a head.
     """
-    device = cu_seqlens.device
-    if own_kernel.takes(device, dtype, head_dim):
-        return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
-    if flash.can_run(device, dtype, head_dim, alibi=slopes is not None):
-        return FlashSegments(cu_seqlens, max_seqlen, slopes)
+    match kernel_of(cu_seqlens.device, dtype, head_dim, alibi=slopes is not None):
+        case Kernel.TRITON:
+            return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
+        case Kernel.FLASH:
+            return FlashSegments(cu_seqlens, max_seqlen, slopes)
     # This is the only case in which the host waits for the device.
     biases = None if slopes is None else bias_table(slopes, max_seqlen)
     return SeparateSegments(cu_seqlens.diff().tolist(), biases)

@@ -10,7 +10,7 @@ from common.store import StoreError
 from producer.scheduling import waiting
 from producer.scheduling.observation import Observation
 from producer.scheduling.waiting import look, wait
-from producer.terminal.watch import describe
+from producer.terminal.job_view import JobView, details
 from tests.support.jobs import SEEN, manifest_of, ok, unstable
 
 MANIFEST = manifest_of([3, 5])
@@ -28,9 +28,9 @@ def test_a_job_with_rows_to_retry_goes_on_and_says_so(open_ledger):
     open_ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6))
     found = look(open_ledger, JOB, Speed())
     assert not found.progress.finished
-    line = describe(found.progress, found.tokens_per_second, found.workers)
-    assert line.startswith("1/2 batches · 6/8 sequences · ")
-    assert line.endswith(" · 2 retried")
+    view = JobView()
+    view.update(found)
+    assert details(view) == ["1/2 batches", "6/8 sequences", "2 retried"]
 
 
 def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_reason(open_ledger):

@@ -12,12 +12,9 @@ from common.job.manifest import Manifest
 from common.ledger.events import Event, EventKind
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
-from common.ledger.workers import WorkerInfo
-from common.model_specs import ModelSource
-from common.rungs import Rung, served_steps
+from common.rungs import Rung
 from common.wire.dead_letters import DeadLetter
 from common.wire.messages import BatchResult
-from common.wire.queues import queue_name
 from producer.cli.watch import exit_if_batches_failed
 from producer.scheduling.waiting import SHOWN, first_lines, problems
 from producer.terminal.report import report_quarantined
@@ -29,7 +26,6 @@ from producer.terminal.tables import (
     print_jobs,
     print_table,
     print_unreadable,
-    print_workers,
     state_of,
 )
 from tests.support.jobs import SEEN, failed, manifest_of, ok, progress, retry_after, unstable
@@ -170,33 +166,7 @@ def test_the_ladder_of_a_real_ledger_adds_up(ledger):
     assert text.splitlines()[-1] == f"quarantined: {last.unstable[0]}"
 
 
-# --- workers ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("precision", "takes"),
-    [
-        (Rung.FP16, "fp16.fp32 fp16.selective_fp32 fp16"),
-        (Rung.BF16, "bf16.fp32 bf16"),
-        (Rung.FP32, "fp16.fp32 fp16.selective_fp32 bf16.fp32 fp16 bf16 fp32"),
-    ],
-)
-@pytest.mark.parametrize("model", ["esm2_t6_8M_UR50D", "random:esm2_t6_8M_UR50D", "/a.b/c.fp16"])
-def test_a_worker_is_shown_with_the_ladders_and_rungs_that_it_takes(model, precision, takes):
-    source = ModelSource.parse(model)
-    worker = WorkerInfo(
-        name="cuda0-1@host",
-        model=model,
-        weights=None,
-        device="NVIDIA H200",
-        precision=precision,
-        queues=tuple(queue_name(source, *step) for step in served_steps(precision)),
-    )
-    console = Console(width=250)
-    with console.capture() as capture:
-        print_workers(console, [worker])
-    _, shown = cells(capture.get())
-    assert shown == ["cuda0-1@host", "NVIDIA H200", model, "loading", precision, takes]
+# --- dead letters and events --------------------------------------------------------------------
 
 
 def test_dead_letters_are_named_and_counted_whatever_is_in_them():

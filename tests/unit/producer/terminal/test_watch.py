@@ -10,28 +10,8 @@ from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
 from producer.scheduling.observation import Observation
 from producer.terminal import watch
-from producer.terminal.watch import describe, display, duration, say_event
+from producer.terminal.watch import display, say_event
 from tests.support.jobs import manifest_of, progress
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (0.4, "0 s"),
-        (42, "42 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3599.4, "59 min 59 s"),
-        (3599.6, "1 h 00 min"),
-        (18_420, "5 h 07 min"),
-        (360_000, "100 h 00 min"),
-    ],
-)
-def test_durations_are_as_people_say_them(seconds, text):
-    assert duration(seconds) == text
-
 
 # --- speed --------------------------------------------------------------------------------------
 
@@ -73,7 +53,7 @@ def test_a_speed_is_unknown_at_a_clock_that_stands_still_or_after_a_retry():
     assert speed.update(6, 50) is None
 
 
-# --- a line -------------------------------------------------------------------------------------
+# --- lines and bars -----------------------------------------------------------------------------
 
 
 READY = WorkerInfo(
@@ -84,56 +64,6 @@ READY = WorkerInfo(
     precision=Rung.FP16,
     queues=("esm2_t6_8M_UR50D.fp16",),
 )
-LOADING = READY.model_copy(update={"weights": None})
-
-
-def test_a_job_that_runs_has_batches_sequences_speed_and_time_to_go():
-    running = progress(batches_done=300, rows_fp16=12_000, rows_fp32=345, tokens_done=250_000)
-    assert describe(running, 1500.0, [READY, READY]) == (
-        "300/1,200 batches · 12,345/50,000 sequences · 1,500 tokens/s · ETA 8 min 20 s"
-    )
-
-
-def test_a_job_without_a_worker_waits_for_one():
-    assert describe(progress(), None, []) == (
-        "0/1,200 batches · 0/50,000 sequences · waiting for a worker"
-    )
-
-
-def test_a_job_that_has_not_begun_says_how_many_workers_there_are():
-    assert describe(progress(), None, [READY] * 3).endswith(" · 3 workers")
-
-
-def test_a_job_whose_workers_all_load_their_model_says_so():
-    assert describe(progress(), None, [LOADING, LOADING]).endswith(" · loading the model")
-    assert describe(progress(), None, [LOADING, READY]).endswith(" · 2 workers")
-
-
-@pytest.mark.parametrize("speed", [None, 500.0])
-def test_a_finished_job_has_no_time_to_go_and_waits_for_nobody(speed):
-    done = progress(JobState.FINISHED, batches_done=1200, tokens_done=1_000_000)
-    line = describe(done, speed, [])
-    assert "ETA" not in line
-    assert "worker" not in line
-
-
-def test_what_went_wrong_is_counted():
-    troubled = progress(
-        rows_retried=1234,
-        rows_retried_again=99,
-        rows_quarantined=5,
-        leases_lost=2,
-        batches_failed=1,
-    )
-    assert describe(troubled, None, [READY]).endswith(
-        " · 1,234 retried · 5 quarantined · 2 requeued from lost workers · 1 batch failed"
-    )
-
-
-def test_what_did_not_go_wrong_is_not_spoken_of():
-    line = describe(progress(batches_done=300, rows_fp16=12_000), None, [READY])
-    assert line == "300/1,200 batches · 12,000/50,000 sequences · 1 worker"
-
 
 JOB = manifest_of([3, 5]).job
 
@@ -146,13 +76,39 @@ def test_outside_a_terminal_trouble_and_the_end_are_lines(capsys):
         show(Observation(done))
     first, last = capsys.readouterr().out.splitlines()
     assert first == f"{JOB}: Redis does not answer (it is loading); waiting for it"
-    assert last.startswith(f"{JOB}: 1,200/1,200 batches")
+    assert last.startswith(f"{JOB}: 100 % · 1,200/1,200 batches")
 
 
-def test_on_a_terminal_the_text_is_beside_a_bar(capsys):
+def test_outside_a_terminal_there_is_a_line_every_30_seconds(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    with display(JOB, Console(width=200)) as show:
+        for second in range(100):
+            now[0] = second
+            show(Observation(progress(tokens_done=10_000 * second), workers=[READY]))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(" · ")[0] for line in shown] == [
+        f"{JOB}: {percent} %" for percent in (0, 30, 60, 90)
+    ]
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(term, monkeypatch, capsys):
+    monkeypatch.setenv("TERM", term)
     with display(JOB, Console(width=200, force_terminal=True)) as show:
         show(Observation(progress(batches_done=300), workers=[READY]))
-    assert "300/1,200 batches" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{JOB}: 0 % · 300/1,200 batches")
+    assert "\x1b" not in shown
+
+
+def test_on_a_terminal_the_text_is_below_a_bar(capsys):
+    with display(JOB, Console(width=200, force_terminal=True, legacy_windows=False)) as show:
+        show(Observation(progress(batches_done=300, tokens_done=500_000), workers=[READY]))
+    shown = capsys.readouterr().out
+    assert "━━━━" in shown
+    assert "50 %" in shown
+    assert "300/1,200 batches" in shown
 
 
 # --- why a job waits ----------------------------------------------------------------------------
@@ -201,14 +157,3 @@ def test_progress_in_a_python_session_is_one_line():
     )
     found = progress(JobState.FINISHED, batches_failed=2, rows_quarantined=3)
     assert repr(found).endswith("0/50,000 sequences, 3 quarantined, 2 batches failed)")
-
-
-@pytest.mark.parametrize("width", [80, 40])
-def test_the_progress_line_wraps_on_a_narrow_terminal(width):
-    console = Console(width=width, force_terminal=True, color_system=None)
-    job = progress(batches_done=300, rows_fp16=12_000, rows_retried=3)
-    with console.capture() as capture, display("j", console) as show:
-        show(Observation(job, 12_345.0))
-    shown = " ".join(capture.get().split())
-    assert "…" not in shown
-    assert "3 retried" in shown

@@ -3,12 +3,14 @@
 import random
 import re
 import threading
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from common.alphabet import SPECIAL_TOKENS
 from common.errors import UserError
 from common.job.output_form import OutputForm
 from common.job.records import Record
@@ -338,6 +340,29 @@ def test_a_record_too_large_for_the_device_is_reported_and_the_engine_goes_on(ma
             engine.embed([large, *records], form)
     assert [tokens > 1100 for tokens in given] == [True] * 3
     assert len(engine.embed(records, form).embeddings) == len(records)
+
+
+def test_each_pack_that_is_done_is_told_with_its_tokens_and_its_place(make_engine, records):
+    engine, told = make_engine(pack_tokens=1500), []
+    engine.embed(records, EVERYTHING, on_pack=told.append)
+    assert len(told) > 2
+    total = sum(len(record.residues) + SPECIAL_TOKENS for record in records)
+    assert {(pack.room, pack.batch_tokens) for pack in told} == {(1500, total)}
+    assert sum(pack.tokens for pack in told) == total
+    assert [pack.batch_done for pack in told] == list(accumulate(pack.tokens for pack in told))
+    assert all(pack.seconds > 0 for pack in told)
+
+
+def test_a_batch_that_begins_again_tells_its_packs_again(make_engine, records):
+    engine, told = make_engine(pack_tokens=4096), []
+    out_of_memory_beyond(engine, 1500)
+    engine.embed(records, EVERYTHING, on_pack=told.append)
+    assert told[-1].batch_done == told[-1].batch_tokens
+    assert sum(pack.tokens for pack in told) == told[-1].batch_tokens
+
+
+def test_an_engine_names_the_kernel_of_its_attention(make_engine):
+    assert make_engine().attention_kernel == "sdpa"
 
 
 def test_what_is_raised_between_packs_ends_the_batch(make_engine, records):

@@ -1,0 +1,170 @@
+"""The metrics and the health of a worker over HTTP: one address for all its processes.
+
+The supervisor serves them. It reads what the processes wrote to files, so that it answers at once
+even if a process is frozen, and keeps the counters of those that ended.
+"""
+
+import platform
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from common import __version__
+from common.http import Answer, serve
+from workers.process.exit_codes import EXIT_DEVICE_LOST, EXIT_DEVICE_UNUSABLE
+from workers.process.health import Health, Verdict
+from workers.process.slot import Slot
+from workers.runtime.metrics import DEVICE, PREFIX, PROCESS_METRICS, Described
+
+#: Exit code of a process that hung (``watchdog``, which would import PyTorch).
+EXIT_HUNG = 71
+
+#: Why a process ended, by its exit code; by a signal, it was killed.
+CAUSES = {
+    EXIT_DEVICE_LOST: "device_lost",
+    EXIT_DEVICE_UNUSABLE: "device_unusable",
+    EXIT_HUNG: "hung",
+}
+KILLED, FAILED = "killed", "error"
+
+#: Times that the files are read until a process does not begin one at that moment.
+TRIES = 3
+
+SUPERVISOR_METRICS = (
+    Described(
+        "alive",
+        "gauge",
+        ("model",),
+        "Whether all processes consume, load, or wait for Redis: /healthz.",
+    ),
+    Described(
+        "ready", "gauge", ("model",), "Whether all processes have loaded their model and consume."
+    ),
+    Described("processes", "gauge", DEVICE, "Processes that run: 1, or 0 between two starts."),
+    Described(
+        "process_restarts_total",
+        "counter",
+        (*DEVICE, "cause"),
+        "Processes that ended by themselves, and are started again, by cause.",
+    ),
+    Described("device_losses_total", "counter", DEVICE, "Processes that lost their device."),
+    Described(
+        "build_info", "gauge", ("version", "python", "torch"), "1, with the versions installed."
+    ),
+)
+
+FAMILIES = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+class WorkerMetrics(Collector):
+    """The supervisor's own metrics, and the files of its processes.
+
+    Args:
+        folder: for the files; it is made.
+        model: that the processes serve.
+        slots: the places of the processes, which get the folder.
+    """
+
+    def __init__(self, folder: Path, model: str, slots: Sequence[Slot], health: Health) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.model = model
+        self.slots = slots
+        self.health = health
+        for slot in slots:
+            slot.metrics = folder
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield all metrics without values, those of the processes among them."""
+        return map(family_of, (*SUPERVISOR_METRICS, *PROCESS_METRICS))
+
+    def collect(self) -> Iterator[Metric]:
+        model, health = (self.model,), self.health
+        values: dict[str, dict[tuple[str, ...], float]] = {
+            "alive": {model: health.alive},
+            "ready": {model: health.ready},
+            "processes": {(*model, slot.device): slot.process is not None for slot in self.slots},
+            "process_restarts_total": {
+                (*model, slot.device, cause): count
+                for slot in self.slots
+                for cause, count in ends_of(slot).items()
+            },
+            "device_losses_total": {
+                (*model, slot.device): slot.codes[EXIT_DEVICE_LOST] for slot in self.slots
+            },
+            "build_info": {(__version__, platform.python_version(), torch_version()): 1},
+        }
+        for metric in SUPERVISOR_METRICS:
+            family = family_of(metric)
+            for labels, value in values[metric.name].items():
+                family.add_metric(labels, value)
+            yield family
+        yield from self._of_processes()
+
+    def _of_processes(self) -> list[Metric]:
+        for _ in range(TRIES):
+            try:
+                found = MultiProcessCollector(None, str(self.folder))  # type: ignore[no-untyped-call]
+                return list(found.collect())  # type: ignore[no-untyped-call]
+            except (struct.error, RuntimeError):  # a file that is just being made
+                continue
+        return []
+
+    def registry(self) -> CollectorRegistry:
+        """Return a registry of these metrics alone."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return registry
+
+    def serve(self, address: str) -> None:
+        """Serve ``/metrics``, ``/healthz`` and ``/readyz`` until the process ends.
+
+        Raises:
+            UserError: the address is invalid or in use.
+        """
+        registry, health = self.registry(), self.health
+        handlers = {
+            "/metrics": lambda _: Answer(generate_latest(registry), 200, CONTENT_TYPE_LATEST),
+            "/healthz": lambda _: probe(Verdict(health.alive, health.alive_reason)),
+            "/readyz": lambda _: probe(Verdict(health.ready, health.ready_reason)),
+        }
+        serve("--metrics", address, handlers)
+
+
+def ends_of(slot: Slot) -> Counter[str]:
+    """Return how often the processes of a place ended, by cause."""
+    ends = Counter(dict.fromkeys((*CAUSES.values(), KILLED, FAILED), 0))
+    for code, count in slot.codes.copy().items():
+        ends[KILLED if code < 0 else CAUSES.get(code, FAILED)] += count
+    return ends
+
+
+def family_of(metric: Described) -> Any:
+    """Return a metric without values."""
+    return FAMILIES[metric.kind](f"{PREFIX}{metric.name}", metric.meaning, labels=metric.labels)
+
+
+def probe(verdict: Verdict) -> Answer:
+    """Return the answer to a probe: 200, or 503 with the reason."""
+    return Answer.of_text(verdict.reason, 200 if verdict.holds else 503)
+
+
+def torch_version() -> str:
+    """Return the version of PyTorch that is installed, without importing it."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""
