@@ -6,9 +6,9 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 MODEL = "random:esm2_t6_8M_UR50D"
 
 #: Seconds in which the jobs end, on a busy machine.
-RUN_SECONDS = 400.0
+RUN_SECONDS = 600.0
 
 MEGABYTE = 2**20
 
@@ -45,6 +45,7 @@ class Prometheus:
     url: str
     start: float
     end: float = 0.0
+    faults: Mapping[str, float] = field(default_factory=dict)  # what happened, and when
 
     def get(self, path: str, **query: object) -> Any:
         """Return the data of an answer of its API."""
@@ -68,19 +69,20 @@ class Prometheus:
 def monitored_run(folder: Path) -> Iterator[Prometheus]:
     """Run two jobs; yield the Prometheus that saw them, after their end.
 
-    One job's worker is killed, some sequences of the other are not finite in FP16, and somebody
-    writes into a queue.
+    One job's worker is killed, some sequences of the other are not finite in FP16, the store is
+    away for some seconds, and somebody writes into a queue.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(running_redis(folder / "redis", maxmemory=64 * MEGABYTE))
         fleet = fleet_at(redis.url, f"file://{folder}/store")
-        ports = {name: free_port() for name in ("keeper", "worker", "other")}
+        jobs = submit_both(fleet, folder)
+        ports = {name: free_port() for name in ("keeper", "worker-1", "worker-2")}
         keeper = ["-m", "producer.cli", "keeper", f"--metrics={HOST}:{ports['keeper']}"]
         service(stack, folder / "keeper.log", [sys.executable, *keeper], fleet)
         prometheus = start_prometheus(stack, folder, ports)
-        run_jobs(stack, fleet, folder, ports)
+        faults = run_jobs(stack, fleet, folder, ports, jobs)
         time.sleep(5)  # a few scrapes more
-        yield Prometheus(prometheus.url, prometheus.start, time.time())
+        yield replace(prometheus, end=time.time(), faults=faults)
 
 
 def service(stack: ExitStack, log: Path, command: list[str], fleet: Fleet | None = None) -> None:
@@ -93,16 +95,14 @@ def service(stack: ExitStack, log: Path, command: list[str], fleet: Fleet | None
 
 def start_prometheus(stack: ExitStack, folder: Path, ports: dict[str, int]) -> Prometheus:
     port = free_port()
+    targets = [
+        {"targets": [f"{HOST}:{number}"], "labels": {"instance": name}}
+        for name, number in ports.items()
+    ]
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{n}" for n in numbers]}]}
-            for job, numbers in {
-                "keeper": [ports["keeper"]],
-                "worker": [ports["worker"], ports["other"]],
-            }.items()
-        ],
+        "scrape_configs": [{"job_name": "virnucpro", "static_configs": targets}],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
     command = [
@@ -117,28 +117,53 @@ def start_prometheus(stack: ExitStack, folder: Path, ports: dict[str, int]) -> P
 
 def is_up(prometheus: Prometheus) -> bool:
     try:
-        found = prometheus.get("query", query='up{job="keeper"} == 1')["result"]
+        found = prometheus.get("query", query='up{instance="keeper"} == 1')["result"]
     except OSError:
         return False
     return bool(found)
 
 
-def run_jobs(stack: ExitStack, fleet: Fleet, folder: Path, ports: dict[str, int]) -> None:
-    large = submit(fleet, write_fasta(folder / "large.fasta", 900, 400), MODEL, "fp32")
-    overflowing = PROTEIN.save(add_too_much_at_once, folder)
-    odd = write_fasta(folder / "odd.fasta", 600, 60, odd=12)
-    unstable = submit(fleet, odd, str(overflowing), "fp16", "--batch-tokens=500")
+def submit_both(fleet: Fleet, folder: Path) -> tuple[str, str]:
+    """Submit a job with sequences that are not finite in FP16, and a larger one without."""
+    model = PROTEIN.save(add_too_much_at_once, folder)
+    odd = write_fasta(folder / "odd.fasta", 600, 60, odd_every=50)
+    unstable = submit(fleet, odd, str(model), "fp16", "--batch-tokens=500")
+    large = write_fasta(folder / "large.fasta", 400, 250)
+    return unstable, submit(fleet, large, MODEL, "fp32", "--batch-tokens=3000")
+
+
+def run_jobs(
+    stack: ExitStack, fleet: Fleet, folder: Path, ports: Mapping[str, int], jobs: tuple[str, str]
+) -> dict[str, float]:
+    """Have two workers do the jobs; return what happened meanwhile, and when."""
+    unstable, large = jobs
+    faults: dict[str, float] = {}
     time.sleep(5)  # no worker yet
-    options = [f"--metrics={HOST}:{ports['worker']}"]
-    worker = start_worker(stack, folder / "worker.log", MODEL, fleet, *options)
-    options = ["--precision=fp16", f"--metrics={HOST}:{ports['other']}"]
-    start_worker(stack, folder / "other.log", str(overflowing), fleet, *options)
-    fleet.ledger.redis.lpush(f"{KEY_PREFIX}{queue_of(fleet.ledger, unstable)}", "no message")
-    wait_until(lambda: share_done(fleet.ledger, large) > 0.3, RUN_SECONDS)
+    options = [f"--metrics={HOST}:{ports['worker-1']}"]
+    worker = start_worker(stack, folder / "worker-1.log", MODEL, fleet, *options)
+    options = ["--precision=fp16", f"--metrics={HOST}:{ports['worker-2']}"]
+    model = progress(fleet.ledger, unstable).model
+    start_worker(stack, folder / "worker-2.log", model, fleet, *options)
+    faults["somebody writes into a queue"] = time.time()
+    queue = progress(fleet.ledger, unstable).queue
+    fleet.ledger.redis.lpush(f"{KEY_PREFIX}{queue}", "no message")
+    wait_until(lambda: share_done(fleet.ledger, large) > 0.2, RUN_SECONDS)
+    faults["the store is away"] = time.time()
+    hide(folder / "store", 4)
+    wait_until(lambda: share_done(fleet.ledger, large) > 0.4, RUN_SECONDS)
     wait_until(lambda: progress(fleet.ledger, large).leased, RUN_SECONDS)
+    faults["a worker is killed"] = time.time()
     kill(worker)
-    for job in (large, unstable):
+    for job in jobs:
         wait_until(lambda job=job: progress(fleet.ledger, job).finished, RUN_SECONDS)
+    return faults
+
+
+def hide(folder: Path, seconds: float) -> None:
+    """Take a folder away for a while, as a file server that is gone does."""
+    hidden = folder.rename(folder.with_name("away"))
+    time.sleep(seconds)
+    hidden.rename(folder)
 
 
 def start_worker(stack: ExitStack, log: Path, model: str, fleet: Fleet, *options: str) -> Worker:
@@ -157,13 +182,15 @@ def submit(fleet: Fleet, fasta: Path, model: str, precision: str, *options: str)
     return done.stdout.strip()
 
 
-def write_fasta(path: Path, records: int, length: int, odd: int = 0) -> Path:
-    """Write proteins; the first of them have a letter that some models overflow for."""
+def write_fasta(path: Path, records: int, length: int, odd_every: int = 0) -> Path:
+    """Write proteins; some of them have a letter that some models overflow for."""
     draw = random.Random(records)
     with path.open("w") as file:
         for row in range(records):
             protein = "".join(draw.choices("LAGVSERTIDPKQNFYMHWC", k=length))
-            file.write(f">p{row}\n{protein[:-1] + RARE if row < odd else protein}\n")
+            if odd_every and row % odd_every == 0:
+                protein = protein[:-1] + RARE
+            file.write(f">p{row}\n{protein}\n")
     return path
 
 
@@ -174,7 +201,3 @@ def progress(ledger: Ledger, job: str) -> Any:
 def share_done(ledger: Ledger, job: str) -> float:
     found = progress(ledger, job)
     return float(found.batches_done / found.batches)
-
-
-def queue_of(ledger: Ledger, job: str) -> str:
-    return str(progress(ledger, job).queue)

@@ -26,6 +26,9 @@ Lines = Mapping[str, Sequence[tuple[float, float]]]
 #: Seconds without a value that interrupt a line.
 GAP_SECONDS = 3.0
 
+#: Lines of a panel from which those that are always 0 are left out.
+MANY_LINES = 4
+
 #: Characters of a legend.
 LEGEND_CHARACTERS = 30
 
@@ -35,22 +38,31 @@ WIDTH, UNIT, DPI, COLORS = 13.0, 0.235, 92, 64
 
 MARGIN = 0.02
 
+#: Units of the dashboard's height above it, for a line of text.
+TOP = 2
+
 
 def lines_of(panel: Panel, prometheus: Prometheus) -> dict[str, list[tuple[float, float]]]:
     """Return what the queries of a panel give."""
-    return {
-        legend_of(template, json.loads(labels)): values
+    lines = {
+        legend_of(template, json.loads(labels)): scaled(values, panel.unit)
         for query, template in panel.queries
         for labels, values in prometheus.series(query).items()
     }
+    some = {name: values for name, values in lines.items() if any(value for _, value in values)}
+    return some if some and len(lines) > MANY_LINES else lines
+
+
+def scaled(values: Sequence[tuple[float, float]], unit: str) -> list[tuple[float, float]]:
+    return [(at, value / 2**20 if unit == "bytes" else value) for at, value in values]
 
 
 def legend_of(template: str, labels: Mapping[str, str]) -> str:
     text = re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), template)
-    text = re.sub(r"127\.0\.0\.1:\d+", "host", text)
     text = re.sub(r"/\S*/", "", text).strip()  # of a path, the name
     text = re.sub(r"path-([0-9a-f]{6})[0-9a-f]{10}", r"path-\1…", text)
     text = re.sub(r"-[0-9a-f]{12}\b", "", text).replace("random:", "").replace("random.", "")
+    text = text or "all"
     return text if len(text) <= LEGEND_CHARACTERS else f"{text[: LEGEND_CHARACTERS - 1]}…"
 
 
@@ -58,13 +70,14 @@ def draw(prometheus: Prometheus, path: Path) -> None:
     """Draw all panels."""
     plt.rcParams.update({"font.size": 7.5, "font.family": "DejaVu Sans", "axes.linewidth": 0.6})
     found = panels()
-    height = max(panel.place[1] + panel.place[3] for panel in found) + 1
+    height = max(panel.place[1] + panel.place[3] for panel in found) + TOP
     figure = plt.figure(figsize=(WIDTH, height * UNIT), dpi=DPI)
+    figure.text(MARGIN, 1 - 1.3 / height, title_of(prometheus), fontsize=8.5, va="bottom")
     row = ""
     for panel in found:
         if panel.row != row:
             row = panel.row
-            top = 1 - (panel.place[1] - 0.1) / height
+            top = 1 - (panel.place[1] + TOP - 0.1) / height
             figure.text(MARGIN, top, row, fontsize=11, weight="bold", va="bottom")
         lines = lines_of(panel, prometheus)
         if panel.kind == "stat":
@@ -77,20 +90,19 @@ def draw(prometheus: Prometheus, path: Path) -> None:
         image.convert("RGB").quantize(COLORS).save(path, optimize=True)
 
 
+def title_of(prometheus: Prometheus) -> str:
+    faults = [f"{text} ({at - prometheus.start:.0f} s)" for text, at in prometheus.faults.items()]
+    return f"Two jobs, two workers on CPUs. Dotted lines: {', '.join(faults)}."
+
+
 def axes_of(figure: Figure, panel: Panel, height: int, margins: tuple[float, float]) -> Axes:
     """Return the axes of a panel: its place, without margins for its title and its legend."""
     x, y, width, panel_height = panel.place
     top, bottom = margins
     left = MARGIN + (1 - 2 * MARGIN) * x / 24 + 0.03
     usable = (1 - 2 * MARGIN) * width / 24 - 0.045
-    return figure.add_axes(
-        (
-            left,
-            1 - (y + panel_height - bottom) / height,
-            usable,
-            (panel_height - top - bottom) / height,
-        )
-    )
+    floor = 1 - (y + TOP + panel_height - bottom) / height
+    return figure.add_axes((left, floor, usable, (panel_height - top - bottom) / height))
 
 
 def draw_number(axes: Axes, panel: Panel, lines: Lines) -> None:
@@ -121,7 +133,9 @@ def draw_lines(axes: Axes, panel: Panel, lines: Lines, prometheus: Prometheus) -
     axes.set_ylim(bottom=0)
     if axes.get_ylim()[1] < 1 and max_of(lines) == 0:
         axes.set_ylim(0, 1)
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=panel.unit == "short"))
+    for at in prometheus.faults.values():
+        axes.axvline(at - prometheus.start, color="#888888", linewidth=0.8, linestyle=":")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
     axes.grid(visible=True, linewidth=0.4, color="#dddddd")
@@ -162,7 +176,7 @@ def shown(value: float, unit: str) -> str:
         case "percentunit":
             return f"{100 * value:.3g} %"
         case "bytes":
-            return f"{value / 2**20:.3g} MiB"
+            return f"{value:.3g} MiB"
         case "s":
             return f"{1000 * value:.3g} ms" if abs(value) < 1 and value else f"{value:.3g} s"
         case "cps":

@@ -34,6 +34,7 @@ SEEN = {
     'max(virnucpro_job_rows_unstable_at_rung{rung="fp16"})': 12,
     'sum(virnucpro_worker_rows_total{outcome="unstable"})': 12,
     'max(virnucpro_dead_letters{kind="unreadable"})': 1,
+    "sum(virnucpro_worker_store_errors_total)": 1,
     "max(model:virnucpro_worker_tokens:rate5m)": 1,
     'ALERTS{alertname="VirnucproDeadLetters", alertstate="firing"}': 1,
     'ALERTS{alertname="VirnucproInstability"}': 1,
