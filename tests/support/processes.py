@@ -144,6 +144,22 @@ def running_worker(
 
 
 @contextmanager
+def running_keeper(
+    log: Path, environment: Mapping[str, str], *options: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a keeper until the block ends, and have it end well."""
+    command = [sys.executable, "-m", "producer.cli", "keeper", *(options or ("--metrics", ""))]
+    with log.open("wb") as output:
+        process = start_dependent(command, env=environment, output=output)
+    try:
+        wait_until(lambda: b"Keeping the jobs of" in log.read_bytes(), START_SECONDS)
+        yield process
+    finally:
+        code = stop(process, 40)
+    assert code == 0, log.read_text()
+
+
+@contextmanager
 def running_fleet(folder: Path, store_url: str, **more: str) -> Iterator[Fleet]:
     """A Redis of its own, and the environment of a fleet on it."""
     socket = folder / "redis.sock"

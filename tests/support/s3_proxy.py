@@ -50,6 +50,7 @@ class Fault(Enum):
     WRONG_REGION = (400, "AuthorizationHeaderMalformed", "The region 'us-east-1' is wrong.")
     REDIRECT = (301, "PermanentRedirect", "Address this bucket at the specified endpoint.")
     PRECONDITION_FAILED = (412, "PreconditionFailed", "A precondition did not hold.")
+    EXPIRED = (400, "ExpiredToken", "The provided token has expired.")
     NO_BUCKET = (404, "NoSuchBucket", "The specified bucket does not exist.")
     #: An answer as if the rule's header were not in the request.
     IGNORED = "ignored"
@@ -237,9 +238,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def s3_proxy(s3: S3Server) -> Iterator[S3Proxy]:
-    """Run a proxy in front of an S3 server on this machine."""
-    proxy = S3Proxy(s3)
+def s3_proxy(s3: S3Server, proxy: S3Proxy | None = None) -> Iterator[S3Proxy]:
+    """Run a proxy in front of an S3 server on this machine; one of another class may be given."""
+    proxy = proxy or S3Proxy(s3)
     server = Server((HOST, 0), type("ProxyHandler", (Handler,), {"proxy": proxy}))
     proxy.port = server.server_port
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""TLS in front of a server: a certificate that signs itself, and a port that speaks TLS with it."""
+"""TLS in front of a server: certificates, and a port that speaks TLS with one."""
 
 import asyncio
 import contextlib
@@ -28,19 +28,50 @@ class Certificate:
 
 
 def make_certificate(folder: Path) -> Certificate:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a Redis")])
+    """Make a certificate that signs itself."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), named("a Redis")
+    return save(folder, "certificate", key, signed(key, name, key, name))
+
+
+def make_signed_certificate(folder: Path) -> tuple[Path, Certificate]:
+    """Make an authority, and a certificate that it signs; return the file of the authority, too."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), named("an authority")
+    server_key = ec.generate_private_key(ec.SECP256R1())
+    authority = save(folder, "authority", key, signed(key, name, key, name, is_authority=True))
+    certificate = signed(server_key, named("a Redis"), key, name)
+    return authority.file, save(folder, "certificate", server_key, certificate)
+
+
+def named(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def signed(
+    key: ec.EllipticCurvePrivateKey,
+    name: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    *,
+    is_authority: bool = False,
+) -> x509.Certificate:
+    """Return a certificate of ``key`` for ``HOST``, signed by the issuer."""
     now = datetime.datetime.now(datetime.UTC)
     address = x509.IPAddress(ipaddress.ip_address(HOST))
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    return (
+        x509.CertificateBuilder(issuer, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .sign(issuer_key, hashes.SHA256())
     )
-    made = Certificate(folder / "certificate.pem", folder / "key.pem")
-    made.file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+
+
+def save(
+    folder: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+) -> Certificate:
+    made = Certificate(folder / f"{name}.pem", folder / f"{name}-key.pem")
+    made.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     made.key_file.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
