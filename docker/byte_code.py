@@ -1,7 +1,7 @@
 """Import what the processes of an image import, which writes its byte code and no other.
 
-``python docker/byte_code.py producer`` (or ``worker``). Packages are installed without byte code: most
-of it would never be read. A module that is not named here is compiled whenever it is imported.
+``python docker/byte_code.py producer`` (or ``worker``). Packages are installed without byte code:
+most of it would never be read. A module that is not named here is compiled whenever it is imported.
 """
 
 import sys

@@ -1,5 +1,6 @@
 """Whole jobs with the users of ``deploy/redis/users.acl``, over TLS with an own authority."""
 
+import json
 import shutil
 import threading
 from collections import Counter
@@ -23,6 +24,7 @@ from tests.support.processes import (
     Worker,
     fleet_at,
     is_ready,
+    run,
     run_producer,
     running_keeper,
     running_worker,
@@ -34,6 +36,8 @@ from tests.support.results import load
 from tests.support.tls import make_signed_certificate, tls_port
 
 BATCHES = "--batch-tokens=300"
+
+WORKER_DOCTOR = ["workers.cli", "doctor", "--gpus", "none", "--model", "random:esm2_t6_8M_UR50D"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
     other.write_text("\n".join(lines[:20]))
     submit = ("submit", fasta, "--model", overflowing, BATCHES)
     job = roles.producer(*submit).strip()
+    roles.producer("set-priority", job, "high")
     roles.producer("cancel", job)
     roles.producer("resume", job)
     logs = {name: tmp_path / f"{name}.log" for name in ("keeper", "worker", "other")}
@@ -121,6 +126,7 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
         roles.producer("submit", other, "--model", overflowing, "-o", tmp_path / "q.h5")
         for words in (["status"], ["status", job], ["jobs"], ["quarantine", job], ["verify", job]):
             roles.producer(*words)
+        doctors(roles)
         roles.producer("retry", job, "--damaged")
         roles.producer("fetch", job, "-o", tmp_path / "p.h5")
         wait_until(lambda: heard["task-succeeded"], 30)
@@ -128,10 +134,22 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
         wait_until(lambda: roles.ledger.jobs.progress(job) is not None, 60)
         wait_until(lambda: DeadLetters(roles.server.client).count(), 30)
     roles.producer("dead-letters")
+    roles.producer("dead-letters", "--clear")
+    roles.producer("delete", job, "--yes")
     assert len(load(tmp_path / "p.h5")["rows"]) == 40
     assert len(load(tmp_path / "q.h5")["rows"]) == 20
     assert roles.refusals() == []
     assert not [name for name, log in logs.items() if log.exists() and SECRET in log.read_text()]
+
+
+def doctors(roles: Roles) -> None:
+    """Have each role's doctor try what it may do."""
+    checks = json.loads(roles.producer("doctor", "--json"))
+    assert "redis rights" in str(checks)
+    for user, words in (("keeper", ["producer.cli", "doctor"]), ("worker", WORKER_DOCTOR)):
+        done = run(*words, environment=roles.fleet(user).environment)
+        assert SECRET not in done.stdout + done.stderr
+        assert "this user may not" not in done.stdout + done.stderr
 
 
 def hear_and_ask_as_flower(roles: Roles) -> Counter[str]:
@@ -180,10 +198,10 @@ ORDERS = [
 FORBIDDEN = {
     "producer": ["BRPOP virnucpro:q 1", "RPOP virnucpro:q", "PSUBSCRIBE *", "RENAME a b"],
     "keeper": ["BRPOP virnucpro:q 1", "RPOP virnucpro:q", "PSUBSCRIBE *"],
-    "worker": ["SCAN 0", "LMOVE virnucpro:a virnucpro:b LEFT LEFT", "PSUBSCRIBE *"],
+    "worker": ["LRANGE virnucpro:q 0 1", "LMOVE virnucpro:a virnucpro:b LEFT LEFT", "PSUBSCRIBE *"],
     "flower": [
         "LPUSH virnucpro:q x", "LRANGE virnucpro:q 0 1", "BRPOP virnucpro:q 1", "DEL virnucpro:q",
-        "HSET virnucpro:job:a state open", "HGETALL virnucpro:job:a", "EVAL return(0) 1 virnucpro:q",
+        "HSET virnucpro:job:a state open", "HGETALL virnucpro:job:a", "EVAL return 1 virnucpro:q",
     ],
     "keda": [
         "LPUSH virnucpro:q x", "HSET virnucpro:job:a state open", "DEL virnucpro:q",
@@ -202,6 +220,6 @@ def test_no_role_can_do_what_is_not_its_own(roles, user):
 
 
 def test_neither_does_a_script_do_what_its_sender_may_not(roles):
-    refused = pytest.raises(ResponseError, match="no permissions to run|can't run this command")
+    refused = pytest.raises(ResponseError, match=r"no permissions to run|can't run this command")
     with client_of("keda", roles.server) as keda, refused:
         keda.eval("return redis.call('del', KEYS[1])", 1, "virnucpro:q")

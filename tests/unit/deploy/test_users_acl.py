@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.checks.rights import commands_of as commands_of_role
 from tests.support.redis_users import PASSWORDS, USERS, make_users
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +44,13 @@ def test_workers_may_send_what_is_in_every_script_of_theirs():
     scripts = [path for path in LEDGER if path.stem in OF_WORKERS]
     assert len(scripts) == len(OF_WORKERS)
     assert commands_of([*scripts, *transport]) - allowed("worker") == set()
+
+
+@pytest.mark.parametrize("user", ["producer", "keeper", "worker"])
+def test_a_doctor_finds_nothing_that_is_lacking(user):
+    tried = commands_of_role("worker" if user == "worker" else "producer", 0)
+    names = {str(command[0]).lower() for command in tried} - {"ping"}  # in @connection
+    assert names - allowed(user) == set()
 
 
 @pytest.mark.parametrize("user", USERS)
