@@ -28,6 +28,9 @@ MAPS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
+#: Options of other programs, which pages name.
+OTHERS = {"--repr_layers", "--build-arg", "--secret", "--no-healthcheck", "--scale"}
+
 DEMO = "producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D"
 
 
@@ -179,4 +182,4 @@ def test_options_that_the_pages_name_exist():
             known += run(module, command, "--help", environment=environment).stdout
     for page in PAGES:
         for option in re.findall(r"`(--[a-z-]+)[ `]", page.read_text()):
-            assert option in known or option in {"--repr_layers"}, f"{page.name}: {option}"
+            assert option in known or option in OTHERS, f"{page.name}: {option}"
