@@ -2,22 +2,27 @@
 
 import asyncio
 import logging
+import re
 import signal
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import flower.urls
+from celery import Celery
 from celery.states import FAILURE
 from flower.app import Flower
 from flower.options import options
 from flower.utils import prepend_url
 from flower.views import BaseHandler
 from redis import Redis
+from redis.exceptions import RedisError
 from tornado.httputil import HTTPServerRequest
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from common.errors import UserError
 from common.ledger.demand import PoolDemand
+from common.ledger.workers import WORKER_PREFIX, read_worker
 from common.text import counted
 from common.wire.address import RedisAddress
 from common.wire.celery_app import ShownBatch, make_celery
@@ -42,8 +47,11 @@ RUNTIME_BUCKETS = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0
 #: without escaping it, so that column stays hidden.
 COLUMNS = ("name", "state", "kwargs", "result", "received", "runtime", "worker")
 
-#: The queue that Celery names as long as Flower has heard of no worker.
-UNUSED_QUEUE = "celery"
+#: The folders of a path in an outcome, which would hide the rest of it in the list.
+FOLDERS = re.compile(r"\b\w+://\S*/|(?<!\S)/\S*/")
+
+#: Seconds between two attempts to connect again.
+RECONNECT_SECONDS = 5
 
 #: Seconds to wait for the lengths of the queues.
 ANSWER_SECONDS = 5.0
@@ -69,7 +77,8 @@ def serve_pages(
     address, kind = RedisAddress.parse(broker_url), Flower if logins else LocalFlower
     pages = kind(capp=make_celery(broker_url, []), options=options, **settings)
     pages.broker_uri = str(address)  # without a login
-    queues = FleetQueues(redis_client(broker_url, answer_seconds=ANSWER_SECONDS))
+    pages.events.capp = listener(broker_url)
+    queues = FleetQueues(redis_client(broker_url, answer_seconds=ANSWER_SECONDS, retries=0))
     BaseHandler.get_broker = lambda _: queues
     try:
         pages.start_http_server()
@@ -77,9 +86,21 @@ def serve_pages(
         raise UserError(
             f"--address {host}:{port}: {error.strerror}. Give a free HOST:PORT."
         ) from error
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)  # each page asks every second
     who = "asks for a login" if logins else "is open to all users of this machine"
     log.info("Flower is at http://%s:%d/%s and %s. It only shows.", host, port, prefix, who)
     run(pages, address)
+
+
+def listener(broker_url: str) -> Celery:
+    """Return the application with which Flower hears events: it connects again within seconds.
+
+    Flower by itself waits twice as long after each attempt, after an hour without Redis an hour.
+    """
+    app = make_celery(broker_url, [])
+    for_ever = {"connect_retries_timeout": None, "interval_max": RECONNECT_SECONDS}
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, **for_ever}
+    return app
 
 
 def run(pages: Flower, address: RedisAddress) -> None:
@@ -152,12 +173,18 @@ class FleetQueues:
         self.redis = redis
         self.demand = PoolDemand(redis)
 
-    async def queues(self, of_workers: Iterable[str]) -> list[dict[str, Any]]:
-        """Return the queues of workers and of jobs that have batches left, each with its length."""
-        return await asyncio.to_thread(self._queues, set(of_workers))
+    async def queues(self, _: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the queues of workers and of jobs that have batches left, each with its length.
 
-    def _queues(self, of_workers: set[str]) -> list[dict[str, Any]]:
-        names = sorted((of_workers - {UNUSED_QUEUE}).union(*map(known_queues, self._pools())))
+        Flower gives the names that workers told it, which it asks at its start alone.
+        """
+        try:
+            return await asyncio.to_thread(self._queues)
+        except RedisError as error:
+            raise HTTPError(503, "Redis does not answer: %s", error) from error
+
+    def _queues(self) -> list[dict[str, Any]]:
+        names = sorted({*self._of_workers(), *self._of_jobs()})
         with self.redis.pipeline(transaction=False) as together:
             for name in names:
                 together.llen(f"{KEY_PREFIX}{name}")
@@ -167,16 +194,18 @@ class FleetQueues:
             for name, length in zip(names, lengths, strict=True)
         ]
 
-    def _pools(self) -> Collection[str]:
-        return self.demand.read() or ()
+    def _of_workers(self) -> Iterator[str]:
+        # Without the registry's script, which a user of Redis that only reads may not run.
+        keys = list(self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000, NEVER_DECODE=True))
+        texts = self.redis.execute_command("MGET", *keys, NEVER_DECODE=True) if keys else ()
+        for text in texts:
+            worker = read_worker((text or b"").decode(errors="replace"))
+            yield from () if worker is None else worker.queues
 
-
-def known_queues(pool: str) -> list[str]:
-    """Return the queues of a pool; none of one of a newer version."""
-    try:
-        return pool_queues(pool)
-    except ValueError:
-        return []
+    def _of_jobs(self) -> Iterator[str]:
+        for pool in self.demand.read() or ():
+            with suppress(ValueError):  # of a newer version
+                yield from pool_queues(pool)
 
 
 def shown_task(task: Any) -> Any:
@@ -187,7 +216,7 @@ def shown_task(task: Any) -> Any:
         task.name = about.job
         task.kwargs = f"batch {about.batch}, {about.rung}, {counted(about.rows, 'row')}{tokens}"
     if task.state == FAILURE:
-        task.result = task.exception
+        task.result = FOLDERS.sub("…/", task.exception or "")
     elif task.rejected and task.rejected >= (task.started or 0) and not task.succeeded:
         task.state = "REQUEUED"
     return task

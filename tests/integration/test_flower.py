@@ -30,8 +30,9 @@ from common.wire.queues import queue_name
 from tests.support.flower import LOGIN, Flower, running_flower
 from tests.support.jobs import manifest_of
 from tests.support.processes import Fleet, clean_environment, run_producer, wait_until
-from tests.support.redis_servers import HOST, running_redis
+from tests.support.redis_servers import HOST, free_port, running_redis
 from tests.support.tls import make_certificate, tls_port
+from tests.support.worlds import WORKER
 
 pytest.importorskip("flower", reason="needs the extra flower")
 
@@ -106,6 +107,7 @@ def test_flower_tells_tasks_apart_shows_queues_and_takes_no_orders(fleet, tmp_pa
             assert {task["name"] for task in tasks} == {MANIFEST.job}
             assert_refuses_orders(flower, worker["hostname"])
         send(fleet.broker_url, 4, 5, 6)
+        fleet.ledger.workers.announce(WORKER.model_copy(update={"queues": (QUEUE,)}))
         assert queue_lengths(flower) == {QUEUE: 3}
         assert QUEUE in flower.ask("/broker")[1]
         found = flower.json(f"/api/tasks?search=kwargs:job={MANIFEST.job}&state=FAILURE")
@@ -176,6 +178,15 @@ def test_flower_does_not_start_with_wrong_options(fleet, tmp_path, options, vari
     assert expected in done.stderr
     assert "s3cret" not in done.stderr
     assert LOGIN not in done.stderr
+
+
+def test_flower_ends_where_redis_refuses_it(fleet):
+    refused = fleet.broker_url.replace("://", "://someone:s3cret@")
+    environment = {**fleet.environment, "VIRNUCPRO_BROKER_URL": refused}
+    done = run_producer("flower", "--address", f"{HOST}:{free_port()}", environment=environment)
+    assert done.returncode == 2
+    assert "refuses this user and password" in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 def test_without_the_extra_it_says_how_to_install_flower():

@@ -15,6 +15,7 @@ from common.job.manifest import read_manifest
 from common.model_specs import ModelSource
 from common.store import open_store
 from common.wire.celery_app import make_celery, publish
+from common.wire.queues import batch_queue
 from tests.support.browser import chromium, page_at, picture_of, rows_of
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
@@ -83,21 +84,25 @@ def test_an_operator_sees_workers_and_tells_done_unstable_and_failed_batches_apa
     job = submit(fleet, model, proteome(tmp_path))
     manifest = read_manifest(open_store(fleet.store_url), job)
     damage(fleet, manifest.input_key(DAMAGED))
+    queue = batch_queue(manifest.batch(0))
     with running_flower(fleet.environment, tmp_path) as flower:
-        assert "Access denied" in page_at(f"{flower.url}/tasks", tmp_path)
+        assert (
+            rows_of(page_at(f"{flower.url}/tasks", tmp_path)) == []
+        )  # the browser asks for a login
         with fleet.workers(model, tmp_path, "--precision=fp16"):
             wait_until(lambda: fleet.ledger.jobs.progress(job).finished, 120)
             again = [manifest.batch(0)]  # as after a broken connection
             publish(make_celery(fleet.broker_url, []), ModelSource.parse(manifest.model), again)
             wait_until(lambda: "skipped" in str(flower.tasks()), 30)
-            [_, worker, *_] = rows_of(page_at(with_login(flower), tmp_path))
+            [worker] = filter(None, rows_of(page_at(with_login(flower), tmp_path)))
             assert worker[1] == "Online"
+            assert queue in page_at(f"{with_login(flower)}/broker", tmp_path)
             tasks = rows_of(page_at(f"{with_login(flower)}/tasks", tmp_path))
             shown = [(row[0], row[1], row[3]) for row in tasks if len(row) == len(COLUMNS)]
             assert_told_apart(job, shown)
             if picture := os.environ.get("FLOWER_PICTURE"):
                 file = Path(picture).absolute()
-                picture_of(f"{with_login(flower)}/tasks", tmp_path, file, width=1500, height=760)
+                picture_of(f"{with_login(flower)}/tasks", tmp_path, file, width=1600, height=1000)
         wait_until(lambda: "Offline" in page_at(with_login(flower), tmp_path), 60)
 
 

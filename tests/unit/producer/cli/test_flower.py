@@ -98,6 +98,20 @@ def test_a_failed_task_shows_its_error_as_its_result():
     assert (task.state, task.result) == ("FAILURE", "failed: no")
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("failed: s3://bucket/job/2.fasta is damaged", "failed: …/2.fasta is damaged"),
+        ("failed: /srv/store/x.h5: no space left", "failed: …/x.h5: no space left"),
+        ("failed: 3/4 of https://example.org", "failed: 3/4 of https://example.org"),
+    ],
+)
+def test_the_list_has_the_names_of_files_without_their_folders(error, shown):
+    task = task_after(RECEIVED, STARTED, ("failed", {"exception": error}))
+    assert task.result == shown
+    assert task.exception == error  # on the task's own page
+
+
 def test_a_requeued_task_is_shown_as_such_until_it_starts_again():
     rejected = ("rejected", {"requeue": True, "result": "requeued: no store"})
     task = task_after(RECEIVED, STARTED, rejected)
