@@ -60,9 +60,9 @@ def scaled(values: Sequence[tuple[float, float]], unit: str) -> list[tuple[float
 def legend_of(template: str, labels: Mapping[str, str]) -> str:
     text = re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), template)
     text = re.sub(r"/\S*/", "", text).strip()  # of a path, the name
-    text = re.sub(r"path-([0-9a-f]{6})[0-9a-f]{10}", r"path-\1…", text)
+    text = re.sub(r"path-([0-9a-f]{6})[0-9a-f]{10}", r"path-\1", text)
     text = re.sub(r"-[0-9a-f]{12}\b", "", text).replace("random:", "").replace("random.", "")
-    text = text or "all"
+    text = text or "none"
     return text if len(text) <= LEGEND_CHARACTERS else f"{text[: LEGEND_CHARACTERS - 1]}…"
 
 
@@ -138,12 +138,13 @@ def draw_lines(axes: Axes, panel: Panel, lines: Lines, prometheus: Prometheus) -
         axes.axvline(at - prometheus.start, color="#888888", linewidth=0.8, linestyle=":")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
+    axes.set_axisbelow(True)
     axes.grid(visible=True, linewidth=0.4, color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
     columns = 2 if len(names) > 2 or max(map(len, names)) < 24 else 1
     axes.legend(
         loc="upper left",
-        bbox_to_anchor=(-0.02, -0.16),
+        bbox_to_anchor=(-0.02, -0.21),
         ncol=columns,
         fontsize=6.5,
         frameon=False,
