@@ -67,6 +67,7 @@ def stub_runner(
         engine=engine,  # type: ignore[arg-type]
         renewer=LeaseRenewer(ledger, worker),
         publish=lambda batch: None,
+        publish_next=lambda batch: None,
         on_device_lost=exit_device_lost,
         name=worker.name,
         stopping=threading.Event(),

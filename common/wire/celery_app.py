@@ -13,12 +13,13 @@ from kombu import Connection, Producer
 from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.model_specs import ModelSource
 from common.wire.address import RedisAddress
 from common.wire.messages import Batch, Document
-from common.wire.queues import KEY_PREFIX, kombu_queue, queue_name
+from common.wire.queues import KEY_PREFIX, Queues, batch_queue, kombu_queue, queue_name
 from common.wire.signing import MessageKeys
 
 if TYPE_CHECKING:
@@ -126,6 +127,16 @@ def publish(app: "Celery", model: ModelSource, batches: Iterable[Batch]) -> int:
     except KombuError as error:
         raise RedisConnectionError(str(error)) from error
     return count
+
+
+def publish_next(app: "Celery", redis: Redis, batch: Batch) -> None:
+    """Publish a batch as the next one to be taken: it has waited before, and the queue may be long.
+
+    Raises:
+        RedisError: Redis is unreachable or full.
+    """
+    sent = publish(app, ModelSource.parse(batch.model), [batch])
+    Queues(redis).move_to_front(batch_queue(batch), sent)
 
 
 def send(producer: Producer, queue: str, batch: Batch, keys: MessageKeys) -> None:

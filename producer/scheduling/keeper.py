@@ -22,9 +22,9 @@ from common.ledger.locks import KEEPING_SECONDS
 from common.ledger.progress import JobState
 from common.model_specs import ModelSource
 from common.store import Store, StoreError
-from common.wire.celery_app import publish
+from common.wire.celery_app import publish, publish_next
 from common.wire.messages import Batch
-from common.wire.queues import Queues, batch_queue
+from common.wire.queues import batch_queue
 from producer.scheduling.closed import CLOSED_STATES, Closed, possible_jobs, read_closed
 from producer.scheduling.lost_messages import LostMessages
 from producer.scheduling.old_jobs import OldJobs
@@ -252,9 +252,7 @@ class Keeper:
         )
         self.ledger.events.add(event)
         self.on_event(event)
-        # To the front: the batch has waited already, and the queue may be hours long.
-        sent = publish(self.publisher.app, ModelSource.parse(batch.model), [batch])
-        Queues(self.ledger.redis).move_to_front(batch_queue(batch), sent)
+        publish_next(self.publisher.app, self.ledger.redis, batch)
 
     # --- closed jobs --------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Workers that are killed, frozen for a while, or stopped by SIGTERM."""
 
+import json
 import random
 import signal
 import time
@@ -103,7 +104,10 @@ def assert_ends_at_once_with_nothing_claimed(fleet: Fleet, job: str, worker: Wor
     left = progress_of(fleet, job)
     assert left.leased == 0
     assert fleet.ledger.workers.all() == []
-    assert left.batches_done + Queues(fleet.ledger.redis).length(left.queue) == left.batches
+    messages = [json.loads(item) for item in Queues(fleet.ledger.redis).messages(left.queue)]
+    assert left.batches_done + len(messages) == left.batches
+    were_taken = [message["headers"].get("redelivered", False) for message in messages]
+    assert were_taken == sorted(were_taken, reverse=True)  # those are the next ones
 
 
 def test_a_worker_that_comes_back_after_its_lease_notices_and_counts_nothing_twice(

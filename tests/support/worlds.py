@@ -190,6 +190,7 @@ class World:
             "engine": engine or FakeEngine(),
             "renewer": LateRenewer(self.ledger, WORKER),  # not started
             "publish": self.published.append,
+            "publish_next": self.published.append,
             "on_device_lost": exit_device_lost,
             "name": "a",
         }

@@ -54,6 +54,7 @@ class BatchRunner:
     Args:
         renewer: renews the leases of batches that run.
         publish: publishes a batch's message.
+        publish_next: publishes it as the next one to be taken.
         on_device_lost: called when the device is lost; does not return.
         name: of the worker.
         stopping: set when the worker is told to stop.
@@ -68,6 +69,7 @@ class BatchRunner:
         engine: Engine,
         renewer: LeaseRenewer,
         publish: Callable[[Batch], object],
+        publish_next: Callable[[Batch], object],
         on_device_lost: Callable[[DeviceLostError], NoReturn],
         name: str,
         stopping: threading.Event,
@@ -78,6 +80,7 @@ class BatchRunner:
         self.engine = engine
         self.renewer = renewer
         self.publish = publish
+        self.publish_next = publish_next
         self.on_device_lost = on_device_lost
         self.name = name
         self.stopping = stopping
@@ -209,7 +212,7 @@ class BatchRunner:
         except DeviceLostError as error:
             lease.release(ReleaseReason.CRASHED)
             with suppress(RedisError):  # its own message would be redelivered after an hour
-                self.publish(batch)
+                self.publish_next(batch)
             self.on_device_lost(error)
         except StoreError as error:
             if not self.retry.is_last(lease.attempt):

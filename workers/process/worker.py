@@ -31,7 +31,7 @@ from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store
 from common.weights.local import digest_of, local_weights
-from common.wire.celery_app import make_celery, publish
+from common.wire.celery_app import make_celery, publish, publish_next
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
 from common.wire.redis_client import connect, redis_client
@@ -112,6 +112,7 @@ def serve(model: str, choice: PrecisionChoice) -> int:
             engine=engine,
             renewer=renewer,
             publish=lambda batch: publish(app, source, [batch]),
+            publish_next=lambda batch: publish_next(app, ledger.redis, batch),
             on_device_lost=exit_device_lost,
             name=info.name,
             stopping=threading.Event(),
@@ -296,7 +297,7 @@ def requeue_held(runner: BatchRunner) -> None:
     try:
         for lease in runner.renewer.held():
             if lease.release(ReleaseReason.INTERRUPTED):
-                runner.publish(lease.batch)
+                runner.publish_next(lease.batch)
                 log.warning("Batch %d of %s is requeued.", lease.batch.index, lease.batch.job)
     except RedisError as error:
         log.warning("The ledger did not answer: %s. The leases will expire.", error)

@@ -57,7 +57,11 @@ class AtomicQoS(kombu_redis.QoS):
         return has_room
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Requeue a message that was taken and not acknowledged."""
+        """Requeue a message that was taken and not acknowledged.
+
+        Args:
+            leftmost: to be taken last, as it was refused; but next if the worker ends.
+        """
         channel = self.channel
         with channel.conn_or_acquire(client) as client:
             taken = client.hget(self.unacked_key, tag)
@@ -82,7 +86,8 @@ class AtomicQoS(kombu_redis.QoS):
                 f"{channel.global_keyprefix}{key}"  # the client adds no prefix for EVAL
                 for key in (self.unacked_key, self.unacked_index_key, *queues)
             ]
-            push = "LPUSH" if leftmost else "RPUSH"
+            # The back of a long queue would be far from running elsewhere soon.
+            push = "LPUSH" if leftmost and not is_ending() else "RPUSH"
             client.eval(REQUEUE, len(keys), *keys, tag, push, dumps(message))
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
@@ -112,6 +117,12 @@ def check_taken(taken: bytes) -> tuple[dict[str, Any], str, str] | Refusal:
     if not own or not QUEUE.fullmatch(routing_key):
         return Refusal(f"taken from {exchange!r}, {routing_key!r}, which is no queue")
     return message, exchange, routing_key
+
+
+def is_ending() -> bool:
+    """Return whether Celery was told to stop."""
+    ends = (state.should_stop, state.should_terminate)  # exit codes, 0 too, once it was
+    return any(end is not None and end is not False for end in ends)
 
 
 def is_binding(entry: bytes, separator: str) -> bool:

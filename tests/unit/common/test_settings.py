@@ -16,9 +16,9 @@ from common.model_specs import ModelSource
 from common.rungs import FIRST_RUNGS, Rung, ladder
 from common.settings import Settings
 from common.wire import celery_app as broker
-from common.wire.celery_app import EMBED_TASK, ShownBatch, make_celery, publish
+from common.wire.celery_app import EMBED_TASK, ShownBatch, make_celery, publish, publish_next
 from common.wire.messages import Batch
-from common.wire.queues import KEY_PREFIX, Queues, queue_name
+from common.wire.queues import KEY_PREFIX, Queues, batch_queue, queue_name
 from tests.support.jobs import TOKENS_PER_RECORD, manifest_of, retry_after, unstable
 
 
@@ -164,6 +164,17 @@ def test_batches_are_sent_in_their_order(redis, redis_url, monkeypatch):
     texts = redis.lrange(f"{KEY_PREFIX}{MODEL.queue}.fp16", 0, -1)[::-1]
     bodies = [json.loads(base64.b64decode(json.loads(text)["body"])) for text in texts]
     assert [arguments["index"] for _, arguments, _ in bodies] == list(range(10))
+
+
+def test_a_batch_can_be_published_as_the_next_one_to_be_taken(redis, redis_url):
+    manifest = manifest_of([1] * 4)
+    app, model = make_celery(redis_url, []), ModelSource.parse(manifest.model)
+    first, *others = [manifest.batch(index) for index in range(manifest.batches)]
+    publish(app, model, others)
+    publish_next(app, redis, first)
+    items = redis.lrange(f"{KEY_PREFIX}{batch_queue(first)}", 0, -1)
+    bodies = [json.loads(base64.b64decode(json.loads(item)["body"])) for item in items]
+    assert [body[1].get("index", 0) for body in reversed(bodies)] == [0, 1, 2, 3]
 
 
 def test_nothing_to_publish_is_nothing_published(redis, redis_url):

@@ -736,7 +736,7 @@ def test_what_could_not_be_sent_is_sent_later(staged, kept, monkeypatch):
         raise RedisError("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(keeper, "publish", fail)
+        patched.setattr(keeper, "publish_next", fail)
         with pytest.raises(RedisError):
             step(kept)
     # The lease is gone, and nothing was sent: its message is found to be missing.

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
+from celery.worker import state
 from kombu import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -104,6 +105,15 @@ def test_a_refused_message_is_the_last_to_be_taken_and_a_lost_one_the_next(redis
     channel.qos.restore_by_tag(first)
     channel.basic_reject(third, requeue=True)
     assert tags_of(queued(redis)) == [third, second, first]  # taken from its end
+
+
+def test_a_message_that_an_ending_worker_refuses_is_the_next_to_be_taken(
+    redis, channel, taken, monkeypatch
+):
+    channel.basic_reject(taken[0], requeue=True)
+    monkeypatch.setattr(state, "should_stop", 0)  # the exit code, as Celery sets it at SIGTERM
+    channel.basic_reject(taken[1], requeue=True)
+    assert tags_of(queued(redis)) == taken[:2]  # taken from its end
 
 
 def test_all_that_a_channel_has_is_requeued_when_it_is_closed(redis, channel, taken):
