@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.text import duration, one_line, printable, without_login
+from common.text import counted_bytes, duration, one_line, printable, without_login
 
 
 @given(st.text())
@@ -70,3 +70,19 @@ def test_the_login_of_a_url_is_not_shown(text, shown):
 )
 def test_durations_are_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (4_200_000, "4.2 MB"),
+        (10**13, "10.0 TB"),
+        (10**19, "10000.0 PB"),
+    ],
+)
+def test_bytes_are_counted_in_units_of_a_thousand(number, text):
+    assert counted_bytes(number) == text

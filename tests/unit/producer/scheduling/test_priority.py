@@ -186,6 +186,25 @@ def test_of_two_callers_at_once_one_wins_and_nothing_is_lost_or_doubled(job_of, 
     assert with_stored_priority(job.store, job.manifest).priority is job.progress.priority
 
 
+def test_a_caller_that_comes_late_moves_nothing(staged):
+    change(staged, LOW)
+    late = staged.manifest.with_priority(HIGH)
+    assert changing.gather(staged.ledger, staged.publisher, late) == 0
+    assert places(staged) == {LOW: ALL}
+
+
+def test_who_publishes_by_an_earlier_manifest_follows_the_ledger(job_of):
+    job = job_of(high_water=2)
+    write_manifest(job.store, job.manifest)
+    job.open()
+    change(job, LOW)
+    job.take_all_messages()
+    job.claim(job.manifest.batch(0))
+    job.claim(job.manifest.batch(1))
+    assert job.publisher.top_up({job.name: job.manifest}) == 1
+    assert places(job) == {LOW: ALL[2:]}
+
+
 def test_a_running_batch_goes_on_and_is_counted_once(staged):
     batch = staged.manifest.batch(0)
     staged.claim(batch)
