@@ -123,15 +123,15 @@ def try_out(address: RedisAddress, as_worker: bool, as_reader: bool = False) -> 
         socket_connect_timeout=ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 0),
     ) as client:
+        if as_reader:
+            client.exists(RIGHTS_KEY)
+            return
         mode = server_mode(client)
         if mode != "standalone":
             raise UserError(
                 f"The Redis at {address} runs as a {mode}, which is not supported: name one server "
                 "that stands alone, or the primary that Sentinel watches."
             )
-        if as_reader:
-            client.exists(RIGHTS_KEY)
-            return
         client.eval("return redis.call('HDEL', KEYS[1], '')", 1, RIGHTS_KEY)
         if as_worker:
             try_taking(client)

@@ -17,6 +17,7 @@ from common.wire.celery_app import make_celery
 from common.wire.dead_letters import DeadLetters
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
+from tests.support.flower import running_flower
 from tests.support.overflow import RARE, overflow_a_hidden_unit
 from tests.support.processes import (
     START_SECONDS,
@@ -130,6 +131,7 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
         roles.producer("retry", job, "--damaged")
         roles.producer("fetch", job, "-o", tmp_path / "p.h5")
         wait_until(lambda: heard["task-succeeded"], 30)
+        look_at_flower(roles, queue, tmp_path)
         forget(roles, job)
         wait_until(lambda: roles.ledger.jobs.progress(job) is not None, 60)
         wait_until(lambda: DeadLetters(roles.server.client).count(), 30)
@@ -169,6 +171,15 @@ def hear_and_ask_as_flower(roles: Roles) -> Counter[str]:
     threading.Thread(target=listen, daemon=True).start()
     wait_until(lambda: heard["worker-heartbeat"], 30)
     return heard
+
+
+def look_at_flower(roles: Roles, queue: str, folder: Path) -> None:
+    """Look at workers and queues in Flower."""
+    with running_flower(roles.fleet("flower").environment, folder) as flower:
+        wait_until(lambda: flower.json("/workers?json=1")["data"], 30)
+        flower.ask("/workers?refresh=1")
+        wait_until(lambda: flower.json("/api/workers"), 30)
+        assert queue in str(flower.json("/api/queues/length"))
 
 
 def forget(roles: Roles, job: str) -> None:

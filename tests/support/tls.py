@@ -105,11 +105,12 @@ def tls_port(target: int, certificate: Certificate) -> Iterator[int]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                loop.run_until_complete(task)
-        server.close()
+        server.close()  # before the others: a client that connects again would be one more
+        while tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(task)
         loop.run_until_complete(asyncio.sleep(0.1))  # sockets are closed by the loop's next turns
         loop.close()
 
