@@ -76,18 +76,6 @@ def test_a_terminal_without_the_letters_gets_words(tmp_path):
     assert done.stderr == ""
 
 
-def test_weights_that_are_nowhere_are_said_with_what_to_do(tmp_path):
-    variables = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "workers.cli", "doctor", "--model=esm2_t6_8M_UR50D", "--json"],
-        env=clean_environment(PYTHONPATH=str(ROOT), **variables),
-        capture_output=True,
-        text=True,
-    )
-    assert outcomes(done)["weights"] == "failed"
-    assert "worker download --model esm2_t6_8M_UR50D" in done.stdout
-
-
 def test_no_option_of_a_wrong_kind_is_taken(tmp_path):
     done = doctor("workers.cli", "--model", "no-such-model")
     assert done.returncode == 2

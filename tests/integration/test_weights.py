@@ -62,7 +62,7 @@ def test_a_worker_computes_jobs_of_its_own_revision_alone(fleet, oracles, fasta,
     assert Queues(fleet.ledger.redis).length(f"{NAME}.fp16") == 1
 
 
-def test_weights_in_a_bucket_are_downloaded_once_and_others_are_another_job(
+def test_weights_in_a_bucket_are_served_and_others_in_their_place_are_another_job(
     s3_fleet, s3, oracles, fasta, tmp_path
 ):
     key = f"weights/{tmp_path.name}/model.pt"
@@ -81,18 +81,18 @@ def test_weights_in_a_bucket_are_downloaded_once_and_others_are_another_job(
     variables = {**s3_fleet.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     fleet = Fleet(s3_fleet.broker_url, s3_fleet.store_url, variables)
     model = ("--model", f"s3://{BUCKET}/{key}")
-    with fleet.workers(model[1], tmp_path, count=2) as logs:
+    with fleet.workers(model[1], tmp_path) as logs:
         done = fleet.producer("submit", fasta, *model, "-o", tmp_path / "e.h5")
         assert done.returncode == 0, done.stderr
         assert difference(tmp_path / "e.h5", oracles[0]) <= BOUND
-        assert sum(log.read_text().count("Downloading s3://") for log in logs) == 1
+        [version] = (tmp_path / "cache" / "virnucpro-fleet" / "weights").glob("*/*")
         upload(oracles[1])
         done = fleet.producer("submit", fasta, *model)
         assert "have changed since this input was submitted" in done.stderr
-        wait_until(lambda: any("other weights" in log.read_text() for log in logs), 30)
-    second = done.stdout.strip()
-    assert fleet.ledger.jobs.progress(second).weights is None
-    with fleet.workers(model[1], tmp_path):
-        done = fleet.producer("submit", fasta, *model, "-o", tmp_path / "e.h5", "--overwrite")
-    assert done.returncode == 0, done.stderr
-    assert difference(tmp_path / "e.h5", oracles[1]) <= BOUND
+        wait_until(lambda: "other weights" in logs[0].read_text(), 30)
+    with h5py.File(tmp_path / "e.h5") as file:
+        first = fleet.ledger.jobs.progress(file.attrs["job"])
+        assert file.attrs["model_digest"] == first.model_digest == version.name
+    second = fleet.ledger.jobs.progress(done.stdout.strip())
+    assert second.model_digest not in (None, first.model_digest)
+    assert second.weights is None

@@ -53,6 +53,22 @@ def test_weights_that_are_not_there_are_said(tmp_path):
     assert found.advice == "mount it, or correct --model"
 
 
+def test_weights_of_the_hub_are_looked_for_in_its_cache(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = check("esm2_t6_8M_UR50D@v1")
+    assert found.outcome is Outcome.FAILED
+    assert "worker download --model esm2_t6_8M_UR50D@v1" in found.advice
+    repository = tmp_path / "models--facebook--esm2_t6_8M_UR50D"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "v1").write_text("0" * 40)
+    (repository / "snapshots").mkdir()
+    folder.rename(repository / "snapshots" / ("0" * 40))
+    found = check("esm2_t6_8M_UR50D@v1")
+    assert found.outcome is Outcome.OK
+    assert f"at revision v1, commit {'0' * 40}, in the cache {tmp_path}" in found.text
+
+
 def test_a_producer_needs_no_weights(folder, tmp_path):
     assert ModelSource.parse(folder).digest() in check(folder, "producer").text
     assert check("esm2_t6_8M_UR50D", "producer").outcome is Outcome.OK
