@@ -41,6 +41,9 @@ def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool)
     leased = ledger.leases.held(progress.job) if progress.leased else set()
     workers = ledger.workers.all()
     running = running_tokens(workers, progress.job, leased)
+    done = progress.tokens_done + running
+    # The time before its first batch, in which a model is loaded, says nothing of a job's speed.
+    has_begun = bool(progress.leased or done)
     serving = [worker for worker in workers if progress.queue in worker.queues]
     is_idle = progress.state is JobState.OPEN and not progress.leased
     is_queued = not is_idle or has_messages(ledger, progress)
@@ -48,7 +51,7 @@ def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool)
     is_store_error = reason.startswith(STORE_FAILED)
     return Observation(
         progress,
-        speed.update(time.monotonic(), progress.tokens_done + running),
+        speed.update(time.monotonic(), done) if has_begun else None,
         serving,
         other_workers=[w for w in workers if w.model == progress.model and w not in serving],
         store_error=reason if is_store_error else "",

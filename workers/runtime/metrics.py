@@ -93,7 +93,7 @@ PROCESS_METRICS = (
         "store_seconds",
         "histogram",
         ("model", "operation"),
-        "Duration of requests to the store, each attempt for itself: read, write.",
+        "Duration of requests to the store, each attempt for itself, failed ones too: read, write.",
         STORE_BUCKETS,
     ),
     Described(
@@ -103,7 +103,7 @@ PROCESS_METRICS = (
         "redis_seconds",
         "histogram",
         ("model",),
-        "Duration of requests to the ledger in Redis.",
+        "Duration of requests to the ledger in Redis, failed ones too.",
         REDIS_BUCKETS,
     ),
     Described("redis_errors_total", "counter", ("model",), "Requests that Redis failed."),

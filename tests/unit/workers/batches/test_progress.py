@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 
@@ -97,6 +98,24 @@ def test_an_observer_counts_running_batches_until_they_are_done(world, batch, le
     thread.join()
     # Its worker has announced nothing since.
     assert done() == tokens
+
+
+def test_a_speed_begins_with_the_first_batch_and_not_while_the_model_is_loaded(
+    world, batch, ledger
+):
+    class Seen(Speed):
+        readings: ClassVar[list[int]] = []
+
+        def update(self, now: float, tokens: int) -> float | None:
+            self.readings.append(tokens)
+            return super().update(now, tokens)
+
+    speed = Seen()
+    observe(ledger, world.progress, speed, is_local=True)
+    assert speed.readings == []
+    world.claim(batch)
+    observe(ledger, world.progress, speed, is_local=True)
+    assert speed.readings == [0]
 
 
 def test_the_stages_of_loading_are_announced(ledger, redis_url):
