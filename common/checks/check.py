@@ -13,6 +13,9 @@ from common.text import one_line, without_login
 #: Seconds that a group of checks may take.
 SECONDS = 15.0
 
+#: The advice where nothing answers.
+HANGS = "what is asked hangs: see that server, driver or file system"
+
 #: The version of the document.
 VERSION = 1
 
@@ -104,7 +107,7 @@ class Running:
         try:
             self._call.result(max(0.0, seconds - waited))
         except TimeoutError:
-            end = [failed(name, f"no answer within {seconds:g} s", "see whether it hangs")]
+            end = [failed(name, f"no answer within {seconds:g} s", HANGS)]
         except VirnucproError as error:
             end = [failed(name, without_login(str(error)))]
         except Exception as error:

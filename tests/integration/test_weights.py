@@ -14,7 +14,7 @@ from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import BUCKET, TINY
 from tests.support.hub import running_hub
 from tests.support.hugging_face import to_hugging_face
-from tests.support.processes import Fleet, wait_until
+from tests.support.processes import Fleet, clean_environment, run, wait_until
 from tests.support.results import load, oracle_means
 
 NAME = "esm2_t6_8M_UR50D"
@@ -32,6 +32,16 @@ def fasta(tmp_path) -> Path:
     path = tmp_path / "p.fasta"
     path.write_text("".join(f">{id_}\n{sequence}\n" for id_, sequence in SEQUENCES.items()))
     return path
+
+
+def client_of(s3):
+    return boto3.client(
+        "s3",
+        endpoint_url=s3.endpoint_url,
+        aws_access_key_id=s3.access_key,
+        aws_secret_access_key=s3.secret_key,
+        region_name=s3.region,
+    )
 
 
 def difference(file: Path, oracle) -> float:
@@ -66,13 +76,7 @@ def test_weights_in_a_bucket_are_served_and_others_in_their_place_are_another_jo
     s3_fleet, s3, oracles, fasta, tmp_path
 ):
     key = f"weights/{tmp_path.name}/model.pt"
-    client = boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint_url,
-        aws_access_key_id=s3.access_key,
-        aws_secret_access_key=s3.secret_key,
-        region_name=s3.region,
-    )
+    client = client_of(s3)
 
     def upload(oracle) -> None:
         client.upload_file(str(save_fair_esm(oracle, tmp_path / "model.pt")), BUCKET, key)
@@ -96,3 +100,26 @@ def test_weights_in_a_bucket_are_served_and_others_in_their_place_are_another_jo
     second = fleet.ledger.jobs.progress(done.stdout.strip())
     assert second.model_digest not in (None, first.model_digest)
     assert second.weights is None
+
+
+def test_a_download_prints_what_a_worker_takes_and_is_done_once(s3, tmp_path):
+    key = f"weights/{tmp_path.name}/model.pt"
+    client = client_of(s3)
+    client.put_object(Bucket=BUCKET, Key=key, Body=b"a checkpoint")
+    environment = clean_environment(**s3.environment(), XDG_CACHE_HOME=str(tmp_path / "cache"))
+
+    def download(*options: object):
+        words = ("download", "--model", f"s3://{BUCKET}/{key}", *options)
+        return run("workers.cli", *words, environment=environment)
+
+    for options, folder in (((), tmp_path / "cache"), (("--to", tmp_path / "to"), tmp_path / "to")):
+        first, second = download(*options), download(*options)
+        assert (first.returncode, second.returncode) == (0, 0), first.stderr
+        [place] = first.stdout.splitlines()
+        assert second.stdout == first.stdout
+        assert Path(place).read_bytes() == b"a checkpoint"
+        assert Path(place).is_relative_to(folder)
+        assert "Downloading" in first.stderr
+        assert "Downloading" not in second.stderr
+    missing = download("--to", tmp_path / "none" / "to")
+    assert (missing.returncode, "mkdir -p" in missing.stderr) == (2, True)

@@ -3,7 +3,7 @@
 import boto3
 import pytest
 
-from common.checks.check import Check, Outcome
+from common.checks.check import HANGS, Check, Group, Outcome, failed, run_checks
 from common.checks.rights import Role
 from common.checks.storage import check_store
 from tests.support.fixtures import BUCKET
@@ -135,6 +135,12 @@ def test_a_server_without_multipart_uploads_is_said(url, proxy: S3Proxy):
         "store": Outcome.WARNING,
         "store multipart": Outcome.WARNING,
     }
+
+
+def test_a_server_that_does_not_answer_is_given_up(url, proxy: S3Proxy):
+    proxy.fail(Fault.STALL, "PUT", "", seconds=8)
+    found = run_checks([Group("store", lambda: check_store(url, "producer"), seconds=2)])
+    assert found[-1] == failed("store", "no answer within 2 s", HANGS)
 
 
 def test_a_bucket_that_is_not_there_is_said(url):
