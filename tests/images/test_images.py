@@ -165,7 +165,7 @@ def test_an_image_without_its_process_is_not_healthy(producer, worker, place):
 
 def test_flower_runs_in_the_producer_s_image(producer, place, tmp_path):
     port = free_port()
-    environment = place.of("flower", FLOWER_BASIC_AUTH="admin:letters-and-digits")
+    environment = place.of("flower", VIRNUCPRO_FLOWER_LOGIN="admin:letters-and-digits")
     with producer.running(
         *("flower", "--address", f"127.0.0.1:{port}"),
         **{"tmp": place.tmp("flower"), "environment": environment, "log": tmp_path / "flower.log"},

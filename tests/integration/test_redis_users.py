@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 from common.ledger.ledger import Ledger
+from common.local.processes import start_dependent, stop
 from common.wire.celery_app import make_celery
 from common.wire.dead_letters import DeadLetters
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
@@ -31,7 +34,7 @@ from tests.support.processes import (
     running_worker,
     wait_until,
 )
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, free_port
 from tests.support.redis_users import SECRET, client_of, redis_with_users, url_of
 from tests.support.results import load
 from tests.support.tls import make_signed_certificate, tls_port
@@ -113,13 +116,15 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
     roles.producer("set-priority", job, "high")
     roles.producer("cancel", job)
     roles.producer("resume", job)
-    logs = {name: tmp_path / f"{name}.log" for name in ("keeper", "worker", "other")}
+    logs = {name: tmp_path / f"{name}.log" for name in ("keeper", "worker", "flower")}
     environment = roles.fleet("keeper").environment
     with (
         running_keeper(logs["keeper"], environment),
         roles.worker(overflowing, logs["worker"]),
+        hearing_as_flower(roles) as heard,
     ):
-        heard = hear_and_ask_as_flower(roles)
+        ask_as_flower(roles)
+        look_at_flower(roles, logs["flower"])
         roles.server.client.lpush("virnucpro:tiny.fp16", "garbage")  # any queue
         queue = roles.ledger.jobs.progress(job).queue
         roles.server.client.lpush(f"virnucpro:{queue}", "garbage")
@@ -141,7 +146,7 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
     assert len(load(tmp_path / "p.h5")["rows"]) == 40
     assert len(load(tmp_path / "q.h5")["rows"]) == 20
     assert roles.refusals() == []
-    assert not [name for name, log in logs.items() if log.exists() and SECRET in log.read_text()]
+    assert not [name for name, log in logs.items() if SECRET in log.read_text()]
 
 
 def doctors(roles: Roles) -> None:
@@ -154,23 +159,48 @@ def doctors(roles: Roles) -> None:
         assert "this user may not" not in done.stdout + done.stderr
 
 
-def hear_and_ask_as_flower(roles: Roles) -> Counter[str]:
-    """Ask workers as Flower does; count the events that it hears from now on."""
-    heard: Counter[str] = Counter()
-    app = make_celery(roles.url("flower"), [])
-    ask = app.control.inspect(timeout=2)
+def ask_as_flower(roles: Roles) -> None:
+    """Ask workers what Flower asks them."""
+    ask = make_celery(roles.url("flower"), []).control.inspect(timeout=2)
     assert wait_until(ask.ping, START_SECONDS)
     assert ask.stats()
     assert ask.active_queues()
 
-    def listen() -> None:
-        with app.connection() as connection, suppress(Exception):  # Redis ends before it does
-            handlers = {"*": lambda event: heard.update([event["type"]])}
-            app.events.Receiver(connection, handlers=handlers).capture(limit=None, timeout=120)
 
-    threading.Thread(target=listen, daemon=True).start()
-    wait_until(lambda: heard["worker-heartbeat"], 30)
-    return heard
+@contextmanager
+def hearing_as_flower(roles: Roles) -> Iterator[Counter[str]]:
+    """Count the events that Flower hears, until the block ends."""
+    heard: Counter[str] = Counter()
+    with make_celery(roles.url("flower"), []).connection() as connection:
+        handlers = {"*": lambda event: heard.update([event["type"]])}
+        receiver = make_celery(roles.url("flower"), []).events.Receiver(connection, handlers)
+        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None, "wakeup": False})
+        thread.start()
+        try:
+            wait_until(lambda: heard["worker-heartbeat"], START_SECONDS)
+            yield heard
+        finally:
+            receiver.should_stop = True
+            thread.join()
+
+
+def look_at_flower(roles: Roles, log: Path) -> None:
+    """Run Flower; have it show workers, and the lengths of the queues."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "producer.cli", "flower", "--address", address]
+    with log.open("wb") as output:
+        process = start_dependent(command, env=roles.fleet("flower").environment, output=output)
+
+    def page(path: str) -> str:
+        with suppress(OSError), urllib.request.urlopen(f"http://{address}/{path}") as answer:
+            return answer.read().decode()
+        return ""
+
+    try:
+        wait_until(lambda: "cpu-" in page("workers?json=1"), START_SECONDS)
+        wait_until(lambda: ".fp16" in page("broker"), START_SECONDS)
+    finally:
+        assert stop(process, 40) == 0, log.read_text()
 
 
 def look_at_flower(roles: Roles, queue: str, folder: Path) -> None:
