@@ -5,6 +5,7 @@ packages=$(echo "$1"/lib/python3.*/site-packages)
 
 # Tests of the packages, and what only builds packages. No package imports those of its own.
 find "$packages" -type d -name tests -prune -exec rm -rf {} +
+find "$packages" -name conftest.py -delete
 rm -rf "$packages/tornado/test" "$packages/numpy/distutils" "$packages/numpy/f2py"
 
 # Descriptions of the services of Amazon: the fleet uses S3, and those that give credentials.

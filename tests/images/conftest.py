@@ -1,12 +1,13 @@
-"""The images, built once for all tests."""
+"""The images, built once for all tests, and kept in ``IMAGES_FOLDER`` if that is set."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.images import Builder, Image, missing_tools
+from tests.support.images import BASE, Builder, Image, missing_tools
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,14 +21,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def builder() -> Iterator[Builder]:
     if missing := missing_tools():
         pytest.skip(f"images are not built: {', '.join(missing)} missing")
+    if kept := os.environ.get("IMAGES_FOLDER"):
+        Path(kept).mkdir(exist_ok=True)
+        yield with_base(Path(kept))
+        return
     with tempfile.TemporaryDirectory(prefix="images-") as folder:
-        Path(folder).chmod(0o755)
-        building = Builder(Path(folder))
-        building.make_base()
+        building = with_base(Path(folder))
         try:
             yield building
         finally:
             building.remove()
+
+
+def with_base(folder: Path) -> Builder:
+    folder.chmod(0o755)  # the images run as another user
+    building = Builder(folder)
+    if BASE not in building.run("images", "--format", "{{.Name}}").split():
+        building.make_base()
+    return building
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,11 @@ class Builder:
         """Mount an image's file system."""
         container = self.run("from", "--pull-never", image)
         try:
-            yield Path(self.run("mount", container))
+            system = Path(self.run("mount", container))
+            for above in system.parents:
+                if above.is_relative_to(self.folder):
+                    above.chmod(above.stat().st_mode | 0o011)  # the image runs as another user
+            yield system
         finally:
             self.run("umount", container)
             self.run("rm", container)
