@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import sys
 import threading
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 from common.ledger.ledger import Ledger
-from common.local.processes import start_dependent, stop
 from common.wire.celery_app import make_celery
 from common.wire.dead_letters import DeadLetters
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
@@ -34,7 +31,7 @@ from tests.support.processes import (
     running_worker,
     wait_until,
 )
-from tests.support.redis_servers import RedisServer, free_port
+from tests.support.redis_servers import RedisServer
 from tests.support.redis_users import SECRET, client_of, redis_with_users, url_of
 from tests.support.results import load
 from tests.support.tls import make_signed_certificate, tls_port
@@ -135,7 +132,6 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
         roles.producer("retry", job, "--damaged")
         roles.producer("fetch", job, "-o", tmp_path / "p.h5")
         wait_until(lambda: heard["task-succeeded"], 30)
-        look_at_flower(roles, queue, tmp_path)
         forget(roles, job)
         wait_until(lambda: roles.ledger.jobs.progress(job) is not None, 60)
         wait_until(lambda: DeadLetters(roles.server.client).count(), 30)
@@ -150,17 +146,17 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
 
 @pytest.mark.slow
 def test_flower_shows_workers_and_queues_and_nothing_is_refused(roles, tiny, tmp_path):
-    logs = {name: tmp_path / f"{name}.log" for name in ("worker", "keeper", "flower")}
+    keeper, worker = tmp_path / "keeper.log", tmp_path / "worker.log"
     (tmp_path / "p.fasta").write_text(">one\nMKVLGAST\n")
-    roles.producer("submit", tmp_path / "p.fasta", "--model", tiny)
+    job = roles.producer("submit", tmp_path / "p.fasta", "--model", tiny).strip()
+    queue = roles.ledger.jobs.progress(job).queue
     roles.server.client.execute_command("ACL", "LOG", "RESET")
     with (
-        roles.worker(tiny, logs["worker"]),
-        running_keeper(logs["keeper"], roles.fleet("keeper").environment),
+        roles.worker(tiny, worker),
+        running_keeper(keeper, roles.fleet("keeper").environment),
     ):
-        look_at_flower(roles, logs["flower"])
+        look_at_flower(roles, queue, tmp_path)
     assert roles.refusals() == []
-    assert SECRET not in logs["flower"].read_text()
 
 
 def doctors(roles: Roles) -> None:
@@ -196,25 +192,6 @@ def hearing_as_flower(roles: Roles) -> Iterator[Counter[str]]:
         finally:
             receiver.should_stop = True
             thread.join()
-
-
-def look_at_flower(roles: Roles, log: Path) -> None:
-    """Run Flower; have it show workers, and the lengths of the queues."""
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "producer.cli", "flower", "--address", address]
-    with log.open("wb") as output:
-        process = start_dependent(command, env=roles.fleet("flower").environment, output=output)
-
-    def page(path: str) -> str:
-        with suppress(OSError), urllib.request.urlopen(f"http://{address}/{path}") as answer:
-            return answer.read().decode()
-        return ""
-
-    try:
-        wait_until(lambda: "cpu-" in page("workers?json=1"), START_SECONDS)
-        wait_until(lambda: ".fp16" in page("broker"), START_SECONDS)
-    finally:
-        assert stop(process, 40) == 0, log.read_text()
 
 
 def look_at_flower(roles: Roles, queue: str, folder: Path) -> None:
