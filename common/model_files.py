@@ -6,6 +6,7 @@ Both sides need them: workers to load them, producers to refuse what no worker c
 import json
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -15,6 +16,12 @@ SETS = ("model.safetensors", "pytorch_model.bin")
 
 #: Numbered parts, as transformers names them.
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
+
+#: Files beside the weights that are loaded, or that show that these are not a whole model.
+BESIDE = ("config.json", "tokenizer.json", "vocab.txt", "adapter_config.json")
+
+#: The suffix of fair-esm's files, each of which is a model.
+FAIR_ESM = ".pt"
 
 #: Number of names listed in an error.
 LISTED = 12
@@ -145,9 +152,45 @@ def parts(folder: Path, name: str) -> dict[Path, set[str]]:
     return {folder / match[0]: set() for match in numbered}
 
 
+def chosen(names: Iterable[str], place: str) -> list[str]:
+    """Return the names of the files that a copy of a folder needs, with one set of weights.
+
+    Args:
+        place: the folder, for errors.
+
+    Raises:
+        UserError: they are not a model.
+    """
+    found = sorted(names)
+    weights = weights_in(found)
+    if "config.json" not in found or not weights:
+        missing = "config.json" if weights else "model.safetensors or pytorch_model.bin"
+        raise UserError(f"{place}: no {missing}, so there is no model. {listed(found)}")
+    return sorted({*weights, *(name for name in BESIDE if name in found)})
+
+
+def weights_in(names: Sequence[str]) -> list[str]:
+    """Return the names of the first set of weights, in the order in which they are looked for."""
+    for name in SETS:
+        stem, _, suffix = name.partition(".")
+        index = f"{name}.index.json"
+        if name in names:
+            return [name]
+        if index in names:
+            return [index, *(other for other in names if other.endswith(f".{suffix}"))]
+        parts = [other for other in names if (m := PART.fullmatch(other)) and m[1] == stem]
+        if parts:
+            return parts
+    return []
+
+
 def listing(folder: Path) -> str:
     """Return a sentence that lists what a folder has."""
-    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    return listed(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+
+
+def listed(given: Iterable[str]) -> str:
+    names = sorted(given)
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
     return f"It has: {', '.join(names[:LISTED]) or 'nothing'}{more}."
 

@@ -24,8 +24,8 @@ from common.model_config import (
 )
 from common.model_digest import model_digest
 from common.model_files import model_files
+from common.model_revision import check_revision, queue_part
 from common.paths import user_path
-from common.weights.revision import check_revision, queue_part
 
 RANDOM_PREFIX, S3_PREFIX, FILE_PREFIX = "random:", "s3://", "file://"
 
@@ -165,7 +165,7 @@ class ModelSource:
     def _parse(cls, value: str | Path) -> "ModelSource":
         text = str(value)
         if isinstance(value, str) and text.lower().startswith(S3_PREFIX):
-            from common.weights.stored import normal_url  # which knows S3
+            from common.model_bucket import normal_url  # which knows S3
 
             return cls(normal_url(text))
         if isinstance(value, str) and text.startswith((f"{FILE_PREFIX}/", f"{FILE_PREFIX}~")):
@@ -244,7 +244,7 @@ class ModelSource:
         """
         if not self.is_stored:
             return model_digest(self.files())
-        from common.weights.stored import look_if_allowed
+        from common.model_bucket import look_if_allowed
 
         listing = look_if_allowed(self.text)
         return None if listing is None else listing.digest
@@ -255,7 +255,7 @@ class ModelSource:
         A producer may name a folder, or a bucket, that only its workers can see.
         """
         if self.is_stored:
-            from common.weights.stored import config_of
+            from common.model_bucket import config_of
 
             found = config_of(self.text)
             place = f"{self.text}/config.json"

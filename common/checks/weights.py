@@ -9,6 +9,7 @@ from common.checks.check import Check, failed, ok, warning
 from common.checks.rights import Role
 from common.errors import UserError
 from common.memory import is_out_of_memory
+from common.model_bucket import look
 from common.model_digest import model_digest
 from common.model_files import model_files
 from common.model_specs import ModelSource, ModelSpec, read_hugging_face_config
@@ -18,7 +19,6 @@ from common.weights import hub
 from common.weights.copies import complete_copy
 from common.weights.hub import HubModel
 from common.weights.local import copies_of, main_file
-from common.weights.stored import look
 
 NAME = "weights"
 

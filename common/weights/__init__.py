@@ -1,1 +1,1 @@
-"""Weights that are not a path of this machine: a revision on the hub, objects in a bucket."""
+"""Weights from elsewhere: on the hub or in a bucket, and their copies on this machine."""

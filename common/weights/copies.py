@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import UserError
 from common.model_digest import model_digest
+from common.model_files import BESIDE, weights_in
 from common.paths import is_not_writable
 from common.store.folder import sync_file
-from common.weights.names import BESIDE, weights_in
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from common.errors import UserError
+from common.model_bucket import look
 from common.model_specs import ModelSource
 from common.paths import check_has_folder
 from common.store import StoreError
@@ -12,7 +13,6 @@ from common.weights.copies import Record, complete_copy, make_copy
 from common.weights.hub import HubModel
 from common.weights.local import download as download_objects
 from common.weights.local import local_weights, main_file
-from common.weights.stored import look
 
 log = logging.getLogger(__name__)
 

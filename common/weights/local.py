@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.model_bucket import Listing, listing_of, look, split_file
 from common.model_digest import model_digest
 from common.model_files import model_files
 from common.model_specs import ModelSource
@@ -14,7 +15,6 @@ from common.store import StoreError
 from common.text import counted
 from common.weights import hub
 from common.weights.copies import Record, complete_copy, make_copy
-from common.weights.stored import Listing, listing_of, look, split_file
 
 log = logging.getLogger(__name__)
 

@@ -132,7 +132,7 @@ def check_weights(model: ModelSource) -> None:
         UserError: there is no such folder or file, or no such model in a bucket.
     """
     if model.is_stored:
-        from common.weights.stored import look
+        from common.model_bucket import look
 
         look(model.text)
     if model.is_path and not model.files():

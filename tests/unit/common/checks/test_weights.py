@@ -12,7 +12,7 @@ from common.checks.rights import Role
 from common.checks.weights import check_weights
 from common.model_specs import ModelSource
 from common.settings import Settings
-from tests.unit.common.weights.test_stored import CONFIG
+from tests.unit.common.weights.test_local import CONFIG
 
 
 @pytest.fixture

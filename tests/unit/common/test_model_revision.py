@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from common.model_revision import check_revision, is_commit
 from common.model_specs import MODELS, ModelSource, with_revision
 from common.rungs import Rung
-from common.weights.revision import check_revision, is_commit
 
 NAME = "esm2_t6_8M_UR50D"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

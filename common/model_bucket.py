@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from common.model_files import FAIR_ESM, chosen
 from common.store import ObjectNotFoundError, S3Store, StoreError
 from common.store.bucket import split_s3_url
-from common.weights.names import FAIR_ESM, chosen
 
 if TYPE_CHECKING:
     from common.store.bucket import Stored

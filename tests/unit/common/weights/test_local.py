@@ -1,4 +1,4 @@
-"""Weights in a bucket: how they are known, and the copy of them on a machine."""
+"""Weights in a bucket: how they are known, and their copy on this machine."""
 
 import json
 import threading
@@ -8,13 +8,13 @@ import boto3
 import pytest
 
 from common.errors import UserError
+from common.model_bucket import NotAllowedError, look
 from common.model_specs import DNABERT_S, MODELS, ModelSource
 from common.store import StoreError
 from common.weights import local
 from common.weights.copies import RECORD
 from common.weights.download import download
 from common.weights.local import copies_of, local_weights
-from common.weights.stored import NotAllowedError, look
 from tests.support.fixtures import BUCKET
 from tests.support.s3_proxy import Fault, S3Proxy, s3_proxy
 
