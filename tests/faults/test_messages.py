@@ -74,7 +74,7 @@ def test_what_is_none_of_ours_is_buried_and_the_same_worker_goes_on(
             "submit", examples, "--model", MODEL, "-o", tmp_path / "out.h5"
         )
         assert done.returncode == 0, done.stderr
-        assert ledger.workers.all() == [worker]
+        assert [w.name for w in ledger.workers.all()] == [worker.name]
         assert not ledger.redis.exists(f"{KEY_PREFIX}{queue}", f"{KEY_PREFIX}unacked")
     events = [json.loads(text) for text in re.findall(r"\{\"time\".*\}", log.read_text())]
     buried = [event for event in events if event["event"] == EventKind.DEAD_LETTER]
