@@ -5,9 +5,11 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 
 from common.checks.check import Check, failed, ok, warning
+from common.errors import UserError
 from common.installing import how_to_install
 from common.local.gpus import why_no_gpu
 from common.model_specs import MODELS, ModelSource, ModelSpec
@@ -34,8 +36,10 @@ def check_device(model: ModelSource | None) -> Iterator[Check]:
 
 
 def known_shape(model: ModelSource | None) -> ModelSpec:
-    spec = None if model is None else model.spec()
-    return spec or MODELS[DEFAULT_MODEL]
+    if model is not None:
+        with suppress(UserError):  # which the check of the weights says
+            return model.spec() or MODELS[DEFAULT_MODEL]
+    return MODELS[DEFAULT_MODEL]
 
 
 def listed_gpus() -> list[Check]:
