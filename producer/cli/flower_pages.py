@@ -69,6 +69,7 @@ def serve_pages(
     Raises:
         UserError: the address is in use, or not one of this machine.
     """
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     set_options(host, port, logins, prefix)
     settings = dict(flower.urls.settings)
     if prefix:
@@ -83,12 +84,11 @@ def serve_pages(
     try:
         pages.start_http_server()
     except OSError as error:
-        raise UserError(
-            f"--address {host}:{port}: {error.strerror}. Give a free HOST:PORT."
-        ) from error
+        raise UserError(f"--address {place}: {error.strerror}. Give a free HOST:PORT.") from error
     logging.getLogger("tornado.access").setLevel(logging.WARNING)  # each page asks every second
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # warns if there is no worker
     who = "asks for a login" if logins else "is open to all users of this machine"
-    log.info("Flower is at http://%s:%d/%s and %s. It only shows.", host, port, prefix, who)
+    log.info("Flower is at http://%s/%s and %s. It only shows.", place, prefix, who)
     run(pages, address)
 
 
