@@ -7,6 +7,7 @@ from redis import Redis
 from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, ReleaseReason
 from common.ledger.keys import batch_field, done_key, job_key, parse_batch_field
 from common.ledger.scripts import Argument, load_scripts
+from common.ledger.unreadable import unreadable
 from common.rungs import Rung
 from common.wire.messages import Batch
 
@@ -29,9 +30,15 @@ class Leases:
     def held(self, job: str) -> set[tuple[int, Rung]]:
         """Return the batches, with their rungs, that are leased or whose lease is not expired yet
         by ``expire``.
+
+        Raises:
+            UnreadableJobError: one of them is of a rung that this version does not know.
         """
         fields = cast(list[str], self.redis.zrange(f"{job_key(job)}:leases", 0, -1))
-        return set(map(parse_batch_field, fields))
+        try:
+            return set(map(parse_batch_field, fields))
+        except ValueError as error:
+            raise unreadable(job, error) from error
 
     def owners(self, job: str) -> dict[tuple[int, Rung], str]:
         """Return the owner of each lease of a job, by batch and rung."""
