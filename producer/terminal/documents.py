@@ -256,6 +256,7 @@ class WatchLine(Printed):
     sequences_quarantined: int | None
     tokens: int | None
     tokens_done: int | None
+    tokens_running: int | None
     tokens_per_second: float | None
     eta_seconds: float | None
     workers: int
@@ -269,12 +270,14 @@ class WatchLine(Printed):
         speed = seen.tokens_per_second
         left = None
         if speed and seen.progress is not None and seen.progress.state is JobState.OPEN:
-            left = max(0, seen.progress.tokens - seen.progress.tokens_done) / speed
+            done = seen.progress.tokens_done + seen.running_tokens
+            left = max(0, seen.progress.tokens - done) / speed
         return cls.model_validate(
             {
                 **{name: known.get(name) for name in names},
                 "time": datetime.now(UTC),
                 "job": job,
+                "tokens_running": None if seen.progress is None else seen.running_tokens,
                 "tokens_per_second": speed,
                 "eta_seconds": left,
                 "workers": len(seen.workers),

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NoReturn
@@ -32,27 +32,23 @@ from common.settings import Settings
 from common.store import open_store
 from common.weights.local import digest_of, local_weights
 from common.wire.celery_app import make_celery, publish, publish_next
-from common.wire.messages import Priority
-from common.wire.queues import queue_name
 from common.wire.redis_client import connect, redis_client
-from common.wire.signing import MessageKeys
-from workers.batches.counting import counted, time_requests
+from workers.batches.counting import counted
 from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
 from workers.batches.meter import Meter
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import DTYPES, DeviceLostError, Engine
 from workers.models.loading import LoadedModel, load_model
+from workers.process.entry import loaded_info, start_metrics, worker_info
 from workers.process.environment import (
     HEARTBEAT_FILE,
-    METRICS_PLACE,
     PROCESS_READY_FILE,
     TRACE_FILE,
     file_of,
 )
 from workers.process.exit_codes import EXIT_DEVICE_LOST, EXIT_DEVICE_UNUSABLE, EXIT_USER_ERROR
 from workers.process.heartbeat import Heartbeat
-from workers.runtime import metrics, trace, watchdog
-from workers.runtime.device import device_name
+from workers.runtime import trace, watchdog
 from workers.runtime.memory import limit_memory, used_and_total_bytes
 from workers.runtime.watchdog import Watchdog
 from workers.transport.consumer import consume
@@ -103,7 +99,9 @@ def serve(model: str, choice: PrecisionChoice) -> int:
         with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
             engine = load_engine(source, device, info.precision, settings.store, renewer.tell_stage)
         info = loaded_info(info, engine)
-        start_metrics(info, seconds=time.monotonic() - began, clients=(ledger, renewer.ledger))
+        start_metrics(
+            info, device, seconds=time.monotonic() - began, clients=(ledger, renewer.ledger)
+        )
         meter.start()
         renewer.update(info)
         runner = BatchRunner(
@@ -147,64 +145,6 @@ def cuda_problem() -> str:
     except (RuntimeError, AssertionError) as error:
         return str(error).partition("\n")[0].rstrip(".")
     return "it finds no device"
-
-
-def worker_info(
-    source: ModelSource,
-    device: str,
-    precision: Rung,
-    keys: MessageKeys,
-    host: str,
-    started: float,
-) -> WorkerInfo:
-    """Return the entry of this process in the ledger, before its weights are loaded."""
-    number = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return WorkerInfo(
-        name=f"{device}{number}-{os.getpid()}@{host}",
-        model=source.text,
-        weights=None,
-        device=device_name(device),
-        precision=precision,
-        queues=tuple(
-            queue_name(source, *step, priority)
-            for priority in Priority
-            for step in served_steps(precision)
-        ),
-        keys=keys.ids,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        started=started,
-        stage="loading",
-    )
-
-
-def loaded_info(info: WorkerInfo, engine: Engine) -> WorkerInfo:
-    """Return the entry of this process once its weights are loaded."""
-    update = {
-        "weights": engine.loaded.fingerprint,
-        "model_digest": engine.loaded.model_digest,
-        "stage": None,
-        "attention": engine.attention_kernel,
-    }
-    return info.model_copy(update=update)
-
-
-def start_metrics(info: WorkerInfo, *, seconds: float, clients: Iterable[Ledger]) -> None:
-    """Record metrics from now on, if the supervisor serves them.
-
-    Args:
-        seconds: in which the model was loaded.
-        clients: whose requests are timed.
-    """
-    place = os.environ.get(METRICS_PLACE)
-    if place is None:
-        return
-    metrics.start(place, model=info.model, device=info.name.partition("-")[0])
-    metrics.put("running_batches", 0)
-    metrics.put("model_load_seconds", seconds)
-    metrics.put("process_info", 1, info.device, info.precision, info.attention or "")
-    for ledger in clients:
-        time_requests(ledger.redis)
 
 
 def start_renewer(settings: Settings, info: WorkerInfo, guard: Guard, meter: Meter) -> LeaseRenewer:
