@@ -98,7 +98,9 @@ def test_a_worker_waits_for_redis_alive_and_not_ready_and_then_serves(
     assert {line["process"] for line in lines} == {"supervisor", "worker"}
     assert {line["worker"] for line in lines if "job" in line} == {name}
     assert {line["logger"] for line in lines} > {"celery.worker.consumer.connection", "workers"}
-    assert "worker: Warm shutdown (MainProcess)" in [line["message"] for line in lines]
+    assert {"worker: Warm shutdown (MainProcess)", f"{name} ready."} < {
+        line["message"] for line in lines
+    }
 
 
 def said(line: dict[str, object]) -> tuple[object, str]:

@@ -22,9 +22,9 @@ BEAT_SECONDS = 1.0
 #: Seconds for which Redis may refuse a process that still counts as alive.
 REFUSED_SECONDS = 30.0
 
-#: Seconds that a round of the lease renewer may take with its pause; 35 s if Redis takes almost as
+#: Seconds that a round of the lease renewer may take with its pause; 50 s if Redis takes almost as
 #: long as it may for each answer.
-ROUND_SECONDS = 45.0
+ROUND_SECONDS = 60.0
 
 
 class Heartbeat:
