@@ -135,7 +135,8 @@ def test_the_notebook_runs_and_shows_progress_in_its_cell(demo_folder):
 
 def test_the_fleet_of_the_readme_runs(tmp_path, fleet, tiny, examples):
     """Run the block as written, except for its broker, store and model."""
-    (block,) = [block for _, block in blocks("sh") if "worker start" in block]
+    pages = [block for page, block in blocks("sh") if page == "README.md"]
+    (block,) = [block for block in pages if "worker start" in block]
     export, rest = block.split("\n", 1)
     assert export.startswith("export VIRNUCPRO_BROKER_URL=")
     script = rest.replace("esm2_t33_650M_UR50D", str(tiny)).replace("$JOB\n", '"$JOB"\n')
