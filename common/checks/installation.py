@@ -46,7 +46,8 @@ def check_message_key(settings: Settings) -> Iterator[Check]:
     """Say whether messages are signed, and by the names of which keys."""
     keys = settings.message_keys()
     if keys:
-        yield ok("message key", str(keys).rstrip("."))
+        text = f"signs messages with {keys.signs_with}, accepts them with {', '.join(keys.ids)}"
+        yield ok("message key", text)
     else:
         yield warning(
             "message key",

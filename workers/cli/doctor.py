@@ -1,6 +1,7 @@
 """``worker doctor``."""
 
 import json
+import logging
 import sys
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def doctor(
     store
         Folder or s3://bucket/prefix; default: VIRNUCPRO_STORE.
     """
+    logging.getLogger().setLevel(logging.WARNING)
     settings = read_settings(broker=broker, store=store)
     source = None if model is None else ModelSource.parse(model, revision)
     groups = shared_groups(settings, "worker", *PACKAGES)

@@ -1,5 +1,6 @@
 """``worker download``."""
 
+import logging
 import sys
 
 from common.model_specs import ModelSource
@@ -24,5 +25,7 @@ def download(*, model: str, revision: str | None = None, to: UserPath | None = N
         Folder for the files, for worker start --model FOLDER; default: the cache in which worker
         start --model NAME finds them (HF_HOME; for s3://, XDG_CACHE_HOME).
     """
+    logging.getLogger().setLevel(logging.WARNING)  # libraries name every request
+    logging.getLogger("common").setLevel(logging.INFO)
     place = downloaded(ModelSource.parse(model, revision), to)
     sys.stdout.write(f"{place}\n")
