@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -62,6 +63,14 @@ def split_address(option: str, address: str, advice: str = ADVICE) -> tuple[str,
             f"an IPv6 address, as in [::1]:9808. {advice}"
         )
     return found[1] or found[2] or "127.0.0.1", int(found[3])
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address can be reached from this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # another name
+        return False
 
 
 def serve(option: str, address: str, handlers: Mapping[str, Handler]) -> None:

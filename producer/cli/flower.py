@@ -3,7 +3,6 @@
 import logging
 import os
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from pydantic import AfterValidator, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import UserError
-from common.http import split_address
+from common.http import is_loopback, split_address
 from common.installing import how_to_install
 from common.logs import LogFormat, LogLevel, start_logs
 from common.paths import user_path
@@ -107,11 +106,3 @@ def logins_of(source: str, text: str) -> tuple[str, ...]:
         if not (user and password and f"{user}{password}".isascii()):
             raise UserError(f"{source}: not USER:PASSWORD, in ASCII, in each line.")
     return logins
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address can be reached from this machine alone."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # another name
-        return False

@@ -21,6 +21,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler
 
 from common.errors import UserError
+from common.http import is_loopback
 from common.ledger.demand import PoolDemand
 from common.ledger.workers import WORKER_PREFIX, read_worker
 from common.text import counted
@@ -29,7 +30,6 @@ from common.wire.celery_app import ShownBatch, make_celery
 from common.wire.first_contact import wait_until_usable
 from common.wire.queues import KEY_PREFIX, pool_queues
 from common.wire.redis_client import redis_client
-from producer.cli.flower import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from common.errors import UserError
-from common.http import Answer, serve, split_address
+from common.http import Answer, is_loopback, serve, split_address
 
 
 def get(url: str, timeout: float = 10.0) -> tuple[int, str, str]:
@@ -93,3 +93,14 @@ def test_an_address_in_use_is_an_error_that_says_so(address):
     serve("--metrics", address, {})
     with pytest.raises(UserError, match=f"--metrics {address}: .*in use"):
         serve("--metrics", address, {})
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *[(host, True) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost")],
+        *[(host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.example", "a", "")],
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host, expected):
+    assert is_loopback(host) is expected

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.wire.celery_app import ShownBatch
-from producer.cli.flower import FlowerSettings, is_loopback, logins_of
+from producer.cli.flower import FlowerSettings, logins_of
 from tests.support.jobs import manifest_of
 
 pytest.importorskip("flower", reason="needs the extra flower")
@@ -49,17 +49,6 @@ def test_a_file_goes_before_the_variable(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="logins: not USER:PASSWORD"):
         FlowerSettings().logins()
     assert "variable" not in repr(FlowerSettings())
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        *[(host, True) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost")],
-        *[(host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.example", "a", "")],
-    ],
-)
-def test_only_addresses_of_this_machine_are_loopback(host, expected):
-    assert is_loopback(host) is expected
 
 
 # --- tasks -----------------------------------------------------------------------------------
