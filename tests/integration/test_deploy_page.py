@@ -21,7 +21,14 @@ PAGE = ROOT / "docs" / "deploy.md"
 #: ``make images`` builds the images, `docker-compose config` reads the services
 #: (``unit/docker/test_compose.py``), and systemd the units (``unit/deploy/test_systemd.py``).
 ELSEWHERE = (
-    *("docker ", "systemctl ", "useradd ", "python3 -m venv ", "/opt/virnucpro/bin/pip "),
+    *(
+        "docker ",
+        "FILES=$PWD docker ",
+        "systemctl ",
+        "useradd ",
+        "python3 -m venv ",
+        "/opt/virnucpro/bin/pip ",
+    ),
     *("install -D ", "install --mode "),
 )
 
