@@ -7,11 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.fixtures import BUCKET
-from tests.support.images import MARKER, ROOT, Builder, Image, files_of
+from tests.support.images import MARKER, ROOT, Builder, Container, Image, files_of
 from tests.support.processes import wait_until
 from tests.support.redis_servers import RedisServer, free_port
 from tests.support.redis_users import redis_with_users, url_of
@@ -43,7 +44,7 @@ def test_the_images_are_as_small_as_the_page_says(producer, worker):
 FORBIDDEN = {
     *(".git", ".env", "pip.conf", ".netrc", ".aws", ".ssh", ".docker", "Dockerfile", "Makefile"),
     *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", ".cache", ".venv"),
-    *("tests", "conftest.py", "benchmarks", "requirements.txt"),
+    *("tests", "conftest.py", "requirements.txt"),
 }
 
 #: Folders of the build.
@@ -151,8 +152,8 @@ def test_a_job_runs_in_the_images_and_sigterm_ends_them(producer, worker, place,
         )
         logs = keeper.log.read_text() + computing.log.read_text()
         assert submitted.returncode == 0, submitted.stderr + logs
-        wait_until(lambda: producer.is_healthy(keeper_tmp, of_keeper, port), 60)
-        wait_until(lambda: worker.is_healthy(worker_tmp, of_worker), 60)
+        wait_until(lambda: is_healthy(producer, keeper, keeper_tmp, of_keeper, port), 60)
+        wait_until(lambda: is_healthy(worker, computing, worker_tmp, of_worker), 60)
         assert [(one.stop(), one.log.read_text()[-500:])[0] for one in (keeper, computing)] == [
             0,
             0,
@@ -162,6 +163,12 @@ def test_a_job_runs_in_the_images_and_sigterm_ends_them(producer, worker, place,
         assert client.execute_command("ACL", "LOG") == []
     for log in (keeper.log, computing.log):
         assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def is_healthy(image: Image, container: Container, *place: Any) -> bool:
+    """Run the health check of a container, which must not have ended."""
+    assert container.process.poll() is None, container.log.read_text()
+    return image.is_healthy(*place)
 
 
 def test_an_image_without_its_process_is_not_healthy(producer, worker, place):
