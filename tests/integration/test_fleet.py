@@ -53,7 +53,7 @@ def test_a_job_is_submitted_watched_and_fetched_by_its_name(fleet, tiny, example
     assert f"worker start --model {tiny}" in submitted.stderr
     assert re.search(r"queued .* 0/\d+ .* 0/25", fleet.producer("jobs").stdout)
     early = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
-    assert early.returncode == 2
+    assert early.returncode == 3
     assert "have no output yet" in early.stderr
     assert not (tmp_path / "e.h5").exists()
     with fleet.workers(tiny, tmp_path):
