@@ -154,17 +154,24 @@ def age(path) -> float:
 
 
 def test_the_ready_file_is_there_once_all_consume_and_goes_before_the_processes_do(tmp_path):
-    alive, ready = tmp_path / "alive", tmp_path / "ready"
+    ready = tmp_path / "ready"
     ready.touch()  # of a supervisor that was killed
+    os.utime(ready, (0, 0))
+    old = ready.stat().st_ino
+    os.link(ready, tmp_path / "kept")  # so that no other file gets its number
     process = supervisor(CONSUMES, "0 1", tmp_path)
-    wait_until(lambda: alive.exists() and not ready.exists(), 20)
-    wait_until(ready.exists, 20)
-    names = list(tmp_path.glob("gpu*"))
-    process.send_signal(signal.SIGTERM)
-    wait_until(lambda: not ready.exists(), 5)
-    assert any(running(int(path.name.split("-")[1])) for path in names)
-    assert process.wait(20) == 0
-    assert not ready.exists()
+    try:
+        wait_until(lambda: ready.exists() and ready.stat().st_ino != old, 20)
+        names = list(tmp_path.glob("gpu*"))
+        assert len(names) == 2
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not ready.exists(), 5)
+        assert any(running(int(path.name.split("-")[1])) for path in names)
+        assert process.wait(20) == 0
+        assert not ready.exists()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_one_process_that_is_not_alive_makes_both_files_say_so(tmp_path):
