@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import generate_latest
 
+from common.local.fleet import OF_SERVICES, local_fleet
 from tests.support.metrics import Values, values_of
 from tests.support.processes import clean_environment
 from tests.support.redis_servers import free_port
@@ -168,3 +169,10 @@ def test_a_process_of_a_worker_without_metrics_is_given_no_folder(tmp_path):
     (slot,) = make_slots([], Path(tmp_path))
     assert "PROMETHEUS_MULTIPROC_DIR" not in slot.environment({})
     assert (slot.device, slot.metrics) == ("cpu", None)
+
+
+def test_a_fleet_of_this_machine_does_not_take_the_address_of_a_service(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIRNUCPRO_METRICS", "127.0.0.1:9808")
+    monkeypatch.setenv("VIRNUCPRO_LIVENESS_FILE", str(tmp_path / "alive"))
+    with local_fleet(tmp_path / "fleet", str(tmp_path / "store"), gpus="none") as fleet:
+        assert not OF_SERVICES & fleet.environment.keys()
