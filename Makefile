@@ -35,7 +35,8 @@ soak: .venv/dev
 # packages buildah, crun, uidmap, debootstrap, bubblewrap and redis-server. About five minutes.
 images: .venv/dev .venv-tools
 	PATH="$(CURDIR)/.venv-tools/bin:$$PATH" $(BIN)/pytest -m "slow or not slow" \
-		tests/images tests/unit/docker tests/unit/deploy tests/integration/test_redis_users.py
+		tests/images tests/unit/docker tests/unit/deploy tests/integration/test_redis_users.py \
+		tests/integration/test_deploy_page.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .
