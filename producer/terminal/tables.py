@@ -135,7 +135,7 @@ def print_job(
     Args:
         keep: as in ``print_jobs``.
     """
-    first = next(iter(job.queues))
+    first, expires = next(iter(job.queues)), job.expires(keep)
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False)
     rows = {
         "job": job.job,
@@ -143,8 +143,8 @@ def print_job(
         "owner": job.owner,
         "input": job.input,
         "submitted": local_time(job.created),
-        "ended": local_time_or_none(job.ended),
-        "deleted after": local_time_or_none(job.expires(keep)),
+        **({} if job.ended is None else {"ended": local_time(job.ended)}),
+        **({} if expires is None else {"deleted after": local_time(expires)}),
         "priority": job.priority,
         "model": job.model,
         "weights": job.weights or "not known until a worker has started",

@@ -219,6 +219,9 @@ def test_status_says_who_submitted_what_and_when(fleet, q):
     shown = fleet.producer("status", job).stdout
     for text in ("grace@lab", "q.fasta", "normal", "elapsed", "time left", "submitted"):
         assert text in shown
+    begun = document(fleet.producer("status", job, "--json"))
+    assert begun["submitted"] < begun["started"]
+    assert begun["elapsed_seconds"] > 0
 
 
 def test_without_a_name_the_owner_is_user_and_host(fleet, q):

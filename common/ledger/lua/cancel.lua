@@ -3,6 +3,7 @@ local job = KEYS[1]
 local state = redis.call('HGET', job, 'state')
 if state == 'open' or state == 'stopped' then
   state = 'cancelled'
-  redis.call('HSET', job, 'state', state, 'ended', redis.call('TIME')[1])
+  local now = string.format('%d.%06d', unpack(redis.call('TIME')))
+  redis.call('HSET', job, 'state', state, 'ended', now)
 end
 return state

@@ -17,7 +17,8 @@ local state = redis.call('HGET', job, 'state')
 if state == 'cancelled' or state == 'stopped' then return refuse(state) end
 if redis.call('GETBIT', done, batch_index) == 1 then return refuse('done') end
 
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1])
 local expiry = tonumber(redis.call('ZSCORE', leases, field) or 0)
 if expiry > now + lease_seconds then  -- Redis's clock was set back
   expiry = now + lease_seconds
@@ -40,7 +41,7 @@ if holder and holder ~= owner then
   redis.call('HINCRBY', crashes, field, 1)
 end
 -- When the job began, or went on, and the tokens done by then: its speed is counted from there.
-if redis.call('HSETNX', job, 'started', now) == 1 then
+if redis.call('HSETNX', job, 'started', string.format('%d.%06d', unpack(time))) == 1 then
   redis.call('HSET', job, 'tokens_at_start', redis.call('HGET', job, 'tokens_done') or 0)
 end
 redis.call('ZADD', leases, now + lease_seconds, field)

@@ -30,6 +30,8 @@ local state, batches_done, batches = unpack(
 if state ~= 'open' then return 1 end
 if tonumber(batches_done or 0) == tonumber(batches) then state = 'finished' end
 if result.stops_job then state = 'stopped' end
-if state ~= 'open' then redis.call('HSET', job, 'ended', redis.call('TIME')[1]) end
+if state ~= 'open' then
+  redis.call('HSET', job, 'ended', string.format('%d.%06d', unpack(redis.call('TIME'))))
+end
 redis.call('HSET', job, 'state', state)
 return 1

@@ -2,7 +2,8 @@
 -- time. A lease that seems to last longer than any is one from before Redis's clock was set back.
 local job, leases, begun = unpack(KEYS)
 local lease_seconds = ARGV[1]
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1])
 local published = tonumber(redis.call('HGET', job, 'published') or 0)
 -- Whole bytes first, then the remaining bits: BITCOUNT takes a range of bits only since Redis 7.0.
 local bytes = math.floor(published / 8)
@@ -14,5 +15,5 @@ return {
   redis.call('HGETALL', job),
   redis.call('ZCOUNT', leases, now, now + lease_seconds),
   published - begun_count,
-  now,
+  string.format('%d.%06d', unpack(time)),
 }
