@@ -40,10 +40,9 @@ class Leases:
         except ValueError as error:
             raise unreadable(job, error) from error
 
-    def owners(self, job: str) -> dict[tuple[int, Rung], str]:
-        """Return the owner of each lease of a job, by batch and rung."""
-        found = cast(dict[str, str], self.redis.hgetall(f"{job_key(job)}:owners"))
-        return {parse_batch_field(field): owner for field, owner in sorted(found.items())}
+    def owners(self, job: str) -> list[str]:
+        """Return the owners of a job's leases, also of those that are not expired yet."""
+        return cast(list[str], self.redis.hvals(f"{job_key(job)}:owners"))
 
     def claim(
         self, batch: Batch, *, owner: str, weights: str, model_digest: str | None = None

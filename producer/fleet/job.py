@@ -270,7 +270,7 @@ class Job(StoredJob):
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that run batches of the job at this moment."""
-        owners = self.fleet.ledger.leases.owners(self.name).values()
+        owners = self.fleet.ledger.leases.owners(self.name)
         names = {owner.rpartition("/")[0] for owner in owners}
         return [worker for worker in self.fleet.workers() if worker.name in names]
 

@@ -285,3 +285,8 @@ def test_only_the_owner_of_a_batch_can_note_what_it_does(ledger):
     take(ledger, owner="b")
     assert not ledger.leases.save_crash_record(BATCH, CrashRecord(current_row=2), owner="a")
     assert ledger.leases.crash_record(BATCH) == CrashRecord(current_row=1)
+
+
+def test_owners_are_told_of_leases_at_a_rung_of_a_newer_version_too(ledger):
+    ledger.redis.hset(f"{job_key(BATCH.job)}:owners", "0.fp8", "w/1")
+    assert ledger.leases.owners(BATCH.job) == ["w/1"]
