@@ -4,12 +4,19 @@ import re
 
 from common.errors import UserError
 from common.paths import user_path
-from common.store.base import ObjectExistsError, ObjectNotFoundError, Store, StoreError
+from common.store.base import (
+    NoStoreError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    Store,
+    StoreError,
+)
 from common.store.bucket import S3Store, split_s3_url
 from common.store.folder import FileStore
 
 __all__ = [
     "FileStore",
+    "NoStoreError",
     "ObjectExistsError",
     "ObjectNotFoundError",
     "S3Store",

@@ -20,6 +20,10 @@ class ObjectNotFoundError(StoreError):
     """There is no object under this key."""
 
 
+class NoStoreError(StoreError):
+    """There is no store here, perhaps not yet: a submit makes it."""
+
+
 class ObjectExistsError(StoreError):
     """There already is an object under this key, perhaps the caller's own: see ``Store.create``."""
 
@@ -111,6 +115,6 @@ def check_key(store_url: str, key: str) -> None:
         raise StoreError(f"Store {store_url}: {key!r} is not a key of a store.")
 
 
-def no_store(url: str, question: str) -> StoreError:
+def no_store(url: str, question: str) -> NoStoreError:
     """Return the error of a place that is not a store."""
-    return StoreError(f"{url} is not a store. {question} The first submit to it makes it one.")
+    return NoStoreError(f"{url} is not a store. {question} The first submit to it makes it one.")

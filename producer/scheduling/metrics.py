@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from common import __version__
 from common.ledger.events import Event
-from common.store import StoreError
+from common.store import NoStoreError, StoreError
 from producer.scheduling.fleet_metrics import FLEET_METRICS
 from producer.scheduling.fleet_reading import FleetReader, FleetReading
 from producer.scheduling.keeper import Keeper
@@ -72,7 +72,7 @@ class KeeperMetrics:
             ["reason"],
             registry=registry,
         )
-        for cause in ("redis", "store"):
+        for cause in ("redis", "store", "no_store"):
             self.errors.labels(cause)
         for reason in ("lease_lost", "message_lost"):
             self.requeued.labels(reason)
@@ -94,13 +94,20 @@ class KeeperMetrics:
         try:
             yield
         except (RedisError, StoreError) as error:
-            self.errors.labels("store" if isinstance(error, StoreError) else "redis").inc()
+            self.errors.labels(cause_of(error)).inc()
             raise
         finally:
             self.turned_at = time.monotonic()
         if keeper.acting:
             self.steps.observe(self.turned_at - started)
             self.last_step.set_to_current_time()
+
+
+def cause_of(error: RedisError | StoreError) -> str:
+    """Return the label of an error: a fleet that nobody has submitted to yet has no store."""
+    if isinstance(error, NoStoreError):
+        return "no_store"
+    return "store" if isinstance(error, StoreError) else "redis"
 
 
 class FleetCollector(Collector):

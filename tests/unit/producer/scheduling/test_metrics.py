@@ -16,7 +16,7 @@ from common.ledger.keys import job_key
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.rungs import Rung
-from common.store import StoreError
+from common.store import NoStoreError, StoreError
 from common.wire.dead_letters import DEAD_LETTERS, DeadLetter, DeadLetters
 from common.wire.queues import KEY_PREFIX
 from producer.scheduling import fleet_reading, metrics
@@ -383,6 +383,8 @@ def test_steps_errors_and_requeued_batches_are_counted(keeper):
     step()
     with pytest.raises(StoreError):
         step(lambda: StoreError("gone"))
+    with pytest.raises(NoStoreError):
+        step(lambda: NoStoreError("not yet"))
     with pytest.raises(RedisConnectionError):
         step(lambda: RedisConnectionError("gone"))
     for kind in (EventKind.LEASE_LOST, EventKind.LEASE_LOST, EventKind.MESSAGE_LOST):
@@ -392,6 +394,7 @@ def test_steps_errors_and_requeued_batches_are_counted(keeper):
     found = scrape(registry)
     assert found["keeper_step_seconds_count",] == 1
     assert found["keeper_step_errors_total", "store"] == 1
+    assert found["keeper_step_errors_total", "no_store"] == 1
     assert found["keeper_step_errors_total", "redis"] == 1
     assert found["keeper_requeued_batches_total", "lease_lost"] == 2
     assert found["keeper_requeued_batches_total", "message_lost"] == 1
