@@ -104,7 +104,7 @@ class JobView:
 def text_of(view: JobView, now: float) -> str:
     """Return one line about a job."""
     if view.seen.progress is None:
-        return one_line(view.seen.trouble)
+        return in_line(view.seen.trouble)
     waiting = waiting_for(view)
     return Glyphs.separator.join(
         [view.percent, *([waiting] if waiting else []), *details(view), *view.times(now)]
@@ -126,7 +126,7 @@ def lines_of(view: JobView, width: int, now: float, glyphs: Glyphs) -> list[Text
         parts = parts if has_times else [times, *parts]
     below = [
         *filled(parts, room, glyphs.separator),
-        *filled([one_line(view.seen.trouble)], room, glyphs.separator),
+        *filled([in_line(view.seen.trouble)], room, glyphs.separator),
     ]
     lines = [head, *map(Text, below)]
     for line in lines:
@@ -175,9 +175,14 @@ def details(view: JobView) -> list[str]:
     return parts
 
 
+def in_line(text: str) -> str:
+    """Return a text from elsewhere as a part of a line, whose width is known."""
+    return one_line(text).expandtabs(1)
+
+
 def devices(workers: Sequence[WorkerInfo]) -> list[str]:
     """Return the kinds of devices with their precision: ``fp16 on 2 x NVIDIA H200``."""
-    kinds = Counter((worker.precision, one_line(worker.device)) for worker in workers)
+    kinds = Counter((worker.precision, in_line(worker.device)) for worker in workers)
     return [
         f"{precision} on {device if count == 1 else f'{count:,} x {device}'}"
         for (precision, device), count in sorted(kinds.items())
@@ -193,7 +198,7 @@ def waiting_for(view: JobView) -> str:
         return "starting the worker" if view.seen.is_local else "waiting for a worker"
     if all(worker.weights is None for worker in workers):
         stage = next((worker.stage for worker in workers if worker.stage), "loading")
-        return STAGES.get(stage) or f"loading the model ({' '.join(one_line(stage).split())})"
+        return STAGES.get(stage) or f"loading the model ({' '.join(in_line(stage).split())})"
     return ""
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -117,6 +117,7 @@ TEXTS = st.text(max_size=200)
 COUNTS = st.integers(0, 10**12)
 
 
+@example(60, {}, None, "a\tb", None, True, "\t", False, Glyphs())
 @given(
     width=st.integers(1, 200),
     counts=st.dictionaries(
