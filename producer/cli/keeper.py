@@ -11,6 +11,9 @@ from typing import NoReturn
 from cyclopts.types import NonNegativeFloat, PositiveInt
 from redis.exceptions import RedisError
 
+from common.checks.broker import rights
+from common.checks.check import Outcome
+from common.errors import UserError
 from common.http import serve
 from common.ledger.events import Event, log_event
 from common.ledger.ledger import Ledger
@@ -79,7 +82,9 @@ def keeper(
     with suppress(KeyboardInterrupt):
         if address := metrics_address(metrics, settings.metrics):
             serve("--metrics", address, pages.handlers)
-        wait_until_usable(RedisAddress.parse(settings.broker_url), on_wait=pages.own.turn)
+        address_of_redis = RedisAddress.parse(settings.broker_url)
+        wait_until_usable(address_of_redis, on_wait=pages.own.turn)
+        check_rights(ledger, address_of_redis)
         log.info("Keeping the jobs of %s.", fleet.store.url)
         warn_of_eviction(ledger)
         keep_on(kept, pages.own)
@@ -96,6 +101,21 @@ def metrics_address(option: str | None, setting: str | None) -> str:
 def on_event(metrics: KeeperMetrics, event: Event) -> None:
     log_event(log, event)
     metrics.count(event)
+
+
+def check_rights(ledger: Ledger, address: RedisAddress) -> None:
+    """Check that Redis gives this user what a keeper needs, as soon as it answers.
+
+    Raises:
+        UserError: it does not, and what is lacking.
+    """
+    with suppress(RedisError, OSError):  # it is gone again; the first step waits for it
+        found = rights(ledger.redis, address, "producer")
+        if found.outcome is Outcome.FAILED:
+            raise UserError(
+                f"The Redis at {address}: {found.text}, which a keeper needs. Name a user that may "
+                f"(keeper in deploy/redis/users.acl), or give this one the rights: {found.advice}"
+            )
 
 
 def warn_of_eviction(ledger: Ledger) -> None:

@@ -255,3 +255,11 @@ def test_neither_does_a_script_do_what_its_sender_may_not(roles):
     refused = pytest.raises(ResponseError, match=r"no permissions to run|can't run this command")
     with client_of("keda", roles.server) as keda, refused:
         keda.eval("return redis.call('del', KEYS[1])", 1, "virnucpro:q")
+
+
+def test_a_keeper_whose_user_may_not_keep_jobs_ends_and_says_what_is_lacking(roles):
+    done = run_producer("keeper", "--metrics", "", environment=roles.fleet("worker").environment)
+    assert done.returncode == 2
+    assert "this user may not ZREVRANGE, LRANGE, LMOVE, HVALS" in done.stderr
+    assert "keeper in deploy/redis/users.acl" in done.stderr
+    assert SECRET not in done.stderr

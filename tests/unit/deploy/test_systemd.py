@@ -1,13 +1,18 @@
 """The units of ``deploy/systemd``: systemd reads them, and they confine their processes."""
 
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from common.local.processes import start_dependent, stop
 from tests.conftest import ROOT
+from tests.support.processes import START_SECONDS, clean_environment, wait_until
+from tests.support.redis_servers import free_port
 from workers.process.supervisor import GRACE_SECONDS
 
 SYSTEMD = ROOT / "deploy" / "systemd"
@@ -73,7 +78,56 @@ def test_a_unit_ends_its_process_as_it_wants_to_be_ended(unit):
     assert setting["RestartPreventExitStatus"] == "2"
 
 
-def test_the_examples_name_the_variables_of_the_units():
-    worker = (SYSTEMD / "virnucpro-worker@.service").read_text()
-    named = set(re.findall(r"^(\w+)=", (SYSTEMD / "worker.env.example").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\$\{(\w+)\}", worker)) == named
+def environment_of(unit: str) -> dict[str, str]:
+    """Return the variables that a unit reads, if its files are the examples."""
+    found: dict[str, str] = {}
+    for file in re.findall(r"^EnvironmentFile=/etc/virnucpro/(\S+)$", unit, re.MULTILINE):
+        text = (SYSTEMD / f"{file.replace('-%i', '')}.example").read_text()
+        found |= dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    return found
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_examples_name_the_variables_of_a_unit(unit):
+    text = (SYSTEMD / unit).read_text()
+    command = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)[0]
+    environment = environment_of(text)
+    assert set(re.findall(r"\$\{?([A-Z_]+)", command)) <= environment.keys()
+    user = re.findall(r"virnucpro-(\w+)", unit)[0]
+    assert environment["VIRNUCPRO_BROKER_URL"].startswith(f"rediss://{user}:PASSWORD@")
+
+
+def test_flower_reads_no_secret_but_its_own():
+    files = re.findall(r"^EnvironmentFile=(.*)$", (SYSTEMD / UNITS[2]).read_text(), re.MULTILINE)
+    assert files == ["/etc/virnucpro/flower.env"]
+    assert "AWS_" not in (SYSTEMD / "flower.env.example").read_text()
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_with_the_examples_a_process_comes_to_wait_for_its_redis(unit, tmp_path):
+    """Nothing listens at its address; only that, the store and the credentials are changed."""
+    text = (SYSTEMD / unit).read_text()
+    example = environment_of(text)
+    own = {k: v for k, v in example.items() if not k.startswith(("AWS_", "VIRNUCPRO_BROKER_URL"))}
+    if "VIRNUCPRO_STORE" in own:
+        own["VIRNUCPRO_STORE"] = f"file://{tmp_path}/store"
+    if "VIRNUCPRO_FLOWER_ADDRESS" in own:
+        own["VIRNUCPRO_FLOWER_ADDRESS"] = f"127.0.0.1:{free_port()}"
+    own |= {"VIRNUCPRO_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    name, *words = shlex.split(re.findall(r"^ExecStart=\S+/(.*)$", text, re.MULTILINE)[0])
+    values = {"${GPUS}": ["none"], "${MODEL}": [own.get("MODEL", "")]}
+    values |= {"$KEEPER_OPTIONS": [*own.get("KEEPER_OPTIONS", "").split(), "--metrics", ""]}
+    command = [word for key in words for word in values.get(key, [key])]
+    module = {"producer": "producer.cli", "worker": "workers.cli"}[name]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        words = [sys.executable, "-m", module, *command]
+        process = start_dependent(words, env=clean_environment(**own), output=output)
+    try:
+        wait_until(
+            lambda: process.poll() is not None or b"Waiting for Redis" in log.read_bytes(),
+            START_SECONDS,
+        )
+        assert process.poll() is None, log.read_text()
+    finally:
+        stop(process, 40)
