@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
@@ -72,7 +72,7 @@ class LogSettings(BaseSettings):
 _settings = LogSettings.model_construct()
 _about: ContextVar[dict[str, Any]] = ContextVar("about", default={})  # noqa: B039 - never changed
 _identity: dict[str, Any] = {}
-_handler: "logging.StreamHandler[Any] | None" = None
+_handler: "LogHandler | None" = None
 
 
 def start_logs(
@@ -93,7 +93,7 @@ def start_logs(
     _settings = LogSettings.read(log_format, log_level)
     _identity.clear()
     identify(process=process, pid=os.getpid())
-    _handler = logging.StreamHandler(below(sys.stderr))
+    _handler = LogHandler(below(sys.stderr))
     as_json = _settings.log_format == "json"
     _handler.setFormatter(JsonFormatter() if as_json else PrintableFormatter(TEXT_FORM))
     level = logging.getLevelNamesMapping()[_settings.log_level.upper()]
@@ -143,7 +143,23 @@ def say(message: str) -> None:
     record = log.makeRecord(log.name, logging.INFO, __file__, 0, "%s", (message.strip(),), None)
     form = PrintableFormatter(TEXT_FORM) if _handler is None else _handler.formatter
     assert form is not None
-    os.write(2, f"{form.format(record)}\n".encode(errors="backslashreplace"))
+    with suppress(OSError):
+        os.write(2, f"{form.format(record)}\n".encode(errors="backslashreplace"))
+
+
+class LogHandler(logging.StreamHandler[Any]):
+    """A handler that drops what its stream does not take: the process goes on without its log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Do nothing: what could be said of it would go to the same stream."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record, even if the arguments do not fit its message."""
+        try:
+            record.getMessage()
+        except Exception:
+            record.msg, record.args = said(record), ()
+        return super().format(record)
 
 
 class JsonFormatter(logging.Formatter):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -138,6 +139,53 @@ def test_a_log_of_text_has_the_time_and_hides_logins_in_tracebacks_that_end_a_pr
     assert first[20:].endswith("CRITICAL This process ends: redis://***@h:1")
     assert all(line.startswith("  ") for line in others)
     assert "s3cret" not in done.stderr
+
+
+UNWRITTEN = """
+import sys
+logs.start_logs("tester")
+for _ in range(3):
+    logging.getLogger("producer").warning("x" * 100_000)
+logs.say("said in a handler of a signal")
+if logs.are_json():
+    print("printed")
+    sys.stderr.write("written\\n")
+    sys.stderr.flush()
+open(sys.argv[1], "w").close()
+"""
+
+
+def full() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def without_reader() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("stderr", [full, without_reader])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_process_goes_on_if_its_log_cannot_be_written(log_format, stderr, tmp_path):
+    script = f"import logging\nfrom common import logs\n{UNWRITTEN}"
+    opened = stderr()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", script, tmp_path / "went on"],
+            env=clean_environment(VIRNUCPRO_LOG_FORMAT=log_format),
+            stderr=opened,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(opened)
+    assert (tmp_path / "went on").exists()
+
+
+def test_a_record_whose_arguments_do_not_fit_is_in_a_log_of_text():
+    done = in_a_process("logs.start_logs('tester')\nlogging.getLogger('x').warning('%d', 'three')")
+    assert "WARNING %d ('three',) (TypeError)" in done.stderr
 
 
 @pytest.mark.parametrize(
