@@ -20,13 +20,13 @@ from common.wire.messages import Priority
 from producer.fleet.stored_job import StoredJob
 from producer.output.job_embeddings import BatchStream
 from producer.output.verify import damaged_shards, delete_damaged
+from producer.scheduling.closed import mark_closed
 from producer.scheduling.deletion import (
     Size,
     delete_job,
-    has_objects,
+    find_to_delete,
     job_is_running,
     size_of,
-    staged_at,
 )
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.job_lock import job_lock
@@ -278,14 +278,10 @@ class Job(StoredJob):
         """Check that ``delete(running=False)`` will delete the job.
 
         Raises:
-            JobRunningError: it is neither finished nor cancelled.
-            UnknownJobError: neither Redis nor the store knows it.
+            JobRunningError: it is neither finished nor cancelled, or that is not known.
+            UnknownJobError: neither Redis nor the store knows it, or they know different jobs.
         """
-        progress = self.fleet.ledger.jobs.progress(self.name)
-        if progress is not None and progress.state is JobState.OPEN:
-            raise job_is_running(self.name)
-        if progress is None and not has_objects(self.fleet.store, self.name):
-            _ = self.manifest
+        find_to_delete(self.fleet.store, self.fleet.ledger, self.name, running=False)
 
     def delete(self, *, running: bool = True) -> Size:
         """Delete the job from Redis and from the store; return what was deleted there.
@@ -294,20 +290,21 @@ class Job(StoredJob):
             running: whether to delete it even if it is neither finished nor cancelled.
 
         Raises:
-            JobRunningError: it is not, and ``running`` is false.
-            UnknownJobError: neither knows the job.
+            JobRunningError: it is neither, or that is not known, and ``running`` is false.
+            UnknownJobError: neither Redis nor the store knows it, or they know different jobs.
         """
-        ledger, store = self.fleet.ledger, self.fleet.store
-        with job_lock(ledger, self.name) as hold:
-            found = ledger.jobs.progress(self.name)
-            created = staged_at(store, self.name) if found is None else found.created
-            if created is None and not has_objects(store, self.name):
-                raise UnknownJobError(f"Neither Redis nor {store.url} knows a job {self.name!r}.")
-            if found is not None and not running:
-                if not ledger.jobs.forget(self.name, created, only_closed=True):
-                    raise job_is_running(self.name)
-            else:
-                ledger.jobs.cancel(self.name)
-            size = size_of(store, self.name)
-            delete_job(store, ledger, self.name, hold, created=created)
+        ledger, store, job = self.fleet.ledger, self.fleet.store, self.name
+        with job_lock(ledger, job) as hold:
+            known, created = find_to_delete(store, ledger, job, running=running)
+            size = size_of(store, job)
+            if running:
+                ledger.jobs.cancel(job)
+            elif known is not None:
+                with suppress(StoreError):  # which may be full
+                    # So that a deletion that is cut can be repeated: Redis forgets the job first.
+                    mark_closed(store, ledger, job, known.state, known.created)
+                if not ledger.jobs.forget(job, created, only_closed=True):
+                    raise job_is_running(job)
+            is_marked = not running and known is None and created is not None
+            delete_job(store, ledger, job, hold, created=created, only_closed=is_marked)
         return size

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.advice import how_to
-from common.errors import JobRunningError
+from common.errors import JobRunningError, UnknownJobError
 from common.job.layout import (
     closed_key,
     input_prefix,
@@ -16,10 +16,48 @@ from common.job.layout import (
 )
 from common.job.manifest import find_job
 from common.ledger.ledger import Ledger
+from common.ledger.progress import JobState, Progress
 from common.store import Store
 from common.text import counted, counted_bytes
 from producer.scheduling.closed import read_closed
 from producer.scheduling.job_lock import JobLockedError
+
+
+def find_to_delete(
+    store: Store, ledger: Ledger, job: str, *, running: bool
+) -> tuple[Progress | None, float | None]:
+    """Find a job that is to be deleted; return what Redis knows of it, and when it was staged.
+
+    Both are None for what a deletion that was cut has left.
+
+    Args:
+        running: whether it may be neither finished nor cancelled.
+
+    Raises:
+        JobRunningError: it is neither, or that is not known.
+        UnknownJobError: neither Redis nor the store knows it, or they know different jobs.
+    """
+    known, staged = ledger.jobs.progress(job), staged_at(store, job)
+    if staged is None and not has_objects(store, job):
+        if known is None:
+            raise UnknownJobError(f"Neither Redis nor {store.url} knows a job {job!r}.")
+        raise UnknownJobError(
+            f"{store.url} has no job {job!r}, which Redis knows. Is this the store it was "
+            "submitted to?"
+        )
+    if known is not None and staged not in (None, known.created):
+        raise UnknownJobError(
+            f"Job {job} in {store.url} is another than the one of that name in Redis: it was "
+            "submitted at another time. Is this the store it was submitted to, and its Redis?"
+        )
+    if running:
+        pass
+    elif known is not None:
+        if known.state is JobState.OPEN:
+            raise job_is_running(job)
+    elif staged is not None and read_closed(store, job) is None:
+        raise may_be_running(store, job)
+    return known, staged if known is None else known.created
 
 
 def delete_job(
@@ -85,6 +123,14 @@ def size_of(store: Store, job: str) -> Size:
 def job_is_running(job: str) -> JobRunningError:
     return JobRunningError(
         f"Job {job} is neither finished nor cancelled. To cancel it first: {how_to('cancel', job)}"
+    )
+
+
+def may_be_running(store: Store, job: str) -> JobRunningError:
+    return JobRunningError(
+        f"Redis does not know job {job}, and {store.url} has no mark that it is closed: it may be "
+        "running on another Redis. Give the one that it was submitted to; if that was emptied, "
+        f"resume the job and cancel it first: {how_to('resume', job)}, {how_to('cancel', job)}"
     )
 
 

@@ -12,8 +12,6 @@ from datetime import timedelta
 
 from redis.exceptions import RedisError
 
-from common.job import sealed
-from common.job.layout import closed_key
 from common.job.manifest import Manifest, find_job
 from common.ledger.events import Event, EventKind
 from common.ledger.leases import RENEW_SECONDS
@@ -25,7 +23,7 @@ from common.store import Store, StoreError
 from common.wire.celery_app import publish, publish_next
 from common.wire.messages import Batch
 from common.wire.queues import batch_queue
-from producer.scheduling.closed import CLOSED_STATES, Closed, possible_jobs, read_closed
+from producer.scheduling.closed import CLOSED_STATES, mark_closed, possible_jobs, read_closed
 from producer.scheduling.lost_messages import LostMessages
 from producer.scheduling.old_jobs import OldJobs
 from producer.scheduling.opening import model_of, open_job
@@ -262,27 +260,10 @@ class Keeper:
         for job, state in closed.items():
             if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
                 with self.one_by_one(job):
-                    self._close(job, state, states[job][1])
+                    mark = mark_closed(self.store, self.ledger, job, state, states[job][1])
+                    if mark is not None:
+                        self.old_jobs.note(job, mark.time)
         self._closed = closed
-
-    def _close(self, job: str, state: JobState, created: float) -> None:
-        """Mark a job as closed in the store, where the mark survives if Redis is emptied.
-
-        It may have been resumed, or staged again, since its state was read: before, or while this
-        process stopped in the middle.
-        """
-        earlier = read_closed(self.store, job)
-        if earlier is not None and earlier.state is state:
-            return
-        seen = self.ledger.jobs.progress(job)
-        if seen is None or (seen.state, seen.created) != (state, created):
-            return
-        closed = Closed(state=state, time=self.ledger.now())
-        self.store.put(closed_key(job), sealed.dump(closed))
-        self.old_jobs.note(job, closed.time)
-        seen = self.ledger.jobs.progress(job)
-        if seen is not None and (seen.state, seen.created) != (state, created):
-            self.store.delete(closed_key(job))
 
     def _delete_old_jobs(self) -> None:
         if self.old_jobs.delete_some():

@@ -292,9 +292,16 @@ def test_a_running_job_is_not_deleted_and_nor_are_others_named_with_it(fleet, q,
     assert names_in(fleet) == []
 
 
-def test_a_job_that_redis_forgot_is_deleted_from_the_store(fleet, q):
+def test_a_job_that_redis_forgot_may_be_running_and_is_deleted_once_it_is_cancelled(fleet, q):
     job = submitted(fleet, q)
     fleet.ledger.redis.flushall()
+    refused = fleet.producer("delete", job, "--yes")
+    assert refused.returncode == 2
+    assert "may be running on another Redis" in refused.stderr
+    assert f"producer resume {job}, producer cancel {job}" in refused.stderr
+    assert names_in(fleet) == [job]
+    assert fleet.producer("resume", job).returncode == 0
+    assert fleet.producer("cancel", job).returncode == 0
     assert fleet.producer("delete", job, "--yes").returncode == 0
     assert names_in(fleet) == []
 

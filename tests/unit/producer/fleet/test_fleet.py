@@ -1,6 +1,8 @@
 """Fleet and Job: each act on them, with a ledger and a store and no worker."""
 
 import warnings
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -8,11 +10,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from common.errors import (
     InputError,
     JobEndedError,
+    JobRunningError,
     UnknownJobError,
     UserError,
     WaitTimeoutError,
 )
 from common.job.layout import manifest_key
+from common.job.manifest import write_manifest
 from common.ledger.batches import Batches
 from common.store import ObjectNotFoundError, StoreError
 from producer.fleet.fleet import Fleet
@@ -157,6 +161,70 @@ def test_a_job_that_redis_forgot_is_not_deleted_once_it_was_resumed(fleet, job, 
     with pytest.raises(JobLockedError, match="was resumed while it was deleted"):
         job.delete()
     assert sorted(fleet.store.keys("")) == kept
+
+
+def test_a_closed_job_that_redis_forgot_is_deleted_and_one_without_the_mark_is_not(fleet, job):
+    job.cancel()
+    fleet.ledger.redis.flushall()
+    kept = sorted(fleet.store.keys(""))
+    with pytest.raises(JobRunningError, match="may be running on another Redis"):
+        job.check_deletable()
+    with pytest.raises(JobRunningError, match="may be running on another Redis"):
+        job.delete(running=False)
+    assert sorted(fleet.store.keys("")) == kept
+    job.resume()
+    job.cancel()
+    Keeper(fleet.store, fleet.ledger, fleet.publisher).step()
+    fleet.ledger.redis.flushall()
+    job.check_deletable()
+    job.delete(running=False)
+    assert list(fleet.store.keys("")) == []
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_another_job_of_the_same_name_in_the_store_is_not_deleted(fleet, job, running):
+    job.cancel()
+    other = job.manifest.model_copy(update={"created": job.manifest.created + timedelta(seconds=1)})
+    write_manifest(fleet.store, other)
+    kept = sorted(fleet.store.keys(""))
+    with pytest.raises(UnknownJobError, match="submitted at another time"):
+        job.delete(running=running)
+    assert sorted(fleet.store.keys("")) == kept
+    assert fleet.ledger.jobs.names() == [job.name]
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_job_is_not_forgotten_if_the_store_is_not_its_own(
+    fleet, job, redis_url, tmp_path, running
+):
+    job.cancel()
+    with Fleet(broker=redis_url, store=str(tmp_path / "other")) as elsewhere:
+        elsewhere.store.check_writable()
+        with pytest.raises(UnknownJobError, match="Is this the store it was submitted to"):
+            elsewhere.job(job.name).delete(running=running)
+    assert fleet.ledger.jobs.names() == [job.name]
+
+
+@pytest.mark.parametrize("cut_before", [1, 2])
+def test_a_deletion_of_a_closed_job_that_was_cut_can_be_repeated(
+    fleet, job, monkeypatch, cut_before
+):
+    job.cancel()
+    deletions = []
+
+    def fail_once(prefix: str, check: Callable[[], None]) -> None:
+        deletions.append(prefix)
+        if len(deletions) == cut_before:
+            raise StoreError("503.")
+        type(fleet.store).delete(fleet.store, prefix, check)
+
+    monkeypatch.setattr(fleet.store, "delete", fail_once)
+    with pytest.raises(StoreError):
+        job.delete(running=False)
+    assert fleet.ledger.jobs.names() == []
+    job.check_deletable()
+    job.delete(running=False)
+    assert list(fleet.store.keys("")) == []
 
 
 @pytest.mark.parametrize("name", ["", "..", "../outside", "/etc", "a/b", "a b", "."])

@@ -16,6 +16,7 @@ from common.ledger.locks import staging_key
 from common.ledger.progress import JobState
 from common.rungs import Rung
 from common.store import folder
+from producer.scheduling import closed as marks
 from producer.scheduling import keeper, old_jobs, opening, restore, retry
 from producer.scheduling.closed import read_closed
 from producer.scheduling.job_lock import JobLockedError, job_lock
@@ -72,7 +73,7 @@ def test_a_keeper_that_wakes_marks_no_resumed_job_as_closed(staged, kept, monkey
     staged.open()
     step(kept)
     staged.ledger.jobs.cancel(staged.name)
-    where, name = (keeper, "read_closed") if hook == "before the look" else (staged.store, "put")
+    where, name = (marks, "read_closed") if hook == "before the look" else (staged.store, "put")
     once_before(monkeypatch, where, name, staged.open)
     step(kept)
     assert staged.progress.state is JobState.OPEN
@@ -303,7 +304,7 @@ def test_nothing_is_deleted_while_the_clocks_differ(staged, kept, monkeypatch, c
 def test_a_keeper_whose_clock_is_ahead_writes_redis_s_time(staged, kept, monkeypatch):
     staged.open()
     staged.work()
-    for module in (old_jobs, keeper):
+    for module in (old_jobs, marks, keeper):
         monkeypatch.setattr(module, "datetime", clock_with(timedelta(days=40)), raising=False)
     step(kept)
     mark = read_closed(staged.store, staged.name)
