@@ -56,7 +56,12 @@ SUPERVISOR_METRICS = (
         (*DEVICE, "cause"),
         "Processes that ended by themselves, and are started again, by cause.",
     ),
-    Described("device_losses_total", "counter", DEVICE, "Processes that lost their device."),
+    Described(
+        "device_losses_total",
+        "counter",
+        DEVICE,
+        "Processes that lost their device, or were refused one that had worked.",
+    ),
     Described(
         "build_info", "gauge", ("version", "python", "torch"), "1, with the versions installed."
     ),
@@ -102,9 +107,7 @@ class WorkerMetrics(Collector):
                 for slot in self.slots
                 for cause, count in ends_of(slot).items()
             },
-            "device_losses_total": {
-                (*model, slot.device): slot.codes[EXIT_DEVICE_LOST] for slot in self.slots
-            },
+            "device_losses_total": {(*model, slot.device): slot.losses for slot in self.slots},
             "build_info": {(__version__, platform.python_version(), torch_version()): 1},
         }
         for metric in SUPERVISOR_METRICS:

@@ -9,18 +9,18 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from workers.process.environment import HEARTBEAT_FILE, METRICS_PLACE, PROCESS_READY_FILE
-from workers.process.exit_codes import EXIT_USER_ERROR
+from workers.process.exit_codes import EXIT_DEVICE_LOST, EXIT_DEVICE_UNUSABLE, EXIT_USER_ERROR
 from workers.process.health import Verdict
 from workers.process.liveness import Liveness
 from workers.runtime.metrics import FOLDER
 
 #: Seconds between the end of a process and the next start. They double with every end in a row up
-#: to the longest. A process that has lived for ``HEALTHY_SECONDS`` ends the row.
+#: to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-HEALTHY_SECONDS = 120.0
 
-#: Ends in a row after which a place is no longer alive, until a process has consumed there for
-#: ``PROVEN_SECONDS``. A batch that crashes its process is isolated after as many.
+#: Ends in a row after which a place is no longer alive, and seconds for which a process consumes
+#: without a break to end the row. How long it has lived says nothing: a large model loads for
+#: minutes. A batch that crashes its process is isolated after as many ends.
 MAX_ENDS, PROVEN_SECONDS = 5, 30.0
 
 
@@ -33,7 +33,6 @@ class Slot:
     ready_file: Path
     liveness: Liveness
     process: "subprocess.Popen[bytes] | None" = None
-    started: float = 0.0
     start_at: float = 0.0
     ends: int = 0  # in a row
     early_ends: int = 0
@@ -43,6 +42,7 @@ class Slot:
     place: int = 0  # among those of its supervisor
     metrics: Path | None = None  # folder of the files of its metrics, if they are served
     codes: Counter[int] = field(default_factory=Counter)  # of all ends
+    losses: int = 0  # of its device
 
     @property
     def where(self) -> str:
@@ -86,26 +86,37 @@ class Slot:
         if self.process is not None:
             self.liveness.check()
             if self.liveness.consuming_seconds >= PROVEN_SECONDS:
-                self.trial = None
+                self.trial, self.ends = None, 0
 
-    def note_start(self, process: "subprocess.Popen[bytes]", now: float) -> None:
+    def note_start(self, process: "subprocess.Popen[bytes]") -> None:
         """Note a new process."""
-        self.process, self.started, self.killed = process, now, False
+        self.process, self.killed = process, False
 
-    def note_end(self, code: int, now: float) -> None:
-        """Count an end of the process, and plan the next start."""
+    def note_end(self, code: int, now: float, *, gpus_required: bool = False) -> int:
+        """Count an end of the process with ``code``, and plan the next start.
+
+        Returns:
+            What the end means for the worker: ``code``, or another exit code.
+        """
+        verdict = code
+        if code == EXIT_DEVICE_UNUSABLE and self.was_ready:  # a GPU that worked before is lost
+            verdict = EXIT_DEVICE_LOST
+        elif code == EXIT_DEVICE_UNUSABLE and gpus_required:
+            verdict = EXIT_USER_ERROR
         self.process = None
         self.codes[code] += 1
+        self.losses += verdict == EXIT_DEVICE_LOST
         if self.metrics is not None:  # its counters stay, its gauges go
             mark_process_dead(self.place, str(self.metrics))  # type: ignore[no-untyped-call]
-        self.ends = 1 if now - self.started > HEALTHY_SECONDS else self.ends + 1
+        self.ends += 1
         self.start_at = now + self.pause
         if not self.was_ready:
             self.early_ends += 1
         if self.ends >= MAX_ENDS:
             self.trial = f"ended {self.ends} times in a row"
-        if code == EXIT_USER_ERROR:
+        if verdict == EXIT_USER_ERROR:
             self.trial = "ended with an error that only the user can correct"
+        return verdict
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of the process."""

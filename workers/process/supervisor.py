@@ -14,7 +14,6 @@ from common.local.processes import start_dependent, wait_or_kill
 from workers.process.device_losses import LOSS_SECONDS, MAX_LOSSES, DeviceLosses
 from workers.process.exit_codes import (
     EXIT_DEVICE_LOST,
-    EXIT_DEVICE_UNUSABLE,
     EXIT_NEVER_READY,
     EXIT_USER_ERROR,
 )
@@ -151,24 +150,21 @@ def tend(
     slot.check()
     if slot.process is None:
         if now >= slot.start_at:
-            start(slot, arguments, environment, now)
+            start(slot, arguments, environment)
         return 0
     code = slot.process.poll()
     if code is None:
         kill_if_hung(slot, slot.process)
         return 0
-    if code == EXIT_DEVICE_UNUSABLE:
-        # A GPU that worked before is lost. Of another, a person may have required that it works.
-        code = EXIT_DEVICE_LOST if slot.was_ready else EXIT_USER_ERROR if gpus_required else code
-    return plan_restart(slot, code, now)
+    return plan_restart(slot, code, now, gpus_required=gpus_required)
 
 
-def start(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], now: float) -> None:
+def start(slot: Slot, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """Start the slot's process."""
     slot.liveness.reset()
     slot.ready_file.unlink(missing_ok=True)
     process = start_dependent([*COMMAND, *arguments], env=slot.environment(environment))
-    slot.note_start(process, now)
+    slot.note_start(process)
 
 
 def kill_if_hung(slot: Slot, process: "subprocess.Popen[bytes]") -> None:
@@ -185,24 +181,25 @@ def kill_if_hung(slot: Slot, process: "subprocess.Popen[bytes]") -> None:
     slot.killed = True
 
 
-def plan_restart(slot: Slot, code: int, now: float) -> int:
+def plan_restart(slot: Slot, code: int, now: float, *, gpus_required: bool = False) -> int:
     """Set the time of the next start after a process ended with ``code``.
 
     Returns:
         ``EXIT_NEVER_READY`` if too many ended before one was ready; ``EXIT_USER_ERROR`` and
-        ``EXIT_DEVICE_LOST`` as they are; else 0.
+        ``EXIT_DEVICE_LOST`` if that is what the end means; else 0.
     """
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    slot.note_end(code, now)
-    verdict = code if code in (EXIT_USER_ERROR, EXIT_DEVICE_LOST) else 0
+    verdict = slot.note_end(code, now, gpus_required=gpus_required)
+    # An error that only the user can correct ends the supervisor, unless other workers are ready.
+    restart = "" if verdict == EXIT_USER_ERROR else f"; it is restarted in {slot.pause:g} s"
+    if verdict not in (EXIT_USER_ERROR, EXIT_DEVICE_LOST):
+        verdict = 0
     if verdict == 0 and not slot.was_ready and slot.early_ends >= MAX_ENDS:
         log.error(
             "The worker on %s ended %d times before it was ready (%s).",
             *(slot.where, slot.early_ends, how),
         )
         verdict = EXIT_NEVER_READY
-    # An error that only the user can correct ends the supervisor, unless other workers are ready.
-    restart = "" if code == EXIT_USER_ERROR else f"; it is restarted in {slot.pause:g} s"
     log.error("The worker on %s ended (%s)%s.", slot.where, how, restart)
     return verdict
 

@@ -227,6 +227,7 @@ def test_a_gpu_that_can_no_longer_be_used_is_lost(tmp_path):
     process = supervisor(script, "0", tmp_path, "gpus_required=True, max_device_losses=2")
     assert process.wait(60) == 70
     assert len(list(tmp_path.glob("gpu0-*"))) == 3
+    assert (tmp_path / "log").read_text().count("ended (exit code 72)") == 2
 
 
 def running(pid: int) -> bool:
