@@ -7,6 +7,8 @@ import subprocess
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import psutil
+
 from tests.support.metrics import Values, values_of
 from tests.support.processes import run, wait_until
 from tests.support.redis_servers import free_port
@@ -53,6 +55,8 @@ def test_a_worker_s_metrics_are_those_of_its_job_and_outlive_its_process(
         assert found["model_load_seconds", "cpu"] > 0
         assert found["process_info", "sdpa", "cpu", "CPU", "fp32"] == 1
         assert found["alive",] == found["ready",] == found["processes", "cpu"] == 1
+        started = found["process_start_time_seconds",]
+        assert abs(started - psutil.Process(worker.supervisor.pid).create_time()) < 2
         check_with_promtool(get(port, "/metrics")[1])
 
         worker.process.send_signal(signal.SIGKILL)
@@ -63,6 +67,7 @@ def test_a_worker_s_metrics_are_those_of_its_job_and_outlive_its_process(
         after = scrape()
         assert after["batches_total", "cpu", "done", rung] == batches
         assert after["running_batches", "cpu"] == 0
+        assert after["process_start_time_seconds",] == started
 
 
 def check_with_promtool(text: str) -> None:

@@ -10,6 +10,9 @@ from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "metrics.md"
 
+#: Prefixes of the project's metrics, and of those that Prometheus's clients have of a process.
+PREFIXES = ("virnucpro_", "process_")
+
 
 class Row(NamedTuple):
     """A row of a table of metrics."""
@@ -26,22 +29,23 @@ def described(heading: str) -> list[Row]:
     cells = [
         [cell.strip().replace("`", "") for cell in line.strip("|").split("|")]
         for line in section.splitlines()
-        if line.startswith("| `virnucpro_")
+        if line.startswith(tuple(f"| `{prefix}" for prefix in PREFIXES))
     ]
     return [Row(*row) for row in cells]
 
 
 def exported(registry: CollectorRegistry) -> list[Row]:
     """Return the metrics of a registry, whether or not they have values."""
-    return sorted(row for row in rows_of(registry) if row.name.startswith("virnucpro_"))
+    return sorted(row for row in rows_of(registry) if row.name.startswith(PREFIXES))
 
 
 def rows_of(registry: CollectorRegistry) -> Iterator[Row]:
     for collector in registry._collector_to_names:
         if isinstance(collector, MetricWrapperBase):
             yield row(collector, collector._name, collector._type, collector._documentation)
-        elif hasattr(collector, "describe"):
-            for family in collector.describe():
+        else:
+            describe = getattr(collector, "describe", collector.collect)
+            for family in describe():
                 yield row(family, family.name, family.type, family.documentation)
 
 

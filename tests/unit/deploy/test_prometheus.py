@@ -27,12 +27,19 @@ ALERTS = {rule["alert"]: rule for rule in ALL if "alert" in rule}
 RECORDED = {rule["record"]: rule["expr"] for rule in ALL if "record" in rule}
 
 
+#: What is no metric in a query: texts, conditions, times, and lists of labels.
+NO_METRICS = re.compile(
+    r'"[^"]*"|\{[^}]*\}|\[[^]]*\]'
+    r"|\b(?:by|on|group_left)\b *(?:\([^)]*\))?|\b(?:and|or|unless)\b"
+)
+
+
 def metrics_in(query: str) -> set[str]:
     """Return the metrics that a query names, without those that rules record."""
-    bare = re.sub(r'"[^"]*"', "", query)
+    bare = NO_METRICS.sub(" ", query)
     for name in RECORDED:
         bare = bare.replace(name, "")
-    return set(re.findall(r"\bvirnucpro_\w+", bare))
+    return set(re.findall(r"(?<![\w$])[a-z]\w*\b(?! *\()", bare))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,7 @@ def test_the_cases_of_rules_name_metrics_that_there_are(known):
 def test_the_dashboard_names_metrics_that_there_are(known):
     queries = [query for panel in panels() for query, _ in panel.queries]
     queries += [
-        variable["definition"]
+        variable["definition"].removeprefix("label_values(").partition(", ")[0]
         for variable in json.loads(DASHBOARD.read_text())["templating"]["list"]
         if "definition" in variable
     ]
