@@ -72,10 +72,9 @@ def lines_of_json(job: str) -> Callable[[Observation], None]:
 
     def show(seen: Observation) -> None:
         nonlocal last_time, last
-        finished = seen.progress is not None and seen.progress.finished
         line = WatchLine.of(job, seen, diagnose(seen))
         new = line.model_dump(exclude={"time", "tokens_per_second", "eta_seconds"})
-        if finished or (new != last and time.monotonic() - last_time >= JSON_SECONDS):
+        if seen.has_ended or (new != last and time.monotonic() - last_time >= JSON_SECONDS):
             print_line(line.text())
             sys.stdout.flush()
             last_time, last = time.monotonic(), new

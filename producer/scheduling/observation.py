@@ -34,6 +34,11 @@ class Observation:
     is_local: bool = False  # on a fleet of this machine, whose workers the user did not start
     running_tokens: int = 0  # done of batches that are not
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether this is the last observation: the job is finished, cancelled or stopped."""
+        return self.progress is not None and self.progress.state is not JobState.OPEN
+
 
 def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool) -> Observation:
     """Observe a job once. What is read costs a running job little."""

@@ -63,6 +63,8 @@ def wait(
         on_progress(latest)
         if latest.progress is not None and latest.progress.finished:
             return latest.progress
+        if latest.has_ended:
+            continue  # the next look raises
         if timeout is not None and time.monotonic() - started >= timeout:
             raise WaitTimeoutError(f"Job {job} did not finish within {timeout:g} seconds.")
 
@@ -76,7 +78,11 @@ def observations(
     poll_seconds: float,
     is_local: bool,
 ) -> Iterator[Observation]:
-    """Observe a job again and again, without end; see ``wait``."""
+    """Observe a job again and again; see ``wait``.
+
+    Raises:
+        JobEndedError: the job was cancelled or stopped, after the observation that shows it.
+    """
     speed = Speed()
     known = time.monotonic()
     while True:
@@ -95,25 +101,28 @@ def observations(
             if found.progress is None and time.monotonic() - known > UNKNOWN_SECONDS:
                 raise UnknownJobError(unknown(job))
         yield found
+        if found.progress is not None:
+            raise_if_ended(ledger, found.progress)
         time.sleep(poll_seconds)
 
 
 def look(ledger: Ledger, job: str, speed: Speed, *, is_local: bool = False) -> Observation:
-    """Observe a job that has not ended.
-
-    Raises:
-        JobEndedError: the job was cancelled or stopped.
-    """
+    """Observe a job, which Redis may not know."""
     progress = ledger.jobs.progress(job)
     if progress is None:
         return Observation(
             None, trouble="Redis no longer knows this job: looking for it in the store"
         )
+    return observe(ledger, progress, speed, is_local=is_local)
+
+
+def raise_if_ended(ledger: Ledger, progress: Progress) -> None:
+    """Raise JobEndedError if a job was cancelled or stopped."""
+    job = progress.job
     if progress.state is JobState.CANCELLED:
         raise JobEndedError(f"Job {job} was cancelled. To resume it: {how_to('resume', job)}")
     if progress.state is JobState.STOPPED:
         raise JobEndedError(stopped(ledger, job))
-    return observe(ledger, progress, speed, is_local=is_local)
 
 
 def unknown(job: str) -> str:

@@ -95,7 +95,7 @@ class JobView:
         """Return the time elapsed, and the time left if it can be told."""
         times = [f"{duration(self.elapsed(now))} elapsed"]
         speed = self.seen.tokens_per_second
-        if self.progress is not None and speed and not self.is_finished:
+        if self.progress is not None and speed and not self.seen.has_ended:
             left = max(0, self.progress.tokens - self.tokens) / speed
             times.append(f"{duration(left)} left")
         return times
@@ -162,7 +162,7 @@ def details(view: JobView) -> list[str]:
     ]
     if seen.tokens_per_second is not None:
         parts.append(f"{seen.tokens_per_second:,.0f} tokens/s")
-    if not progress.finished:
+    if not seen.has_ended:
         parts += devices(seen.workers)
     troubles = {
         "retried": progress.rows_retried,
@@ -192,7 +192,7 @@ def devices(workers: Sequence[WorkerInfo]) -> list[str]:
 def waiting_for(view: JobView) -> str:
     """Return what a job waits for that has not begun; nothing if it could begin."""
     progress, workers = view.progress, view.seen.workers
-    if progress is None or progress.finished or progress.batches_done or view.tokens:
+    if progress is None or view.seen.has_ended or progress.batches_done or view.tokens:
         return ""
     if not workers:
         return "starting the worker" if view.seen.is_local else "waiting for a worker"

@@ -112,7 +112,7 @@ def lines(console: Console, job: str) -> Callable[[Observation], None]:
         nonlocal last_time
         view.update(seen)
         now = time.monotonic()
-        if view.is_finished or now - last_time >= LINE_SECONDS:
+        if seen.has_ended or now - last_time >= LINE_SECONDS:
             console.print(f"{job}: {text_of(view, time.time())}")
             last_time = now
 

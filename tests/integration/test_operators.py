@@ -103,6 +103,26 @@ def test_watch_prints_a_line_when_the_job_went_on_and_one_at_its_end(fleet, q):
     assert watching.returncode == 0
 
 
+def test_watch_prints_a_line_at_the_end_of_a_job_that_is_cancelled(fleet, q):
+    job = submitted(fleet, q)
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "producer.cli", "watch", job, "--json"],
+        env=fleet.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with watching:
+        lines = iter(watching.stdout)
+        assert json.loads(next(lines))["state"] == "queued"
+        fleet.ledger.jobs.cancel(job)
+        *_, last = map(json.loads, lines)
+    assert (last["state"], watching.returncode) == ("cancelled", 2)
+    late = fleet.producer("watch", job, "--json")
+    assert [json.loads(line)["state"] for line in late.stdout.splitlines()] == ["cancelled"]
+    assert (late.returncode, len(late.stderr.splitlines())) == (2, 1)
+
+
 def test_an_error_in_json_mode_is_one_line_on_standard_error(fleet, q):
     for words in (["status", "no"], ["watch", "no"], ["verify", "no"], ["quarantine", "no"]):
         done = fleet.producer(*words, "--json")

@@ -382,6 +382,18 @@ def test_a_stream_of_finished_batches_keeps_the_job_going(fleet, monkeypatch):
     assert len(steps) == 1 + job.manifest.batches
 
 
+def test_a_stream_of_a_cancelled_job_has_what_is_done_and_then_says_so(fleet):
+    with pytest.warns(UserWarning, match="no worker serves"):
+        job = fleet.submit(["MK"] * 4, model=MODEL, batch_tokens=4)
+    assert job.manifest.batches > 1
+    finish(job)
+    job.cancel()
+    stream = job.stream(poll_seconds=0)
+    assert len(next(stream)[0]) > 0
+    with pytest.raises(JobEndedError, match="was cancelled"):
+        next(stream)
+
+
 def test_a_stream_lets_another_keeper_act_once_it_is_left(fleet, job):
     finish(job)
     stream = job.stream()

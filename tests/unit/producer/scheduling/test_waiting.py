@@ -36,8 +36,10 @@ def test_a_job_with_rows_to_retry_goes_on_and_says_so(open_ledger):
 def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_reason(open_ledger):
     open_ledger.results.complete(unstable(MANIFEST.batch(0)))
     open_ledger.results.complete(unstable(MANIFEST.batch(1), 4, 6, stops_job=True))
+    seen: list[Observation] = []
     with pytest.raises(UserError) as caught:
-        look(open_ledger, JOB, Speed())
+        wait(open_ledger, JOB, keep=lambda: None, on_progress=seen.append, timeout=0)
+    assert [found.progress.state for found in seen] == ["stopped"]
     assert str(caught.value) == (
         f"Job {JOB} stopped, as on_instability fail asks for:\n"
         f"not finite: row 4 'r4' (10 letters): fp16: {SEEN}\n"
@@ -48,8 +50,10 @@ def test_a_job_that_stopped_at_the_first_instability_ends_the_watch_with_the_rea
 
 def test_a_job_that_was_cancelled_ends_the_watch(open_ledger):
     open_ledger.jobs.cancel(JOB)
+    seen: list[Observation] = []
     with pytest.raises(UserError, match=f"Job {JOB} was cancelled"):
-        look(open_ledger, JOB, Speed())
+        wait(open_ledger, JOB, keep=lambda: None, on_progress=seen.append, timeout=0)
+    assert [found.progress.state for found in seen] == ["cancelled"]
 
 
 def test_a_job_that_redis_lost_may_come_back_from_the_store(ledger):

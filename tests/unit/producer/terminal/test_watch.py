@@ -79,6 +79,15 @@ def test_outside_a_terminal_trouble_and_the_end_are_lines(capsys):
     assert last.startswith(f"{JOB}: 100 % · 1,200/1,200 batches")
 
 
+def test_outside_a_terminal_a_job_that_was_cancelled_has_a_last_line(capsys):
+    with display(JOB, Console(width=200)) as show:
+        show(Observation(progress(batches_done=300), workers=[READY]))
+        show(Observation(progress(JobState.CANCELLED, batches_done=400), workers=[READY]))
+    _, last = capsys.readouterr().out.splitlines()
+    assert "400/1,200 batches" in last
+    assert "GPU" not in last
+
+
 def test_outside_a_terminal_there_is_a_line_every_30_seconds(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
