@@ -52,7 +52,7 @@ class Liveness:
         """Check the file for a heartbeat; to be called every ``CHECK_SECONDS``."""
         heartbeat = self.file.stat().st_mtime_ns if self.file.exists() else None
         if heartbeat != self._last:
-            self._checks_since, self.beat = 0, read_beat(self.file)
+            self._checks_since, self.beat = 0, read_beat(self.file) or self.beat
         else:
             self._checks_since += 1
         self._last = heartbeat

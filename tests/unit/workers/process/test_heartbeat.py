@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,10 @@ def beating(server: RedisServer, tmp_path) -> Iterator[Heartbeat]:
         redis.close()
 
 
+def beat_in(folder: Path) -> Beat:
+    return read_beat(folder / "beat") or Beat(consumes=False, reason="none yet")
+
+
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     monkeypatch.setattr(lease_renewer, "RENEW_SECONDS", 0.1)
@@ -128,21 +133,21 @@ def test_a_user_that_lost_a_right_or_its_access_makes_the_process_not_alive(
     monkeypatch.setattr(module, "REFUSED_SECONDS", 0.5)
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
     with beating(server, tmp_path), server.client as client:
-        wait_until(lambda: read_beat(tmp_path / "beat").consumes, 10)
+        wait_until(lambda: beat_in(tmp_path).consumes, 10)
         client.execute_command("ACL", "SETUSER", "w", loss)
         client.execute_command("CLIENT", "KILL", "USER", "w")
-        wait_until(lambda: not read_beat(tmp_path / "beat").alive, 20)
-        assert "Redis refuses this worker" in read_beat(tmp_path / "beat").reason
+        wait_until(lambda: not beat_in(tmp_path).alive, 20)
+        assert "Redis refuses this worker" in beat_in(tmp_path).reason
         client.execute_command("ACL", "SETUSER", "w", "on", "+@all", "~*")
-        wait_until(lambda: read_beat(tmp_path / "beat").consumes, 20)
+        wait_until(lambda: beat_in(tmp_path).consumes, 20)
 
 
 def test_a_redis_that_ends_leaves_the_process_alive(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "REFUSED_SECONDS", 0.1)
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
     with beating(server, tmp_path):
-        wait_until(lambda: read_beat(tmp_path / "beat").consumes, 10)
+        wait_until(lambda: beat_in(tmp_path).consumes, 10)
         server.close()
-        wait_until(lambda: read_beat(tmp_path / "beat").reason == "waiting for Redis", 20)
+        wait_until(lambda: beat_in(tmp_path).reason == "waiting for Redis", 20)
         time.sleep(0.5)
-        assert read_beat(tmp_path / "beat").alive
+        assert beat_in(tmp_path).alive

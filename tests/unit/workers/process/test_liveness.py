@@ -1,6 +1,6 @@
 """The liveness of a process: when it no longer counts as live, and when it is to be killed."""
 
-from workers.process.beat import Beat, write_beat
+from workers.process.beat import Beat, block_of, write_beat
 from workers.process.liveness import (
     CHECK_SECONDS,
     DEAF_SECONDS,
@@ -48,6 +48,15 @@ def test_a_heartbeat_makes_a_process_live_again(tmp_path):
     liveness.file.touch()
     liveness.check()
     assert (liveness.problem, liveness.is_frozen) == (None, False)
+
+
+def test_half_a_beat_is_a_heartbeat_and_says_what_the_last_one_said(tmp_path):
+    liveness = Liveness(tmp_path / "heartbeat")
+    check_for(liveness, 1, DEAF)
+    check_for(liveness, FROZEN_SECONDS - 1)
+    liveness.file.write_bytes(block_of(Beat())[:20])
+    liveness.check()
+    assert (liveness.problem, liveness.is_frozen) == ("deaf", False)
 
 
 def test_a_process_has_more_time_until_its_first_heartbeat(tmp_path):

@@ -9,6 +9,7 @@ import time
 import psutil
 
 from tests.support.processes import clean_environment, wait_until
+from workers.process.beat import Beat, block_of
 from workers.process.liveness import Liveness
 from workers.process.slot import Slot
 from workers.process.supervisor import tend
@@ -130,11 +131,13 @@ def test_one_bad_gpu_does_not_stop_the_others(tmp_path):
 
 # --- probes ---------------------------------------------------------------------------------------
 
+BEAT, REFUSED = block_of(Beat()), block_of(Beat(alive=False, consumes=False, reason="refused"))
+
 READY = WRITE_GPU + (
     "ready = pathlib.Path(os.environ['VIRNUCPRO_PROCESS_READY_FILE'])\n"
     "beat = pathlib.Path(os.environ['VIRNUCPRO_HEARTBEAT_FILE'])\n"
     "ready.touch()\n"
-    "beat.touch()\n"
+    f"beat.write_bytes({BEAT!r})\n"
 )
 
 #: Consumes, and says so until a file is there that forbids it; ends slowly.
@@ -143,8 +146,7 @@ CONSUMES = READY + (
     "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), os._exit(0)))\n"
     "while True:\n"
     "    if not (out / 'silent').exists(): beat.touch()\n"
-    "    if (out / 'refused').exists():\n"
-    '        beat.write_text(\'{"alive": false, "consumes": false, "reason": "refused"}\')\n'
+    f"    if (out / 'refused').exists(): beat.write_bytes({REFUSED!r})\n"
     "    time.sleep(0.1)\n"
 )
 
