@@ -27,6 +27,11 @@ class BoundedCall(Generic[T]):
         except BaseException as error:
             self._raised.append(error)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the call has neither returned nor raised."""
+        return self._thread.is_alive()
+
     def result(self, seconds: float) -> T:
         """Return what the call returns, or raise what it raises.
 

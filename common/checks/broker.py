@@ -15,6 +15,7 @@ from common.checks.check import Check, failed, ok, warning
 from common.checks.rights import Role, commands_of, refused, words_of
 from common.wire.address import RedisAddress
 from common.wire.first_contact import explain
+from common.wire.lookups import open_client
 from common.wire.queues import KEY_PREFIX
 
 #: Seconds to wait for one answer.
@@ -37,9 +38,8 @@ FULL = 0.9
 def check_broker(url: str, role: Role) -> Iterator[Check]:
     """Look at a Redis: that it answers, and is set up as a fleet needs it."""
     address = RedisAddress.parse(url)
-    with Redis(
-        **address.options(),
-        decode_responses=True,
+    with open_client(
+        address,
         socket_timeout=ANSWER_SECONDS,
         socket_connect_timeout=ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 0),

@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from common.errors import UserError
 from common.wire.address import RedisAddress
+from common.wire.lookups import open_client
 from common.wire.queues import KEY_PREFIX
 
 log = logging.getLogger(__name__)
@@ -116,9 +117,8 @@ def passing_problem(
 
 
 def try_out(address: RedisAddress, as_worker: bool, as_reader: bool = False) -> None:
-    with Redis(
-        **address.options(),
-        decode_responses=True,
+    with open_client(
+        address,
         socket_timeout=ANSWER_SECONDS,
         socket_connect_timeout=ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 0),

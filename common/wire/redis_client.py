@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from common.wire.address import RedisAddress
 from common.wire.first_contact import check_usable, wait_until_usable
+from common.wire.lookups import open_client
 from common.wire.messages import Document
 
 #: The retries of a client once connected: about half a minute, as long as a lease lasts, through a
@@ -34,9 +35,8 @@ def redis_client(broker_url: str, *, answer_seconds: float = 15, retries: int = 
     Raises:
         UserError: not the address of a Redis.
     """
-    return Redis(
-        **RedisAddress.parse(broker_url).options(),
-        decode_responses=True,
+    return open_client(
+        RedisAddress.parse(broker_url),
         socket_timeout=answer_seconds,
         socket_connect_timeout=min(5, answer_seconds),
         health_check_interval=10,
