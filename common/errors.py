@@ -4,6 +4,7 @@ All derive from ``VirnucproError``. The commands print the text alone and exit w
 3 if it is ``NotReadyError``.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ class UserError(VirnucproError):
         return cls("; ".join(map(describe_option, error.errors())))
 
 
+class UnavailableError(UserError):
+    """A server that cannot be reached, or cannot serve, and may later with nothing to correct."""
+
+
 class InputError(UserError):
     """An input that is not FASTA, or has a record that cannot be embedded."""
 
@@ -70,6 +75,13 @@ class NotReadyError(UserError):
 
 class WaitTimeoutError(UserError, TimeoutError):
     """A job that did not finish within the time its caller would wait."""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def describe_option(error: "ErrorDetails") -> str:

@@ -29,6 +29,10 @@ WORKER_STOP_SECONDS = 40.0
 #: address and these files.
 OF_SERVICES = {"VIRNUCPRO_METRICS", "VIRNUCPRO_LIVENESS_FILE", "VIRNUCPRO_READY_FILE"}
 
+#: Set for the workers of a local fleet, whose user waits for a result: such a worker ends where one
+#: that runs as a service waits for a server.
+ATTENDED = "VIRNUCPRO_ATTENDED"
+
 
 @dataclass
 class LocalFleet:
@@ -131,5 +135,5 @@ def local_fleet(
         redis = stack.enter_context(redis_server(socket))
         settings = {"VIRNUCPRO_BROKER_URL": broker_url, "VIRNUCPRO_STORE": store_url}
         own = {name: text for name, text in os.environ.items() if name not in OF_SERVICES}
-        variables = {**own, **settings, **(environment or {})}
+        variables = {**own, **settings, ATTENDED: "1", **(environment or {})}
         yield LocalFleet(broker_url, folder, redis, gpus, variables, stack)

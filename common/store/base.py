@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from common.errors import UserError
+from common.errors import UnavailableError, UserError
 
 #: The object that marks the root of a store: what has none may be a mount point without its file
 #: system, or another bucket. No listing shows it.
@@ -14,6 +14,10 @@ MARKER = ".virnucpro-store"
 
 class StoreError(UserError):
     """The store failed to do what was asked, after its own retries."""
+
+
+class StoreUnavailableError(StoreError, UnavailableError):
+    """The store's server cannot be reached, or cannot serve for a while."""
 
 
 class ObjectNotFoundError(StoreError):

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from common.store.base import ObjectNotFoundError, StoreError
+from common.store.base import ObjectNotFoundError, StoreError, StoreUnavailableError
+from common.unavailable import is_unavailable
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -70,9 +71,13 @@ def store_errors(store: str, doing: str) -> Iterator[None]:
         is_of_role = error.operation_name.startswith("AssumeRole")
         hint = ROLE_HINT if is_of_role else S3_HINTS.get(code, "")
         message = f"{store}: cannot {doing}: {error}. {hint}"
-        raise StoreError(message.rstrip()) from error
+        raise kind_of(error)(message.rstrip()) from error
     except failures as error:
-        raise StoreError(f"{store}: cannot {doing}: {error}.") from error
+        raise kind_of(error)(f"{store}: cannot {doing}: {error}.") from error
+
+
+def kind_of(error: Exception) -> type[StoreError]:
+    return StoreUnavailableError if is_unavailable(error) else StoreError
 
 
 def is_unknown_request(error: BaseException | None) -> bool:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.bounded_call import within
-from common.errors import UserError
+from common.errors import UnavailableError, UserError
 from common.installing import how_to_install
 from common.memory import is_out_of_memory
 from common.model_files import model_files
@@ -20,6 +20,7 @@ from common.model_revision import is_commit
 from common.model_specs import DNABERT_S, MODELS, ModelSource
 from common.paths import is_not_writable
 from common.text import without_login
+from common.unavailable import is_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,8 @@ def find_or_download(source: ModelSource) -> Path:
     be no network. A branch that has moved is downloaded anew where there is one.
 
     Raises:
-        UserError: the model is not in the cache and cannot be downloaded.
+        UnavailableError: the model is not in the cache, and the hub does not answer.
+        UserError: it cannot be downloaded for another reason.
     """
     require_hub()
     model = HubModel(source)
@@ -182,7 +184,8 @@ def with_fallback(model: HubModel, cached: Path | None, find: Callable[[], Path]
     """Return what is found on the hub, or the cached snapshot if the hub does not answer.
 
     Raises:
-        UserError: neither is to be had.
+        UnavailableError: neither is to be had, and the hub does not answer.
+        UserError: neither is to be had for another reason.
     """
     try:
         return find()
@@ -204,7 +207,8 @@ def with_fallback(model: HubModel, cached: Path | None, find: Callable[[], Path]
                 "this user may write, with enough space, or one that has them: on any machine, "
                 f"HF_HOME=FOLDER worker download --model {model.source.text}"
             ) from error
-        raise UserError(
+        kind = UnavailableError if is_unavailable(error) else UserError
+        raise kind(
             f"{not_here(model)}, and could not be downloaded from {endpoint()} ({why}). "
             f"{how_to_get(model.source)}"
         ) from error

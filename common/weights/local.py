@@ -41,6 +41,7 @@ def local_weights(source: ModelSource) -> LocalWeights | None:
         None for random weights.
 
     Raises:
+        UnavailableError: who has them does not answer now.
         UserError: they are not to be had.
     """
     if source.is_random:

@@ -4,7 +4,7 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from common.errors import UserError
+from common.errors import UserError, chain
 from common.wire.address import RedisAddress
 from common.wire.lookups import open_client
 from common.wire.queues import KEY_PREFIX
@@ -227,10 +227,3 @@ def reason(address: RedisAddress, error: Exception) -> str:
     if address.tls is None and address.socket is None and was_connected:
         return f"{text}; if this port is with TLS, write rediss://"
     return text
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -23,6 +23,7 @@ INDENT = "  "
 
 #: What workers do until they have loaded their model, by the stage in their entry.
 STAGES = {
+    "waiting": "waiting for a server that has the model",
     "downloading": "downloading the model",
     "loading": "loading the model",
     "hashing": "hashing the model's files",

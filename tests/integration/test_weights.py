@@ -14,7 +14,15 @@ from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import BUCKET, TINY
 from tests.support.hub import running_hub
 from tests.support.hugging_face import to_hugging_face
-from tests.support.processes import Fleet, clean_environment, run, wait_until
+from tests.support.processes import (
+    START_SECONDS,
+    Fleet,
+    clean_environment,
+    is_ready,
+    run,
+    running_worker,
+    wait_until,
+)
 from tests.support.results import load, oracle_means
 
 NAME = "esm2_t6_8M_UR50D"
@@ -70,6 +78,21 @@ def test_a_worker_computes_jobs_of_its_own_revision_alone(fleet, oracles, fasta,
     assert read_manifest(store, job).model == f"{NAME}@v1.0"
     assert read_manifest(store, other.stdout.strip()).model == NAME
     assert Queues(fleet.ledger.redis).length(f"{NAME}.fp16") == 1
+
+
+def test_a_worker_that_starts_before_the_hub_is_there_waits_for_it(fleet, oracles, tmp_path):
+    to_hugging_face(oracles[0]).save_pretrained(tmp_path / "weights")
+    with running_hub() as hub:
+        hub.push_folder(f"facebook/{NAME}", tmp_path / "weights", "main")
+        hub.silent.set()
+        variables = {**fleet.environment, **hub.environment(tmp_path / "cache")}
+        with running_worker(NAME, tmp_path / "worker.log", variables) as worker:
+            workers = fleet.ledger.workers
+            wait_until(lambda: [w.stage for w in workers.all()] == ["waiting"], START_SECONDS)
+            assert "Waiting for the weights. The weights of" in worker.log.read_text()
+            hub.silent.clear()
+            wait_until(lambda: any(map(is_ready, workers.all())), START_SECONDS)
+            assert "ended" not in worker.log.read_text()
 
 
 def test_weights_in_a_bucket_are_served_and_others_in_their_place_are_another_job(

@@ -48,6 +48,7 @@ from workers.process.environment import (
 )
 from workers.process.exit_codes import EXIT_DEVICE_LOST, EXIT_DEVICE_UNUSABLE, EXIT_USER_ERROR
 from workers.process.heartbeat import Heartbeat
+from workers.process.waiting import once_available
 from workers.runtime import trace, watchdog
 from workers.runtime.memory import limit_memory, used_and_total_bytes
 from workers.runtime.watchdog import Watchdog
@@ -91,13 +92,23 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     meter = Meter(lambda: used_and_total_bytes(torch.device(device)))
     renewer = start_renewer(settings, info, guard, meter)
     heartbeat.watch(renewer, lambda: guard.has_turned)
-    heartbeat.stage = f"loading {source.text}"
     process_watchdog = Watchdog()
     process_watchdog.start()
     try:
         began = time.monotonic()
-        with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
-            engine = load_engine(source, device, info.precision, settings.store, renewer.tell_stage)
+
+        def load() -> Engine:
+            heartbeat.stage = f"loading {source.text}"
+            with watchdog.limit(f"Loading {source.text}", LOAD_SECONDS):
+                return load_engine(
+                    source, device, info.precision, settings.store, renewer.tell_stage
+                )
+
+        def tell_waiting() -> None:
+            heartbeat.stage = f"waiting for the server that has {source.text}"
+            renewer.tell_stage("waiting")
+
+        engine = once_available(load, tell_waiting)
         info = loaded_info(info, engine)
         start_metrics(
             info, device, seconds=time.monotonic() - began, clients=(ledger, renewer.ledger)

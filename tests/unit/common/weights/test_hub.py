@@ -22,7 +22,7 @@ SECOND = {**FIRST, "model.safetensors": b"second" * 9}
 #: Reads words from its arguments and prints the folder, as ``worker download`` does.
 DOWNLOAD = """
 import logging, sys
-from common.errors import UserError
+from common.errors import UnavailableError, UserError
 from common.model_specs import ModelSource
 from common.weights.download import download
 from pathlib import Path
@@ -30,9 +30,13 @@ logging.basicConfig(level=logging.WARNING, format="%(message)s")
 try:
     print(download(ModelSource.parse(sys.argv[1]), *map(Path, sys.argv[2:])))
 except UserError as error:
-    sys.exit(f"error: {error}")
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(3 if isinstance(error, UnavailableError) else 2)
 assert "torch" not in sys.modules
 """
+
+#: Exit codes of ``DOWNLOAD``.
+WRONG, UNAVAILABLE = 2, 3
 
 #: A machine on which nothing can be written, and a user without a name or a home.
 READ_ONLY = [
@@ -109,6 +113,7 @@ def test_a_branch_that_moves_is_downloaded_again(machine):
 
 def test_a_revision_that_the_hub_does_not_have_is_said(machine):
     done = machine.download(f"{NAME}@v9")
+    assert done.returncode == WRONG
     assert f"error: {REPOSITORY} has no revision v9 on {machine.hub.url}" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -134,7 +139,11 @@ def test_without_a_hub_one_line_says_how_to_get_the_weights(machine):
     assert f"worker download --model {NAME} --to FOLDER" in line
     assert "HF_HOME" in line
     assert "HF_ENDPOINT" in line
+    assert done.returncode == UNAVAILABLE
+    refused = machine.download(HF_ENDPOINT="http://127.0.0.1:9")
+    assert refused.returncode == UNAVAILABLE
     offline = machine.download(HF_HUB_OFFLINE="1")
+    assert offline.returncode == WRONG  # somebody wants it so
     [line] = offline.stderr.splitlines()
     assert "HF_HUB_OFFLINE is set" in line
     assert f"worker download --model {NAME} --to FOLDER" in line
