@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
+from socketserver import TCPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -108,6 +109,11 @@ def serve(option: str, address: str, handlers: Mapping[str, Handler]) -> None:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         address_family = AF_INET6 if ":" in host else AF_INET
+
+        def server_bind(self) -> None:
+            # HTTPServer's own looks up the name of the address, which may take a minute.
+            TCPServer.server_bind(self)
+            self.server_name, self.server_port = host, port
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             log.debug("A request of %s failed.", client_address, exc_info=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import NoScriptError, RedisError
 
 from common.rungs import Rung
@@ -72,14 +73,27 @@ def is_store_failure(error: Exception) -> bool:
 
 
 def time_requests(redis: Redis) -> None:
-    """Time all commands that a client sends from now on, and count those that fail."""
-    send: Callable[..., Any] = redis.execute_command
+    """Time all requests that a client sends from now on, and count those that fail.
 
-    def send_timed(*words: Any, **options: Any) -> Any:
-        with metrics.request("redis", is_failure=is_redis_failure):
-            return send(*words, **options)
+    A request is a command, or the commands of a pipeline.
+    """
 
-    redis.execute_command = send_timed  # type: ignore[method-assign]
+    def timed(send: Callable[..., Any]) -> Callable[..., Any]:
+        def send_timed(*words: Any, **options: Any) -> Any:
+            with metrics.request("redis", is_failure=is_redis_failure):
+                return send(*words, **options)
+
+        return send_timed
+
+    begin: Callable[..., Pipeline] = redis.pipeline
+
+    def pipeline(*options: Any, **named: Any) -> Pipeline:
+        together = begin(*options, **named)
+        together.execute = timed(together.execute)  # type: ignore[method-assign]
+        return together
+
+    redis.execute_command = timed(redis.execute_command)  # type: ignore[method-assign]
+    redis.pipeline = pipeline  # type: ignore[method-assign]
 
 
 def is_redis_failure(error: Exception) -> bool:

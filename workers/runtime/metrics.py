@@ -103,7 +103,7 @@ PROCESS_METRICS = (
         "redis_seconds",
         "histogram",
         ("model",),
-        "Duration of requests to the ledger in Redis, failed ones too.",
+        "Duration of requests to the ledger in Redis, a pipeline as one, failed ones too.",
         REDIS_BUCKETS,
     ),
     Described("redis_errors_total", "counter", ("model",), "Requests that Redis failed."),

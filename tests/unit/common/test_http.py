@@ -36,6 +36,15 @@ def test_a_handler_gets_the_query_and_its_answer_is_sent(address):
     assert get(f"http://{address}/echo?pool=a%20b") == expected
 
 
+def test_no_name_is_looked_up_to_serve_at_an_address(address, monkeypatch):
+    def look_up(name: str) -> object:
+        pytest.fail(f"{name} was looked up")
+
+    monkeypatch.setattr(socket, "gethostbyaddr", look_up)
+    serve("--metrics", address, {"/": lambda _: Answer(b"")})
+    assert get(f"http://{address}/")[0] == 200
+
+
 def test_an_unknown_path_names_the_known_ones(address):
     serve("--metrics", address, {"/b": lambda _: Answer(b""), "/a": lambda _: Answer(b"")})
     status, _, body = get(f"http://{address}/nowhere")

@@ -6,8 +6,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from common.ledger.events import Event, EventKind
 from common.ledger.ledger import Ledger
 from common.rungs import Rung
+from common.wire.redis_client import append_capped
 from tests.support.jobs import failed, manifest_of, ok, poisoned, unstable
 from workers.batches.counting import counted, time_requests, timed
 from workers.batches.outcome import BatchOutcome, OutcomeKind, outcome_of
@@ -96,6 +98,21 @@ def test_requests_to_redis_are_timed_and_those_that_fail_are_errors(recorder, re
         gone.get("a")
     assert value(recorder, "redis_errors_total") == 1
     assert count(recorder, "redis_seconds") == sent + 1
+
+
+def test_the_commands_of_a_pipeline_are_one_request(recorder, redis):
+    time_requests(redis)
+    event = Event(event=EventKind.RETRY)
+    for _ in range(3):
+        append_capped(redis, "events", event, 2)
+    assert redis.llen("events") == 2
+    assert count(recorder, "redis_seconds") == 4
+    gone = Redis(port=1, retry=Retry(NoBackoff(), 0))
+    time_requests(gone)
+    with pytest.raises(RedisError):
+        append_capped(gone, "events", event, 2)
+    assert value(recorder, "redis_errors_total") == 1
+    assert count(recorder, "redis_seconds") == 5
 
 
 def test_nothing_is_counted_in_a_process_that_has_no_metrics(monkeypatch):
