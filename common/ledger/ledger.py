@@ -27,6 +27,8 @@ Keys, each after ``virnucpro:``
     kept:<store>                set once a keeper has looked for the store's jobs
     demand                      hash of pool: batches left, counted by a keeper, and a field '' that
                                 is there even if no job is open; expires
+    demand-stores               sorted set of the stores that have a keeper, by the time at which it
+                                said so last; expires
     keep:<store>                seconds for which the acting keeper keeps closed jobs; expires
     worker:<name>               a live worker, as JSON; expires
     dead                        list of dead letters as JSON, newest first

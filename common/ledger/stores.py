@@ -12,6 +12,9 @@ from common.wire.queues import KEY_PREFIX
 #: Prefix of the keys that say how long keepers keep closed jobs, and the seconds these last.
 KEEP_PREFIX, KEEP_SECONDS = f"{KEY_PREFIX}keep:", 60
 
+#: Prefix of the keys that say that a keeper has looked for a store's jobs.
+KEPT_PREFIX = f"{KEY_PREFIX}kept:"
+
 
 class Stores:
     """All known stores."""
@@ -65,7 +68,7 @@ def look_key(store: str) -> str:
 
 
 def kept_key(store: str) -> str:
-    return f"{KEY_PREFIX}kept:{store_digest(store)}"
+    return f"{KEPT_PREFIX}{store_digest(store)}"
 
 
 def keep_key(store: str) -> str:

@@ -140,6 +140,8 @@ class Keeper:
             )
             if self.acting and not acted:
                 self.old_jobs.look_anew()
+            if self.acting and self.only is None:
+                self.ledger.demand.note_store(self.store.url)
             if self.acting and self.old_jobs.keep is not None:
                 self.ledger.stores.note_keep(self.store.url, self.old_jobs.keep)
         return self.acting

@@ -1,10 +1,13 @@
 -- Count the batches that are left of all open jobs, by pool, and keep the numbers for some seconds.
 -- A batch is left until its last rung has a result: queued, leased, lost, or not published yet.
--- Returns 0, and keeps nothing, if the store's jobs may be unknown: no keeper has looked for them in
--- the life of this Redis.
-local jobs, kept, demand = KEYS[1], KEYS[2], KEYS[3]
-local job_key_prefix, seconds = ARGV[1], ARGV[2]
-local priority_prefixes = { unpack(ARGV, 3) }  -- of queues
+-- Returns whether the numbers are known, and the stores that have a keeper. They are not known if the
+-- jobs of one of these stores, or of one that the caller knows of, may not be: no keeper has looked for
+-- them in the life of this Redis.
+local jobs, stores, demand = KEYS[1], KEYS[2], KEYS[3]
+local job_key_prefix, kept_key_prefix = ARGV[1], ARGV[2]
+local seconds, store_seconds = ARGV[3], tonumber(ARGV[4])
+local known = cjson.decode(ARGV[5])  -- stores that the caller knows of, its own among them
+local priority_prefixes = { unpack(ARGV, 6) }  -- of queues
 
 local function pool_of(queue)
   for _, prefix in ipairs(priority_prefixes) do
@@ -13,7 +16,17 @@ local function pool_of(queue)
   return queue
 end
 
-if redis.call('EXISTS', kept) == 0 then return 0 end
+local now = tonumber(redis.call('TIME')[1])
+-- Redis's clock may have been set back.
+local found = redis.call('ZRANGEBYSCORE', stores, now - store_seconds, now + store_seconds)
+for _, list in ipairs({ known, found }) do
+  for _, store in ipairs(list) do
+    if redis.call('EXISTS', kept_key_prefix .. store) == 0 then
+      redis.call('DEL', demand)
+      return { 0, found }
+    end
+  end
+end
 local pools = {}
 for _, name in ipairs(redis.call('ZRANGE', jobs, 0, -1)) do
   local key = job_key_prefix .. name
@@ -31,4 +44,4 @@ for pool, batches in pairs(pools) do
   redis.call('HSET', demand, pool, string.format('%d', batches))
 end
 redis.call('EXPIRE', demand, seconds)
-return 1
+return { 1, found }

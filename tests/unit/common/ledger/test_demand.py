@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.ledger.demand import DEMAND_KEY, DEMAND_SECONDS
-from common.ledger.keys import job_key
+from common.ledger.demand import DEMAND_KEY, DEMAND_SECONDS, STORE_SECONDS, STORES_KEY
+from common.ledger.keys import job_key, store_digest
 from common.ledger.ledger import Ledger
 from common.rungs import Rung
 from common.wire.queues import KEY_PREFIX
@@ -82,6 +82,42 @@ def test_after_redis_was_emptied_nothing_is_said_until_the_jobs_are_known_again(
     assert not ledger.demand.renew(STORE)
     ledger.stores.end_look(STORE, look)
     assert renewed(ledger) == {POOL: 2}
+
+
+def look(ledger: Ledger, store: str) -> None:
+    assert ledger.stores.end_look(store, ledger.stores.begin_look(store))
+
+
+def test_nothing_is_said_before_the_jobs_of_every_store_that_has_a_keeper_are_known(ledger):
+    ledger.demand.note_store(STORE)
+    assert renewed(ledger) == {POOL: 2}
+    ledger.demand.note_store("file:///other")
+    assert not ledger.demand.renew(STORE)
+    assert ledger.demand.read() is None
+    look(ledger, "file:///other")
+    assert renewed(ledger) == {POOL: 2}
+
+
+def test_an_emptied_redis_does_not_make_a_keeper_forget_that_there_is_another_store(ledger):
+    ledger.demand.note_store("file:///other")
+    look(ledger, "file:///other")
+    renewed(ledger)
+    ledger.redis.flushall()
+    ledger.demand.note_store(STORE)
+    look(ledger, STORE)  # before the keeper of the other store has said anything
+    assert not ledger.demand.renew(STORE)
+    assert ledger.demand.read() is None
+    ledger.jobs.create(MANIFEST, QUEUE)
+    look(ledger, "file:///other")
+    assert renewed(ledger) == {POOL: 2}
+
+
+@pytest.mark.parametrize("ago", [-2 * STORE_SECONDS, 2 * STORE_SECONDS])
+def test_a_store_that_has_had_no_keeper_for_long_counts_no_more(ledger, ago):
+    ledger.demand.note_store("file:///other")
+    ledger.redis.zincrby(STORES_KEY, -ago, store_digest("file:///other"))
+    assert renewed(ledger) == {POOL: 2}
+    assert 0 < ledger.redis.ttl(STORES_KEY) <= STORE_SECONDS
 
 
 @pytest.mark.parametrize("value", ["?", "", "-3", "nan", "inf", "1e300"])
