@@ -72,6 +72,14 @@ def test_the_dashboard_names_metrics_that_there_are(known):
     assert named - known == set()
 
 
+def test_no_share_is_above_one():
+    """A pack is counted at its end, in whichever interval that is."""
+    queries = [query for panel in panels() for query, _ in panel.queries]
+    shares = [text for text in (*queries, *RECORDED.values()) if "device_busy_seconds" in text]
+    assert len(shares) > 1
+    assert all(re.search(r"clamp_max\(rate\([^()]*\), 1\)", text) for text in shares)
+
+
 def test_the_panels_of_the_dashboard_have_room_of_their_own_and_say_what_they_show():
     page = json.loads(DASHBOARD.read_text())
     taken: set[tuple[int, int]] = set()

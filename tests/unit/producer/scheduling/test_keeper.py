@@ -1,6 +1,7 @@
 """The keeper: expired leases, an emptied Redis, closed jobs, and other keepers."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -721,6 +722,20 @@ def test_a_folder_that_can_be_no_job_is_not_looked_into(staged, keeper_of, monke
     clean(keeper_of(keep=2 * DAY))
     assert staged.ledger.jobs.names() == [staged.name]
     assert not staged.ledger.stores.is_new(staged.store.url)
+
+
+def test_no_demand_is_told_while_the_jobs_of_another_kept_store_are_not_known(
+    staged, kept, keeper_of, tmp_path
+):
+    step(kept)
+    assert staged.ledger.demand.read() is not None
+    other = keeper_of(store=folder_store(tmp_path / "not-mounted"))
+    shutil.rmtree(tmp_path / "not-mounted")
+    with pytest.raises(StoreError):
+        step(other)
+    step(kept)
+    assert staged.ledger.demand.read() is None
+    other.stop()
 
 
 # --- what fails ---------------------------------------------------------------------------------
