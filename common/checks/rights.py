@@ -33,6 +33,7 @@ COMMON: tuple[Command, ...] = (
     ("EVAL", "return 1", 1, KEY),
     ("EVALSHA", NO_SCRIPT, 1, KEY),
     ("SCRIPT", "LOAD", "return 1"),
+    ("SCRIPT", "EXISTS", NO_SCRIPT),
     ("GET", KEY),
     ("SET", KEY, ""),
     ("DEL", KEY),
@@ -55,18 +56,21 @@ COMMON: tuple[Command, ...] = (
     ("ZREM", KEY, ""),
     ("ZSCORE", KEY, ""),
     ("ZCOUNT", KEY, 0, 0),
+    ("ZRANGE", KEY, 0, 0),
     ("ZRANGEBYSCORE", KEY, 0, 0),
+    ("SADD", KEY, ""),
+    ("SMEMBERS", KEY),
+    ("LLEN", KEY),
     ("LPUSH", KEY, ""),
     ("LTRIM", KEY, 0, 0),
 )
 
 #: What submits, watches and keeps jobs.
 PRODUCER: tuple[Command, ...] = (
-    ("ZRANGE", KEY, 0, 0),
     ("ZREVRANGE", KEY, 0, 0),
-    ("LLEN", KEY),
     ("LRANGE", KEY, 0, 0),
     ("LMOVE", KEY, KEY, "LEFT", "RIGHT"),
+    ("LREM", KEY, 0, ""),
     ("HVALS", KEY),
 )
 
@@ -75,17 +79,23 @@ def worker_commands(db: int) -> tuple[Command, ...]:
     """Return what Celery gives for a worker: its queues, and its channels with their names."""
     return (
         ("BRPOP", KEY, 1),
+        ("RPOP", KEY),
+        ("RPUSH", KEY, ""),
         ("WATCH", KEY),
+        ("UNWATCH",),
+        ("PEXPIRE", KEY, 1),
+        ("ZREVRANGEBYSCORE", KEY, 0, 0),
         ("HEXISTS", KEY, ""),
         ("HLEN", KEY),
         ("TYPE", KEY),
-        ("SADD", KEY, ""),
         ("SREM", KEY, ""),
-        ("SMEMBERS", KEY),
         ("PUBLISH", f"{KEY_PREFIX}/{db}.celeryev/worker.heartbeat", ""),
         ("PSUBSCRIBE", f"{KEY_PREFIX}/{db}.celery.pidbox"),
         ("PUBLISH", RIGHTS_KEY, ""),
         ("PSUBSCRIBE", RIGHTS_KEY),
+        ("PUNSUBSCRIBE", RIGHTS_KEY),
+        ("SUBSCRIBE", RIGHTS_KEY),
+        ("UNSUBSCRIBE", RIGHTS_KEY),
     )
 
 
@@ -125,4 +135,4 @@ def words_of(command: Command) -> str:
     """Return a command's name, and the channel if it has one: a right of its own."""
     if str(command[0]) in {"PUBLISH", "PSUBSCRIBE"}:
         return f"{command[0]} {command[1]}"
-    return str(command[0]) if command[0] != "SCRIPT" else "SCRIPT LOAD"
+    return f"SCRIPT {command[1]}" if command[0] == "SCRIPT" else str(command[0])

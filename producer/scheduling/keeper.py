@@ -109,7 +109,6 @@ class Keeper:
         self.ledger.demand.renew(self.store.url)  # before what may fail or take long
         states = self.ledger.jobs.states()
         jobs = self.priorities.applied(self._open_jobs(states))
-        self.priorities.gather()
         if now - self._last_step > RENEW_SECONDS:
             # After a pause (Redis was unreachable, or no keeper ran) leases may have expired whose
             # workers are alive: they get the time to renew them.
@@ -125,6 +124,7 @@ class Keeper:
         self._last_step = time.monotonic()
         self._count_stored(jobs.values())
         self._close_jobs(states)
+        self.priorities.gather()  # last: what it may not do keeps no job from going on
 
     def stop(self) -> None:
         """Stop acting, so that another keeper can take over at once."""

@@ -260,6 +260,6 @@ def test_neither_does_a_script_do_what_its_sender_may_not(roles):
 def test_a_keeper_whose_user_may_not_keep_jobs_ends_and_says_what_is_lacking(roles):
     done = run_producer("keeper", "--metrics", "", environment=roles.fleet("worker").environment)
     assert done.returncode == 2
-    assert "this user may not ZREVRANGE, LRANGE, LMOVE, HVALS" in done.stderr
+    assert "this user may not ZREVRANGE, LRANGE, LMOVE, LREM, HVALS" in done.stderr
     assert "keeper in deploy/redis/users.acl" in done.stderr
     assert SECRET not in done.stderr

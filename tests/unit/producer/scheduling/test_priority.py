@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 
 from common.errors import JobEndedError, UserError
 from common.job.layout import priority_key
@@ -125,6 +126,24 @@ def test_what_a_worker_of_before_sends_to_the_old_queue_is_moved_by_a_keeper(sta
     assert set(places(staged)) == {NORMAL}
     step(keeper_of(staged))
     assert places(staged) == {HIGH: [(0, Rung.FP16), (1, Rung.SELECTIVE_FP32)]}
+
+
+def test_a_keeper_that_may_move_no_messages_keeps_jobs_going(job_of, monkeypatch):
+    job = job_of(high_water=2)
+    write_manifest(job.store, job.manifest)
+    job.open()
+    change(job, HIGH)
+    job.take_all_messages()
+    job.compute(job.manifest.batch(1))
+    publish(job.app, model_of(job.manifest), [job.manifest.batch(0)])  # given back
+
+    def refuse(*arguments, **options) -> int:
+        raise NoPermissionError("this user has no permissions to run the 'lrem' command")
+
+    monkeypatch.setattr(Queues, "move_messages", refuse)
+    with pytest.raises(NoPermissionError):
+        step(keeper_of(job))
+    assert places(job)[HIGH] == [(2, Rung.FP16)]
 
 
 def test_a_keeper_does_not_take_moved_messages_for_lost(staged):
