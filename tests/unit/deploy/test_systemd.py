@@ -11,6 +11,7 @@ import pytest
 
 from common.local.processes import start_dependent, stop
 from tests.conftest import ROOT
+from tests.support.caches import caches_with
 from tests.support.processes import START_SECONDS, clean_environment, wait_until
 from tests.support.redis_servers import free_port
 from workers.process.supervisor import GRACE_SECONDS
@@ -66,6 +67,15 @@ def test_little_is_exposed(root, unit):
     found = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
     assert found is not None, done.stderr
     assert float(found[1]) <= EXPOSURE.get(unit, 1.2)
+
+
+def test_a_worker_keeps_all_that_it_downloads_or_compiles_in_its_cache_folder(tmp_path):
+    text = (SYSTEMD / "virnucpro-worker@.service").read_text()
+    [folder] = re.findall(r"^CacheDirectory=(.+)$", text, re.MULTILINE)
+    words = " ".join(re.findall(r"^Environment=(.+)$", text, re.MULTILINE)).split()
+    variables = dict(word.replace("%C", str(tmp_path)).split("=", 1) for word in words)
+    for cache in caches_with(variables):
+        assert cache.is_relative_to(tmp_path / folder)
 
 
 @pytest.mark.parametrize("unit", UNITS)

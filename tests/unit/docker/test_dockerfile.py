@@ -3,10 +3,12 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.caches import caches_with
 
 DOCKER = ROOT / "docker"
 
@@ -53,3 +55,10 @@ def test_the_lock_for_gpus_pins_every_package_and_what_was_measured():
         if same.get(name.lower(), version) != version and name != "torch"
     }
     assert other == set()
+
+
+def test_an_image_of_a_worker_keeps_all_that_it_downloads_or_compiles_in_volumes():
+    text = (DOCKER / "Dockerfile").read_text().replace("\\\n", "")
+    [words] = re.findall(r"^ENV (HF_HOME=.+)$", text, re.MULTILINE)
+    for cache in caches_with(dict(word.split("=", 1) for word in words.split())):
+        assert {Path("/weights"), Path("/triton")} & {cache, *cache.parents}
