@@ -112,8 +112,7 @@ def keep_of(fleet: Fleet) -> timedelta | None:
     The store need not be named where Redis has one only.
     """
     stores = fleet.ledger.stores
-    keep = stores.only_keep()
-    return stores.keep(fleet.store.url) if keep is None and fleet.settings.store else keep
+    return stores.keep(fleet.store.url) if fleet.settings.store else stores.only_keep()
 
 
 def show_fleet(fleet: Fleet, *, json: bool = False) -> None:

@@ -1,12 +1,14 @@
 """``producer status`` and ``producer dead-letters`` show the rest when one entry is anything."""
 
+from datetime import timedelta
+
 import pytest
 
 from common.errors import UserError
 from common.ledger.workers import WORKER_PREFIX
 from common.wire.dead_letters import DEAD_LETTERS, DeadLetter, DeadLetters
 from producer.cli.lists import dead_letters
-from producer.cli.status import show_fleet
+from producer.cli.status import keep_of, show_fleet
 from producer.fleet.fleet import Fleet
 from tests.support.worlds import WORKER
 
@@ -49,3 +51,13 @@ def test_keys_of_another_type_are_named(fleet, redis, redis_url, capsys):
         dead_letters(broker=redis_url)
     dead_letters(clear=True, broker=redis_url)
     dead_letters(broker=redis_url)
+
+
+def test_a_store_that_is_named_is_kept_as_its_own_keeper_says(fleet, redis_url):
+    days = timedelta(days=2)
+    fleet.ledger.stores.note_keep("file:///another", days)
+    assert keep_of(fleet) is None
+    assert keep_of(Fleet(broker=redis_url)) == days
+    fleet.ledger.stores.note_keep(fleet.store.url, days / 2)
+    assert keep_of(fleet) == days / 2
+    assert keep_of(Fleet(broker=redis_url)) is None
