@@ -80,16 +80,24 @@ class Progress:
         return priority_of(self.queue)
 
     @property
-    def elapsed(self) -> float:
-        """Seconds since the job was submitted, up to its end if it has ended."""
-        return max(0.0, (self.ended or self.seen) - self.created)
+    def _until(self) -> float | None:
+        """The job's end, or now if it is open; None: it has ended, and when is not known."""
+        return self.seen if self.state is JobState.OPEN else self.ended
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds since the job was submitted, up to its end if it has ended.
+
+        None if that is not known, as of jobs that ended under earlier versions.
+        """
+        return None if self._until is None else max(0.0, self._until - self.created)
 
     @property
     def tokens_per_second(self) -> float | None:
         """Tokens per second since the job started; None before any is done."""
-        if self.started is None:
+        if self.started is None or self._until is None:
             return None
-        seconds = (self.ended or self.seen) - self.started
+        seconds = self._until - self.started
         tokens = self.tokens_done - self.tokens_at_start
         return tokens / seconds if seconds > 0 and tokens > 0 else None
 

@@ -59,7 +59,7 @@ class PrintedJob(Printed):
     started: Time | None
     ended: Time | None
     expires: Time | None
-    elapsed_seconds: float
+    elapsed_seconds: float | None
     eta_seconds: float | None
     tokens_per_second: float | None
     device_seconds: float

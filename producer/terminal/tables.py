@@ -154,7 +154,7 @@ def print_job(
         "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
         "tokens": f"{job.tokens_done:,} of {job.tokens:,}",
         "tokens/s": speed_of(job),
-        "elapsed": duration(job.elapsed),
+        "elapsed": None if job.elapsed is None else duration(job.elapsed),
         "time left": "-" if job.eta is None else duration(job.eta),
         "tokens/s per device": mean_speed(job),
         "device time": f"{job.device_seconds:,.1f} s",

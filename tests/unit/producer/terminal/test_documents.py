@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -158,3 +159,15 @@ def test_sizes_are_shown_if_they_were_asked_for():
 def test_a_look_that_redis_did_not_answer_has_no_counts():
     line = printed(documents.WatchLine.of("j", Observation(None, trouble="away"), ""))
     assert (line["state"], line["batches"], line["waits"]) == (None, None, "away")
+
+
+def test_a_job_that_ended_at_a_time_that_nobody_noted_does_not_go_on():
+    """Earlier versions did not note it."""
+    job = replace(progress(JobState.FINISHED, tokens_done=9), started=10.0, seen=1e9)
+    shown = printed(documents.PrintedJob.of(job, timedelta(days=1)))
+    for name in ("ended", "expires", "elapsed_seconds", "tokens_per_second"):
+        assert shown[name] is None
+    ended = printed(documents.PrintedJob.of(replace(job, ended=20.0)))
+    assert (ended["elapsed_seconds"], ended["tokens_per_second"]) == (20, 0.9)
+    is_open = printed(documents.PrintedJob.of(replace(job, state=JobState.OPEN)))
+    assert is_open["elapsed_seconds"] == 1e9
