@@ -49,8 +49,10 @@ def run() -> None:
     advise_commands(CommandLine())
     try:
         with flushed_output(), memory_errors_explained():
-            app(exit_on_error=False)
-    except CycloptsError:
+            app(exit_on_error=False, print_error=not prints_json())
+    except CycloptsError as error:
+        if prints_json():
+            fail(str(error))
         sys.exit(EXIT_USER_ERROR)
     except NotReadyError as error:
         fail(str(error), EXIT_NOT_READY)
@@ -64,11 +66,16 @@ def run() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
+def prints_json() -> bool:
+    """Return whether the command is to print JSON, and an error as one line."""
+    return "--json" in sys.argv
+
+
 def fail(text: str, code: int = EXIT_USER_ERROR) -> None:
     if logs.are_json():
         log.error("%s", text)
     else:
-        shown = one_line(text) if "--json" in sys.argv else printable(text)
+        shown = one_line(text) if prints_json() else printable(text)
         sys.stderr.write(f"producer: {shown}\n")
     sys.exit(code)
 

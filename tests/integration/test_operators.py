@@ -130,6 +130,26 @@ def test_an_error_in_json_mode_is_one_line_on_standard_error(fleet, q):
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("module", ["producer.cli", "workers.cli"])
+@pytest.mark.parametrize(
+    "wrong", [["doctor", "--bogus"], ["no-such-command"], ["doctor", "--model"]]
+)
+def test_a_wrong_command_line_in_json_mode_is_one_line_on_standard_error(module, wrong, fleet):
+    def stderr_of(*words: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            env=fleet.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        return done.stderr.splitlines()
+
+    (line,) = stderr_of(*wrong, "--json")
+    assert line.startswith("producer: " if module == "producer.cli" else "worker: ")
+
+
 def test_control_characters_in_json_stay_json(fleet, tmp_path):
     odd = tmp_path / "odd\x1b\u202e.fasta"
     odd.write_text(">a\nMK\n")

@@ -19,7 +19,7 @@ from common.model_specs import with_revision
 from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
-from common.text import printable
+from common.text import one_line, printable
 from workers.cli.doctor import doctor
 from workers.cli.download import download
 from workers.cli.options import UserPath, chosen_gpus, require_torch
@@ -184,8 +184,10 @@ def run() -> None:
     log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     try:
         with flushed_output(), memory_errors_explained():
-            app(exit_on_error=False)
-    except CycloptsError:
+            app(exit_on_error=False, print_error=not prints_json())
+    except CycloptsError as error:
+        if prints_json():
+            fail(str(error))
         sys.exit(EXIT_USER_ERROR)
     except UserError as error:
         fail(str(error))
@@ -195,9 +197,15 @@ def run() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
+def prints_json() -> bool:
+    """Return whether the command is to print JSON, and an error as one line."""
+    return "--json" in sys.argv
+
+
 def fail(text: str) -> None:
     if logs.are_json():
         log.error("%s", text)
     else:
-        sys.stderr.write(f"worker: {printable(text)}\n")
+        shown = one_line(text) if prints_json() else printable(text)
+        sys.stderr.write(f"worker: {shown}\n")
     sys.exit(EXIT_USER_ERROR)
