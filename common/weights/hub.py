@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,9 +71,23 @@ class HubModel:
         if is_commit(self.revision):
             return self.revision
         try:
-            return (self._folder / "refs" / self.revision).read_text().strip()
+            return self._ref.read_text().strip()
         except (OSError, ValueError):
             return None
+
+    def note_commit(self, commit: str) -> None:
+        """Note which commit this revision is, if the cache can be written.
+
+        To be called once the snapshot is complete: processes that cannot reach the hub, or whose
+        download breaks off, use the snapshot that is noted.
+        """
+        if not is_commit(commit) or commit in (self.revision, self.cached_commit()):
+            return
+        with suppress(OSError):
+            self._ref.parent.mkdir(parents=True, exist_ok=True)
+            new = self._folder / f".{self._ref.name}.{os.getpid()}.new"
+            new.write_text(commit)
+            new.replace(self._ref)
 
     def snapshot_of(self, commit: str) -> Path | None:
         """Return the snapshot of a commit in the cache; None unless it is complete."""
@@ -84,6 +99,10 @@ class HubModel:
         names = {file.name for file in files}
         needed = set(ALWAYS) if MODELS[self.source.name].family is DNABERT_S else {"config.json"}
         return folder if needed <= names else None
+
+    @property
+    def _ref(self) -> Path:
+        return self._folder / "refs" / self.revision
 
     @property
     def _folder(self) -> Path:
@@ -114,8 +133,10 @@ class HubModel:
             ) from error
         return commit or self.revision
 
-    def download(self, revision: str | None, to: Path | None = None) -> Path:
-        """Download what is missing of a revision; return its folder.
+    def download(self, commit: str, to: Path | None = None) -> Path:
+        """Download what is missing of a commit; return its folder.
+
+        Of a branch, the hub's library would note the commit before it has the files.
 
         Args:
             to: an empty folder; None: the cache.
@@ -127,7 +148,7 @@ class HubModel:
             return Path(
                 snapshot_download(
                     self.repository,
-                    revision=revision,
+                    revision=commit,
                     allow_patterns=wanted,
                     local_dir=to,
                 )
@@ -162,11 +183,13 @@ def find_or_download(source: ModelSource) -> Path:
 def up_to_date(model: HubModel) -> Path:
     """Return the snapshot of what a revision is now, downloaded if the cache does not have it."""
     commit = model.latest_commit()
-    if commit == model.cached_commit() and (found := model.snapshot_of(commit)) is not None:
-        return found
-    check_cache_writable()
-    log.info("Downloading %s, commit %s, to %s.", model.shown, commit, cache())
-    return model.download(model.source.revision)
+    folder = model.snapshot_of(commit)
+    if folder is None:
+        check_cache_writable()
+        log.info("Downloading %s, commit %s, to %s.", model.shown, commit, cache())
+        folder = model.download(commit)
+    model.note_commit(commit)
+    return folder
 
 
 def check_cache_writable() -> None:

@@ -27,6 +27,8 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     #: Set while requests are to get no answer.
     silent: threading.Event = field(default_factory=threading.Event)
+    #: Names of files that cannot be had, though they are listed.
+    broken: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -99,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         if commit is None:
             return
         data = self.hub.commits[repository, commit].get(rest[-1])
-        if data is None:
+        if data is None or rest[-1] in self.hub.broken:
             self._refuse("EntryNotFound")
             return
         headers = {"ETag": f'"{digest_of(data)}"', "X-Repo-Commit": commit}

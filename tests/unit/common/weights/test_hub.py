@@ -111,6 +111,30 @@ def test_a_branch_that_moves_is_downloaded_again(machine):
     assert weights(machine.folder()) == FIRST["model.safetensors"]
 
 
+def test_a_download_of_a_moved_branch_that_breaks_off_leaves_the_older_snapshot_in_use(machine):
+    folder = machine.folder()
+    commit = machine.hub.push(
+        REPOSITORY, {**FIRST, "config.json": b'{"model_type": "esm" }'}, "main"
+    )
+    machine.hub.broken.add("model.safetensors")
+    for more in ({}, {}, {"HF_HUB_OFFLINE": "1"}):
+        done = machine.download(**more)
+        assert (done.returncode, done.stdout.strip()) == (0, str(folder)), done.stderr
+        assert ("could not be had" in done.stderr) == (not more)
+    machine.hub.broken.clear()
+    assert machine.folder().name == commit
+    assert machine.folder(HF_HUB_OFFLINE="1").name == commit
+
+
+def test_a_commit_that_is_there_is_not_downloaded_again_when_a_branch_moves_to_it(machine):
+    folder = machine.folder(f"{NAME}@v1.0")
+    machine.folder()
+    machine.hub.refs[REPOSITORY, "main"] = folder.name
+    assert machine.folder() == folder
+    assert machine.hub.asked == [f"api/models/{REPOSITORY}/revision/main"]
+    assert machine.folder(HF_HUB_OFFLINE="1") == folder
+
+
 def test_a_revision_that_the_hub_does_not_have_is_said(machine):
     done = machine.download(f"{NAME}@v9")
     assert done.returncode == WRONG
