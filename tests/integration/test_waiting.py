@@ -12,13 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
 from common.ledger.ledger import Ledger
 from common.local.processes import start_dependent, stop
 from tests.support.processes import START_SECONDS, clean_environment, run_producer, wait_until
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, free_port
 from tests.support.secrets import SECRET
 
 KEY = f"{SECRET}-0123456789abcdef"
@@ -76,13 +78,15 @@ def test_a_worker_waits_for_redis_alive_and_not_ready_and_then_serves(
     redis, environment, tiny, examples, tmp_path
 ):
     log, alive, ready = tmp_path / "worker.log", tmp_path / "alive", tmp_path / "ready"
-    words = ("start", "--model", tiny, "--gpus=none")
+    port = free_port()
+    words = ("start", "--model", tiny, "--gpus=none", f"--metrics=127.0.0.1:{port}")
     with running("workers.cli", *words, log=log, environment=environment) as worker:
         wait_until(lambda: waits(log), START_SECONDS)
         waited = ("worker", "Waiting for Redis.")
         wait_until(lambda: waited in [said(line) for line in lines_of(log)], START_SECONDS)
         assert alive.exists()
         assert not ready.exists()
+        wait_until(lambda: why_not_ready(port).endswith("not ready: waiting for Redis\n"), 30)
         redis.start()
         wait_until(ready.exists, START_SECONDS)
         with redis.client as client:
@@ -101,6 +105,13 @@ def test_a_worker_waits_for_redis_alive_and_not_ready_and_then_serves(
     assert {"worker: Warm shutdown (MainProcess)", f"{name} ready."} < {
         line["message"] for line in lines
     }
+
+
+def why_not_ready(port: int) -> str:
+    with pytest.raises(HTTPError) as caught, urlopen(f"http://127.0.0.1:{port}/readyz"):
+        pass
+    with caught.value as answer:
+        return answer.read().decode()
 
 
 def said(line: dict[str, object]) -> tuple[object, str]:

@@ -36,6 +36,7 @@ class Slot:
     start_at: float = 0.0
     ends: int = 0  # in a row
     early_ends: int = 0
+    has_loaded: bool = False  # this process; its ready file may be cleaned away later
     was_ready: bool = False  # this process or one before it
     trial: str | None = None  # why it is not alive before a process has proven itself
     killed: bool = False  # a process may take a while to end even then
@@ -76,13 +77,14 @@ class Slot:
         """Return whether the process has loaded its model and consumes."""
         if self.process is None:
             return self._verdict(False, "is not running")
-        if self.liveness.consumes and self.ready_file.exists():
+        if self.liveness.consumes and self.has_loaded:
             return self._verdict(True, "consumes")
         return self._verdict(False, f"is not ready: {self.liveness.stage}")
 
     def check(self) -> None:
         """Check how the process is; to be called every ``CHECK_SECONDS``."""
-        self.was_ready = self.was_ready or self.ready_file.exists()
+        self.has_loaded = self.has_loaded or self.ready_file.exists()
+        self.was_ready = self.was_ready or self.has_loaded
         if self.process is not None:
             self.liveness.check()
             if self.liveness.consuming_seconds >= PROVEN_SECONDS:
@@ -90,7 +92,8 @@ class Slot:
 
     def note_start(self, process: "subprocess.Popen[bytes]") -> None:
         """Note a new process."""
-        self.process, self.killed = process, False
+        self.process = process
+        self.killed = self.has_loaded = False
 
     def note_end(self, code: int, now: float, *, gpus_required: bool = False) -> int:
         """Count an end of the process with ``code``, and plan the next start.

@@ -76,7 +76,9 @@ def serve(model: str, choice: PrecisionChoice) -> int:
     source, device = ModelSource.parse(model), available_device()
     heartbeat = Heartbeat(file_of(HEARTBEAT_FILE))
     heartbeat.start()
+    heartbeat.stage = "waiting for Redis"
     ledger = Ledger(connect(settings.broker_url, as_worker=True, wait=True))
+    heartbeat.stage = "starting"
     if device == "cuda" and settings.gpu_memory is not None:
         limit_memory(settings.gpu_memory)
     precision = model_precision(choice, on_gpu=device == "cuda")

@@ -139,3 +139,15 @@ def test_a_beat_of_a_new_process_is_not_that_of_the_one_before(slot, ended, tmp_
     slot.check()
     assert not slot.ready.holds
     assert list(Path(tmp_path).glob("*")) == []
+
+
+def test_a_process_stays_ready_if_its_folder_for_temporary_files_is_cleaned(slot, ended):
+    start(slot, ended)
+    consume_for(slot, 1)
+    slot.ready_file.unlink()
+    slot.check()
+    assert slot.ready.holds
+    start(slot, ended)
+    write_beat(slot.liveness.file, Beat())
+    slot.check()
+    assert not slot.ready.holds
