@@ -67,7 +67,7 @@ def test_a_worker_process_without_memory_is_one_that_is_started_again(sockets, t
         variables = {"VIRNUCPRO_BROKER_URL": fleet.broker_url, "VIRNUCPRO_STORE": fleet.store_url}
         named = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         shell = "; ".join([*named, f"ulimit -v {TOO_LITTLE_FOR_A_MODEL}"])
-        words = ("workers.process.worker", "random:esm2_t36_3B_UR50D", "fp32")
+        words = ("workers.process", "random:esm2_t36_3B_UR50D", "fp32")
         done = run_with(shell, tmp_path, *words)
     assert done.returncode == 1, done.stderr
     assert "This process has no memory left" in done.stderr

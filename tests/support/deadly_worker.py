@@ -11,6 +11,7 @@ from typing import Any
 
 from common.job.records import Record
 from common.ledger import leases
+from common.logs import start_logs
 from workers import cli
 from workers.batches import lease, lease_renewer
 from workers.engine.engine import Engine, Outcome
@@ -36,4 +37,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "start":
         cli.main()
     Engine.embed = die_or_embed  # type: ignore[method-assign]
+    start_logs("worker")
     process.main()

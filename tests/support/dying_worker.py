@@ -3,6 +3,7 @@
 import os
 import signal
 
+from common.logs import start_logs
 from workers.batches.runner import BatchRunner
 from workers.process import worker as process
 from workers.transport import consumer
@@ -15,4 +16,5 @@ def die(*_: object) -> None:
 if __name__ == "__main__":
     consumer.THREADS = 1  # one batch at a time, so that no other is running when the process dies
     BatchRunner._publish_retry = die  # type: ignore[method-assign]
+    start_logs("worker")
     process.main()

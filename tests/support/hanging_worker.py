@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.ledger import leases
+from common.logs import start_logs
 from workers import cli
 from workers.batches import lease, lease_renewer, runner
 from workers.engine import engine
@@ -45,4 +46,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "start":
         cli.main()
     engine.PackInFlight = hang_once  # type: ignore[assignment, misc]
+    start_logs("worker")
     process.main()

@@ -25,7 +25,7 @@ from workers.process.slot import MAX_ENDS, Slot, make_slots
 log = logging.getLogger(__name__)
 
 #: Command line of a worker process, without its arguments.
-COMMAND = [sys.executable, "-P", "-m", "workers.process.worker"]
+COMMAND = [sys.executable, "-P", "-m", "workers.process"]
 
 #: Seconds between a process's request to end and its kill: it requeues its batches meanwhile.
 GRACE_SECONDS = 30.0
@@ -44,7 +44,7 @@ def supervise(
     """Keep one process per GPU, or one on the CPU, until SIGTERM or SIGINT.
 
     Args:
-        arguments: of ``python -m workers.process.worker``.
+        arguments: of ``python -m workers.process``.
         gpus: the ``CUDA_VISIBLE_DEVICES`` of each process; empty: one process on the CPU.
         environment: of the processes.
         health: shows how the processes are.

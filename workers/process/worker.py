@@ -1,6 +1,6 @@
 """One worker process: one device, one loaded model, one Celery consumer with a pool of threads.
 
-The supervisor starts it as ``python -m workers.process.worker MODEL PRECISION``, with its GPU in
+The supervisor starts it as ``python -m workers.process MODEL PRECISION``, with its GPU in
 ``CUDA_VISIBLE_DEVICES`` and its broker and store in the environment.
 """
 
@@ -23,7 +23,7 @@ from common.errors import UserError
 from common.ledger.claims import ReleaseReason
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
-from common.logs import identify, start_logs
+from common.logs import identify
 from common.memory import explained, is_out_of_memory
 from common.model_digest import identities
 from common.model_specs import ModelSource
@@ -267,7 +267,6 @@ def main() -> NoReturn:
 
     A lack of memory may pass: after exit code 1 the supervisor starts the process again.
     """
-    start_logs("worker")
     model, precision = sys.argv[1:]
     try:
         code = serve(model, precision)  # type: ignore[arg-type]
@@ -288,7 +287,3 @@ def main() -> NoReturn:
     # Everything is written and closed. Python's own exit would free PyTorch object by object, which
     # takes half a second.
     os._exit(code)
-
-
-if __name__ == "__main__":
-    main()
