@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from common.bounded_call import within
 from common.checks.check import Check, failed, ok, warning
 from common.checks.rights import Role
 from common.errors import UserError
@@ -21,6 +22,9 @@ from common.weights.hub import HubModel
 from common.weights.local import copies_of, main_file
 
 NAME = "weights"
+
+#: Seconds for which files are read for their digest: less than the whole check has.
+DIGEST_SECONDS = 40.0
 
 #: Bytes of the number at the beginning of a safetensors file, which tells its header's length.
 LENGTH_BYTES = 8
@@ -48,14 +52,19 @@ def check_weights(source: ModelSource, role: Role) -> Iterator[Check]:
 def seen_by_producer(source: ModelSource) -> Check:
     if not source.is_path and not source.is_stored:
         return ok(NAME, f"{source.text}: only workers need them")
-    digest, spec = source.digest(), source.spec()
+    spec = source.spec()
+    shape = "" if spec is None else f"{described(spec)}, "
+    try:
+        # That of a bucket is of its listing, and S3 has limits of its own.
+        digest = source.digest() if source.is_stored else within(DIGEST_SECONDS, source.digest)
+    except TimeoutError:
+        return digest_takes_long(f"{source.text}: {shape}{size_of(source.files())}", "a submit")
     if digest is None:
         return warning(
             NAME,
             f"{source.text} cannot be seen from here: only workers can tell what it is",
             "if it is a model of DNA, submit where it can be seen",
         )
-    shape = "" if spec is None else f"{described(spec)}, "
     return ok(NAME, f"{source.text}: {shape}digest {digest}")
 
 
@@ -77,7 +86,21 @@ def files_in(path: Path, what: str) -> Check:
     config = path / "config.json"
     spec = read_hugging_face_config(config) if config.is_file() else None
     shape = "" if spec is None else f", {described(spec)}"
-    return ok(NAME, f"{what}: {size_of(files)}{shape}, digest {model_digest(files)}")
+    found = f"{what}: {size_of(files)}{shape}"
+    try:
+        digest = within(DIGEST_SECONDS, lambda: model_digest(files))
+    except TimeoutError:
+        return digest_takes_long(found, "a worker")
+    return ok(NAME, f"{found}, digest {digest}")
+
+
+def digest_takes_long(found: str, who: str) -> Check:
+    return warning(
+        NAME,
+        f"{found}; {DIGEST_SECONDS:g} s are too short to read them to their end for their digest",
+        f"{who} reads them too, and takes as long the first time: see whether the disk or network "
+        "is as fast as it should be",
+    )
 
 
 def size_of(files: Sequence[Path]) -> str:

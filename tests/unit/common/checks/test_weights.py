@@ -1,6 +1,7 @@
 """Checks of weights: found, whole, or not there, without loading them."""
 
 import json
+import threading
 
 import pytest
 import torch
@@ -35,6 +36,19 @@ def test_weights_that_are_there_are_described(folder):
     assert "2 files" in found.text
     assert "ESM-2 with 2 layers of 64" in found.text
     assert ModelSource.parse(folder).digest() in found.text
+
+
+@pytest.mark.parametrize("role", ["worker", "producer"])
+def test_weights_that_take_long_to_read_are_described_without_a_digest(folder, monkeypatch, role):
+    read = threading.Event()
+    monkeypatch.setattr("common.model_digest.hash_file", lambda *_: "0" if read.wait(60) else "")
+    monkeypatch.setattr("common.checks.weights.DIGEST_SECONDS", 0.1)
+    found = check(folder, role)
+    read.set()
+    assert found.outcome is Outcome.WARNING
+    assert "2 files, 0.00 GB" in found.text
+    assert "ESM-2 with 2 layers of 64" in found.text
+    assert "0.1 s are too short to read them" in found.text
 
 
 @pytest.mark.parametrize("size", [4, 100, 4000])
