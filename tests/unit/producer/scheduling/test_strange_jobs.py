@@ -82,6 +82,7 @@ IN_REDIS: dict[str, Callable[[Job], object]] = {
         f"{job_key(STRANGE)}:results", "0.fp16", "{"
     ),
     "lease": lambda job: job.ledger.redis.zadd(f"{job_key(STRANGE)}:leases", {"7.fp8": 9e9}),
+    "owner": lambda job: job.ledger.redis.hset(f"{job_key(STRANGE)}:owners", "7.int8", "w/1"),
     "expired": lambda job: job.ledger.redis.zadd(f"{job_key(STRANGE)}:leases", {"7.fp8": 1}),
     "lease_no_field": lambda job: job.ledger.redis.zadd(f"{job_key(STRANGE)}:leases", {"": 1}),
     "event": lambda job: job.ledger.redis.lpush(f"{job_key(STRANGE)}:events", json.dumps(EVENT)),
@@ -155,7 +156,7 @@ def test_a_strange_job_in_redis_keeps_nothing_else_from_being_done_and_is_shown(
 
 
 def test_what_a_newer_version_wrote_is_shown_as_far_as_it_can_be_read(strange, redis_url, capsys):
-    for name in ("result", "event", "worker_precision", "newer_text"):
+    for name in ("result", "event", "worker_precision", "newer_text", "owner"):
         IN_REDIS[name](strange)
     IN_REDIS["state"](strange)
     strange.ledger.redis.set(f"{KEY_PREFIX}worker:y", json.dumps(WORKER))
