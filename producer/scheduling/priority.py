@@ -26,8 +26,9 @@ from producer.scheduling.opening import job_queue, model_of, submitted_again
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.stored_priority import store_priority
 
-#: Messages moved in one call of Redis, which does nothing else meanwhile.
-MOVED_TOGETHER = 100
+#: Messages moved in one call of Redis, which does nothing else meanwhile: for each it may look
+#: through a whole queue, some milliseconds for 20,000 messages.
+MOVED_TOGETHER = 10
 
 
 def set_priority(

@@ -92,6 +92,20 @@ def test_messages_that_wait_are_moved_in_their_order_and_say_the_priority(staged
     assert places(staged) == {NORMAL: ALL}
 
 
+def test_no_call_of_redis_moves_many_messages(staged, monkeypatch):
+    """It does nothing else meanwhile, and may look through a long queue for each."""
+    publish(staged.app, model_of(staged.manifest), [staged.manifest.batch(0)] * 30)
+    move, sizes = Queues.move_messages, []
+
+    def counted(queues: Queues, moved, **options) -> int:
+        sizes.append(len(moved))
+        return move(queues, moved, **options)
+
+    monkeypatch.setattr(Queues, "move_messages", counted)
+    assert change(staged, HIGH) == sum(sizes) == 33
+    assert max(sizes) <= 10
+
+
 def test_a_moved_message_is_one_that_workers_take(staged, redis_url):
     keys = MessageKeys.parse("0123456789abcdef")
     publisher = Publisher(staged.ledger, make_celery(redis_url, [], keys), 1000)
