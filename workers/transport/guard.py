@@ -10,11 +10,13 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from celery import Celery, bootsteps
 from celery.worker.consumer.connection import Connection as ConsumerConnection
+from celery.worker.consumer.control import Control
+from celery.worker.consumer.tasks import Tasks
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
@@ -31,6 +33,8 @@ from workers.transport.envelope import Refusal, check_message
 from workers.transport.wrong_types import CuringClient
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Seconds after which a connection counts as steady. Where Redis refuses something that a worker
 #: needs, the connection is lost at once, time and again, perhaps after a look for messages.
@@ -56,22 +60,40 @@ class Guard:
         self.worker = worker
         self._connected_at = self._steady_from = -math.inf
         self._turned_at: float | None = None
+        self._declares = self._may_declare = False
         self.has_turned = False
 
     def expect_turns(self) -> None:
         """Count the seconds without a turn from now on."""
         self._turned_at = time.monotonic()
+        self._declares = self._may_declare = True
 
     def note_connection(self) -> None:
         """Note that the worker has a new connection to its queues."""
         now = time.monotonic()
         lost_at_once = now - self._connected_at < STEADY_SECONDS
         self._connected_at, self._steady_from = now, now + lost_at_once * STEADY_SECONDS
+        self._declares, self._may_declare = self._may_declare, False
+
+    def note_answer(self) -> None:
+        """Note that Redis answered a request other than a look for messages.
+
+        While the worker declares its queues this counts as a turn: with a slow Redis it takes
+        minutes. It does not on a connection that follows one without turns: where Redis refuses the
+        looks, a worker declares its queues again and again.
+        """
+        if self._declares:
+            self._turned_at = time.monotonic()
+
+    def note_declared(self) -> None:
+        """Note that the worker has declared its queues, and is to look for messages."""
+        self._declares = False
 
     def note_turn(self) -> None:
         """Note that the worker looked for messages, or has no room for any."""
         if time.monotonic() >= self._steady_from:
             self._turned_at, self.has_turned = time.monotonic(), True
+            self._may_declare = True
 
     def idle_seconds(self) -> float:
         """Return the seconds since the last turn, or since one is expected; 0 before."""
@@ -123,6 +145,11 @@ def install_guard(app: Celery, guard: Guard) -> None:
     class GuardedClient(CuringClient):
         on_deleted = staticmethod(guard.bury_key)
 
+        def cured(self, words: Iterable[object], send: Callable[[], T]) -> T:
+            answer = super().cured(words, send)
+            guard.note_answer()
+            return answer
+
         def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
             try:
                 response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
@@ -172,5 +199,11 @@ def install_guard(app: Celery, guard: Guard) -> None:
         def start(self, consumer: Any) -> None:
             guard.note_connection()
 
+    class DeclaredStep(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = (Control, Tasks)  # all others come before, but for the event loop
+
+        def start(self, consumer: Any) -> None:
+            guard.note_declared()
+
     app.amqp.Connection = GuardedConnection
-    app.steps["consumer"].add(ConnectionStep)
+    app.steps["consumer"].update((ConnectionStep, DeclaredStep))

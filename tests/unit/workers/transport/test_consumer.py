@@ -8,6 +8,8 @@ from common.wire.celery_app import make_celery, publish
 from common.wire.queues import queue_name
 from tests.support.jobs import manifest_of
 from tests.support.processes import clean_environment
+from tests.support.redis_servers import running_redis
+from tests.support.tcp_proxy import tcp_proxy
 from workers.transport.consumer import THREADS
 
 MANIFEST = manifest_of([1] * (THREADS + 1))
@@ -56,3 +58,11 @@ def test_a_worker_whose_connection_is_lost_time_and_again_is_idle_though_it_look
     url = redis_url.replace("unix://", "unix://deaf:x@").replace("redis://", "redis://deaf:x@")
     _, idle = batches_and_idle_seconds(url, batches=0, seconds=7)
     assert idle > 3
+
+
+def test_a_worker_that_declares_its_queues_at_a_slow_redis_is_not_idle(tmp_path):
+    with running_redis(tmp_path) as server, tcp_proxy(server.port) as network:
+        network.delay = 0.08  # in each direction: it looks for messages after 8 s
+        url = f"redis://127.0.0.1:{network.port}/0"
+        _, idle = batches_and_idle_seconds(url, batches=0, seconds=6)
+    assert idle < 4.5

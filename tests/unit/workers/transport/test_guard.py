@@ -171,3 +171,28 @@ def test_looks_on_connections_that_are_lost_at_once_do_not_count(ledger):
     guard._steady_from -= STEADY_SECONDS  # this one lasts
     guard.note_turn()
     assert guard.idle_seconds() < 10
+
+
+def test_answers_count_while_queues_are_declared_if_the_connection_before_had_a_turn(ledger):
+    guard = Guard(ledger, NO_KEYS, "w")
+
+    def answer_counts() -> bool:
+        guard._turned_at = time.monotonic() - 100
+        guard.note_answer()
+        return guard.idle_seconds() < 10
+
+    assert not answer_counts()
+    guard.expect_turns()
+    assert answer_counts()
+    guard.note_connection()
+    assert answer_counts()
+    guard.note_declared()
+    assert not answer_counts()
+    guard.note_connection()  # the one before has not looked for messages
+    assert not answer_counts()
+    guard.note_connection()
+    guard._steady_from -= STEADY_SECONDS
+    guard.note_turn()
+    guard.note_connection()
+    assert answer_counts()
+    assert guard.has_turned
