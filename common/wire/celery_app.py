@@ -37,6 +37,9 @@ PUBLISH_TOGETHER = 1000
 #: ledger's leases recover a lost batch long before.
 VISIBILITY_TIMEOUT = 3600
 
+#: The lock of those who listen and take no batches, among the keys of events.
+LISTENERS_MUTEX = "celeryev.mutex"
+
 TRANSPORT_OPTIONS = {
     "visibility_timeout": VISIBILITY_TIMEOUT,
     "unacked_restore_interval": 10,
@@ -89,12 +92,15 @@ def make_celery(broker_url: str, queues: list[str], keys: MessageKeys | None = N
     return app
 
 
-def restoring(queues: list[str]) -> dict[str, int]:
-    """Return the option by which an application that takes no batches requeues none of others.
+def restoring(queues: list[str]) -> dict[str, int | str]:
+    """Return the options by which an application that takes no batches requeues none of others.
 
-    Kombu has whoever listens, Flower for instance, look for messages that were taken long ago.
+    Kombu has whoever listens, Flower for instance, look for messages that were taken long ago, and
+    take a lock meanwhile: here one of its own, so that it never keeps workers from looking.
     """
-    return {} if queues else {"unacked_restore_limit": 0}
+    if queues:
+        return {}
+    return {"unacked_restore_limit": 0, "unacked_mutex_key": LISTENERS_MUTEX}
 
 
 def celery_url(address: RedisAddress) -> str:

@@ -234,6 +234,7 @@ FORBIDDEN = {
     "flower": [
         "LPUSH virnucpro:q x", "LRANGE virnucpro:q 0 1", "BRPOP virnucpro:q 1", "DEL virnucpro:q",
         "HSET virnucpro:job:a state open", "HGETALL virnucpro:job:a", "EVAL return 1 virnucpro:q",
+        "SET virnucpro:unacked_mutex x",
     ],
     "keda": [
         "LPUSH virnucpro:q x", "HSET virnucpro:job:a state open", "DEL virnucpro:q",

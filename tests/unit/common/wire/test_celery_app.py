@@ -32,3 +32,12 @@ def test_only_an_application_that_takes_batches_requeues_those_of_a_worker_that_
         channel.qos.restore_visible(num=channel.unacked_restore_limit, interval=1)
         channel.close()
     assert redis.hexists(f"{KEY_PREFIX}unacked", taken_long_ago) is not is_requeued
+
+
+@pytest.mark.parametrize(("queues", "is_theirs"), [([], False), ([QUEUE], True)])
+def test_only_an_application_that_takes_batches_takes_the_lock_of_workers(
+    redis_url, queues, is_theirs
+):
+    with make_celery(redis_url, queues) as app, app.connection() as connection:
+        key = connection.default_channel.unacked_mutex_key
+    assert (key == "unacked_mutex") is is_theirs

@@ -35,7 +35,7 @@ UNACKED_INDEX = f"{KEY_PREFIX}unacked_index"
 
 @pytest.fixture
 def connection(redis, redis_url) -> Iterator[Connection]:
-    app = make_celery(redis_url, [])
+    app = make_celery(redis_url, [QUEUE])
     install_guard(app, Guard(Ledger(redis), MessageKeys(), "w"))
     with app.connection_for_read() as connection:
         yield connection
