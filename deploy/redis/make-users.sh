@@ -4,7 +4,7 @@
 #   PRODUCER_PASSWORD=… KEEPER_PASSWORD=… WORKER_PASSWORD=… sh deploy/redis/make-users.sh > users.acl
 #
 # A password is in PRODUCER_PASSWORD, or in the file that PRODUCER_PASSWORD_FILE names; likewise for
-# keeper, worker, flower, keda and metrics. A user without a password is off, and so is `default`.
+# keeper, worker, flower, keda, metrics and admin. A user without a password is off, and so is `default`.
 set -eu
 template="${1:-$(dirname "$0")/users.acl}"
 

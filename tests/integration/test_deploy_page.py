@@ -102,6 +102,46 @@ def test_the_redis_of_the_page_has_users_and_tls(tmp_path):
                 server.terminate()
 
 
+@pytest.mark.slow
+def test_a_password_changes_as_the_page_says_while_redis_runs(tmp_path):
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs redis-server (apt install redis-server)")
+    [users], old, new = here("PRODUCER_PASSWORD="), 2 * "01234567", 2 * "89abcdef"
+    assert sh(users.replace("$(openssl rand -hex 24)", old), tmp_path).returncode == 0
+    orders = re.findall(r"`(ACL (?:SETUSER|SAVE)[^`]*)`", PAGE.read_text())
+    assert len(orders) == 4
+    port = free_port()
+    [command] = [line for line in here("redis-server ") if "--tls" not in line]
+    words = [*command.split(), "--port", str(port), "--bind", HOST]
+
+    def good() -> list[str]:
+        return [word for word in (old, new) if may_log_in(port, "keeper", word)]
+
+    for after_restart in (False, True):
+        with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
+            try:
+                wait_until(lambda: answers(port), 20)
+                if after_restart:
+                    assert good() == [new]
+                    continue
+                with Redis(host=HOST, port=port, username="admin", password=old) as admin:
+                    for order, expected in zip(orders[::2], ([old, new], [new]), strict=True):
+                        asked = order.replace(">NEW", f">{new}").replace("<OLD", f"<{old}")
+                        admin.execute_command(*asked.split())
+                        admin.execute_command(*orders[1].split())
+                        assert good() == expected
+            finally:
+                server.terminate()
+
+
+def may_log_in(port: int, user: str, password: str) -> bool:
+    with Redis(host=HOST, port=port, username=user, password=password) as client:
+        try:
+            return client.ping()
+        except RedisError:
+            return False
+
+
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0

@@ -72,6 +72,7 @@ def test_a_user_without_a_password_is_off_and_the_default_user_too():
         ["default", "off"],
         ["producer", "on"],
         *([user, "off"] for user in USERS if user != "producer"),
+        ["admin", "off"],
     ]
     assert PASSWORDS["producer"] not in made.stdout
 
