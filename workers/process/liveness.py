@@ -50,6 +50,8 @@ class Liveness:
 
     def check(self) -> None:
         """Check the file for a heartbeat; to be called every ``CHECK_SECONDS``."""
+        if not self.file.parent.is_dir():
+            return  # somebody removed the folder: no process can write to it, and none is to blame
         heartbeat = self.file.stat().st_mtime_ns if self.file.exists() else None
         if heartbeat != self._last:
             self._checks_since, self.beat = 0, read_beat(self.file) or self.beat

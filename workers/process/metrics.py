@@ -4,6 +4,7 @@ The supervisor serves them. It reads what the processes wrote to files, so that 
 even if a process is frozen, and keeps the counters of those that ended.
 """
 
+import logging
 import platform
 import struct
 from collections import Counter
@@ -28,7 +29,9 @@ from common.http import Answer, serve
 from workers.process.exit_codes import EXIT_DEVICE_LOST, EXIT_DEVICE_UNUSABLE
 from workers.process.health import Health, Verdict
 from workers.process.slot import Slot
-from workers.runtime.metrics import DEVICE, PREFIX, PROCESS_METRICS, Described
+from workers.runtime.metrics import DEVICE, FILES, PREFIX, PROCESS_METRICS, Described
+
+log = logging.getLogger(__name__)
 
 #: Exit code of a process that hung (``watchdog``, which would import PyTorch).
 EXIT_HUNG = 71
@@ -83,17 +86,18 @@ class WorkerMetrics(Collector):
     """The supervisor's own metrics, and the files of its processes.
 
     Args:
-        folder: for the files; it is made.
+        folder: for the files; it is made if it is not there.
         model: that the processes serve.
         slots: the places of the processes, which get the folder.
     """
 
     def __init__(self, folder: Path, model: str, slots: Sequence[Slot], health: Health) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.model = model
         self.slots = slots
         self.health = health
+        self._said: list[str] = []
         for slot in slots:
             slot.metrics = folder
 
@@ -123,13 +127,29 @@ class WorkerMetrics(Collector):
         yield from self._of_processes()
 
     def _of_processes(self) -> list[Metric]:
+        problems = [
+            f"the files of the worker on {slot.where} are gone, until it is started again"
+            for slot in self.slots
+            if slot.ready.holds and not (self.folder / f"{FILES[0]}_{slot.place}.db").exists()
+        ]
+        found, problem = self._read_files()
+        if problem is not None:
+            problems.append(f"files cannot be read ({problem})")
+        if problems and problems != self._said:
+            log.warning("Metrics are missing in %s: %s.", self.folder, "; ".join(problems))
+        self._said = problems
+        return found
+
+    def _read_files(self) -> tuple[list[Metric], Exception | None]:
+        """Return what the processes wrote, or why it cannot be read."""
+        problem: Exception | None = None
         for _ in range(TRIES):
             try:
-                found = MultiProcessCollector(None, str(self.folder))  # type: ignore[no-untyped-call]
-                return list(found.collect())  # type: ignore[no-untyped-call]
-            except (struct.error, RuntimeError):  # a file that is just being made
-                continue
-        return []
+                files = [str(file) for file in self.folder.glob("*.db") if file.stat().st_size]
+                return list(MultiProcessCollector.merge(files)), None  # type: ignore[no-untyped-call]
+            except (struct.error, RuntimeError, ValueError, OSError) as error:
+                problem = error  # a file that is just being made, or goes with its process
+        return [], problem
 
     def registry(self) -> CollectorRegistry:
         """Return a registry of these metrics, and of those of the supervisor's own process."""

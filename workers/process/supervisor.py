@@ -1,14 +1,11 @@
 """The supervisor: starts one worker process per GPU and restarts those that end."""
 
 import logging
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from common.local.processes import start_dependent, wait_or_kill
 from workers.process.device_losses import LOSS_SECONDS, MAX_LOSSES, DeviceLosses
@@ -20,6 +17,7 @@ from workers.process.exit_codes import (
 from workers.process.health import Health, Verdict
 from workers.process.liveness import CHECK_SECONDS
 from workers.process.metrics import WorkerMetrics
+from workers.process.shared_folder import SharedFolder
 from workers.process.slot import MAX_ENDS, Slot, make_slots
 
 log = logging.getLogger(__name__)
@@ -58,23 +56,24 @@ def supervise(
     Raises:
         UserError: the address of the metrics is invalid or in use.
     """
-    folder = Path(tempfile.mkdtemp(prefix="virnucpro-"))
-    slots = make_slots(gpus, folder)
+    folder = SharedFolder()
+    slots = make_slots(gpus, folder.path)
     health = Health() if health is None else health
     losses = DeviceLosses(max_device_losses)
     signals = received_signals(health)
     code = 0
     try:
         if metrics:
-            WorkerMetrics(folder / "metrics", arguments[0], slots, health).serve(metrics)
+            WorkerMetrics(folder.metrics, arguments[0], slots, health).serve(metrics)
         while not signals and code == 0:
+            folder.keep()
             code = tend_all(slots, arguments, environment, losses, gpus_required=gpus_required)
             show(slots, health)
             time.sleep(CHECK_SECONDS)
     finally:
         health.end()
         end_all(slots)
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
     return code
 
 

@@ -205,7 +205,12 @@ def allocate(file: Path) -> None:
     """
     if hasattr(os, "posix_fallocate"):
         with file.open("ab") as opened:
-            os.posix_fallocate(opened.fileno(), 0, FILE_BYTES)
+            try:
+                os.posix_fallocate(opened.fileno(), 0, FILE_BYTES)
+            except OSError:
+                if os.fstat(opened.fileno()).st_size == 0:  # not a file of metrics
+                    file.unlink()
+                raise
 
 
 def add(name: str, amount: float, *labels: str) -> None:

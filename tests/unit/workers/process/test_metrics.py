@@ -1,6 +1,8 @@
 """A worker's metrics: those of all its processes, whatever becomes of them, and its health."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +19,13 @@ from common.local.fleet import OF_SERVICES, local_fleet
 from tests.support.metrics import Values, values_of
 from tests.support.processes import clean_environment
 from tests.support.redis_servers import free_port
+from workers.process.beat import Beat
 from workers.process.exit_codes import EXIT_DEVICE_LOST
 from workers.process.health import Health, Verdict
 from workers.process.metrics import EXIT_HUNG, WorkerMetrics
 from workers.process.slot import Slot, make_slots
 from workers.runtime import watchdog
+from workers.runtime.metrics import allocate
 
 COUNTING = [sys.executable, "-m", "tests.support.counting_process"]
 
@@ -133,7 +137,37 @@ def test_metrics_are_served_though_a_process_is_frozen_or_begins_a_file(slots, m
             assert values_of(answer.read().decode())["running_batches", "cuda0"] == 1
     (tmp_path / "metrics" / "counter_9.db").touch()
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        assert "virnucpro_worker_build_info{" in answer.read().decode()
+        assert values_of(answer.read().decode())["batches_total", "cuda0", "done", "fp16"] == 2
+
+
+def test_files_that_are_gone_or_cannot_be_read_are_said_once(slots, metrics, scrape, caplog):
+    slot = slots[0]
+    slot.liveness.beat, slot.liveness._last, slot.has_loaded = Beat(), 0, True
+    with waiting(slot, running=1) as process:
+        slot.process = process
+        assert slot.ready.holds
+        assert scrape()["running_batches", "cuda0"] == 1
+        assert caplog.messages == []
+        shutil.rmtree(metrics.folder)
+        for _ in range(2):
+            assert scrape()["ready",] == 0
+        metrics.folder.mkdir()
+        (metrics.folder / "counter_0.db").write_bytes(b"\x40\0\0\0" + b"\x7f" * 60)
+        for _ in range(2):
+            scrape()
+    gone, unreadable = caplog.messages
+    assert "the files of the worker on GPU 0 are gone" in gone
+    assert "files cannot be read" in unreadable
+
+
+def test_a_full_disk_leaves_no_empty_file_of_metrics(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(OSError, match="No space left"):
+        allocate(tmp_path / "counter_0.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 def status_and_text(port: int, path: str) -> tuple[int, str]:

@@ -199,6 +199,26 @@ def test_processes_that_crash_again_and_again_though_they_were_ready_are_not_ali
         process.wait()
 
 
+def test_a_folder_of_the_supervisor_that_is_removed_is_made_again_and_the_process_goes_on(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    script = CONSUMES.replace("): beat.touch()", ") and beat.parent.exists(): beat.touch()")
+    process = supervisor(script, "0", tmp_path)
+    try:
+        wait_until((tmp_path / "ready").exists, 20)
+        (folder,) = (tmp_path / "tmp").iterdir()
+        folder.rename(tmp_path / "gone")
+        wait_until(lambda: list(folder.glob("*.heartbeat")), 10)
+        wait_until(lambda: age(tmp_path / "ready") < 1, 10)
+        assert len(list(tmp_path.glob("gpu*"))) == 1
+        assert (tmp_path / "log").read_text().count(f"{folder} was removed") == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
 # --- devices --------------------------------------------------------------------------------------
 
 
