@@ -25,7 +25,7 @@ LIMITS = {"virnucpro-producer": 250, "virnucpro-worker:cpu": 1500}
 
 
 def megabytes(system: Path) -> float:
-    """Return the size of an image's files, as an engine counts it."""
+    """Return the sum of the sizes of an image's files, without the overhead of tar."""
     files = (path.lstat() for path in system.rglob("*") if path.is_symlink() or path.is_file())
     return sum({file.st_ino: file.st_size for file in files}.values()) / 1e6
 
@@ -34,7 +34,7 @@ def test_the_images_are_as_small_as_the_page_says(producer, worker):
     page = (ROOT / "docs" / "deploy.md").read_text()
     for image, (name, limit) in zip((producer, worker), LIMITS.items(), strict=True):
         size = megabytes(image.system)
-        said = re.search(rf"^\| `{name}` .* \| (\d+) MB \|$", page, re.MULTILINE)
+        said = re.search(rf"^\| `{name}` .* \| (\d+) MB \(\d+ MB\) \|$", page, re.MULTILINE)
         assert size < limit, name
         assert said is not None, name
         assert abs(size - int(said[1])) < 0.1 * size, f"{name}: {size:.0f} MB"
