@@ -46,7 +46,7 @@ class UserError(VirnucproError):
 
 
 class UnavailableError(UserError):
-    """A server that cannot be reached, or cannot serve, and may later with nothing to correct."""
+    """A server that cannot be reached, or cannot serve what is asked whole, and may later."""
 
 
 class InputError(UserError):

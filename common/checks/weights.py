@@ -72,8 +72,12 @@ def described(spec: ModelSpec) -> str:
     return f"{spec.family.name} with {spec.layers} layers of {spec.dim}"
 
 
-def files_in(path: Path, what: str) -> Check:
-    """Look at the files of a model on this machine."""
+def files_in(path: Path, what: str, digest: str | None = None) -> Check:
+    """Look at the files of a model on this machine.
+
+    Args:
+        digest: of the files, if they have been read for it.
+    """
     files = model_files(path)
     if not files:
         return failed(
@@ -88,7 +92,7 @@ def files_in(path: Path, what: str) -> Check:
     shape = "" if spec is None else f", {described(spec)}"
     found = f"{what}: {size_of(files)}{shape}"
     try:
-        digest = within(DIGEST_SECONDS, lambda: model_digest(files))
+        digest = digest or within(DIGEST_SECONDS, lambda: model_digest(files))
     except TimeoutError:
         return digest_takes_long(found, "a worker")
     return ok(NAME, f"{found}, digest {digest}")
@@ -132,10 +136,14 @@ def in_bucket(source: ModelSource) -> Check:
     except StoreError as error:
         return failed(NAME, str(error).rstrip("."), "allow s3:ListBucket and s3:GetObject there")
     place = copies_of(source) / listing.digest
-    found = complete_copy(place, source.text, listing.digest)
-    if found is not None:
-        return files_in(main_file(place, found), f"{source.text}, as in the cache {place}")
     size = f"{counted(len(listing.files), 'object')}, {listing.bytes / GIGABYTE:,.2f} GB"
+    try:
+        found = within(DIGEST_SECONDS, lambda: complete_copy(place, source.text, listing.digest))
+    except TimeoutError:
+        return digest_takes_long(f"{source.text}: {size}, as in the cache {place}", "a worker")
+    if found is not None:
+        what = f"{source.text}, as in the cache {place}"
+        return files_in(main_file(place, found), what, found.content)
     return warning(
         NAME,
         f"{source.text}: {size}, digest {listing.digest}, not yet in the cache {place}",

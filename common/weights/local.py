@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UnavailableError
 from common.model_bucket import Listing, listing_of, look, split_file
 from common.model_digest import model_digest
 from common.model_files import model_files
@@ -99,16 +99,18 @@ def download(listing: Listing, folder: Path) -> None:
     """Download the objects of a listing to a folder.
 
     Raises:
-        UserError: they did not come whole, or were replaced meanwhile.
+        UnavailableError: they did not come whole, or were replaced meanwhile.
     """
     size = f"{listing.bytes / GIGABYTE:,.2f} GB"
     log.info("Downloading %s (%s, %s).", listing.url, counted(len(listing.files), "file"), size)
     for file in listing.files:
         listing.bucket.download(file.key, folder / file.key)
         if (folder / file.key).stat().st_size != file.size:
-            raise UserError(f"{listing.bucket.url}/{file.key} did not come whole. Try again.")
+            raise UnavailableError(
+                f"{listing.bucket.url}/{file.key} did not come whole. Try again."
+            )
     if listing_of(listing.url, listing.bucket, split_file(listing.url)[1]) != listing:
-        raise UserError(f"{listing.url} changed while it was downloaded. Try again.")
+        raise UnavailableError(f"{listing.url} changed while it was downloaded. Try again.")
 
 
 def digest_of(source: ModelSource, local: LocalWeights) -> str | None:

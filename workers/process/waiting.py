@@ -1,6 +1,7 @@
 """Waiting for the server that has a model's weights."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import TypeVar
 
 from common.errors import UnavailableError
 from common.local.fleet import ATTENDED
+from common.wire.first_contact import SAY_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,15 @@ def once_available(load: Callable[[], T], on_wait: Callable[[], None]) -> T:
     Raises:
         UnavailableError: it does not, and the worker is of a local fleet, whose user waits.
     """
+    said = -math.inf
     while True:
         try:
             return load()
         except UnavailableError as error:
             if ATTENDED in os.environ:
                 raise
-            log.warning("Waiting for the weights. %s", error)
+            if time.monotonic() - said >= SAY_SECONDS:
+                said = time.monotonic()
+                log.warning("Waiting for the weights. %s", error)
         on_wait()
         time.sleep(WAIT_SECONDS)

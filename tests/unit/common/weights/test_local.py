@@ -7,7 +7,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from common.errors import UserError
+from common.checks.check import Outcome
+from common.checks.weights import check_weights
+from common.errors import UnavailableError, UserError
 from common.model_bucket import NotAllowedError, look
 from common.model_specs import DNABERT_S, MODELS, ModelSource
 from common.store import StoreError
@@ -223,7 +225,7 @@ def test_objects_that_change_meanwhile_are_not_mixed(bucket, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(local, "listing_of", after_a_change)
-    with pytest.raises(UserError, match="changed while it was downloaded"):
+    with pytest.raises(UnavailableError, match="changed while it was downloaded"):
         local_weights(ModelSource.parse(bucket.url))
     assert not list(copies_of(ModelSource.parse(bucket.url)).glob("*/config.json"))
 
@@ -246,3 +248,27 @@ def test_a_download_to_a_folder_is_what_a_worker_takes(bucket, tmp_path: Path, p
 def test_what_need_not_be_downloaded_is_refused(model):
     with pytest.raises(UserError, match="Give a model's name, or s3://"):
         download(ModelSource.parse(model))
+
+
+def test_the_doctor_describes_a_copy_that_takes_long_to_read(bucket, monkeypatch):
+    bucket.put("model.safetensors", (2).to_bytes(8, "little") + b"{}")
+    source = ModelSource.parse(bucket.url)
+    local_weights(source)
+    [found] = check_weights(source, "worker")
+    assert found.outcome is Outcome.OK
+    read = threading.Event()
+    monkeypatch.setattr("common.model_digest.hash_file", lambda *_: "0" if read.wait(60) else "")
+    monkeypatch.setattr("common.checks.weights.DIGEST_SECONDS", 0.1)
+    [found] = check_weights(source, "worker")
+    read.set()
+    assert found.outcome is Outcome.WARNING
+    assert "2 objects, 0.00 GB" in found.text
+    assert "too short to read them" in found.text
+
+
+@pytest.mark.parametrize("fault", [Fault.INTERNAL_ERROR, Fault.ACCESS_DENIED])
+def test_a_server_that_cannot_serve_is_another_error_than_one_that_refuses(bucket, proxy, fault):
+    proxy.fail(fault, "GET", "")
+    with pytest.raises(UserError) as caught:
+        local_weights(ModelSource.parse(bucket.url))
+    assert isinstance(caught.value, UnavailableError) == (fault is Fault.INTERNAL_ERROR)
