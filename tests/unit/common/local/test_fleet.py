@@ -6,9 +6,10 @@ from contextlib import ExitStack
 import pytest
 
 from common.errors import UserError
-from common.local.fleet import LocalFleet
+from common.local.fleet import LocalFleet, local_fleet
 from common.local.processes import start_dependent, stop
 from common.rungs import Rung
+from tests.support.processes import START_SECONDS, wait_until
 
 
 def test_an_ended_worker_is_an_error_for_jobs_of_its_model_alone(tmp_path):
@@ -31,3 +32,14 @@ def test_an_ended_worker_is_an_error_for_jobs_of_its_model_alone(tmp_path):
         fleet.check("b")
     finally:
         stop(redis, 5)
+
+
+def test_a_worker_whose_weights_cannot_be_reached_ends_as_somebody_waits_for_it(tmp_path):
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
+    store = str(tmp_path / "store")
+    with local_fleet(tmp_path / "fleet", store, gpus="none", environment=away) as fleet:
+        fleet.start_worker("esm2_t6_8M_UR50D")
+        [worker] = fleet.workers.values()
+        wait_until(lambda: worker.poll() is not None, START_SECONDS)
+        with pytest.raises(UserError, match="worker download --model esm2_t6_8M_UR50D --to"):
+            fleet.check("esm2_t6_8M_UR50D")
