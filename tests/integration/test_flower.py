@@ -89,8 +89,7 @@ def test_flower_tells_tasks_apart_shows_queues_and_takes_no_orders(fleet, tmp_pa
     with running_flower(fleet.environment, tmp_path) as flower:
         with outcome_worker(fleet, tmp_path, *OUTCOMES):
             wait_until(lambda: workers(flower), 60)
-            flower.ask("/workers?refresh=1")
-            wait_until(lambda: flower.json("/api/workers"), 20)
+            wait_until(flower.asked_workers, 20)
             send(fleet.broker_url, *range(len(OUTCOMES)))
             wait_until(lambda: sum(bool(task["result"]) for task in flower.tasks()) == 4, 30)
             [worker] = workers(flower)

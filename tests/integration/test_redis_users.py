@@ -198,8 +198,7 @@ def look_at_flower(roles: Roles, queue: str, folder: Path) -> None:
     """Look at workers and queues in Flower."""
     with running_flower(roles.fleet("flower").environment, folder) as flower:
         wait_until(lambda: flower.json("/workers?json=1")["data"], 30)
-        flower.ask("/workers?refresh=1")
-        wait_until(lambda: flower.json("/api/workers"), 30)
+        wait_until(flower.asked_workers, 30)
         assert queue in str(flower.json("/api/queues/length"))
 
 

@@ -68,6 +68,14 @@ class Flower:
         rows: list[dict[str, Any]] = self.json("/tasks/datatable", ALL_TASKS)["data"]
         return rows
 
+    def asked_workers(self) -> Any:
+        """Have Flower ask the workers; return their answers.
+
+        One that has just begun is known by its events before it hears questions.
+        """
+        self.ask("/workers?refresh=1")
+        return self.json("/api/workers")
+
     def answers(self) -> bool:
         with suppress(URLError, OSError):
             return self.ask("/healthcheck") == (200, "OK")
