@@ -204,7 +204,8 @@ def running_fleet(folder: Path, model: Path) -> Iterator[SoakFleet]:
             for n, port in enumerate(ports)
         ]
         earlier = checkout_previous(folder / "previous")
-        path = {"PYTHONPATH": str(earlier)}
+        # Without the second, Python would look into the working folder first: for this version.
+        path = {"PYTHONPATH": str(earlier), "PYTHONSAFEPATH": "1"}
         previous = [
             service("previous-worker", *worker, **path),
             service("previous-keeper", *keeper, f"--metrics={HOST}:{free_port()}", **path),
