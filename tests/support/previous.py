@@ -5,7 +5,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-PREVIOUS = "28dd18fe2c207d0dab5c855694511d9b695e2479"
+PREVIOUS = "bdbdeb739c8f863fd700a385f066c943e88c74c1"
 
 ROOT = Path(__file__).parents[2]
 
