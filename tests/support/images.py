@@ -92,7 +92,7 @@ class Builder:
         settings, mounts = pip_settings()
         secret = self.folder / "pip.conf"
         secret.write_text(settings)
-        given = {"BASE": BASE, "TORCH_INDEX": "", **arguments}
+        given = {"BASE": BASE, **arguments}
         self.run(
             *("build", "--isolation", "chroot", "--pull-never", "--format", "docker", "--layers"),
             *("--file", ROOT / "docker" / "Dockerfile", "--target", target, "--tag", name),
