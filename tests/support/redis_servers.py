@@ -40,6 +40,9 @@ class RedisServer:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
+        if "cluster-enabled" in self.options:
+            # By default the port plus 10,000, which an outgoing connection may have taken.
+            self.options.setdefault("cluster-port", free_port())
         self.port = free_port()
         self.url = f"redis://{HOST}:{self.port}/0"
         self._process: Popen[bytes] | None = None
