@@ -1,0 +1,1 @@
+../../../deploy/redis/make-users.sh
