@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
@@ -93,7 +93,7 @@ def serve(option: str, address: str, handlers: Mapping[str, Handler]) -> None:
 
         def do_GET(self) -> None:
             url = urlsplit(self.path)
-            answer = answered(handlers, url.path, dict(parse_qsl(url.query)))
+            answer = answered(handlers, url.path, parse_qsl(url.query, keep_blank_values=True))
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(len(answer.body)))
@@ -125,13 +125,21 @@ def serve(option: str, address: str, handlers: Mapping[str, Handler]) -> None:
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
 
 
-def answered(handlers: Mapping[str, Handler], path: str, query: Mapping[str, str]) -> Answer:
-    """Return the answer of a path's handler; 404 without one, 500 if it fails."""
+def answered(
+    handlers: Mapping[str, Handler], path: str, query: Sequence[tuple[str, str]]
+) -> Answer:
+    """Return the answer of a path's handler; 404 without one, 500 if it fails.
+
+    A query that gives a name two values is answered by 400: no handler takes several.
+    """
     handler = handlers.get(path)
     if handler is None:
         return Answer.of_text(f"not found; there are: {' '.join(sorted(handlers))}", 404)
+    values = dict(query)
+    if len(values) < len(query):
+        return Answer.of_text("A name in the query has two values: give one.", 400)
     try:
-        return handler(query)
+        return handler(values)
     except Exception as error:
         log.exception("GET %s failed.", path)
         return Answer.of_text(f"{type(error).__name__}", 500)

@@ -29,6 +29,14 @@ def queue_name(
     return f"{priority_prefix(priority)}{model.queue}.{first}{end}"
 
 
+def pool_name(model: ModelSource, first: Rung) -> str:
+    """Return the pool of a model's jobs whose ladder begins at ``first``.
+
+    It is named as their first queue at normal priority: ``esm2_t33_650M_UR50D.fp16``.
+    """
+    return queue_name(model, first, first)
+
+
 def priority_of(queue: str) -> Priority:
     """Return the priority in a queue's name."""
     before, _, _ = queue.partition(".")
@@ -41,9 +49,7 @@ def batch_queue(batch: Batch) -> str:
 
 
 def pool_queues(pool: str) -> list[str]:
-    """Return the queues of a pool: of the jobs of a model whose ladder begins at one rung.
-
-    A pool is named as the first of them at normal priority: ``esm2_t33_650M_UR50D.fp16``.
+    """Return the queues of a pool, which ``pool_name`` names.
 
     Raises:
         ValueError: not the name of a pool.

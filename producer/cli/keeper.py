@@ -59,7 +59,7 @@ def keeper(
     metrics
         Address of its HTTP server, such as 0.0.0.0:9808 for all interfaces; "" for none. Default:
         VIRNUCPRO_METRICS, or 127.0.0.1:9808. It has /metrics for Prometheus, /healthz, and
-        /demand?pool=POOL for an autoscaler.
+        /demand?model=MODEL&precision=fp16 for an autoscaler.
     log_format
         text, or json for one JSON object in each line; default: VIRNUCPRO_LOG_FORMAT, or text.
     log_level

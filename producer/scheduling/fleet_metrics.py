@@ -17,6 +17,7 @@ from common.ledger.workers import WorkerInfo
 from common.model_specs import ModelSource
 from common.rungs import FIRST_RUNGS, Rung, ladder
 from common.wire.dead_letters import KINDS
+from common.wire.queues import pool_name
 from producer.scheduling.fleet_reading import FleetReading, JobReading
 
 #: The values of a metric: the labels of each, and the number.
@@ -100,8 +101,8 @@ def models_of_pools(reading: FleetReading) -> dict[str, str]:
 
 def pools_of(worker: WorkerInfo) -> list[str]:
     """Return the pools that a worker serves."""
-    stem = ModelSource(worker.model).queue
-    return [pool for rung in FIRST_RUNGS if (pool := f"{stem}.{rung}") in worker.queues]
+    model = ModelSource(worker.model)
+    return [pool for rung in FIRST_RUNGS if (pool := pool_name(model, rung)) in worker.queues]
 
 
 def workers(reading: FleetReading) -> Samples:

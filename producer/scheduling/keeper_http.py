@@ -7,9 +7,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from redis.exceptions import RedisError
 
+from common.errors import UserError
 from common.http import Answer, Handler
 from common.ledger.ledger import Ledger
 from common.wire.redis_client import redis_client
+from producer.scheduling.demand_query import pool_of_query
 from producer.scheduling.fleet_reading import FleetReader
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.metrics import KeeperMetrics, make_registry
@@ -61,15 +63,19 @@ class KeeperPages:
         """Say how many batches are left of a pool, of a model's pools together, or of each pool.
 
         A pool without an open job has none. What nobody knows is an error, lest an autoscaler take
-        it for none.
+        it for none, and so is a query that asks for no pool.
         """
+        try:
+            pool = pool_of_query(query)
+        except UserError as error:
+            return Answer.of_json({"error": str(error)}, 400)
         try:
             pools = self.ledger.demand.read()
         except RedisError as error:
             return Answer.of_json({"error": f"Redis does not answer: {error}"}, 503)
         if pools is None:
             return Answer.of_json({"error": UNKNOWN}, 503)
-        if (pool := query.get("pool")) is None:
+        if pool is None:
             return Answer.of_json({"batches": sum(pools.values()), "pools": pools})
         found = [n for name, n in pools.items() if pool in (name, name.rpartition(".")[0])]
         return Answer.of_json({"pool": pool, "batches": sum(found)})

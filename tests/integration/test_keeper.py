@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -106,7 +107,8 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
             found = metrics_at(address)
         assert max(lengths) <= MARK
         wait_until(lambda: (tmp_path / "store" / job / "closed.json").exists(), 10)
-        assert answer_at(address, f"demand?pool={queue}") == {"pool": queue, "batches": 0}
+        by_model = urlencode({"model": tiny, "precision": "fp16"})
+        assert answer_at(address, f"demand?{by_model}") == {"pool": queue, "batches": 0}
         assert answer_at(address, "healthz")["acting"]
     assert found["virnucpro_redis_up"] == found["virnucpro_keeper_acting"] == 1
     assert found['virnucpro_jobs{state="finished"}'] == 1

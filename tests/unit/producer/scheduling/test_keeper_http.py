@@ -57,7 +57,7 @@ def test_a_model_stands_for_all_of_its_pools_and_an_unknown_one_has_nothing(page
     step(pages)
     model = POOL.removesuffix(".fp16")
     assert json_of(pages.demand({"pool": model}))[1] == {"pool": model, "batches": 3}
-    for other in ("esm2_t6_8M_UR50D.fp16", "random", ""):
+    for other in ("esm2_t6_8M_UR50D.fp16", "random"):
         assert json_of(pages.demand({"pool": other})) == (200, {"pool": other, "batches": 0})
 
 
