@@ -109,21 +109,21 @@ variable of its own, which the kubelet puts into the address: no manifest has it
 {{- end }}
 {{- end -}}
 
-{{/* Files behind the above: (dict "root" $ "redis" true "store" true). */}}
+{{/* Files behind the above: (dict "root" $ "redis" true "store" true); "s3" for those of S3 alone. */}}
 {{- define "fleet.mounts" -}}
 {{- if and .redis (include "fleet.redis.caSecret" .root) }}
 - {name: redis-ca, mountPath: /etc/virnucpro/redis, readOnly: true}
 {{- end }}
-{{- if .store }}
+{{- if or .store .s3 }}
 {{- if .root.Values.store.s3.caSecret }}
 - {name: store-ca, mountPath: /etc/virnucpro/store, readOnly: true}
 {{- end }}
 {{- if .root.Values.store.s3.webIdentity.roleArn }}
 - {name: store-token, mountPath: /var/run/secrets/virnucpro/store, readOnly: true}
 {{- end }}
-{{- if not .root.Values.store.url }}
-- {name: store, mountPath: /store}
 {{- end }}
+{{- if and .store (not .root.Values.store.url) }}
+- {name: store, mountPath: /store}
 {{- end }}
 {{- end -}}
 
@@ -132,7 +132,7 @@ variable of its own, which the kubelet puts into the address: no manifest has it
 - name: redis-ca
   secret: {secretName: {{ include "fleet.redis.caSecret" .root }}, items: [{key: ca.crt, path: ca.crt}]}
 {{- end }}
-{{- if .store }}
+{{- if or .store .s3 }}
 {{- with .root.Values.store.s3.caSecret }}
 - name: store-ca
   secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
@@ -145,10 +145,10 @@ variable of its own, which the kubelet puts into the address: no manifest has it
       - serviceAccountToken: {path: token, audience: {{ .audience }}, expirationSeconds: 3600}
 {{- end }}
 {{- end }}
-{{- if not .root.Values.store.url }}
+{{- end }}
+{{- if and .store (not .root.Values.store.url) }}
 - name: store
   persistentVolumeClaim:
     claimName: {{ .root.Values.store.volume.existingClaim | default (printf "%s-store" (include "fleet.fullname" .root)) }}
-{{- end }}
 {{- end }}
 {{- end -}}

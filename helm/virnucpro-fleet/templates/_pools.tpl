@@ -5,6 +5,7 @@ lists replace those. `{{- $pool := include "fleet.pool" (dict "root" $ "pool" .)
 {{- define "fleet.pool" -}}
 {{- $pool := mergeOverwrite (deepCopy .root.Values.poolDefaults) (deepCopy .pool) -}}
 {{- $gpu := gt (int $pool.gpu.count) 0 -}}
+{{- $_ := set $pool "onGpu" $gpu -}}
 {{- if eq $pool.precision "auto" -}}
 {{- $_ := set $pool "rung" (ternary "fp16" "fp32" $gpu) -}}
 {{- else -}}
@@ -13,8 +14,92 @@ lists replace those. `{{- $pool := include "fleet.pool" (dict "root" $ "pool" .)
 {{- $_ := set $pool "scaled" (and (ne .root.Values.autoscaling.mode "none") (ne (int $pool.replicas.min) (int $pool.replicas.max))) -}}
 {{- $_ := set $pool "fullname" (printf "%s-%s" (include "fleet.fullname" .root) .pool.name | trunc 63 | trimSuffix "-") -}}
 {{- $_ := set $pool "weightsSource" ($pool.weightsSource | default .root.Values.weights.source) -}}
+{{- $_ := set $pool "weightsFrom" (include "fleet.weightsFrom" $pool.model) -}}
+{{- $_ := set $pool "downloads" (and (eq $pool.weightsSource "download") (ne $pool.weightsFrom "")) -}}
 {{- $defaults := ternary .root.Values.images.workerGpu .root.Values.images.workerCpu $gpu -}}
 {{- $image := mergeOverwrite (deepCopy $defaults) $pool.image -}}
 {{- $_ := set $pool "imageName" (include "fleet.image" (dict "root" .root "image" $image "suffix" (ternary "-gpu" "-cpu" $gpu))) -}}
+{{- if $pool.spot -}}
+{{- $_ := set $pool "tolerations" (concat $pool.tolerations (include "fleet.spotTolerations" . | fromYamlArray)) -}}
+{{- $_ := set $pool "terminationGracePeriodSeconds" (min 25 (int $pool.terminationGracePeriodSeconds)) -}}
+{{- end -}}
+{{- $eviction := include "fleet.eviction" $pool | fromYaml -}}
+{{- $_ := set $pool "podAnnotations" (merge (dict) $pool.podAnnotations .root.Values.podAnnotations $eviction) -}}
 {{- toJson $pool -}}
+{{- end -}}
+
+{{/* Taints that clouds give to nodes which they take away: Google's, Azure's, Oracle's. Amazon has none. */}}
+{{- define "fleet.spotTolerations" -}}
+- {key: cloud.google.com/gke-spot, operator: Exists, effect: NoSchedule}
+- {key: kubernetes.azure.com/scalesetpriority, operator: Equal, value: spot, effect: NoSchedule}
+- {key: oci.oraclecloud.com/oke-is-preemptible, operator: Exists, effect: NoSchedule}
+{{- end -}}
+
+{{/*
+Whether autoscalers of nodes may move a worker to spare a node. Nothing would be lost, but the batches
+under way are computed again, and a GPU waits for a node, an image and weights: a pool's own scaling
+empties nodes soon enough. A spot pod moves anyway; without the word, its emptyDirs would forbid it.
+`kubectl drain` heeds only the disruption budget.
+*/}}
+{{- define "fleet.eviction" -}}
+cluster-autoscaler.kubernetes.io/safe-to-evict: {{ .spot | quote }}
+{{- if not .spot }}
+karpenter.sh/do-not-disrupt: "true"
+{{- end }}
+{{- end -}}
+
+{{/* Arguments of a pool's `worker start`. */}}
+{{- define "fleet.startArgs" -}}
+{{- $args := list "start" "--model" .model "--precision" .precision "--gpus" (ternary "required" "none" .onGpu) -}}
+{{- with .revision }}{{ $args = concat $args (list "--revision" .) }}{{ end -}}
+{{- with .gpu.memory }}{{ $args = concat $args (list "--gpu-memory" (toString .)) }}{{ end -}}
+{{- concat $args .extraArgs | toYaml -}}
+{{- end -}}
+
+{{/* Resources of a pool's worker, with its GPUs. */}}
+{{- define "fleet.workerResources" -}}
+{{- $resources := deepCopy .resources -}}
+{{- if and .onGpu .gpu.claimTemplate -}}
+{{- $_ := set $resources "claims" (list (dict "name" "gpu")) -}}
+{{- else if .onGpu -}}
+{{- $gpus := dict .gpu.resource (int .gpu.count) -}}
+{{- $resources = mergeOverwrite $resources (dict "requests" $gpus "limits" (deepCopy $gpus)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* The worker touches the file every second while it loads its model or takes batches. */}}
+{{- define "fleet.alive" -}}
+exec:
+  command: [sh, -c, 'test $(($(date +%s) - $(stat -c %Y "$VIRNUCPRO_LIVENESS_FILE"))) -lt 60']
+timeoutSeconds: 5
+{{- end -}}
+
+{{/*
+Where the keeper tells a pool's demand: (dict "root" $ "pool" $pool). A worker with weights in FP32
+takes jobs of every precision.
+*/}}
+{{- define "fleet.demandUrl" -}}
+{{- $query := printf "model=%s" (urlquery .pool.model) -}}
+{{- with .pool.revision }}{{ $query = printf "%s&revision=%s" $query (urlquery .) }}{{ end -}}
+{{- if ne .pool.rung "fp32" }}{{ $query = printf "%s&precision=%s" $query .pool.rung }}{{ end -}}
+{{- printf "http://%s-keeper.%s.svc:9808/demand?%s" (include "fleet.fullname" .root) .root.Release.Namespace $query -}}
+{{- end -}}
+
+{{/* The stem of the names of a pool's queues, the label `pool` of metrics: as ModelSource.queue has it. */}}
+{{- define "fleet.queueStem" -}}
+{{- $model := .model -}}
+{{- if hasPrefix "s3://" $model -}}
+{{- printf "s3-%s" ($model | trimSuffix "/" | sha256sum | trunc 16) -}}
+{{- else if regexMatch "^(file:/)?/" $model -}}
+{{- printf "path-%s" ($model | trimPrefix "file://" | clean | sha256sum | trunc 16) -}}
+{{- else -}}
+{{- $parts := splitList "@" $model -}}
+{{- $revision := .revision | default (index (append $parts "") 1) -}}
+{{- $name := first $parts | replace ":" "." | replace "facebook/" "" -}}
+{{- with $revision -}}
+{{- $name = printf "%s.%s-%s" $name (. | trunc 20 | regexReplaceAll "[^A-Za-z0-9_-]" "-" ) (. | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
 {{- end -}}
