@@ -25,7 +25,7 @@ class ObjectNotFoundError(StoreError):
 
 
 class NoStoreError(StoreError):
-    """There is no store here, perhaps not yet: a submit makes it."""
+    """There is no store here, perhaps not yet: ``producer init`` or a submit makes it."""
 
 
 class ObjectExistsError(StoreError):
@@ -121,4 +121,7 @@ def check_key(store_url: str, key: str) -> None:
 
 def no_store(url: str, question: str) -> NoStoreError:
     """Return the error of a place that is not a store."""
-    return NoStoreError(f"{url} is not a store. {question} The first submit to it makes it one.")
+    return NoStoreError(
+        f"{url} is not a store. {question} If it is new: producer init, or the first submit to it, "
+        "makes it one."
+    )

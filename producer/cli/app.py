@@ -17,6 +17,7 @@ from common.text import one_line, printable
 from producer.cli import change, keeper, lists, output, status, watch
 from producer.cli.doctor import doctor
 from producer.cli.flower import flower
+from producer.cli.init import init
 from producer.cli.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -36,7 +37,7 @@ app = App(
 for command in (
     *(submit, status.status, status.jobs, watch.watch, output.fetch, output.verify),
     *(change.cancel, resume, change.retry, change.set_priority, change.delete),
-    *(lists.quarantine, keeper.keeper, flower, lists.dead_letters, doctor),
+    *(lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
 ):
     app.command(command)
 app.register_install_completion_command()

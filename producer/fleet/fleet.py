@@ -24,6 +24,7 @@ from common.wire.address import without_password
 from common.wire.redis_client import connect
 from producer.fleet.job import Job
 from producer.scheduling.publisher import Publisher, publisher_of
+from producer.submission.new_store import make_store
 from producer.submission.notes import input_notes
 from producer.submission.records import Input, as_source
 from producer.submission.request import (
@@ -93,6 +94,16 @@ class Fleet:
             UserError: no store is named, or Redis does not answer.
         """
         _ = self.store, self.ledger
+
+    def make_store(self) -> bool:
+        """Make the store, unless it is there, as a first submit would; return whether it is new.
+
+        Raises:
+            UserError: no store is named, it cannot be written, one with open jobs was here and is
+                not, or Redis does not answer.
+        """
+        self.connect()
+        return make_store(self.store, self.ledger)
 
     def check(self, job: str, model: str) -> None:
         """Raise if a process on this machine that a job of this model needs has ended.

@@ -104,7 +104,7 @@ class KeeperMetrics:
 
 
 def cause_of(error: RedisError | StoreError) -> str:
-    """Return the label of an error: a fleet that nobody has submitted to yet has no store."""
+    """Return the label of an error: a new fleet has no store before it is made."""
     if isinstance(error, NoStoreError):
         return "no_store"
     return "store" if isinstance(error, StoreError) else "redis"

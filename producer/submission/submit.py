@@ -12,7 +12,6 @@ from common.advice import how_to
 from common.job.manifest import InputReport, Manifest, find_job
 from common.ledger.ledger import Ledger
 from common.ledger.locks import STAGING_SECONDS
-from common.ledger.progress import JobState
 from common.ledger.workers import WorkerInfo
 from common.model_specs import MODELS, ModelSpec, resolve_layers
 from common.store import Store, StoreError
@@ -20,6 +19,7 @@ from producer.input.batches import Budget, batch_tokens
 from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
+from producer.submission.new_store import check_mounted
 from producer.submission.notes import (
     input_notes,
     input_warnings,
@@ -120,27 +120,6 @@ def submit(
         warnings.append(new_weights_warning(manifest, other))
     notes = [*input_notes(manifest), *model_notes(request)]
     return Submission(manifest, left, resumed, tuple(notes), tuple(warnings))
-
-
-def check_mounted(store: Store, ledger: Ledger) -> None:
-    """Check that a store is there which has open jobs: a submit would make another in its place.
-
-    Raises:
-        StoreError: it is not.
-    """
-    if ledger.stores.is_new(store.url):
-        return
-    is_open = [job for job, (state, _) in ledger.jobs.states().items() if state is JobState.OPEN]
-    try:
-        store.check_exists()
-    except StoreError as error:
-        if is_open:
-            # Only the store knows which of them are in it: the others must not be cancelled.
-            jobs = f"job {is_open[0]} is" if len(is_open) == 1 else f"jobs {', '.join(is_open)} are"
-            raise StoreError(
-                f"{store.url} is not there, though {jobs} open: mount it, or, if it was deleted, "
-                "submit to another place."
-            ) from error
 
 
 def known_shape(request: Request) -> ModelSpec:

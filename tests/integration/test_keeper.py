@@ -1,20 +1,15 @@
 """``producer keeper``: jobs go on despite a low high-water mark, an emptied Redis and kills."""
 
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import psutil
@@ -22,6 +17,7 @@ import pytest
 
 from common.ledger.progress import JobState
 from common.wire.queues import Queues
+from tests.support.http import answer_at, free_address, metrics_at
 from tests.support.processes import Fleet, clean_environment, wait_until
 from tests.support.results import load
 
@@ -52,25 +48,6 @@ def running_keeper(
     finally:
         process.kill()
         process.wait()
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
-
-
-def metrics_at(address: str) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
-
-
-def answer_at(address: str, path: str) -> Any:
-    try:
-        with urllib.request.urlopen(f"http://{address}/{path}", timeout=30) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        return json.load(error)
 
 
 def finished(fleet: Fleet, job: str) -> bool:

@@ -109,6 +109,7 @@ def test_each_role_does_all_of_its_work_and_nothing_is_refused(roles, overflowin
     fasta.write_text("\n".join(lines))
     other.write_text("\n".join(lines[:20]))
     submit = ("submit", fasta, "--model", overflowing, BATCHES)
+    roles.producer("init")
     job = roles.producer(*submit).strip()
     roles.producer("set-priority", job, "high")
     roles.producer("cancel", job)

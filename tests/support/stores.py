@@ -1,4 +1,4 @@
-"""Stores in folders, as the first submit makes them."""
+"""Stores in folders, as `producer init` makes them."""
 
 from pathlib import Path
 
