@@ -1,4 +1,4 @@
-"""Which connections the chart's NetworkPolicies leave open: of all pairs of endpoints, and no others."""
+"""Which connections the chart's NetworkPolicies leave open, of all pairs of endpoints."""
 
 import json
 
@@ -11,7 +11,7 @@ COMPONENTS = ("keeper", "worker", "flower", "redis", "submission", "hook")
 PORTS = (53, 80, 443, 5353, 5555, 6379, 6443, 8443, 9000, 9808, 9809)
 MONITORING = ["prometheus > keeper 9808", "prometheus > worker 9809"]
 
-# Each server that is outside has an address of its own, so that a rule to one is none to the others.
+# Each server outside has an address of its own: a rule to one is none to the others.
 SERVERS = {
     "bucket": "203.0.113.1",
     "sts": "203.0.113.2",
@@ -65,7 +65,7 @@ def policies(values, **options):
 
 
 def connections(values):
-    """Return who may open which connections, of those that have a pod of the release at an end, but for
+    """Return who may open which connections from or to the pods of the release, but not
     those to the name server: ``["keeper > redis 6379", …]``.
     """
     rules = policies(values)
@@ -193,7 +193,10 @@ CASES = {
         [*to_redis(), *MONITORING, "ingress > flower 5555", "hook > hub 443"],
     ),
     "a volume that has the weights": (
-        {"weights": {"source": "volume", "volume": {"fill": False}}, "autoscaling": {"mode": "none"}},
+        {
+            "weights": {"source": "volume", "volume": {"fill": False}},
+            "autoscaling": {"mode": "none"},
+        },
         [*to_redis(), *MONITORING, "ingress > flower 5555"],
     ),
     "weights in a bucket, beside a folder as store": (

@@ -100,9 +100,7 @@ def _is_peer(entry: Mapping[str, Any], policy: Policy, peer: Endpoint) -> bool:
         block = entry["ipBlock"]
         address = ip_address(peer.address)
         inside = address in ip_network(block["cidr"])
-        return inside and not any(
-            address in ip_network(part) for part in block.get("except") or ()
-        )
+        return inside and not any(address in ip_network(part) for part in block.get("except") or ())
     if not peer.namespace:
         return False
     if "namespaceSelector" in entry:

@@ -102,14 +102,6 @@ the pools whose models are there.
 {{- dict "hub" $hub "bucket" $bucket | toJson -}}
 {{- end -}}
 
-{{/* "true" if an autoscaler changes the number of pods of a pool. */}}
-{{- define "fleet.network.scaled" -}}
-{{- $root := . -}}
-{{- range .Values.pools -}}
-{{- if (include "fleet.pool" (dict "root" $root "pool" .) | fromJson).scaled -}}true{{- end -}}
-{{- end -}}
-{{- end -}}
-
 {{/*
 A component's policy: (dict "root" $ "component" "keeper" "in" … "out" …), lists of the rules above, and
 perhaps "name" and "annotations". Whoever is in no rule is refused, also where there are no rules.

@@ -103,3 +103,11 @@ takes jobs of every precision.
 {{- $name -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Not empty if an autoscaler changes the number of pods of a pool. */}}
+{{- define "fleet.scaled" -}}
+{{- $root := . -}}
+{{- range .Values.pools -}}
+{{- if (include "fleet.pool" (dict "root" $root "pool" .) | fromJson).scaled -}}true{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,6 +1,6 @@
 {{/* "true" where keepers mark busy workers, for which they ask the API server. */}}
 {{- define "fleet.keeper.marks" -}}
-{{- if and .Values.autoscaling.deletionCost (ne .Values.autoscaling.mode "none") }}true{{ end -}}
+{{- if and .Values.autoscaling.deletionCost (include "fleet.scaled" .) }}true{{ end -}}
 {{- end -}}
 
 {{/* An account that the user made serves keepers too; else they have one of their own, with that right. */}}

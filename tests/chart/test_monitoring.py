@@ -1,0 +1,94 @@
+"""What the chart gives Prometheus's operator and Grafana: the files of ``deploy/``, unchanged."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+
+from tests.support.chart import HELMS, ROOT, find, find_all, pods, render
+from tests.support.promtool import promtool
+
+ALL = {"monitoring": {"podMonitor": True, "rules": True, "dashboard": True}}
+RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+
+#: Labels that the operator gives to what it scrapes in pods.
+TARGET_LABELS = {"namespace", "container", "pod", "job", "endpoint", "instance"}
+
+
+def test_nothing_of_it_is_there_unless_asked_for():
+    kinds = {item["kind"] for item in render()}
+    assert not kinds & {"PodMonitor", "PrometheusRule"}
+    assert not [item for item in find_all(render(), "ConfigMap") if "dashboard" in str(item)]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_rules_are_those_of_the_file_with_their_own_templates(helm):
+    spec = find(render(ALL, helm=helm), "PrometheusRule")["spec"]
+    assert spec == yaml.safe_load(RULES.read_text())
+    assert "{{ $labels.job_name }}" in str(spec)
+
+
+def test_the_rules_pass_their_own_cases(tmp_path):
+    spec = find(render(ALL), "PrometheusRule")["spec"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
+    shutil.copy(RULES.with_name("rules_test.yaml"), tmp_path)
+    promtool("check", "rules", tmp_path / "rules.yaml")
+    promtool("test", "rules", tmp_path / "rules_test.yaml")
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_dashboard_is_that_of_the_file(helm):
+    config = find(render(ALL, helm=helm), "ConfigMap", "dashboard")
+    [text] = config["data"].values()
+    assert json.loads(text) == json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())
+
+
+def test_grafana_s_sidecar_finds_the_dashboard_by_a_label():
+    values = {"monitoring": {"dashboard": True, "dashboardLabel": "dashboards"}}
+    labels = find(render(values), "ConfigMap", "dashboard")["metadata"]["labels"]
+    assert labels["dashboards"] == "1"
+
+
+@pytest.mark.parametrize("component", ["keeper", "worker"])
+def test_a_pod_monitor_selects_pods_and_a_port_that_they_have(component):
+    objects = render(ALL)
+    spec = find(objects, "PodMonitor", component)["spec"]
+    wanted = spec["selector"]["matchLabels"].items()
+    selected = [pod for pod in pods(objects) if wanted <= pod.labels.items()]
+    assert {pod.component for pod in selected} == {component}
+    [endpoint] = spec["podMetricsEndpoints"]
+    for pod in selected:
+        ports = {
+            port["name"]: port["containerPort"]
+            for container in pod.containers()
+            for port in container.get("ports", ())
+        }
+        assert ports[endpoint["port"]] == {"keeper": 9808, "worker": 9809}[component]
+
+
+def test_an_instance_is_named_as_its_pod():
+    for monitor in find_all(render(ALL), "PodMonitor"):
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["relabelings"] == [
+            {"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}
+        ]
+
+
+def test_no_metric_has_a_label_that_the_operator_sets():
+    rows = re.findall(
+        r"^\| `\w+` \| \w+ \| ([^|]*) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
+    )
+    labels = {label for row in rows for label in re.findall(r"`(\w+)`", row)}
+    assert {"model", "pool", "job_name"} <= labels
+    assert not labels & TARGET_LABELS
+
+
+def test_the_operator_selects_its_objects_by_labels():
+    values = {"monitoring": {**ALL["monitoring"], "labels": {"release": "kube-prometheus-stack"}}}
+    objects = render(values)
+    found = find_all(objects, "PodMonitor") + find_all(objects, "PrometheusRule")
+    assert len(found) == 3
+    for item in found:
+        assert item["metadata"]["labels"]["release"] == "kube-prometheus-stack"
