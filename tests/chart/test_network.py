@@ -96,7 +96,7 @@ def names_looked_up(values):
 
 
 def to_redis(*, server="redis", flower=True):
-    users = ["keeper", "submission", "worker", *(["flower"] if flower else [])]
+    users = ["hook", "keeper", "submission", "worker", *(["flower"] if flower else [])]
     return [f"{user} > {server} 6379" for user in users]
 
 
@@ -186,7 +186,7 @@ CASES = {
             "weights": {"source": "image"},
             "flower": {"enabled": False},
         },
-        [*MONITORING, *to("external-redis", 8443, "keeper", "submission", "worker")],
+        [*MONITORING, *to("external-redis", 8443, "hook", "keeper", "submission", "worker")],
     ),
     "weights on a volume that a hook fills": (
         {"weights": {"source": "volume"}, "autoscaling": {"mode": "none"}},
@@ -225,6 +225,15 @@ CASES = {
             "autoscaling": {"mode": "hpa", "deletionCost": False},
         },
         [*to_redis(), *MONITORING, "ingress > flower 5555"],
+    ),
+    "a store that somebody has made": (
+        {
+            "store": {"init": False},
+            "weights": {"source": "volume"},
+            "autoscaling": {"mode": "none"},
+            "flower": {"enabled": False},
+        },
+        [*to("redis", 6379, "keeper", "submission", "worker"), *MONITORING, "hook > hub 443"],
     ),
     "producers elsewhere": (
         {
@@ -300,7 +309,7 @@ def test_the_policy_of_the_hook_that_fills_weights_comes_and_goes_with_it():
     for policy in weights:
         assert _hooks(policy) == _hooks(job)
         assert _annotation(policy, "hook-delete-policy") == _annotation(job, "hook-delete-policy")
-        assert int(_annotation(policy, "hook-weight")) < int(_annotation(job, "hook-weight"))
+        assert int(_annotation(policy, "hook-weight")) < int(_annotation(job, "hook-weight") or 0)
     assert [policy["metadata"]["name"] for policy in weights] == [f"{RELEASE}-weights"]
 
 

@@ -83,23 +83,16 @@ ports:
 {{- include "fleet.network.server" (dict "to" .Values.networkPolicy.hub "address" .Values.weights.hub.endpoint) -}}
 {{- end -}}
 
-{{/*
-What weights come from, as JSON: `hub` and `bucket` have the sources (`download`, `volume`, `image`) of
-the pools whose models are there.
-*/}}
+{{/* Where weights of pools with a source (`download` or `volume`) are fetched, as JSON: `hub`, `bucket`. */}}
 {{- define "fleet.network.weights" -}}
-{{- $root := . -}}
-{{- $hub := list -}}
-{{- $bucket := list -}}
-{{- range .Values.pools -}}
-{{- $pool := include "fleet.pool" (dict "root" $root "pool" .) | fromJson -}}
-{{- if hasPrefix "s3://" $pool.model -}}
-{{- $bucket = append $bucket $pool.weightsSource -}}
-{{- else if not (or (hasPrefix "/" $pool.model) (hasPrefix "random:" $pool.model)) -}}
-{{- $hub = append $hub $pool.weightsSource -}}
+{{- $from := dict -}}
+{{- range .root.Values.pools -}}
+{{- $pool := include "fleet.pool" (dict "root" $.root "pool" .) | fromJson -}}
+{{- if eq $pool.weightsSource $.source -}}
+{{- $_ := set $from ($pool.weightsFrom | default "nowhere") true -}}
 {{- end -}}
 {{- end -}}
-{{- dict "hub" $hub "bucket" $bucket | toJson -}}
+{{- toJson $from -}}
 {{- end -}}
 
 {{/*
