@@ -1,4 +1,4 @@
-"""What KEDA does with a ScaledObject of the chart, in functions that change nothing, and how it asks.
+"""What KEDA does with a ScaledObject of the chart, in functions that change nothing; how it asks.
 
 This stands for KEDA 2.19 and later where no cluster can be had; ``before_2_19`` is what older ones
 do. Each rule is KEDA's:
