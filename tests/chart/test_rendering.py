@@ -1,14 +1,82 @@
-"""Both Helms render the chart, and the same objects."""
+"""Both Helms accept the chart, and render the same objects, of which no two have one name."""
+
+import json
+import tempfile
+from collections import Counter
 
 import pytest
 
-from tests.support.chart import HELMS, find, refused, render
+from tests.chart.cases import CASES, Case
+from tests.support.chart import (
+    CHART,
+    HELMS,
+    KUBE_VERSION,
+    Object,
+    example,
+    find,
+    find_all,
+    name_of,
+    refused,
+    render,
+    run_helm,
+)
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+def without_random(objects: list[Object]) -> list[Object]:
+    """Replace the passwords that each rendering makes anew."""
+    for secret in find_all(objects, "Secret"):
+        for values in (secret.get("data") or {}, secret.get("stringData") or {}):
+            values.update(dict.fromkeys(values, "random"))
+    return objects
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_a_release_has_the_keeper_s_service(helm):
-    service = find(render(helm=helm), "Service", "keeper")
-    assert service["spec"]["ports"][0]["port"] == 9808
+def test_helm_lints_the_chart_without_a_warning(case: Case, helm: str):
+    words: list[object] = ["lint", "--strict", "--kube-version", KUBE_VERSION, CHART]
+    if case.example:
+        words += ["--values", example(case.example)]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(case.values, file)
+        file.flush()
+        done = run_helm(helm, *words, "--values", file.name)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert not [line for line in output.splitlines() if "WARNING" in line or "ERROR" in line]
+
+
+def test_both_helms_render_the_same_objects(case: Case):
+    first, second = (without_random(case.render(helm)) for helm in HELMS)
+    assert first == second
+
+
+def test_no_two_objects_have_one_name(case: Case):
+    objects = case.render()
+    assert len(objects) > 15
+    names = Counter((item["apiVersion"], item["kind"], name_of(item)) for item in objects)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_an_upgrade_changes_nothing_but_random_passwords(case: Case):
+    first, again = (without_random(case.render(upgrade=upgrade)) for upgrade in (False, True))
+    assert first == again
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_names_stay_short_enough_for_labels(helm):
+    objects = render(release="r" * 53, helm=helm)
+    assert max(len(name_of(item)) for item in objects) <= 63
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_names_of_a_release_can_be_chosen(helm):
+    objects = render({"fullnameOverride": "fleet"}, helm=helm)
+    assert find(objects, "Service", "fleet-keeper")
+    assert all(name_of(item).startswith("fleet") for item in objects)
 
 
 @pytest.mark.parametrize("helm", HELMS)

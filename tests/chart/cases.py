@@ -1,0 +1,114 @@
+"""Values that the chart is rendered with: every example, each way of scaling, either Redis."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.chart import HELMS, KEDA, Object, Values, example_names, render
+
+#: What each example is rendered with in addition.
+SCALING: dict[str, Values] = {
+    "keda": {"autoscaling": {"mode": "keda"}},
+    "hpa": {"autoscaling": {"mode": "hpa"}},
+    "fixed": {"autoscaling": {"mode": "none"}},
+}
+
+REDIS: dict[str, Values] = {
+    "own-redis": {"redis": {"enabled": True}},
+    "external-redis": {"redis": {"enabled": False}, "externalRedis": {"host": "redis.example"}},
+}
+
+#: All that is off by default, and one of each kind of pool.
+EVERYTHING: Values = {
+    "commonLabels": {"team": "virus"},
+    "podAnnotations": {"example.com/note": "all pods"},
+    "images": {"registry": "registry.example/team", "pullSecrets": ["registry-login"]},
+    "redis": {"tls": {"enabled": True, "existingSecret": "redis-tls"}},
+    "store": {
+        "url": "s3://bucket/fleet",
+        "s3": {
+            "endpoint": "https://s3.example:9000",
+            "caSecret": "store-ca",
+            "webIdentity": {"roleArn": "arn:aws:iam::111122223333:role/fleet"},
+        },
+    },
+    "weights": {
+        "source": "volume",
+        "hub": {"endpoint": "https://hub.example", "tokenSecret": "hub-token"},
+    },
+    "pools": [
+        {"name": "esm2-650m", "model": "esm2_t33_650M_UR50D", "spot": True},
+        {"name": "esm2-3b", "model": "esm2_t36_3B_UR50D", "gpu": {"count": 2}, "paused": True},
+        {
+            "name": "slices",
+            "model": "dnabert_s",
+            "revision": "main",
+            "gpu": {"resource": "nvidia.com/mig-1g.10gb"},
+        },
+        {"name": "claimed", "model": "dnabert_s", "gpu": {"claimTemplate": "gpus"}},
+        {"name": "cpu", "model": "esm2_t6_8M_UR50D", "gpu": {"count": 0}, "tolerations": []},
+        {"name": "fixed", "model": "esm2_t6_8M_UR50D", "replicas": {"min": 2, "max": 2}},
+        {"name": "alone", "model": "esm2_t6_8M_UR50D", "weightsSource": "download"},
+        {"name": "built-in", "model": "/models/own", "weightsSource": "image"},
+    ],
+    "prePull": {"enabled": True},
+    "flower": {
+        "urlPrefix": "/flower",
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "host": "fleet.example",
+            "tlsSecret": "flower-tls",
+        },
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "gateway"}],
+            "hostnames": ["fleet.example"],
+        },
+    },
+    "submissions": [
+        {"name": "once", "input": "s3://bucket/proteins.fasta", "model": "dnabert_s"},
+        {"name": "nightly", "input": "s3://bucket/new.fasta", "schedule": "0 3 * * *"},
+    ],
+    "monitoring": {"podMonitor": True, "rules": True, "dashboard": True},
+    "extraObjects": [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": '{{ include "fleet.fullname" . }}-notes',
+                "labels": {"of": "{{ .Release.Name }}"},
+            },
+        }
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Values, with a name for tests."""
+
+    name: str
+    values: Values
+    example: str | None = None
+
+    @property
+    def api_versions(self) -> tuple[str, ...]:
+        return (KEDA,) if self.values.get("autoscaling", {"mode": "keda"})["mode"] == "keda" else ()
+
+    def render(self, helm: str = HELMS[0], **cluster: Any) -> list[Object]:
+        how = {"api_versions": self.api_versions, **cluster}
+        return render(self.values, example=self.example, helm=helm, **how)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CASES = [
+    Case("everything", EVERYTHING),
+    *(
+        Case(f"{name or 'defaults'}-{scaling}-{redis}", {**SCALING[scaling], **REDIS[redis]}, name)
+        for name in (None, *example_names())
+        for scaling in SCALING
+        for redis in REDIS
+    ),
+]
