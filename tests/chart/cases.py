@@ -14,7 +14,11 @@ SCALING: dict[str, Values] = {
 
 REDIS: dict[str, Values] = {
     "own-redis": {"redis": {"enabled": True}},
-    "external-redis": {"redis": {"enabled": False}, "externalRedis": {"host": "redis.example"}},
+    "external-redis": {
+        "redis": {"enabled": False},
+        "externalRedis": {"host": "redis.example"},
+        "secrets": {"existingSecret": "fleet-secrets"},
+    },
 }
 
 #: All that is off by default, and one of each kind of pool.

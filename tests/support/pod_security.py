@@ -1,7 +1,6 @@
 """What a pod lacks of the Pod Security Standard "restricted", as Kubernetes publishes it.
 
-Each control of the standard is a function that yields what breaks it. Those of "baseline" come first;
-"restricted" includes them. Windows is left out.
+"Restricted" includes what "baseline" forbids. What concerns Windows is left out.
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,11 @@ VOLUMES = {
 }
 
 SYSCTLS = {
-    *("kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start"),
+    *(
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_unprivileged_port_start",
+    ),
     *("net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports"),
     *("net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl"),
     *("net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"),
