@@ -21,7 +21,7 @@ REDIS: dict[str, Values] = {
     },
 }
 
-#: All that is off by default, and one of each kind of pool.
+#: All that is off by default, and pools of many kinds.
 EVERYTHING: Values = {
     "commonLabels": {"team": "virus"},
     "podAnnotations": {"example.com/note": "all pods"},
@@ -48,7 +48,6 @@ EVERYTHING: Values = {
             "revision": "main",
             "gpu": {"resource": "nvidia.com/mig-1g.10gb"},
         },
-        {"name": "claimed", "model": "dnabert_s", "gpu": {"claimTemplate": "gpus"}},
         {"name": "cpu", "model": "esm2_t6_8M_UR50D", "gpu": {"count": 0}, "tolerations": []},
         {"name": "fixed", "model": "esm2_t6_8M_UR50D", "replicas": {"min": 2, "max": 2}},
         {"name": "alone", "model": "esm2_t6_8M_UR50D", "weightsSource": "download"},
@@ -96,11 +95,11 @@ class Case:
     example: str | None = None
 
     @property
-    def api_versions(self) -> tuple[str, ...]:
-        return (KEDA,) if self.values.get("autoscaling", {"mode": "keda"})["mode"] == "keda" else ()
+    def by_keda(self) -> bool:
+        return self.values.get("autoscaling", SCALING["keda"]["autoscaling"])["mode"] == "keda"
 
     def render(self, helm: str = HELMS[0], **cluster: Any) -> list[Object]:
-        how = {"api_versions": self.api_versions, **cluster}
+        how = {"api_versions": (KEDA,) if self.by_keda else (), **cluster}
         return render(self.values, example=self.example, helm=helm, **how)
 
     def __str__(self) -> str:
@@ -109,6 +108,7 @@ class Case:
 
 CASES = [
     Case("everything", EVERYTHING),
+    Case("claims", {"poolDefaults": {"gpu": {"claimTemplate": "gpus"}}}),
     *(
         Case(f"{name or 'defaults'}-{scaling}-{redis}", {**SCALING[scaling], **REDIS[redis]}, name)
         for name in (None, *example_names())
