@@ -98,7 +98,7 @@ takes jobs of every precision.
 {{- $revision := .revision | default (index (append $parts "") 1) -}}
 {{- $name := first $parts | replace ":" "." | replace "facebook/" "" -}}
 {{- with $revision -}}
-{{- $name = printf "%s.%s-%s" $name (. | trunc 20 | regexReplaceAll "[^A-Za-z0-9_-]" "-" ) (. | sha256sum | trunc 8) -}}
+{{- $name = printf "%s.%s-%s" $name (regexReplaceAll "[^A-Za-z0-9_-]" (trunc 20 .) "-") (. | sha256sum | trunc 8) -}}
 {{- end -}}
 {{- $name -}}
 {{- end -}}
