@@ -25,6 +25,9 @@ from common.rungs import PrecisionChoice, Rung, first_rung
 #: Seconds that a worker has to release its batches when it is stopped.
 WORKER_STOP_SECONDS = 40.0
 
+#: Characters of a folder for temporary files in which a socket's path, of 100 at most, has room.
+MAX_TEMPORARY = 70
+
 #: Variables of a keeper or worker that runs as a service beside the local fleet, and has this
 #: address and these files.
 OF_SERVICES = {"VIRNUCPRO_METRICS", "VIRNUCPRO_LIVENESS_FILE", "VIRNUCPRO_READY_FILE"}
@@ -109,6 +112,16 @@ def check_installed() -> None:
 
 
 @contextmanager
+def socket_folder() -> Iterator[Path]:
+    """Make a folder in which the path of a socket is not too long, until the block ends."""
+    # An engine of pipelines names a TMPDIR deep in its own folders.
+    is_deep = len(tempfile.gettempdir()) > MAX_TEMPORARY
+    above = "/tmp" if is_deep else None  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="virnucpro-", dir=above) as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def local_fleet(
     folder: Path,
     store_url: str,
@@ -128,9 +141,7 @@ def local_fleet(
     check_installed()
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        # The path of a socket has at most 100 characters; the folder's may be longer.
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
-        socket = sockets / "redis.sock"
+        socket = stack.enter_context(socket_folder()) / "redis.sock"
         broker_url = f"unix://{socket}?db=0"
         redis = stack.enter_context(redis_server(socket))
         settings = {"VIRNUCPRO_BROKER_URL": broker_url, "VIRNUCPRO_STORE": store_url}

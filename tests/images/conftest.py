@@ -61,3 +61,10 @@ def producer(builder: Builder, producer_name: str) -> Iterator[Image]:
 def worker(builder: Builder, worker_name: str) -> Iterator[Image]:
     with builder.system(worker_name) as system:
         yield Image(system, builder.config(worker_name))
+
+
+@pytest.fixture(scope="session")
+def pipeline(builder: Builder, worker_name: str) -> Iterator[Image]:
+    name = builder.build("pipeline", VARIANT="cpu")
+    with builder.system(name) as system:
+        yield Image(system, builder.config(name))

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.fixtures import BUCKET
 from tests.support.images import MARKER, ROOT, Builder, Container, Image, files_of
+from tests.support.nextflow import task
 from tests.support.processes import wait_until
 from tests.support.redis_servers import RedisServer, free_port
 from tests.support.redis_users import redis_with_users, url_of
@@ -21,7 +22,7 @@ from tests.support.results import load
 MODEL = "random:esm2_t6_8M_UR50D"
 
 #: The most megabytes of each image.
-LIMITS = {"virnucpro-producer": 250, "virnucpro-worker:cpu": 1500}
+LIMITS = {"virnucpro-producer": 250, "virnucpro-worker:cpu": 1500, "virnucpro-pipeline:cpu": 1500}
 
 
 def megabytes(system: Path) -> float:
@@ -30,9 +31,10 @@ def megabytes(system: Path) -> float:
     return sum({file.st_ino: file.st_size for file in files}.values()) / 1e6
 
 
-def test_the_images_are_as_small_as_the_page_says(producer, worker):
+def test_the_images_are_as_small_as_the_page_says(producer, worker, pipeline):
     page = (ROOT / "docs" / "deploy.md").read_text()
-    for image, (name, limit) in zip((producer, worker), LIMITS.items(), strict=True):
+    images = producer, worker, pipeline
+    for image, (name, limit) in zip(images, LIMITS.items(), strict=True):
         size = megabytes(image.system)
         said = re.search(rf"^\| `{name}` .* \| (\d+) MB \(\d+ MB\) \|$", page, re.MULTILINE)
         assert size < limit, name
@@ -186,6 +188,27 @@ def test_flower_runs_in_the_producer_s_image(producer, place, tmp_path):
         asked = f"curl -sf -o /dev/null http://127.0.0.1:{port}/healthcheck"
         wait_until(lambda: subprocess.run(asked, shell=True, check=False).returncode == 0, 60)
         assert flower.stop() == 0, flower.log.read_text()
+
+
+def test_an_engine_of_pipelines_embeds_a_file_in_its_image_as_any_user(pipeline, tmp_path):
+    """The script of the Nextflow process, by the shell that Nextflow starts, in a folder of its."""
+    config = {**pipeline.config["config"], "User": "12345:12345"}
+    values = {"fasta": "p.fasta", "fasta.name": "p.fasta", "params.gpus": "none"}
+    values |= {"weights": "none", "model": MODEL}
+    script = task(tmp_path / "work" / ("e" * 100), "EMBED", values, {})
+    shutil.copy(ROOT / "examples" / "proteins.fasta", script.parent / "p.fasta")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    script.parent.chmod(0o777)
+    (tmp_path / "tmp").mkdir(mode=0o777)
+    (tmp_path / "tmp").chmod(0o777)
+    done = Image(pipeline.system, {"config": config}).run(
+        *("/bin/bash", "-c", f"cd {script.parent} && /bin/bash -ue {script} && ps -e -o comm"),
+        **{"tmp": tmp_path / "tmp", "shared": tmp_path / "work", "environment": {}},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tini" in done.stdout.split()
+    assert len(load(script.parent / "p.fasta.h5")["rows"]) == 25
 
 
 def test_what_triton_needs_is_in_the_worker_s_gpu_base(builder: Builder, tmp_path: Path):

@@ -1,0 +1,139 @@
+"""Pipelines that embed files by a fleet of one machine: ``deploy/nextflow`` and ``deploy/wdl``."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import pytest
+
+from tests.conftest import ROOT
+from tests.support.fair_esm import random_fair_esm
+from tests.support.fixtures import TINY
+from tests.support.hub import Hub, running_hub
+from tests.support.hugging_face import to_hugging_face
+from tests.support.nextflow import PIPELINE, task
+from tests.support.processes import clean_environment
+from tests.support.results import load
+
+WDL = ROOT / "deploy" / "wdl" / "embed.wdl"
+
+NAME = "esm2_t6_8M_UR50D"
+
+#: Seconds that a pipeline may take.
+RUN_SECONDS = 240
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A hub with a small model under the name of a real one."""
+    to_hugging_face(random_fair_esm(TINY)).save_pretrained(tmp_path / "model")
+    with running_hub() as running:
+        running.push_folder(f"facebook/{NAME}", tmp_path / "model", "main")
+        yield running
+
+
+@pytest.fixture
+def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
+    """An environment as in the image: the commands are on the path, and no weights are there."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, module in (("producer", "producer.cli"), ("worker", "workers.cli")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -P -m {module} "$@"\n')
+        (programs / name).chmod(0o755)
+    base = clean_environment(**hub.environment(tmp_path / "cache"))
+    path = f"{programs}:{base['PATH']}"
+    return {**base, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+
+
+def run(
+    words: list[object], environment: dict[str, str], cwd: Path
+) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [str(word) for word in words],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
+def required(tool: str) -> str:
+    found = shutil.which(tool)
+    if found is None:
+        pytest.skip(f"needs {tool} (pip install {tool}, in a folder of its own)")
+    return found
+
+
+def assert_embedded(file: Path) -> None:
+    with h5py.File(file) as embedded:
+        assert embedded.attrs["model"] == NAME
+    assert len(load(file)["rows"]) == 25
+
+
+def test_a_parser_of_nextflow_reads_the_pipeline(tmp_path):
+    tool = required("reftrace")
+    (tmp_path / "rules.py").touch()
+    words = [tool, "lint", "--directory", PIPELINE.parent, "--rules", tmp_path / "rules.py"]
+    done = run(words, clean_environment(), tmp_path)
+    assert "No issues found" in done.stdout
+
+
+def test_the_scripts_of_the_nextflow_pipeline_embed_a_file_without_the_hub_once_weights_are_there(
+    hub, environment, examples, tmp_path
+):
+    weights = {"folderOf(model)": NAME, "model": NAME}
+    script = task(tmp_path / "work" / "download", "DOWNLOAD", weights, {})
+    run(["bash", "-ue", script], environment, script.parent)
+    kept = tmp_path / "kept"  # as storeDir does
+    shutil.move(script.parent / NAME, kept)
+    asked = len(hub.asked)
+    values = {"fasta": "p.fasta", "fasta.name": "p.fasta", "params.gpus": "none"}
+    values |= {"weights": NAME, "model": NAME}
+    inputs = {"p.fasta": examples, NAME: kept}
+    # The names of a task's folders may be long, and so may that of its files in passing.
+    script = task(tmp_path / "work" / ("e" * 100), "EMBED", values, inputs)
+    environment["TMPDIR"] = str(script.parent)
+    run(["bash", "-ue", script], environment, script.parent)
+    assert_embedded(script.parent / "p.fasta.h5")
+    assert len(hub.asked) == asked
+    left = {path.name for path in script.parent.iterdir()}
+    assert left == {".command.sh", "p.fasta", NAME, "p.fasta.h5"}
+
+
+def test_miniwdl_finds_nothing_in_the_wdl(tmp_path):
+    run([required("miniwdl"), "check", "--strict", WDL], clean_environment(), tmp_path)
+
+
+def test_miniwdl_runs_the_workflow_and_again_without_the_hub_with_the_weights_of_the_first_run(
+    hub, environment, examples, tmp_path
+):
+    tool = required("miniwdl")
+    # Without containers: the commands run here.
+    environment["MINIWDL__SCHEDULER__CONTAINER_BACKEND"] = "bare"
+    second = tmp_path / "second.fasta"
+    shutil.copy(examples, second)
+    given = {"fasta": [str(examples), str(second)], "model": NAME, "gpus": "none"}
+
+    def embed(folder: str, **more: str) -> dict[str, list[str]]:
+        (tmp_path / f"{folder}.json").write_text(json.dumps({**given, **more}))
+        words = [tool, "run", WDL, "--input", tmp_path / f"{folder}.json"]
+        done = run([*words, "--dir", tmp_path / folder / "."], environment, tmp_path)
+        outputs: dict[str, list[str]] = json.loads(done.stdout)["outputs"]
+        return outputs
+
+    outputs = embed("first")
+    names = [Path(path).name for path in outputs["embed.embeddings"]]
+    assert names == ["proteins.fasta.h5", "second.fasta.h5"]
+    asked = len(hub.asked)
+    outputs = embed("again", weights=str(outputs["embed.weights_used"]))
+    for path in outputs["embed.embeddings"]:
+        assert_embedded(Path(path))
+    assert len(hub.asked) == asked
