@@ -182,6 +182,7 @@ CASES = {
         {
             "redis": {"enabled": False},
             "externalRedis": {"host": "redis.example", "port": 8443},
+            "secrets": {"existingSecret": "passwords"},
             "autoscaling": {"mode": "none"},
             "weights": {"source": "image"},
             "flower": {"enabled": False},
@@ -194,7 +195,7 @@ CASES = {
     ),
     "a volume that has the weights": (
         {
-            "weights": {"source": "volume", "volume": {"fill": False}},
+            "weights": {"source": "volume", "volume": {"fill": False, "existingClaim": "weights"}},
             "autoscaling": {"mode": "none"},
         },
         [*to_redis(), *MONITORING, "ingress > flower 5555"],
@@ -252,19 +253,23 @@ CASES = {
         },
         [*to_redis(), *MONITORING, "ingress > flower 5555", "pod-elsewhere > redis 6379"],
     ),
-    "nobody named for anything": (
+    "nobody named for what may do without": (
         {
             "store": S3,
+            "autoscaling": {"mode": "none"},
+            "weights": {"source": "image"},
             "networkPolicy": {
-                "store": {"peers": []},
+                "credentials": {"peers": []},
+                "node": {"peers": []},
                 "hub": {"peers": []},
+                "redis": {"peers": []},
                 "apiServer": {"peers": []},
                 "keda": [],
                 "prometheus": [],
                 "flower": [],
             },
         },
-        to_redis(),
+        [*to_redis(), *to("bucket", 443, *USERS_OF_STORE)],
     ),
 }
 
