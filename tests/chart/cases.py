@@ -3,17 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.chart import HELMS, KEDA, Object, Values, example_names, render
+import yaml
+
+from tests.support.chart import HELMS, KEDA, Object, Values, example, example_names, render
 
 #: What each example is rendered with in addition.
 SCALING: dict[str, Values] = {
     "keda": {"autoscaling": {"mode": "keda"}},
-    "hpa": {"autoscaling": {"mode": "hpa"}},
+    "hpa": {"autoscaling": {"mode": "hpa"}, "poolDefaults": {"replicas": {"min": 1}}},
     "fixed": {"autoscaling": {"mode": "none"}},
 }
 
 REDIS: dict[str, Values] = {
-    "own-redis": {"redis": {"enabled": True}},
+    "own-redis": {
+        "redis": {"enabled": True},
+        "externalRedis": {"host": "", "tls": {"enabled": False}},
+    },
     "external-redis": {
         "redis": {"enabled": False},
         "externalRedis": {"host": "redis.example"},
@@ -62,11 +67,6 @@ EVERYTHING: Values = {
             "host": "fleet.example",
             "tlsSecret": "flower-tls",
         },
-        "httpRoute": {
-            "enabled": True,
-            "parentRefs": [{"name": "gateway"}],
-            "hostnames": ["fleet.example"],
-        },
     },
     "submissions": [
         {"name": "once", "input": "s3://bucket/proteins.fasta", "model": "dnabert_s"},
@@ -84,6 +84,29 @@ EVERYTHING: Values = {
         }
     ],
 }
+
+#: What Flower has in place of an ingress.
+ROUTE: Values = {
+    "urlPrefix": "/flower",
+    "httpRoute": {
+        "enabled": True,
+        "parentRefs": [{"name": "gateway"}],
+        "hostnames": ["fleet.example"],
+    },
+}
+
+
+def scaled(scaling: str, name: str | None) -> Values:
+    """Return the values of a way of scaling, with which an example's pools agree."""
+    values = SCALING[scaling]
+    pools = yaml.safe_load(example(name).read_text()).get("pools", []) if name else []
+    if scaling != "hpa" or not any("min" in pool.get("replicas", {}) for pool in pools):
+        return values
+    # A HorizontalPodAutoscaler never goes to 0.
+    for pool in pools:
+        replicas = pool.setdefault("replicas", {})
+        replicas["min"] = max(1, replicas.get("min", 0))
+    return {**values, "pools": pools}
 
 
 @dataclass(frozen=True)
@@ -109,8 +132,13 @@ class Case:
 CASES = [
     Case("everything", EVERYTHING),
     Case("claims", {"poolDefaults": {"gpu": {"claimTemplate": "gpus"}}}),
+    Case("everything-by-a-route", {**EVERYTHING, "flower": ROUTE}),
     *(
-        Case(f"{name or 'defaults'}-{scaling}-{redis}", {**SCALING[scaling], **REDIS[redis]}, name)
+        Case(
+            f"{name or 'defaults'}-{scaling}-{redis}",
+            {**scaled(scaling, name), **REDIS[redis]},
+            name,
+        )
         for name in (None, *example_names())
         for scaling in SCALING
         for redis in REDIS

@@ -101,12 +101,5 @@ monitoring.{{ ternary "podMonitor" "rules" .Values.monitoring.podMonitor }} is t
 {{- if and .Values.flower.httpRoute.enabled (not ($known.Has "gateway.networking.k8s.io/v1")) }}
 flower.httpRoute.enabled is true, but the cluster has no Gateway API: install it, or use flower.ingress.
 {{- end }}
-{{- $claims := false -}}
-{{- range .Values.pools -}}
-{{- if (include "fleet.pool" (dict "root" $ "pool" .) | fromJson).gpu.claimTemplate }}{{ $claims = true }}{{ end -}}
-{{- end -}}
-{{- if and $claims (not (or ($known.Has "resource.k8s.io/v1") ($known.Has "resource.k8s.io/v1beta2") ($known.Has "resource.k8s.io/v1beta1"))) }}
-gpu.claimTemplate is given, but the cluster has no dynamic resource allocation (resource.k8s.io): ask by gpu.resource.
-{{- end }}
 {{- end }}
 {{- end -}}

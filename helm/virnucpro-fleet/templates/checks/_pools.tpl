@@ -1,7 +1,4 @@
 {{- define "fleet.checks.pools" -}}
-{{- if not .Values.pools }}
-There are no pools: name one with its model in pools.
-{{- end }}
 {{- $names := dict -}}
 {{- range .Values.pools }}
 {{- if hasKey $names .name }}

@@ -26,7 +26,7 @@ externalRedis.host is {{ $external.host }}: write the name or IPv4 address alone
 {{- if and $external.tls.existingSecret (not $external.tls.enabled) }}
 externalRedis.tls.existingSecret is given, but externalRedis.tls.enabled is false: enable it, or leave the Secret out.
 {{- end }}
-{{- if and (ne $external.authentication "none") (not .Values.secrets.existingSecret) }}
+{{- if and $external.host (ne $external.authentication "none") (not .Values.secrets.existingSecret) }}
 The passwords of the external Redis are not known here (externalRedis.authentication is {{ $external.authentication }}): name a Secret that has them in secrets.existingSecret.
 {{- end }}
 {{- if .Values.networkPolicy.redisClients }}

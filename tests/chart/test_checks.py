@@ -1,0 +1,433 @@
+"""Values that do not fit together are refused, with a sentence that says what to change."""
+
+import pytest
+
+from tests.support.chart import HELMS, KEDA, NAMESPACE, refused, render
+
+S3 = {"url": "s3://bucket/fleet"}
+EXTERNAL = {
+    "redis": {"enabled": False},
+    "externalRedis": {"host": "redis.example"},
+    "secrets": {"existingSecret": "passwords"},
+}
+GPU = "nvidia.com/gpu"
+
+
+def pool(**values):
+    return {"pools": [{"name": "p", "model": "esm2_t6_8M_UR50D", **values}]}
+
+
+def two_pools(first, second):
+    both = {"model": "esm2_t6_8M_UR50D"}
+    return {"pools": [{"name": "a", **both, **first}, {"name": "b", **both, **second}]}
+
+
+def submission(**values):
+    return {"submissions": [{"name": "s", "input": "s3://bucket/in.fasta", **values}]}
+
+
+def variable(name):
+    return [{"name": name, "value": "x"}]
+
+
+#: What is wrong, with a part of the sentence that says what to do.
+REFUSED = {
+    # Redis
+    "two Redis": (
+        {"externalRedis": {"host": "redis.example"}},
+        "and externalRedis.host is redis.example: set redis.enabled to false",
+    ),
+    "no Redis": ({"redis": {"enabled": False}}, "set redis.enabled to true, or externalRedis.host"),
+    "TLS without a certificate": (
+        {"redis": {"tls": {"enabled": True}}},
+        "name its Secret in redis.tls.existingSecret",
+    ),
+    "a certificate without TLS": (
+        {"redis": {"tls": {"existingSecret": "tls"}}},
+        "redis.tls.enabled is false: enable it",
+    ),
+    "an authority without TLS": (
+        {**EXTERNAL, "externalRedis": {"host": "r.example", "tls": {"existingSecret": "ca"}}},
+        "externalRedis.tls.enabled is false: enable it",
+    ),
+    "a port in the host": (
+        {**EXTERNAL, "externalRedis": {"host": "redis.example:6380"}},
+        "and the port as externalRedis.port",
+    ),
+    "passwords that nobody gave": (
+        {**EXTERNAL, "secrets": {}},
+        "name a Secret that has them in secrets.existingSecret",
+    ),
+    "clients of a Redis that is not the release's": (
+        {**EXTERNAL, "networkPolicy": {"redisClients": [{"podSelector": {}}]}},
+        "networkPolicy.redisClients is about the release's own Redis",
+    ),
+    "more memory than the limit": (
+        {"redis": {"maxMemory": "2gb"}},
+        "redis.maxMemory is 2gb, as much as redis.resources.limits.memory (1536Mi) or more",
+    ),
+    "as much memory as the limit": (
+        {"redis": {"maxMemory": "1gb", "resources": {"limits": {"memory": "1Gi"}}}},
+        "let the limit be twice as much",
+    ),
+    # store
+    "S3 for nothing": (
+        {"store": {"s3": {"existingSecret": "keys"}}},
+        "nothing is in one: set store.url to s3://bucket/prefix, or leave store.s3 out",
+    ),
+    "two sources of credentials": (
+        {"store": {**S3, "s3": {"existingSecret": "keys", "webIdentity": {"roleArn": "r"}}}},
+        "two sources of credentials: leave one out",
+    ),
+    "two roles": (
+        {
+            "store": {**S3, "s3": {"webIdentity": {"roleArn": "r"}}},
+            "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "r"}},
+        },
+        "both name a role: leave one out",
+    ),
+    "a volume beside a bucket": (
+        {"store": {**S3, "volume": {"existingClaim": "jobs"}}},
+        "leave store.volume out, or store.url empty",
+    ),
+    "a volume of one node for several keepers": (
+        {"store": {"volume": {"accessModes": ["ReadWriteOnce"]}}, **pool(replicas={"max": 1})},
+        "set ReadWriteMany, put the store into a bucket",
+    ),
+    "a volume of one node for several workers": (
+        {"store": {"volume": {"accessModes": ["ReadWriteOnce"]}}, "keeper": {"replicas": 1}},
+        "set ReadWriteMany, put the store into a bucket",
+    ),
+    "a volume that nobody may write": (
+        {"store": {"volume": {"accessModes": ["ReadOnlyMany"]}}},
+        "all write the store: set ReadWriteMany",
+    ),
+    # weights
+    "a volume of weights that no pool reads": (
+        {"weights": {"volume": {"existingClaim": "weights"}}},
+        "set weights.source to volume, or leave the claim out",
+    ),
+    "an empty volume of weights": (
+        {"weights": {"source": "volume", "volume": {"fill": False}}},
+        "name its claim in weights.volume.existingClaim, or have it filled",
+    ),
+    "a volume of weights of one node for several": (
+        {"weights": {"source": "volume", "volume": {"accessModes": ["ReadWriteOnce"]}}},
+        "or set weights.source to download",
+    ),
+    "a volume of weights that cannot be filled": (
+        {"weights": {"source": "volume", "volume": {"accessModes": ["ReadOnlyMany"]}}},
+        "the hook that fills the volume writes: set ReadWriteMany",
+    ),
+    # pools
+    "pools of one name": (
+        {"pools": [{"name": "p", "model": "a"}, {"name": "p", "model": "b"}]},
+        "Two pools are named p: rename one",
+    ),
+    "a pool without a model": ({"pools": [{"name": "p"}]}, "Pool p has no model: set its model"),
+    "more pods at least than at most": (
+        pool(replicas={"min": 5}),
+        "Pool p: replicas.min is 5, and replicas.max 4: give a max that is not smaller",
+    ),
+    "no pods": (
+        pool(replicas={"max": 0}),
+        "Pool p: replicas.max is 0, so that it would never have a pod",
+    ),
+    "FP16 on the CPU": (
+        pool(precision="fp16", gpu={"count": 0}),
+        "Pool p: precision is fp16, with which CPUs are 35 to 175 times slower",
+    ),
+    "a claim of no GPU": (
+        pool(gpu={"count": 0, "claimTemplate": "gpus"}),
+        "Pool p: gpu.count is 0, but gpu.claimTemplate is given",
+    ),
+    "memory of no GPU": (
+        pool(gpu={"count": 0, "memory": 8}),
+        "Pool p: gpu.count is 0, but gpu.memory is given",
+    ),
+    "GPUs by a claim and by a resource": (
+        pool(gpu={"claimTemplate": "gpus", "resource": "nvidia.com/mig-1g.10gb"}),
+        "Pool p: gpu.claimTemplate asks for GPUs in place of gpu.resource",
+    ),
+    "GPUs among the resources": (
+        pool(resources={"limits": {GPU: 2}}),
+        "Pool p: resources.limits has nvidia.com/gpu: set the number of GPUs by gpu.count alone",
+    ),
+    "too little time to requeue": (
+        pool(terminationGracePeriodSeconds=30),
+        "Pool p: terminationGracePeriodSeconds is 30, but a worker takes up to 40 s",
+    ),
+    "a pause of what does not scale": (
+        pool(paused=True, replicas={"min": 4}),
+        "Pool p is paused, but nothing scales it",
+    ),
+    "two pools that scale by one demand": (
+        two_pools({}, {"spot": True}),
+        "Pools a and b have the same model, revision and precision, and both scale",
+    ),
+    "two such pools, one of which says its precision": (
+        two_pools({"precision": "fp16"}, {"precision": "auto"}),
+        "Give one of them a fixed number of pods",
+    ),
+    "no pod under a HorizontalPodAutoscaler": (
+        {"autoscaling": {"mode": "hpa"}},
+        "replicas.min is 0, to which a HorizontalPodAutoscaler never scales",
+    ),
+    # Flower
+    "two ways to Flower": (
+        {
+            "flower": {
+                "ingress": {"enabled": True, "host": "f.example"},
+                "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]},
+            }
+        },
+        "flower.ingress and flower.httpRoute are both enabled: disable one",
+    ),
+    "an ingress without Flower": (
+        {"flower": {"enabled": False, "ingress": {"enabled": True, "host": "f.example"}}},
+        "flower.ingress is enabled, but flower.enabled is false",
+    ),
+    "a route without Flower": (
+        {"flower": {"enabled": False, "httpRoute": {"enabled": True, "parentRefs": [{}]}}},
+        "flower.httpRoute is enabled, but flower.enabled is false",
+    ),
+    "an ingress for every name": (
+        {"flower": {"ingress": {"enabled": True}}},
+        "flower.ingress.enabled needs flower.ingress.host",
+    ),
+    "a route of no gateway": (
+        {"flower": {"httpRoute": {"enabled": True}}},
+        "name it in flower.httpRoute.parentRefs",
+    ),
+    # submissions
+    "submissions of one name": (
+        {"submissions": [{"name": "s", "input": "s3://b/1"}, {"name": "s", "input": "s3://b/2"}]},
+        "Two submissions are named s: rename one",
+    ),
+    "a submission with too long a name": (
+        {"fullnameOverride": "f" * 40, **submission(name="twelve-chars")},
+        "has 53 characters, and may have 52: shorten it, or set fullnameOverride",
+    ),
+    "a submission with a pool and a model": (
+        submission(pool="esm2-650m", model="dnabert_s"),
+        "Submission s has a pool and a model: leave one out",
+    ),
+    "a submission for no pool": (
+        submission(pool="other"),
+        "Submission s: there is no pool other: name one of esm2-650m",
+    ),
+    "an output that is a folder": (
+        submission(output="s3://bucket/out/"),
+        "name a file that ends with .h5 or .hdf5",
+    ),
+    "an output that would be lost": (
+        submission(output="/out/embeddings.h5"),
+        "Submission s: output is /out/embeddings.h5, but its pod has no volume",
+    ),
+    "an input that is not there": (
+        submission(input="/in/proteins.fasta"),
+        "Submission s: input is /in/proteins.fasta, but its pod has no volume",
+    ),
+    # names, images, accounts, variables
+    "a name that a Service cannot have": (
+        {"fullnameOverride": "2fleet"},
+        "a Service's begins with a letter and has only letters, digits and hyphens",
+    ),
+    "a name with dots": ({"fullnameOverride": "fleet.prod"}, "set fullnameOverride"),
+    "a label that selects": (
+        {"commonLabels": {"app.kubernetes.io/component": "mine"}},
+        "commonLabels has app.kubernetes.io/component, a label that the chart sets itself",
+    ),
+    "a pool's label that selects": (
+        pool(podLabels={"virnucpro/pool": "q"}),
+        "Pool p: podLabels has virnucpro/pool, a label that the chart sets itself",
+    ),
+    "a registry with a scheme": (
+        {"images": {"registry": "https://registry.example/team"}},
+        "images.registry is https://registry.example/team: leave https:// out",
+    ),
+    "a tag in a repository": (
+        {"images": {"producer": {"repository": "registry.example:5000/producer:1"}}},
+        "write what follows the name as images.producer.tag or images.producer.digest",
+    ),
+    "a digest in a pool's repository": (
+        pool(image={"repository": "worker@sha256:0"}),
+        "write what follows the name as Pool p: image.tag",
+    ),
+    "annotations of an account that is not made": (
+        {"serviceAccount": {"create": False, "annotations": {"a/b": "c"}}},
+        "serviceAccount.create is false: annotate the account itself",
+    ),
+    "a variable of another value": (
+        {"keeper": {"extraEnv": variable("VIRNUCPRO_BROKER_URL")}},
+        "keeper.extraEnv has VIRNUCPRO_BROKER_URL: set it by redis or externalRedis",
+    ),
+    "a variable of the chart's own": (
+        pool(extraEnv=variable("VIRNUCPRO_METRICS")),
+        "Pool p: extraEnv has VIRNUCPRO_METRICS, which the chart sets itself",
+    ),
+    "such a variable of all pools": (
+        {"poolDefaults": {"extraEnv": variable("HF_TOKEN")}},
+        "poolDefaults.extraEnv has HF_TOKEN: set it by weights.hub.tokenSecret",
+    ),
+}
+
+#: What networkPolicy is without, the values that need it, and what the sentence begins with.
+UNREACHABLE = {
+    "dns": ({"dns": {"peers": []}}, {}, "networkPolicy.dns.peers is empty"),
+    "store": ({"store": {"peers": []}}, {"store": S3}, "networkPolicy.store.peers is empty"),
+    "weights in a bucket": (
+        {"store": {"peers": []}},
+        {"pools": [{"name": "p", "model": "s3://bucket/model"}]},
+        "networkPolicy.store.peers is empty",
+    ),
+    "hub": ({"hub": {"peers": []}}, {}, "networkPolicy.hub.peers is empty"),
+    "hub, for the hook": (
+        {"hub": {"peers": []}},
+        {"weights": {"source": "volume"}},
+        "networkPolicy.hub.peers is empty",
+    ),
+    "credentials": (
+        {"credentials": {"peers": []}, "node": {"peers": []}},
+        {"store": S3},
+        "networkPolicy.credentials.peers is empty",
+    ),
+    "a server of credentials that is named": (
+        {"credentials": {"peers": []}},
+        {"store": {**S3, "s3": {"webIdentity": {"roleArn": "r"}}}},
+        "networkPolicy.credentials.peers is empty",
+    ),
+    "redis": ({"redis": {"peers": []}}, EXTERNAL, "networkPolicy.redis.peers is empty"),
+    "apiServer": ({"apiServer": {"peers": []}}, {}, "networkPolicy.apiServer.peers is empty"),
+    "keda": ({"keda": []}, {}, "networkPolicy.keda is empty"),
+    "prometheus": (
+        {"prometheus": []},
+        {"monitoring": {"podMonitor": True}},
+        "networkPolicy.prometheus is empty",
+    ),
+    "flower": (
+        {"flower": []},
+        {"flower": {"ingress": {"enabled": True, "host": "f.example"}}},
+        "networkPolicy.flower is empty",
+    ),
+}
+
+
+def problems(values, **cluster):
+    """Return the sentences of a refusal."""
+    message = refused(values, **cluster)
+    assert "do not fit together" in message, message
+    return [line[2:] for line in message.splitlines() if line.startswith("- ")]
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_fit_is_refused_with_one_sentence(what):
+    values, sentence = REFUSED[what]
+    [problem] = problems(values)
+    assert sentence in problem
+    assert problem.endswith(".")
+
+
+@pytest.mark.parametrize("what", UNREACHABLE)
+def test_a_connection_that_other_values_need_is_refused_to_be_closed(what):
+    policy, values, sentence = UNREACHABLE[what]
+    [problem] = problems({**values, "networkPolicy": policy})
+    assert problem.startswith(sentence)
+    render({**values, "networkPolicy": {**policy, "enabled": False}})
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_all_of_it_is_said_at_once(helm):
+    values = {
+        "redis": {"tls": {"enabled": True}},
+        "images": {"registry": "https://registry.example"},
+        **pool(terminationGracePeriodSeconds=10),
+    }
+    assert len(problems(values, helm=helm)) == 3
+
+
+#: Values that are near to others that are refused.
+ACCEPTED = {
+    "an external Redis without passwords": {
+        "redis": {"enabled": False},
+        "externalRedis": {"host": "redis.example", "authentication": "none"},
+    },
+    "S3 for weights alone": {
+        "store": {"s3": {"existingSecret": "keys"}},
+        **pool(model="s3://bucket/model"),
+    },
+    "S3 for an input alone": {"store": {"s3": {"existingSecret": "keys"}}, **submission()},
+    "one pool that scales beside one that does not": two_pools({}, {"replicas": {"min": 4}}),
+    "two pools of different precisions": two_pools({}, {"precision": "bf16"}),
+    "two pools of different revisions": two_pools({}, {"revision": "main"}),
+    "a volume of one node, for one keeper and one pod": {
+        "store": {"volume": {"accessModes": ["ReadWriteOnce"]}},
+        "keeper": {"replicas": 1},
+        **pool(replicas={"max": 1}),
+    },
+    "a volume of one node, where pods are": {
+        "store": {"volume": {"accessModes": ["ReadWriteOnce"]}},
+        "keeper": {"replicas": 1},
+        **pool(nodeSelector={"kubernetes.io/hostname": "node-1"}),
+    },
+    "a claim whose modes are not known here": {
+        "store": {"volume": {"existingClaim": "jobs", "accessModes": ["ReadWriteOnce"]}},
+    },
+    "little time, on spot nodes": pool(spot=True, terminationGracePeriodSeconds=20),
+    "a registry with a port": {
+        "images": {
+            "registry": "registry.example:5000",
+            "redis": {"repository": "registry.example:5000/valkey"},
+        }
+    },
+    "files on a volume": {
+        "submission": {"extraVolumeMounts": [{"name": "files", "mountPath": "/files"}]},
+        **submission(input="/files/in.fasta", output="/files/out.h5"),
+    },
+    "a role of the node, not of a server": {
+        "store": S3,
+        "networkPolicy": {"credentials": {"peers": []}},
+    },
+    "memory that fits": {"redis": {"maxMemory": "1gb", "resources": {"limits": {"memory": "2G"}}}},
+}
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_what_is_near_to_it_is_accepted(what):
+    assert render(ACCEPTED[what], namespace=NAMESPACE)
+
+
+POD = "v1/Pod"  # which every cluster knows, and `helm template` does not
+
+#: Kinds that values need, and a part of the sentence.
+KINDS = {
+    "keda": ({}, KEDA, "the cluster has no KEDA: install it, or set the mode to hpa or none"),
+    "pod monitors": (
+        {"autoscaling": {"mode": "none"}, "monitoring": {"podMonitor": True}},
+        "monitoring.coreos.com/v1",
+        "monitoring.podMonitor is true, but the cluster has no operator of Prometheus",
+    ),
+    "rules": (
+        {"autoscaling": {"mode": "none"}, "monitoring": {"rules": True}},
+        "monitoring.coreos.com/v1",
+        "monitoring.rules is true, but the cluster has no operator of Prometheus",
+    ),
+    "routes": (
+        {
+            "autoscaling": {"mode": "none"},
+            "flower": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}},
+        },
+        "gateway.networking.k8s.io/v1",
+        "the cluster has no Gateway API",
+    ),
+}
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("what", KINDS)
+def test_kinds_must_be_known_to_the_cluster_if_there_is_one(what, helm):
+    values, kind, sentence = KINDS[what]
+    [problem] = problems(values, helm=helm, api_versions=[POD])
+    assert sentence in problem
+    assert render(values, helm=helm, api_versions=[POD, kind])
+    assert render(values, helm=helm, api_versions=[])
