@@ -1,0 +1,109 @@
+"""Submissions of the chart: CronJobs that are run by hand or by a schedule."""
+
+import pytest
+
+from tests.support.chart import RELEASE, env_of, find, find_all, pod_of, refused, render
+from tests.support.processes import running_fleet
+
+POOLS = [
+    {"name": "small", "model": "esm2_t6_8M_UR50D", "revision": "v2", "gpu": {"count": 0}},
+    {"name": "large", "model": "esm2_t33_650M_UR50D", "precision": "bf16"},
+]
+SUBMISSION = {"name": "proteins", "input": "s3://bucket/proteins.fasta"}
+
+
+def submission(**more):
+    objects = render({"pools": POOLS, "submissions": [SUBMISSION | more]})
+    job = find(objects, "CronJob", "proteins")
+    return job, pod_of(objects, "CronJob", "proteins").container("submit")
+
+
+def test_without_a_schedule_it_waits_to_be_run_by_hand():
+    assert submission()[0]["spec"]["suspend"] is True
+
+
+def test_with_a_schedule_it_runs_by_itself_and_never_twice_at_once():
+    spec = submission(schedule="0 3 * * *")[0]["spec"]
+    assert (spec["suspend"], spec["schedule"]) == (False, "0 3 * * *")
+    assert spec["concurrencyPolicy"] == "Forbid"
+
+
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [
+        ({}, ["--model", "esm2_t6_8M_UR50D", "--precision", "fp32", "--revision", "v2"]),
+        ({"pool": "large"}, ["--model", "esm2_t33_650M_UR50D", "--precision", "bf16"]),
+        ({"model": "s3://bucket/mine"}, ["--model", "s3://bucket/mine"]),
+    ],
+)
+def test_it_asks_for_what_a_pool_serves(more, options):
+    _, container = submission(**more)
+    assert container["args"] == ["submit", SUBMISSION["input"], *options]
+
+
+def test_output_and_more_options_come_last():
+    _, container = submission(output="s3://bucket/p.h5", args=["--include", "mean"])
+    assert container["args"][-4:] == ["--output", "s3://bucket/p.h5", "--include", "mean"]
+
+
+def test_its_options_are_those_of_the_command(tiny, tmp_path, sockets):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">one\nMKVLGAST\n")
+    pools = [{"name": "tiny", "model": str(tiny), "gpu": {"count": 0}}]
+    submissions = [SUBMISSION | {"input": str(fasta), "args": ["--include", "mean", "bos"]}]
+    objects = render({"pools": pools, "submissions": submissions})
+    container = pod_of(objects, "CronJob", "proteins").container("submit")
+    owner = env_of(container)["VIRNUCPRO_OWNER"]
+    with running_fleet(sockets, f"file://{tmp_path}/store", VIRNUCPRO_OWNER=owner) as fleet:
+        done = fleet.producer(*container["args"])
+        assert done.returncode == 0, done.stderr
+        assert "proteins@fleet" in fleet.producer("jobs", "--json").stdout
+
+
+def test_an_error_that_a_person_must_correct_is_not_tried_again():
+    policy = submission()[0]["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]
+    [fails] = [rule for rule in policy["rules"] if rule["action"] == "FailJob"]
+    assert fails["onExitCodes"] == {"containerName": "submit", "operator": "In", "values": [2]}
+
+
+def test_a_node_that_goes_away_does_not_count_as_an_attempt():
+    spec = submission()[0]["spec"]["jobTemplate"]["spec"]
+    first = spec["podFailurePolicy"]["rules"][0]
+    assert first["action"] == "Ignore"
+    assert first["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # as such a policy asks for
+    assert spec["backoffLimit"] >= 1
+
+
+def test_jobs_are_removed_some_time_after_their_end():
+    assert submission()[0]["spec"]["jobTemplate"]["spec"]["ttlSecondsAfterFinished"] > 86_400
+
+
+def test_inputs_may_be_on_a_volume():
+    claim = {"name": "inputs", "persistentVolumeClaim": {"claimName": "sequences"}}
+    mount = {"name": "inputs", "mountPath": "/inputs", "readOnly": True}
+    objects = render(
+        {
+            "submission": {"extraVolumes": [claim], "extraVolumeMounts": [mount]},
+            "submissions": [SUBMISSION | {"input": "/inputs/proteins.fasta"}],
+        }
+    )
+    pod = pod_of(objects, "CronJob", "proteins")
+    assert claim in pod.spec["volumes"]
+    assert mount in pod.container("submit")["volumeMounts"]
+
+
+def test_a_pool_that_is_not_there_is_refused():
+    message = refused({"submissions": [SUBMISSION | {"pool": "other"}]})
+    assert f"submissions: {RELEASE}-proteins: there is no pool other" in message
+
+
+def test_a_name_that_is_too_long_for_a_cronjob_is_refused():
+    message = refused(
+        {"fullnameOverride": "a" * 40, "submissions": [SUBMISSION | {"name": "b" * 12}]}
+    )
+    assert "has 53 characters, and Kubernetes allows 52" in message
+
+
+def test_by_default_there_is_none():
+    assert not find_all(render(), "CronJob")
