@@ -17,9 +17,10 @@ from tests.support.redis_servers import HOST, free_port
 
 PAGE = ROOT / "docs" / "deploy.md"
 
-#: Beginnings of commands that no test here runs: an engine, the network or an init system.
+#: Beginnings of commands that no test here runs: an engine, the network, an init system or a cluster.
 #: ``make images`` builds the images, `docker-compose config` reads the services
-#: (``unit/docker/test_compose.py``), and systemd the units (``unit/deploy/test_systemd.py``).
+#: (``unit/docker/test_compose.py``), systemd the units (``unit/deploy/test_systemd.py``), and Helm and
+#: kubectl what is for a cluster (``chart/test_page.py``).
 ELSEWHERE = (
     *(
         "docker ",
@@ -30,6 +31,7 @@ ELSEWHERE = (
         "/opt/virnucpro/bin/pip ",
     ),
     *("install -D ", "install --mode "),
+    *("helm ", "kubectl "),
 )
 
 
