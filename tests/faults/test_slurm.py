@@ -96,6 +96,23 @@ def test_a_worker_whose_time_is_over_requeues_its_batches_and_the_job_is_complet
         assert_nothing_was_lost(fleet, name, reference)
 
 
+def test_a_worker_that_another_job_displaces_ends_by_itself_and_its_job_is_requeued(
+    slurm, settings, tmp_path
+):
+    slow = "trap 'sleep 2; echo worker ended; exit 0' TERM; while :; do sleep 0.1; done"
+    program(tmp_path / "bin" / "worker", slow)
+    job = slurm.submit(settings, "--model", "none", options=("--gpus-per-node=3",))
+    slurm.wait_for(job, "RUNNING")
+    wait_until(lambda: list(tmp_path.glob("virnucpro-*")), 20)
+    words = ("--partition=urgent", "--gpus-per-node=4", "--output=urgent.log", "--wrap=true")
+    slurm.run("sbatch", *words)
+    wait_until(lambda: slurm.fields(job)["Restarts"] == "1", CHANGE_SECONDS)
+    assert slurm.wait_for(job, "PENDING")["Reason"] == "BeginTime"
+    assert "worker ended" in slurm.logs()
+    assert list(tmp_path.glob("virnucpro-*")) == []
+    slurm.run("scancel", job)
+
+
 def test_slurm_keeps_no_secret_and_nothing_of_the_shell_that_submitted(slurm, settings, tmp_path):
     shown, hidden = secrets.token_hex(16), secrets.token_hex(16)
     program(tmp_path / "bin" / "worker", 'echo "key is $VIRNUCPRO_MESSAGE_KEY"; sleep 1000')

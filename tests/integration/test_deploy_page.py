@@ -17,10 +17,12 @@ from tests.support.redis_servers import HOST, free_port
 
 PAGE = ROOT / "docs" / "deploy.md"
 
-#: Beginnings of commands that no test here runs: an engine, the network, an init system or a cluster.
+#: Beginnings of commands that no test here runs: an engine, the network, an init system, a cluster.
 #: ``make images`` builds the images, `docker-compose config` reads the services
-#: (``unit/docker/test_compose.py``), systemd the units (``unit/deploy/test_systemd.py``), and Helm and
-#: kubectl what is for a cluster (``chart/test_page.py``).
+#: (``unit/docker/test_compose.py``), systemd the units (``unit/deploy/test_systemd.py``), and Helm
+#: and kubectl what is for a cluster (``chart/test_page.py``). Slurm runs its script in
+#: ``faults/test_slurm.py``, and miniwdl its workflow in ``integration/test_pipelines.py``, which
+#: runs Nextflow's scripts too.
 ELSEWHERE = (
     *(
         "docker ",
@@ -32,6 +34,8 @@ ELSEWHERE = (
     ),
     *("install -D ", "install --mode "),
     *("helm ", "kubectl "),
+    *("sbatch ", "scancel ", "HF_HOME=/shared/weights worker download ", "producer submit "),
+    *("nextflow ", "miniwdl "),
 )
 
 

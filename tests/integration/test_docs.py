@@ -29,7 +29,10 @@ MAPS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 #: Options of other programs, which pages name.
-OTHERS = {"--repr_layers", "--build-arg", "--secret", "--no-healthcheck", "--scale"}
+OTHERS = {
+    *("--repr_layers", "--build-arg", "--secret", "--no-healthcheck", "--scale"),
+    *("--gpus-per-node", "--signal", "--requeue", "--weights", "--container"),
+}
 
 DEMO = "producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D"
 

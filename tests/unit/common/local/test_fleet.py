@@ -43,3 +43,11 @@ def test_a_worker_whose_weights_cannot_be_reached_ends_as_somebody_waits_for_it(
         wait_until(lambda: worker.poll() is not None, START_SECONDS)
         with pytest.raises(UserError, match="worker download --model esm2_t6_8M_UR50D --to"):
             fleet.check("esm2_t6_8M_UR50D")
+
+
+def test_redis_starts_below_a_folder_for_temporary_files_with_a_long_name(tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with local_fleet(tmp_path / "fleet", str(tmp_path / "store"), gpus="none") as fleet:
+        assert fleet.redis.poll() is None
