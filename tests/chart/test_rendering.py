@@ -6,15 +6,13 @@ from collections import Counter
 
 import pytest
 
-from tests.chart.cases import CASES, Case
+from tests.chart.cases import CASES, Case, without_random
 from tests.support.chart import (
     CHART,
     HELMS,
     KUBE_VERSION,
-    Object,
     example,
     find,
-    find_all,
     name_of,
     refused,
     render,
@@ -25,14 +23,6 @@ from tests.support.chart import (
 @pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
-
-
-def without_random(objects: list[Object]) -> list[Object]:
-    """Replace the passwords that each rendering makes anew."""
-    for secret in find_all(objects, "Secret"):
-        for values in (secret.get("data") or {}, secret.get("stringData") or {}):
-            values.update(dict.fromkeys(values, "random"))
-    return objects
 
 
 @pytest.mark.parametrize("helm", HELMS)
