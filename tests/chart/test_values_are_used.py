@@ -27,7 +27,6 @@ SUBMISSIONS = {"submissions": [{"name": "one", "input": "s3://bucket/one.fasta"}
 CONTEXTS: dict[str, dict[str, Any]] = {
     "": {},
     "images.workerCpu": {"poolDefaults": {"gpu": {"count": 0}}},
-    "redis.tls.enabled": {"redis": {"tls": {"existingSecret": "redis-tls"}}},
     "redis.tls.existingSecret": {"redis": {"tls": {"enabled": True, "existingSecret": "tls"}}},
     "externalRedis": EXTERNAL,
     "externalRedis.tls.enabled": {**EXTERNAL, "externalRedis": {"host": "redis.example"}},
@@ -55,12 +54,21 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "monitoring.labels": {"monitoring": {"podMonitor": True}},
 }
 
+#: What must change with a value.
+WITH: dict[str, dict[str, Any]] = {
+    "redis.enabled": EXTERNAL,
+    "redis.tls.enabled": {"redis": {"tls": {"existingSecret": "redis-tls"}}},
+}
+
 #: Another value, where none can be made from the type.
 SAMPLES: dict[str, Any] = {
     "pools": [{"name": "dna", "model": "dnabert_s"}],
     "submissions": SUBMISSIONS["submissions"],
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own"}}],
     "store.url": "s3://bucket/fleet",
+    "store.volume.accessModes": ["ReadWriteMany", "ReadOnlyMany"],
+    "weights.volume.accessModes": ["ReadWriteMany", "ReadOnlyMany"],
+    "autoscaling.mode": "none",
     "redis.maxMemory": "64mb",
     "monitoring.interval": "90s",
     "podSecurityContext": {"runAsUser": 4321},
@@ -89,7 +97,6 @@ OF_DEFINITIONS: dict[str, Any] = {
     "object": {"nodeAffinity": {}},
     "objects": [{"key": "own", "operator": "Exists"}],
     "variables": [{"name": "OWN", "value": "yes"}],
-    "accessModes": ["ReadWriteOnce"],
 }
 
 ALL = values()
@@ -139,7 +146,7 @@ def with_value(base: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[
 @pytest.mark.parametrize("value", ALL, ids=lambda value: value.name)
 def test_a_changed_value_changes_what_is_rendered(value: Value):
     base = context(value.name)
-    changed = with_value(base, value.path, another(value))
+    changed = with_value(WITH.get(value.name, base), value.path, another(value))
     assert without_random(render(changed)) != without_random(render(base))
 
 
