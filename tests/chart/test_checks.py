@@ -149,6 +149,10 @@ REFUSED = {
         pool(gpu={"claimTemplate": "gpus", "resource": "nvidia.com/mig-1g.10gb"}),
         "Pool p: gpu.claimTemplate asks for GPUs in place of gpu.resource",
     ),
+    "several parts of a GPU": (
+        pool(gpu={"count": 2, "resource": "nvidia.com/mig-1g.10gb"}),
+        "Pool p: gpu.count is 2, but a worker uses one part of a GPU (nvidia.com/mig-1g.10gb)",
+    ),
     "GPUs among the resources": (
         pool(resources={"limits": {GPU: 2}}),
         "Pool p: resources.limits has nvidia.com/gpu: set the number of GPUs by gpu.count alone",

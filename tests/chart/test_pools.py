@@ -7,7 +7,7 @@ import pytest
 
 from common.model_specs import ModelSource
 from producer.scheduling.demand_query import pool_of_query
-from tests.support.chart import Object, env_of, find, find_all, pod_of, render
+from tests.support.chart import Object, env_of, find, find_all, pod_of, refused, render
 
 GPU = {"name": "gpu", "model": "esm2_t33_650M_UR50D"}
 CPU = {"name": "cpu", "model": "esm2_t6_8M_UR50D", "gpu": {"count": 0}, "tolerations": []}
@@ -71,6 +71,11 @@ def test_a_claim_of_dynamic_resource_allocation_takes_the_place_of_the_resource(
     resources = spec["containers"][0]["resources"]
     assert resources["claims"] == [{"name": "gpu"}]
     assert "nvidia.com/gpu" not in {**resources["limits"], **resources["requests"]}
+
+
+def test_a_cluster_that_is_too_old_for_claims_is_refused():
+    said = refused({"pools": [{**GPU, "gpu": {"claimTemplate": "a"}}]}, kube_version="1.31.0")
+    assert "gpu.claimTemplate needs Kubernetes 1.32 or newer, and this is v1.31.0" in said
 
 
 def test_options_of_a_pool_are_arguments_of_its_worker():
@@ -186,7 +191,8 @@ def trigger_of(pool: Object) -> Object:
 
 @pytest.mark.parametrize("mode", ["keda", "hpa"])
 def test_a_deployment_that_something_scales_names_no_number_of_pods(mode):
-    objects = render({"pools": [GPU], "autoscaling": {"mode": mode}})
+    pool = {**GPU, "replicas": {"min": 1, "max": 4}}
+    objects = render({"pools": [pool], "autoscaling": {"mode": mode}})
     assert "replicas" not in find(objects, "Deployment", "gpu")["spec"]
     kind = {"keda": "ScaledObject", "hpa": "HorizontalPodAutoscaler"}[mode]
     scaler = find(objects, kind, "gpu")["spec"]
@@ -234,12 +240,14 @@ def test_a_paused_pool_keeps_its_pods():
 
 
 def hpa_of(pool: Object) -> Object:
-    objects = render({"pools": [pool], "autoscaling": {"mode": "hpa"}})
+    scaled = {**pool, "replicas": {"min": 1, "max": 4}}
+    objects = render({"pools": [scaled], "autoscaling": {"mode": "hpa"}})
     return dict(find(objects, "HorizontalPodAutoscaler")["spec"])
 
 
-def test_an_hpa_keeps_one_pod_as_it_cannot_have_none():
-    assert hpa_of(GPU)["minReplicas"] == 1
+def test_an_hpa_keeps_to_the_pool_s_bounds():
+    spec = hpa_of(GPU)
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 4)
 
 
 def test_an_hpa_of_a_paused_pool_scales_neither_up_nor_down():

@@ -88,7 +88,7 @@ def test_weights_in_the_image_are_not_hidden_by_a_mount():
 
 
 def test_a_pool_may_find_its_weights_elsewhere_than_the_others():
-    other = {**GPU, "name": "other", "weightsSource": "image"}
+    other = {"name": "other", "model": "dnabert_s", "weightsSource": "image"}
     objects = render({"pools": [GPU, other]})
     assert "initContainers" in pod_of(objects, "Deployment", "gpu").spec
     assert "initContainers" not in pod_of(objects, "Deployment", "other").spec
@@ -109,7 +109,8 @@ def test_workers_only_read_the_shared_volume():
 
 
 def test_a_hook_downloads_each_model_of_the_volume_s_pools_once():
-    pools = [GPU, {**GPU, "name": "same"}, {**GPU, "name": "old", "revision": "v1.0"}, BUCKET]
+    same = {**GPU, "name": "same", "replicas": {"min": 1, "max": 1}}
+    pools = [GPU, same, {**GPU, "name": "old", "revision": "v1.0"}, BUCKET]
     others = [
         {"name": "random", "model": "random:esm2_t6_8M_UR50D"},
         {"name": "image", "model": "esm2_t6_8M_UR50D", "weightsSource": "image"},

@@ -34,6 +34,12 @@ Two pools are named {{ .name }}: rename one.
 {{- if and $gpu.claimTemplate (or (dig "gpu" "resource" "" .given) (ne $gpu.resource "nvidia.com/gpu")) }}
 {{ $who }}: gpu.claimTemplate asks for GPUs in place of gpu.resource, and both are given: leave one out.
 {{- end }}
+{{- if and (contains "/mig-" $gpu.resource) (gt (int $gpu.count) 1) }}
+{{ $who }}: gpu.count is {{ $gpu.count }}, but a worker uses one part of a GPU ({{ $gpu.resource }}) and would leave the others idle: set gpu.count to 1, and raise replicas.max.
+{{- end }}
+{{- if and $gpu.claimTemplate (semverCompare "<1.32.0-0" $.root.Capabilities.KubeVersion.Version) }}
+{{ $who }}: gpu.claimTemplate needs Kubernetes 1.32 or newer, and this is {{ $.root.Capabilities.KubeVersion.Version }}: ask for gpu.resource instead.
+{{- end }}
 {{- range $which := list "requests" "limits" }}
 {{- if hasKey (get $pool.resources $which | default dict) $gpu.resource }}
 {{ $who }}: resources.{{ $which }} has {{ $gpu.resource }}: set the number of GPUs by gpu.count alone.
