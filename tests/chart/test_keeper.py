@@ -65,7 +65,8 @@ def test_values_become_options(values, args, high_water):
 
 @pytest.mark.parametrize("mode", ["keda", "hpa"])
 def test_it_may_mark_pods_and_do_nothing_else(mode):
-    objects = render({"autoscaling": {"mode": mode}})
+    pool = {"replicas": {"min": 1}}  # fewer are not for the other
+    objects = render({"autoscaling": {"mode": mode}, "poolDefaults": pool})
     [role] = find_all(objects, "Role")
     assert role["rules"] == [{"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]}]
     [binding] = find_all(objects, "RoleBinding")

@@ -38,12 +38,12 @@ def test_each_pool_has_its_range_of_pods():
     pools = [
         {"name": "scaled", "model": "esm2_t6_8M_UR50D"},
         {"name": "fixed", "model": "esm2_t6_8M_UR50D", "replicas": {"min": 2, "max": 2}},
-        {"name": "resting", "model": "esm2_t6_8M_UR50D", "paused": True},
+        {"name": "resting", "model": "esm2_t12_35M_UR50D", "paused": True},
     ]
     text = notes({"pools": pools})
     assert "scaled: esm2_t6_8M_UR50D, fp16, 0 to 4 pods, one for each 60 batches left" in text
     assert "fixed: esm2_t6_8M_UR50D, fp16, 2 pods" in text
-    assert "resting: esm2_t6_8M_UR50D, fp16, paused" in text
+    assert "resting: esm2_t12_35M_UR50D, fp16, paused" in text
 
 
 def test_the_command_to_submit_asks_for_what_the_first_pool_serves():
@@ -52,10 +52,19 @@ def test_the_command_to_submit_asks_for_what_the_first_pool_serves():
     assert wanted in notes({"pools": pools})
 
 
+@pytest.mark.parametrize(("prefix", "path"), [("", ""), ("fleet", "fleet/")])
+def test_flower_is_reached_through_a_port_of_this_machine(prefix, path):
+    text = notes({"flower": {"urlPrefix": prefix}})
+    assert (
+        f"port-forward service/virnucpro-fleet-flower 5555, then http://127.0.0.1:5555/{path}\n"
+        in text
+    )
+
+
 def test_flower_is_where_the_ingress_has_it():
     ingress = {"enabled": True, "host": "fleet.example", "tlsSecret": "certificate"}
     text = notes({"flower": {"ingress": ingress, "urlPrefix": "/fleet/"}})
-    assert "https://fleet.example/fleet\n" in text
+    assert "https://fleet.example/fleet/\n" in text  # without the slash it is not found
     assert "port-forward" not in text
 
 

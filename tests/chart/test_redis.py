@@ -18,9 +18,9 @@ def redis(values=None, **more):
 
 
 def test_it_keeps_its_data_in_a_file_and_evicts_nothing():
-    _, container = redis({"maxMemory": "3gb"})
+    _, container = redis({"maxMemory": "700mb"})
     [script] = container["args"]
-    for option in ("--appendonly yes", "--maxmemory 3gb", "--maxmemory-policy noeviction"):
+    for option in ("--appendonly yes", "--maxmemory 700mb", "--maxmemory-policy noeviction"):
         assert option in script
     assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.chart import RELEASE, env_of, find, find_all, pod_of, refused, render
+from tests.support.chart import env_of, find, find_all, pod_of, render
 from tests.support.processes import running_fleet
 
 POOLS = [
@@ -51,7 +51,8 @@ def test_its_options_are_those_of_the_command(tiny, tmp_path, sockets):
     fasta.write_text(">one\nMKVLGAST\n")
     pools = [{"name": "tiny", "model": str(tiny), "gpu": {"count": 0}}]
     submissions = [SUBMISSION | {"input": str(fasta), "args": ["--include", "mean", "bos"]}]
-    objects = render({"pools": pools, "submissions": submissions})
+    volume = {"extraVolumeMounts": [{"name": "inputs", "mountPath": str(tmp_path)}]}
+    objects = render({"pools": pools, "submissions": submissions, "submission": volume})
     container = pod_of(objects, "CronJob", "proteins").container("submit")
     owner = env_of(container)["VIRNUCPRO_OWNER"]
     with running_fleet(sockets, f"file://{tmp_path}/store", VIRNUCPRO_OWNER=owner) as fleet:
@@ -91,18 +92,6 @@ def test_inputs_may_be_on_a_volume():
     pod = pod_of(objects, "CronJob", "proteins")
     assert claim in pod.spec["volumes"]
     assert mount in pod.container("submit")["volumeMounts"]
-
-
-def test_a_pool_that_is_not_there_is_refused():
-    message = refused({"submissions": [SUBMISSION | {"pool": "other"}]})
-    assert f"submissions: {RELEASE}-proteins: there is no pool other" in message
-
-
-def test_a_name_that_is_too_long_for_a_cronjob_is_refused():
-    message = refused(
-        {"fullnameOverride": "a" * 40, "submissions": [SUBMISSION | {"name": "b" * 12}]}
-    )
-    assert "has 53 characters, and Kubernetes allows 52" in message
 
 
 def test_by_default_there_is_none():

@@ -24,15 +24,3 @@ keep a node for the sake of what they have in /tmp.
 {{- with $pool.revision }}{{ $options = concat $options (list "--revision" .) }}{{ end -}}
 {{- toJson $options -}}
 {{- end -}}
-
-{{/* The values of a pool, as JSON: (dict "root" $ "name" "esm2-650m" "for" "where it is named"). */}}
-{{- define "fleet.poolNamed" -}}
-{{- $found := dict -}}
-{{- range .root.Values.pools -}}
-{{- if eq .name $.name }}{{ $found = . }}{{ end -}}
-{{- end -}}
-{{- if not $found -}}
-{{- fail (printf "%s: there is no pool %s. Name one of `pools`." .for .name) -}}
-{{- end -}}
-{{- toJson $found -}}
-{{- end -}}
