@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     worker_name: Annotated[str, Field(pattern=f"^{WORKER_NAME}$")] | None = None
     max_device_losses: PositiveInt = 3  # within half an hour, after which a worker ends
     owner: str | None = None  # of the jobs that are submitted
+    pod_costs: bool = False  # whether a keeper marks the pods of busy workers
     message_key: SecretStr | None = None  # or several, separated by commas: the first signs
 
     @classmethod
@@ -88,6 +89,8 @@ class Settings(BaseSettings):
                     "Give the pod's name, or unset it for the host's."
                 ) from None
             expected = f"{NUMBERS[name]} above 0" if name in NUMBERS else "text"
+            if name == "pod_costs":
+                expected = "yes or no: give 1 or 0"
             raise UserError(
                 f"{name} (or VIRNUCPRO_{name.upper()}): {wrong['input']} is not a {expected}."
             ) from None

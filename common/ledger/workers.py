@@ -88,16 +88,22 @@ class WorkerRegistry:
         """Return all live workers that this version can read, by name."""
         return [worker for worker in self.entries().values() if worker is not None]
 
+    def names(self) -> list[str]:
+        """Return the names of all live workers, also of those that this version cannot read."""
+        return list(map(name_of, self._keys()))
+
     def entries(self) -> dict[str, WorkerInfo | None]:
         """Return all live workers by name; None for one that this version cannot read."""
-        # The scan passes all keys of all jobs; Redis's default is 10 keys in a round trip.
-        found = self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000, NEVER_DECODE=True)
-        keys: list[bytes] = sorted(found)
+        keys = self._keys()
         return {
-            key.decode(errors="backslashreplace").removeprefix(WORKER_PREFIX): read_worker(text)
+            name_of(key): read_worker(text)
             for key, text in zip(keys, self._texts(keys), strict=True)
             if text
         }
+
+    def _keys(self) -> list[bytes]:
+        # The scan passes all keys of all jobs; Redis's default is 10 keys in a round trip.
+        return sorted(self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000, NEVER_DECODE=True))
 
     def silence(self, names: Iterable[str]) -> dict[str, float]:
         """Return the seconds since the last announcement of workers that are listed."""
@@ -122,6 +128,11 @@ class WorkerRegistry:
                 return ["no text"]
             middle = len(keys) // 2
             return [*self._texts(keys[:middle]), *self._texts(keys[middle:])]
+
+
+def name_of(key: bytes) -> str:
+    """Return the name of the worker that has an entry under this key."""
+    return key.decode(errors="backslashreplace").removeprefix(WORKER_PREFIX)
 
 
 def read_worker(text: str) -> WorkerInfo | None:

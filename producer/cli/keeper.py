@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts.types import NonNegativeFloat, PositiveInt
 from redis.exceptions import RedisError
@@ -22,12 +22,15 @@ from common.store import StoreError
 from common.wire.address import RedisAddress
 from common.wire.first_contact import wait_until_usable
 from common.wire.redis_client import eviction_policy, lasting_client
-from producer.cli.options import Broker, StoreUrl
+from producer.cli.options import Broker, Flag, StoreUrl
 from producer.fleet.fleet import Fleet
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
 from producer.scheduling.keeper_http import KeeperPages
 from producer.scheduling.metrics import KeeperMetrics
 from producer.scheduling.publisher import publisher_of
+
+if TYPE_CHECKING:
+    from producer.scheduling.pod_costs import PodCosts
 
 log = logging.getLogger("producer.scheduling.keeper")
 
@@ -40,6 +43,7 @@ def keeper(
     high_water: PositiveInt | None = None,
     keep_days: NonNegativeFloat | None = None,
     metrics: str | None = None,
+    pod_costs: Annotated[bool, Flag] = False,
     log_format: LogFormat | None = None,
     log_level: LogLevel | None = None,
     store: StoreUrl = None,
@@ -60,6 +64,10 @@ def keeper(
         Address of its HTTP server, such as 0.0.0.0:9808 for all interfaces; "" for none. Default:
         VIRNUCPRO_METRICS, or 127.0.0.1:9808. It has /metrics for Prometheus, /healthz, and
         /demand?model=MODEL&precision=fp16 for an autoscaler.
+    pod_costs
+        In a pod of Kubernetes: mark the pods of busy workers, so that a scale-in ends idle ones
+        first (controller.kubernetes.io/pod-deletion-cost). Needs the right to patch pods/status.
+        Default: VIRNUCPRO_POD_COSTS, or not.
     log_format
         text, or json for one JSON object in each line; default: VIRNUCPRO_LOG_FORMAT, or text.
     log_level
@@ -79,6 +87,8 @@ def keeper(
     )
     pages = KeeperPages(settings.broker_url, kept)
     kept.on_event = partial(on_event, pages.own)
+    if pod_costs or settings.pod_costs:
+        kept.pod_costs = pod_costs_of(kept, pages.own)
     with suppress(KeyboardInterrupt):
         if address := metrics_address(metrics, settings.metrics):
             serve("--metrics", address, pages.handlers)
@@ -96,6 +106,19 @@ def keeper(
 def metrics_address(option: str | None, setting: str | None) -> str:
     """Return the address of the HTTP server; empty for none."""
     return next(text for text in (option, setting, DEFAULT_ADDRESS) if text is not None)
+
+
+def pod_costs_of(keeper: Keeper, metrics: KeeperMetrics) -> "PodCosts":
+    """Return what sets the deletion costs of workers' pods.
+
+    Raises:
+        UserError: this process cannot ask the API of Kubernetes.
+    """
+    from producer.scheduling.pod_costs import PodCosts
+    from producer.scheduling.pods import Pods
+
+    pods = Pods.of_this_pod()
+    return PodCosts(keeper.ledger, keeper.one_by_one, pods, metrics.count_pod_cost)
 
 
 def on_event(metrics: KeeperMetrics, event: Event) -> None:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
@@ -30,6 +31,9 @@ from producer.scheduling.opening import model_of, open_job
 from producer.scheduling.priority import Priorities, would_accept
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.restore import restore_some
+
+if TYPE_CHECKING:
+    from producer.scheduling.pod_costs import PodCosts  # with what only Kubernetes needs
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,8 @@ class Keeper:
         self.on_event = on_event
         self.old_jobs = OldJobs(store, ledger, self.one_by_one, keep)
         self.only = only
+        #: Sets the deletion costs of workers' pods; None: they are left alone.
+        self.pod_costs: PodCosts | None = None
         self.name = uuid.uuid4().hex
         self.acting = False
         self._manifests: dict[tuple[str, float], Manifest | None] = {}
@@ -121,6 +127,8 @@ class Keeper:
             with self.one_by_one(batch.job):
                 self._requeue(EventKind.MESSAGE_LOST, batch, "its message was lost")
         self.publisher.top_up(jobs)
+        if self.pod_costs is not None:
+            self.pod_costs.look(job for job, (state, _) in states.items() if state is JobState.OPEN)
         self._last_step = time.monotonic()
         self._count_stored(jobs.values())
         self._close_jobs(states)
@@ -140,6 +148,8 @@ class Keeper:
             )
             if self.acting and not acted:
                 self.old_jobs.look_anew()
+                if self.pod_costs is not None:
+                    self.pod_costs.look_anew()
             if self.acting and self.only is None:
                 self.ledger.demand.note_store(self.store.url)
             if self.acting and self.old_jobs.keep is not None:

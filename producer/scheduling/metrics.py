@@ -72,6 +72,14 @@ class KeeperMetrics:
             ["reason"],
             registry=registry,
         )
+        self.pod_costs = Counter(
+            "virnucpro_keeper_pod_costs",
+            "Deletion costs of workers' pods that this keeper set, or tried to.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("set", "absent", "failed"):
+            self.pod_costs.labels(outcome)
         for cause in ("redis", "store", "no_store"):
             self.errors.labels(cause)
         for reason in ("lease_lost", "message_lost"):
@@ -86,6 +94,10 @@ class KeeperMetrics:
     def count(self, event: Event) -> None:
         """Count a batch that the keeper requeued."""
         self.requeued.labels(event.event).inc()
+
+    def count_pod_cost(self, outcome: str) -> None:
+        """Count a deletion cost that was set, or was not."""
+        self.pod_costs.labels(outcome).inc()
 
     @contextmanager
     def step(self, keeper: Keeper) -> Iterator[None]:
