@@ -88,9 +88,11 @@ class Settings(BaseSettings):
                     "digits, dots, hyphens and underscores, with a letter or digit at both ends. "
                     "Give the pod's name, or unset it for the host's."
                 ) from None
-            expected = f"{NUMBERS[name]} above 0" if name in NUMBERS else "text"
             if name == "pod_costs":
-                expected = "yes or no: give 1 or 0"
+                raise UserError(
+                    f"VIRNUCPRO_POD_COSTS: {wrong['input']!r} is neither yes nor no: give 1 or 0."
+                ) from None
+            expected = f"{NUMBERS[name]} above 0" if name in NUMBERS else "text"
             raise UserError(
                 f"{name} (or VIRNUCPRO_{name.upper()}): {wrong['input']} is not a {expected}."
             ) from None

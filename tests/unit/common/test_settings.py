@@ -64,6 +64,16 @@ def test_a_required_store_that_is_not_set_is_asked_for():
     assert Settings.read(store="folder").required_store() == "folder"
 
 
+def test_whether_pods_are_marked_is_yes_or_no(monkeypatch):
+    assert Settings.read().pod_costs is False
+    monkeypatch.setenv("VIRNUCPRO_POD_COSTS", "true")
+    assert Settings.read().pod_costs is True
+    for text in ("maybe", ""):
+        monkeypatch.setenv("VIRNUCPRO_POD_COSTS", text)
+        with pytest.raises(UserError, match=r"VIRNUCPRO_POD_COSTS: .* give 1 or 0"):
+            Settings.read()
+
+
 def test_settings_do_not_show_the_password_of_the_broker():
     assert "s3cret" not in repr(Settings.read(broker="redis://:s3cret@host"))
 

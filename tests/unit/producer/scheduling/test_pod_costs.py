@@ -269,6 +269,19 @@ def test_a_failing_api_is_asked_and_mentioned_seldom_and_counted(
     assert job.queued() != {}  # the keeper did its work meanwhile
 
 
+def test_a_cost_whose_answer_was_lost_is_taken_back(keeper, job, api, counted, monkeypatch):
+    api.is_lossy = True
+    batch = job.manifest.batch(0)
+    job.claim(batch, owner_of("worker-a"))
+    step(keeper)
+    assert (api.cost("worker-a"), counted) == (1, {"failed": 1})
+    api.is_lossy = False
+    job.ledger.leases.release(batch, owner=owner_of("worker-a"))
+    monkeypatch.setattr(keeper.pod_costs, "_next_try", 0.0)
+    step(keeper)
+    assert api.cost("worker-a") == 0
+
+
 def test_a_pod_that_cannot_be_set_keeps_no_other_waiting(keeper, job, api, monkeypatch):
     api.refused.add("worker-a")
     for index, pod in enumerate(PODS[:3]):
