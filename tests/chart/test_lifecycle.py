@@ -126,3 +126,14 @@ def test_an_upgrade_and_the_next_installation_keep_the_passwords(release):
     assert release.helm_run("uninstall", RELEASE).returncode == 0
     release.install()
     assert release.cluster.get("Secret", f"{RELEASE}-secrets")["data"] == before
+
+
+def test_an_upgrade_adds_a_password_that_is_missing(release):
+    release.install()
+    data = release.cluster.get("Secret", f"{RELEASE}-secrets")["data"]
+    del data["flower-login"]
+    before = dict(data)
+    assert release.apply("upgrade").returncode == 0
+    after = dict(release.cluster.get("Secret", f"{RELEASE}-secrets")["data"])
+    assert after.pop("flower-login")
+    assert after == before

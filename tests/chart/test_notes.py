@@ -48,7 +48,7 @@ def test_each_pool_has_its_range_of_pods():
 
 def test_the_command_to_submit_asks_for_what_the_first_pool_serves():
     pools = [{"name": "cpu", "model": "esm2_t6_8M_UR50D", "gpu": {"count": 0}}]
-    wanted = "producer submit s3://BUCKET/proteins.fasta --model esm2_t6_8M_UR50D --precision fp32"
+    wanted = "producer submit - --model esm2_t6_8M_UR50D --precision fp32 < proteins.fasta"
     assert wanted in notes({"pools": pools})
 
 
@@ -66,6 +66,12 @@ def test_flower_is_where_the_ingress_has_it():
     text = notes({"flower": {"ingress": ingress, "urlPrefix": "/fleet/"}})
     assert "https://fleet.example/fleet/\n" in text  # without the slash it is not found
     assert "port-forward" not in text
+
+
+def test_flower_is_where_the_gateway_has_it():
+    route = {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["fleet.example"]}
+    text = notes({"flower": {"httpRoute": route, "urlPrefix": "/fleet"}})
+    assert "fleet.example/fleet/, through its gateway\n" in text
 
 
 @pytest.mark.parametrize(

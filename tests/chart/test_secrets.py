@@ -1,15 +1,11 @@
-"""The chart's Secret: made once, kept, or another one named in its place."""
+"""The chart's Secret, or another one named in its place; ``test_lifecycle.py`` upgrades it."""
 
 import base64
 import re
-import shutil
-from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support.chart import CHART, HELMS, NAMESPACE, RELEASE, find, find_all, render, run_helm
-from tests.support.lookup_api import cluster_with_secret
+from tests.support.chart import HELMS, RELEASE, find, find_all, render
 
 USERS = ("producer", "keeper", "worker", "flower", "metrics")
 
@@ -33,31 +29,6 @@ def test_it_has_a_value_of_its_own_for_each_purpose(helm):
 def test_it_outlives_the_release():
     secret = find(render(), "Secret", "secrets")
     assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-
-
-@pytest.mark.parametrize("helm", HELMS)
-def test_an_upgrade_keeps_the_values_and_adds_those_that_are_missing(helm, tmp_path):
-    chart = chart_of_secrets(tmp_path)
-    old = {"message-key": "the-old-key", "keeper-password": "the-old-password"}
-    data = {name: base64.b64encode(value.encode()).decode() for name, value in old.items()}
-    with cluster_with_secret(NAMESPACE, f"{RELEASE}-secrets", data) as address:
-        done = run_helm(
-            *(helm, "template", RELEASE, chart, "--namespace", NAMESPACE, "--is-upgrade"),
-            *("--dry-run=server", "--kube-apiserver", address, "--disable-openapi-validation"),
-        )
-    assert done.returncode == 0, done.stderr
-    found = decoded([yaml.safe_load(done.stdout)])
-    assert old.items() <= found.items()
-    assert len(found["worker-password"]) == 48
-
-
-def chart_of_secrets(folder: Path) -> Path:
-    """Return a copy of the chart with this template alone: Helm looks up all kinds that it has."""
-    chart = shutil.copytree(CHART, folder / CHART.name)
-    for template in (chart / "templates").rglob("*.*"):
-        if template.suffix in (".yaml", ".txt") and template.name != "secrets.yaml":
-            template.unlink()
-    return chart
 
 
 def test_one_of_the_user_s_takes_its_place_everywhere():
