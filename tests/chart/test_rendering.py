@@ -1,8 +1,10 @@
 """Both Helms accept the chart, and render the same objects, of which no two have one name."""
 
 import json
+import shutil
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +74,13 @@ def test_the_names_of_a_release_can_be_chosen(helm):
 @pytest.mark.parametrize("helm", HELMS)
 def test_a_cluster_that_is_too_old_is_refused(helm):
     assert ">=1.29.0" in refused(helm=helm, kube_version="1.28.0")
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_chart_may_be_a_part_of_another(helm: str, tmp_path: Path):
+    """Helm then adds values of its own, which the schema must know."""
+    shutil.copytree(CHART, tmp_path / "charts" / CHART.name)
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: whole, version: 1.0.0}")
+    values = {"global": {"team": "virus"}, CHART.name: {"keeper": {"replicas": 3}}}
+    objects = render(values, helm=helm, chart=tmp_path)
+    assert find(objects, "Deployment", "keeper")["spec"]["replicas"] == 3
