@@ -113,6 +113,16 @@ def test_a_helm_test_that_is_stopped_leaves_no_job_for_which_a_worker_is_kept(
         assert fleet.ledger.jobs.names() == []
 
 
+def test_helm_test_can_be_submitted_to_a_pool_of_dna(tmp_path, sockets):
+    objects = render({"pools": [{"name": "dna", "model": "dnabert_s", "gpu": {"count": 0}}]})
+    with running_fleet(sockets, f"file://{tmp_path}/store") as fleet:
+        process = started_test(objects, fleet, tmp_path)
+        wait_until(lambda: watches(process) or process.poll() is not None, 60)
+        assert process.poll() is None, process.communicate()[0]
+        process.terminate()
+        process.communicate(timeout=30)
+
+
 def watches(process: "subprocess.Popen[str]") -> bool:
     with suppress(psutil.Error):  # one of them has just ended
         below = psutil.Process(process.pid).children(recursive=True)
