@@ -10,15 +10,18 @@ import yaml
 from tests.chart.cases import CASES
 from tests.support.chart import ROOT, tool
 
+#: All that is off by default, and every example; the other cases have nothing else in their pods.
+SCANNED = [case for case in CASES if "-" not in case.name or "keda-own-redis" in case.name]
+
 EXCUSES = yaml.safe_load((ROOT / "tests/chart/checkov-excuses.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
-    """What checkov finds in all cases, each in a namespace of its own: check and resource."""
+    """What checkov finds in the cases, each in a namespace of its own: check and resource."""
     checkov = tool("checkov")
     objects = []
-    for case in CASES:
+    for case in SCANNED:
         for item in case.render():
             item["metadata"]["namespace"] = case.name
             objects.append(item)
