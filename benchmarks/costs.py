@@ -32,7 +32,8 @@ from common.job.output_form import OutputForm
 from common.ledger.ledger import Ledger
 from common.ledger.speed import Speed
 from common.local.embedded_redis import redis_server
-from common.model_specs import MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import MODELS
 from common.rungs import Rung
 from common.wire.celery_app import make_celery, publish
 from common.wire.redis_client import connect

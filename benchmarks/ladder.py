@@ -18,7 +18,8 @@ from torch import Tensor
 from benchmarks.inputs import random_model, random_proteins
 from benchmarks.machine import Run, attempt, describe_machine, device_or_exit, release
 from common.alphabet import SPECIAL_TOKENS
-from common.model_specs import MODELS, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import MODELS, ModelSpec
 from common.rungs import Rung
 from workers.engine.engine import Engine
 from workers.engine.in_flight import PackInFlight

@@ -31,7 +31,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.local.embedded_redis import redis_server
 from common.local.processes import end_of_log, end_with_parent
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.celery_app import make_celery
 from common.wire.queues import Queues
 from common.wire.redis_client import connect

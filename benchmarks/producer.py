@@ -22,7 +22,8 @@ from pathlib import Path
 import dnaio
 
 from common.job.output_form import OutputForm
-from common.model_specs import MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import MODELS
 from common.rungs import Rung
 from common.store import open_store
 from producer.input.source import Source

@@ -19,7 +19,8 @@ from benchmarks.machine import describe_machine, device_or_exit
 from benchmarks.peers import fair_esm_weights
 from common.job.output_form import OutputForm
 from common.model_config import ESM2_SETTINGS
-from common.model_specs import ESM2, MODELS, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import ESM2, MODELS, ModelSpec
 from common.rungs import Rung
 from tests.support.hugging_face import published_name
 from workers.bench.fleet import Plan, measure_fleet

@@ -9,7 +9,8 @@ from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
-from common.model_specs import MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import MODELS
 from common.rungs import Rung
 from common.store import Store
 from tests.support.shards import embeddings_of

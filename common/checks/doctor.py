@@ -11,7 +11,7 @@ from common.checks.installation import check_message_key, check_packages
 from common.checks.rights import Role
 from common.checks.storage import check_store
 from common.checks.weights import check_weights
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.settings import Settings
 
 #: Seconds that the weights may take, whose files are read to their end.

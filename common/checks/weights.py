@@ -13,7 +13,8 @@ from common.memory import is_out_of_memory
 from common.model_bucket import look
 from common.model_digest import model_digest
 from common.model_files import model_files
-from common.model_specs import ModelSource, ModelSpec, read_hugging_face_config
+from common.model_source import ModelSource
+from common.model_specs import ModelSpec, read_hugging_face_config
 from common.store import StoreError
 from common.text import counted
 from common.weights import hub

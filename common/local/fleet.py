@@ -19,7 +19,7 @@ from common.local.embedded_redis import redis_server
 from common.local.gpus import visible_gpus
 from common.local.processes import end_of_log, start_dependent, stop
 from common.model_digest import Identity, identities
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import PrecisionChoice, Rung, first_rung
 
 #: Seconds that a worker has to release its batches when it is stopped.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.model_bucket import look
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import check_has_folder
 from common.store import StoreError
 from common.weights import hub

@@ -18,7 +18,8 @@ from common.installing import how_to_install
 from common.memory import is_out_of_memory
 from common.model_files import model_files
 from common.model_revision import is_commit
-from common.model_specs import DNABERT_S, MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import DNABERT_S, MODELS
 from common.paths import is_not_writable
 from common.text import without_login
 from common.unavailable import is_unavailable

@@ -9,7 +9,7 @@ from common.errors import UnavailableError
 from common.model_bucket import Listing, listing_of, look, split_file
 from common.model_digest import model_digest
 from common.model_files import model_files
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import cache_folder
 from common.store import StoreError
 from common.text import counted

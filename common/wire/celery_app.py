@@ -16,7 +16,7 @@ from kombu.utils.uuid import uuid
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.address import RedisAddress
 from common.wire.messages import Batch, Document
 from common.wire.queues import KEY_PREFIX, Queues, batch_queue, kombu_queue, queue_name

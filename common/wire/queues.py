@@ -9,7 +9,7 @@ from kombu import Queue
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung, ladder
 from common.wire.messages import Batch, Priority
 

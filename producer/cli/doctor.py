@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from common.checks.check import as_document, passed, run_checks
 from common.checks.doctor import read_settings, shared_groups, weights_group
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.streams import can_print
 from producer.cli.options import EXIT_FAILED, Broker, StoreUrl
 from producer.terminal.console import print_line

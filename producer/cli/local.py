@@ -8,7 +8,7 @@ from common.advice import CommandLine, advise_commands, how_to
 from common.errors import ProcessEndedError, UserError
 from common.job.manifest import read_manifest
 from common.job.shards import shards_of
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import PrecisionChoice
 from common.store import Store
 from common.text import counted_batches

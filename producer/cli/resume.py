@@ -4,7 +4,7 @@ from typing import Annotated
 
 from common.errors import UserError
 from common.ledger.progress import OnInstability
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.text import counted_batches
 from producer.cli.local import run_local
 from producer.cli.options import Broker, Flag, JobName, OutputPlace, StoreUrl, named_fleet

@@ -10,7 +10,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from common.job.output_form import Empty, Gaps, Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
-from common.model_specs import with_revision
+from common.model_source import with_revision
 from common.paths import user_path
 from common.rungs import PrecisionChoice
 from common.store import Store, open_store

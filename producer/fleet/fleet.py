@@ -15,7 +15,7 @@ from common.errors import ProcessEndedError, UserError
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.fleet import LocalFleet, local_fleet
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import user_path
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.settings import Settings

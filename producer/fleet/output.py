@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import UserError
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import user_path
 from common.store import Store
 from common.text import without_login

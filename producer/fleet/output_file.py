@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from common.embeddings.reader import open_embedding_file
 from common.errors import UserError
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import check_has_folder
 from common.store import FileStore, Store
 

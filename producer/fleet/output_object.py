@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from common.errors import UserError
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.store import ObjectNotFoundError, S3Store, Store
 from common.store.bucket import split_s3_url
 from common.store.s3_object import S3Object

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from common.errors import NotReadyError, UnknownJobError, UserError
 from common.job.manifest import Manifest, find_job
 from common.ledger.progress import JobState
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.messages import JOB_NAME, Instability
 from producer.fleet.output import Output, output_at, place_of
 from producer.output.fetch import Fetched, fetch

@@ -11,7 +11,7 @@ from common.errors import ProcessEndedError, UserError
 from common.job.layout import manifest_key
 from common.job.manifest import find_job
 from common.job.shards import shards_of
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import PrecisionChoice
 from common.store import Store, StoreError, open_store
 from common.text import counted_batches

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Literal, get_args
 
 from common.errors import UserError
-from common.model_specs import AT, FILE_PREFIX, NAMES, ModelSource, looks_like_path
+from common.model_source import AT, FILE_PREFIX, NAMES, ModelSource, looks_like_path
 from common.rungs import Rung, first_rung
 from common.wire.queues import pool_name
 

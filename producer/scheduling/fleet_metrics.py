@@ -14,7 +14,7 @@ from prometheus_client.core import Metric as Family
 
 from common.ledger.progress import Progress
 from common.ledger.workers import WorkerInfo
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import FIRST_RUNGS, Rung, ladder
 from common.wire.dead_letters import KINDS
 from common.wire.queues import pool_name

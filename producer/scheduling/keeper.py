@@ -19,7 +19,7 @@ from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.locks import KEEPING_SECONDS
 from common.ledger.progress import JobState
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.store import Store, StoreError
 from common.wire.celery_app import publish, publish_next
 from common.wire.messages import Batch

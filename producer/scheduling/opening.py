@@ -9,7 +9,7 @@ from common.job.shards import shards_of
 from common.ledger.batches import Flags
 from common.ledger.ledger import Ledger
 from common.ledger.progress import OnInstability
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import ladder
 from common.store import Store
 from common.wire.celery_app import publish

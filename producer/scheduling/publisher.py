@@ -11,7 +11,7 @@ import numpy as np
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, Progress
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.settings import Settings
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch

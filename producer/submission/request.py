@@ -33,7 +33,8 @@ from common.job.output_form import (
     as_tuple,
 )
 from common.ledger.progress import OnInstability
-from common.model_specs import DNABERT_S, ESM2, Family, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import DNABERT_S, ESM2, Family
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from common.wire.queues import queue_name

@@ -10,7 +10,7 @@ from collections.abc import Set
 from common.errors import UserError
 from common.job.manifest import Manifest, find_job
 from common.ledger.ledger import Ledger
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.store import Store
 from producer.scheduling.restore import stored_weights
 from producer.submission.request import Request, job_name

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from common.ledger.leases import RENEW_SECONDS
 from common.ledger.workers import WorkerInfo
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.text import one_line
 from producer.terminal.job_view import STAGES
 from producer.terminal.tables import print_table

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from producer.scheduling.demand_query import pool_of_query
 from tests.support.chart import Object, env_of, find, find_all, pod_of, refused, render
 

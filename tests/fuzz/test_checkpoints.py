@@ -14,7 +14,8 @@ from tokenizers import models as models_of_library
 
 from common.errors import UserError
 from common.model_digest import model_digest
-from common.model_specs import ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import ModelSpec
 from tests.fuzz.fuzzing import EDITS, changed, edited, fuzz
 from tests.support.dnabert import random_checkpoint, save_checkpoint, small_spec
 from tests.support.fair_esm import random_fair_esm, save_fair_esm

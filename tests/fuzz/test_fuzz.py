@@ -25,7 +25,7 @@ from common.job.manifest import find_job, write_manifest
 from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.sealed import SEAL
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import user_path
 from common.rungs import Rung
 from common.store import FileStore, open_store

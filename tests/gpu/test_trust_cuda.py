@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung
 from tests.support import trust
 from workers.validation.statistics import EXPECTED

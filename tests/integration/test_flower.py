@@ -13,7 +13,7 @@ from celery import Celery
 
 from common.ledger.demand import DEMAND_KEY, DEMAND_SECONDS
 from common.local.processes import start_dependent, stop
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import ladder
 from common.wire.address import RedisAddress
 from common.wire.celery_app import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.job.manifest import read_manifest
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.store import open_store
 from common.wire.celery_app import make_celery, publish
 from common.wire.queues import batch_queue

@@ -13,7 +13,8 @@ from common.alphabet import SPECIAL_TOKENS
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.ledger.progress import Progress
-from common.model_specs import ESM2, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import ESM2, ModelSpec
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from workers.engine.engine import Engine
 from workers.models.loading import load_model

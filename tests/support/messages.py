@@ -7,7 +7,7 @@ from typing import Any
 
 from redis import Redis
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.celery_app import make_celery, publish
 from common.wire.messages import Batch
 from common.wire.queues import KEY_PREFIX, queue_name

@@ -25,7 +25,8 @@ from common.ledger.keys import batch_field, job_key
 from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.ledger.workers import WorkerInfo
-from common.model_specs import MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import MODELS
 from common.rungs import PRECISION_CODES, Rung
 from common.store import FileStore, StoreError
 from common.wire.messages import Batch, BatchResult, Instability, NonFinite, Status

@@ -21,7 +21,8 @@ from common.ledger.ledger import Ledger
 from common.ledger.progress import Progress
 from common.local.fleet import LocalFleet, local_fleet
 from common.local.processes import end_of_log
-from common.model_specs import ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import ModelSpec
 from common.rungs import PrecisionChoice, Rung
 from common.settings import Settings
 from common.store import Store, open_store

@@ -17,7 +17,8 @@ from common.embeddings.writer import shard_bytes
 from common.errors import UserError
 from common.job.output_form import Include, OutputForm
 from common.local.fleet import check_installed
-from common.model_specs import MODELS, RANDOM_PREFIX, ModelSource, ModelSpec
+from common.model_source import RANDOM_PREFIX, ModelSource
+from common.model_specs import MODELS, ModelSpec
 from common.paths import check_has_folder, check_replaceable
 from common.rungs import PrecisionChoice, Rung, model_precision
 from workers.bench.fleet import FleetSpeed, Plan, measure_fleet

@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.installing import how_to_install
 from common.local.gpus import visible_gpus
 from common.memory import memory_errors_explained
-from common.model_specs import with_revision
+from common.model_source import with_revision
 from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.streams import flushed_output, log_to_stderr, open_closed_streams

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.weights.download import download as downloaded
 from workers.cli.options import UserPath
 

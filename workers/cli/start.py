@@ -11,7 +11,7 @@ from cyclopts.types import PositiveInt
 from common import logs
 from common.errors import UserError
 from common.logs import LogFormat, LogLevel, start_logs
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import PrecisionChoice
 from common.settings import Settings
 from common.store import open_store

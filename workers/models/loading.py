@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from common.errors import UserError
-from common.model_specs import MODELS, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import MODELS, ModelSpec
 from common.rungs import should_use_fp16
 from workers.models.encoder import Encoder
 from workers.models.esm2.checkpoint import FAIR_ESM, read_fair_esm

@@ -12,7 +12,8 @@ from common.checks.check import Check, failed, ok, warning
 from common.errors import UserError
 from common.installing import how_to_install
 from common.local.gpus import why_no_gpu
-from common.model_specs import MODELS, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import MODELS, ModelSpec
 from common.rungs import should_use_fp16
 
 #: The model whose heads decide on the kernel if none is named: the default of the commands.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung, served_steps
 from common.wire.messages import Priority
 from common.wire.queues import queue_name

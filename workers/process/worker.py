@@ -26,7 +26,7 @@ from common.ledger.workers import WorkerInfo
 from common.logs import identify
 from common.memory import explained, is_out_of_memory
 from common.model_digest import identities
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import PrecisionChoice, Rung, model_precision, served_steps
 from common.settings import Settings
 from common.store import open_store

@@ -9,7 +9,7 @@ import torch
 
 from common import __version__
 from common.embeddings.arrays import Array
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from workers.validation.measure import Measured
 from workers.validation.record import Compared, ValidatedSet, Validation
 from workers.validation.sets import SEED

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.embeddings.arrays import Array
-from common.model_specs import ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import ModelSpec
 from common.rungs import Rung
 from workers.engine.engine import DTYPES, Engine
 from workers.engine.packing import make_packs

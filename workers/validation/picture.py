@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from common.errors import UserError
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import check_replaceable
 from workers.validation import PICTURE_SIGNATURE, PROGRAM
 from workers.validation.record import Compared, Validation

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.model_specs import MODELS, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import MODELS, ModelSpec
 from common.paths import check_has_folder, check_replaceable
 from common.rungs import Rung, should_use_fp16
 from workers.runtime.device import device_name

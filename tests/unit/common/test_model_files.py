@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from common.model_files import chosen, model_files, weight_files
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.model_revision import check_revision, is_commit
-from common.model_specs import MODELS, ModelSource, with_revision
+from common.model_source import ModelSource, with_revision
+from common.model_specs import MODELS
 from common.rungs import Rung
 
 NAME = "esm2_t6_8M_UR50D"

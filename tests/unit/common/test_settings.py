@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from common.errors import UserError
 from common.local.embedded_redis import redis_server
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import FIRST_RUNGS, Rung, ladder
 from common.settings import Settings
 from common.wire import celery_app as broker

@@ -11,7 +11,7 @@ from common.checks.check import Check, Outcome
 from common.checks.installation import check_message_key, check_packages
 from common.checks.rights import Role
 from common.checks.weights import check_weights
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.settings import Settings
 from tests.unit.common.weights.test_local import CONFIG
 

@@ -11,7 +11,7 @@ from common.job.manifest import Manifest
 from common.ledger.claims import ClaimOutcome, ClaimResult
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung, ladder
 from common.wire.queues import queue_name
 from tests.support.jobs import TOKENS_PER_RECORD, failed, manifest_of, ok, retry_after, unstable

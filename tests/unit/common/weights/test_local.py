@@ -11,7 +11,8 @@ from common.checks.check import Outcome
 from common.checks.weights import check_weights
 from common.errors import UnavailableError, UserError
 from common.model_bucket import NotAllowedError, look
-from common.model_specs import DNABERT_S, MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import DNABERT_S, MODELS
 from common.store import StoreError
 from common.weights import local
 from common.weights.copies import RECORD

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.errors import UserError
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire import first_contact
 from common.wire.address import RedisAddress
 from common.wire.celery_app import make_celery, publish

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from common.job.layout import input_key
-from common.model_specs import MODELS, RANDOM_PREFIX
+from common.model_source import RANDOM_PREFIX
+from common.model_specs import MODELS
 from common.rungs import Rung
 from common.wire.messages import Batch, BatchResult, Instability, NonFinite, Status, retry_of
 from tests.support.jobs import failed, manifest_of, retry_after, unstable

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.job.manifest import Manifest, write_manifest
 from common.job.records import Record
 from common.model_digest import model_digest
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.paths import user_path
 from common.store import FileStore
 from producer.cli.submit import output_file

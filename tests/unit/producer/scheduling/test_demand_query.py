@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.model_specs import ModelSource, with_revision
+from common.model_source import ModelSource, with_revision
 from common.rungs import Rung, model_precision
 from common.wire.signing import MessageKeys
 from producer.input.source import Source

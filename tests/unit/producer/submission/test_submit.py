@@ -13,7 +13,8 @@ from common.errors import UserError
 from common.job.manifest import read_manifest
 from common.job.output_form import OutputForm
 from common.ledger.ledger import Ledger
-from common.model_specs import DNABERT_S, ESM2, MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import DNABERT_S, ESM2, MODELS
 from common.rungs import Rung
 from common.store import FileStore, StoreError
 from common.wire.celery_app import make_celery, publish

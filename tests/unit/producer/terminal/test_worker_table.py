@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from common.ledger.workers import CurrentBatch, WorkerInfo
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung, served_steps
 from common.wire.queues import queue_name
 from producer.terminal.worker_table import other_rungs, print_workers, uptime

@@ -16,7 +16,8 @@ from common.embeddings.shards import label_in, open_shard, read_label
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
 from common.job.records import Record
-from common.model_specs import MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import MODELS
 from common.rungs import Rung
 from common.store import FileStore
 from common.wire.messages import Batch

@@ -11,7 +11,8 @@ from transformers import EsmConfig, EsmForMaskedLM, EsmModel
 
 from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
-from common.model_specs import MODELS, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import MODELS, ModelSpec
 from tests.support.fair_esm import checkpoint_name, random_fair_esm, save_fair_esm, tokenize
 from tests.support.hugging_face import published_name, to_hugging_face
 from workers.models.esm2.model import ESM2

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.errors import UserError
-from common.model_specs import DNABERT_S, MODELS, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import DNABERT_S, MODELS, ModelSpec
 from tests.support.dnabert import (
     EXPONENTS,
     bounds,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.model_specs import ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import ModelSpec
 from common.rungs import Rung
 from tests.support import trust
 from tests.support.dnabert import random_checkpoint, save_checkpoint

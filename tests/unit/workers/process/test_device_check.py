@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from common.checks.check import Check, Outcome
-from common.model_specs import MODELS, ModelSource
+from common.model_source import ModelSource
+from common.model_specs import MODELS
 from workers.models.attention.choice import choice_of
 from workers.models.kernels import attention as own_kernel
 from workers.process.device_check import check_device

@@ -13,7 +13,7 @@ from kombu import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.ledger.ledger import Ledger
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.celery_app import make_celery, publish
 from common.wire.dead_letters import DeadLetters
 from common.wire.queues import KEY_PREFIX, queue_name

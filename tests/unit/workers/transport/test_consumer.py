@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.celery_app import make_celery, publish
 from common.wire.queues import queue_name
 from tests.support.jobs import manifest_of

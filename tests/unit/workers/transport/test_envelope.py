@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.celery_app import EMBED_TASK, ShownBatch, task_arguments
 from common.wire.messages import Batch
 from common.wire.queues import batch_queue, queue_name

@@ -10,7 +10,7 @@ from redis import Redis
 
 from common.ledger.events import EventKind
 from common.ledger.ledger import Ledger
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.celery_app import make_celery, publish
 from common.wire.dead_letters import DEAD_LETTERS, DeadLetters
 from common.wire.messages import Batch

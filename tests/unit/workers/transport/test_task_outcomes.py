@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.wire.celery_app import make_celery, publish
 from common.wire.dead_letters import DeadLetters
 from common.wire.queues import Queues, queue_name

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.model_specs import DNABERT_S, ESM2, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import DNABERT_S, ESM2, ModelSpec
 from common.rungs import Rung
 from workers.models.tokens import Tokens
 from workers.validation import sets

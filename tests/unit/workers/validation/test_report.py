@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.model_specs import ESM2, ModelSource, ModelSpec
+from common.model_source import ModelSource
+from common.model_specs import ESM2, ModelSpec
 from common.rungs import Rung
 from workers.validation.judge import judge
 from workers.validation.measure import Measured

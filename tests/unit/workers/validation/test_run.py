@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung
 from workers.validation import run
 
