@@ -23,7 +23,7 @@ SECOND = {**FIRST, "model.safetensors": b"second" * 9}
 DOWNLOAD = """
 import logging, sys
 from common.errors import UnavailableError, UserError
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.weights.download import download
 from pathlib import Path
 logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.job.manifest import write_manifest
 from common.ledger.ledger import Ledger
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung
 from common.wire.celery_app import make_celery
 from common.wire.redis_client import redis_client

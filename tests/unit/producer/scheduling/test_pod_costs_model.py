@@ -23,7 +23,7 @@ from common.ledger.claims import ReleaseReason
 from common.ledger.keys import batch_field, job_key
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
-from common.model_specs import ModelSource
+from common.model_source import ModelSource
 from common.rungs import Rung
 from common.store import FileStore
 from common.wire.celery_app import make_celery
