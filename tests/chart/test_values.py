@@ -1,5 +1,6 @@
 """Every value is described, has a type, is used, and no other value is accepted."""
 
+import itertools
 import re
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from tests.chart.describe import README, SCHEMA, VALUES, as_text, readme, resolved, schema, values
-from tests.support.chart import CHART, HELMS, example, example_names, refused
+from tests.support.chart import CHART, HELMS, example, example_names, find, pod_of, refused, render
 
 #: What a pool has and `poolDefaults` has not.
 OF_POOLS = {"name"}
@@ -150,3 +151,15 @@ def same(given: dict[str, Any], defaults: dict[str, Any], above: str = "") -> se
 def test_the_chart_has_no_examples_that_the_readme_does_not_name():
     named = set(re.findall(r"values-[\w-]+\.yaml", README.read_text()))
     assert named == {path.name for path in CHART.glob("values-*.yaml")}
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_pool_of_parts_of_gpus_in_a_comment_may_take_the_other_s_place(helm):
+    lines = example("one-node").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  # - name:"))
+    block = itertools.takewhile(lambda line: line.startswith("  # "), lines[start:])
+    pools = yaml.safe_load("\n".join(line.removeprefix("  # ") for line in block))
+    objects = render({"pools": pools}, example="one-node", helm=helm)
+    worker = pod_of(objects, "Deployment", "esm2-650m").container("worker")
+    assert worker["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
+    assert find(objects, "Deployment", "esm2-650m")["spec"]["replicas"] == 28
