@@ -569,7 +569,7 @@ def scripted(s3_settings):
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=[0.01]).start()
         s3_settings.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-        s3_settings.setattr("common.store.bucket.time.sleep", lambda _seconds: None)
+        s3_settings.setattr("common.store.s3_files.time.sleep", lambda _seconds: None)
         return S3Store("bucket", ""), server
 
     yield make
