@@ -8,7 +8,17 @@ import pytest
 import yaml
 
 from tests.chart.describe import README, SCHEMA, VALUES, as_text, readme, resolved, schema, values
-from tests.support.chart import CHART, HELMS, example, example_names, find, pod_of, refused, render
+from tests.support.chart import (
+    CHART,
+    HELMS,
+    example,
+    example_names,
+    find,
+    pod_of,
+    pods,
+    refused,
+    render,
+)
 
 #: What a pool has and `poolDefaults` has not.
 OF_POOLS = {"name"}
@@ -163,3 +173,14 @@ def test_the_pool_of_parts_of_gpus_in_a_comment_may_take_the_other_s_place(helm)
     worker = pod_of(objects, "Deployment", "esm2-650m").container("worker")
     assert worker["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
     assert find(objects, "Deployment", "esm2-650m")["spec"]["replicas"] == 28
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_numbers_of_users_can_be_left_to_the_cluster(helm):
+    """As OpenShift needs it, which gives each namespace its own."""
+    numbers = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))
+    redis = {"runAsUser": None, "runAsGroup": None}
+    objects = render({"podSecurityContext": numbers, "redis": redis}, helm=helm)
+    for pod in pods(objects):
+        assert not numbers.keys() & pod.spec["securityContext"].keys(), pod.label
+        assert pod.spec["securityContext"]["runAsNonRoot"] is True
