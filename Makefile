@@ -4,7 +4,8 @@
 # fails prints the command that runs the same again.
 # make ops: what an operator runs beside the fleet; needs apt-get install prometheus chromium.
 # make images: builds the images of docker/ and runs a job in them.
-# make chart: renders and checks the Helm chart; needs apt-get install docker-registry prometheus.
+# make chart: renders and checks the Helm chart; needs apt-get install docker-registry prometheus
+# bubblewrap redis-server redis-tools tini.
 # make soak: a job of 20,000 batches for 20 minutes, with random faults.
 
 PYTHON ?= python3

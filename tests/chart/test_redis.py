@@ -3,10 +3,12 @@
 import re
 import shutil
 from pathlib import Path
+from subprocess import run
 
 import pytest
 
 from tests.support.chart import CHART, RELEASE, find, find_all, pod_of, render
+from tests.support.redis_servers import embedded_program
 
 TLS = {"tls": {"enabled": True, "existingSecret": "redis-tls"}}
 ON_OPENSHIFT = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
@@ -95,6 +97,18 @@ def test_with_tls_it_serves_nothing_else():
     assert "--port 0 --tls-port 6379 --tls-auth-clients no" in container["args"][0]
     [volume] = [v for v in pod.spec["volumes"] if v["name"] == "tls"]
     assert volume["secret"] == {"secretName": "redis-tls"}
+
+
+def test_a_new_certificate_is_read_without_a_restart():
+    _, container = redis(TLS)
+    [option] = re.findall(r"--tls-auto-reload-interval \d+", container["args"][0])
+    known = run(
+        [embedded_program(), *option.split(), "--port", "0"],  # no port: it ends at once
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Configuration loaded" in known.stdout
 
 
 def test_its_service_is_the_address_of_all_pods():

@@ -18,7 +18,10 @@ from tests.support.processes import (
 from tests.support.redis_servers import HOST
 from tests.support.results import load
 
-VALUES = {"submissions": [{"name": "proteins", "input": "s3://bucket/proteins.fasta"}]}
+VALUES = {
+    "submissions": [{"name": "proteins", "input": "s3://bucket/proteins.fasta"}],
+    "autoscaling": {"deletionCost": False},  # there is no API to ask
+}
 TLS = {"redis": {"tls": {"enabled": True, "existingSecret": "redis-tls"}}}
 
 PODS = {

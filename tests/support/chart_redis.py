@@ -79,10 +79,8 @@ def chart_redis(objects: Sequence[Object], folder: Path, *options: str) -> Chart
         server, options = embedded_program(), ("--port", str(port), *options)
     client = shutil.which("redis-cli") or unavailable("needs redis-cli (apt install redis-tools)")
     shutil.copy(server, programs / "server")
-    write_program(
-        programs / "valkey-server", f'/programs/server "$@" --bind {HOST} {" ".join(options)}'
-    )
-    write_program(programs / "valkey-cli", f'{client} -p {port} "$@"')
+    write_program(programs / "valkey-server", server_script(("--bind", HOST, *options)))
+    write_program(programs / "valkey-cli", f'exec {client} -p {port} "$@"')
     if busybox := shutil.which("busybox"):
         for name in APPLETS:
             (programs / name).symlink_to(busybox)
@@ -94,8 +92,25 @@ def chart_redis(objects: Sequence[Object], folder: Path, *options: str) -> Chart
     )
 
 
-def write_program(path: Path, command: str) -> None:
-    path.write_text(f"#!/usr/bin/env sh\nexec {command}\n")
+def server_script(options: Sequence[str]) -> str:
+    """Return a script that starts the server with more options.
+
+    It leaves out the one by which Valkey reads new certificates: Redis, which has TLS here, does
+    not know it.
+    """
+    return f"""skip=
+for word; do
+    shift
+    if [ "$word" = --tls-auto-reload-interval ]; then skip=1
+    elif [ "$skip" ]; then skip=
+    else set -- "$@" "$word"
+    fi
+done
+exec /programs/server "$@" {" ".join(options)}"""
+
+
+def write_program(path: Path, script: str) -> None:
+    path.write_text(f"#!/usr/bin/env sh\n{script}\n")
     path.chmod(0o755)
 
 

@@ -9,7 +9,10 @@
 {{- toYaml $context -}}
 {{- end -}}
 
-{{/* How a probe asks Redis. It does not check the certificate: one that expired is no reason to restart. */}}
+{{/*
+How a probe asks Redis. It does not check the certificate: Redis reads a new one by itself, and until
+then a restart would help nobody.
+*/}}
 {{- define "fleet.redis.cli" -}}
 valkey-cli{{ if .Values.redis.tls.enabled }} --tls --insecure{{ end }}
 {{- end -}}
