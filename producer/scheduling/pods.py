@@ -104,7 +104,9 @@ class Pods:
             )
         except (HTTPError, OSError, ValueError) as error:
             self._pool = None  # the authority may have been replaced
-            raise PodsError(f"the API does not answer: {error}") from error
+            # Some of urllib3's errors have a connection before their text.
+            reason = error.args[-1] if isinstance(error, HTTPError) and error.args else error
+            raise PodsError(f"the API does not answer: {reason}") from error
         if answer.status == 404:
             return False
         if answer.status == 403:
