@@ -76,8 +76,7 @@ def connections(values):
         for source in ENDPOINTS.keys() - absent
         for destination in ENDPOINTS.keys() - absent - {"dns", "cache"}
         for port in PORTS
-        if source != destination
-        and (source in own_pods or destination in own_pods)
+        if (source in own_pods or destination in own_pods)
         and allowed(rules, ENDPOINTS[source], ENDPOINTS[destination], port)
     )
 
