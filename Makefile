@@ -34,7 +34,8 @@ soak: .venv/dev
 	$(BIN)/python -m tests.soak --minutes 20 --batches 20000 --seed 1
 
 # Builds the images and runs a job in them, and lints what is deployed: needs root, and Debian's
-# packages buildah, crun, uidmap, debootstrap, bubblewrap and redis-server. About five minutes.
+# packages buildah, crun, uidmap, debootstrap, bubblewrap and redis-server; for a real Slurm also
+# slurmctld, slurmd, slurm-client and munge. About ten minutes.
 images: .venv/dev .venv-tools
 	PATH="$(CURDIR)/.venv-tools/bin:$$PATH" $(BIN)/pytest -m "slow or not slow" \
 		tests/images tests/unit/docker tests/unit/deploy tests/integration/test_redis_users.py \

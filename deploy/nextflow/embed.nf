@@ -44,6 +44,7 @@ process EMBED {
     script:
     """
     export HF_HOME="\$PWD/${weights}" XDG_CACHE_HOME="\$PWD/${weights}/cache" HF_HUB_OFFLINE=1
+    export TRITON_CACHE_DIR="\$PWD/.triton" # the image's may be for reading only
     producer submit '${fasta}' --local --model '${model}' --gpus '${params.gpus}' -o '${fasta.name}.h5'
     """
 }

@@ -85,6 +85,7 @@ task embed_file {
         set -eu
         tar -xf '~{weights}'
         export HF_HOME="$PWD/weights" XDG_CACHE_HOME="$PWD/weights/cache" HF_HUB_OFFLINE=1
+        export TRITON_CACHE_DIR="$PWD/.triton" # the image's may be for reading only
         producer submit '~{fasta}' --local --model '~{model}' --gpus '~{gpus}' -o '~{name}'
         rm -r weights
     >>>

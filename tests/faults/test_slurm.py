@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from common.local.processes import start_dependent, stop
 from tests.conftest import ROOT
 from tests.faults.checks import assert_nothing_was_lost, progress_of, submit, wait_for_batches
 from tests.support.processes import START_SECONDS, Fleet, is_ready, wait_until
-from tests.support.slurm import CHANGE_SECONDS, Slurm, missing_programs, running_slurm
+from tests.support.slurm import CHANGE_SECONDS, SCRIPT, Slurm, missing_programs, running_slurm
 
 ON_THE_CPU = ("--gpus", "none")
 
@@ -74,6 +75,27 @@ def test_an_array_of_workers_does_a_job_and_one_that_is_cancelled_requeues_its_b
     ended = slurm.wait_for(f"{job}_5", "COMPLETED", "FAILED")
     assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), slurm.logs()
     assert list(tmp_path.glob("virnucpro-*")) == []
+
+
+def test_without_slurm_a_shell_runs_the_script_and_its_worker_requeues_its_batches(
+    fleet, settings, tiny, proteins, reference, tmp_path
+):
+    variables = {**fleet.environment, "VIRNUCPRO_SETTINGS": str(settings), "SLURM_JOB_ID": "7"}
+    with (tmp_path / "log").open("wb") as output:
+        words = ["bash", str(SCRIPT), "--model", str(tiny), *ON_THE_CPU]
+        job = start_dependent(words, env=variables, output=output)
+    try:
+        wait_until(lambda: names(fleet), START_SECONDS)
+        name = submit(fleet, tiny, proteins)
+        wait_for_batches(fleet, name)
+        job.terminate()
+        assert job.wait(40) == 0, (tmp_path / "log").read_text()
+    finally:
+        stop(job, 40)
+    assert progress_of(fleet, name).leased == 0
+    assert not progress_of(fleet, name).finished
+    with fleet.workers(tiny, tmp_path):
+        assert_nothing_was_lost(fleet, name, reference)
 
 
 @pytest.mark.slow
