@@ -23,8 +23,14 @@ from tests.support.processes import wait_until
 GRACE_SECONDS = 30
 
 
-def variables(container: Object, objects: Sequence[Object]) -> dict[str, str]:
-    """Return a container's variables, with the values of the rendered Secrets."""
+def variables(
+    container: Object, objects: Sequence[Object], fields: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return a container's variables, with the values of the rendered Secrets.
+
+    Args:
+        fields: values of a pod's fields by their paths. Variables of other fields are left out.
+    """
     secrets = {name_of(item): item["data"] for item in find_all(objects, "Secret")}
     found: dict[str, str] = {}
     for row in container["env"]:
@@ -33,6 +39,8 @@ def variables(container: Object, objects: Sequence[Object]) -> dict[str, str]:
         elif "secretKeyRef" in row["valueFrom"]:
             source = row["valueFrom"]["secretKeyRef"]
             found[row["name"]] = base64.b64decode(secrets[source["name"]][source["key"]]).decode()
+        elif (path := row["valueFrom"]["fieldRef"]["fieldPath"]) in (fields or {}):
+            found[row["name"]] = (fields or {})[path]
     return found
 
 
