@@ -1,5 +1,6 @@
 """What the chart's ScaledObject does by KEDA's rules, whatever the demand and whoever is away."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ from tests.chart.keda import (
     read_scaled,
     synced,
 )
+from tests.conftest import ROOT
 from tests.support.chart import find, render
 
 #: Seconds between two moments of a simulation.
@@ -108,6 +110,23 @@ def test_workers_are_as_many_as_batches_need(scaled, batches):
         # Within a tenth of what the present pods are for.
         abs(1 - batches / (scaled.hpa.target * replicas)) <= hpa.TOLERANCE
     )
+
+
+def promised() -> list[tuple[int, int]]:
+    """Return batches and workers of the table in the documentation, which is for 16 workers."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    table = page.partition("| batches left | workers |")[2].partition("\n\n")[0]
+    return [
+        (int(n), int(workers)) for n, workers in re.findall(r"^\| (\d+) \| (\d+) \|$", table, re.M)
+    ]
+
+
+def test_workers_are_as_many_as_the_documentation_promises():
+    pool = {"name": "a", "model": "esm2_t33_650M_UR50D", "replicas": {"min": 0, "max": 16}}
+    scaled = read_scaled(find(render({"pools": [pool]}), "ScaledObject", "a"))
+    found = [(n, simulated(scaled, [(n, 100)])[-1][2].replicas) for n, _ in promised()]
+    assert len(found) > 4
+    assert found == promised()
 
 
 def test_a_pool_without_workers_gets_one_if_keepers_stay_away(scaled):

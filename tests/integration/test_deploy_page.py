@@ -35,7 +35,7 @@ ELSEWHERE = (
     *("install -D ", "install --mode "),
     *("helm ", "kubectl "),
     *("sbatch ", "scancel ", "HF_HOME=/shared/weights worker download ", "producer submit "),
-    *("nextflow ", "miniwdl "),
+    *("nextflow ", "miniwdl ", "python -m tests.chart.drill "),
 )
 
 

@@ -41,7 +41,7 @@ class Size:
 
 
 FULL = Size(800, records=2, length=100, long_records=40, per_replica=60, speed=20.0)
-SHORT = Size(320, records=1, length=100, long_records=20, per_replica=40, speed=40.0)
+SHORT = Size(320, records=1, length=100, long_records=60, per_replica=40, speed=60.0)
 
 
 @dataclass
@@ -110,7 +110,9 @@ class Drill:
         command = self.cluster.start_producer(*words, files=self.files)
         self.turn_until(lambda: command.exit_code() is not None)
         self.cluster.jobs.append(command.output().split()[-1])
-        self.note(f"a job is submitted: {records // each} batches of {tokens:,} tokens")
+        count = records // each
+        batches = f"{count} batches" if count > 1 else "one batch"
+        self.note(f"a job is submitted: {batches} of {tokens:,} tokens")
 
     def kill_pod(self) -> None:
         container = self.busy_pod().container
