@@ -70,6 +70,20 @@ class History:
     removed: tuple[tuple[float, int], ...] = ()
 
 
+def read_hpa(manifest: Mapping[str, Any]) -> Hpa:
+    """Return what a rendered HorizontalPodAutoscaler with one external metric says."""
+    spec = manifest["spec"]
+    [metric] = spec["metrics"]
+    behavior = spec.get("behavior", {})
+    return Hpa(
+        fewest=int(spec.get("minReplicas", 1)),
+        most=int(spec["maxReplicas"]),
+        target=float(metric["external"]["target"]["averageValue"]),
+        up=read_rules(behavior.get("scaleUp"), UP),
+        down=read_rules(behavior.get("scaleDown"), DOWN),
+    )
+
+
 def read_rules(given: Mapping[str, Any] | None, defaults: Rules) -> Rules:
     """Return the rules of ``behavior.scaleUp`` or ``behavior.scaleDown``, completed."""
     found = given or {}

@@ -216,3 +216,16 @@ def test_a_difference_within_a_tenth_changes_nothing():
 
 def test_a_pool_of_no_pods_is_not_scaled_by_the_horizontal_autoscaler(scaled):
     assert synced(scaled, State(0), 0.0, 1000.0).replicas == 0
+
+
+def test_without_keda_one_worker_stays_and_the_others_follow_the_demand():
+    some = {"replicas": {"min": 1, "max": 4}}
+    objects = render({"autoscaling": {"mode": "hpa"}, "poolDefaults": some})
+    alone = hpa.read_hpa(find(objects, "HorizontalPodAutoscaler", "esm2-650m"))
+    replicas, history, counts = 1, History(), []
+    for value in (10_000.0, None, 1.0):
+        for moment in range(100):
+            now = (len(counts) * 100 + moment) * hpa.SYNC_SECONDS
+            replicas, history = hpa.synced(alone, history, now, replicas, value, replicas)
+        counts.append(replicas)
+    assert counts == [alone.most, alone.most, 1]
