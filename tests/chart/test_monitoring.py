@@ -92,3 +92,15 @@ def test_the_operator_selects_its_objects_by_labels():
     assert len(found) == 3
     for item in found:
         assert item["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+
+
+def test_a_pool_is_not_missed_while_a_pod_may_still_become_ready():
+    rules = find(render(ALL), "PrometheusRule")["spec"]["groups"]
+    [alert] = [
+        rule
+        for group in rules
+        for rule in group["rules"]
+        if rule.get("alert") == "VirnucproDemandWithoutWorkers"
+    ]
+    worker = find(render(ALL), "Deployment", "esm2-650m")["spec"]
+    assert int(alert["for"].removesuffix("m")) * 60 > worker["progressDeadlineSeconds"]
