@@ -1,7 +1,7 @@
 """Run the drill, say what it saw, and draw it.
 
 ``python -m tests.chart.drill docs/autoscaling.png`` needs Helm (``make chart`` gets it), redis-cli,
-bwrap and nsenter. It takes about ten minutes.
+bwrap and nsenter. It takes three to five minutes.
 """
 
 import argparse
