@@ -1,6 +1,7 @@
 """The configuration of boto3: endpoint, timeouts, retries, part size."""
 
 import os
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.store.base import StoreError
@@ -31,6 +32,10 @@ READ_SECONDS = 20  # without a byte received
 DOWNLOAD_ATTEMPTS = 2
 
 
+#: Variables with credentials, which no message shows.
+KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
 def s3_client() -> "S3Client":
     import boto3
     from botocore.config import Config
@@ -48,6 +53,7 @@ def s3_client() -> "S3Client":
         )
 
     check_endpoint_variables()
+    check_key_variables()
     try:
         # boto3's default session would keep the credentials that the process started with.
         session = boto3.Session()
@@ -70,6 +76,20 @@ def check_endpoint_variables() -> None:
     """
     for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         check_endpoint(variable, os.environ.get(variable, ""))
+
+
+def check_key_variables() -> None:
+    """Check the keys of the environment, which botocore would quote in an error about a header.
+
+    Raises:
+        StoreError: one has white space in it. It is not shown.
+    """
+    for variable in KEY_VARIABLES:
+        if re.search(r"\s", os.environ.get(variable, "")):
+            raise StoreError(
+                f"{variable} has a space or the end of a line in it, as of a file that was written "
+                "with echo: give the key alone, such as by printf %s."
+            )
 
 
 def check_endpoint(place: str, url: str) -> None:

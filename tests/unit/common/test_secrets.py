@@ -48,6 +48,21 @@ def test_an_endpoint_with_a_login_is_refused_and_not_shown(monkeypatch, form, va
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    "variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+)
+@pytest.mark.parametrize("space", ["{}\n", "{} ", "\t{}", "{}\r\n", "a {}"])
+def test_a_key_of_s3_with_white_space_is_refused_and_not_shown(monkeypatch, variable, space):
+    """botocore would say: Invalid header value b'AWS4-HMAC-SHA256 Credential=…."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, space.format(SECRET))
+    with pytest.raises(UserError, match=f"{variable} has a space or the end of a line") as caught:
+        open_store("s3://bucket/prefix").check_exists()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
 def test_an_endpoint_with_a_login_in_the_configuration_is_refused_and_not_shown(
     monkeypatch, tmp_path
 ):
