@@ -11,10 +11,10 @@ from tests.support.chart import unavailable
 
 #: Seconds for which a readiness probe may still say what was true before. A worker asks Redis every
 #: ten seconds whether it is there.
-LAG_SECONDS, LAG_OF_REDIS_SECONDS = 4.0, 16.0
+LAG_SECONDS, LAG_OF_REDIS_SECONDS = 5.0, 16.0
 
 #: Seconds between two looks at a pod, on a busy machine.
-LOOKS_SECONDS = 3.0
+LOOKS_SECONDS = 5.0
 
 
 @pytest.mark.slow

@@ -7,9 +7,6 @@ from typing import Any
 
 from tests.chart.drill.kubelet import Look
 
-#: Seconds for which a probe may still say what was true before.
-LAG_SECONDS = 3.0
-
 #: Seconds for which a pod may be idle, or busy, before its cost says so.
 COST_SECONDS = 5.0
 

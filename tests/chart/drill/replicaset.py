@@ -65,7 +65,6 @@ class ReplicaSet:
             on_end: is told of all pods and of those that will be ended, before they are.
         """
         self.make = make
-        self.name = name
         self.on_end = on_end
         self.pods: list[Pod] = []
         self._names = (f"{name}-{number}" for number in itertools.count())
@@ -73,9 +72,6 @@ class ReplicaSet:
     @property
     def active(self) -> list[Pod]:
         return [pod for pod in self.pods if pod.is_active]
-
-    def find(self, name: str) -> Pod | None:
-        return next((pod for pod in self.pods if pod.name == name), None)
 
     def scale(self, replicas: int) -> None:
         """Start or end pods so that there are so many."""
