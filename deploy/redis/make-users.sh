@@ -21,10 +21,16 @@ password_of() {
     printf '%s' "$password"
 }
 
-echo "user default off"
 # A user is one line in Redis's file, which may have no comments.
-sed -e '/^#/d' -e '/^$/d' -e ':join' -e '/\\$/{' -e 'N' -e 's/ *\\\n */ /' -e 'bjoin' -e '}' "$template" |
-while read -r _ user rules; do
+users="$(sed -e '/^#/d' -e '/^$/d' -e ':join' -e '/\\$/{' -e 'N' -e 's/ *\\\n */ /' -e 'bjoin' -e '}' "$template")"
+if [ -z "$users" ]; then
+    echo "make-users: $template has no users: fetch or copy it again." >&2
+    exit 2
+fi
+
+# Without this line Redis lets everybody in: it is printed together with users, or not at all.
+echo "user default off"
+echo "$users" | while read -r _ user rules; do
     password="$(password_of "$user")"
     if [ -n "$password" ]; then
         hash="$(printf '%s' "$password" | sha256sum | cut -d ' ' -f 1)"

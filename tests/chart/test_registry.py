@@ -11,6 +11,7 @@ import yaml
 
 from common.local.processes import start_dependent, stop
 from tests.chart.cases import CASES, without_random
+from tests.chart.copies import SOURCES
 from tests.support.chart import CHART, HELMS, render, run_helm, tool, unavailable
 from tests.support.processes import wait_until
 from tests.support.redis_servers import free_port
@@ -61,16 +62,14 @@ def package(helm: str, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_package_has_the_files_themselves_and_not_links(package: Path):
+def test_a_package_has_all_files(package: Path):
     with tarfile.open(package) as archive:
         members = {member.name: member for member in archive}
         assert all(member.isfile() for member in members.values())
-        links = [path for path in (CHART / "files").iterdir() if path.is_symlink()]
-        assert len(links) > 4
-        for link in links:
-            packed = archive.extractfile(f"{CHART.name}/files/{link.name}")
+        for name, source in SOURCES.items():
+            packed = archive.extractfile(f"{CHART.name}/files/{name}")
             assert packed is not None
-            assert packed.read() == link.read_bytes()
+            assert packed.read() == source.read_bytes()
     needed = {"Chart.yaml", "README.md", "values.yaml", "values.schema.json"}
     assert {f"{CHART.name}/{name}" for name in needed} <= set(members)
     assert not [name for name in members if "values-" in name or "/." in name]

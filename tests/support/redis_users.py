@@ -22,10 +22,12 @@ PASSWORDS = {user: f"{SECRET}-of-{user}" for user in USERS}
 ADMIN = "the-password-of-the-test"
 
 
-def make_users(environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+def make_users(
+    environment: Mapping[str, str], *template: Path
+) -> "subprocess.CompletedProcess[str]":
     """Run the script that makes an ACL file."""
     return subprocess.run(
-        ["sh", str(DEPLOY / "make-users.sh")],
+        ["sh", str(DEPLOY / "make-users.sh"), *map(str, template)],
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,

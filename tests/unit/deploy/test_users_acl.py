@@ -87,3 +87,15 @@ def test_a_password_that_could_be_guessed_is_refused():
     made = make_users({"WORKER_PASSWORD": "short"})
     assert made.returncode == 2
     assert "WORKER_PASSWORD is shorter than 16 characters" in made.stderr
+
+
+@pytest.mark.parametrize("template", ["", "# The users.\n\n", None], ids=["empty", "bare", "none"])
+def test_rules_without_users_make_no_file(template, tmp_path):
+    """An empty ACL file would let everybody in, and one with `default` alone nobody."""
+    path = tmp_path / "users.acl"
+    if template is not None:
+        path.write_text(template)
+    made = make_users({"WORKER_PASSWORD": PASSWORDS["worker"]}, path)
+    assert made.returncode == 2
+    assert made.stdout == ""
+    assert str(path) in made.stderr
