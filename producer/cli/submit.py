@@ -111,7 +111,8 @@ def submit(
         What to do with a sequence whose embedding is not finite: compute it again in higher
         precision (retry), or stop the job (fail).
     batch_tokens
-        Tokens in a batch; default: about a second's work, less for small inputs.
+        Tokens in a batch; default: about a second's work of the workers, less for small inputs.
+        Without a worker: of a GPU, or of a CPU with --precision fp32.
     priority
         Workers take batches of higher priority first; producer set-priority changes it.
     owner

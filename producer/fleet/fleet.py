@@ -252,7 +252,7 @@ class Fleet:
         queue = queue_of_request(request)
         serving = [worker for worker in workers if queue in worker.queues]
         weights = {worker.weights for worker in serving if worker.weights is not None}
-        hardware = Hardware.of_fleet(serving)
+        hardware = Hardware.of_fleet(serving, request.rung)
         submission = self._enqueue(request, hardware, batch_tokens, on_staged, weights)
         reason = self.job(submission.job).why_waiting()
         return submission.with_warnings([f"the job waits: {reason}"] if reason else [])

@@ -14,6 +14,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.locks import STAGING_SECONDS
 from common.ledger.workers import WorkerInfo
 from common.model_specs import MODELS, ModelSpec, resolve_layers
+from common.rungs import Rung
 from common.store import Store, StoreError
 from producer.input.batches import Budget, batch_tokens
 from producer.scheduling.job_lock import JobLockedError, job_lock
@@ -47,10 +48,14 @@ class Hardware:
     workers: int
 
     @classmethod
-    def of_fleet(cls, workers: Sequence[WorkerInfo]) -> "Hardware":
-        """Return the hardware of some workers; one GPU if there are none."""
+    def of_fleet(cls, workers: Sequence[WorkerInfo], rung: Rung) -> "Hardware":
+        """Return the hardware of the workers of a job that begins at a rung.
+
+        Without any: one GPU, or, for a job in FP32, one CPU, as that is what CPUs compute in. A
+        GPU's batch would take a CPU more than an hour, in which no number of workers would help.
+        """
         if not workers:
-            return cls(on_gpu=True, workers=1)
+            return cls(on_gpu=rung is not Rung.FP32, workers=1)
         return cls(on_gpu=any(worker.device != "CPU" for worker in workers), workers=len(workers))
 
 

@@ -2,6 +2,9 @@
 
 import pytest
 
+from producer.submission.records import as_source
+from producer.submission.request import make_request
+from producer.submission.submit import Hardware
 from tests.support.chart import env_of, find, find_all, pod_of, render
 from tests.support.processes import running_fleet
 
@@ -39,6 +42,17 @@ def test_with_a_schedule_it_runs_by_itself_and_never_twice_at_once():
 def test_it_asks_for_what_a_pool_serves(more, options):
     _, container = submission(**more)
     assert container["args"] == ["submit", SUBMISSION["input"], *options]
+
+
+def test_batches_are_sized_for_cpus_if_a_pool_has_only_those_and_none_is_there_yet(tmp_path):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">one\nMKVLGAST\n")
+    for pool, on_gpu in (("small", False), ("large", True)):
+        args = submission(pool=pool)[1]["args"]
+        choice = args[args.index("--precision") + 1]
+        with as_source(str(fasta)) as source:
+            request = make_request(source, "esm2_t6_8M_UR50D", precision=choice)
+        assert Hardware.of_fleet([], request.rung).on_gpu is on_gpu
 
 
 def test_output_and_more_options_come_last():
