@@ -67,6 +67,7 @@ EVERYTHING: Values = {
         {"name": "alone", "model": "esm2_t6_8M_UR50D", "weightsSource": "download"},
         {"name": "built-in", "model": "/models/own", "weightsSource": "image"},
     ],
+    "poolDefaults": {"nodeSelector": {"kubernetes.io/os": "linux"}},
     "prePull": {"enabled": True},
     "flower": {
         "urlPrefix": "/flower",

@@ -127,6 +127,14 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"pools": [{"name": "p", "model": "a"}, {"name": "p", "model": "b"}]},
         "Two pools are named p: rename one",
     ),
+    "a pool with a name of the chart's own": (
+        {"pools": [{"name": "flower", "model": "dnabert_s"}]},
+        "choose another than keeper, flower, redis, store, weights and secrets",
+    ),
+    "an image that every node would pull": (
+        {"prePull": {"enabled": True}, **pool(affinity={"podAffinity": {}})},
+        "Pool p may be on any node, and prePull would have every node of the cluster pull",
+    ),
     "a pool without a model": ({"pools": [{"name": "p"}]}, "Pool p has no model: set its model"),
     "more pods at least than at most": (
         pool(replicas={"min": 5}),

@@ -121,6 +121,10 @@ ACCEPTED = {
         "store": S3,
         "networkPolicy": {"credentials": {"peers": []}},
     },
+    "an image that some nodes pull": {
+        "prePull": {"enabled": True},
+        **pool(affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}),
+    },
     "memory that fits": {"redis": {"maxMemory": "1gb", "resources": {"limits": {"memory": "2G"}}}},
 }
 

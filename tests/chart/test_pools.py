@@ -270,27 +270,3 @@ def test_an_hpa_adds_the_demands_of_all_precisions_for_workers_that_take_them():
     [expression] = metric["external"]["metric"]["selector"]["matchExpressions"]
     rungs = ("fp16", "bf16", "fp32")
     assert expression["values"] == [f"esm2_t6_8M_UR50D.{rung}" for rung in rungs]
-
-
-# --- images ahead --------------------------------------------------------------------------------
-
-
-def test_nodes_of_a_pool_pull_its_image_ahead_without_a_gpu():
-    pool = {**GPU, "nodeSelector": {"gpu": "h100"}}
-    objects = render({"pools": [pool], "prePull": {"enabled": True}})
-    ahead, worker = pod_of(objects, "DaemonSet"), pod_of(objects, "Deployment", "gpu")
-    [container] = ahead.containers()
-    assert container["image"] == worker.container("worker")["image"]
-    assert "nvidia.com/gpu" not in container["resources"]["limits"]
-    for field in ("nodeSelector", "tolerations"):
-        assert ahead.spec[field] == worker.spec[field]
-
-
-def test_a_pod_that_pulls_ahead_is_no_worker_to_anything_that_selects_workers():
-    objects = render({"pools": [GPU], "prePull": {"enabled": True}})
-    selector = find(objects, "Deployment", "gpu")["spec"]["selector"]["matchLabels"]
-    assert not selector.items() <= pod_of(objects, "DaemonSet").labels.items()
-
-
-def test_images_are_not_pulled_ahead_unless_it_is_asked_for():
-    assert find_all(render(), "DaemonSet") == []

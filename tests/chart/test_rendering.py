@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.cases import CASES, Case, without_random
+from tests.chart.cases import CASES, EVERYTHING, Case, without_random
 from tests.support.chart import (
     CHART,
     HELMS,
@@ -62,6 +62,34 @@ def test_an_upgrade_changes_nothing_but_random_passwords(case: Case):
 def test_names_stay_short_enough_for_labels(helm):
     objects = render(release="r" * 53, helm=helm)
     assert max(len(name_of(item)) for item in objects) <= 63
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_releases_with_long_names_that_begin_alike_share_no_name(helm):
+    first, second = (
+        {
+            (item["kind"], name_of(item))
+            for item in render(
+                EVERYTHING, release=f"embeddings-of-the-institute-for-virology-{who}", helm=helm
+            )
+        }
+        for who in ("blue", "green")
+    )
+    assert first & second == set()
+    assert len(first) > 40
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_pools_with_long_names_that_begin_alike_share_no_name(helm):
+    pools = [
+        {"name": f"the-650m-on-spot-{zone}", "model": "dnabert_s", "replicas": {"min": 4}}
+        for zone in ("1a", "1b")
+    ]
+    ahead = {"prePull": {"enabled": True}, "poolDefaults": {"nodeSelector": {"gpu": "yes"}}}
+    objects = render({"pools": pools, **ahead}, release="r" * 53, helm=helm)
+    names = [(item["kind"], name_of(item)) for item in objects]
+    assert len(names) == len(set(names))
+    assert max(len(name) for _, name in names) <= 63
 
 
 @pytest.mark.parametrize("helm", HELMS)

@@ -118,7 +118,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
     ({"pools": [{"model": "dnabert_s"}]}, "name"),
     ({"pools": [{"name": "Big", "model": "dnabert_s"}]}, "name"),
-    ({"pools": [{"name": "keeper", "model": "dnabert_s"}]}, "name"),
     ({"pools": [{"name": "a", "model": "dnabert_s", "precision": "fp8"}]}, "precision"),
     ({"poolDefaults": {"name": "a"}}, "name"),
     ({"poolDefaults": {"extraEnv": [{"value": "a"}]}}, "name"),

@@ -21,6 +21,7 @@ EXTERNAL = {
     "externalRedis": {"host": "redis.example", "tls": {"enabled": True}},
     "secrets": {"existingSecret": "fleet-secrets"},
 }
+ON_SOME_NODES = {"poolDefaults": {"nodeSelector": {"gpu": "h100"}}}
 SUBMISSIONS = {"submissions": [{"name": "one", "input": "s3://bucket/one.fasta"}]}
 
 #: What must be on for values whose names begin so. The longest beginning counts.
@@ -33,6 +34,8 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "store.s3": S3,
     "store.s3.existingSecret": {"store": {"url": "s3://bucket/fleet"}},
     "store.s3.webIdentity.roleArn": {"store": {"url": "s3://bucket/fleet"}},
+    "prePull": {**ON_SOME_NODES, "prePull": {"enabled": True}},
+    "prePull.enabled": ON_SOME_NODES,
     "weights.volume": {"weights": {"source": "volume"}},
     "weights.volume.fill": {"weights": {"source": "volume", "volume": {"existingClaim": "full"}}},
     "poolDefaults.model": {"pools": [{"name": "own"}], "poolDefaults": {"model": "dnabert_s"}},

@@ -6,12 +6,22 @@
 
 {{/* 40 characters at most: a component's or pool's name follows, and a label has 63. */}}
 {{- define "fleet.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else if contains (include "fleet.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- $name := .Values.fullnameOverride -}}
+{{- if not $name -}}
+{{- $name = .Release.Name -}}
+{{- if not (contains (include "fleet.name" .) $name) -}}
+{{- $name = printf "%s-%s" $name (include "fleet.name" .) -}}
+{{- end -}}
+{{- end -}}
+{{- include "fleet.cut" (dict "name" $name "most" 40) -}}
+{{- end -}}
+
+{{/* A name that is cut if it is too long: a hash tells it from others that begin alike. */}}
+{{- define "fleet.cut" -}}
+{{- if gt (len .name) .most -}}
+{{- printf "%s-%s" (trunc (int (sub .most 9)) .name | trimSuffix "-") (sha256sum .name | trunc 8) -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "fleet.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- .name -}}
 {{- end -}}
 {{- end -}}
 

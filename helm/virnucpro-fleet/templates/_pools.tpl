@@ -12,7 +12,7 @@ lists replace those. `{{- $pool := include "fleet.pool" (dict "root" $ "pool" .)
 {{- $_ := set $pool "rung" $pool.precision -}}
 {{- end -}}
 {{- $_ := set $pool "scaled" (and (ne .root.Values.autoscaling.mode "none") (ne (int $pool.replicas.min) (int $pool.replicas.max))) -}}
-{{- $_ := set $pool "fullname" (printf "%s-%s" (include "fleet.fullname" .root) .pool.name | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $pool "fullname" (printf "%s-%s" (include "fleet.fullname" .root) .pool.name) -}}
 {{- $_ := set $pool "weightsSource" ($pool.weightsSource | default .root.Values.weights.source) -}}
 {{- $_ := set $pool "weightsFrom" (include "fleet.weightsFrom" $pool.model) -}}
 {{- $_ := set $pool "downloads" (and (eq $pool.weightsSource "download") (ne $pool.weightsFrom "")) -}}

@@ -15,6 +15,13 @@ Two pools are named {{ .name }}: rename one.
 {{- $pool := .pool -}}
 {{- $gpu := $pool.gpu -}}
 {{- $who := printf "Pool %s" $pool.name -}}
+{{- $taken := list "keeper" "flower" "redis" "store" "weights" "secrets" -}}
+{{- if has $pool.name $taken }}
+{{ $who }} has a name that objects of the release have: choose another than {{ join ", " (initial $taken) }} and {{ last $taken }}.
+{{- end }}
+{{- if and $.root.Values.prePull.enabled (not $pool.nodeSelector) (not $pool.affinity.nodeAffinity) }}
+{{ $who }} may be on any node, and prePull would have every node of the cluster pull its image: give it a nodeSelector or an affinity for nodes (kubernetes.io/os: linux, if all of them are meant).
+{{- end }}
 {{- if not $pool.model }}
 {{ $who }} has no model: set its model.
 {{- end }}
