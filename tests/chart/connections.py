@@ -77,6 +77,23 @@ CASES: dict[str, tuple[Values, list[str]]] = {
             *to("sts", 443, *USERS_OF_STORE),
         ],
     ),
+    "a bucket, by a role that EKS Pod Identity gives to an account with annotations": (
+        {
+            "store": {"url": "s3://bucket/fleet"},
+            "serviceAccount": {"annotations": {"example.com/owner": "team"}},
+            "autoscaling": {"mode": "none"},
+            "weights": {"source": "image"},
+            "flower": {"enabled": False},
+        },
+        [
+            *to_redis(flower=False),
+            *MONITORING,
+            *to("bucket", 443, *USERS_OF_STORE),
+            *to("sts", 443, *USERS_OF_STORE),
+            *to("node", 80, *USERS_OF_STORE),
+            *to("pod-identity", 80, *USERS_OF_STORE),
+        ],
+    ),
     "a bucket, by the node's role": (
         {
             "store": {"url": "s3://bucket/fleet"},
@@ -90,6 +107,7 @@ CASES: dict[str, tuple[Values, list[str]]] = {
             *to("bucket", 443, *USERS_OF_STORE),
             *to("sts", 443, *USERS_OF_STORE),
             *to("node", 80, *USERS_OF_STORE),
+            *to("pod-identity", 80, *USERS_OF_STORE),
         ],
     ),
     "an external Redis on another port": (

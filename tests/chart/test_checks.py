@@ -30,6 +30,11 @@ UNREACHABLE = {
         {"store": {**S3, "s3": {"webIdentity": {"roleArn": "r"}}}},
         "networkPolicy.credentials.peers is empty",
     ),
+    "a server that a token of the account is for": (
+        {"credentials": {"peers": []}},
+        {"store": S3, "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "r"}}},
+        "networkPolicy.credentials.peers is empty",
+    ),
     "redis": ({"redis": {"peers": []}}, EXTERNAL, "networkPolicy.redis.peers is empty"),
     "apiServer": ({"apiServer": {"peers": []}}, {}, "networkPolicy.apiServer.peers is empty"),
     "keda": ({"keda": []}, {}, "networkPolicy.keda is empty"),

@@ -19,9 +19,13 @@ SERVERS = {
     "external-redis": "203.0.113.4",
     "api": "203.0.113.5",
     "node": "169.254.169.254",
+    "pod-identity": "169.254.170.23",
     "cache": "169.254.20.10",
     "internet": "198.51.100.1",
 }
+#: Those that look names up; the node's server of credentials is that of Google's Cloud DNS too.
+NAME_SERVERS = ("dns", "cache", "cache-pod", "node")
+
 NARROW = {
     "store": {"peers": [{"ipBlock": {"cidr": "203.0.113.1/32"}}]},
     "credentials": {"peers": [{"ipBlock": {"cidr": "203.0.113.2/32"}}]},
@@ -48,6 +52,7 @@ ENDPOINTS = {
     "pod-in-namespace": Endpoint("10.1.0.2", NAMESPACE, {"app": "notebook"}),
     "pod-elsewhere": Endpoint("10.1.0.3", "other", {"app": "notebook"}),
     "dns": Endpoint("10.1.0.4", "kube-system", {"k8s-app": "kube-dns"}),
+    "cache-pod": Endpoint("10.1.0.9", "kube-system", {"k8s-app": "node-local-dns"}),
     "pod-of-system": Endpoint("10.1.0.5", "kube-system", {"k8s-app": "metrics-server"}),
     "keda": Endpoint("10.1.0.6", "keda", {"app": "keda-operator"}),
     "prometheus": Endpoint("10.1.0.7", "monitoring", {"app.kubernetes.io/name": "prometheus"}),
@@ -73,8 +78,9 @@ def connections(values):
     return sorted(
         f"{source} > {destination} {port}"
         for source in ENDPOINTS.keys() - absent
-        for destination in ENDPOINTS.keys() - absent - {"dns", "cache"}
+        for destination in ENDPOINTS.keys() - absent - {"dns", "cache", "cache-pod"}
         for port in PORTS
+        if (destination, port) != ("node", 53)
         if (source in own_pods or destination in own_pods)
         and allowed(rules, ENDPOINTS[source], ENDPOINTS[destination], port)
     )
@@ -86,7 +92,7 @@ def names_looked_up(values):
     return {
         (source, destination, port, protocol)
         for source in COMPONENTS
-        for destination in ("dns", "cache", "pod-of-system", "internet")
+        for destination in (*NAME_SERVERS, "pod-of-system", "pod-identity", "internet")
         for port in (53, 5353)
         for protocol in ("UDP", "TCP")
         if allowed(rules, ENDPOINTS[source], ENDPOINTS[destination], port, protocol)
@@ -106,7 +112,7 @@ def test_names_are_looked_up_by_all_but_redis(values):
         (source, server, 53, protocol)
         for source in COMPONENTS
         if source != "redis"
-        for server in ("dns", "cache")
+        for server in NAME_SERVERS
         for protocol in ("UDP", "TCP")
     }
 

@@ -188,6 +188,13 @@ def test_a_hook_that_reads_a_bucket_by_a_role_brings_the_release_s_account_with_
     assert int(annotations["helm.sh/hook-weight"]) < int(job.get("helm.sh/hook-weight", "0"))
 
 
+def test_the_account_comes_with_a_hook_whose_role_is_bound_to_it_elsewhere():
+    """As EKS Pod Identity does it: nothing in the values says so."""
+    objects = volume(BUCKET)
+    assert pod_of(objects, "Job", "weights").spec["serviceAccountName"] == ACCOUNT
+    assert len(accounts(objects, hooks=True)) == 1
+
+
 def test_helm_lets_the_release_take_over_an_account_that_a_failed_hook_has_left():
     objects = volume(BUCKET, store={"url": "s3://fleet/a"}, serviceAccount=ROLE)
     [account] = accounts(objects, hooks=True)
@@ -200,9 +207,12 @@ def test_helm_lets_the_release_take_over_an_account_that_a_failed_hook_has_left(
 
 
 def test_a_hook_that_needs_no_role_needs_no_account():
-    objects = volume(GPU, serviceAccount=ROLE)
-    assert "serviceAccountName" not in pod_of(objects, "Job", "weights").spec
-    assert accounts(objects, hooks=True) == []
+    for objects in (
+        volume(GPU, serviceAccount=ROLE),
+        volume(BUCKET, store={"s3": {"existingSecret": "keys"}}),
+    ):
+        assert "serviceAccountName" not in pod_of(objects, "Job", "weights").spec
+        assert accounts(objects, hooks=True) == []
 
 
 def test_a_hook_uses_an_account_that_is_there():

@@ -65,6 +65,14 @@ ports:
 {{- end -}}
 {{- end -}}
 
+{{/*
+Not empty if pods exchange a token for credentials of the store, and so need none of the node. The annotation
+is the one by which Amazon's webhook gives them a token; others say nothing of it.
+*/}}
+{{- define "fleet.network.exchanges" -}}
+{{- if or .Values.store.s3.webIdentity.roleArn (hasKey .Values.serviceAccount.annotations "eks.amazonaws.com/role-arn") }}true{{ end -}}
+{{- end -}}
+
 {{/* To buckets, and to who gives credentials for them: a Secret, a server, or the node's. */}}
 {{- define "fleet.network.buckets" -}}
 {{- $network := .Values.networkPolicy -}}
@@ -72,7 +80,7 @@ ports:
 {{- $rules := list (include "fleet.network.server" (dict "to" $network.store "address" $s3.endpoint)) -}}
 {{- if not $s3.existingSecret -}}
 {{- $rules = append $rules (include "fleet.network.server" (dict "to" $network.credentials "address" $s3.webIdentity.stsEndpoint)) -}}
-{{- if not (or $s3.webIdentity.roleArn .Values.serviceAccount.annotations) -}}
+{{- if not (include "fleet.network.exchanges" .) -}}
 {{- $rules = append $rules (include "fleet.network.to" $network.node) -}}
 {{- end -}}
 {{- end -}}

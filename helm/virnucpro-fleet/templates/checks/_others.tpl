@@ -63,7 +63,7 @@ networkPolicy.store.peers is empty, but buckets are used: name where they are.
 {{- if and (or $download.hub $fill.hub) (not .hub.peers) }}
 networkPolicy.hub.peers is empty, but weights are downloaded from the hub: name where it is, or set weights.source to image, or to volume with one that is filled.
 {{- end }}
-{{- if and $buckets (not $.Values.store.s3.existingSecret) (not .credentials.peers) (or (not .node.peers) $.Values.store.s3.webIdentity.roleArn) }}
+{{- if and $buckets (not $.Values.store.s3.existingSecret) (not .credentials.peers) (or (not .node.peers) (include "fleet.network.exchanges" $)) }}
 networkPolicy.credentials.peers is empty, but credentials of the store are asked for: name the server that gives them, or the Secret that has them in store.s3.existingSecret.
 {{- end }}
 {{- if and (not $.Values.redis.enabled) (not .redis.peers) }}
