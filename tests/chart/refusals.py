@@ -69,6 +69,14 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"redis": {"maxMemory": "2gb"}},
         "redis.maxMemory is 2gb, as much as redis.resources.limits.memory (1536Mi) or more",
     ),
+    "a volume too small for the file": (
+        {"redis": {"maxMemory": "8gb", "resources": {"limits": {"memory": "16Gi"}}}},
+        "redis.persistence.size is 4Gi, but the file of a Redis with 8gb (redis.maxMemory)",
+    ),
+    "room too small for the file, without a volume": (
+        {"redis": {"persistence": {"enabled": False, "size": "1535Mi"}}},
+        "raise the size, or lower redis.maxMemory",
+    ),
     "as much memory as the limit": (
         {"redis": {"maxMemory": "1gb", "resources": {"limits": {"memory": "1Gi"}}}},
         "let the limit be twice as much",

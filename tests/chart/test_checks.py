@@ -130,6 +130,7 @@ ACCEPTED = {
         "prePull": {"enabled": True},
         **pool(affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}),
     },
+    "a volume that fits": {"redis": {"persistence": {"size": "1536Mi"}}},
     "memory that fits": {"redis": {"maxMemory": "1gb", "resources": {"limits": {"memory": "2G"}}}},
 }
 

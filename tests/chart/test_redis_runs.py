@@ -1,8 +1,10 @@
 """The Redis of the chart, started from its manifest, and what the chart's pods do on it."""
 
+import time
+
 import pytest
 from redis import Redis
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, ResponseError
 
 from tests.support.chart import pod_of, render
 from tests.support.chart_redis import ChartRedis, chart_redis, password_of
@@ -94,6 +96,24 @@ def test_one_that_loads_its_data_is_alive_and_not_ready(tmp_path):
         assert times_loaded(redis) == 1, "it had loaded all before the probes ended"
         wait_until(lambda: redis.sandbox.probe("readinessProbe"), 60)
         assert times_loaded(redis) == 2
+
+
+def test_one_whose_disk_is_full_is_ready_and_says_so(tmp_path):
+    """Without a ready pod its address would refuse connections, as if Redis were away."""
+    redis = chart_redis(render(), tmp_path, file_kilobytes=64)
+    with redis.running(), client(redis, "keeper") as keeper:
+        with pytest.raises(ResponseError, match="MISCONF"):
+            fill(keeper)
+        assert redis.sandbox.probe("readinessProbe")
+        assert redis.sandbox.probe("livenessProbe")
+        assert keeper.get("virnucpro:0") == "x" * 1000
+
+
+def fill(keeper: Redis) -> None:
+    """Write more than the file may hold."""
+    for number in range(1000):
+        keeper.set(f"virnucpro:{number}", "x" * 1000)
+        time.sleep(0.001)  # the file is written between two commands
 
 
 def times_loaded(redis: ChartRedis) -> int:

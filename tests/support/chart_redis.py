@@ -53,11 +53,14 @@ class ChartRedis:
         return {**found, "VIRNUCPRO_BROKER_URL": url}
 
 
-def chart_redis(objects: Sequence[Object], folder: Path, *options: str) -> ChartRedis:
+def chart_redis(
+    objects: Sequence[Object], folder: Path, *options: str, file_kilobytes: int | None = None
+) -> ChartRedis:
     """Return the Redis of rendered objects, with its volumes in a folder.
 
     Args:
         options: more options of the server.
+        file_kilobytes: the largest file that it can write, as if its disk were full then.
     """
     need_engine()
     pod = pod_of(objects, "StatefulSet", "redis")
@@ -79,7 +82,9 @@ def chart_redis(objects: Sequence[Object], folder: Path, *options: str) -> Chart
         server, options = embedded_program(), ("--port", str(port), *options)
     client = shutil.which("redis-cli") or unavailable("needs redis-cli (apt install redis-tools)")
     shutil.copy(server, programs / "server")
-    write_program(programs / "valkey-server", server_script(("--bind", HOST, *options)))
+    write_program(
+        programs / "valkey-server", server_script(("--bind", HOST, *options), file_kilobytes)
+    )
     write_program(programs / "valkey-cli", f'exec {client} -p {port} "$@"')
     if busybox := shutil.which("busybox"):
         for name in APPLETS:
@@ -92,13 +97,16 @@ def chart_redis(objects: Sequence[Object], folder: Path, *options: str) -> Chart
     )
 
 
-def server_script(options: Sequence[str]) -> str:
+def server_script(options: Sequence[str], file_kilobytes: int | None = None) -> str:
     """Return a script that starts the server with more options.
 
     It leaves out the one by which Valkey reads new certificates: Redis, which has TLS here, does
     not know it.
     """
-    return f"""skip=
+    blocks = "unlimited" if file_kilobytes is None else 2 * file_kilobytes
+    return f"""trap '' XFSZ
+ulimit -f {blocks}
+skip=
 for word; do
     shift
     if [ "$word" = --tls-auto-reload-interval ]; then skip=1

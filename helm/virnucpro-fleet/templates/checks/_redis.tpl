@@ -19,6 +19,10 @@ redis.tls.existingSecret is given, but redis.tls.enabled is false: enable it, or
 {{- if and (gt $limit 0) (ge $memory $limit) }}
 redis.maxMemory is {{ $redis.maxMemory }}, as much as redis.resources.limits.memory ({{ $redis.resources.limits.memory }}) or more, with which Redis would be killed: let the limit be twice as much.
 {{- end }}
+{{- $size := include "fleet.bytes" $redis.persistence.size | int64 -}}
+{{- if lt $size (mul 3 $memory) }}
+redis.persistence.size is {{ $redis.persistence.size }}, but the file of a Redis with {{ $redis.maxMemory }} (redis.maxMemory) may take three times as much while it is written anew: raise the size, or lower redis.maxMemory.
+{{- end }}
 {{- else }}
 {{- if contains ":" $external.host }}
 externalRedis.host is {{ $external.host }}: write the name or IPv4 address alone, and the port as externalRedis.port.
