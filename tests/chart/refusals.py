@@ -1,37 +1,8 @@
 """Values that do not fit together, and what the chart says of them."""
 
-from typing import Any
-
+from tests.chart.parts import EXTERNAL, GPU, pool, submission, two_pools, variable
+from tests.chart.refusals_storage import REFUSED_STORAGE
 from tests.support.chart import Values
-
-S3: Values = {"url": "s3://bucket/fleet"}
-EXTERNAL: Values = {
-    "redis": {"enabled": False},
-    "externalRedis": {"host": "redis.example"},
-    "secrets": {"existingSecret": "passwords"},
-}
-GPU = "nvidia.com/gpu"
-
-
-def pool(**values: Any) -> Values:
-    """Return values with one pool."""
-    return {"pools": [{"name": "p", "model": "esm2_t6_8M_UR50D", **values}]}
-
-
-def two_pools(first: Values, second: Values) -> Values:
-    """Return values with two pools of one model."""
-    both = {"model": "esm2_t6_8M_UR50D"}
-    return {"pools": [{"name": "a", **both, **first}, {"name": "b", **both, **second}]}
-
-
-def submission(**values: Any) -> Values:
-    """Return values with one submission."""
-    return {"submissions": [{"name": "s", "input": "s3://bucket/in.fasta", **values}]}
-
-
-def variable(name: str) -> list[dict[str, str]]:
-    return [{"name": name, "value": "x"}]
-
 
 #: What is wrong: values, with a part of the sentence that says what to do.
 REFUSED: dict[str, tuple[Values, str]] = {
@@ -81,55 +52,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"redis": {"maxMemory": "1gb", "resources": {"limits": {"memory": "1Gi"}}}},
         "let the limit be twice as much",
     ),
-    # store
-    "S3 for nothing": (
-        {"store": {"s3": {"existingSecret": "keys"}}},
-        "nothing is in one: set store.url to s3://bucket/prefix, or leave store.s3 out",
-    ),
-    "two sources of credentials": (
-        {"store": {**S3, "s3": {"existingSecret": "keys", "webIdentity": {"roleArn": "r"}}}},
-        "two sources of credentials: leave one out",
-    ),
-    "two roles": (
-        {
-            "store": {**S3, "s3": {"webIdentity": {"roleArn": "r"}}},
-            "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "r"}},
-        },
-        "both name a role: leave one out",
-    ),
-    "a volume beside a bucket": (
-        {"store": {**S3, "volume": {"existingClaim": "jobs"}}},
-        "leave store.volume out, or store.url empty",
-    ),
-    "a volume of one node for several keepers": (
-        {"store": {"volume": {"accessModes": ["ReadWriteOnce"]}}, **pool(replicas={"max": 1})},
-        "set ReadWriteMany, put the store into a bucket",
-    ),
-    "a volume of one node for several workers": (
-        {"store": {"volume": {"accessModes": ["ReadWriteOnce"]}}, "keeper": {"replicas": 1}},
-        "set ReadWriteMany, put the store into a bucket",
-    ),
-    "a volume that nobody may write": (
-        {"store": {"volume": {"accessModes": ["ReadOnlyMany"]}}},
-        "all write the store: set ReadWriteMany",
-    ),
-    # weights
-    "a volume of weights that no pool reads": (
-        {"weights": {"volume": {"existingClaim": "weights"}}},
-        "set weights.source to volume, or leave the claim out",
-    ),
-    "an empty volume of weights": (
-        {"weights": {"source": "volume", "volume": {"fill": False}}},
-        "name its claim in weights.volume.existingClaim, or have it filled",
-    ),
-    "a volume of weights of one node for several": (
-        {"weights": {"source": "volume", "volume": {"accessModes": ["ReadWriteOnce"]}}},
-        "or set weights.source to download",
-    ),
-    "a volume of weights that cannot be filled": (
-        {"weights": {"source": "volume", "volume": {"accessModes": ["ReadOnlyMany"]}}},
-        "the hook that fills the volume writes: set ReadWriteMany",
-    ),
+    **REFUSED_STORAGE,
     # pools
     "pools of one name": (
         {"pools": [{"name": "p", "model": "a"}, {"name": "p", "model": "b"}]},

@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.chart.refusals import EXTERNAL, REFUSED, S3, pool, submission, two_pools
+from tests.chart.parts import (
+    EXTERNAL,
+    NODE,
+    ONE_NODE,
+    ONE_NODE_WEIGHTS,
+    S3,
+    pool,
+    submission,
+    two_pools,
+)
+from tests.chart.refusals import REFUSED
 from tests.support.chart import HELMS, KEDA, NAMESPACE, refused, render
 
 #: What networkPolicy is without, the values that need it, and what the sentence begins with.
@@ -98,16 +108,28 @@ ACCEPTED = {
     "one pool that scales beside one that does not": two_pools({}, {"replicas": {"min": 4}}),
     "two pools of different precisions": two_pools({}, {"precision": "bf16"}),
     "two pools of different revisions": two_pools({}, {"revision": "main"}),
-    "a volume of one node, for one keeper and one pod": {
-        "store": {"volume": {"accessModes": ["ReadWriteOnce"]}},
-        "keeper": {"replicas": 1},
-        **pool(replicas={"max": 1}),
+    "a volume of one node, where all pods are": {
+        "store": ONE_NODE,
+        "keeper": NODE,
+        "submission": NODE,
+        **pool(**NODE),
     },
-    "a volume of one node, where pods are": {
-        "store": {"volume": {"accessModes": ["ReadWriteOnce"]}},
-        "keeper": {"replicas": 1},
-        **pool(nodeSelector={"kubernetes.io/hostname": "node-1"}),
+    "weights on a volume of one node, where those are that use it": {
+        "weights": ONE_NODE_WEIGHTS,
+        "submission": NODE,
+        **pool(**NODE),
     },
+    "large weights, and room for them": pool(model="esm2_t48_15B_UR50D", weightsSizeLimit="65Gi"),
+    "large weights, and room for them in bytes": pool(
+        model="esm2_t48_15B_UR50D", weightsSizeLimit=70_000_000_000
+    ),
+    "large weights of the image": pool(model="esm2_t48_15B_UR50D", weightsSource="image"),
+    "large weights in half of the memory, on a CPU": pool(
+        model="random:esm2_t48_15B_UR50D",
+        precision="bf16",
+        gpu={"count": 0},
+        resources={"limits": {"memory": "32Gi"}},
+    ),
     "a claim whose modes are not known here": {
         "store": {"volume": {"existingClaim": "jobs", "accessModes": ["ReadWriteOnce"]}},
     },

@@ -36,7 +36,7 @@ TURN = 5.0
 @pytest.fixture(scope="module")
 def scaled() -> Scaled:
     """The ScaledObject of a pool of workers on the CPU."""
-    pool = {"name": "small", "model": MODEL, "gpu": {"count": 0}}
+    pool = {"name": "small", "model": MODEL, "gpu": {"count": 0}, "batchesPerReplica": 60}
     return read_scaled(find(render({"pools": [pool]}), "ScaledObject", "small"))
 
 

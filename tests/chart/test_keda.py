@@ -37,7 +37,7 @@ def scaled() -> Scaled:
 #: What a keeper answers for some moments: batches, or nothing.
 ANSWERS = st.lists(
     st.tuples(
-        st.one_of(st.none(), st.just(0), st.integers(1, 600)),
+        st.one_of(st.none(), st.just(0), st.integers(1, 3000)),
         st.integers(1, 200),
     ),
     min_size=1,
@@ -90,7 +90,7 @@ def test_workers_stay_while_no_keeper_answers(scaled, before_2_19, replicas, mom
     assert {state.replicas for _, _, state in states} == {replicas}
 
 
-@given(batches=st.integers(1, 600), away=st.integers(1, 400))
+@given(batches=st.integers(1, 3000), away=st.integers(1, 400))
 def test_the_last_worker_ends_after_the_cooldown(scaled, batches, away):
     answers = [(batches, 50), (None, away), (0, 400)]
     states = simulated(scaled, answers)
@@ -102,7 +102,7 @@ def test_the_last_worker_ends_after_the_cooldown(scaled, batches, away):
     assert states[-1][2].replicas == 0
 
 
-@given(batches=st.integers(1, 2000))
+@given(batches=st.integers(1, 10_000))
 def test_workers_are_as_many_as_batches_need(scaled, batches):
     exact = -(-batches // int(scaled.hpa.target))
     replicas = simulated(scaled, [(batches, 200)])[-1][2].replicas

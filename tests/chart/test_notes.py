@@ -41,7 +41,7 @@ def test_each_pool_has_its_range_of_pods():
         {"name": "resting", "model": "esm2_t12_35M_UR50D", "paused": True},
     ]
     text = notes({"pools": pools})
-    assert "scaled: esm2_t6_8M_UR50D, fp16, 0 to 4 pods, one for each 60 batches left" in text
+    assert "scaled: esm2_t6_8M_UR50D, fp16, 0 to 4 pods, one for each 300 batches left" in text
     assert "fixed: esm2_t6_8M_UR50D, fp16, 2 pods" in text
     assert "resting: esm2_t12_35M_UR50D, fp16, paused" in text
 

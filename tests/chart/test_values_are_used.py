@@ -92,6 +92,7 @@ OF_DEFINITIONS: dict[str, Any] = {
     "digest": "sha256:" + "0" * 64,
     "address": "https://another.example:4321",
     "quantity": "7Gi",
+    "quantityOrEmpty": "7Gi",
     "port": 4321,
     "ports": [4321],
     "numberOrNull": 4321,

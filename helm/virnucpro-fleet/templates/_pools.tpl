@@ -14,6 +14,7 @@ lists replace those. `{{- $pool := include "fleet.pool" (dict "root" $ "pool" .)
 {{- $_ := set $pool "scaled" (and (ne .root.Values.autoscaling.mode "none") (ne (int $pool.replicas.min) (int $pool.replicas.max))) -}}
 {{- $_ := set $pool "fullname" (printf "%s-%s" (include "fleet.fullname" .root) .pool.name) -}}
 {{- $_ := set $pool "weightsSource" ($pool.weightsSource | default .root.Values.weights.source) -}}
+{{- $_ := set $pool "weightsSizeLimit" ($pool.weightsSizeLimit | default .root.Values.weights.sizeLimit) -}}
 {{- $_ := set $pool "weightsFrom" (include "fleet.weightsFrom" $pool.model) -}}
 {{- $_ := set $pool "downloads" (and (eq $pool.weightsSource "download") (ne $pool.weightsFrom "")) -}}
 {{- $defaults := ternary .root.Values.images.workerGpu .root.Values.images.workerCpu $gpu -}}
@@ -23,6 +24,8 @@ lists replace those. `{{- $pool := include "fleet.pool" (dict "root" $ "pool" .)
 {{- $_ := set $pool "tolerations" (concat $pool.tolerations (include "fleet.spotTolerations" . | fromYamlArray)) -}}
 {{- $_ := set $pool "terminationGracePeriodSeconds" (min 25 (int $pool.terminationGracePeriodSeconds)) -}}
 {{- end -}}
+{{- $_ := set $pool "podResources" (include "fleet.timesGpus" $pool | fromJson) -}}
+{{- $_ := set $pool "tmpSizeLimit" (include "fleet.times" (dict "quantity" $pool.tmpSizeLimit "count" $pool.gpu.count)) -}}
 {{- $eviction := include "fleet.eviction" $pool | fromYaml -}}
 {{- $_ := set $pool "podAnnotations" (merge (dict) $pool.podAnnotations .root.Values.podAnnotations $eviction) -}}
 {{- toJson $pool -}}
@@ -56,9 +59,35 @@ karpenter.sh/do-not-disrupt: "true"
 {{- concat $args .extraArgs | toYaml -}}
 {{- end -}}
 
+{{/* A quantity as often as there are GPUs, and once without: (dict "quantity" "8Gi" "count" 4). */}}
+{{- define "fleet.times" -}}
+{{- $quantity := toString .quantity -}}
+{{- $number := regexFind "^[0-9.]+" $quantity -}}
+{{- if le (int .count) 1 -}}
+{{- $quantity -}}
+{{- else -}}
+{{- printf "%v%s" (mulf (float64 $number) (int .count)) (trimPrefix $number $quantity) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Resources of a pod: those of each GPU, as often as it has GPUs, as JSON. */}}
+{{- define "fleet.timesGpus" -}}
+{{- $resources := deepCopy .resources -}}
+{{- $count := .gpu.count -}}
+{{- range $which := list "requests" "limits" -}}
+{{- $given := get $resources $which | default dict -}}
+{{- range $name := list "cpu" "memory" "ephemeral-storage" -}}
+{{- if hasKey $given $name -}}
+{{- $_ := set $given $name (include "fleet.times" (dict "quantity" (get $given $name) "count" $count)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $resources -}}
+{{- end -}}
+
 {{/* Resources of a pool's worker, with its GPUs. */}}
 {{- define "fleet.workerResources" -}}
-{{- $resources := deepCopy .resources -}}
+{{- $resources := deepCopy .podResources -}}
 {{- if and .onGpu .gpu.claimTemplate -}}
 {{- $_ := set $resources "claims" (list (dict "name" "gpu")) -}}
 {{- else if .onGpu -}}

@@ -11,6 +11,15 @@ hub
 {{- end -}}
 {{- end -}}
 
+{{/*
+Gigabytes of a model's weights as the hub has them, in FP32; 0 if its name says nothing. A name may
+have an owner before it and a revision behind it.
+*/}}
+{{- define "fleet.weightsGigabytes" -}}
+{{- $sizes := dict "esm2_t6_8m_ur50d" 0.04 "esm2_t12_35m_ur50d" 0.2 "esm2_t30_150m_ur50d" 0.6 "esm2_t33_650m_ur50d" 2.7 "esm2_t36_3b_ur50d" 11.5 "esm2_t48_15b_ur50d" 61 "dnabert_s" 0.5 "dnabert-s" 0.5 -}}
+{{- get $sizes (regexReplaceAll "^(random:|[^/:@]+/)" . "" | splitList "@" | first | lower) | default 0 -}}
+{{- end -}}
+
 {{/* Where `worker download` puts weights, and `worker start` finds them. */}}
 {{- define "fleet.weightsEnv" -}}
 - {name: HF_HOME, value: /weights}

@@ -25,6 +25,7 @@ Two pools are named {{ .name }}: rename one.
 {{- if not $pool.model }}
 {{ $who }} has no model: set its model.
 {{- end }}
+{{- include "fleet.checks.size" . }}
 {{- if gt (int $pool.replicas.min) (int $pool.replicas.max) }}
 {{ $who }}: replicas.min is {{ $pool.replicas.min }}, and replicas.max {{ $pool.replicas.max }}: give a max that is not smaller.
 {{- else if eq (int $pool.replicas.max) 0 }}

@@ -41,7 +41,11 @@ networkPolicy.redisClients is about the release's own Redis, but redis.enabled i
 
 {{/* A size in bytes, of Kubernetes or of Redis, which says mb for what Kubernetes calls Mi. */}}
 {{- define "fleet.bytes" -}}
-{{- $units := dict "" 1 "k" 1000 "m" 1000000 "g" 1000000000 "t" 1000000000000 "ki" 1024 "mi" 1048576 "gi" 1073741824 "ti" 1099511627776 "kb" 1024 "mb" 1048576 "gb" 1073741824 "b" 1 -}}
+{{- $units := dict "" 1 "k" 1000 "m" 1000000 "g" 1000000000 "t" 1000000000000 "ki" 1024 "mi" 1048576 "gi" 1073741824 "ti" 1099511627776 "p" 1000000000000000 "pi" 1125899906842624 "kb" 1024 "mb" 1048576 "gb" 1073741824 "b" 1 -}}
+{{- if regexMatch "^[0-9.]+e[+]?[0-9]+$" . -}}
+{{- float64 . | int64 -}}
+{{- else -}}
 {{- $unit := regexFind "[A-Za-z]*$" . | lower -}}
 {{- mulf (regexFind "^[0-9.]+" . | float64) (get $units $unit | default 0) | int64 -}}
+{{- end -}}
 {{- end -}}

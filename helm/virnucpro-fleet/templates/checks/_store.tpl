@@ -26,24 +26,29 @@ store.volume is for a store in a folder, but store.url is {{ $store.url }}: leav
 {{- if not (has "ReadWriteMany" $modes) }}
 {{- if not (has "ReadWriteOnce" $modes) }}
 store.volume.accessModes is {{ join ", " $modes }}, but keepers, workers and submissions all write the store: set ReadWriteMany.
-{{- else if or (gt (int .Values.keeper.replicas) 1) (include "fleet.checks.manyNodes" (dict "root" . "source" "")) }}
-store.volume.accessModes is ReadWriteOnce, which pods of one node share, but there may be pods on several: set ReadWriteMany, put the store into a bucket (store.url), or have one keeper and one pod in all (keeper.replicas and replicas.max of the pool 1), or pin keepers and pools by nodeSelector with kubernetes.io/hostname.
+{{- else if include "fleet.checks.manyNodes" (dict "root" . "source" "" "others" (list "keeper" "submission")) }}
+store.volume.accessModes is ReadWriteOnce, which only pods of one node share: set ReadWriteMany, put the store into a bucket (store.url), or name that node (kubernetes.io/hostname) in keeper.nodeSelector, submission.nodeSelector and the nodeSelector of every pool.
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
 
 {{/*
-Not empty if pools with a source of weights (or all, without one) may have pods on several nodes:
-(dict "root" $ "source" "volume").
+Not empty unless all pods that use a volume are on one node that is named: of pools with a source of
+weights, or of all without one, and of others: (dict "root" $ "source" "volume" "others" (list
+"submission")). One pod of each does not suffice: each may be on a node of its own.
 */}}
 {{- define "fleet.checks.manyNodes" -}}
-{{- $most := 0 -}}
+{{- $nodes := list -}}
+{{- range .others -}}
+{{- $nodes = append $nodes (dig "kubernetes.io/hostname" "" (get $.root.Values .).nodeSelector) -}}
+{{- end -}}
 {{- range .root.Values.pools -}}
 {{- $pool := include "fleet.pool" (dict "root" $.root "pool" .) | fromJson -}}
-{{- if and (or (not $.source) (eq $pool.weightsSource $.source)) (not (hasKey $pool.nodeSelector "kubernetes.io/hostname")) -}}
-{{- $most = add $most (int $pool.replicas.max) -}}
+{{- if or (not $.source) (eq $pool.weightsSource $.source) -}}
+{{- $nodes = append $nodes (dig "kubernetes.io/hostname" "" $pool.nodeSelector) -}}
 {{- end -}}
 {{- end -}}
-{{- if gt (int $most) 1 }}true{{ end -}}
+{{- $nodes = uniq $nodes -}}
+{{- if or (gt (len $nodes) 1) (has "" $nodes) }}true{{ end -}}
 {{- end -}}
