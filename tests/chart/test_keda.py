@@ -153,6 +153,14 @@ def test_a_fallback_with_a_fixed_number_would_end_busy_workers(scaled):
     assert simulated(scaled, answers)[-1][2].replicas == scaled.hpa.most
 
 
+def test_a_fixed_pool_that_begins_to_scale_has_its_pods_back_soon(scaled):
+    """Without a number in the chart Kubernetes leaves one pod: what docs/deploy.md says of it."""
+    many = replace(scaled, hpa=replace(scaled.hpa, most=16))
+    states = simulated(many, [(10_000, 50)], State(1))
+    back = next(now for now, _, state in states if state.replicas == 16)
+    assert back <= 45
+
+
 def test_a_paused_pool_stays_as_it_is(scaled):
     paused = replace(scaled, paused=True)
     states = simulated(paused, [(0, 200), (500, 200), (None, 200)], State(2))
