@@ -20,9 +20,9 @@ PAGE = ROOT / "docs" / "deploy.md"
 #: Beginnings of commands that no test here runs: an engine, the network, an init system, a cluster.
 #: ``make images`` builds the images, `docker-compose config` reads the services
 #: (``unit/docker/test_compose.py``), systemd the units (``unit/deploy/test_systemd.py``), and Helm
-#: and kubectl what is for a cluster (``chart/test_page.py``). Slurm runs its script in
-#: ``faults/test_slurm.py``, and miniwdl its workflow in ``integration/test_pipelines.py``, which
-#: runs Nextflow's scripts too.
+#: and kubectl what is for a cluster (``chart/test_page.py``, ``chart/test_other_pages.py``).
+#: Slurm runs its script in ``faults/test_slurm.py``, and miniwdl its workflow in
+#: ``integration/test_pipelines.py``, which runs Nextflow's scripts too.
 ELSEWHERE = (
     *(
         "docker ",
@@ -33,7 +33,7 @@ ELSEWHERE = (
         "/opt/virnucpro/bin/pip ",
     ),
     *("install -D ", "install --mode "),
-    *("helm ", "kubectl "),
+    *("helm ", "kubectl ", "aws "),
     *("sbatch ", "scancel ", "HF_HOME=/shared/weights worker download ", "producer submit "),
     *("nextflow ", "miniwdl ", "python -m tests.chart.drill "),
 )

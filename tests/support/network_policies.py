@@ -73,7 +73,7 @@ def _selects(policy: Policy, pod: Endpoint, direction: Direction) -> bool:
         bool(pod.namespace)
         and direction in types
         and policy["metadata"]["namespace"] == pod.namespace
-        and _matches(spec["podSelector"], pod.labels)
+        and matches(spec["podSelector"], pod.labels)
     )
 
 
@@ -104,13 +104,13 @@ def _is_peer(entry: Mapping[str, Any], policy: Policy, peer: Endpoint) -> bool:
     if not peer.namespace:
         return False
     if "namespaceSelector" in entry:
-        in_namespace = _matches(entry["namespaceSelector"], peer.labels_of_namespace)
+        in_namespace = matches(entry["namespaceSelector"], peer.labels_of_namespace)
     else:
         in_namespace = peer.namespace == policy["metadata"]["namespace"]
-    return in_namespace and _matches(entry.get("podSelector", {}), peer.labels)
+    return in_namespace and matches(entry.get("podSelector", {}), peer.labels)
 
 
-def _matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     wanted = selector.get("matchLabels") or {}
     expressions = selector.get("matchExpressions") or ()
     return all(labels.get(key) == value for key, value in wanted.items()) and all(
