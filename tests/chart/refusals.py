@@ -28,6 +28,10 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {**EXTERNAL, "externalRedis": {"host": "redis.example:6380"}},
         "and the port as externalRedis.port",
     ),
+    "an address of IPv6 with something after it": (
+        {**EXTERNAL, "externalRedis": {"host": "2001:db8::1:abcdx:6379"}},
+        "write the name or address alone",
+    ),
     "passwords that nobody gave": (
         {**EXTERNAL, "secrets": {}},
         "name a Secret that has them in secrets.existingSecret",

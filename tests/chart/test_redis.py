@@ -7,7 +7,8 @@ from subprocess import run
 
 import pytest
 
-from tests.support.chart import CHART, RELEASE, find, find_all, pod_of, render
+from common.wire.address import RedisAddress
+from tests.support.chart import CHART, RELEASE, env_of, find, find_all, pod_of, render
 from tests.support.redis_servers import embedded_program
 
 TLS = {"tls": {"enabled": True, "existingSecret": "redis-tls"}}
@@ -118,6 +119,23 @@ def test_its_service_is_the_address_of_all_pods():
     assert (service["metadata"]["name"], port["port"]) == (f"{RELEASE}-redis", 6379)
     labels = pod_of(objects, "StatefulSet", "redis").labels
     assert service["spec"]["selector"].items() <= labels.items()
+
+
+@pytest.mark.parametrize(
+    ("host", "written"), [("redis.example", "redis.example"), ("2001:db8::6", "[2001:db8::6]")]
+)
+def test_the_address_of_an_external_one_is_understood(host, written):
+    objects = render(
+        {
+            "redis": {"enabled": False},
+            "externalRedis": {"host": host, "port": 6380, "authentication": "none"},
+        }
+    )
+    url = env_of(pod_of(objects, "Deployment", "keeper").container("keeper"))[
+        "VIRNUCPRO_BROKER_URL"
+    ]
+    assert url == f"redis://{written}:6380/0"
+    assert RedisAddress.parse(url).host == host
 
 
 def test_with_an_external_one_there_is_none():

@@ -73,6 +73,7 @@ SAMPLES: dict[str, Any] = {
     "weights.volume.accessModes": ["ReadWriteMany", "ReadOnlyMany"],
     "autoscaling.mode": "none",
     "redis.maxMemory": "64mb",
+    "listenAddress": "::",
     "monitoring.interval": "90s",
     "podSecurityContext": {"runAsUser": 4321},
     "containerSecurityContext": {"privileged": False},

@@ -5,11 +5,21 @@
 - {name: VIRNUCPRO_LOG_LEVEL, value: {{ .Values.log.level | quote }}}
 {{- end -}}
 
+{{/* Where a process listens: (dict "root" $ "port" 9808). */}}
+{{- define "fleet.listen" -}}
+{{- printf "%s:%d" (include "fleet.inUrl" .root.Values.listenAddress) (int .port) -}}
+{{- end -}}
+
+{{/* A host as URLs have it: an IPv6 address in brackets. */}}
+{{- define "fleet.inUrl" -}}
+{{- ternary (printf "[%s]" .) . (contains ":" .) -}}
+{{- end -}}
+
 {{- define "fleet.redis.host" -}}
 {{- if .Values.redis.enabled -}}
 {{- printf "%s-redis.%s.svc" (include "fleet.fullname" .) .Release.Namespace -}}
 {{- else -}}
-{{- .Values.externalRedis.host -}}
+{{- include "fleet.inUrl" .Values.externalRedis.host -}}
 {{- end -}}
 {{- end -}}
 

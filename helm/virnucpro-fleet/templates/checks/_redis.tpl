@@ -24,8 +24,8 @@ redis.maxMemory is {{ $redis.maxMemory }}, as much as redis.resources.limits.mem
 redis.persistence.size is {{ $redis.persistence.size }}, but the file of a Redis with {{ $redis.maxMemory }} (redis.maxMemory) may take three times as much while it is written anew: raise the size, or lower redis.maxMemory.
 {{- end }}
 {{- else }}
-{{- if contains ":" $external.host }}
-externalRedis.host is {{ $external.host }}: write the name or IPv4 address alone, and the port as externalRedis.port.
+{{- if and (contains ":" $external.host) (not (regexMatch "^[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*$" $external.host)) }}
+externalRedis.host is {{ $external.host }}: write the name or address alone, and the port as externalRedis.port.
 {{- end }}
 {{- if and $external.tls.existingSecret (not $external.tls.enabled) }}
 externalRedis.tls.existingSecret is given, but externalRedis.tls.enabled is false: enable it, or leave the Secret out.
