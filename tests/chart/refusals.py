@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "networkPolicy.redisClients is about the release's own Redis",
     ),
     "more memory than the limit": (
-        {"redis": {"maxMemory": "2gb"}},
+        {"redis": {"maxMemory": "2gb", "persistence": {"size": "8Gi"}}},
         "redis.maxMemory is 2gb, as much as redis.resources.limits.memory (1536Mi) or more",
     ),
     "a volume too small for the file": (

@@ -1,13 +1,16 @@
 """The Redis of the chart, started from its manifest, and what the chart's pods do on it."""
 
+import base64
 import time
+from dataclasses import replace
 
 import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, ResponseError
 
-from tests.support.chart import pod_of, render
+from tests.support.chart import find, pod_of, render
 from tests.support.chart_redis import ChartRedis, chart_redis, password_of
+from tests.support.containers import variables
 from tests.support.flower import running_flower
 from tests.support.processes import (
     START_SECONDS,
@@ -70,6 +73,19 @@ def test_nobody_gets_in_without_a_password(tmp_path):
     redis = chart_redis(render(), tmp_path)
     with redis.running(), pytest.raises(AuthenticationError):
         Redis(HOST, redis.port).ping()
+
+
+def test_a_new_password_counts_from_the_next_start(tmp_path):
+    redis = chart_redis(render(), tmp_path)
+    with client(redis, "worker") as old:
+        secret = find(redis.objects, "Secret", "secrets")["data"]
+        secret["worker-password"] = base64.b64encode(b"n" * 48).decode()
+        environment = variables(redis.sandbox.container, redis.objects)
+        restarted = replace(redis, sandbox=replace(redis.sandbox, environment=environment))
+        with restarted.running(), client(redis, "worker") as new:
+            assert new.ping()
+            with pytest.raises(AuthenticationError):
+                old.ping()
 
 
 def test_data_survive_a_new_pod(tmp_path):
