@@ -31,7 +31,7 @@ NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 #: Options of other programs, which pages name.
 OTHERS = {
     *("--repr_layers", "--build-arg", "--secret", "--no-healthcheck", "--scale"),
-    *("--gpus-per-node", "--signal", "--requeue", "--weights", "--container"),
+    *("--gpus-per-node", "--signal", "--requeue", "--weights", "--container", "--force-conflicts"),
 }
 
 DEMO = "producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D"
