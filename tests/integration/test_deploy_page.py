@@ -33,15 +33,16 @@ ELSEWHERE = (
         "/opt/virnucpro/bin/pip ",
     ),
     *("install -D ", "install --mode "),
-    *("helm ", "kubectl ", "aws "),
+    *("helm ", "kubectl ", "aws ", "(umask 077; printf %s ", "rm access-key-id "),
     *("sbatch ", "scancel ", "HF_HOME=/shared/weights worker download ", "producer submit "),
     *("nextflow ", "miniwdl ", "python -m tests.chart.drill "),
 )
 
 
 def lines() -> list[str]:
-    """Return the commands of the page."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    """Return the commands of the page, without what they read."""
+    page = re.sub(r"(<<'END'\n).*?^END\n", r"\1", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 
 
