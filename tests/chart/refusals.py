@@ -216,6 +216,10 @@ REFUSED: dict[str, tuple[Values, str]] = {
         pool(extraEnv=variable("VIRNUCPRO_METRICS")),
         "Pool p: extraEnv has VIRNUCPRO_METRICS, which the chart sets itself",
     ),
+    "such a variable of submissions": (
+        {"submission": {"extraEnv": variable("VIRNUCPRO_OWNER")}},
+        "submission.extraEnv has VIRNUCPRO_OWNER, which the chart sets itself",
+    ),
     "such a variable of all pools": (
         {"poolDefaults": {"extraEnv": variable("HF_TOKEN")}},
         "poolDefaults.extraEnv has HF_TOKEN: set it by weights.hub.tokenSecret",

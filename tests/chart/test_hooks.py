@@ -18,8 +18,9 @@ PROTEINS = ROOT / "examples" / "proteins.fasta"
 
 
 def test_the_store_is_made_once_the_rest_of_the_release_is_there():
+    """After an upgrade too: a first installation may have failed, and another store be named."""
     job = find(render(), "Job", "store-init")
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install"
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
     assert pod_of([job], "Job").container("init")["args"] == ["init"]
 
 

@@ -74,6 +74,24 @@ have an owner before it and a revision behind it.
 {{- end -}}
 
 {{/*
+Variables of the hook: those of the pools that read the volume and those of all hooks, each once, as the
+last one has it: (dict "root" $ "pools" $shared.pools).
+*/}}
+{{- define "fleet.shared.variables" -}}
+{{- $last := dict -}}
+{{- $names := list -}}
+{{- range append .pools .root.Values.submission -}}
+{{- range .extraEnv -}}
+{{- $_ := set $last .name . -}}
+{{- $names = append $names .name | uniq -}}
+{{- end -}}
+{{- end -}}
+{{- range $names }}
+- {{ toJson (get $last .) }}
+{{- end }}
+{{- end -}}
+
+{{/*
 What the hook has to do, as JSON: `pools` that read the volume, `models` to download to it, and
 whether one of them is in a `bucket`.
 */}}

@@ -21,7 +21,7 @@ images.registry is {{ .registry }}: leave {{ regexFind "^.*://" .registry }} out
 serviceAccount.annotations are for an account that the release makes, but serviceAccount.create is false: annotate the account itself, and leave them out.
 {{- end }}
 {{- end }}
-{{- range $name := list "keeper" "flower" }}
+{{- range $name := list "keeper" "flower" "submission" }}
 {{- include "fleet.checks.variables" (dict "list" (get $.Values $name).extraEnv "where" (printf "%s.extraEnv" $name)) }}
 {{- end }}
 {{- end -}}
@@ -46,7 +46,7 @@ serviceAccount.annotations are for an account that the release makes, but servic
 {{- range .list }}
 {{- if hasKey $others .name }}
 {{ $where }} has {{ .name }}: set it by {{ get $others .name }}.
-{{- else if has .name (list "VIRNUCPRO_METRICS" "VIRNUCPRO_WORKER_NAME" "VIRNUCPRO_LIVENESS_FILE" "VIRNUCPRO_READY_FILE" "VIRNUCPRO_POD_COSTS" "REDIS_PASSWORD") }}
+{{- else if has .name (list "VIRNUCPRO_METRICS" "VIRNUCPRO_WORKER_NAME" "VIRNUCPRO_LIVENESS_FILE" "VIRNUCPRO_READY_FILE" "VIRNUCPRO_POD_COSTS" "VIRNUCPRO_OWNER" "REDIS_PASSWORD") }}
 {{ $where }} has {{ .name }}, which the chart sets itself: leave it out.
 {{- end }}
 {{- end }}
