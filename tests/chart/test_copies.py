@@ -6,21 +6,9 @@ import subprocess
 import pytest
 
 from tests.chart.cases import EVERYTHING
-from tests.chart.copies import FOLDER, SOURCES
+from tests.chart.copies import SOURCES
 from tests.support.chart import CHART, HELMS, ROOT, find, pod_of, refused, render
 from tests.support.containers import variables
-
-
-def test_the_chart_has_the_files_as_they_are_now():
-    """If not: python -m tests.chart.copies."""
-    assert {path.name for path in FOLDER.iterdir()} == set(SOURCES)
-    for name, source in SOURCES.items():
-        assert (FOLDER / name).read_bytes() == source.read_bytes(), name
-
-
-def test_no_file_of_the_chart_is_a_link():
-    """Tools that fetch a chart from Git drop links to what is outside of it."""
-    assert not [path for path in CHART.rglob("*") if path.is_symlink()]
 
 
 @pytest.mark.parametrize("how", ["missing", "empty"])

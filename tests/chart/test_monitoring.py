@@ -1,7 +1,6 @@
 """What the chart gives Prometheus's operator and Grafana: the files of ``deploy/``, unchanged."""
 
 import json
-import re
 import shutil
 
 import pytest
@@ -12,9 +11,6 @@ from tests.support.promtool import promtool
 
 ALL = {"monitoring": {"podMonitor": True, "rules": True, "dashboard": True}}
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
-
-#: Labels that the operator gives to what it scrapes in pods.
-TARGET_LABELS = {"namespace", "container", "pod", "job", "endpoint", "instance"}
 
 
 def test_nothing_of_it_is_there_unless_asked_for():
@@ -74,15 +70,6 @@ def test_an_instance_is_named_as_its_pod():
         assert endpoint["relabelings"] == [
             {"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}
         ]
-
-
-def test_no_metric_has_a_label_that_the_operator_sets():
-    rows = re.findall(
-        r"^\| `\w+` \| \w+ \| ([^|]*) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
-    )
-    labels = {label for row in rows for label in re.findall(r"`(\w+)`", row)}
-    assert {"model", "pool", "job_name"} <= labels
-    assert not labels & TARGET_LABELS
 
 
 def test_the_operator_selects_its_objects_by_labels():

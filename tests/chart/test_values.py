@@ -1,18 +1,15 @@
-"""Every value is described, has a type, is used, and no other value is accepted."""
+"""Every value has a type, and no other value is accepted."""
 
 import itertools
-import re
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.describe import README, SCHEMA, VALUES, as_text, readme, resolved, schema, values
+from tests.chart.describe import resolved, schema
 from tests.support.chart import (
-    CHART,
     HELMS,
     example,
-    example_names,
     find,
     pod_of,
     pods,
@@ -20,51 +17,7 @@ from tests.support.chart import (
     render,
 )
 
-#: What a pool has and `poolDefaults` has not.
-OF_POOLS = {"name"}
-
-
-def names_in(node: dict[str, Any], above: tuple[str, ...] = ()) -> set[str]:
-    """Return the names of all values that a schema knows, without those of maps of any form."""
-    node = resolved(SCHEMA_NOW, node)
-    if node.get("additionalProperties") is not False or "properties" not in node:
-        return {".".join(above)}
-    return set().union(
-        *(names_in(below, (*above, key)) for key, below in node["properties"].items())
-    )
-
-
 SCHEMA_NOW = schema()
-
-
-def test_the_readme_and_the_schema_say_what_values_yaml_says():
-    """If not: python -m tests.chart.describe."""
-    assert README.read_text() == readme()
-    assert SCHEMA.read_text() == as_text(schema()) + "\n"
-
-
-def test_every_value_is_in_the_schema_and_no_other():
-    named = {value.name for value in values()}
-    known = names_in(SCHEMA_NOW)
-    whole = {name for name in named if any(other.startswith(f"{name}.") for other in known)}
-    known = {name for name in known if not any(name.startswith(f"{above}.") for above in whole)}
-    own = {f"poolDefaults.{name}" for name in OF_POOLS} | {"global"}
-    assert known - own == named - whole
-
-
-def test_every_value_is_in_the_table_of_the_readme():
-    rows = re.findall(r"^\| `([\w.]+)` \|", README.read_text(), re.MULTILINE)
-    assert rows == [value.name for value in values()]
-    assert len(rows) == len(set(rows)) > 150
-
-
-def test_every_comment_about_a_value_is_in_the_table():
-    """None is above a line that has no value, or lost in one above."""
-    comments = len(re.findall(r"^ *# -- ", VALUES.read_text(), re.MULTILINE))
-    distinct = {value.comment for value in values() if value.comment}
-    assert comments >= len(distinct) > 100
-    for comment in re.findall(r"^ *# -- (.{1,40})", VALUES.read_text(), re.MULTILINE):
-        assert any(text.startswith(comment) for text in distinct), comment
 
 
 def maps(node: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -135,31 +88,6 @@ def test_a_wrong_value_is_refused_by_name(helm, wrong, message):
     text = refused(wrong, helm=helm)
     assert "meet the specifications of the schema" in text
     assert message in text
-
-
-@pytest.mark.parametrize("name", example_names())
-def test_an_example_says_something_other_than_the_defaults(name):
-    """But for its pools, which may be the default's, written out."""
-    given = yaml.safe_load(example(name).read_text())
-    defaults = yaml.safe_load(VALUES.read_text())
-    assert same(given, defaults) - {"pools"} == set()
-    assert f"values-{name}.yaml" in README.read_text()
-
-
-def same(given: dict[str, Any], defaults: dict[str, Any], above: str = "") -> set[str]:
-    """Return the names of values that are those of the defaults."""
-    found: set[str] = set()
-    for key, value in given.items():
-        if value == defaults.get(key):
-            found.add(above + key)
-        elif isinstance(value, dict):
-            found |= same(value, defaults.get(key) or {}, f"{above}{key}.")
-    return found
-
-
-def test_the_chart_has_no_examples_that_the_readme_does_not_name():
-    named = set(re.findall(r"values-[\w-]+\.yaml", README.read_text()))
-    assert named == {path.name for path in CHART.glob("values-*.yaml")}
 
 
 @pytest.mark.parametrize("helm", HELMS)

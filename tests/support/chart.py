@@ -3,6 +3,7 @@
 ``render({"keeper": {"replicas": 3}})`` gives the objects, ``refused({…})`` the message. The tools
 are in ``.venv-tools/chart`` (``make chart`` gets them) or in the folder ``CHART_TOOLS``; a test
 that needs one is skipped without it, and fails if ``CHART_REQUIRED`` is set, as in ``make chart``.
+Without Helm ``tests/chart/conftest.py`` has most of them not even collected.
 """
 
 import copy
@@ -57,10 +58,15 @@ def tools() -> Path:
     return Path(os.environ.get("CHART_TOOLS") or ROOT / ".venv-tools" / "chart")
 
 
+def has(name: str) -> bool:
+    """Return whether a tool is there."""
+    return (tools() / PLACES[name]).is_file()
+
+
 def tool(name: str) -> Path:
     """Return the path of a tool; skip the test without it."""
     path = tools() / PLACES[name]
-    if not path.is_file():
+    if not has(name):
         unavailable(f"needs {name} at {path}: make chart gets it")
     return path
 
