@@ -20,6 +20,7 @@ NUMBERS = {
     "gpu_memory": "number of gigabytes",
     "high_water": "whole number",
     "max_device_losses": "whole number",
+    "tmp_bytes": "whole number",
 }
 
 #: A worker's name, such as that of a pod.
@@ -47,6 +48,8 @@ class Settings(BaseSettings):
     worker_name: Annotated[str, Field(pattern=f"^{WORKER_NAME}$")] | None = None
     max_device_losses: PositiveInt = 3  # within half an hour, after which a worker ends
     owner: str | None = None  # of the jobs that are submitted
+    #: Bytes that files may take in the folder for temporary files, where its disk has more.
+    tmp_bytes: PositiveInt | None = None
     pod_costs: bool = False  # whether a keeper marks the pods of busy workers
     message_key: SecretStr | None = None  # or several, separated by commas: the first signs
 

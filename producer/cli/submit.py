@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from common.job.manifest import Manifest
 from common.job.output_form import Empty, Gaps, Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
 from common.model_source import with_revision
@@ -23,6 +24,7 @@ from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 from producer.fleet.output import Output, Place, output_at
 from producer.fleet.output_file import Origin
+from producer.output.fetch import file_bytes
 from producer.submission.records import as_source
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
 from producer.submission.same_weights import job_names
@@ -144,7 +146,7 @@ def submit(
         if local:
             kept = None if store is None else open_store(store)
             file = output_file(request, output, kept, overwrite=overwrite)
-            start = partial(enqueue, request=request, batch_tokens=batch_tokens)
+            start = partial(enqueue, request=request, batch_tokens=batch_tokens, output=file)
             run_local(start, file, model=request.model, precision=precision, gpus=gpus, store=store)
             return
         fleet = named_fleet(broker=broker, store=store)
@@ -190,15 +192,23 @@ def submit_and_fetch(
 ) -> None:
     """Queue a job for workers elsewhere, wait for it, and write its file."""
     output.check()
-    job = enqueue(fleet, request, batch_tokens)
+    job = enqueue(fleet, request, batch_tokens, output)
     watch_job(job, output)
     write_output(job, output)
 
 
-def enqueue(fleet: Fleet, request: Request, batch_tokens: int | None) -> Job:
-    """Queue a job, and print what was read."""
+def enqueue(
+    fleet: Fleet, request: Request, batch_tokens: int | None, output: Output | None = None
+) -> Job:
+    """Queue a job whose output has room, and print what was read."""
+    spec = request.model.spec()
+
+    def check(manifest: Manifest) -> None:
+        if output is not None and spec is not None:  # else a worker alone knows the size
+            output.check_room(file_bytes(manifest, spec.dim))
+
     with staging_display() as show:
-        submission = fleet.enqueue(request, batch_tokens=batch_tokens, on_staged=show)
+        submission = fleet.enqueue(request, batch_tokens=batch_tokens, on_staged=show, check=check)
     report_submission(submission)
     return fleet.job(submission.job)
 

@@ -3,9 +3,9 @@
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack, cast
@@ -34,7 +34,7 @@ from producer.submission.request import (
     make_request,
     queue_of_request,
 )
-from producer.submission.submit import Hardware, OnStaged, Submission, submit
+from producer.submission.submit import Check, Hardware, OnStaged, Submission, submit
 
 
 class Fleet:
@@ -240,41 +240,33 @@ class Fleet:
         *,
         batch_tokens: int | None = None,
         on_staged: OnStaged = lambda _records, _batches: None,
+        check: Check = lambda _manifest: None,
     ) -> Submission:
         """Queue what a request asks for; see ``submit``."""
         if batch_tokens is not None and not (isinstance(batch_tokens, int) and batch_tokens > 0):
             raise UserError(f"batch_tokens: {batch_tokens!r} is not a whole number above 0.")
         self.connect()
-        if self.machine is not None:
-            self.start_worker(request.model.text, request.rung)
-            return self._enqueue(request, self._hardware_here(), batch_tokens, on_staged)
-        workers = self.workers()
-        queue = queue_of_request(request)
-        serving = [worker for worker in workers if queue in worker.queues]
-        weights = {worker.weights for worker in serving if worker.weights is not None}
-        hardware = Hardware.of_fleet(serving, request.rung)
-        submission = self._enqueue(request, hardware, batch_tokens, on_staged, weights)
-        reason = self.job(submission.job).why_waiting()
-        return submission.with_warnings([f"the job waits: {reason}"] if reason else [])
-
-    def _enqueue(
-        self,
-        request: Request,
-        hardware: Hardware,
-        tokens: int | None,
-        on_staged: OnStaged,
-        weights: Set[str] = frozenset(),
-    ) -> Submission:
-        return submit(
+        queue_up = partial(
+            submit,
             request,
             self.store,
             self.ledger,
             self.publisher,
-            hardware=hardware,
-            tokens=tokens,
-            weights=weights,
+            tokens=batch_tokens,
             on_staged=on_staged,
+            check=check,
         )
+        if self.machine is not None:
+            self.start_worker(request.model.text, request.rung)
+            return queue_up(hardware=self._hardware_here())
+        queue = queue_of_request(request)
+        serving = [worker for worker in self.workers() if queue in worker.queues]
+        submission = queue_up(
+            hardware=Hardware.of_fleet(serving, request.rung),
+            weights={worker.weights for worker in serving if worker.weights is not None},
+        )
+        reason = self.job(submission.job).why_waiting()
+        return submission.with_warnings([f"the job waits: {reason}"] if reason else [])
 
     def _hardware_here(self) -> Hardware:
         assert self.machine is not None

@@ -85,6 +85,9 @@ class OutputFile:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} cannot be written: {error}.", path=self.path) from error
 
+    def check_room(self, needed: int) -> None:
+        """Do nothing: what is free beside the file says little of what will be at the job's end."""
+
     def check_before_replacing(self) -> Callable[[], None]:
         """Return the check for right before the file is replaced, which may be hours later.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.model_source import ModelSource
+from common.settings import Settings
 from common.store import ObjectNotFoundError, S3Store, Store
 from common.store.bucket import split_s3_url
 from common.store.s3_object import S3Object
@@ -90,6 +91,15 @@ class OutputObject:
         if origin is None or not self.is_ours(origin):
             raise other_is_there(self.url, origin)
 
+    def check_room(self, needed: int) -> None:
+        """Check, before the work, that a file of so many bytes can be written at its end.
+
+        Raises:
+            UserError: it cannot, however much is deleted meanwhile.
+        """
+        with temporary_folder(self.url) as folder:
+            Room(self.url, folder).check_ever(needed)
+
     def options(self) -> list[str]:
         """Return the options with which a later command may write this object."""
         there = self.object.etag() is not None
@@ -139,16 +149,38 @@ class Room:
         Raises:
             UserError: there is not.
         """
-        self.needed = needed
+        self.check_ever(needed)
         if shutil.disk_usage(self.folder).free < needed:
             raise self.error()
 
+    def check_ever(self, needed: int) -> None:
+        """Check that so many bytes are not more than the disk has, or than files may take.
+
+        Raises:
+            UserError: they are.
+        """
+        self.needed = needed
+        limit = Settings.read().tmp_bytes
+        if limit is not None and limit < needed:
+            raise self._error(
+                f"where files may take {counted_bytes(limit)} (VIRNUCPRO_TMP_BYTES): give that "
+                "folder more room and raise the limit, or name an output on another disk"
+            )
+        total = shutil.disk_usage(self.folder).total
+        if total < needed:
+            raise self._error(
+                f"where there are {counted_bytes(total)} in all. Set TMPDIR to a folder with more "
+                "room"
+            )
+
     def error(self) -> UserError:
         free = counted_bytes(shutil.disk_usage(self.folder).free)
+        return self._error(f"where {free} are free. Set TMPDIR to a folder with more room")
+
+    def _error(self, where: str) -> UserError:
         return UserError(
             f"{self.url}: the file is written to {self.folder.parent} before it is uploaded, and "
-            f"needs about {counted_bytes(self.needed)} there, where {free} are free. Set TMPDIR "
-            "to a folder with more room.",
+            f"needs about {counted_bytes(self.needed)} there, {where}.",
             path=self.url,
         )
 

@@ -39,6 +39,7 @@ def stage(
     spec: ModelSpec,
     created: Callable[[], datetime],
     on_batch: Callable[[int], None] = lambda _records: None,
+    check: Callable[[Manifest], None] = lambda _manifest: None,
     keep: Callable[[Callable[[], None]], None] = lambda _check: None,
     hold: Callable[[], None] = lambda: None,
 ) -> Manifest:
@@ -54,6 +55,7 @@ def stage(
         spec: the model's shape, for the sizes of batches.
         created: returns the time, once all batches are written.
         on_batch: called with the number of records of each batch that was written.
+        check: called before the manifest is written; raises if there shall be no such job.
         keep: called before each batch is written, with what to check after a long pause; raises if
             this producer slept and lost the lock.
         hold: renews the job's lock; raises if another producer had it meanwhile.
@@ -83,6 +85,7 @@ def stage(
         manifest = manifest_of(
             *(request, fingerprint, digest, at, keys.staging), reader, sizes, checksums
         )
+        check(manifest)
         delete_leftovers(store, job, keys.check_held)
         keys.check_held()
         write_manifest(store, manifest, replace=False)

@@ -39,6 +39,9 @@ UNKNOWN_MODEL = MODELS["esm2_t48_15B_UR50D"]
 #: A function that is called with the numbers of records and batches staged so far.
 OnStaged = Callable[[int, int], None]
 
+#: A function that raises if a job shall not be queued, such as for want of room for its output.
+Check = Callable[[Manifest], None]
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -92,6 +95,7 @@ def submit(
     tokens: int | None,
     weights: Set[str] = frozenset(),
     on_staged: OnStaged = lambda _records, _batches: None,
+    check: Check = lambda _manifest: None,
 ) -> Submission:
     """Stage an input and queue its batches, or resume the job of the same input and options.
 
@@ -102,6 +106,7 @@ def submit(
         tokens: tokens in a batch; None: about a second's work.
         weights: fingerprints of the weights that workers of the job's queue have.
         on_staged: called with the numbers of records and batches staged so far.
+        check: called before anything is queued; raises if nothing shall be.
 
     Raises:
         UserError: the input or an option is bad, or the store cannot be written.
@@ -114,7 +119,11 @@ def submit(
     resumed = manifest is not None
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
-        manifest = stage_alone(request, store, ledger, fingerprint, budget, spec, on_staged, digest)
+        manifest = stage_alone(
+            *(request, store, ledger, fingerprint, budget, spec, on_staged, digest), check=check
+        )
+    else:
+        check(manifest)
     try:
         left = open_job(store, ledger, publisher, manifest, request.on_instability)
     except RedisError as error:
@@ -160,6 +169,8 @@ def stage_alone(
     spec: ModelSpec,
     on_staged: OnStaged = lambda _records, _batches: None,
     digest: str | None = None,
+    *,
+    check: Check = lambda _manifest: None,
 ) -> Manifest:
     """Stage the input unless another producer is staging it.
 
@@ -201,6 +212,7 @@ def stage_alone(
                 spec=spec,
                 created=lambda: time_of_staging(ledger, job),
                 on_batch=count,
+                check=check,
                 keep=keep,
                 hold=hold,
             )

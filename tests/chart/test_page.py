@@ -30,16 +30,24 @@ def objects() -> list[Object]:
     """The objects of the page's ``helm install``, rendered instead of installed."""
     [[_, _, release, chart, *options]] = commands("helm", "install")
     assert ROOT / chart == CHART
-    assert options == ["--namespace", "virnucpro", "--values", "my-values.yaml"]
+    assert options[:-2] == ["--namespace", "virnucpro", "--values", "my-values.yaml"]
     return render(yaml.safe_load(VALUES), release=release, namespace="virnucpro")
 
 
 def test_what_the_commands_name_is_made_of_the_values(objects):
     named = re.findall(r"\b(cronjob|deployment|service)/([\w-]+)", SECTION)
     kinds = {"cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
-    assert len(named) == 3
+    assert len(named) == 4
     for kind, name in named:
         assert find(objects, kinds[kind], name)["metadata"]["name"] == name
+
+
+def test_helm_waits_for_as_long_as_the_store_may_take_to_be_made(objects):
+    job = find(objects, "Job", "store-init")["spec"]
+    for command in (*commands("helm", "install"), *commands("helm", "rollback")):
+        option, minutes = command[-2:]
+        assert option == "--timeout"
+        assert int(minutes.removesuffix("m")) * 60 >= job["activeDeadlineSeconds"]
 
 
 def test_the_pool_scales_as_the_values_say(objects):

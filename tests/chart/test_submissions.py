@@ -108,5 +108,21 @@ def test_inputs_may_be_on_a_volume():
     assert mount in pod.container("submit")["volumeMounts"]
 
 
+def test_it_knows_how_much_room_its_output_has():
+    """A pod that takes more is evicted, and tried again, whatever the disk of its node has."""
+    objects = render({"submissions": [SUBMISSION], "submission": {"tmpSizeLimit": "3Gi"}})
+    pod = pod_of(objects, "CronJob", "proteins")
+    assert env_of(pod.container("submit"))["VIRNUCPRO_TMP_BYTES"] == str(3 * 2**30)
+    [tmp] = [volume for volume in pod.spec["volumes"] if volume["name"] == "tmp"]
+    assert tmp["emptyDir"]["sizeLimit"] == "3Gi"
+
+
+def test_commands_in_a_keeper_s_pod_know_how_much_room_it_has():
+    pod = pod_of(render(), "Deployment", "keeper")
+    assert env_of(pod.container("keeper"))["VIRNUCPRO_TMP_BYTES"] == str(2**30)
+    [tmp] = [volume for volume in pod.spec["volumes"] if volume["name"] == "tmp"]
+    assert tmp["emptyDir"]["sizeLimit"] == "1Gi"
+
+
 def test_by_default_there_is_none():
     assert not find_all(render(), "CronJob")

@@ -268,6 +268,12 @@ def test_without_room_the_message_says_where_and_how_much(job, bucket, monkeypat
     assert "10 bytes are free. Set TMPDIR to a folder with more room" in message
 
 
+def test_a_limit_of_the_folder_counts_though_the_disk_has_room(job, bucket, monkeypatch, objects):
+    monkeypatch.setenv("VIRNUCPRO_TMP_BYTES", "10")
+    message = objects.refusal(job, f"{bucket}/e.h5")
+    assert "where files may take 10 bytes (VIRNUCPRO_TMP_BYTES): give that folder" in message
+
+
 def test_a_disk_that_fills_up_is_said_in_the_same_way(job, bucket, monkeypatch, objects):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -15,6 +15,13 @@
 {{- ternary (printf "[%s]" .) . (contains ":" .) -}}
 {{- end -}}
 
+{{/* How much room files have in /tmp, which the file system does not show: "20Gi". */}}
+{{- define "fleet.tmpBytes" -}}
+{{- with include "fleet.bytes" . | int64 -}}
+- {name: VIRNUCPRO_TMP_BYTES, value: {{ . | quote }}}
+{{- end -}}
+{{- end -}}
+
 {{- define "fleet.redis.host" -}}
 {{- if .Values.redis.enabled -}}
 {{- printf "%s-redis.%s.svc" (include "fleet.fullname" .) .Release.Namespace -}}

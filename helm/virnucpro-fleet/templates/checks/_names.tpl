@@ -42,7 +42,7 @@ serviceAccount.annotations are for an account that the release makes, but servic
 {{/* Variables that other values set; a second one of the same name would win without a word. */}}
 {{- define "fleet.checks.variables" -}}
 {{- $where := .where -}}
-{{- $others := dict "VIRNUCPRO_BROKER_URL" "redis or externalRedis" "VIRNUCPRO_STORE" "store.url" "VIRNUCPRO_MESSAGE_KEY" "secrets" "VIRNUCPRO_LOG_FORMAT" "log.format" "VIRNUCPRO_LOG_LEVEL" "log.level" "VIRNUCPRO_FLOWER_LOGIN" "secrets" "AWS_ENDPOINT_URL_S3" "store.s3.endpoint" "AWS_ENDPOINT_URL_STS" "store.s3.webIdentity.stsEndpoint" "AWS_SESSION_TOKEN" "store.s3.existingSecret" "AWS_ACCESS_KEY_ID" "store.s3.existingSecret" "AWS_SECRET_ACCESS_KEY" "store.s3.existingSecret" "HF_ENDPOINT" "weights.hub.endpoint" "HF_TOKEN" "weights.hub.tokenSecret" "VIRNUCPRO_HIGH_WATER" "keeper.highWater" -}}
+{{- $others := dict "VIRNUCPRO_BROKER_URL" "redis or externalRedis" "VIRNUCPRO_STORE" "store.url" "VIRNUCPRO_MESSAGE_KEY" "secrets" "VIRNUCPRO_LOG_FORMAT" "log.format" "VIRNUCPRO_LOG_LEVEL" "log.level" "VIRNUCPRO_FLOWER_LOGIN" "secrets" "AWS_ENDPOINT_URL_S3" "store.s3.endpoint" "AWS_ENDPOINT_URL_STS" "store.s3.webIdentity.stsEndpoint" "AWS_SESSION_TOKEN" "store.s3.existingSecret" "AWS_ACCESS_KEY_ID" "store.s3.existingSecret" "AWS_SECRET_ACCESS_KEY" "store.s3.existingSecret" "HF_ENDPOINT" "weights.hub.endpoint" "HF_TOKEN" "weights.hub.tokenSecret" "VIRNUCPRO_HIGH_WATER" "keeper.highWater" "VIRNUCPRO_TMP_BYTES" "submission.tmpSizeLimit" -}}
 {{- range .list }}
 {{- if hasKey $others .name }}
 {{ $where }} has {{ .name }}: set it by {{ get $others .name }}.
