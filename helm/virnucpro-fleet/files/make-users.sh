@@ -12,7 +12,7 @@ password_of() {
     variable="$(echo "$1" | tr '[:lower:]' '[:upper:]')_PASSWORD"
     eval "password=\${$variable:-}; file=\${${variable}_FILE:-}"
     if [ -z "$password" ] && [ -n "$file" ]; then
-        password="$(cat "$file")"
+        password="$(cat "$file")" || exit 2 # cat has said why
     fi
     if [ -n "$password" ] && [ "${#password}" -lt 16 ]; then
         echo "make-users: $variable is shorter than 16 characters: openssl rand -hex 24 makes one." >&2
@@ -28,14 +28,15 @@ if [ -z "$users" ]; then
     exit 2
 fi
 
-# Without this line Redis lets everybody in: it is printed together with users, or not at all.
-echo "user default off"
-echo "$users" | while read -r _ user rules; do
-    password="$(password_of "$user")"
+lines="$(echo "$users" | while read -r _ user rules; do
+    password="$(password_of "$user")" || exit 2
     if [ -n "$password" ]; then
         hash="$(printf '%s' "$password" | sha256sum | cut -d ' ' -f 1)"
         echo "user $user on #$hash $rules"
     else
         echo "user $user off $rules"
     fi
-done
+done)" || exit 2
+
+# All at the end, together or not at all: without the first line Redis lets everybody in.
+printf '%s\n' "user default off" "$lines"

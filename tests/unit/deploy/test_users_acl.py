@@ -83,10 +83,20 @@ def test_a_password_may_be_in_a_file(tmp_path):
     assert one.stdout == make_users({"KEDA_PASSWORD": PASSWORDS["keda"]}).stdout
 
 
-def test_a_password_that_could_be_guessed_is_refused():
-    made = make_users({"WORKER_PASSWORD": "short"})
-    assert made.returncode == 2
+def test_a_password_that_could_be_guessed_is_refused_and_nothing_is_printed():
+    made = make_users({"PRODUCER_PASSWORD": PASSWORDS["producer"], "WORKER_PASSWORD": "short"})
+    assert (made.returncode, made.stdout) == (2, "")
     assert "WORKER_PASSWORD is shorter than 16 characters" in made.stderr
+
+
+def test_a_password_in_a_file_that_is_not_there_is_an_error_and_nothing_is_printed(tmp_path):
+    """Not a user who is off."""
+    path = tmp_path / "none"
+    made = make_users(
+        {"PRODUCER_PASSWORD": PASSWORDS["producer"], "WORKER_PASSWORD_FILE": str(path)}
+    )
+    assert (made.returncode, made.stdout) == (2, "")
+    assert str(path) in made.stderr
 
 
 @pytest.mark.parametrize("template", ["", "# The users.\n\n", None], ids=["empty", "bare", "none"])
