@@ -148,6 +148,10 @@ class Embeddings:
             residues=None if self.residues is None else self.residues[self._letters(mask)],
         )
 
+    def with_vectors(self, pooled: Mapping[str, Array], residues: Array | None) -> Self:
+        """Return the same rows with other vectors."""
+        return replace(self, pooled=pooled, residues=residues)
+
     def residues_of(self, position: int) -> Array:
         """Return the vectors of one row's residues ``[L, *W]``.
 

@@ -53,7 +53,7 @@ class EmbeddingFile(EmbeddingTable):
             ) from error
         try:
             self._check_datasets()
-            with self._errors("attributes"):
+            with self.errors("attributes"):
                 super().__init__({name: plain(value) for name, value in self._file.attrs.items()})
         except EmbeddingFileError:
             self._file.close()
@@ -61,7 +61,7 @@ class EmbeddingFile(EmbeddingTable):
 
     def _check_datasets(self) -> None:
         """Raise EmbeddingFileError unless the file has the datasets of embeddings."""
-        with self._errors("the list of datasets"):
+        with self.errors("the list of datasets"):
             missing = [name for name in NEEDED if name not in self._file]
             if missing:
                 raise EmbeddingFileError(
@@ -92,27 +92,32 @@ class EmbeddingFile(EmbeddingTable):
         """Close the file; what was read from it stays."""
         self._file.close()
 
+    @property
+    def datasets(self) -> h5py.File:
+        """The open HDF5 file."""
+        return self._file
+
     def _vectors(self, where: int | slice) -> Array:
-        with self._errors("mean"):
+        with self.errors("mean"):
             return super()._vectors(where)
 
     def _column(self, name: str) -> Any:
         if not self._file:
             raise EmbeddingFileError(f"{self.path} is closed: load it again.", path=self.path)
-        with self._errors(name):
+        with self.errors(name):
             if name not in self._file:
                 raise not_included("per_residue" if name == "residues" else name)
             dataset = self._file[name]
             return dataset.asstr() if name == "ids" else dataset
 
     def _array(self, name: str) -> Array:
-        with self._errors(name):
+        with self.errors(name):
             return self._read(name)
 
     @cached_property
     def ids(self) -> list[str]:
         """The ids ``[N]``."""
-        with self._errors("ids"):
+        with self.errors("ids"):
             return list(self._read("ids"))
 
     def _read(self, name: str) -> Array:
@@ -128,7 +133,7 @@ class EmbeddingFile(EmbeddingTable):
         return values
 
     def _residues_at(self, position: int) -> Array:
-        with self._errors("residues"):
+        with self.errors("residues"):
             vectors = self._column("residues")
             start, end = self._offsets[position : position + 2]
             here: Array = vectors[start:end]
@@ -142,7 +147,7 @@ class EmbeddingFile(EmbeddingTable):
         return np.concatenate([[0], np.cumsum(self.lengths)])
 
     @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
+    def errors(self, name: str) -> Iterator[None]:
         """Say which file it is that cannot be read."""
         try:
             yield

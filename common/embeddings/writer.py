@@ -77,11 +77,13 @@ def create_embedding_file(
     dim: int,
     attributes: Mapping[str, Any],
     label: Label | None = None,
+    pooled_dtype: str = "float32",
 ) -> Iterator[EmbeddingWriter]:
     """Create an HDF5 file with room for ``records`` rows and ``residues`` residues.
 
     Args:
         label: of a shard, which is sealed with it.
+        pooled_dtype: of the vectors of records; of a shard always float32.
 
     Raises:
         OSError: the file cannot be written, or the disk is full.
@@ -96,7 +98,7 @@ def create_embedding_file(
             file.create_dataset(name, (records,), np.int64)
         file.create_dataset("precision", (records,), PRECISION_TYPE)
         for name in form.pooled_names:
-            file.create_dataset(name, (records, *shape), np.float32)
+            file.create_dataset(name, (records, *shape), np.dtype(pooled_dtype))
         if form.per_residue:
             create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
         # Created here and not at the end, so that all metadata lies before the vectors.

@@ -35,7 +35,7 @@ app = App(
     version=__version__,
 )
 for command in (
-    *(submit, status.status, status.jobs, watch.watch, output.fetch, output.verify),
+    *(submit, status.status, status.jobs, watch.watch, output.fetch, output.export, output.verify),
     *(change.cancel, resume, change.retry, change.set_priority, change.delete),
     *(lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
 ):

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from common.errors import UserError
 from common.job.output_form import Empty, Gaps, Include, Long, ResidueDtype, Unknown
 from common.ledger.progress import OnInstability
 from common.model_source import with_revision
@@ -16,13 +17,24 @@ from common.rungs import PrecisionChoice
 from common.store import Store, open_store
 from common.wire.messages import Priority
 from producer.cli.local import run_local
-from producer.cli.options import Broker, Flag, OutputPlace, Several, StoreUrl, named_fleet
+from producer.cli.options import (
+    Broker,
+    DtypeOption,
+    Flag,
+    LayoutOption,
+    OutputPlace,
+    Several,
+    StoreUrl,
+    named_fleet,
+)
 from producer.cli.output import write_output
 from producer.cli.watch import say_how_to_wait, watch_job
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 from producer.fleet.output import Output, Place, output_at
 from producer.fleet.output_file import Origin
+from producer.output.layouts.choice import suffix_of
+from producer.output.wanted import Wanted
 from producer.submission.records import as_source
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
 from producer.submission.same_weights import job_names
@@ -39,6 +51,8 @@ def submit(
     revision: str | None = None,
     output: OutputPlace | None = None,
     overwrite: Annotated[bool, Flag] = False,
+    layout: LayoutOption = None,
+    dtype: DtypeOption = None,
     local: Annotated[bool, Flag] = False,
     include: Annotated[tuple[Include, ...], Several] = ("mean",),
     layers: Annotated[tuple[int, ...], Several] = (-1,),
@@ -74,8 +88,9 @@ def submit(
         Branch, tag or commit of the model on the Hugging Face hub, also as NAME@REVISION. Only
         workers that were started with the same one take the job.
     output
-        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5, or to this
-        object, s3://bucket/key.h5. An earlier one of the same job is replaced.
+        Wait for the job and write its embeddings to this file, whose suffix chooses the layout:
+        .h5, .parquet, .npz, .npy, .csv, .tsv, .safetensors or .h5ad; or to this object,
+        s3://bucket/key.h5. An earlier one of the same job is replaced.
     overwrite
         Replace any other file too.
     local
@@ -141,22 +156,30 @@ def submit(
             owner=owner,
             new=new,
         )
+        wanted = Wanted(layout=layout, dtype=dtype)
         if local:
             kept = None if store is None else open_store(store)
-            file = output_file(request, output, kept, overwrite=overwrite)
+            file = output_file(request, output, kept, overwrite=overwrite, wanted=wanted)
             start = partial(enqueue, request=request, batch_tokens=batch_tokens)
             run_local(start, file, model=request.model, precision=precision, gpus=gpus, store=store)
             return
         fleet = named_fleet(broker=broker, store=store)
         if output is None:
+            if wanted.options():
+                raise UserError(f"{wanted.options()[0]} is of an output: name one with -o.")
             queue(fleet, request, batch_tokens)
         else:
-            file = output_file(request, output, fleet.store, overwrite=overwrite)
+            file = output_file(request, output, fleet.store, overwrite=overwrite, wanted=wanted)
             submit_and_fetch(fleet, request, file, batch_tokens)
 
 
 def output_file(
-    request: Request, place: Place | None, store: Store | None, *, overwrite: bool
+    request: Request,
+    place: Place | None,
+    store: Store | None,
+    *,
+    overwrite: bool,
+    wanted: Wanted | None = None,
 ) -> Output:
     """Return the file for a request's embeddings; without a place it is named after the input."""
     source = request.source
@@ -168,12 +191,14 @@ def output_file(
         return any(found.is_of(job, digest) for job in job_names(request, digest))
 
     return output_at(
-        place or user_path(f"./{source.stem}.h5"),
+        place or user_path(f"./{source.stem}{suffix_of(wanted.layout if wanted else None)}"),
         is_ours=is_ours,
         input_=source.name,
         model=request.model,
         store=store,
         overwrite=overwrite,
+        wanted=wanted,
+        form=request.form,
     )
 
 

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import UserError
+from common.job.output_form import OutputForm
 from common.model_source import ModelSource
 from common.paths import user_path
 from common.store import Store
 from common.text import without_login
 from producer.fleet.output_file import Origin, OutputFile, sources_of
 from producer.fleet.output_object import OutputObject, s3_sources_of
+from producer.output.wanted import Wanted
 
 Output = OutputFile | OutputObject
 
@@ -51,6 +53,8 @@ def output_at(
     model: ModelSource,
     store: Store | None,
     overwrite: bool,
+    wanted: Wanted | None = None,
+    form: OutputForm | None = None,
 ) -> Output:
     """Return the output at a place, with what it may replace.
 
@@ -60,13 +64,25 @@ def output_at(
         model: likewise.
         store: likewise; None: the job's own, which is removed with it.
         overwrite: whether anything else is replaced.
+        wanted: what is written, and how; None: all, in the layout of the suffix.
+        form: what was, or will be, computed; None: not known.
     """
+    wanted = wanted or Wanted()
     if isinstance(place, Path):
         sources = sources_of(input_, model, store)
-        return OutputFile(path=place, is_ours=is_ours, sources=sources, overwrite=overwrite)
+        return OutputFile(
+            path=place,
+            is_ours=is_ours,
+            sources=sources,
+            overwrite=overwrite,
+            wanted=wanted,
+            form=form,
+        )
     return OutputObject(
         url=place,
         is_ours=is_ours,
         sources=s3_sources_of(input_, model, store),
         overwrite=overwrite,
+        wanted=wanted,
+        form=form,
     )

@@ -16,7 +16,7 @@ from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
 from common.store import ObjectNotFoundError, Store
 from common.text import counted_batches
-from producer.output.fetch import (
+from producer.output.job_shards import (
     SHARDS_AHEAD,
     attributes_of_file,
     attributes_of_job,

@@ -160,7 +160,7 @@ def test_a_large_object_comes_in_parts_and_is_whole(bucket, objects, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("/e.npz", "/e.h5."), ("", ".h5."), ("/folder/", "name an object, such as")],
+    [("/e.pt", "/e.h5, or"), ("/e.npy", "is several files"), ("/folder/", "name an object")],
 )
 def test_a_place_that_cannot_be_is_named_before_the_work(job, bucket, name, message, objects):
     assert message in objects.refusal(job, f"{bucket}{name}")
@@ -272,7 +272,7 @@ def test_a_disk_that_fills_up_is_said_in_the_same_way(job, bucket, monkeypatch, 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("producer.output.fetch.create_embedding_file", full)
+    monkeypatch.setattr("producer.output.layouts.columnar.create_embedding_file", full)
     assert "Set TMPDIR to a folder with more room" in objects.refusal(job, f"{bucket}/e.h5")
 
 

@@ -98,6 +98,7 @@ def store_shard(
         "model": manifest.model,
         "weights": weights,
         "dim": dim,
+        "layers": list(manifest.form.layers),
         "precision": precision.value,
         "tokens": int(part.lengths.sum()) + SPECIAL_TOKENS * len(part),
         "job": manifest.job,

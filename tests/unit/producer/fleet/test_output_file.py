@@ -123,10 +123,11 @@ def test_an_input_that_is_called_like_a_folder_by_chance_hinders_nothing(job, tm
 # --- where a file may be ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["e.npz", "e.csv", "e.txt", "e.fasta", "e", ".h5", "e.h5.gz"])
+@pytest.mark.parametrize("name", ["e.pt", "e.txt", "e.fasta", "e", ".h5", "e.h5.gz"])
 def test_a_suffix_that_is_not_written_is_refused_with_those_that_are(job, name):
     message = refusal(job, name, overwrite=True)
-    assert "embeddings are written as HDF5, to a file named .h5, .hdf5 or .hdf" in message
+    assert "is none of .h5, .hdf5, .hdf, .parquet, .npz, .npy, .csv, .tsv, .safetensors" in message
+    assert "--layout esm" in message
 
 
 @pytest.mark.parametrize("name", ["e.h5", "e.hdf5", "e.hdf", "E.H5", "a.b.h5"])

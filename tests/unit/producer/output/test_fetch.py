@@ -380,9 +380,7 @@ def test_the_user_is_told_how_many_rows_each_precision_computed_if_there_are_sev
     job.compute(2, precision=Rung.FP32)
     report_fetched(fetch(job.store, job.manifest, output), REASONS)
     told = capsys.readouterr().err
-    assert (
-        "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see the dataset 'precision'." in told
-    )
+    assert "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see 'precision'." in told
     assert "Without an embedding (NaN, precision 'none'): 1 row whose" in told
 
 
@@ -522,7 +520,7 @@ def test_whatever_error_damage_has_names_the_shard(job, output, monkeypatch, err
         raise error("odd")
 
     job.compute_all()
-    monkeypatch.setattr("producer.output.fetch.read_embeddings", read_embeddings)
+    monkeypatch.setattr("producer.output.job_shards.read_embeddings", read_embeddings)
     assert all(f"cannot be read{reason}" in text for text in verify(job.store, job.manifest))
     with pytest.raises(UserError) as caught:
         fetch(job.store, job.manifest, output)

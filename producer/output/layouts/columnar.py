@@ -1,0 +1,66 @@
+"""The default: one HDF5 file with a dataset per kind of value, as ``docs/formats.md`` describes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+
+from common.embeddings.arrays import Embeddings
+from common.embeddings.reader import open_embedding_file
+from common.embeddings.writer import EmbeddingWriter, create_embedding_file
+from producer.output.contents import Contents
+from producer.output.layouts.layout import Layout
+from producer.output.partial import lock
+
+#: All datasets that there can be. A file with another one has something of its owner.
+DATASETS = {
+    *("ids", "headers", "rows", "lengths", "input_lengths", "precision"),
+    *("mean", "bos", "residues", "offsets"),
+}
+
+
+class ColumnarLayout(Layout):
+    """One HDF5 file in the form of a shard."""
+
+    name = "h5"
+    suffixes = (".h5", ".hdf5", ".hdf")
+
+    @contextmanager
+    def create(self, path: Path, contents: Contents) -> Iterator["ColumnarWriter"]:
+        with create_embedding_file(
+            path,
+            form=contents.form,
+            records=contents.records,
+            residues=contents.residues,
+            dim=contents.dim,
+            attributes=contents.attributes,
+            pooled_dtype=contents.pooled_dtype,
+        ) as writer:
+            lock(writer.sink)
+            yield ColumnarWriter(writer)
+
+    def attributes_of(self, source: Path | BinaryIO) -> Mapping[str, Any] | None:
+        with open_embedding_file(source) as file:
+            return dict(file.attrs) if set(file) <= DATASETS else None
+
+
+class ColumnarWriter:
+    """Writes one HDF5 file."""
+
+    def __init__(self, writer: EmbeddingWriter) -> None:
+        self._writer = writer
+
+    @property
+    def file(self) -> h5py.File:
+        return self._writer.file
+
+    def write(self, part: Embeddings) -> None:
+        self._writer.write(part)
+        if self._writer.sink.error:
+            raise self._writer.sink.error
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        new = {name: value for name, value in attributes.items() if name not in self.file.attrs}
+        self.file.attrs.update(new)
