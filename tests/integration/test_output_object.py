@@ -123,6 +123,20 @@ def objects(s3: S3Server) -> Objects:
     return Objects(s3)
 
 
+@pytest.mark.parametrize("name", ["e.npz", "e.parquet", "e.safetensors", "e.h5ad", "u.h5", "e.csv"])
+def test_an_object_of_each_layout_is_the_file_and_is_known_by_its_job(
+    job, other, bucket, tmp_path, objects, name
+):
+    url, options = f"{bucket}/{name}", {"layout": "uniprot" if name == "u.h5" else None}
+    job.fetch(url, **options)
+    job.fetch(tmp_path / name, **options)
+    assert len(objects.content(url)) == (tmp_path / name).stat().st_size
+    assert "exists and " in objects.refusal(other, url, **options)
+    if name != "e.csv":  # which does not say what it is of
+        job.fetch(url, **options)
+    other.fetch(url, overwrite=True, **options)
+
+
 def test_the_object_has_what_a_file_would_have_and_nothing_is_left_beside_it(
     job, bucket, tmp_path, monkeypatch, objects
 ):
