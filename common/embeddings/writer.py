@@ -39,32 +39,35 @@ class EmbeddingWriter:
         """Append the rows of ``part``, residues included."""
         here = slice(self.rows_written, self.rows_written + len(part))
         for name, values in part.columns.items():
-            self.file[name][here] = values
+            if name in part.pooled:
+                self._write_vectors(name, values, here.start)
+            else:
+                self.file[name][here] = values
         self.checksums = checksums(part, self.checksums)
         if part.residues is not None:
             ends = self.residues_written + np.cumsum(part.lengths)
             self.file["offsets"][here.start + 1 : here.stop + 1] = ends
-            self._write_residues(part.residues)
+            self._write_vectors("residues", part.residues, self.residues_written)
+            self.residues_written += len(part.residues)
         self.rows_written = here.stop
 
-    def _write_residues(self, values: Array) -> None:
-        """Write residues to their place in the file without HDF5.
+    def _write_vectors(self, name: str, values: Array, start: int) -> None:
+        """Write vectors to their place in the file without HDF5.
 
-        They are nearly all of the bytes, and HDF5 would write them under a lock that all threads
-        of the process share.
+        They are nearly all of the bytes. HDF5 would write them under a lock that all threads of
+        the process share, after as many zeros.
         """
-        dataset = self.file["residues"]
+        dataset = self.file[name]
         values = np.ascontiguousarray(values, dataset.dtype)
-        room = len(dataset) - self.residues_written
+        room = len(dataset) - start
         if values.shape[1:] != dataset.shape[1:] or len(values) > room:
             # Written without HDF5, they would overwrite the next dataset.
-            raise ValueError(f"residues {values.shape} do not fit {room} of {dataset.shape}")
+            raise ValueError(f"{name} {values.shape} do not fit {room} of {dataset.shape}")
         if values.size:
             if dataset.id.get_offset() is None:
                 dataset[:1] = values[:1]  # HDF5 allocates the dataset at its first write
             row_bytes = values.nbytes // len(values)
-            self.sink.write_at(dataset.id.get_offset() + self.residues_written * row_bytes, values)
-        self.residues_written += len(values)
+            self.sink.write_at(dataset.id.get_offset() + start * row_bytes, values)
 
 
 @contextmanager
@@ -98,7 +101,7 @@ def create_embedding_file(
             file.create_dataset(name, (records,), np.int64)
         file.create_dataset("precision", (records,), PRECISION_TYPE)
         for name in form.pooled_names:
-            file.create_dataset(name, (records, *shape), np.dtype(pooled_dtype))
+            create_unfilled(file, name, (records, *shape), np.dtype(pooled_dtype))
         if form.per_residue:
             create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
         # Created here and not at the end, so that all metadata lies before the vectors.
