@@ -62,6 +62,24 @@ def test_a_file_that_must_stay_is_named_before_any_work(fleet, folder, output, m
     assert not fleet.ledger.redis.keys("*")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--include", "mean", "per_residue", "-o", "e.csv"], "csv has no place for the vectors"),
+        (["--include", "mean", "bos", "-o", "e.npy"], "npy holds one kind of vectors"),
+        (["-o", "e.h5", "--layout", "parquet"], "layout parquet is named .parquet"),
+        (["--layout", "esm"], "--layout=esm is of an output: name one with -o"),
+    ],
+)
+def test_what_a_layout_cannot_hold_is_said_before_any_work(fleet, folder, options, message):
+    before = contents(folder)
+    done = fleet.producer("submit", "q.fasta", "--model", MODEL, *options, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert contents(folder) == before
+    assert not fleet.ledger.redis.keys("*")
+
+
 def test_the_standard_input_is_not_replaced_by_what_is_made_of_it(folder):
     (folder / "q.h5").write_text(FASTA)
     command = f"producer.cli submit - --local --model {MODEL} -o ./q.h5 --overwrite < q.h5"
