@@ -71,10 +71,12 @@ Json = Annotated[
     bool, Parameter(negative="", help="Print JSON, whose fields docs/formats.md describes.")
 ]
 
-#: An option that takes several values.
-Several = Parameter(
-    consume_multiple=True, negative="", show_default=lambda values: " ".join(map(str, values))
-)
+#: An option that takes several values, which ``values.one_each`` has made several options of.
+Several = Parameter(negative="", show_default=lambda values: " ".join(map(str, values)))
+
+
+#: An option that takes all values that follow it.
+Many = Parameter(consume_multiple=True, negative="")
 
 
 def named_fleet(*, broker: str | None = None, store: str | None = None) -> Fleet:

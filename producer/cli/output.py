@@ -16,6 +16,7 @@ from producer.cli.options import (
     JobName,
     Json,
     LayoutOption,
+    Many,
     OutputPlace,
     Several,
     StoreUrl,
@@ -42,7 +43,7 @@ def fetch(
     layout: LayoutOption = None,
     dtype: DtypeOption = None,
     include: Annotated[tuple[Include, ...], Several] = (),
-    ids: Annotated[tuple[str, ...], Several] = (),
+    ids: Annotated[tuple[str, ...], Many] = (),
     store: StoreUrl = None,
 ) -> None:
     """Write a finished job's embeddings to one file. Needs only the store, no Redis.
@@ -74,7 +75,7 @@ def export(
     layout: LayoutOption = None,
     dtype: DtypeOption = None,
     include: Annotated[tuple[Include, ...], Several] = (),
-    ids: Annotated[tuple[str, ...], Several] = (),
+    ids: Annotated[tuple[str, ...], Many] = (),
 ) -> None:
     """Write a file of embeddings, as fetch writes it by default, in another layout.
 

@@ -1,8 +1,9 @@
 """``producer submit``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -35,7 +36,7 @@ from producer.fleet.output import Output, Place, output_at
 from producer.fleet.output_file import Origin
 from producer.output.layouts.choice import suffix_of
 from producer.output.wanted import Wanted
-from producer.submission.records import as_source
+from producer.submission.records import as_sources
 from producer.submission.request import DEFAULT_MODEL, Request, make_request
 from producer.submission.same_weights import job_names
 from producer.submission.submit import OnStaged
@@ -44,9 +45,9 @@ from producer.terminal.report import report_submission
 
 
 def submit(
-    input_: Annotated[str, Parameter(name="INPUT", allow_leading_hyphen=True)],
-    /,
-    *,
+    *inputs: Annotated[str, Parameter(name="INPUT", allow_leading_hyphen=True)],
+    list_: Annotated[tuple[str, ...], Parameter(name="--from", negative="")] = (),
+    sequence: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     model: str = DEFAULT_MODEL,
     revision: str | None = None,
     output: OutputPlace | None = None,
@@ -73,14 +74,19 @@ def submit(
     store: StoreUrl = None,
     broker: Broker = None,
 ) -> None:
-    """Queue a FASTA file's sequences for embedding, and print the job's name.
+    """Queue the sequences of FASTA files for embedding, and print the job's name.
 
     Submitting the same input with the same options again resumes the job.
 
     Parameters
     ----------
-    input_
-        FASTA, plain or gz, bz2, xz, zst: a file, - for standard input, or s3://bucket/key.
+    inputs
+        FASTA, plain or gz, bz2, xz, zst: files, folders, patterns in quotes ('**/*.fa'), - for
+        standard input, s3://bucket/key, or s3://bucket/folder/. Several are one job.
+    list_
+        A file with the name of an input in each line.
+    sequence
+        A sequence itself; the first has the id seq_1. May be given several times.
     model
         Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, either
         also as s3://bucket/key, or random:NAME for random weights, to test the fleet.
@@ -98,9 +104,9 @@ def submit(
         machine, and stop them at the end. Without -o the file is named after the input, and
         replaces only one of the same input.
     include
-        Vectors to keep: mean, per_residue, bos (several: --include mean bos).
+        Vectors to keep: mean, per_residue, bos (several: --include mean bos, or mean,bos).
     layers
-        Representations to keep; -1 is the last (several: --layers -1 6).
+        Representations to keep; -1 is the last (several: --layers -1 6, or -1,6).
     precision
         auto is FP16 on GPUs and FP32 on CPUs.
     residue_dtype
@@ -137,7 +143,8 @@ def submit(
     gpus
         GPUs to use with --local: all, none for the CPU, or numbers such as 0,1.
     """
-    with as_source(input_) as source:
+    check_options(inputs)
+    with as_sources(inputs, lists=list_, sequences=sequence) as source:
         request = make_request(
             source,
             with_revision(model, revision),
@@ -173,6 +180,20 @@ def submit(
             submit_and_fetch(fleet, request, file, batch_tokens)
 
 
+def check_options(inputs: Iterable[str]) -> None:
+    """Refuse an unknown option, which is among the inputs because of ``-``.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in inputs:
+        if name.startswith("-") and name != "-" and not Path(name).exists():
+            raise UserError(
+                f"Unknown option: {name}. producer submit --help lists all; a file of this name "
+                f"is ./{name}."
+            )
+
+
 def output_file(
     request: Request,
     place: Place | None,
@@ -193,7 +214,7 @@ def output_file(
     return output_at(
         place or user_path(f"./{source.stem}{suffix_of(wanted.layout if wanted else None)}"),
         is_ours=is_ours,
-        input_=source.name,
+        inputs=[part.name for part in source.parts],
         model=request.model,
         store=store,
         overwrite=overwrite,

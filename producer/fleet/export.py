@@ -53,7 +53,7 @@ def export_file(
             is_ours=lambda origin: origin.is_of(
                 str(attributes.get("job", "")), attributes.get("model_digest")
             ),
-            input_=file.path,
+            inputs=[file.path],
             model=ModelSource(str(attributes.get("model", ""))),
             store=None,
             overwrite=overwrite,

@@ -1,7 +1,7 @@
 """Where a job's embeddings are written: a file of this machine, or an object in a bucket."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -49,7 +49,7 @@ def output_at(
     place: Place,
     *,
     is_ours: Callable[[Origin], bool],
-    input_: str,
+    inputs: Sequence[str],
     model: ModelSource,
     store: Store | None,
     overwrite: bool,
@@ -60,7 +60,7 @@ def output_at(
 
     Args:
         is_ours: whether what is there may be replaced, by what it comes from.
-        input_: the input's name, which is not replaced.
+        inputs: the names of the sources, which are not replaced.
         model: likewise.
         store: likewise; None: the job's own, which is removed with it.
         overwrite: whether anything else is replaced.
@@ -69,7 +69,7 @@ def output_at(
     """
     wanted = wanted or Wanted()
     if isinstance(place, Path):
-        sources = sources_of(input_, model, store)
+        sources = sources_of(inputs, model, store)
         return OutputFile(
             path=place,
             is_ours=is_ours,
@@ -81,7 +81,7 @@ def output_at(
     return OutputObject(
         url=place,
         is_ours=is_ours,
-        sources=s3_sources_of(input_, model, store),
+        sources=s3_sources_of(inputs, model, store),
         overwrite=overwrite,
         wanted=wanted,
         form=form,

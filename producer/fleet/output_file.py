@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,15 +209,23 @@ def other_is_there(path: str | Path, origin: Origin | None) -> UserError:
     )
 
 
-def sources_of(input_: str, model: ModelSource, store: Store | None) -> dict[str, Path]:
+def sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -> dict[str, Path]:
     """Return what a job's embeddings are made from: files and folders of this machine."""
-    # What a manifest calls its input may be a name alone, and a folder's by chance.
-    path_of_input = Path("/dev/stdin" if input_ == "-" else input_)
     return {
-        **({} if Path(input_).is_dir() else {"the input": path_of_input}),
+        # What a manifest calls its input may be a name alone, and a folder's by chance.
+        **{
+            named_input(inputs, name): Path("/dev/stdin" if name == "-" else name)
+            for name in inputs
+            if not Path(name).is_dir()
+        },
         **({"the model's weights": Path(model.text)} if model.is_path else {}),
         **({"the store": store.root} if isinstance(store, FileStore) else {}),
     }
+
+
+def named_input(inputs: Sequence[str], name: str) -> str:
+    """Return how messages name one of the inputs."""
+    return "the input" if len(inputs) == 1 else f"the input {name}"
 
 
 def is_same(path: Path, source: Path) -> bool:

@@ -6,7 +6,7 @@ The file is written to a folder for temporary files, and uploaded once it is who
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +23,7 @@ from producer.fleet.output_file import (
     Origin,
     Target,
     check_form,
+    named_input,
     origin_of,
     other_is_there,
 )
@@ -199,10 +200,10 @@ def temporary_folder(url: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def s3_sources_of(input_: str, model: ModelSource, store: Store | None) -> dict[str, str]:
+def s3_sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -> dict[str, str]:
     """Return what a job's embeddings are made from: URLs of objects, and of prefixes."""
     return {
-        **({"the input": normal(input_)} if input_.startswith("s3://") else {}),
+        **{named_input(inputs, url): normal(url) for url in inputs if url.startswith("s3://")},
         **({"the model": f"{model.text.rstrip('/')}/"} if model.text.startswith("s3://") else {}),
         **({"the store": f"{store.url}/"} if isinstance(store, S3Store) else {}),
     }

@@ -112,7 +112,7 @@ class StoredJob:
         return output_at(
             place_of(path),
             is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
-            input_=manifest.input,
+            inputs=manifest.inputs,
             model=ModelSource(manifest.model),
             store=self.fleet.store,
             overwrite=overwrite,

@@ -20,6 +20,7 @@ from common.job.output_form import Empty, Gaps, Long, Unknown
 from common.job.records import Record
 from producer.input.advice import (
     EMPTY_ADVICE,
+    EMPTY_FILE_ADVICE,
     gap_advice,
     stands_for_a_letter,
     unknown_advice,
@@ -27,7 +28,7 @@ from producer.input.advice import (
 from producer.input.blocks import Block, blocks, split_records, tidied
 from producer.input.duplicates import DuplicateCounter
 from producer.input.problems import Problem, Problems
-from producer.input.source import Source
+from producer.input.sources import AnySource
 
 HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
 
@@ -36,7 +37,7 @@ as_record = partial(tuple.__new__, Record)
 
 
 class Reader:
-    """An iterator over the records of a source, which checks each of them.
+    """An iterator over the records of a source, or of several, which checks each of them.
 
     It counts the records that are longer than ``max_residues`` (``long_records``), that were
     ``skipped`` for their letters or because they were ``empty``, that had letters ``replaced``,
@@ -46,7 +47,7 @@ class Reader:
 
     def __init__(
         self,
-        source: Source,
+        source: AnySource,
         *,
         alphabet: Alphabet,
         unknown: Unknown,
@@ -67,6 +68,10 @@ class Reader:
         self._plain = alphabet.encoded.translate(None, GAP_SIGNS.encode())
         self._easy = self._plain.lower() + b"*"
         self._like_dna = 0  # short ones, too
+        #: The number of records of each source that was read to its end.
+        self.records_of: list[int] = []
+        self._part = source.parts[0]  # the one that is being read
+        self._before = 0  # records of the sources before it
         self._ids = DuplicateCounter()
         self._problems = Problems()
 
@@ -78,18 +83,16 @@ class Reader:
         Raises:
             InputError: the input is bad; the error names file, lines and records.
         """
-        for block in self._blocks():
-            records = self._checked(block)
-            if not self._problems.count:
-                yield from records
+        for part in self.source.parts:
+            self._part, self._before = part, self.read
+            for block in self._blocks():
+                records = self._checked(block)
+                if not self._problems.count:
+                    yield from records
+            self._end_part()
         if self._problems.count:
             raise self._problems.error(self.source)
-        if self.read == 0:
-            raise InputError(
-                f"{self.source.shown} is empty: it contains no FASTA record.",
-                path=self.source.path,
-            )
-        if self.skipped + self.empty == self.read:
+        if self.skipped + self.empty == self.read:  # also if all sources were empty
             raise InputError(
                 f"{self.source.shown}: all {self.read} records were skipped.", path=self.source.path
             )
@@ -103,17 +106,31 @@ class Reader:
         """Return how many records so far have the id of an earlier one."""
         return self._ids.duplicates()
 
+    def _end_part(self) -> None:
+        """Count the records of a source that was read to its end."""
+        found = self.read - self._before
+        self.records_of.append(found)
+        if found:
+            return
+        part, several = self._part, len(self.source.parts) > 1
+        if several and self.on_empty == "skip":
+            return
+        advice = f" {EMPTY_FILE_ADVICE}." if several else ""
+        raise InputError(
+            f"{part.shown} is empty: it contains no FASTA record.{advice}", path=part.path
+        )
+
     def _blocks(self) -> Iterator[Block]:
-        name = self.source.shown
+        name = self._part.shown
         try:
-            with self.source.open() as file:
+            with self._part.open() as file:
                 yield from blocks(file, name)
         except VirnucproError:
             raise
         except Exception as error:  # each way of compression has errors of its own
             raise InputError(
-                f"{name}, after record {self.read}: cannot be read to its end ({error}). Is "
-                "the file complete? Nothing was queued.",
+                f"{name}, after record {self.read - self._before}: cannot be read to its end "
+                f"({error}). Is the file complete? Nothing was queued.",
                 path=name,
             ) from error
 
@@ -182,7 +199,7 @@ class Reader:
 
     def _cleaned(self, header: str, text: str, line: int) -> str | Problem | None:
         """Return a record's letters; None if it is to be skipped."""
-        problem = partial(Problem, self.read + 1, header)
+        problem = partial(Problem, self._part, self.read - self._before + 1, header)
         if "\0" in header:  # HDF5 could not store it
             return problem(line, "has a NUL in its header", "The file may be damaged")
         residues, gapped, rna = clean(text, self.alphabet, self.gaps)
@@ -220,7 +237,8 @@ class Reader:
 
     def _too_long(self, record: Record, line: int) -> Problem:
         return Problem(
-            record.row + 1,
+            self._part,
+            record.row - self._before + 1,
             record.header,
             line,
             f"has {len(record.residues):,} {self.alphabet.plural}, more than the limit of "

@@ -34,6 +34,14 @@ class Source:
     #: The input's name in messages and in the manifest; empty: ``name``.
     label: str = ""
 
+    #: Files beside it in a folder that was named, which are not read.
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple["Source"]:
+        """The sources that are read one after the other: this one alone."""
+        return (self,)
+
     @property
     def is_stdin(self) -> bool:
         return self.name == "-"
@@ -71,15 +79,13 @@ class Source:
         """Check early that there is a file to read.
 
         Raises:
-            InputError: there is no such file, or it is a folder.
+            InputError: there is no such file.
         """
         path = Path(self.name)
         if self.is_stdin and sys.stdin is None:
             raise InputError("Standard input is closed: name a file, or pipe one in.")
         if self.is_stdin or self.is_s3:
             return
-        if path.is_dir():
-            raise InputError(f"{self.name} is a folder; give a FASTA file.", path=path)
         if not path.exists():
             raise InputError(f"{self.name}: no such file (looked in {Path.cwd()}).", path=path)
 

@@ -38,7 +38,7 @@ from common.model_specs import DNABERT_S, ESM2, Family
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
-from producer.input.source import Source
+from producer.input.sources import AnySource
 from producer.submission.owner import owner_named
 
 if sys.version_info >= (3, 12):
@@ -74,7 +74,7 @@ class Options(TypedDict, total=False):
 class Request:
     """Everything that a user asks for with one submission."""
 
-    source: Source
+    source: AnySource
     model: ModelSource
     alphabet: Alphabet
     rung: Rung
@@ -109,7 +109,7 @@ class Request:
 
 
 def make_request(
-    source: Source, model: str | Path = DEFAULT_MODEL, **options: Unpack[Options]
+    source: AnySource, model: str | Path = DEFAULT_MODEL, **options: Unpack[Options]
 ) -> Request:
     """Return the request for embedding a source, with the defaults of the model's family.
 
@@ -191,7 +191,7 @@ def window_overlap(long: Long, max_residues: int, overlap: int | None) -> int | 
     return max_residues // 10 if overlap is None else overlap
 
 
-def job_name(source: Source, fingerprint: str) -> str:
+def job_name(source: AnySource, fingerprint: str) -> str:
     """Return a readable name, safe in paths, keys and URLs; equal requests get equal names."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "job"
     return f"{stem}-{fingerprint[:12]}"

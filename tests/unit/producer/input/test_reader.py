@@ -196,11 +196,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         Source(str(tmp_path / "none.fa")).check()
 
 
-def test_a_folder_is_no_fasta(tmp_path):
-    with pytest.raises(UserError, match="is a folder; give a FASTA file"):
-        Source(str(tmp_path)).check()
-
-
 def test_a_file_that_cannot_be_opened_says_why(tmp_path):
     with pytest.raises(UserError, match=r"none\.fa: cannot be read \(No such file"):
         list(reader_of(tmp_path / "none.fa"))
