@@ -124,7 +124,8 @@ class Embedder:
         Args:
             sequences: sequences, ``{id: sequence}``, pairs of id and sequence, or Biopython's
                 records, in upper or lower case.
-            include: ``mean``, ``bos`` (the vector at the first token), ``per_residue``.
+            include: ``mean``, ``max`` and ``std`` (of each dimension), ``bos`` (the vector at the
+                first token), ``per_residue``.
             layers: layers from 0, or negative ones counted from the last, which is -1.
             gaps: ``keep`` the gaps (- and .) of aligned sequences, for which proteins' models have
                 tokens, ``strip`` them, or ``error``.

@@ -35,7 +35,7 @@ class Embeddings:
     lengths: NDArray[np.int64]  # [n], residues embedded
     input_lengths: NDArray[np.int64]  # [n], residues in the input
     precision: NDArray[np.uint8]  # [n], PRECISION_CODES
-    pooled: Mapping[str, Array]  # "mean", "bos": float32 [n, *W]
+    pooled: Mapping[str, Array]  # "mean", "bos", "max", "std": float32 [n, *W]
     residues: Array | None  # [sum(lengths), *W]
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from common.embeddings.checksums import CHECKSUM, DamagedError, checksum
 from common.embeddings.reader import check_stored
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
+from common.job.output_form import POOLED
 from common.paths import user_path
 
 #: Datasets that every file of embeddings has.
@@ -69,7 +70,7 @@ class EmbeddingFile(EmbeddingTable):
                     f"{missing[0]!r}.",
                     path=self.path,
                 )
-            columns = [name for name in (*NEEDED, "mean", "bos") if name in self._file]
+            columns = [name for name in (*NEEDED, *POOLED) if name in self._file]
             if len({len(self._column(name)) for name in columns}) > 1:
                 raise DamagedError("they have different numbers of rows")
 

@@ -137,6 +137,16 @@ class EmbeddingTable(ABC):
         """The vectors at the first token, float32 ``[N, *W]``."""
         return self._array("bos")
 
+    @cached_property
+    def max(self) -> Array:
+        """The largest value of each dimension over what the mean is of, float32 ``[N, *W]``."""
+        return self._array("max")
+
+    @cached_property
+    def std(self) -> Array:
+        """The standard deviation of what the mean is of, float32 ``[N, *W]``."""
+        return self._array("std")
+
     def to_pandas(self) -> "DataFrame":
         """Return the mean vectors as a table: a row for each id, a column for each dimension.
 

@@ -5,7 +5,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator, model_validator
 
-Include = Literal["mean", "per_residue", "bos"]
+Include = Literal["mean", "per_residue", "bos", "max", "std"]
+
+#: Names of the vectors of a record: of all its tokens that are pooled, and of its first token.
+POOLED: tuple[Include, ...] = ("mean", "bos", "max", "std")
 
 #: What is done to a record that is longer than ``max_residues``.
 Long = Literal["error", "truncate", "window"]
@@ -73,6 +76,11 @@ class OutputForm(BaseModel):
     def pooled_names(self) -> tuple[Include, ...]:
         """Names of the datasets with one row per record."""
         return tuple(name for name in self.include if name != "per_residue")
+
+    @property
+    def more_pooled(self) -> tuple[Include, ...]:
+        """Names of what is pooled only where it is included."""
+        return tuple(name for name in self.include if name in ("max", "std"))
 
     @property
     def per_residue(self) -> bool:

@@ -8,12 +8,9 @@ import numpy as np
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.file import EmbeddingFile, EmbeddingFileError
-from common.job.output_form import Include, OutputForm
+from common.job.output_form import POOLED, Include, OutputForm
 from common.wire.messages import Instability
 from producer.output.contents import Rows
-
-#: Datasets with a vector per row.
-POOLED: tuple[Include, ...] = ("mean", "bos")
 
 #: Bytes of vectors in a block, unless a single row has more.
 BLOCK_BYTES = 16 * 2**20
@@ -51,7 +48,7 @@ class FileRows(Rows):
             include.append("per_residue")
         if not include:
             raise EmbeddingFileError(
-                f"{self._file.path} has no vectors: neither mean, bos nor residues.",
+                f"{self._file.path} has no vectors: none of {', '.join(POOLED)} and residues.",
                 path=self._file.path,
             )
         vectors = datasets[include[0] if include[0] != "per_residue" else "residues"]

@@ -53,7 +53,7 @@ DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 class Options(TypedDict, total=False):
     """The options of a job, with the defaults of ``producer submit``."""
 
-    #: Vectors to keep: mean, per_residue, bos. OutputForm checks these two.
+    #: Vectors to keep: mean, per_residue, bos, max, std. OutputForm checks these two.
     include: Annotated[Include | Sequence[Include], SkipValidation]
     layers: Annotated[int | Sequence[int], SkipValidation]  # to keep; -1 is the last
     precision: PrecisionChoice

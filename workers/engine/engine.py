@@ -288,8 +288,8 @@ class Engine:
             work.form,
             precision=work.precision,
             pooled={
-                name: work.join([getattr(part.pooled, name) for part in parts])[finite]
-                for name in work.form.pooled_names
+                name: values[finite]
+                for name, values in work.join([part.pooled.vectors for part in parts]).items()
             },
             residues=work.finite_residues(finite),
         )

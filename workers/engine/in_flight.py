@@ -57,7 +57,9 @@ class PackInFlight:
         self._began = DeviceEvent(device)
         found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, work.layers)
         self._hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
-        self._rows = to_host(pool(self._hidden, cu_seqlens, model.spec.family))
+        self._rows = to_host(
+            pool(self._hidden, cu_seqlens, model.spec.family, work.form.more_pooled)
+        )
         self._overflows = self._copy_residues() if work.residues is not None else None
         self._done = DeviceEvent(device)
 
@@ -93,10 +95,10 @@ class PackInFlight:
         self._done.wait()
         seconds = self._done.seconds_since(self._began)
         trace.add_device_span(f"{len(self.pack.ids):,} tokens", self._done, seconds)
-        pooled = Pooled.read(self._rows, len(self.work.layers))
+        pooled = Pooled.read(self._rows, len(self.work.layers), self.work.form.more_pooled)
         self._check_range(pooled.finite)
         unstable = {
-            self.pack.first + segment: self._describe(segment, pooled.mean[segment])
+            self.pack.first + segment: self._describe(segment, pooled)
             for segment in np.flatnonzero(~pooled.finite).tolist()
         }
         return PackResult(pooled, unstable, seconds)
@@ -112,11 +114,12 @@ class PackInFlight:
                 f"{self.work.form.residue_dtype}: submit with residue_dtype float32."
             )
 
-    def _describe(self, segment: int, mean: Array) -> NonFinite:
+    def _describe(self, segment: int, pooled: Pooled) -> NonFinite:
         """Describe what is not finite in a segment. Waits for the device."""
         start, end = self.pack.cu_seqlens[segment : segment + 2]
-        # In BF16 and FP32 a sum of finite terms may overflow.
         seen = describe_non_finite(self._hidden[start:end])
-        seen = seen or describe_non_finite(torch.from_numpy(mean))
+        # In BF16 and FP32 a sum of finite terms, or of their squares, may overflow.
+        for vectors in pooled.vectors.values():
+            seen = seen or describe_non_finite(torch.from_numpy(vectors[segment]))
         assert seen is not None, "a sum over the segment is not finite, but all its terms are"
         return seen

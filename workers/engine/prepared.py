@@ -1,6 +1,6 @@
 """A batch in the form that the engine runs: from records to segments, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +47,12 @@ class PreparedBatch:
             for i, seen in by_record.items()
         )
 
-    def join(self, parts: Sequence[Array]) -> Array:
-        """Join the packs' vectors ``[s, K, D]`` to records' vectors; windows weigh by tokens."""
-        vectors = join_windows(np.concatenate(parts), self.tokens.lengths, self.firsts)
-        return without_single_layer(vectors)
+    def join(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+        """Join the packs' vectors ``[s, K, D]`` to those of records that the form includes."""
+        names = {*self.form.pooled_names, *(["mean"] if "std" in self.form.include else [])}
+        vectors = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        joined = join_windows(vectors, self.tokens.lengths, self.firsts)
+        return {name: without_single_layer(joined[name]) for name in self.form.pooled_names}
 
     def finite_residues(self, finite: Array) -> Array | None:
         """Return the residues ``[sum(L), *W]`` of finite records ``[N]``; no copy if all are."""

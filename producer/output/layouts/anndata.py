@@ -16,6 +16,7 @@ from common.embeddings.file import plain
 from common.embeddings.reader import open_embedding_file
 from common.embeddings.sink import Sink
 from common.embeddings.table import PRECISION_NAMES
+from common.job.output_form import POOLED
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.partial import locked_sink
@@ -121,10 +122,10 @@ class AnnDataWriter:
 def matrices(contents: Contents) -> Iterator[tuple[str, str, int | None]]:
     """Yield the name of each dataset of vectors, their kind, and which of several layers.
 
-    The first kind is ``X``, or ``layers`` if there are several; the second is in ``obsm``.
+    The first kind is ``X``, or ``layers`` if there are several; the others are in ``obsm``.
     """
     layers = contents.layers
-    for order, kind in enumerate(sorted(contents.form.pooled_names, reverse=True)):
+    for order, kind in enumerate(sorted(contents.form.pooled_names, key=POOLED.index)):
         if len(layers) == 1:
             yield ("X" if order == 0 else f"obsm/{kind}"), kind, None
         else:

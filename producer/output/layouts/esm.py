@@ -30,6 +30,8 @@ KINDS = {
     "per_residue": "representations",
     "mean": "mean_representations",
     "bos": "bos_representations",
+    "max": "max_representations",
+    "std": "std_representations",
 }
 
 

@@ -12,7 +12,7 @@ from producer.output import file_rows
 from producer.output.layouts.choice import LAYOUTS
 from tests.support.outputs import DIM, HEADERS, HardJob, check_table, same
 
-ALL = ("mean", "per_residue", "bos")
+ALL = ("mean", "per_residue", "bos", "max", "std")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_export_to_npz_has_equal_arrays(job):
     export(job.fetch("e.h5"), job.folder / "e.npz")
     expected = job.expected()
     with np.load(job.folder / "e.npz") as arrays:
-        for name in ("mean", "bos", "residues", "offsets", "rows"):
+        for name in (*("mean", "bos", "max", "std"), "residues", "offsets", "rows"):
             same(arrays[name], expected[name])
         check_table(
             {

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from common.errors import UserError
 from tests.support.outputs import DIM, HEADERS, by_layer, check_table, same
 
-ALL = ("mean", "per_residue", "bos")
+ALL = ("mean", "per_residue", "bos", "max", "std")
 LAYERS = (-1, 2)
 
 every_number_of_layers = pytest.mark.parametrize("layers", [(-1,), LAYERS], ids=["one", "two"])
@@ -34,7 +34,7 @@ def test_parquet_is_read_by_pandas(job_with, layers):
     assert table["precision"].tolist() == expected["precision"].tolist()
     for name, column in (("row", "rows"), ("length", "lengths"), ("input_length", "input_lengths")):
         same(table[name], expected[column])
-    for kind in ("mean", "bos"):
+    for kind in ("mean", "bos", "max", "std"):
         for name, values in by_layer(kind, layers, expected[kind]).items():
             same(np.stack(table[name]), values)
     for position in range(len(HEADERS)):
@@ -120,14 +120,14 @@ def test_npy_is_one_array_with_a_table_beside_it(job_with, kind, layers):
 @every_number_of_layers
 @pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
 def test_tables_give_the_very_numbers_back(job_with, suffix, separator, layers):
-    job = job_with("mean", "bos", layers=layers)
+    job = job_with("mean", "bos", "max", "std", layers=layers)
     path, expected = job.fetch(f"e.{suffix}"), job.expected()
     table = pd.read_csv(path, sep=separator, keep_default_na=False, na_values={"mean_0": [""]})
     check_table(table, expected)
     numbers = pd.read_csv(path, sep=separator, float_precision="round_trip")
     frame = pl.read_csv(path, separator=separator)
     rows = duckdb.read_csv(str(path), sep=separator).df()
-    for kind in ("mean", "bos"):
+    for kind in ("mean", "bos", "max", "std"):
         for name, values in by_layer(kind, layers, expected[kind]).items():
             columns = [f"{name}_{number}" for number in range(DIM)]
             same(numbers[columns].to_numpy(np.float32), values)

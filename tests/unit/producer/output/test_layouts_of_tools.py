@@ -11,7 +11,7 @@ import torch
 from common.embeddings.file import load
 from tests.support.outputs import DIM, HEADERS, QUARANTINED, by_layer, check_table, same
 
-ALL = ("mean", "per_residue", "bos")
+ALL = ("mean", "per_residue", "bos", "max", "std")
 LAYERS = (-1, 2)
 
 every_number_of_layers = pytest.mark.parametrize("layers", [(-1,), LAYERS], ids=["one", "two"])
@@ -22,7 +22,7 @@ every_number_of_layers = pytest.mark.parametrize("layers", [(-1,), LAYERS], ids=
 
 @every_number_of_layers
 def test_h5ad_is_read_by_anndata(job_with, layers):
-    job = job_with("bos", "mean", layers=layers)
+    job = job_with("std", "bos", "mean", "max", layers=layers)
     path, expected = job.fetch("e.h5ad"), job.expected()
     with pytest.warns(UserWarning, match="names are not unique"):
         found = anndata.read_h5ad(path)
@@ -32,8 +32,9 @@ def test_h5ad_is_read_by_anndata(job_with, layers):
     check_table(found.obs.assign(id=expected["ids"]), expected)
     for name, values in by_layer("mean", layers, expected["mean"]).items():
         same(found.X if name == "mean" else found.layers[name.removeprefix("mean_")], values)
-    for name, values in by_layer("bos", layers, expected["bos"]).items():
-        same(found.obsm[name], values)
+    for kind in ("bos", "max", "std"):
+        for name, values in by_layer(kind, layers, expected[kind]).items():
+            same(found.obsm[name], values)
     assert found.uns["job"] == job.manifest.job
     assert found.uns["rows_without_numbers"] == 1
 
@@ -114,13 +115,18 @@ def test_pt_files_are_those_of_esm_extract(job_with, layers):
             "representations",
             "mean_representations",
             "bos_representations",
+            "max_representations",
+            "std_representations",
         }
         assert found["label"] == HEADERS[position]
         assert list(found["mean_representations"]) == list(layers)
         values = {
             "representations": job.residues(position),
             "mean_representations": expected["mean"][position],
-            "bos_representations": expected["bos"][position],
+            **{
+                f"{kind}_representations": expected[kind][position]
+                for kind in ("bos", "max", "std")
+            },
         }
         for name, of_layers in values.items():
             for k, layer in enumerate(layers):
