@@ -16,7 +16,7 @@ from common.embeddings.checksums import CHECKSUM, DamagedError, checksum
 from common.embeddings.reader import check_stored
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
-from common.job.output_form import POOLED
+from common.job.output_form import POOLED, RECORD_SCORES
 from common.paths import user_path
 
 #: Datasets that every file of embeddings has.
@@ -70,7 +70,7 @@ class EmbeddingFile(EmbeddingTable):
                     f"{missing[0]!r}.",
                     path=self.path,
                 )
-            columns = [name for name in (*NEEDED, *POOLED) if name in self._file]
+            columns = [name for name in (*NEEDED, *POOLED, *RECORD_SCORES) if name in self._file]
             if len({len(self._column(name)) for name in columns}) > 1:
                 raise DamagedError("they have different numbers of rows")
 
@@ -133,9 +133,9 @@ class EmbeddingFile(EmbeddingTable):
                 raise DamagedError("it has another checksum than when it was written")
         return values
 
-    def _residues_at(self, position: int) -> Array:
-        with self.errors("residues"):
-            vectors = self._column("residues")
+    def _residues_at(self, position: int, name: str) -> Array:
+        with self.errors(name):
+            vectors = self._column(name)
             start, end = self._offsets[position : position + 2]
             here: Array = vectors[start:end]
             return here

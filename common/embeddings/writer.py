@@ -4,6 +4,7 @@ The form is columnar, one dataset per kind of value with one entry per record: a
 is slow beyond 10^5 of them. ``docs/formats.md`` describes it for users.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.seal import Label, seal
 from common.embeddings.sink import Sink
-from common.job.output_form import OutputForm
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, SCORES, OutputForm
 from common.rungs import PRECISION_CODES
 
 #: The HDF5 type of the dataset ``precision``.
@@ -39,16 +40,18 @@ class EmbeddingWriter:
         """Append the rows of ``part``, residues included."""
         here = slice(self.rows_written, self.rows_written + len(part))
         for name, values in part.columns.items():
-            if name in part.pooled:
+            if name in part.pooled or name in part.scores:
                 self._write_vectors(name, values, here.start)
             else:
                 self.file[name][here] = values
         self.checksums = checksums(part, self.checksums)
-        if part.residues is not None:
+        of_residues = part.of_residues
+        if of_residues:
             ends = self.residues_written + np.cumsum(part.lengths)
             self.file["offsets"][here.start + 1 : here.stop + 1] = ends
-            self._write_vectors("residues", part.residues, self.residues_written)
-            self.residues_written += len(part.residues)
+            for name, values in of_residues.items():
+                self._write_vectors(name, values, self.residues_written)
+            self.residues_written += int(part.lengths.sum())
         self.rows_written = here.stop
 
     def _write_vectors(self, name: str, values: Array, start: int) -> None:
@@ -104,10 +107,13 @@ def create_embedding_file(
             create_unfilled(file, name, (records, *shape), np.dtype(pooled_dtype))
         if form.per_residue:
             create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
+        for name in form.scores:
+            entries = residues if name in RESIDUE_SCORES else records
+            create_unfilled(file, name, (entries, *SCORES[name]), np.dtype(np.float32))
         # Created here and not at the end, so that all metadata lies before the vectors.
         for dataset in file.values():
             dataset.attrs[CHECKSUM] = np.uint32(0)
-        if form.per_residue:
+        if form.has_residues:
             file.create_dataset("offsets", (records + 1,), np.int64)
         writer = EmbeddingWriter(file, sink, form)
         yield writer
@@ -136,4 +142,11 @@ def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:
     numbers = len(form.layers) * dim
     per_record = 128 + 4 * numbers * len(form.pooled_names)
     per_residue = numbers * np.dtype(form.residue_dtype).itemsize if form.per_residue else 0
+    per_record += score_bytes(form, RECORD_SCORES)
+    per_residue += score_bytes(form, RESIDUE_SCORES)
     return per_record, per_residue
+
+
+def score_bytes(form: OutputForm, kinds: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the bytes of the scores of some kinds, of one record or residue."""
+    return sum(4 * math.prod(kinds[name]) for name in form.scores if name in kinds)

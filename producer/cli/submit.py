@@ -104,7 +104,8 @@ def submit(
         machine, and stop them at the end. Without -o the file is named after the input, and
         replaces only one of the same input.
     include
-        Vectors to keep: mean, per_residue, bos, max, std (several: --include mean bos, or mean,bos).
+        Vectors to keep: mean, per_residue, bos, max, std (several: --include mean bos, or
+        mean,bos), and of ESM-2 the scores logits, entropy, pseudo_perplexity_unmasked.
     layers
         Representations to keep; -1 is the last (several: --layers -1 6, or -1,6).
     precision

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
-from common.job.output_form import OutputForm
+from common.embeddings.writer import score_bytes
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.wire.messages import Instability
 
 Dtype = Literal["float16", "float32"]
@@ -45,7 +46,9 @@ class Contents:
         pooled = numbers * len(self.form.pooled_names) * np.dtype(self.pooled_dtype).itemsize
         per_residue = numbers * np.dtype(self.form.residue_dtype).itemsize
         residues = self.residues * per_residue if self.form.per_residue else 0
-        return self.records * (RECORD_BYTES + pooled) + residues
+        scores = self.records * score_bytes(self.form, RECORD_SCORES)
+        scores += self.residues * score_bytes(self.form, RESIDUE_SCORES)
+        return self.records * (RECORD_BYTES + pooled) + residues + scores
 
 
 class Rows(ABC):

@@ -1,14 +1,15 @@
 """The rows of a file of embeddings, in blocks that fit into memory."""
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.file import EmbeddingFile, EmbeddingFileError
-from common.job.output_form import POOLED, Include, OutputForm
+from common.embeddings.writer import shard_bytes
+from common.job.output_form import POOLED, RESIDUE_SCORES, SCORES, Include, OutputForm
 from common.wire.messages import Instability
 from producer.output.contents import Rows
 
@@ -46,6 +47,7 @@ class FileRows(Rows):
         include: list[Include] = [name for name in POOLED if name in datasets]
         if "residues" in datasets:
             include.append("per_residue")
+        scores = [name for name in get_args(Include) if name in SCORES and name in datasets]
         if not include:
             raise EmbeddingFileError(
                 f"{self._file.path} has no vectors: none of {', '.join(POOLED)} and residues.",
@@ -60,24 +62,27 @@ class FileRows(Rows):
             self.pooled_dtype = datasets[include[0]].dtype.name
         residues = "residues" in datasets
         self.form = OutputForm(
-            include=tuple(include),
+            include=(*include, *scores),
             layers=tuple(known),
             residue_dtype=datasets["residues"].dtype.name if residues else "float32",
             max_residues=1,  # not known, and of no use: the lengths are
         )
-        self.residues = len(datasets["residues"]) if residues else 0
+        self.residues = next(
+            (len(datasets[name]) for name in ("residues", *RESIDUE_SCORES) if name in datasets), 0
+        )
 
     def _find_blocks(self) -> None:
         """Cut the rows into blocks."""
         vector = np.dtype(self.pooled_dtype).itemsize * self.dim * len(self.form.layers)
         per_row = vector * len(self.form.pooled_names)
+        has_residues = self.form.has_residues
         most = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, per_row)))
-        per_residue = np.dtype(self.form.residue_dtype).itemsize * self.dim * len(self.form.layers)
+        per_residue = shard_bytes(self.form, self.dim)[1]
         self._starts, self._first_residues = [0], [0]
         residues, total = 0, 0
         for start in range(0, self.records, LENGTHS):
             lengths = self._file.datasets["lengths"][start : start + LENGTHS]
-            if not self.form.per_residue:
+            if not has_residues:
                 total += int(lengths.sum())
                 continue
             for row, length in enumerate(lengths.tolist(), start):
@@ -88,7 +93,7 @@ class FileRows(Rows):
                     residues = 0
                 residues += length
                 total += length
-        if not self.form.per_residue:
+        if not has_residues:
             self._starts = list(range(0, self.records, most)) or [0]
             self.residues = total
         self.blocks = len(self._starts) if self.records else 0
@@ -104,10 +109,8 @@ class FileRows(Rows):
 
         with self._errors("a block of rows"):
             lengths = column("lengths", "lengths")
-            residues = None
-            if form.per_residue:
-                first = self._first_residues[index]
-                residues = self._column("residues")[first : first + int(lengths.sum())]
+            first = self._first_residues[index] if self.form.has_residues else 0
+            letters = slice(first, first + int(lengths.sum()))
             part = Embeddings(
                 rows=column("rows", "rows"),
                 ids=list(column("ids", "ids")),
@@ -116,7 +119,11 @@ class FileRows(Rows):
                 input_lengths=column("input_lengths", "lengths"),
                 precision=column("precision", "precision").astype(np.uint8),
                 pooled={name: self._column(name)[here] for name in form.pooled_names},
-                residues=residues,
+                residues=self._column("residues")[letters] if form.per_residue else None,
+                scores={
+                    name: self._column(name)[letters if name in RESIDUE_SCORES else here]
+                    for name in form.scores
+                },
             )
         return part, ()
 

@@ -63,9 +63,10 @@ def attributes_of_job(
         try:
             with opened_shard(store, keys[batch][0]) as (_, file):
                 found = {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
-                dim, name = int(found["dim"]), (*manifest.form.pooled_names, "residues")[0]
-                if file[name].shape[1:] != manifest.form.vector_shape(dim):
-                    raise DamagedError(f"{name} is {file[name].shape}, though dim is {dim}")
+                form, dim = manifest.form, int(found["dim"])
+                for name in (*form.pooled_names, *(["residues"] if form.per_residue else []))[:1]:
+                    if file[name].shape[1:] != form.vector_shape(dim):
+                        raise DamagedError(f"{name} is {file[name].shape}, though dim is {dim}")
                 return found | {"dim": dim, "weights": str(found["weights"])}
         except UserError as error:
             problem = problem or error

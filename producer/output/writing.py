@@ -144,7 +144,7 @@ def check_count(written: Written, contents: Contents, *, at_end: bool) -> None:
         ValueError: there is more, or at the end less.
     """
     counts = [("rows", written.rows, contents.records)]
-    if contents.form.per_residue:
+    if contents.form.has_residues:
         counts.append(("residues", written.residues, contents.residues))
     for name, found, expected in counts:
         if found > expected:

@@ -23,6 +23,7 @@ from pydantic import (
 from common.alphabet import Alphabet
 from common.errors import UserError
 from common.job.output_form import (
+    SCORES,
     Empty,
     Gaps,
     Include,
@@ -53,7 +54,7 @@ DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 class Options(TypedDict, total=False):
     """The options of a job, with the defaults of ``producer submit``."""
 
-    #: Vectors to keep: mean, per_residue, bos, max, std. OutputForm checks these two.
+    #: Vectors to keep: mean, per_residue, bos, max, std, and scores. OutputForm checks these two.
     include: Annotated[Include | Sequence[Include], SkipValidation]
     layers: Annotated[int | Sequence[int], SkipValidation]  # to keep; -1 is the last
     precision: PrecisionChoice
@@ -125,6 +126,11 @@ def make_request(
         raise UserError(
             "include per_residue: DNABERT-S has tokens of several bases, not a vector for each "
             "base. Give mean or bos."
+        )
+    scores = [name for name in include if name in SCORES]
+    if family is not ESM2 and scores:
+        raise UserError(
+            f"include {scores[0]}: {family.name} has no language-model head here. Give mean or bos."
         )
     long = options.get("long") or default_long(family)
     max_residues = options.get("max_residues") or family.max_residues

@@ -10,7 +10,7 @@ import h5py
 from common.embeddings.arrays import Embeddings
 from common.embeddings.reader import open_embedding_file
 from common.embeddings.writer import EmbeddingWriter, create_embedding_file
-from common.job.output_form import POOLED
+from common.job.output_form import POOLED, SCORES
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.partial import lock
@@ -18,7 +18,7 @@ from producer.output.partial import lock
 #: All datasets that there can be. A file with another one has something of its owner.
 DATASETS = {
     *("ids", "headers", "rows", "lengths", "input_lengths", "precision"),
-    *(*POOLED, "residues", "offsets"),
+    *(*POOLED, *SCORES, "residues", "offsets"),
 }
 
 
@@ -26,6 +26,7 @@ class ColumnarLayout(Layout):
     """One HDF5 file in the form of a shard."""
 
     name = "h5"
+    holds_scores = True
     suffixes = (".h5", ".hdf5", ".hdf")
 
     @contextmanager

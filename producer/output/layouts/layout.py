@@ -43,6 +43,8 @@ class Layout(ABC):
     is_folder: ClassVar[bool] = False
     #: Whether vectors of residues have a place in it.
     holds_residues: ClassVar[bool] = True
+    #: Whether what the language-model head gives has a place in it.
+    holds_scores: ClassVar[bool] = False
     #: Whether it holds a single kind of vectors.
     holds_one_kind: ClassVar[bool] = False
 
@@ -84,6 +86,12 @@ class Layout(ABC):
         Raises:
             UserError: a package is missing, or the form has no place in the layout.
         """
+        if not self.holds_scores and form.scores:
+            raise UserError(
+                f"{place}: {self.name} has no place for {', '.join(form.scores)}. Leave them out, "
+                "as with --include mean, or name a .h5 file.",
+                path=place,
+            )
         if not self.holds_residues and form.per_residue:
             raise UserError(
                 f"{place}: {self.name} has no place for the vectors of residues. Leave them out, "

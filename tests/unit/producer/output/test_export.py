@@ -25,8 +25,19 @@ def contents(path) -> dict[str, np.ndarray]:
         return {name: file[name][:] for name in file}
 
 
+@pytest.mark.parametrize(
+    "include",
+    [
+        ALL,
+        ("mean", "entropy", "pseudo_perplexity_unmasked", "logits"),
+        ("pseudo_perplexity_unmasked", "mean"),
+    ],
+)
 @pytest.mark.parametrize("most_rows", [1, 4, 100])
-def test_an_exported_hdf5_file_is_the_same_in_blocks_of_any_size(job, monkeypatch, most_rows):
+def test_an_exported_hdf5_file_is_the_same_in_blocks_of_any_size(
+    job_with, monkeypatch, most_rows, include
+):
+    job = job_with(*include, layers=(-1, 2), residue_dtype="float16")
     monkeypatch.setattr(file_rows, "BLOCK_ROWS", most_rows)
     path = job.fetch("e.h5")
     export(path, job.folder / "again.h5")

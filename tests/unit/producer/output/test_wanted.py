@@ -91,6 +91,17 @@ def test_a_layout_without_a_place_for_residues_refuses_them(job_with, name):
     job.fetch(name, include=("mean",))
 
 
+@pytest.mark.parametrize(
+    "name", ["e.csv", "e.h5ad", "e.npy", "e.npz", "e.parquet", "e.safetensors"]
+)
+def test_a_layout_without_a_place_for_scores_refuses_them(job_with, name):
+    job = job_with("mean", "entropy", "pseudo_perplexity_unmasked")
+    with pytest.raises(UserError, match=r"no place for entropy, pseudo_.*--include mean"):
+        job.fetch(name)
+    job.fetch(name, include=("mean",))
+    job.fetch("e.h5")
+
+
 @pytest.mark.parametrize(("name", "layout"), [("e.npy", None), ("e.h5", "uniprot")])
 def test_a_layout_of_one_kind_of_vectors_refuses_two(job_with, name, layout):
     with pytest.raises(UserError, match=r"holds one kind of vectors.*--include mean"):
