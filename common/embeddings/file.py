@@ -13,6 +13,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, not_included
 from common.embeddings.checksums import CHECKSUM, DamagedError, checksum
+from common.embeddings.origins import Origins
 from common.embeddings.reader import check_stored
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
@@ -120,6 +121,14 @@ class EmbeddingFile(EmbeddingTable):
         """The ids ``[N]``."""
         with self.errors("ids"):
             return list(self._read("ids"))
+
+    @cached_property
+    def origins(self) -> Origins | None:
+        if "source_names" not in self._file:
+            return None
+        with self.errors("source_names"):
+            names = self._file["source_names"].asstr()[:].tolist()
+            return Origins.of(zip(names, self._file["source_records"][:].tolist(), strict=True))
 
     def _read(self, name: str) -> Array:
         """Read a whole column; compare it with the checksum that it was written with."""

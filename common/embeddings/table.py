@@ -11,6 +11,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array
 from common.embeddings.lookup import IdIndex
+from common.embeddings.origins import Origins
 from common.errors import UserError
 from common.rungs import PRECISION_CODES
 
@@ -121,6 +122,21 @@ class EmbeddingTable(ABC):
             KeyError: there are none; the message names near ids.
         """
         return self._index.positions(id_)
+
+    @property
+    def origins(self) -> Origins | None:
+        """Where rows come from, if they were read from several sources."""
+        return None
+
+    @property
+    def sources(self) -> list[str]:
+        """The name of the file that each sequence was read from ``[N]``.
+
+        Of embeddings of one source alone it is that one's.
+        """
+        if self.origins is None:
+            return [str(self.attributes.get("input", ""))] * len(self)
+        return self.origins.names_of(self._column("rows")[:])
 
     @property
     def model(self) -> str:

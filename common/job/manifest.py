@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from common.embeddings.origins import Origins
 from common.errors import UserError
 from common.job import sealed
 from common.job.layout import input_key, manifest_key
@@ -123,6 +124,11 @@ class Manifest(Document):
     def inputs(self) -> list[str]:
         """The names of all sources that the job was read from."""
         return [source.name for source in self.sources] or [self.input]
+
+    @property
+    def origins(self) -> Origins | None:
+        """Where each row comes from; None if there is one source."""
+        return Origins.of((source.name, source.records) for source in self.sources)
 
     @property
     def batches(self) -> int:

@@ -62,6 +62,8 @@ def submit(
     unknown: Unknown = "error",
     gaps: Gaps = "keep",
     empty: Empty = "error",
+    id_column: str | None = None,
+    sequence_column: str | None = None,
     long: Long | None = None,
     max_residues: PositiveInt | None = None,
     overlap: NonNegativeInt | None = None,
@@ -81,8 +83,9 @@ def submit(
     Parameters
     ----------
     inputs
-        FASTA, plain or gz, bz2, xz, zst: files, folders, patterns in quotes ('**/*.fa'), - for
-        standard input, s3://bucket/key, or s3://bucket/folder/. Several are one job.
+        FASTA, FASTQ, CSV or TSV, plain or gz, bz2, xz, zst, Parquet, BAM or CRAM: files, folders,
+        patterns in quotes ('**/*.fa'), - for standard input, s3://bucket/key, or
+        s3://bucket/folder/. Several are one job.
     list_
         A file with the name of an input in each line.
     sequence
@@ -121,6 +124,10 @@ def submit(
         tokens for them, strip them, or refuse the input. DNA's model has no letter for gaps.
     empty
         What to do with a record without a sequence.
+    id_column
+        Column of a CSV, TSV or Parquet file with the ids; default: id.
+    sequence_column
+        Column of such a file with the sequences; default: sequence.
     long
         What to do with a record longer than --max-residues: truncate it (default for proteins),
         embed it in overlapping windows, pooled by their tokens (default for DNA), or error.
@@ -156,6 +163,8 @@ def submit(
             unknown=unknown,
             gaps=gaps,
             empty=empty,
+            id_column=id_column,
+            sequence_column=sequence_column,
             long=long,
             max_residues=max_residues,
             overlap=overlap,

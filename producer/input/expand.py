@@ -15,13 +15,14 @@ from pathlib import Path
 from common.errors import InputError
 from common.paths import user_path
 from common.store.bucket import S3Store, split_s3_url
-from producer.input.source import COMPRESSED_SUFFIXES, FASTA_SUFFIXES, Source
+from producer.input.source import COMPRESSED_SUFFIXES, FASTA_SUFFIXES, FASTQ_SUFFIXES, Source
 
 #: Signs of a pattern.
 PATTERN = re.compile(r"[*?\[]")
 
 #: Suffixes of the files that are read in a folder, in small letters, and as a message names them.
-READ_SUFFIXES = FASTA_SUFFIXES
+#: Tables and alignments are not among them: they often lie beside the sequences.
+READ_SUFFIXES = FASTA_SUFFIXES + FASTQ_SUFFIXES
 SUFFIXES_SHOWN = f"{', '.join(READ_SUFFIXES)}, each also with {', '.join(COMPRESSED_SUFFIXES)}"
 
 

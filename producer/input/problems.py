@@ -21,6 +21,11 @@ class Problem(NamedTuple):
     line: int  # in the file, from 1, where the problem is
     what: str
     advice: str
+    word: str = "line"  # what the line is: also a row, or a read
+
+    @property
+    def place(self) -> str:
+        return f"{self.word} {self.line}"
 
     @property
     def record(self) -> str:
@@ -51,7 +56,7 @@ class Problems:
         return InputError(
             self._describe_one() if self.count == 1 else self._describe_all(source),
             path=first.source.path,
-            line=first.line if in_file else None,
+            line=first.line if in_file and first.word == "line" else None,
             record=first.number,
         )
 
@@ -60,14 +65,14 @@ class Problems:
         if problem.source.path is None:
             return f"R{problem.record[1:]} {problem.what}. {problem.advice}."
         return (
-            f"{problem.source.shown}, line {problem.line}: {problem.record} {problem.what}. "
+            f"{problem.source.shown}, {problem.place}: {problem.record} {problem.what}. "
             f"{problem.advice}."
         )
 
     def _describe_all(self, source: AnySource) -> str:
         lines = [f"{source.shown}: {counted(self.count, 'record')} cannot be embedded."]
         for problem in self._first:
-            place = "" if problem.source.path is None else f"line {problem.line}: "
+            place = "" if problem.source.path is None else f"{problem.place}: "
             if len(source.parts) > 1:
                 place = f"{problem.source.shown}, {place}"
             lines.append(f"  {place}{problem.record} {problem.what}.")

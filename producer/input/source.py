@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Estimated bytes of FASTA per byte of a compressed file.
 COMPRESSION_RATIO = 3
 FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fna", ".fas", ".pep")
+FASTQ_SUFFIXES = (".fastq", ".fq")
+OTHER_SUFFIXES = (".csv", ".tsv", ".parquet", ".bam", ".cram")
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -71,7 +73,7 @@ class Source:
         if self.is_stdin:
             return "stdin"
         name = Path(self.name).name
-        for suffixes in (COMPRESSED_SUFFIXES, FASTA_SUFFIXES):
+        for suffixes in (COMPRESSED_SUFFIXES, FASTA_SUFFIXES + FASTQ_SUFFIXES + OTHER_SUFFIXES):
             name = next((name.removesuffix(s) for s in suffixes if name.endswith(s)), name)
         return name
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.origins import Origins
 from common.embeddings.writer import score_bytes
 from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.wire.messages import Instability
@@ -28,6 +29,8 @@ class Contents:
     residues: int  # of all records
     dim: int
     attributes: Mapping[str, Any]
+    #: Where rows come from, if there are several sources.
+    origins: Origins | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,6 +63,8 @@ class Rows(ABC):
     residues: int
     dim: int
     attributes: Mapping[str, Any]
+    #: Where rows come from, if there are several sources.
+    origins: Origins | None = None
     #: The number of blocks.
     blocks: int
     #: Blocks that are read ahead of the one being written.

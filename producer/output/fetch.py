@@ -103,6 +103,7 @@ class JobRows(Rows):
         self.dim = int(self._of_shards["dim"])
         self.attributes = self._of_shards | of_file(manifest)
         self.blocks = manifest.batches
+        self.origins = manifest.origins
 
     def block(self, index: int, form: OutputForm) -> tuple[Embeddings, tuple[Instability, ...]]:
         manifest = self._manifest

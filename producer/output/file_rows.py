@@ -38,6 +38,7 @@ class FileRows(Rows):
         self._checksums: dict[str, int] = {}
         self.attributes = file.attributes
         self.records = len(file)
+        self.origins = file.origins
         with self._errors("the shapes"):
             self._find_form()
             self._find_blocks()

@@ -9,6 +9,7 @@ import numpy as np
 from common.advice import how_to
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Array, Embeddings, not_included
+from common.embeddings.origins import Origins
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
 from common.job.layout import shard_key
@@ -49,6 +50,10 @@ class JobEmbeddings(EmbeddingTable):
 
     def __len__(self) -> int:
         return self._manifest.report.records
+
+    @property
+    def origins(self) -> Origins | None:
+        return self._manifest.origins
 
     def _column(self, name: str) -> Any:
         if name not in self._in_memory.columns:

@@ -117,6 +117,7 @@ def contents_of(rows: Rows, form: OutputForm, wanted: Wanted, chosen: Chosen | N
         residues=rows.residues if chosen is None else chosen.residues,
         dim=rows.dim,
         attributes=attributes,
+        origins=rows.origins,
     )
 
 

@@ -39,6 +39,7 @@ from common.model_specs import DNABERT_S, ESM2, Family
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
+from producer.input.columns import USUAL_COLUMNS, Columns
 from producer.input.sources import AnySource
 from producer.submission.owner import owner_named
 
@@ -62,6 +63,8 @@ class Options(TypedDict, total=False):
     unknown: Unknown  # what to do with letters outside the alphabet
     gaps: Gaps  # what to do with - and . between the letters
     empty: Empty  # what to do with records without a sequence
+    id_column: str | None  # of tables; None: id
+    sequence_column: str | None  # likewise; None: sequence
     long: Long | None  # what to do with long records; None: the default of the model's family
     max_residues: PositiveInt | None  # letters embedded in one piece; None: the family's default
     overlap: NonNegativeInt | None  # letters that windows share at least; None: a tenth
@@ -87,6 +90,7 @@ class Request:
     long: Long
     gaps: Gaps = "keep"
     empty: Empty = "error"
+    columns: Columns = USUAL_COLUMNS  # of tables
     #: A random text that makes this request differ from equal ones; None: equal requests are one
     #: job.
     nonce: str | None = None
@@ -104,6 +108,7 @@ class Request:
             # The defaults are left out: earlier versions did not have these options.
             **({} if self.gaps == "keep" else {"gaps": self.gaps}),
             **({} if self.empty == "error" else {"empty": self.empty}),
+            **({} if self.columns == USUAL_COLUMNS else {"columns": self.columns}),
             **({} if self.nonce is None else {"nonce": self.nonce}),
         }
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
@@ -156,6 +161,7 @@ def make_request(
         long=long,
         gaps=options.get("gaps", "keep"),
         empty=options.get("empty", "error"),
+        columns=Columns(options.get("id_column"), options.get("sequence_column")),
         priority=options.get("priority", Priority.NORMAL),
         owner=owner_named(options.get("owner")),
         nonce=uuid.uuid4().hex if options.get("new", False) else None,

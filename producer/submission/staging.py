@@ -114,6 +114,7 @@ def reader_of(request: Request) -> Reader:
         max_residues=request.form.max_residues,
         gaps=request.gaps,
         empty=request.empty,
+        columns=request.columns,
     )
 
 

@@ -93,7 +93,8 @@ def run_python(page: str, **run_options: Any) -> str:
 
 
 def test_every_block_of_python_is_run_by_a_test_here():
-    run_elsewhere = {"outputs.md", "scores.md"}  # by test_outputs_page, test_scores_page
+    # By test_inputs_page, test_outputs_page and test_scores_page.
+    run_elsewhere = {"inputs.md", "outputs.md", "scores.md"}
     assert {page for page, _ in blocks("python")} - run_elsewhere == {
         *("README.md", "formats.md", "python.md")
     }

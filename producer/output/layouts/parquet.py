@@ -63,6 +63,8 @@ class ParquetWriter:
             "input_length": pyarrow.int64(),
             "precision": pyarrow.dictionary(pyarrow.int8(), pyarrow.string()),
         }
+        if contents.origins is not None:
+            types["source"] = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
         for name, _, _ in self._vector_columns():
             of_residues = name.startswith("residues")
             dtype = contents.form.residue_dtype if of_residues else contents.pooled_dtype
@@ -73,7 +75,7 @@ class ParquetWriter:
         self.arrow = import_module("pyarrow.parquet").ParquetWriter(
             file,
             self._schema,
-            use_dictionary=["precision"],
+            use_dictionary=["precision", "source"],
             write_statistics=["id", "row", "length", "input_length", "precision"],
             compression=dict.fromkeys(TEXTS, "zstd"),
         )
@@ -109,6 +111,11 @@ class ParquetWriter:
             "input_length": pa.array(part.input_lengths),
             "precision": pa.DictionaryArray.from_arrays(codes, names),
         }
+        origins = self._contents.origins
+        if origins is not None:
+            numbers = origins.numbers(part.rows)
+            sources = pa.array(origins.names, pa.string())
+            columns["source"] = pa.DictionaryArray.from_arrays(numbers, sources)
         for name, kind, layer in self._vector_columns():
             values = part.residues if kind == "per_residue" else part.pooled[kind]
             assert values is not None

@@ -60,16 +60,20 @@ class TextWriter:
         number = f"{separator}%.{DIGITS[contents.pooled_dtype]}g"
         #: The numbers of a vector, and what stands there in a row without an embedding.
         self._numbers, self._nothing = number * count, separator * count
-        self._write_line(COLUMNS, "".join(f"{separator}{name}" for name in names(contents)))
+        self._origins = contents.origins
+        columns = COLUMNS if self._origins is None else (*COLUMNS, "source")
+        self._write_line(columns, "".join(f"{separator}{name}" for name in names(contents)))
 
     def write(self, part: Embeddings) -> None:
         vectors = [part.pooled[kind].reshape(len(part), -1) for kind in self._kinds]
+        sources = [] if self._origins is None else self._origins.names_of(part.rows)
         for position, (row, code) in enumerate(
             zip(part.rows.tolist(), part.precision.tolist(), strict=True)
         ):
             texts = (
                 *(part.ids[position], row, part.lengths[position], part.input_lengths[position]),
                 *(PRECISION_NAMES[code], part.headers[position]),
+                *([sources[position]] if sources else []),
             )
             numbers = (
                 self._numbers % tuple(values[position].tolist()) if code else self._nothing

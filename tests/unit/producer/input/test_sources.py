@@ -63,7 +63,7 @@ def test_bad_records_of_several_files_are_listed_with_their_files_and_lines(fold
     [
         ([">a\nMKT\n", ">b\nM1\n"], "2.fa, line 2: record 1 ('b') has '1'"),
         ([">a\nMKT\n", "MKT\n"], "2.fa, line 1: not FASTA."),
-        ([">a\nMKT\n", ""], "2.fa is empty: it contains no FASTA record. Leave the file out"),
+        ([">a\nMKT\n", ""], "2.fa is empty: it contains no record. Leave the file out"),
         ([">a\nMKT\n", "\x1f\x8b"], "2.fa, "),
     ],
     ids=["letter", "format", "empty", "binary"],
