@@ -115,7 +115,7 @@ class PackInFlight:
         trace.add_device_span(f"{len(self.pack.ids):,} tokens", self._done, seconds)
         pooled = Pooled.read(self._rows, len(self.work.layers), self.work.form.more_pooled)
         if self.work.head is not None:
-            surprise, finite = read_segments(self._score_rows)
+            surprise, finite = read_segments(self._score_rows, self.work.form)
             vectors = {**pooled.vectors, SURPRISE: surprise}
             pooled = Pooled(vectors, pooled.finite & finite)
         self._check_range(pooled.finite)

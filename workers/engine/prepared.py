@@ -9,19 +9,17 @@ from torch import Tensor
 
 from common.alphabet import SPECIAL_TOKENS
 from common.embeddings.arrays import Array
-from common.job.output_form import RESIDUE_SCORES, Include, OutputForm
+from common.job.output_form import RESIDUE_SCORES, OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
 from common.rungs import Rung
 from common.wire.messages import Instability, NonFinite
 from workers.engine.finiteness import merge_non_finite
-from workers.engine.scores import SURPRISE
+from workers.engine.scores import PERPLEXITY, SURPRISE
 from workers.engine.windows import join_windows
 from workers.models.lm_head import LMHead
 from workers.models.tokens import Tokens
 from workers.runtime.device import host_buffer
-
-PERPLEXITY: Include = "pseudo_perplexity_unmasked"
 
 
 @dataclass(frozen=True, kw_only=True)

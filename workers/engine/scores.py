@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.alphabet import ESM2_TOKENS, SPECIAL_TOKENS
 from common.embeddings.arrays import Array
+from common.job.output_form import Include, OutputForm
 from workers.models.lm_head import LMHead
+
+PERPLEXITY: Include = "pseudo_perplexity_unmasked"
 
 #: The name of the mean negative log-likelihood among the vectors of segments.
 SURPRISE = "surprise"
@@ -22,8 +26,8 @@ class PackScores:
     """The scores of a pack, on its device."""
 
     of_residues: Mapping[str, Tensor]  # logits [R, 33], entropy [R]
-    #: ``[N, 2]``: the mean negative log-likelihood of a segment's residues, and 1 if it, its
-    #: exponential and all logits are finite.
+    #: ``[N, 2]``: the mean negative log-likelihood of a segment's residues, and 1 if it and all
+    #: logits are finite.
     of_segments: Tensor
 
 
@@ -48,13 +52,19 @@ def score(
     sums = torch.segment_reduce(
         torch.cat((logits, surprise, entropy[:, None]), dim=1), "sum", lengths=counts, axis=0
     )
-    mean = sums[:, -2] / counts
-    finite = torch.isfinite(sums).all(1) & torch.isfinite(mean.exp())
-    rows = torch.stack((mean, finite.float()), dim=1)
+    finite = torch.isfinite(sums).all(1).float()
+    rows = torch.stack((sums[:, -2] / counts, finite), dim=1)
     return PackScores({"logits": logits, "entropy": entropy}, rows)
 
 
-def read_segments(rows: Tensor) -> tuple[Array, Array]:
-    """Return the means ``[N, 1]`` and flags ``[N]`` of ``of_segments``, once it is on the host."""
+def read_segments(rows: Tensor, form: OutputForm) -> tuple[Array, Array]:
+    """Return the means ``[N, 1]`` and flags ``[N]`` of ``of_segments``, once it is on the host.
+
+    A perplexity that is included, and beyond FP32, counts as not finite.
+    """
     host = rows.numpy()
-    return host[:, :1], host[:, 1] != 0
+    finite = host[:, 1] != 0
+    if PERPLEXITY in form.include:
+        with np.errstate(over="ignore"):
+            finite &= np.isfinite(np.exp(host[:, 0]))
+    return host[:, :1], finite

@@ -161,6 +161,21 @@ def test_a_row_whose_last_layer_is_not_finite_is_left_out_though_its_vectors_are
     assert engine.embed(records, plain).unstable == ()
 
 
+def test_a_perplexity_beyond_fp32_is_not_finite_and_other_scores_of_its_row_are(
+    checkpoint, records
+):
+    """The likelihood of any letter but L is exp(-1000)."""
+    engine = engine_of(checkpoint)
+    engine._lm_head.get().decoder.bias[ALPHABET.get_idx("L")] = 1000.0
+    found = engine.embed(records, ALL)
+    assert {row.row for row in found.unstable} == {
+        record.row for record in records if set(record.residues) != {"L"}
+    }
+    assert all(row.seen[Rung.FP32].inf == 1 for row in found.unstable)
+    entropy = OutputForm(include=("entropy",), max_residues=1022)
+    assert engine.embed(records, entropy).unstable == ()
+
+
 def test_weights_without_a_head_are_refused_in_a_sentence(folder, records, tmp_path):
     for file in folder.iterdir():
         if file.suffix != ".safetensors":
