@@ -35,11 +35,16 @@ def save(path: Path, values: Mapping[str, Value]) -> None:
     pickled.mapping(values)
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(f"{FOLDER}/data.pkl", pickled.text())
-        archive.writestr(f"{FOLDER}/byteorder", "little")
+
+        def add(name: str, data: str | bytes) -> None:
+            # Without the time, so that equal records give equal files.
+            archive.writestr(zipfile.ZipInfo(f"{FOLDER}/{name}"), data)
+
+        add("data.pkl", pickled.text())
+        add("byteorder", "little")
         for key, numbers in enumerate(pickled.storages):
-            archive.writestr(f"{FOLDER}/data/{key}", numbers.tobytes())
-        archive.writestr(f"{FOLDER}/version", "3\n")
+            add(f"data/{key}", numbers.tobytes())
+        add("version", "3\n")
     with path.open("xb") as file:
         file.write(buffer.getbuffer())
 
