@@ -37,6 +37,7 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "embed",
+    "export",
     "load",
 ]
 
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from common.rungs import Rung
     from common.store import StoreError
     from common.wire.messages import Instability, Priority
+    from producer.fleet.export import export
     from producer.fleet.fleet import Fleet
     from producer.fleet.job import Job
     from producer.output.fetch import Fetched
@@ -94,6 +96,7 @@ else:
         "VirnucproError": "common.errors",
         "WaitTimeoutError": "common.errors",
         "embed": "workers.embedder",
+        "export": "producer.fleet.export",
         "load": "common.embeddings.file",
     }
 

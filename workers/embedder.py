@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from common.embeddings.arrays import Array, Embeddings, not_included
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
-from common.job.output_form import Gaps, Include, Long, OutputForm, as_tuple
+from common.job.output_form import RESIDUE_SCORES, Gaps, Include, Long, OutputForm, as_tuple
 from common.job.records import Record, Sequences
 from common.memory import memory_errors_explained
 from common.rungs import PrecisionChoice, Rung, ladder, model_precision
@@ -44,8 +44,8 @@ class EmbeddedSequences(EmbeddingTable):
             raise not_included(name)
         return self.embeddings.columns[name]
 
-    def _residues_at(self, position: int) -> Array:
-        return self.embeddings.residues_of(position)
+    def _residues_at(self, position: int, name: str) -> Array:
+        return self.embeddings.residues_of(position, name)
 
 
 class Embedder:
@@ -124,7 +124,9 @@ class Embedder:
         Args:
             sequences: sequences, ``{id: sequence}``, pairs of id and sequence, or Biopython's
                 records, in upper or lower case.
-            include: ``mean``, ``bos`` (the vector at the first token), ``per_residue``.
+            include: ``mean``, ``max`` and ``std`` (of each dimension), ``bos`` (the vector at the
+                first token), ``per_residue``; of ESM-2 also ``logits``, ``entropy`` and
+                ``pseudo_perplexity_unmasked``.
             layers: layers from 0, or negative ones counted from the last, which is -1.
             gaps: ``keep`` the gaps (- and .) of aligned sequences, for which proteins' models have
                 tokens, ``strip`` them, or ``error``.
@@ -194,9 +196,9 @@ def form_of(
     Raises:
         UserError: an option is invalid, or residues of windows are asked for.
     """
-    if long == "window" and "per_residue" in as_tuple(include):
+    if long == "window" and {"per_residue", *RESIDUE_SCORES} & set(as_tuple(include)):
         raise UserError(
-            "Residues of windows, which overlap, have no vectors of their own: give "
+            "Residues of windows, which overlap, have no vectors or scores of their own: give "
             "long='truncate' or long='error'."
         )
     if not isinstance(max_residues, int):

@@ -1,7 +1,7 @@
 """The embeddings of some records, as arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.job.output_form import OutputForm
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, SCORES, OutputForm
 from common.job.records import Record
 from common.rungs import PRECISION_CODES
 
@@ -35,8 +35,10 @@ class Embeddings:
     lengths: NDArray[np.int64]  # [n], residues embedded
     input_lengths: NDArray[np.int64]  # [n], residues in the input
     precision: NDArray[np.uint8]  # [n], PRECISION_CODES
-    pooled: Mapping[str, Array]  # "mean", "bos": float32 [n, *W]
+    pooled: Mapping[str, Array]  # "mean", "bos", "max", "std": float32 [n, *W]
     residues: Array | None  # [sum(lengths), *W]
+    #: RECORD_SCORES float32 ``[n, ...]``, RESIDUE_SCORES float32 ``[sum(lengths), ...]``.
+    scores: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,7 +54,15 @@ class Embeddings:
             "input_lengths": self.input_lengths,
             "precision": self.precision,
             **self.pooled,
+            **{name: values for name, values in self.scores.items() if name in RECORD_SCORES},
         }
+
+    @property
+    def of_residues(self) -> dict[str, Array]:
+        """Everything with one entry per residue, by the name of its dataset."""
+        vectors = {} if self.residues is None else {"residues": self.residues}
+        scores = {name: values for name, values in self.scores.items() if name in RESIDUE_SCORES}
+        return vectors | scores
 
     @classmethod
     def of_records(
@@ -63,6 +73,7 @@ class Embeddings:
         precision: str,
         pooled: Mapping[str, Array],
         residues: Array | None,
+        scores: Mapping[str, Array] | None = None,
     ) -> Self:
         """Return the vectors of records, all computed in one precision, with the records' ids."""
         input_lengths = [len(record.residues) for record in records]
@@ -75,6 +86,7 @@ class Embeddings:
             precision=np.full(len(records), PRECISION_CODES[precision], np.uint8),
             pooled=pooled,
             residues=residues,
+            scores=scores or {},
         )
 
     @classmethod
@@ -90,6 +102,14 @@ class Embeddings:
             residues=np.full((letters, *shape), np.nan, form.residue_dtype)
             if form.per_residue
             else None,
+            scores={
+                name: np.full(
+                    (letters if name in RESIDUE_SCORES else count, *SCORES[name]),
+                    np.nan,
+                    np.float32,
+                )
+                for name in form.scores
+            },
         )
 
     @classmethod
@@ -109,6 +129,9 @@ class Embeddings:
                 for name in form.pooled_names
             },
             residues=np.concatenate(residues) if form.per_residue else None,
+            scores={
+                name: np.concatenate([part.scores[name] for part in parts]) for name in form.scores
+            },
         )
 
     @classmethod
@@ -130,6 +153,9 @@ class Embeddings:
                 whole.pooled[name][places] = values
             if whole.residues is not None and part.residues is not None:
                 whole.residues[whole._letters(places)] = part.residues
+            for name, values in part.scores.items():
+                here = whole._letters(places) if name in RESIDUE_SCORES else places
+                whole.scores[name][here] = values
         return whole
 
     def select(self, mask: NDArray[np.bool_]) -> Self:
@@ -146,19 +172,27 @@ class Embeddings:
             precision=self.precision[mask],
             pooled={name: values[mask] for name, values in self.pooled.items()},
             residues=None if self.residues is None else self.residues[self._letters(mask)],
+            scores={
+                name: values[self._letters(mask) if name in RESIDUE_SCORES else mask]
+                for name, values in self.scores.items()
+            },
         )
 
-    def residues_of(self, position: int) -> Array:
-        """Return the vectors of one row's residues ``[L, *W]``.
+    def with_vectors(self, pooled: Mapping[str, Array], residues: Array | None) -> Self:
+        """Return the same rows with other vectors."""
+        return replace(self, pooled=pooled, residues=residues)
+
+    def residues_of(self, position: int, name: str = "residues") -> Array:
+        """Return the vectors of one row's residues ``[L, *W]``, or their ``logits`` or ``entropy``.
 
         Raises:
-            UserError: residues were not included.
+            UserError: they were not included.
         """
-        if self.residues is None:
-            raise not_included("per_residue")
+        if name not in self.of_residues:
+            raise not_included("per_residue" if name == "residues" else name)
         end = int(self._ends[position])
-        vectors: Array = self.residues[end - int(self.lengths[position]) : end]
-        return vectors
+        values: Array = self.of_residues[name][end - int(self.lengths[position]) : end]
+        return values
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:

@@ -13,9 +13,11 @@ import numpy as np
 
 from common.embeddings.arrays import Array, not_included
 from common.embeddings.checksums import CHECKSUM, DamagedError, checksum
+from common.embeddings.origins import Origins
 from common.embeddings.reader import check_stored
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
+from common.job.output_form import POOLED, RECORD_SCORES
 from common.paths import user_path
 
 #: Datasets that every file of embeddings has.
@@ -53,7 +55,7 @@ class EmbeddingFile(EmbeddingTable):
             ) from error
         try:
             self._check_datasets()
-            with self._errors("attributes"):
+            with self.errors("attributes"):
                 super().__init__({name: plain(value) for name, value in self._file.attrs.items()})
         except EmbeddingFileError:
             self._file.close()
@@ -61,7 +63,7 @@ class EmbeddingFile(EmbeddingTable):
 
     def _check_datasets(self) -> None:
         """Raise EmbeddingFileError unless the file has the datasets of embeddings."""
-        with self._errors("the list of datasets"):
+        with self.errors("the list of datasets"):
             missing = [name for name in NEEDED if name not in self._file]
             if missing:
                 raise EmbeddingFileError(
@@ -69,7 +71,7 @@ class EmbeddingFile(EmbeddingTable):
                     f"{missing[0]!r}.",
                     path=self.path,
                 )
-            columns = [name for name in (*NEEDED, "mean", "bos") if name in self._file]
+            columns = [name for name in (*NEEDED, *POOLED, *RECORD_SCORES) if name in self._file]
             if len({len(self._column(name)) for name in columns}) > 1:
                 raise DamagedError("they have different numbers of rows")
 
@@ -92,28 +94,41 @@ class EmbeddingFile(EmbeddingTable):
         """Close the file; what was read from it stays."""
         self._file.close()
 
+    @property
+    def datasets(self) -> h5py.File:
+        """The open HDF5 file."""
+        return self._file
+
     def _vectors(self, where: int | slice) -> Array:
-        with self._errors("mean"):
+        with self.errors("mean"):
             return super()._vectors(where)
 
     def _column(self, name: str) -> Any:
         if not self._file:
             raise EmbeddingFileError(f"{self.path} is closed: load it again.", path=self.path)
-        with self._errors(name):
+        with self.errors(name):
             if name not in self._file:
                 raise not_included("per_residue" if name == "residues" else name)
             dataset = self._file[name]
             return dataset.asstr() if name == "ids" else dataset
 
     def _array(self, name: str) -> Array:
-        with self._errors(name):
+        with self.errors(name):
             return self._read(name)
 
     @cached_property
     def ids(self) -> list[str]:
         """The ids ``[N]``."""
-        with self._errors("ids"):
+        with self.errors("ids"):
             return list(self._read("ids"))
+
+    @cached_property
+    def origins(self) -> Origins | None:
+        if "source_names" not in self._file:
+            return None
+        with self.errors("source_names"):
+            names = self._file["source_names"].asstr()[:].tolist()
+            return Origins.of(zip(names, self._file["source_records"][:].tolist(), strict=True))
 
     def _read(self, name: str) -> Array:
         """Read a whole column; compare it with the checksum that it was written with."""
@@ -127,9 +142,9 @@ class EmbeddingFile(EmbeddingTable):
                 raise DamagedError("it has another checksum than when it was written")
         return values
 
-    def _residues_at(self, position: int) -> Array:
-        with self._errors("residues"):
-            vectors = self._column("residues")
+    def _residues_at(self, position: int, name: str) -> Array:
+        with self.errors(name):
+            vectors = self._column(name)
             start, end = self._offsets[position : position + 2]
             here: Array = vectors[start:end]
             return here
@@ -142,7 +157,7 @@ class EmbeddingFile(EmbeddingTable):
         return np.concatenate([[0], np.cumsum(self.lengths)])
 
     @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
+    def errors(self, name: str) -> Iterator[None]:
         """Say which file it is that cannot be read."""
         try:
             yield

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, DamagedError, checksums
-from common.job.output_form import OutputForm
+from common.job.output_form import RESIDUE_SCORES, SCORES, OutputForm
 from common.rungs import PRECISION_CODES
 
 
@@ -51,6 +51,12 @@ def read_embeddings(file: h5py.File, form: OutputForm, dim: int) -> Embeddings:
         residues=numbers("residues", form.residue_dtype, residues, *shape)
         if form.per_residue
         else None,
+        scores={
+            name: numbers(
+                name, "float32", residues if name in RESIDUE_SCORES else count, *SCORES[name]
+            )
+            for name in form.scores
+        },
     )
     for name, crc in checksums(part).items():
         if crc != file[name].attrs[CHECKSUM]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array
 from common.embeddings.lookup import IdIndex
+from common.embeddings.origins import Origins
 from common.errors import UserError
 from common.rungs import PRECISION_CODES
 
@@ -44,8 +45,8 @@ class EmbeddingTable(ABC):
         """
 
     @abstractmethod
-    def _residues_at(self, position: int) -> Array:
-        """Return the vectors of one sequence's residues ``[L, *W]``."""
+    def _residues_at(self, position: int, name: str) -> Array:
+        """Return what each residue of one sequence has ``[L, ...]``: ``residues`` or a score."""
 
     def __len__(self) -> int:
         return len(self._column("rows"))
@@ -92,7 +93,27 @@ class EmbeddingTable(ABC):
             KeyError: no sequence has this id, or several have; the message names near ids.
             UserError: ``include`` did not have ``per_residue``.
         """
-        return self._residues_at(self._position(id_))
+        return self._residues_at(self._position(id_), "residues")
+
+    def logits(self, id_: str | int) -> Array:
+        """Return the logits of one sequence's residues, float32 ``[L, 33]``.
+
+        The attribute ``logits_tokens`` has the token of each column.
+
+        Raises:
+            KeyError: no sequence has this id, or several have; the message names near ids.
+            UserError: ``include`` did not have ``logits``.
+        """
+        return self._residues_at(self._position(id_), "logits")
+
+    def entropy(self, id_: str | int) -> Array:
+        """Return the entropy at each of one sequence's residues in nats, float32 ``[L]``.
+
+        Raises:
+            KeyError: no sequence has this id, or several have; the message names near ids.
+            UserError: ``include`` did not have ``entropy``.
+        """
+        return self._residues_at(self._position(id_), "entropy")
 
     def positions(self, id_: str) -> list[int]:
         """Return the positions of all sequences with an id.
@@ -101,6 +122,21 @@ class EmbeddingTable(ABC):
             KeyError: there are none; the message names near ids.
         """
         return self._index.positions(id_)
+
+    @property
+    def origins(self) -> Origins | None:
+        """Where rows come from, if they were read from several sources."""
+        return None
+
+    @property
+    def sources(self) -> list[str]:
+        """The name of the file that each sequence was read from ``[N]``.
+
+        Of embeddings of one source alone it is that one's.
+        """
+        if self.origins is None:
+            return [str(self.attributes.get("input", ""))] * len(self)
+        return self.origins.names_of(self._column("rows")[:])
 
     @property
     def model(self) -> str:
@@ -136,6 +172,21 @@ class EmbeddingTable(ABC):
     def bos(self) -> Array:
         """The vectors at the first token, float32 ``[N, *W]``."""
         return self._array("bos")
+
+    @cached_property
+    def max(self) -> Array:
+        """The largest value of each dimension over what the mean is of, float32 ``[N, *W]``."""
+        return self._array("max")
+
+    @cached_property
+    def std(self) -> Array:
+        """The standard deviation of what the mean is of, float32 ``[N, *W]``."""
+        return self._array("std")
+
+    @cached_property
+    def pseudo_perplexity_unmasked(self) -> Array:
+        """The pseudo-perplexity of each sequence without masks, float32 ``[N]``."""
+        return self._array("pseudo_perplexity_unmasked")
 
     def to_pandas(self) -> "DataFrame":
         """Return the mean vectors as a table: a row for each id, a column for each dimension.

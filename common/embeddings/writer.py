@@ -4,6 +4,7 @@ The form is columnar, one dataset per kind of value with one entry per record: a
 is slow beyond 10^5 of them. ``docs/formats.md`` describes it for users.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.seal import Label, seal
 from common.embeddings.sink import Sink
-from common.job.output_form import OutputForm
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, SCORES, OutputForm
 from common.rungs import PRECISION_CODES
 
 #: The HDF5 type of the dataset ``precision``.
@@ -39,32 +40,37 @@ class EmbeddingWriter:
         """Append the rows of ``part``, residues included."""
         here = slice(self.rows_written, self.rows_written + len(part))
         for name, values in part.columns.items():
-            self.file[name][here] = values
+            if name in part.pooled or name in part.scores:
+                self._write_vectors(name, values, here.start)
+            else:
+                self.file[name][here] = values
         self.checksums = checksums(part, self.checksums)
-        if part.residues is not None:
+        of_residues = part.of_residues
+        if of_residues:
             ends = self.residues_written + np.cumsum(part.lengths)
             self.file["offsets"][here.start + 1 : here.stop + 1] = ends
-            self._write_residues(part.residues)
+            for name, values in of_residues.items():
+                self._write_vectors(name, values, self.residues_written)
+            self.residues_written += int(part.lengths.sum())
         self.rows_written = here.stop
 
-    def _write_residues(self, values: Array) -> None:
-        """Write residues to their place in the file without HDF5.
+    def _write_vectors(self, name: str, values: Array, start: int) -> None:
+        """Write vectors to their place in the file without HDF5.
 
-        They are nearly all of the bytes, and HDF5 would write them under a lock that all threads
-        of the process share.
+        They are nearly all of the bytes. HDF5 would write them under a lock that all threads of
+        the process share, after as many zeros.
         """
-        dataset = self.file["residues"]
+        dataset = self.file[name]
         values = np.ascontiguousarray(values, dataset.dtype)
-        room = len(dataset) - self.residues_written
+        room = len(dataset) - start
         if values.shape[1:] != dataset.shape[1:] or len(values) > room:
             # Written without HDF5, they would overwrite the next dataset.
-            raise ValueError(f"residues {values.shape} do not fit {room} of {dataset.shape}")
+            raise ValueError(f"{name} {values.shape} do not fit {room} of {dataset.shape}")
         if values.size:
             if dataset.id.get_offset() is None:
                 dataset[:1] = values[:1]  # HDF5 allocates the dataset at its first write
             row_bytes = values.nbytes // len(values)
-            self.sink.write_at(dataset.id.get_offset() + self.residues_written * row_bytes, values)
-        self.residues_written += len(values)
+            self.sink.write_at(dataset.id.get_offset() + start * row_bytes, values)
 
 
 @contextmanager
@@ -77,11 +83,13 @@ def create_embedding_file(
     dim: int,
     attributes: Mapping[str, Any],
     label: Label | None = None,
+    pooled_dtype: str = "float32",
 ) -> Iterator[EmbeddingWriter]:
     """Create an HDF5 file with room for ``records`` rows and ``residues`` residues.
 
     Args:
         label: of a shard, which is sealed with it.
+        pooled_dtype: of the vectors of records; of a shard always float32.
 
     Raises:
         OSError: the file cannot be written, or the disk is full.
@@ -96,13 +104,16 @@ def create_embedding_file(
             file.create_dataset(name, (records,), np.int64)
         file.create_dataset("precision", (records,), PRECISION_TYPE)
         for name in form.pooled_names:
-            file.create_dataset(name, (records, *shape), np.float32)
+            create_unfilled(file, name, (records, *shape), np.dtype(pooled_dtype))
         if form.per_residue:
             create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
+        for name in form.scores:
+            entries = residues if name in RESIDUE_SCORES else records
+            create_unfilled(file, name, (entries, *SCORES[name]), np.dtype(np.float32))
         # Created here and not at the end, so that all metadata lies before the vectors.
         for dataset in file.values():
             dataset.attrs[CHECKSUM] = np.uint32(0)
-        if form.per_residue:
+        if form.has_residues:
             file.create_dataset("offsets", (records + 1,), np.int64)
         writer = EmbeddingWriter(file, sink, form)
         yield writer
@@ -131,4 +142,11 @@ def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:
     numbers = len(form.layers) * dim
     per_record = 128 + 4 * numbers * len(form.pooled_names)
     per_residue = numbers * np.dtype(form.residue_dtype).itemsize if form.per_residue else 0
+    per_record += score_bytes(form, RECORD_SCORES)
+    per_residue += score_bytes(form, RESIDUE_SCORES)
     return per_record, per_residue
+
+
+def score_bytes(form: OutputForm, kinds: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the bytes of the scores of some kinds, of one record or residue."""
+    return sum(4 * math.prod(kinds[name]) for name in form.scores if name in kinds)

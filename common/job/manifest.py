@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from common.embeddings.origins import Origins
 from common.errors import UserError
 from common.job import sealed
 from common.job.layout import input_key, manifest_key
@@ -37,6 +38,13 @@ class InputReport(Document):
         return {f"records_{name}": count for name in names if (count := getattr(self, name))}
 
 
+class SourceRecords(Document):
+    """One of several sources that a job was read from, in their order."""
+
+    name: str
+    records: NonNegativeInt  # read from it, those that were skipped among them
+
+
 def checksums_text(checksums: Iterable[int]) -> str:
     """Return the CRC-32 of each input object as ``Manifest.input_crc32`` has them."""
     return "".join(f"{checksum:08x}" for checksum in checksums)
@@ -55,6 +63,9 @@ class Manifest(Document):
     #: Who submitted the job, such as ``ada@host``. Jobs of earlier versions have nobody.
     owner: str = ""
     input: str
+    #: The sources, if there are several. Rows count all records: those of the first source come
+    #: first. Jobs of one source, and of earlier versions, have none here.
+    sources: tuple[SourceRecords, ...] = ()
     fingerprint: str  # of the input's bytes and every option that changes the output
     input_fingerprint: str = ""  # of the input's bytes alone
     model: str
@@ -77,6 +88,10 @@ class Manifest(Document):
         lengths = {len(self.batch_tokens), len(self.input_crc32) // 8 or self.batches}
         if lengths != {self.batches} or sum(self.batch_records) != self.report.records:
             raise ValueError("the numbers of its batches do not agree")
+        report = self.report
+        read = report.records + report.skipped + report.empty
+        if self.sources and sum(source.records for source in self.sources) != read:
+            raise ValueError("the numbers of its sources do not agree")
         return self
 
     def batch(self, index: int) -> Batch:
@@ -104,6 +119,16 @@ class Manifest(Document):
     def input_checksum(self, index: int) -> str:
         """Return the checksum of a batch's input object; "" for a job of an earlier version."""
         return self.input_crc32[8 * index : 8 * index + 8]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of all sources that the job was read from."""
+        return [source.name for source in self.sources] or [self.input]
+
+    @property
+    def origins(self) -> Origins | None:
+        """Where each row comes from; None if there is one source."""
+        return Origins.of((source.name, source.records) for source in self.sources)
 
     @property
     def batches(self) -> int:

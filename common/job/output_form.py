@@ -5,7 +5,27 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator, model_validator
 
-Include = Literal["mean", "per_residue", "bos"]
+from common.alphabet import ESM2_TOKENS
+
+Include = Literal[
+    "mean",
+    "per_residue",
+    "bos",
+    "max",
+    "std",
+    "logits",
+    "entropy",
+    "pseudo_perplexity_unmasked",
+]
+
+#: Names of the vectors of a record: of all its tokens that are pooled, and of its first token.
+POOLED: tuple[Include, ...] = ("mean", "bos", "max", "std")
+
+#: Names of what the language-model head of ESM-2 gives, with the shape of one entry: an entry for
+#: each residue, or for each record.
+RESIDUE_SCORES: dict[str, tuple[int, ...]] = {"logits": (len(ESM2_TOKENS),), "entropy": ()}
+RECORD_SCORES: dict[str, tuple[int, ...]] = {"pseudo_perplexity_unmasked": ()}
+SCORES = RESIDUE_SCORES | RECORD_SCORES
 
 #: What is done to a record that is longer than ``max_residues``.
 Long = Literal["error", "truncate", "window"]
@@ -49,9 +69,9 @@ class OutputForm(BaseModel):
 
     @model_validator(mode="after")
     def windows_can_be_pooled(self) -> Self:
-        if self.overlap is not None and self.per_residue:
+        if self.overlap is not None and self.has_residues:
             raise ValueError(
-                "per-residue vectors cannot be combined with windows, which overlap: "
+                "per-residue vectors and scores cannot be combined with windows, which overlap: "
                 "set long to truncate or error"
             )
         if self.overlap is not None and not 0 <= self.overlap < self.max_residues:
@@ -72,7 +92,22 @@ class OutputForm(BaseModel):
     @property
     def pooled_names(self) -> tuple[Include, ...]:
         """Names of the datasets with one row per record."""
-        return tuple(name for name in self.include if name != "per_residue")
+        return tuple(name for name in self.include if name in POOLED)
+
+    @property
+    def scores(self) -> tuple[Include, ...]:
+        """Names of what the language-model head gives."""
+        return tuple(name for name in self.include if name in SCORES)
+
+    @property
+    def has_residues(self) -> bool:
+        """Whether anything is kept that has an entry for each residue."""
+        return self.per_residue or any(name in RESIDUE_SCORES for name in self.include)
+
+    @property
+    def more_pooled(self) -> tuple[Include, ...]:
+        """Names of what is pooled only where it is included."""
+        return tuple(name for name in self.include if name in ("max", "std"))
 
     @property
     def per_residue(self) -> bool:

@@ -26,6 +26,7 @@ from producer.cli.options import (
 )
 from producer.cli.resume import resume
 from producer.cli.submit import submit
+from producer.cli.values import one_each
 
 log = logging.getLogger("producer.cli")
 
@@ -35,7 +36,7 @@ app = App(
     version=__version__,
 )
 for command in (
-    *(submit, status.status, status.jobs, watch.watch, output.fetch, output.verify),
+    *(submit, status.status, status.jobs, watch.watch, output.fetch, output.export, output.verify),
     *(change.cancel, resume, change.retry, change.set_priority, change.delete),
     *(lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
 ):
@@ -50,7 +51,7 @@ def run() -> None:
     advise_commands(CommandLine())
     try:
         with flushed_output(), memory_errors_explained():
-            app(exit_on_error=False, print_error=not prints_json())
+            app(one_each(sys.argv[1:]), exit_on_error=False, print_error=not prints_json())
     except CycloptsError as error:
         if prints_json():
             fail(str(error))

@@ -12,6 +12,8 @@ from common.advice import CommandLine, advise_commands
 from common.paths import user_path
 from producer.fleet.fleet import Fleet
 from producer.fleet.output import Place, place_of
+from producer.output.contents import Dtype
+from producer.output.layouts.choice import LayoutName
 
 #: The exit codes beside 0, which the README has a table of.
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_NOT_READY, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -46,6 +48,21 @@ def to_place(_type: Any, tokens: Sequence[Token]) -> Place:
 #: A path in which ``~`` is the home folder, or the URL of an object.
 OutputPlace = Annotated[Path | str, Parameter(alias="-o", converter=to_place)]
 
+#: The layout of an output.
+LayoutOption = Annotated[
+    LayoutName | None,
+    Parameter(
+        help="How the embeddings are laid out; default: by the suffix of -o, of which .h5 is h5. "
+        "uniprot is an .h5 with one dataset per id, esm a folder of .pt files as of esm-extract."
+    ),
+]
+
+#: The type of numbers in an output.
+DtypeOption = Annotated[
+    Dtype | None,
+    Parameter(help="Type of the numbers in the output; default: as computed."),
+]
+
 #: A Boolean option without a ``--no-`` form.
 Flag = Parameter(negative="")
 
@@ -54,10 +71,12 @@ Json = Annotated[
     bool, Parameter(negative="", help="Print JSON, whose fields docs/formats.md describes.")
 ]
 
-#: An option that takes several values.
-Several = Parameter(
-    consume_multiple=True, negative="", show_default=lambda values: " ".join(map(str, values))
-)
+#: An option that takes several values, which ``values.one_each`` has made several options of.
+Several = Parameter(negative="", show_default=lambda values: " ".join(map(str, values)))
+
+
+#: An option that takes all values that follow it.
+Many = Parameter(consume_multiple=True, negative="")
 
 
 def named_fleet(*, broker: str | None = None, store: str | None = None) -> Fleet:

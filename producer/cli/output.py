@@ -3,23 +3,35 @@
 import sys
 from typing import Annotated
 
+from cyclopts import Parameter
+
 from common.errors import NotReadyError
 from common.job.layout import quarantine_prefix
+from common.job.output_form import Include
 from producer.cli.options import (
     EXIT_FAILED,
     EXIT_NOT_READY,
+    DtypeOption,
     Flag,
     JobName,
     Json,
+    LayoutOption,
+    Many,
     OutputPlace,
+    Several,
     StoreUrl,
     named_fleet,
 )
+from producer.fleet.export import export_file
 from producer.fleet.job import Job
 from producer.fleet.output import Output
+from producer.output.chosen import ids_named
+from producer.output.contents import Dtype
+from producer.output.layouts.choice import LayoutName
+from producer.output.wanted import Wanted
 from producer.terminal.console import console, print_line
 from producer.terminal.documents import Verification
-from producer.terminal.report import report_damage, report_fetched
+from producer.terminal.report import report_damage, report_exported, report_fetched
 
 
 def fetch(
@@ -28,20 +40,74 @@ def fetch(
     *,
     output: OutputPlace,
     overwrite: Annotated[bool, Flag] = False,
+    layout: LayoutOption = None,
+    dtype: DtypeOption = None,
+    include: Annotated[tuple[Include, ...], Several] = (),
+    ids: Annotated[tuple[str, ...], Many] = (),
     store: StoreUrl = None,
 ) -> None:
-    """Write a finished job's embeddings to one HDF5 file. Needs only the store, no Redis.
+    """Write a finished job's embeddings to one file. Needs only the store, no Redis.
 
     Parameters
     ----------
     output
-        HDF5 file, .h5 or .hdf5, or object, s3://bucket/key.h5, which is written to TMPDIR first.
-        An earlier one of this job is replaced.
+        File, whose suffix chooses the layout: .h5, .parquet, .npz, .npy, .csv, .tsv, .safetensors
+        or .h5ad; or object, s3://bucket/key.h5, which is written to TMPDIR first. An earlier one
+        of this job is replaced.
     overwrite
         Replace any other file too.
+    include
+        Vectors to write; default: all that were computed (several: --include mean bos).
+    ids
+        Write only these rows: ids, or files with an id in each line (several: --ids P69905 P68871).
     """
     found = named_fleet(store=store).job(job)
-    write_output(found, found.output_file(output, overwrite=overwrite))
+    wanted = wanted_of(layout, dtype, include, ids)
+    write_output(found, found.output_file(output, overwrite=overwrite, wanted=wanted))
+
+
+def export(
+    file: Annotated[str, Parameter(name="FILE")],
+    /,
+    *,
+    output: OutputPlace,
+    overwrite: Annotated[bool, Flag] = False,
+    layout: LayoutOption = None,
+    dtype: DtypeOption = None,
+    include: Annotated[tuple[Include, ...], Several] = (),
+    ids: Annotated[tuple[str, ...], Many] = (),
+) -> None:
+    """Write a file of embeddings, as fetch writes it by default, in another layout.
+
+    Needs neither the store nor Redis.
+
+    Parameters
+    ----------
+    file
+        HDF5 file that fetch or submit wrote.
+    output
+        File or object to write, as of fetch.
+    overwrite
+        Replace any other file too.
+    include
+        Vectors to write; default: all that the file has (several: --include mean bos).
+    ids
+        Write only these rows: ids, or files with an id in each line (several: --ids P69905 P68871).
+    """
+    wanted = wanted_of(layout, dtype, include, ids)
+    with console.status(f"Writing {output} …"):
+        exported = export_file(file, output, overwrite=overwrite, wanted=wanted)
+    report_exported(exported)
+
+
+def wanted_of(
+    layout: LayoutName | None,
+    dtype: Dtype | None,
+    include: tuple[Include, ...],
+    ids: tuple[str, ...],
+) -> Wanted:
+    """Return what the options of a command ask for."""
+    return Wanted(layout=layout, dtype=dtype, include=include, ids=ids_named(ids) if ids else None)
 
 
 def verify(job: JobName, /, *, json: Json = False, store: StoreUrl = None) -> None:

@@ -7,13 +7,23 @@ from common.ledger.progress import OnInstability
 from common.model_source import ModelSource
 from common.text import counted_batches
 from producer.cli.local import run_local
-from producer.cli.options import Broker, Flag, JobName, OutputPlace, StoreUrl, named_fleet
+from producer.cli.options import (
+    Broker,
+    DtypeOption,
+    Flag,
+    JobName,
+    LayoutOption,
+    OutputPlace,
+    StoreUrl,
+    named_fleet,
+)
 from producer.cli.output import write_output
 from producer.cli.watch import say_how_to_wait, watch_job
 from producer.fleet.fleet import Fleet, precision_of
 from producer.fleet.job import Job
 from producer.fleet.output import working_file
 from producer.local.run import has_jobs, local_store
+from producer.output.wanted import Wanted
 from producer.terminal.console import say
 
 
@@ -23,6 +33,8 @@ def resume(
     *,
     output: OutputPlace | None = None,
     overwrite: Annotated[bool, Flag] = False,
+    layout: LayoutOption = None,
+    dtype: DtypeOption = None,
     local: Annotated[bool, Flag] = False,
     on_instability: OnInstability | None = None,
     damaged: Annotated[bool, Flag] = False,
@@ -37,8 +49,8 @@ def resume(
     Parameters
     ----------
     output
-        Wait for the job and write its embeddings to this HDF5 file, .h5 or .hdf5, or to
-        this object, s3://bucket/key.h5.
+        Wait for the job and write its embeddings to this file, as of submit, or to this object,
+        s3://bucket/key.h5.
     overwrite
         Replace any other file too.
     local
@@ -58,6 +70,7 @@ def resume(
         say(f"{left:,} of {counted_batches(resumed.manifest.batches)} of job {job} left to do.")
         return resumed
 
+    wanted = Wanted(layout=layout, dtype=dtype)
     if local:
         if output is None:
             raise UserError("resume --local: name the file that the job was to write with -o.")
@@ -67,7 +80,7 @@ def resume(
         kept = Fleet(store=opened.url).job(job)
         run_local(
             start,
-            kept.output_file(output, overwrite=overwrite),
+            kept.output_file(output, overwrite=overwrite, wanted=wanted),
             model=ModelSource.parse(kept.manifest.model),
             precision=precision_of(kept.manifest.rung),
             gpus=gpus,
@@ -79,7 +92,7 @@ def resume(
         start(resumed.fleet)
         say_how_to_wait(job)
         return
-    file = resumed.output_file(output, overwrite=overwrite)
+    file = resumed.output_file(output, overwrite=overwrite, wanted=wanted)
     file.check()
     start(resumed.fleet)
     watch_job(resumed, file)

@@ -213,8 +213,9 @@ class Fleet:
         than was meant. Truncation is one too, unless ``long`` asks for it.
 
         Args:
-            source: a FASTA file (plain, gz, bz2, xz, zst), ``s3://bucket/key``, or sequences: a
-                list, ``{id: sequence}``, pairs of id and sequence, or Biopython's records.
+            source: a file, a folder, a pattern, ``s3://bucket/key``, a list of ``Path``, all as
+                ``docs/inputs.md`` describes them, or sequences: a list, ``{id: sequence}``, pairs
+                of id and sequence, or Biopython's records.
             model: a name, also with ``@REVISION``, a folder with weights, ``s3://bucket/folder``,
                 or ``random:NAME``.
             batch_tokens: tokens in a batch; None: about a second's work.

@@ -1,16 +1,20 @@
 """Where a job's embeddings are written: a file of this machine, or an object in a bucket."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.job.manifest import Manifest
+from common.job.output_form import OutputForm
 from common.model_source import ModelSource
 from common.paths import user_path
 from common.store import Store
 from common.text import without_login
 from producer.fleet.output_file import Origin, OutputFile, sources_of
 from producer.fleet.output_object import OutputObject, s3_sources_of
+from producer.output.contents import Contents
+from producer.output.wanted import Wanted
 
 Output = OutputFile | OutputObject
 
@@ -47,26 +51,54 @@ def output_at(
     place: Place,
     *,
     is_ours: Callable[[Origin], bool],
-    input_: str,
+    inputs: Sequence[str],
     model: ModelSource,
     store: Store | None,
     overwrite: bool,
+    wanted: Wanted | None = None,
+    form: OutputForm | None = None,
 ) -> Output:
     """Return the output at a place, with what it may replace.
 
     Args:
         is_ours: whether what is there may be replaced, by what it comes from.
-        input_: the input's name, which is not replaced.
+        inputs: the names of the sources, which are not replaced.
         model: likewise.
         store: likewise; None: the job's own, which is removed with it.
         overwrite: whether anything else is replaced.
+        wanted: what is written, and how; None: all, in the layout of the suffix.
+        form: what was, or will be, computed; None: not known.
     """
+    wanted = wanted or Wanted()
     if isinstance(place, Path):
-        sources = sources_of(input_, model, store)
-        return OutputFile(path=place, is_ours=is_ours, sources=sources, overwrite=overwrite)
+        sources = sources_of(inputs, model, store)
+        return OutputFile(
+            path=place,
+            is_ours=is_ours,
+            sources=sources,
+            overwrite=overwrite,
+            wanted=wanted,
+            form=form,
+        )
     return OutputObject(
         url=place,
         is_ours=is_ours,
-        sources=s3_sources_of(input_, model, store),
+        sources=s3_sources_of(inputs, model, store),
         overwrite=overwrite,
+        wanted=wanted,
+        form=form,
     )
+
+
+def bytes_of(output: Output, manifest: Manifest, dim: int) -> int:
+    """Estimate the bytes of a job's output, before anything is computed."""
+    wanted = output.wanted
+    contents = Contents(
+        form=wanted.form_of(manifest.form),
+        pooled_dtype=wanted.dtype or "float32",
+        records=manifest.report.records,
+        residues=manifest.report.residues,
+        dim=dim,
+        attributes={},
+    )
+    return output.layout.bytes_of(contents)

@@ -2,27 +2,19 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from common.embeddings.reader import open_embedding_file
 from common.errors import UserError
+from common.job.output_form import OutputForm
 from common.model_source import ModelSource
 from common.paths import check_has_folder
 from common.store import FileStore, Store
-
-#: Suffixes of HDF5 files. A name without one is refused too: tools go by it, and it may be meant
-#: as a folder, as in ``esm-extract``.
-SUFFIXES = (".h5", ".hdf5", ".hdf")
-
-#: Datasets of the files that ``fetch`` writes. A file with another one has something of its owner.
-DATASETS = {
-    *("ids", "headers", "rows", "lengths", "input_lengths", "precision"),
-    *("mean", "bos", "residues", "offsets"),
-}
+from producer.output.layouts.layout import Layout
+from producer.output.wanted import Wanted
 
 
 class Origin(NamedTuple):
@@ -38,8 +30,12 @@ class Origin(NamedTuple):
         return self.job == job and len(known) < 2
 
 
+#: The attributes of an output that tell.
+ORIGIN = Origin._fields
+
+
 class Target(NamedTuple):
-    """A file to be written, and the checks that belong to it."""
+    """A file or folder to be written, and the checks that belong to it."""
 
     path: Path
     #: Raises if what the file replaces must stay.
@@ -50,17 +46,29 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFile:
-    """A file to write; the same rules hold before the work and when it is written."""
+    """A file or folder to write; the same rules hold before the work and when it is written."""
 
     path: Path
     is_ours: Callable[[Origin], bool]
     #: Files and folders that must stay as they are, by their name in messages.
     sources: Mapping[str, Path]
     overwrite: bool = False
+    wanted: Wanted = field(default_factory=Wanted)
+    #: What was, or will be, computed; None: not known.
+    form: OutputForm | None = None
 
     @property
     def place(self) -> Path:
         return self.path
+
+    @property
+    def layout(self) -> Layout:
+        """How the embeddings are laid out.
+
+        Raises:
+            UserError: the name of the output does not tell, or contradicts what was asked for.
+        """
+        return self.wanted.layout_at(self.path)
 
     @property
     def working(self) -> Path:
@@ -80,6 +88,7 @@ class OutputFile:
         """
         try:
             self._check_place()
+            check_form(self.layout, self.form, self.wanted, self.path)
             self.check_replaced()
             check_writable(self.path)
         except (OSError, ValueError) as error:
@@ -108,35 +117,53 @@ class OutputFile:
 
     def options(self) -> list[str]:
         """Return the options with which a later command may write this file."""
-        return [f"--output={self.path}", *(["--overwrite"] if os.path.lexists(self.path) else [])]
+        there = any(map(os.path.lexists, self._paths()))
+        return [
+            f"--output={self.path}",
+            *self.wanted.options(),
+            *(["--overwrite"] if there else []),
+        ]
 
     def _check_place(self) -> None:
         path = self.path
-        if path.is_dir():
+        if path.is_dir() and self.wanted.layout != "esm":
             raise UserError(
-                f"{path} is a folder: name a file, such as {path / 'out.h5'}.", path=path
+                f"{path} is a folder: name a file, such as {path / 'out.h5'}. For a folder of .pt "
+                "files, as of esm-extract, add --layout esm.",
+                path=path,
             )
-        self._check_sources()
-        if path.exists() and not path.is_file():
+        self._check_sources(path)
+        if path.exists() and not (path.is_file() or path.is_dir()):
             raise UserError(
-                f"{path} is not a regular file: an HDF5 file cannot be written there.", path=path
+                f"{path} is not a regular file: embeddings cannot be written there.", path=path
             )
-        check_suffix(path, str(path.with_suffix(".h5")))
+        for other in self._paths():
+            self._check_sources(other)
         check_has_folder(path)
 
-    def _check_sources(self) -> None:
+    def _paths(self) -> tuple[Path, ...]:
+        """Return the file or folder, and the files beside it."""
+        return self.path, *self.layout.others(self.path)
+
+    def _check_sources(self, path: Path) -> None:
         for name, source in self.sources.items():
-            if is_same(self.path, source):
+            if is_same(path, source):
                 raise UserError(
-                    f"{self.path} is {name} itself, and would be replaced: name another output "
+                    f"{path} is {name} itself, and would be replaced: name another output "
                     "file (-o).",
-                    path=self.path,
+                    path=path,
                 )
-            if source.is_dir() and is_inside(self.path, source):
+            if source.is_dir() and is_inside(path, source):
                 raise UserError(
-                    f"{self.path} lies in the folder of {name}, {source}: name an output file (-o) "
+                    f"{path} lies in the folder of {name}, {source}: name an output file (-o) "
                     "elsewhere.",
-                    path=self.path,
+                    path=path,
+                )
+            if self.wanted.layout == "esm" and path.is_dir() and is_inside(source, path):
+                raise UserError(
+                    f"{path} is a folder with {name}, {source}, and would be replaced: name "
+                    "another output (-o).",
+                    path=path,
                 )
 
     def check_replaced(self) -> None:
@@ -145,28 +172,34 @@ class OutputFile:
         Raises:
             UserError: it is of somebody else, or of another job.
         """
-        if self.overwrite or not os.path.lexists(self.path):
-            return
-        origin = origin_of(self.path)
-        if origin is None or not self.is_ours(origin):
-            raise other_is_there(self.path, origin)
+        layout = self.layout
+        if layout.is_folder != self.path.is_dir() and os.path.lexists(self.path):
+            what = "a file" if layout.is_folder else "a folder"
+            raise UserError(f"{self.path} is {what}: name another output (-o).", path=self.path)
+        for path in self._paths():
+            # A folder of other files is not even replaced with overwrite: too much may be in it.
+            if not os.path.lexists(path) or (self.overwrite and not layout.is_folder):
+                continue
+            origin = origin_of(layout, path)
+            if layout.is_folder and origin is None:
+                if any(path.iterdir()):
+                    raise UserError(
+                        f"{path} is a folder with other files, and stays as it is: name another "
+                        "output (-o).",
+                        path=path,
+                    )
+            elif not self.overwrite and (origin is None or not self.is_ours(origin)):
+                raise other_is_there(path, origin)
 
 
-def check_suffix(path: str | Path, better: str) -> None:
-    """Check that a name says that its content is HDF5.
-
-    Args:
-        better: a name that does.
+def check_form(layout: Layout, form: OutputForm | None, wanted: Wanted, place: str | Path) -> None:
+    """Check that embeddings of a form, if it is known, can be written in a layout.
 
     Raises:
-        UserError: it does not.
+        UserError: they cannot.
     """
-    if PurePath(path).suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"{path}: embeddings are written as HDF5, to a file named .h5, .hdf5 or .hdf, such "
-            f"as {better}.",
-            path=path,
-        )
+    if form is not None:
+        layout.check(wanted.form_of(form), place)
 
 
 def other_is_there(path: str | Path, origin: Origin | None) -> UserError:
@@ -179,15 +212,23 @@ def other_is_there(path: str | Path, origin: Origin | None) -> UserError:
     )
 
 
-def sources_of(input_: str, model: ModelSource, store: Store | None) -> dict[str, Path]:
+def sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -> dict[str, Path]:
     """Return what a job's embeddings are made from: files and folders of this machine."""
-    # What a manifest calls its input may be a name alone, and a folder's by chance.
-    path_of_input = Path("/dev/stdin" if input_ == "-" else input_)
     return {
-        **({} if Path(input_).is_dir() else {"the input": path_of_input}),
+        # What a manifest calls its input may be a name alone, and a folder's by chance.
+        **{
+            named_input(inputs, name): Path("/dev/stdin" if name == "-" else name)
+            for name in inputs
+            if not Path(name).is_dir()
+        },
         **({"the model's weights": Path(model.text)} if model.is_path else {}),
         **({"the store": store.root} if isinstance(store, FileStore) else {}),
     }
+
+
+def named_input(inputs: Sequence[str], name: str) -> str:
+    """Return how messages name one of the inputs."""
+    return "the input" if len(inputs) == 1 else f"the input {name}"
 
 
 def is_same(path: Path, source: Path) -> bool:
@@ -201,15 +242,14 @@ def is_inside(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def origin_of(source: Path | BinaryIO) -> Origin | None:
-    """Return what a file's embeddings come from; None if ``fetch`` did not write it."""
+def origin_of(layout: Layout, source: Path | BinaryIO) -> Origin | None:
+    """Return what an output's embeddings come from; None if it is not known to be of ``fetch``."""
     try:
-        with open_embedding_file(source) as file:
-            if not set(file) <= DATASETS:
-                return None
-            job = str(file.attrs["job"])
-            return Origin(job, *(str(file.attrs.get(name, "")) for name in Origin._fields[1:]))
-    except Exception:  # h5py reports damage in many ways
+        found = layout.attributes_of(source)
+        if found is None:
+            return None
+        return Origin(*(str(found[n]) if n == "job" else str(found.get(n, "")) for n in ORIGIN))
+    except Exception:  # libraries report damage in many ways
         return None
 
 

@@ -1,18 +1,19 @@
 """The object for a job's embeddings: where it may be written, and what it may replace.
 
-The HDF5 file is written to a folder for temporary files, and uploaded once it is whole.
+The file is written to a folder for temporary files, and uploaded once it is whole.
 """
 
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from common.errors import UserError
+from common.job.output_form import OutputForm
 from common.model_source import ModelSource
 from common.settings import Settings
 from common.store import ObjectNotFoundError, S3Store, Store
@@ -22,10 +23,13 @@ from common.text import counted_bytes
 from producer.fleet.output_file import (
     Origin,
     Target,
-    check_suffix,
+    check_form,
+    named_input,
     origin_of,
     other_is_there,
 )
+from producer.output.layouts.layout import Layout
+from producer.output.wanted import Wanted
 
 #: Error numbers of a file system that is full.
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -41,10 +45,30 @@ class OutputObject:
     #: a slash are prefixes.
     sources: Mapping[str, str]
     overwrite: bool = False
+    wanted: Wanted = field(default_factory=Wanted)
+    #: What was, or will be, computed; None: not known.
+    form: OutputForm | None = None
 
     @property
     def place(self) -> str:
         return self.url
+
+    @property
+    def layout(self) -> Layout:
+        """How the embeddings are laid out.
+
+        Raises:
+            UserError: the name of the object does not tell, or the layout is not one file.
+        """
+        layout = self.wanted.layout_at(self.url)
+        if not layout.is_one_file:
+            raise UserError(
+                f"{self.url}: layout {layout.name} is several files, and an output in a bucket is "
+                "one object. Write it to this machine and copy it, or name another suffix, such "
+                "as .npz.",
+                path=self.url,
+            )
+        return layout
 
     @property
     def working(self) -> Path:
@@ -61,8 +85,8 @@ class OutputObject:
         Raises:
             UserError: it cannot, with what to do.
         """
-        name = self.object.name  # or there is none
-        check_suffix(self.url, f"{self.url.removesuffix(name)}{Path(name).with_suffix('.h5')}")
+        _ = self.object.name  # or there is none
+        check_form(self.layout, self.form, self.wanted, self.url)
         for name, source in self.sources.items():
             url = self.object.url
             if url == source or (source.endswith("/") and url.startswith(source)):
@@ -85,7 +109,7 @@ class OutputObject:
             return
         try:
             with self.object.open() as file:
-                origin = origin_of(file)
+                origin = origin_of(self.layout, file)
         except ObjectNotFoundError:
             return
         if origin is None or not self.is_ours(origin):
@@ -103,7 +127,11 @@ class OutputObject:
     def options(self) -> list[str]:
         """Return the options with which a later command may write this object."""
         there = self.object.etag() is not None
-        return [f"--output={self.url}", *(["--overwrite"] if there else [])]
+        return [
+            f"--output={self.url}",
+            *self.wanted.options(),
+            *(["--overwrite"] if there else []),
+        ]
 
     @contextmanager
     def target(self) -> Iterator[Target]:
@@ -204,10 +232,10 @@ def temporary_folder(url: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def s3_sources_of(input_: str, model: ModelSource, store: Store | None) -> dict[str, str]:
+def s3_sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -> dict[str, str]:
     """Return what a job's embeddings are made from: URLs of objects, and of prefixes."""
     return {
-        **({"the input": normal(input_)} if input_.startswith("s3://") else {}),
+        **{named_input(inputs, url): normal(url) for url in inputs if url.startswith("s3://")},
         **({"the model": f"{model.text.rstrip('/')}/"} if model.text.startswith("s3://") else {}),
         **({"the store": f"{store.url}/"} if isinstance(store, S3Store) else {}),
     }

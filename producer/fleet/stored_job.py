@@ -1,5 +1,6 @@
 """What a store alone knows of a job, without Redis: its manifest, its embeddings, its damage."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import NotReadyError, UnknownJobError, UserError
 from common.job.manifest import Manifest, find_job
+from common.job.output_form import Include
 from common.ledger.progress import JobState
 from common.model_source import ModelSource
 from common.wire.messages import JOB_NAME, Instability
@@ -14,6 +16,7 @@ from producer.fleet.output import Output, output_at, place_of
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import JobEmbeddings
 from producer.output.verify import problems_of
+from producer.output.wanted import Wanted, make_wanted
 from producer.scheduling.closed import read_closed
 from producer.scheduling.deletion import Size, size_of
 from producer.scheduling.retry import quarantined_rows
@@ -71,29 +74,50 @@ class StoredJob:
         """Return the sequences without an embedding, and why, in input order."""
         return quarantined_rows(self.fleet.store, self.manifest)
 
-    def fetch(self, path: str | Path, *, overwrite: bool = False) -> Fetched:
-        """Write the finished job's embeddings to one HDF5 file.
+    def fetch(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        layout: str | None = None,
+        dtype: str | None = None,
+        include: Include | Sequence[Include] = (),
+        ids: str | Iterable[str] | None = None,
+    ) -> Fetched:
+        """Write the finished job's embeddings to one file.
+
+            job.fetch("e.h5")
+            job.fetch("e.parquet", dtype="float16", ids=["P69905", "P68871"])
 
         Args:
-            path: the file, .h5 or .hdf5, or the URL of an object, ``s3://bucket/key.h5``. An
-                earlier one of this job is replaced.
+            path: the file, or the URL of an object, ``s3://bucket/key.h5``. An earlier one of this
+                job is replaced. Its suffix chooses the layout.
             overwrite: replace any other file too.
+            layout: the layout, if the suffix does not tell, such as ``"uniprot"`` or ``"esm"``.
+            dtype: ``"float16"`` or ``"float32"``; None: as computed.
+            include: vectors to write; empty: all that were computed.
+            ids: write only the rows with these ids; None: all.
 
         Raises:
             UserError: batches are missing, the file cannot be written, or another one is there.
         """
-        return self.fetch_to(self.output_file(path, overwrite=overwrite))
+        wanted = make_wanted(layout=layout, dtype=dtype, include=include, ids=ids)
+        return self.fetch_to(self.output_file(path, overwrite=overwrite, wanted=wanted))
 
-    def output_file(self, path: str | Path, *, overwrite: bool = False) -> Output:
+    def output_file(
+        self, path: str | Path, *, overwrite: bool = False, wanted: Wanted | None = None
+    ) -> Output:
         """Return a place for the job's embeddings, with what it may replace; see ``fetch``."""
         manifest = self.manifest
         return output_at(
             place_of(path),
             is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
-            input_=manifest.input,
+            inputs=manifest.inputs,
             model=ModelSource(manifest.model),
             store=self.fleet.store,
             overwrite=overwrite,
+            wanted=wanted,
+            form=manifest.form,
         )
 
     def fetch_to(self, output: Output) -> Fetched:
@@ -106,6 +130,7 @@ class StoredJob:
                 target.path,
                 before_replacing=target.before_replacing,
                 check_room=target.check_room,
+                wanted=output.wanted,
             )
         return replace(fetched, path=output.place)
 

@@ -4,6 +4,7 @@ from common.alphabet import DNA, PROTEIN, Alphabet
 from common.job.cleaning import AMINO_ACIDS_ONLY, GAP_SIGNS
 
 EMPTY_ADVICE = "Remove it, or set empty to skip (leave such records out)"
+EMPTY_FILE_ADVICE = "Leave the file out, or set empty to skip"
 
 #: Signs, besides letters, that are written for one letter of a sequence.
 IN_PLACE_OF_LETTERS = frozenset("*?" + GAP_SIGNS)

@@ -2,10 +2,10 @@
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import IncrementalNewlineDecoder
 from itertools import chain
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from common.errors import InputError
 from common.job.records import SHOWN
@@ -24,7 +24,6 @@ BEFORE_HEADER = re.compile(r"\n(?:[^\S\n]|\ufeff)+>")
 
 #: Beginnings of other formats.
 FORMATS = {
-    "@": "FASTQ",
     "LOCUS": "GenBank",
     "ID ": "EMBL",
     "CLUSTAL": "Clustal",
@@ -36,13 +35,40 @@ FORMATS = {
 
 
 class Block(NamedTuple):
-    """Some whole records as they are in the file."""
+    """Some whole records as FASTA; of a FASTA file as they are in it."""
 
     text: str  # from the first '>' on, without the newline at the end
     line: int  # of the first '>', from 1
+    #: The line of each record, if they do not follow from the text.
+    places: Sequence[int] | None = None
+    #: Lines from a record's place to its first letters.
+    header_lines: int = 1
+    #: What a place is: a line, or the row of a table without lines.
+    word: str = "line"
+
+    def lines(self, pieces: Iterable[str]) -> Iterator[int]:
+        """Yield the place of each record.
+
+        Args:
+            pieces: the texts of the records.
+        """
+        if self.places is not None:
+            yield from self.places
+            return
+        line = self.line
+        for piece in pieces:
+            yield line
+            line += 1 + piece.count("\n")
 
 
-def blocks(file: BinaryIO, name: str) -> Iterator[Block]:
+class Readable(Protocol):
+    """A file as far as it is needed."""
+
+    def read1(self, size: int) -> bytes:
+        """Return some bytes; at the end none."""
+
+
+def blocks(file: Readable, name: str) -> Iterator[Block]:
     """Yield the records of a file in blocks.
 
     Raises:
@@ -74,10 +100,10 @@ def blocks(file: BinaryIO, name: str) -> Iterator[Block]:
         raise not_utf8(error, line + before, name) from error
 
 
-def decoded(file: BinaryIO) -> Iterator[str]:
+def decoded(file: Readable) -> Iterator[str]:
     r"""Yield the text of a file, with ``\n`` for every kind of newline."""
     decoder = IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    while data := file.read1(READ_BYTES):  # type: ignore[attr-defined]
+    while data := file.read1(READ_BYTES):
         yield decoder.decode(data)
     yield decoder.decode(b"", final=True)
 
@@ -131,6 +157,8 @@ def not_fasta(text: str, line: int, name: str) -> InputError:
     shown = first if len(first) <= SHOWN else f"{first[:SHOWN]}…"
     found = next((form for start, form in FORMATS.items() if first.startswith(start)), None)
     hint = "" if found is None else f" It looks like {found}: convert it to FASTA."
+    if found is None and any(sign in first for sign in ",\t"):
+        hint = " If it is a table, name its column of sequences by --sequence-column."
     return InputError(
         f"{name}, line {line}: not FASTA. Expected '>' at beginning of record, but got "
         f"{shown!r}.{hint}",

@@ -6,6 +6,7 @@ from common.errors import InputError
 from common.job.records import SHOWN
 from common.text import counted
 from producer.input.source import Source
+from producer.input.sources import AnySource
 
 #: Number of bad records that are shown.
 LISTED = 20
@@ -14,11 +15,17 @@ LISTED = 20
 class Problem(NamedTuple):
     """A record that cannot be embedded."""
 
-    number: int  # of the record, from 1
+    source: Source  # the file
+    number: int  # of the record in the file, from 1
     header: str
     line: int  # in the file, from 1, where the problem is
     what: str
     advice: str
+    word: str = "line"  # what the line is: also a row, or a read
+
+    @property
+    def place(self) -> str:
+        return f"{self.word} {self.line}"
 
     @property
     def record(self) -> str:
@@ -38,30 +45,36 @@ class Problems:
         if self.count <= LISTED:
             self._first.append(problem)
 
-    def error(self, source: Source) -> InputError:
-        """Return the error that names the bad records; its place is that of the first one."""
+    def error(self, source: AnySource) -> InputError:
+        """Return the error that names the bad records; its place is that of the first one.
+
+        Args:
+            source: all that was read.
+        """
         first = self._first[0]
-        in_file = source.path is not None
+        in_file = first.source.path is not None
         return InputError(
-            self._describe_one(source) if self.count == 1 else self._describe_all(source),
-            path=source.path,
-            line=first.line if in_file else None,
+            self._describe_one() if self.count == 1 else self._describe_all(source),
+            path=first.source.path,
+            line=first.line if in_file and first.word == "line" else None,
             record=first.number,
         )
 
-    def _describe_one(self, source: Source) -> str:
+    def _describe_one(self) -> str:
         problem = self._first[0]
-        if source.path is None:
+        if problem.source.path is None:
             return f"R{problem.record[1:]} {problem.what}. {problem.advice}."
         return (
-            f"{source.shown}, line {problem.line}: {problem.record} {problem.what}. "
+            f"{problem.source.shown}, {problem.place}: {problem.record} {problem.what}. "
             f"{problem.advice}."
         )
 
-    def _describe_all(self, source: Source) -> str:
+    def _describe_all(self, source: AnySource) -> str:
         lines = [f"{source.shown}: {counted(self.count, 'record')} cannot be embedded."]
         for problem in self._first:
-            place = "" if source.path is None else f"line {problem.line}: "
+            place = "" if problem.source.path is None else f"{problem.place}: "
+            if len(source.parts) > 1:
+                place = f"{problem.source.shown}, {place}"
             lines.append(f"  {place}{problem.record} {problem.what}.")
         if self.count > LISTED:
             lines.append(f"  … and {self.count - LISTED:,} more.")

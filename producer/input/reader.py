@@ -1,4 +1,4 @@
-"""Reading FASTA into checked records, in memory that does not grow with the input."""
+"""Reading sequences into checked records, in memory that does not grow with the input."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -20,14 +20,17 @@ from common.job.output_form import Empty, Gaps, Long, Unknown
 from common.job.records import Record
 from producer.input.advice import (
     EMPTY_ADVICE,
+    EMPTY_FILE_ADVICE,
     gap_advice,
     stands_for_a_letter,
     unknown_advice,
 )
-from producer.input.blocks import Block, blocks, split_records, tidied
+from producer.input.blocks import Block, split_records, tidied
+from producer.input.columns import USUAL_COLUMNS, Columns
 from producer.input.duplicates import DuplicateCounter
+from producer.input.formats import blocks_of
 from producer.input.problems import Problem, Problems
-from producer.input.source import Source
+from producer.input.sources import AnySource
 
 HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
 
@@ -36,7 +39,7 @@ as_record = partial(tuple.__new__, Record)
 
 
 class Reader:
-    """An iterator over the records of a source, which checks each of them.
+    """An iterator over the records of a source, or of several, which checks each of them.
 
     It counts the records that are longer than ``max_residues`` (``long_records``), that were
     ``skipped`` for their letters or because they were ``empty``, that had letters ``replaced``,
@@ -46,7 +49,7 @@ class Reader:
 
     def __init__(
         self,
-        source: Source,
+        source: AnySource,
         *,
         alphabet: Alphabet,
         unknown: Unknown,
@@ -54,6 +57,7 @@ class Reader:
         max_residues: int,
         gaps: Gaps = "keep",
         empty: Empty = "error",
+        columns: Columns = USUAL_COLUMNS,
     ) -> None:
         self.source = source
         self.alphabet = alphabet
@@ -62,11 +66,16 @@ class Reader:
         self.max_residues = max_residues
         self.gaps = gaps
         self.on_empty = empty
+        self.columns = columns
         self.read = self.long_records = self.skipped = self.empty = self.replaced = 0
         self.gapped = self.stripped = self.rna = self.like_dna = 0
         self._plain = alphabet.encoded.translate(None, GAP_SIGNS.encode())
         self._easy = self._plain.lower() + b"*"
         self._like_dna = 0  # short ones, too
+        #: The number of records of each source that was read to its end.
+        self.records_of: list[int] = []
+        self._part = source.parts[0]  # the one that is being read
+        self._before = 0  # records of the sources before it
         self._ids = DuplicateCounter()
         self._problems = Problems()
 
@@ -78,18 +87,16 @@ class Reader:
         Raises:
             InputError: the input is bad; the error names file, lines and records.
         """
-        for block in self._blocks():
-            records = self._checked(block)
-            if not self._problems.count:
-                yield from records
+        for part in self.source.parts:
+            self._part, self._before = part, self.read
+            for block in self._blocks():
+                records = self._checked(block)
+                if not self._problems.count:
+                    yield from records
+            self._end_part()
         if self._problems.count:
             raise self._problems.error(self.source)
-        if self.read == 0:
-            raise InputError(
-                f"{self.source.shown} is empty: it contains no FASTA record.",
-                path=self.source.path,
-            )
-        if self.skipped + self.empty == self.read:
+        if self.skipped + self.empty == self.read:  # also if all sources were empty
             raise InputError(
                 f"{self.source.shown}: all {self.read} records were skipped.", path=self.source.path
             )
@@ -103,17 +110,28 @@ class Reader:
         """Return how many records so far have the id of an earlier one."""
         return self._ids.duplicates()
 
+    def _end_part(self) -> None:
+        """Count the records of a source that was read to its end."""
+        found = self.read - self._before
+        self.records_of.append(found)
+        if found:
+            return
+        part, several = self._part, len(self.source.parts) > 1
+        if several and self.on_empty == "skip":
+            return
+        advice = f" {EMPTY_FILE_ADVICE}." if several else ""
+        raise InputError(f"{part.shown} is empty: it contains no record.{advice}", path=part.path)
+
     def _blocks(self) -> Iterator[Block]:
-        name = self.source.shown
+        name = self._part.shown
         try:
-            with self.source.open() as file:
-                yield from blocks(file, name)
+            yield from blocks_of(self._part, self.columns)
         except VirnucproError:
             raise
         except Exception as error:  # each way of compression has errors of its own
             raise InputError(
-                f"{name}, after record {self.read}: cannot be read to its end ({error}). Is "
-                "the file complete? Nothing was queued.",
+                f"{name}, after record {self.read - self._before}: cannot be read to its end "
+                f"({error}). Is the file complete? Nothing was queued.",
                 path=name,
             ) from error
 
@@ -156,18 +174,17 @@ class Reader:
         long = sum(map(self.max_residues.__lt__, map(len, map(RESIDUES, records))))
         self.long_records += long
         if long and self.long == "error":
-            line = block.line
-            for record, piece in zip(records, split_records(block.text), strict=True):
+            lines = block.lines(split_records(block.text))
+            for record, line in zip(records, lines, strict=True):
                 if len(record.residues) > self.max_residues:
-                    self._problems.add(self._too_long(record, line))
-                line += 1 + piece.count("\n")
+                    self._problems.add(self._too_long(record, line, block.word))
 
     def _cleaned_records(self, block: Block) -> Iterator[Record]:
-        line = block.line
-        for piece in split_records(tidied(block.text)):
+        pieces = split_records(tidied(block.text))
+        for piece, line in zip(pieces, block.lines(pieces), strict=True):
             header, _, text = piece.partition("\n")
             header = header.rstrip()
-            residues = self._cleaned(header, text, line)
+            residues = self._cleaned(header, text, line, block)
             if isinstance(residues, Problem):
                 self._problems.add(residues)
             elif residues is not None:
@@ -175,14 +192,15 @@ class Reader:
                 if len(residues) > self.max_residues:
                     self.long_records += 1
                     if self.long == "error":
-                        self._problems.add(self._too_long(record, line))
+                        self._problems.add(self._too_long(record, line, block.word))
                 yield record
             self.read += 1
-            line += 1 + piece.count("\n")
 
-    def _cleaned(self, header: str, text: str, line: int) -> str | Problem | None:
+    def _cleaned(self, header: str, text: str, line: int, block: Block) -> str | Problem | None:
         """Return a record's letters; None if it is to be skipped."""
-        problem = partial(Problem, self.read + 1, header)
+        number = self.read - self._before + 1
+        problem = partial(Problem, self._part, number, header, word=block.word)
+        first = line + block.header_lines  # of the letters
         if "\0" in header:  # HDF5 could not store it
             return problem(line, "has a NUL in its header", "The file may be damaged")
         residues, gapped, rna = clean(text, self.alphabet, self.gaps)
@@ -194,7 +212,7 @@ class Reader:
         if gapped and self.gaps == "error":
             number, position, sign = place_of(set(GAP_SIGNS), text)
             what = f"has {sign!r} at position {position}, which is a gap"
-            return problem(line + 1 + number, what, gap_advice(self.alphabet))
+            return problem(first + number, what, gap_advice(self.alphabet))
         unknown = unknown_letters(residues, self.alphabet)
         if unknown:
             if self.unknown == "skip":
@@ -207,9 +225,7 @@ class Reader:
                     f"has {sign!r} at position {position}, which is not one of the model's "
                     f"{self.alphabet.letter}s"
                 )
-                return problem(
-                    line + 1 + number, what, unknown_advice(sign, residues, self.alphabet)
-                )
+                return problem(first + number, what, unknown_advice(sign, residues, self.alphabet))
             self.replaced += 1
             known, x = self.alphabet.letters, self.alphabet.unknown
             residues = "".join([letter if letter in known else x for letter in residues])
@@ -218,14 +234,16 @@ class Reader:
         self.gapped += gapped and self.gaps == "keep" and self.alphabet is PROTEIN
         return residues
 
-    def _too_long(self, record: Record, line: int) -> Problem:
+    def _too_long(self, record: Record, line: int, word: str) -> Problem:
         return Problem(
-            record.row + 1,
+            self._part,
+            record.row - self._before + 1,
             record.header,
             line,
             f"has {len(record.residues):,} {self.alphabet.plural}, more than the limit of "
             f"{self.max_residues:,}",
             "Raise max_residues, or set long to truncate or window",
+            word,
         )
 
 

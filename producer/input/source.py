@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Estimated bytes of FASTA per byte of a compressed file.
 COMPRESSION_RATIO = 3
 FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fna", ".fas", ".pep")
+FASTQ_SUFFIXES = (".fastq", ".fq")
+OTHER_SUFFIXES = (".csv", ".tsv", ".parquet", ".bam", ".cram")
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -33,6 +35,14 @@ class Source:
     name: str
     #: The input's name in messages and in the manifest; empty: ``name``.
     label: str = ""
+
+    #: Files beside it in a folder that was named, which are not read.
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple["Source"]:
+        """The sources that are read one after the other: this one alone."""
+        return (self,)
 
     @property
     def is_stdin(self) -> bool:
@@ -63,7 +73,7 @@ class Source:
         if self.is_stdin:
             return "stdin"
         name = Path(self.name).name
-        for suffixes in (COMPRESSED_SUFFIXES, FASTA_SUFFIXES):
+        for suffixes in (COMPRESSED_SUFFIXES, FASTA_SUFFIXES + FASTQ_SUFFIXES + OTHER_SUFFIXES):
             name = next((name.removesuffix(s) for s in suffixes if name.endswith(s)), name)
         return name
 
@@ -71,15 +81,13 @@ class Source:
         """Check early that there is a file to read.
 
         Raises:
-            InputError: there is no such file, or it is a folder.
+            InputError: there is no such file.
         """
         path = Path(self.name)
         if self.is_stdin and sys.stdin is None:
             raise InputError("Standard input is closed: name a file, or pipe one in.")
         if self.is_stdin or self.is_s3:
             return
-        if path.is_dir():
-            raise InputError(f"{self.name} is a folder; give a FASTA file.", path=path)
         if not path.exists():
             raise InputError(f"{self.name}: no such file (looked in {Path.cwd()}).", path=path)
 

@@ -1,50 +1,36 @@
-"""Shards to one file: rows in input order, rungs merged, every row with its precision."""
+"""Shards to one output: rows in input order, rungs merged, every row with its precision."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from common import __version__
-from common.advice import how_to
-from common.bounded_map import bounded_map
-from common.embeddings.arrays import Embeddings
-from common.embeddings.checksums import DamagedError
-from common.embeddings.reader import read_embeddings
-from common.embeddings.shards import Shard, open_shard
-from common.embeddings.writer import create_embedding_file, shard_bytes
-from common.errors import NotReadyError, UserError
-from common.job.cleaning import LOOKS_LIKE_DNA
+from common.embeddings.arrays import Array, Embeddings
+from common.errors import UserError
 from common.job.inputs import read_input
 from common.job.layout import job_prefix, manifest_key
 from common.job.manifest import Manifest
-from common.job.quarantine import read_quarantine
-from common.job.shards import shards_of
-from common.rungs import PRECISION_CODES
+from common.job.output_form import OutputForm
 from common.store import Store
-from common.text import counted_batches
 from common.wire.messages import Instability
-from producer.output.damaged import DamagedShardsError, RowsMissingError
-from producer.output.partial import lock, partial_of, remove_abandoned
-
-#: Shards that are read ahead of the one being written; one may be 256 MB.
-SHARDS_AHEAD = 2
-
-#: Bytes of a record's header and id in a file, as most have.
-HEADER_BYTES = 150
-
-#: Attributes of a shard that are of that shard alone.
-OF_ONE_SHARD = ("precision", "tokens", "batch")
+from producer.output.contents import Rows
+from producer.output.job_shards import (
+    SHARDS_AHEAD,
+    attributes_of_file,
+    check_order,
+    lengths_of,
+    merged,
+    shards_by_batch,
+)
+from producer.output.wanted import Wanted
+from producer.output.writing import write_rows
 
 
 @dataclass(frozen=True)
 class Fetched:
     """The contents of the file that was written."""
 
-    path: Path | str  # a file, or the URL of an object
+    path: Path | str  # a file or folder, or the URL of an object
     rows: int
     precisions: dict[str, int]  # number of rows with vectors, by precision
     quarantined: list[Instability]  # rows without vectors
@@ -58,79 +44,83 @@ def fetch(
     on_rows: Callable[[int], None] = lambda _rows: None,
     before_replacing: Callable[[], None] = lambda: None,
     check_room: Callable[[int], None] = lambda _bytes: None,
+    wanted: Wanted | None = None,
 ) -> Fetched:
-    """Write a finished job's rows, in input order, into one HDF5 file.
+    """Write a finished job's rows, in input order, into one output.
 
-    Memory holds a few shards, whatever the size of the job. The file has its name only once it
+    Memory holds a few shards, whatever the size of the job. The output has its name only once it
     is whole.
 
     Args:
         on_rows: called with the number of rows of each batch that was written.
-        before_replacing: raises if an existing file must stay.
-        check_room: called with the bytes that the file will have; raises if there is no room.
+        before_replacing: raises if an existing output must stay.
+        check_room: called with the bytes that the output will have; raises if there is no room.
+        wanted: which rows and vectors, and how; None: all, in the layout of the suffix.
 
     Raises:
-        UserError: batches are missing, shards come from different weights, or the file cannot be
-            written.
+        UserError: batches are missing, shards come from different weights, or the output cannot
+            be written.
     """
-    keys = shards_by_batch(store, manifest)
-    attributes = attributes_of_file(store, manifest, keys)
-    quarantined: list[Instability] = []
-    codes = np.zeros(len(PRECISION_CODES), np.int64)
-
-    def load(index: int) -> tuple[Embeddings, tuple[Instability, ...]]:
-        return merged(store, manifest, index, keys[index], attributes)
-
-    check_room(file_bytes(manifest, int(attributes["dim"])))
-    partial = partial_of(output)
+    rows = JobRows(store, manifest)
     try:
-        with create_embedding_file(
-            partial,
-            form=manifest.form,
-            records=manifest.report.records,
-            residues=manifest.report.residues,
-            dim=int(attributes["dim"]),
-            attributes=attributes | of_file(manifest),
-        ) as writer:
-            lock(writer.sink)
-            remove_abandoned(output, partial)
-            last_row = -1
-            parts = bounded_map(load, range(manifest.batches), SHARDS_AHEAD)
-            for index, (part, without_numbers) in enumerate(parts):
-                last_row = check_order(manifest, keys[index], part, last_row)
-                writer.write(part)
-                quarantined += without_numbers
-                codes += np.bincount(part.precision, minlength=len(codes))
-                on_rows(len(part))
-            writer.file.attrs["rows_without_numbers"] = len(quarantined)
-            missing = manifest.report.residues - writer.residues_written
-            if manifest.form.per_residue and missing:
-                raise ValueError(f"{missing:,} residues are in no shard")
-        before_replacing()
-        partial.replace(output)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error}.", path=output) from error
+        written = write_rows(
+            rows,
+            output,
+            wanted or Wanted(),
+            on_rows=on_rows,
+            before_replacing=before_replacing,
+            check_room=check_room,
+        )
     except ValueError as error:
         raise UserError(
             f"{store.url}/{manifest_key(manifest.job)} does not belong to the shards ({error}): "
             f"delete {store.url}/{job_prefix(manifest.job)} and submit the input again."
         ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-    precisions = {
-        name: int(codes[code]) for name, code in PRECISION_CODES.items() if code and codes[code]
-    }
-    return Fetched(
-        output, manifest.report.records, precisions, quarantined, attributes.get("warning")
-    )
+    warning = rows.attributes.get("warning")
+    return Fetched(output, written.rows, written.precisions, written.quarantined, warning)
 
 
-def file_bytes(manifest: Manifest, dim: int) -> int:
-    """Estimate the bytes of a job's file."""
-    per_record, per_residue = shard_bytes(manifest.form, dim)
-    records, residues = manifest.report.records, manifest.report.residues
-    return records * (per_record + HEADER_BYTES) + residues * per_residue
+class JobRows(Rows):
+    """The rows of a finished job in its store; a block is a batch."""
+
+    pooled_dtype = "float32"
+    ahead = SHARDS_AHEAD
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        """Find a job's shards.
+
+        Raises:
+            UserError: batches have none, or none can be read.
+        """
+        self._store = store
+        self._manifest = manifest
+        self._keys = shards_by_batch(store, manifest)
+        self._of_shards = attributes_of_file(store, manifest, self._keys)
+        self._last_row = -1
+        self.form = manifest.form
+        self.records = manifest.report.records
+        self.residues = manifest.report.residues
+        self.dim = int(self._of_shards["dim"])
+        self.attributes = self._of_shards | of_file(manifest)
+        self.blocks = manifest.batches
+        self.origins = manifest.origins
+
+    def block(self, index: int, form: OutputForm) -> tuple[Embeddings, tuple[Instability, ...]]:
+        manifest = self._manifest
+        if form.include != manifest.form.include:  # others are not even read
+            kept = manifest.form.model_copy(update={"include": form.include})
+            manifest = manifest.model_copy(update={"form": kept})
+        return merged(self._store, manifest, index, self._keys[index], self._of_shards)
+
+    def names(self, index: int) -> tuple[list[str], Array]:
+        records = read_input(self._store, self._manifest, index)
+        return [record.id for record in records], lengths_of(records, self.form)
+
+    def check(self, index: int, part: Embeddings) -> None:
+        self._last_row = check_order(self._manifest, self._keys[index], part, self._last_row)
+
+    def check_end(self) -> None:
+        """Do nothing: each shard was proven when it was read."""
 
 
 def of_file(manifest: Manifest) -> dict[str, str]:
@@ -140,198 +130,3 @@ def of_file(manifest: Manifest) -> dict[str, str]:
         "model_digest": manifest.model_digest or "",
         "version": __version__,
     }
-
-
-def check_order(manifest: Manifest, keys: list[str], part: Embeddings, last_row: int) -> int:
-    """Check that the rows of a part follow ``last_row`` and increase; return its last row.
-
-    Args:
-        keys: of the shards of the part.
-
-    Raises:
-        DamagedShardsError: they do not: the input was cut into other batches.
-    """
-    if np.any(np.diff(part.rows, prepend=last_row) <= 0):
-        raise DamagedShardsError(
-            f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}. To "
-            "have it computed again:",
-            manifest.job,
-            keys,
-        )
-    return int(part.rows[-1]) if len(part) else last_row
-
-
-def attributes_of_job(
-    store: Store, manifest: Manifest, keys: Mapping[int, list[str]]
-) -> dict[str, Any]:
-    """Return the attributes that all shards of a job share, from the first readable one.
-
-    Raises:
-        UserError: no shard can be read; the error is that of the first.
-    """
-    problem: UserError | None = None
-    for batch in sorted(keys):
-        try:
-            with opened_shard(store, keys[batch][0]) as (_, file):
-                found = {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
-                dim, name = int(found["dim"]), (*manifest.form.pooled_names, "residues")[0]
-                if file[name].shape[1:] != manifest.form.vector_shape(dim):
-                    raise DamagedError(f"{name} is {file[name].shape}, though dim is {dim}")
-                return found | {"dim": dim, "weights": str(found["weights"])}
-        except UserError as error:
-            problem = problem or error
-    assert problem is not None
-    raise problem
-
-
-def attributes_of_file(
-    store: Store, manifest: Manifest, keys: Mapping[int, list[str]]
-) -> dict[str, Any]:
-    """Return the attributes of a job's file: of its shards, and of its input.
-
-    Raises:
-        UserError: no shard can be read.
-    """
-    attributes = attributes_of_job(store, manifest, keys)
-    warnings = [attributes[name] for name in ["warning"] if name in attributes]
-    if manifest.report.looks_like_dna:
-        warnings.append(LOOKS_LIKE_DNA)
-    of_input = {"input": manifest.input, **manifest.report.attributes()}
-    return attributes | of_input | ({"warning": "; ".join(warnings)} if warnings else {})
-
-
-def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
-    """Return the keys of each batch's shards, in the order of their rungs.
-
-    Raises:
-        NotReadyError: a batch has no shard.
-    """
-    found = shards_of(store, manifest)
-    missing = manifest.batches - len(found)
-    if missing:
-        raise NotReadyError(
-            f"{missing:,} of {counted_batches(manifest.batches)} of {manifest.job} have no output "
-            f"yet. To wait for them: {how_to('watch', manifest.job)}"
-        )
-    return {batch: [key for _, key in shards] for batch, shards in found.items()}
-
-
-def merged(
-    store: Store, manifest: Manifest, index: int, keys: list[str], attributes: dict[str, Any]
-) -> tuple[Embeddings, tuple[Instability, ...]]:
-    """Return the rows of a batch, merged from the shards of all rungs, and its quarantined rows.
-
-    Raises:
-        UserError: a shard cannot be read, or rows are neither in a shard nor quarantined: they
-            wait for a retry.
-    """
-    parts = [read_shard(store, manifest, index, key, attributes) for key in keys]
-    return merge(store, manifest, index, keys, parts, int(attributes["dim"]))
-
-
-def merge(
-    store: Store,
-    manifest: Manifest,
-    index: int,
-    keys: list[str],
-    parts: list[Embeddings],
-    dim: int,
-) -> tuple[Embeddings, tuple[Instability, ...]]:
-    """Return the rows of a batch, merged from those of its shards; see ``merged``."""
-    if len(parts) == 1 and len(parts[0]) == manifest.batch_records[index]:
-        return parts[0], ()
-    whole = fill(store, manifest, index, keys, parts, dim)
-    missing = set(whole.rows[whole.precision == 0].tolist())
-    quarantined = tuple(
-        bad for bad in read_quarantine(store, manifest.job, index) if bad.row in missing
-    )
-    waiting = missing - {bad.row for bad in quarantined}
-    if waiting:
-        raise RowsMissingError(
-            f"{len(waiting):,} rows of batch {index} of {manifest.job}, row {min(waiting)} first, "
-            f"have no vectors yet. To wait for them: {how_to('watch', manifest.job)}\n"
-            "If the job is finished, to have them computed again:",
-            manifest.job,
-            keys[-1:],
-        )
-    return whole, quarantined
-
-
-def read_shard(
-    store: Store, manifest: Manifest, index: int, key: str, attributes: dict[str, Any]
-) -> Embeddings:
-    """Read a shard, and check that it is the one of this batch.
-
-    Raises:
-        UserError: it cannot be read, or is of another batch or of other weights.
-    """
-    with opened_shard(store, key) as (label, file):
-        if key != label.key:
-            raise DamagedShardsError(
-                f"{store.url}/{key} is of batch {label.batch} of {label.job}. To have the right "
-                "one computed:",
-                manifest.job,
-                [key],
-                path=f"{store.url}/{key}",
-            )
-        if label.created not in (None, manifest.created.timestamp()):
-            raise DamagedError("it is of an earlier submission of the job")
-        if label.weights != attributes["weights"]:
-            raise UserError(
-                f"{store.url}/{key} was computed with weights {label.weights}, others of this job "
-                f"with {attributes['weights']}: their vectors do not belong in one file.",
-                path=f"{store.url}/{key}",
-            )
-        most = manifest.batch_records[index]
-        if label.records > most:
-            raise DamagedError(f"it has {label.records:,} rows instead of {most:,}")
-        embeddings = read_embeddings(file, manifest.form, int(attributes["dim"]))
-        if np.any(np.diff(embeddings.rows) <= 0):
-            raise DamagedError("its rows are not in order")
-    return embeddings
-
-
-@contextmanager
-def opened_shard(store: Store, key: str) -> Iterator[Shard]:
-    """Open a shard.
-
-    Raises:
-        StoreError: the store does not answer.
-        UserError: the shard cannot be read, here or in the block.
-    """
-    try:
-        with open_shard(store, key) as shard:
-            yield shard
-    except DamagedError as error:
-        if isinstance(error.__cause__, MemoryError):  # it may be whole: it must not be deleted
-            raise UserError(
-                f"{store.url}/{key} cannot be read: there is not enough memory.",
-                path=f"{store.url}/{key}",
-            ) from error
-        raise DamagedShardsError(
-            f"{store.url}/{key} cannot be read ({error}). To have it computed again:",
-            key.partition("/")[0],
-            [key],
-            path=f"{store.url}/{key}",
-        ) from error
-
-
-def fill(
-    store: Store,
-    manifest: Manifest,
-    index: int,
-    keys: list[str],
-    parts: list[Embeddings],
-    dim: int,
-) -> Embeddings:
-    """Lay the rows of ``parts`` over a batch of NaN rows made from the batch's input."""
-    records = read_input(store, manifest, index)
-    try:
-        return Embeddings.overlay(parts, records, manifest.form, dim)
-    except (KeyError, ValueError) as error:
-        raise DamagedShardsError(
-            f"A shard of batch {index} of {manifest.job} has rows of another batch. To have it "
-            "computed again:",
-            manifest.job,
-            keys,
-        ) from error

@@ -9,14 +9,16 @@ import numpy as np
 from common.advice import how_to
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Array, Embeddings, not_included
+from common.embeddings.origins import Origins
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
 from common.job.layout import shard_key
 from common.job.manifest import Manifest
+from common.job.output_form import POOLED, RECORD_SCORES
 from common.ledger.ledger import Ledger
 from common.store import ObjectNotFoundError, Store
 from common.text import counted_batches
-from producer.output.fetch import (
+from producer.output.job_shards import (
     SHARDS_AHEAD,
     attributes_of_file,
     attributes_of_job,
@@ -49,6 +51,10 @@ class JobEmbeddings(EmbeddingTable):
     def __len__(self) -> int:
         return self._manifest.report.records
 
+    @property
+    def origins(self) -> Origins | None:
+        return self._manifest.origins
+
     def _column(self, name: str) -> Any:
         if name not in self._in_memory.columns:
             raise not_included(name)
@@ -67,12 +73,13 @@ class JobEmbeddings(EmbeddingTable):
             parts.append(part)
         return Embeddings.concatenate(parts, manifest.form, int(self.attributes["dim"]))
 
-    def _residues_at(self, position: int) -> Array:
-        if not self._manifest.form.per_residue:
-            raise not_included("per_residue")
+    def _residues_at(self, position: int, name: str) -> Array:
+        kind = "per_residue" if name == "residues" else name
+        if kind not in self._manifest.form.include:
+            raise not_included(kind)
         batch = int(np.searchsorted(self._ends, position, side="right"))
         part = self._batch(batch)
-        return part.residues_of(position - int(self._ends[batch]) + len(part))
+        return part.residues_of(position - int(self._ends[batch]) + len(part), name)
 
     @cached_property
     def _ends(self) -> Array:
@@ -142,6 +149,7 @@ class BatchStream:
 
 
 def without_residues(manifest: Manifest) -> Manifest:
-    """Return the manifest of a job as if it kept no residues: nearly all bytes are theirs."""
-    form = manifest.form.model_copy(update={"include": manifest.form.pooled_names})
+    """Return the manifest of a job as if it kept nothing of residues: nearly all bytes are that."""
+    kept = [name for name in manifest.form.include if name in POOLED or name in RECORD_SCORES]
+    form = manifest.form.model_copy(update={"include": tuple(kept)})
     return manifest.model_copy(update={"form": form})

@@ -3,10 +3,14 @@
 import fcntl
 import os
 import re
+import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
+
+from common.embeddings.sink import Sink
 
 #: Seconds since the last write after which a file that no process has locked is abandoned. Before
 #: the lock is taken, and between its end and the new name, are milliseconds.
@@ -21,8 +25,42 @@ def partial_of(output: Path) -> Path:
     return output.with_name(f".{output.name}.{uuid.uuid4().hex}")
 
 
-def lock(file: IO[bytes]) -> None:
-    """Lock a file that is being written, until it is closed, where its file system has locks."""
+@contextmanager
+def locked_file(path: Path) -> Iterator[BinaryIO]:
+    """Create a file and lock it while it is written."""
+    with path.open("w+b") as file:
+        lock(file)
+        yield file
+
+
+@contextmanager
+def locked_sink(path: Path) -> Iterator[Sink]:
+    """Create a file for HDF5, and lock it while it is written.
+
+    Raises:
+        OSError: what HDF5 was not told, at the end of the block.
+    """
+    with Sink(path, "w+b") as sink:
+        lock(sink)
+        yield sink
+        if sink.error:
+            raise sink.error
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[Path]:
+    """Create a folder and lock it while files are written in it."""
+    path.mkdir()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        lock(descriptor)
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def lock(file: IO[bytes] | int) -> None:
+    """Lock what is being written, until it is closed, where its file system has locks."""
     if not without_locks():
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,16 +78,17 @@ def remove_abandoned(output: Path, own: Path) -> None:
         own: the file that this process has just created there, which tells the time of the file
             system. Its clock may differ from this machine's.
     """
-    name = re.compile(rf"\.{re.escape(output.name)}\.[0-9a-f]{{32}}")
+    # A layout of two files adds a suffix to the name of the second.
+    name = re.compile(rf"\.{re.escape(output.name)}\.[0-9a-f]{{32}}(\.[a-z]+)?")
     with suppress(OSError):  # what cannot be deleted stays
         now = own.stat().st_mtime
         for path in output.parent.iterdir():
-            if path != own and name.fullmatch(path.name):
+            if not path.name.startswith(own.name) and name.fullmatch(path.name):
                 with suppress(OSError):
                     age = now - path.stat().st_mtime
                     # A new one is not even locked, so that its process can lock it.
                     if age > UNLOCKED_SECONDS and age > quiet_seconds(path):
-                        path.unlink()
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def quiet_seconds(path: Path) -> float:
@@ -60,11 +99,14 @@ def quiet_seconds(path: Path) -> float:
     """
     if without_locks():
         return WITHOUT_LOCKS_SECONDS
-    with path.open("r+b") as file:  # over NFS, a lock needs the right to write
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            return WITHOUT_LOCKS_SECONDS
+    # Over NFS, the lock of a file needs the right to write.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return WITHOUT_LOCKS_SECONDS
+    finally:
+        os.close(descriptor)
     return UNLOCKED_SECONDS

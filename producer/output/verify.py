@@ -19,7 +19,7 @@ from common.job.records import Record
 from common.job.shards import shards_of
 from common.store import ObjectNotFoundError, Store, StoreError
 from producer.output.damaged import DamagedShardsError
-from producer.output.fetch import (
+from producer.output.job_shards import (
     SHARDS_AHEAD,
     attributes_of_job,
     merge,

@@ -64,6 +64,18 @@ def describe_long(manifest: Manifest) -> str:
     )
 
 
+def source_notes(request: Request) -> Iterator[str]:
+    """Yield a sentence about files of folders that are not read."""
+    files = request.source.left_out
+    if files:
+        names = ", ".join([file.rpartition("/")[2] for file in files[:3]])
+        more = "" if len(files) <= 3 else f" and {len(files) - 3:,} more"
+        yield (
+            f"{counted(len(files), 'file')} of a folder not read, for the suffix: {names}{more} "
+            "(named by themselves they are read)."
+        )
+
+
 def model_notes(request: Request) -> Iterator[str]:
     """Yield a sentence about a model that this machine does not have."""
     if request.model.is_stored and request.model.digest() is None:

@@ -1,36 +1,79 @@
 """Records that a program has in memory, as an input."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from common.errors import InputError
 from common.job.records import SHOWN, Sequences, with_ids
-from common.paths import user_path
+from producer.input.expand import Found, names_in
 from producer.input.source import Source
+from producer.input.sources import AnySource, together
 
-#: An input as a program has it: a path, ``s3://bucket/key``, or sequences.
-Input = str | Path | Sequences
+#: An input as a program has it: a path, a folder, a pattern, ``s3://bucket/key``, a list of paths,
+#: or sequences.
+Input = str | Path | Sequence[Path] | Sequences
 
 
 @contextmanager
-def as_source(given: Input) -> Iterator[Source]:
+def as_source(given: Input) -> Iterator[AnySource]:
     """Yield a source that reads ``given``; records are spooled to a temporary file.
 
     Raises:
         InputError: an id or a sequence that FASTA cannot hold, or no such file.
     """
     if isinstance(given, str | Path):
-        text = str(given)
-        source = Source(str(user_path(text)) if text.startswith("~") else text)
-        source.check()
-        yield source
+        with as_sources([str(given)]) as source:
+            yield source
+    elif isinstance(given, list | tuple) and given and all(isinstance(p, Path) for p in given):
+        with as_sources(map(str, given)) as source:
+            yield source
+    else:
+        with spooled(with_ids(cast(Sequences, given)), "records") as source:
+            yield source
+
+
+@contextmanager
+def as_sources(
+    names: Iterable[str], *, lists: Iterable[str] = (), sequences: Sequence[str] = ()
+) -> Iterator[AnySource]:
+    """Yield a source that reads everything that a user names.
+
+    Args:
+        names: paths, folders, patterns, ``-``, ``s3://bucket/key``.
+        lists: files with a name in each line.
+        sequences: sequences themselves, which get the ids seq_1, seq_2 and so on.
+
+    Raises:
+        InputError: nothing is named, twice the same, or what is not there.
+    """
+    found = Found()
+    found.add(names)
+    for list_file in lists:
+        found.add(names_in(list_file))
+    found.check_once()
+    if not sequences:
+        if not found.sources:
+            raise InputError(
+                "There is no input: name a file, a folder or - for standard input, or give "
+                "--sequence or --from."
+            )
+        yield together(found.sources, found.left_out)
         return
+    numbered = ((f"seq_{number}", letters) for number, letters in enumerate(sequences, start=1))
+    with spooled(numbered, "sequences") as source:
+        yield together([*found.sources, source], found.left_out)
+
+
+@contextmanager
+def spooled(pairs: Iterable[tuple[str, str]], label: str) -> Iterator[Source]:
+    """Write records to a temporary file; yield it under the name that messages have for them."""
     with tempfile.TemporaryDirectory(prefix="virnucpro-") as folder:
-        path = Path(folder) / "records.fasta"
-        write_fasta(with_ids(given), path)
-        yield Source(str(path), label="records")
+        path = Path(folder) / f"{label}.fasta"
+        write_fasta(pairs, path)
+        yield Source(str(path), label=label)
 
 
 def write_fasta(pairs: Iterable[tuple[str, str]], path: Path) -> None:

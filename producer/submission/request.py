@@ -23,6 +23,7 @@ from pydantic import (
 from common.alphabet import Alphabet
 from common.errors import UserError
 from common.job.output_form import (
+    SCORES,
     Empty,
     Gaps,
     Include,
@@ -38,7 +39,8 @@ from common.model_specs import DNABERT_S, ESM2, Family
 from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
-from producer.input.source import Source
+from producer.input.columns import USUAL_COLUMNS, Columns
+from producer.input.sources import AnySource
 from producer.submission.owner import owner_named
 
 if sys.version_info >= (3, 12):
@@ -53,7 +55,7 @@ DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 class Options(TypedDict, total=False):
     """The options of a job, with the defaults of ``producer submit``."""
 
-    #: Vectors to keep: mean, per_residue, bos. OutputForm checks these two.
+    #: Vectors to keep: mean, per_residue, bos, max, std, and scores. OutputForm checks these two.
     include: Annotated[Include | Sequence[Include], SkipValidation]
     layers: Annotated[int | Sequence[int], SkipValidation]  # to keep; -1 is the last
     precision: PrecisionChoice
@@ -61,6 +63,8 @@ class Options(TypedDict, total=False):
     unknown: Unknown  # what to do with letters outside the alphabet
     gaps: Gaps  # what to do with - and . between the letters
     empty: Empty  # what to do with records without a sequence
+    id_column: str | None  # of tables; None: id
+    sequence_column: str | None  # likewise; None: sequence
     long: Long | None  # what to do with long records; None: the default of the model's family
     max_residues: PositiveInt | None  # letters embedded in one piece; None: the family's default
     overlap: NonNegativeInt | None  # letters that windows share at least; None: a tenth
@@ -74,7 +78,7 @@ class Options(TypedDict, total=False):
 class Request:
     """Everything that a user asks for with one submission."""
 
-    source: Source
+    source: AnySource
     model: ModelSource
     alphabet: Alphabet
     rung: Rung
@@ -86,6 +90,7 @@ class Request:
     long: Long
     gaps: Gaps = "keep"
     empty: Empty = "error"
+    columns: Columns = USUAL_COLUMNS  # of tables
     #: A random text that makes this request differ from equal ones; None: equal requests are one
     #: job.
     nonce: str | None = None
@@ -103,13 +108,14 @@ class Request:
             # The defaults are left out: earlier versions did not have these options.
             **({} if self.gaps == "keep" else {"gaps": self.gaps}),
             **({} if self.empty == "error" else {"empty": self.empty}),
+            **({} if self.columns == USUAL_COLUMNS else {"columns": self.columns}),
             **({} if self.nonce is None else {"nonce": self.nonce}),
         }
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
 def make_request(
-    source: Source, model: str | Path = DEFAULT_MODEL, **options: Unpack[Options]
+    source: AnySource, model: str | Path = DEFAULT_MODEL, **options: Unpack[Options]
 ) -> Request:
     """Return the request for embedding a source, with the defaults of the model's family.
 
@@ -125,6 +131,11 @@ def make_request(
         raise UserError(
             "include per_residue: DNABERT-S has tokens of several bases, not a vector for each "
             "base. Give mean or bos."
+        )
+    scores = [name for name in include if name in SCORES]
+    if family is not ESM2 and scores:
+        raise UserError(
+            f"include {scores[0]}: {family.name} has no language-model head here. Give mean or bos."
         )
     long = options.get("long") or default_long(family)
     max_residues = options.get("max_residues") or family.max_residues
@@ -150,6 +161,7 @@ def make_request(
         long=long,
         gaps=options.get("gaps", "keep"),
         empty=options.get("empty", "error"),
+        columns=Columns(options.get("id_column"), options.get("sequence_column")),
         priority=options.get("priority", Priority.NORMAL),
         owner=owner_named(options.get("owner")),
         nonce=uuid.uuid4().hex if options.get("new", False) else None,
@@ -191,7 +203,7 @@ def window_overlap(long: Long, max_residues: int, overlap: int | None) -> int | 
     return max_residues // 10 if overlap is None else overlap
 
 
-def job_name(source: Source, fingerprint: str) -> str:
+def job_name(source: AnySource, fingerprint: str) -> str:
     """Return a readable name, safe in paths, keys and URLs; equal requests get equal names."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "job"
     return f"{stem}-{fingerprint[:12]}"

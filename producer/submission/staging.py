@@ -14,6 +14,7 @@ from common.job.layout import closed_key, input_key, output_prefix, quarantine_p
 from common.job.manifest import (
     InputReport,
     Manifest,
+    SourceRecords,
     checksums_text,
     find_job,
     read_manifest,
@@ -116,6 +117,7 @@ def reader_of(request: Request) -> Reader:
         max_residues=request.form.max_residues,
         gaps=request.gaps,
         empty=request.empty,
+        columns=request.columns,
     )
 
 
@@ -171,7 +173,8 @@ def manifest_of(
         created=created,
         staging=staging,
         owner=request.owner,
-        input=request.source.shown.encode(errors="replace").decode(),
+        input=as_text(request.source.shown),
+        sources=sources_of(request, reader),
         fingerprint=fingerprint,
         input_fingerprint=request.source.fingerprint,
         model=request.model.text,
@@ -198,6 +201,22 @@ def manifest_of(
         batch_tokens=[size.tokens for size in sizes],
         input_crc32=checksums_text(checksums),
     )
+
+
+def sources_of(request: Request, reader: Reader) -> tuple[SourceRecords, ...]:
+    """Return what was read from each source; of a single one nothing, as earlier versions did."""
+    parts = request.source.parts
+    if len(parts) == 1:
+        return ()
+    return tuple(
+        SourceRecords(name=as_text(part.shown), records=records)
+        for part, records in zip(parts, reader.records_of, strict=True)
+    )
+
+
+def as_text(name: str) -> str:
+    """Return a file's name as text, which it need not be."""
+    return name.encode(errors="replace").decode()
 
 
 @contextmanager

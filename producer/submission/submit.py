@@ -27,6 +27,7 @@ from producer.submission.notes import (
     model_notes,
     new_weights_warning,
     resume_warnings,
+    source_notes,
 )
 from producer.submission.request import Request, job_name
 from producer.submission.same_weights import find_same_weights
@@ -132,7 +133,7 @@ def submit(
     warnings = [*input_warnings(manifest), *(resume_warnings(ledger, manifest, request))]
     if other is not None:
         warnings.append(new_weights_warning(manifest, other))
-    notes = [*input_notes(manifest), *model_notes(request)]
+    notes = [*source_notes(request), *input_notes(manifest), *model_notes(request)]
     return Submission(manifest, left, resumed, tuple(notes), tuple(warnings))
 
 

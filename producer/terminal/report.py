@@ -57,7 +57,7 @@ def report_fetched(fetched: Fetched, reasons: str) -> None:
     say(f"Wrote {counted(fetched.rows, 'embedding')} to {fetched.path}.")
     if len(fetched.precisions) > 1:
         parts = (f"{count:,} in {name}" for name, count in fetched.precisions.items())
-        say(f"Computed {', '.join(parts)}: see the dataset 'precision'.")
+        say(f"Computed {', '.join(parts)}: see 'precision'.")
     if fetched.quarantined:
         say(
             f"Without an embedding (NaN, precision 'none'): "
@@ -68,6 +68,16 @@ def report_fetched(fetched: Fetched, reasons: str) -> None:
             say(f"  {line}")
     if fetched.warning:
         warn(f"{fetched.warning}.")
+
+
+def report_exported(exported: Fetched) -> None:
+    """Print what a file contains that was made from another."""
+    say(f"Wrote {counted(exported.rows, 'embedding')} to {exported.path}.")
+    without = exported.rows - sum(exported.precisions.values())
+    if without:
+        say(f"Without an embedding (NaN, precision 'none'): {counted(without, 'row')}.")
+    if exported.warning:
+        warn(f"{exported.warning}.")
 
 
 def report_damage(manifest: Manifest, damage: list[str]) -> None:

@@ -16,7 +16,11 @@ from workers.engine.engine import Engine, Outcome
 from workers.models.loading import load_model
 
 SPEC = ModelSpec(name="small", layers=4, dim=256, heads=4)
-FORM = OutputForm(include=("mean", "bos", "per_residue"), layers=(0, 2, -1), max_residues=1022)
+FORM = OutputForm(
+    include=("mean", "bos", "max", "std", "per_residue", "logits", "entropy"),
+    layers=(0, 2, -1),
+    max_residues=1022,
+)
 BATCHES, THREADS = 12, 4
 
 
@@ -51,6 +55,8 @@ def assert_same(found: Outcome, other: Outcome) -> None:
     assert found.embeddings.residues.tobytes() == other.embeddings.residues.tobytes()
     for name, values in other.embeddings.pooled.items():
         assert found.embeddings.pooled[name].tobytes() == values.tobytes()
+    for name, values in other.embeddings.scores.items():
+        assert found.embeddings.scores[name].tobytes() == values.tobytes()
 
 
 def test_batches_of_several_threads_are_bit_for_bit_those_of_one(engine, batches, expected):

@@ -40,9 +40,9 @@ def folder(tmp_path) -> Path:
         ("./q.fasta", "is the input itself"),
         ("soft.h5", "is the input itself"),
         ("hard.h5", "is the input itself"),
-        ("notes.txt", "embeddings are written as HDF5, to a file named .h5"),
-        ("new", "such as new.h5"),
-        ("new.npz", "such as new.h5"),
+        ("notes.txt", "is none of .h5, .hdf5, .hdf, .parquet"),
+        ("new", "Name new.h5"),
+        ("new.pt", "add --layout esm"),
         ("notes.h5", "or replace it with --overwrite"),
         ("no such/e.h5", "mkdir -p 'no such'"),
         ("store/e.h5", "lies in the folder of the store"),
@@ -56,6 +56,24 @@ def test_a_file_that_must_stay_is_named_before_any_work(fleet, folder, output, m
     done = fleet.producer(
         *("submit", "q.fasta", "--model", MODEL, "-o", output, *options), cwd=folder
     )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert contents(folder) == before
+    assert not fleet.ledger.redis.keys("*")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--include", "mean", "per_residue", "-o", "e.csv"], "csv has no place for the vectors"),
+        (["--include", "mean", "bos", "-o", "e.npy"], "npy holds one kind of vectors"),
+        (["-o", "e.h5", "--layout", "parquet"], "layout parquet is named .parquet"),
+        (["--layout", "esm"], "--layout=esm is of an output: name one with -o"),
+    ],
+)
+def test_what_a_layout_cannot_hold_is_said_before_any_work(fleet, folder, options, message):
+    before = contents(folder)
+    done = fleet.producer("submit", "q.fasta", "--model", MODEL, *options, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert contents(folder) == before

@@ -123,6 +123,20 @@ def objects(s3: S3Server) -> Objects:
     return Objects(s3)
 
 
+@pytest.mark.parametrize("name", ["e.npz", "e.parquet", "e.safetensors", "e.h5ad", "u.h5", "e.csv"])
+def test_an_object_of_each_layout_is_the_file_and_is_known_by_its_job(
+    job, other, bucket, tmp_path, objects, name
+):
+    url, options = f"{bucket}/{name}", {"layout": "uniprot" if name == "u.h5" else None}
+    job.fetch(url, **options)
+    job.fetch(tmp_path / name, **options)
+    assert len(objects.content(url)) == (tmp_path / name).stat().st_size
+    assert "exists and " in objects.refusal(other, url, **options)
+    if name != "e.csv":  # which does not say what it is of
+        job.fetch(url, **options)
+    other.fetch(url, overwrite=True, **options)
+
+
 def test_the_object_has_what_a_file_would_have_and_nothing_is_left_beside_it(
     job, bucket, tmp_path, monkeypatch, objects
 ):
@@ -160,7 +174,7 @@ def test_a_large_object_comes_in_parts_and_is_whole(bucket, objects, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("/e.npz", "/e.h5."), ("", ".h5."), ("/folder/", "name an object, such as")],
+    [("/e.pt", "/e.h5, or"), ("/e.npy", "is several files"), ("/folder/", "name an object")],
 )
 def test_a_place_that_cannot_be_is_named_before_the_work(job, bucket, name, message, objects):
     assert message in objects.refusal(job, f"{bucket}{name}")
@@ -278,7 +292,7 @@ def test_a_disk_that_fills_up_is_said_in_the_same_way(job, bucket, monkeypatch, 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("producer.output.fetch.create_embedding_file", full)
+    monkeypatch.setattr("producer.output.layouts.columnar.create_embedding_file", full)
     assert "Set TMPDIR to a folder with more room" in objects.refusal(job, f"{bucket}/e.h5")
 
 

@@ -12,7 +12,7 @@ from common.embeddings.seal import Label
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
 from common.job.manifest import Manifest
-from common.job.output_form import OutputForm
+from common.job.output_form import RESIDUE_SCORES, SCORES, OutputForm
 from common.job.records import Record, decode_batch, encode_batch
 from common.rungs import Rung
 from common.store import Store
@@ -25,8 +25,9 @@ def embeddings_of(
     letters = sum(form.embedded(len(record.residues)) for record in records)
     random = np.random.default_rng()
 
-    def numbers(count: int, dtype: str) -> np.ndarray:
-        return random.random((count, *form.vector_shape(dim))).astype(dtype)
+    def numbers(count: int, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        shape = form.vector_shape(dim) if shape is None else shape
+        return random.random((count, *shape)).astype(dtype)
 
     return Embeddings.of_records(
         records,
@@ -34,6 +35,12 @@ def embeddings_of(
         precision=precision,
         pooled={name: numbers(len(records), "float32") for name in form.pooled_names},
         residues=numbers(letters, form.residue_dtype) if form.per_residue else None,
+        scores={
+            name: numbers(
+                letters if name in RESIDUE_SCORES else len(records), "float32", SCORES[name]
+            )
+            for name in form.scores
+        },
     )
 
 
@@ -98,6 +105,7 @@ def store_shard(
         "model": manifest.model,
         "weights": weights,
         "dim": dim,
+        "layers": list(manifest.form.layers),
         "precision": precision.value,
         "tokens": int(part.lengths.sum()) + SPECIAL_TOKENS * len(part),
         "job": manifest.job,

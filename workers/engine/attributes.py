@@ -3,6 +3,7 @@
 from typing import Any
 
 from common import __version__
+from common.alphabet import ESM2_TOKENS
 from common.job.output_form import OutputForm
 from common.model_specs import resolve_layers
 from workers.models.loading import LoadedModel
@@ -14,6 +15,7 @@ MEANINGLESS = "random weights: these embeddings mean nothing"
 
 def model_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:
     """Return the attributes of all embeddings that a model computes in an output form."""
+    tokens = {"logits_tokens": list(ESM2_TOKENS)} if "logits" in form.include else {}
     windows = {} if form.overlap is None else {"window": form.max_residues, "overlap": form.overlap}
     return {
         "model": loaded.source.text,
@@ -23,6 +25,7 @@ def model_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:
         "pooling": loaded.spec.family.pooling,
         "version": __version__,
         **windows,
+        **tokens,
         **({"revision": revision} if (revision := loaded.source.revision) else {}),
         **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
     }

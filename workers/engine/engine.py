@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.embeddings.arrays import Embeddings
 from common.job.output_form import OutputForm
@@ -25,13 +24,14 @@ from common.rungs import Rung, ladder
 from common.wire.messages import Instability
 from workers.engine.in_flight import PackDone, PackInFlight, PackResult
 from workers.engine.packing import Pack, make_packs
-from workers.engine.prepared import PreparedBatch, synthetic_batch
+from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
 from workers.engine.windows import cut_windows
 from workers.models.fused import apply_fused, can_fuse
+from workers.models.lm_head import LazyLMHead
 from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 from workers.runtime import metrics, trace, watchdog
-from workers.runtime.device import exact_sums, host_buffer
+from workers.runtime.device import exact_sums
 from workers.runtime.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_tokens_that_fit
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class Engine:
         on_gpu = self.device.type == "cuda"
         self._pack_seconds = GPU_PACK_SECONDS if on_gpu else CPU_PACK_SECONDS
         self._lock = threading.Lock()
+        self._lm_head = LazyLMHead(loaded)
         #: Slots for the packs of all threads that hold device memory.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)
 
@@ -184,6 +185,7 @@ class Engine:
         if form.overlap is not None:
             sequences, firsts = cut_windows(sequences, form.max_residues, form.overlap)
         layers = resolve_layers(form.layers, self.loaded.spec.layers)
+        buffers = residue_buffers(form, int(lengths.sum()), self.loaded.spec.dim, self.device)
         return PreparedBatch(
             records=records,
             lengths=lengths,
@@ -192,13 +194,10 @@ class Engine:
             layers=layers,
             form=form,
             precision=precision,
-            residues=self._residue_buffer(form, int(lengths.sum())) if form.per_residue else None,
+            residues=buffers.pop("residues", None),
+            scores=buffers,
+            head=self._lm_head.get() if form.scores else None,
         )
-
-    def _residue_buffer(self, form: OutputForm, residues: int) -> Tensor:
-        shape = residues, len(form.layers), self.loaded.spec.dim
-        dtype: torch.dtype = getattr(torch, form.residue_dtype)
-        return host_buffer(*shape, dtype=dtype, device=self.device)
 
     @device_errors()
     def _run(
@@ -288,10 +287,11 @@ class Engine:
             work.form,
             precision=work.precision,
             pooled={
-                name: work.join([getattr(part.pooled, name) for part in parts])[finite]
-                for name in work.form.pooled_names
+                name: values[finite]
+                for name, values in work.join([part.pooled.vectors for part in parts]).items()
             },
             residues=work.finite_residues(finite),
+            scores=work.join_scores([part.pooled.vectors for part in parts], finite),
         )
         tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
         seconds = sum(part.seconds for part in parts)

@@ -15,6 +15,7 @@ from workers.engine.finiteness import describe_non_finite
 from workers.engine.packing import Pack
 from workers.engine.pooling import Pooled, pool, residue_positions
 from workers.engine.prepared import PreparedBatch
+from workers.engine.scores import SURPRISE, read_segments, score
 from workers.models.encoder import Encoder
 from workers.runtime import trace
 from workers.runtime.device import DeviceEvent, to_device, to_host
@@ -55,13 +56,35 @@ class PackInFlight:
         ids = to_device(torch.from_numpy(pack.ids), device)
         cu_seqlens = to_device(torch.from_numpy(pack.cu_seqlens), device)
         self._began = DeviceEvent(device)
-        found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, work.layers)
+        layers = work.layers if work.head is None else {*work.layers, model.spec.layers}
+        found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, list(layers))
         self._hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
-        self._rows = to_host(pool(self._hidden, cu_seqlens, model.spec.family))
-        self._overflows = self._copy_residues() if work.residues is not None else None
+        self._rows = to_host(
+            pool(self._hidden, cu_seqlens, model.spec.family, work.form.more_pooled)
+        )
+        positions = self._positions() if work.form.has_residues or work.head else ids[:0]
+        self._overflows = None
+        if work.residues is not None:
+            self._overflows = self._copy_residues(positions)
+        if work.head is not None:
+            self._scores = score(work.head, found[model.spec.layers], ids, cu_seqlens, positions)
+            for name, target in work.scores.items():
+                target[self._letters].copy_(self._scores.of_residues[name], non_blocking=True)
+            self._score_rows = to_host(self._scores.of_segments)
         self._done = DeviceEvent(device)
 
-    def _copy_residues(self) -> Tensor | None:
+    def _positions(self) -> Tensor:
+        """Return the positions ``[R]`` of the pack's residues on the device."""
+        return to_device(torch.from_numpy(residue_positions(self.pack.cu_seqlens)), self.device)
+
+    @property
+    def _letters(self) -> slice:
+        """The place of the pack's residues in the batch's buffers."""
+        first = self.pack.first
+        start = int(self.work.tokens.cu_seqlens[first]) - SPECIAL_TOKENS * first
+        return slice(start, start + len(self.pack.ids) - SPECIAL_TOKENS * self.pack.segments)
+
+    def _copy_residues(self, positions: Tensor) -> Tensor | None:
         """Copy the pack's residues to their place in the batch's buffer.
 
         Returns:
@@ -69,12 +92,9 @@ class PackInFlight:
             if the dtype rules that out.
         """
         assert self.work.residues is not None
-        positions = torch.from_numpy(residue_positions(self.pack.cu_seqlens))
-        residues = self._hidden.index_select(0, to_device(positions, self.device))
+        residues = self._hidden.index_select(0, positions)
         stored = residues.to(self.work.residues.dtype)
-        start = int(self.work.tokens.cu_seqlens[self.pack.first]) - SPECIAL_TOKENS * self.pack.first
-        target = self.work.residues[start : start + len(stored)]
-        target.copy_(stored, non_blocking=True)
+        self.work.residues[self._letters].copy_(stored, non_blocking=True)
         if stored.dtype == residues.dtype:
             return None
         return to_host((residues.isfinite() & ~stored.isfinite()).flatten(1).any(1))
@@ -93,10 +113,14 @@ class PackInFlight:
         self._done.wait()
         seconds = self._done.seconds_since(self._began)
         trace.add_device_span(f"{len(self.pack.ids):,} tokens", self._done, seconds)
-        pooled = Pooled.read(self._rows, len(self.work.layers))
+        pooled = Pooled.read(self._rows, len(self.work.layers), self.work.form.more_pooled)
+        if self.work.head is not None:
+            surprise, finite = read_segments(self._score_rows, self.work.form)
+            vectors = {**pooled.vectors, SURPRISE: surprise}
+            pooled = Pooled(vectors, pooled.finite & finite)
         self._check_range(pooled.finite)
         unstable = {
-            self.pack.first + segment: self._describe(segment, pooled.mean[segment])
+            self.pack.first + segment: self._describe(segment, pooled)
             for segment in np.flatnonzero(~pooled.finite).tolist()
         }
         return PackResult(pooled, unstable, seconds)
@@ -112,11 +136,18 @@ class PackInFlight:
                 f"{self.work.form.residue_dtype}: submit with residue_dtype float32."
             )
 
-    def _describe(self, segment: int, mean: Array) -> NonFinite:
+    def _describe(self, segment: int, pooled: Pooled) -> NonFinite:
         """Describe what is not finite in a segment. Waits for the device."""
         start, end = self.pack.cu_seqlens[segment : segment + 2]
-        # In BF16 and FP32 a sum of finite terms may overflow.
         seen = describe_non_finite(self._hidden[start:end])
-        seen = seen or describe_non_finite(torch.from_numpy(mean))
+        # In BF16 and FP32 a sum of finite terms, or of their squares, may overflow.
+        for vectors in pooled.vectors.values():
+            seen = seen or describe_non_finite(torch.from_numpy(vectors[segment]))
+        if self.work.head is not None:
+            letters = slice(start - SPECIAL_TOKENS * segment, end - SPECIAL_TOKENS * (segment + 1))
+            seen = seen or describe_non_finite(self._scores.of_residues["logits"][letters])
+            # A likelihood of less than FP32 has.
+            surprise = torch.from_numpy(pooled.vectors[SURPRISE][segment])
+            seen = seen or describe_non_finite(surprise.exp())
         assert seen is not None, "a sum over the segment is not finite, but all its terms are"
         return seen

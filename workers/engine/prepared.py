@@ -1,21 +1,25 @@
 """A batch in the form that the engine runs: from records to segments, and back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from common.alphabet import SPECIAL_TOKENS
 from common.embeddings.arrays import Array
-from common.job.output_form import OutputForm
+from common.job.output_form import RESIDUE_SCORES, OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
 from common.rungs import Rung
 from common.wire.messages import Instability, NonFinite
 from workers.engine.finiteness import merge_non_finite
+from workers.engine.scores import PERPLEXITY, SURPRISE
 from workers.engine.windows import join_windows
+from workers.models.lm_head import LMHead
 from workers.models.tokens import Tokens
+from workers.runtime.device import host_buffer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class PreparedBatch:
     form: OutputForm
     precision: Rung
     residues: Tensor | None  # [sum(lengths), K, D] on the host, if included
+    scores: Mapping[str, Tensor] = field(default_factory=dict)  # of residues, in the same way
+    head: LMHead | None = None  # if scores are included
 
     def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
         """Return a description of each record with segments that are not finite."""
@@ -47,10 +53,24 @@ class PreparedBatch:
             for i, seen in by_record.items()
         )
 
-    def join(self, parts: Sequence[Array]) -> Array:
-        """Join the packs' vectors ``[s, K, D]`` to records' vectors; windows weigh by tokens."""
-        vectors = join_windows(np.concatenate(parts), self.tokens.lengths, self.firsts)
-        return without_single_layer(vectors)
+    def join(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+        """Join the packs' vectors ``[s, K, D]`` to those of records that the form includes."""
+        names = {*self.form.pooled_names, *(["mean"] if "std" in self.form.include else [])}
+        vectors = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        joined = join_windows(vectors, self.tokens.lengths, self.firsts)
+        return {name: without_single_layer(joined[name]) for name in self.form.pooled_names}
+
+    def join_scores(self, parts: Sequence[Mapping[str, Array]], finite: Array) -> dict[str, Array]:
+        """Return the scores that the form includes, of finite records ``[N]``."""
+        if self.head is None:
+            return {}
+        of_residues = np.repeat(finite, self.lengths)
+        scores = {name: values.numpy()[of_residues] for name, values in self.scores.items()}
+        if PERPLEXITY in self.form.include:
+            means = {"mean": np.concatenate([part[SURPRISE] for part in parts])}
+            mean = join_windows(means, self.tokens.lengths, self.firsts)["mean"][finite, 0]
+            scores[PERPLEXITY] = np.exp(mean)
+        return scores
 
     def finite_residues(self, finite: Array) -> Array | None:
         """Return the residues ``[sum(L), *W]`` of finite records ``[N]``; no copy if all are."""
@@ -63,6 +83,23 @@ class PreparedBatch:
 def without_single_layer(values: Array) -> Array:
     """Return ``[n, K, D]`` as ``[n, D]`` for a single layer."""
     return values[:, 0] if values.shape[1] == 1 else values
+
+
+def residue_buffers(
+    form: OutputForm, residues: int, dim: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Return room on the host for what a batch keeps of each residue, by name."""
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        name: (shape, torch.float32)
+        for name, shape in RESIDUE_SCORES.items()
+        if name in form.include
+    }
+    if form.per_residue:
+        shapes["residues"] = (len(form.layers), dim), getattr(torch, form.residue_dtype)
+    return {
+        name: host_buffer(residues, *shape, dtype=dtype, device=device)
+        for name, (shape, dtype) in shapes.items()
+    }
 
 
 def synthetic_batch(spec: ModelSpec, lengths: Sequence[int], precision: Rung) -> PreparedBatch:

@@ -1,6 +1,6 @@
 """Windows of long records: cutting, and joining their vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,11 +36,37 @@ def cut_windows(sequences: Sequence[str], size: int, overlap: int) -> tuple[list
     return pieces, firsts
 
 
-def join_windows(vectors: Array, weights: Array, firsts: Sequence[int]) -> Array:
-    """Return each record's mean ``[N, ...]`` of windows ``[S, ...]``, by ``weights`` ``[S]``."""
-    if len(firsts) == len(vectors):
+def join_windows(
+    vectors: Mapping[str, Array], weights: Array, firsts: Sequence[int]
+) -> Mapping[str, Array]:
+    """Return each record's vectors ``[N, ...]`` of those of windows ``[S, ...]``, by name.
+
+    ``max`` is the largest of all windows, others are means. ``std`` is that of the tokens of all
+    windows, which have the same weights as in the mean, around the mean of the record.
+
+    Args:
+        vectors: ``[S, ...]``; those with ``std`` have ``mean`` too.
+        weights: ``[S]``, of each window in a mean.
+        firsts: each record's first window.
+    """
+    if len(firsts) == len(weights):
         return vectors
-    # In FP64 no sum overflows, and a mean is no larger than its terms.
-    columns = weights.astype(np.float64).reshape(-1, *[1] * (vectors.ndim - 1))
-    sums = np.add.reduceat(vectors * columns, firsts, axis=0)
-    return (sums / np.add.reduceat(columns, firsts, axis=0)).astype(np.float32)
+
+    def mean(values: Array) -> Array:
+        # In FP64 no sum overflows, and a mean is no larger than its terms.
+        columns = weights.astype(np.float64).reshape(-1, *[1] * (values.ndim - 1))
+        sums: Array = np.add.reduceat(values * columns, firsts, axis=0)
+        return sums / np.add.reduceat(columns, firsts, axis=0)
+
+    joined: dict[str, Array] = {}
+    for name, values in vectors.items():
+        if name == "max":
+            joined[name] = np.maximum.reduceat(values, firsts, axis=0)
+        elif name == "std":
+            means = vectors["mean"].astype(np.float64)
+            around = mean(means).repeat(np.diff([*firsts, len(weights)]), axis=0)
+            squares = values.astype(np.float64) ** 2 + (means - around) ** 2
+            joined[name] = np.sqrt(mean(squares)).astype(np.float32)
+        else:
+            joined[name] = mean(values).astype(np.float32)
+    return joined

@@ -44,6 +44,7 @@ class LoadedModel:
     source: ModelSource
     fingerprint: str
     model_digest: str | None = None  # ModelSource.digest; None for a name
+    place: Path | None = None  # where the weights were read, if the caller knew
 
     @property
     def spec(self) -> ModelSpec:
@@ -86,7 +87,9 @@ def load_model(
     }
     check_range(source, checkpoint, on_device)
     model.load_state_dict(on_device, assign=True)
-    return LoadedModel(model.eval().requires_grad_(False), tokenize, source, fingerprint)
+    return LoadedModel(
+        model.eval().requires_grad_(False), tokenize, source, fingerprint, place=place
+    )
 
 
 def check_range(source: ModelSource, checkpoint: Checkpoint, cast: State) -> None:

@@ -44,6 +44,22 @@ def test_means_and_residues_are_those_of_fair_esm(embedder, oracle):
         np.testing.assert_allclose(result[id_], expected.mean(0), atol=2e-5)
 
 
+def test_scores_are_those_of_fair_esm_and_only_where_they_are_included(embedder, oracle):
+    result = embedder.embed(SEQUENCES, include=("mean", "logits", "entropy"))
+    for id_, sequence in SEQUENCES.items():
+        with torch.inference_mode():
+            expected = oracle(tokenize([sequence]))["logits"][0, 1:-1]
+        np.testing.assert_allclose(result.logits(id_), expected, atol=2e-4)
+        assert result.entropy(id_).shape == (len(sequence),)
+    assert len(result.attributes["logits_tokens"]) == 33
+    with pytest.raises(UserError, match="no pseudo_perplexity_unmasked: add it to include"):
+        _ = result.pseudo_perplexity_unmasked
+    with pytest.raises(UserError, match="have no logits: add it to include"):
+        embedder.embed(SEQUENCES).logits("P1")
+    with pytest.raises(UserError, match="no vectors or scores of their own"):
+        embedder.embed(SEQUENCES, include="entropy", long="window")
+
+
 def test_several_layers_have_an_axis_in_the_order_asked_for(embedder, oracle):
     result = embedder.embed(SEQUENCES, layers=(-1, 1))
     assert result.mean.shape == (3, 2, TINY.dim)

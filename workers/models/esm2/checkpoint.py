@@ -91,6 +91,16 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
     Raises:
         UserError: it is not such a file, or a tensor is missing or differs from that of any ESM-2.
     """
+    spec, raw = read_fair_esm_file(path)
+    return spec, fuse(raw, FAIR_ESM, spec, path)
+
+
+def read_fair_esm_file(path: Path) -> tuple[ModelSpec, State]:
+    """Read the shape and all tensors of a fair-esm ``.pt`` file, under their published names.
+
+    Raises:
+        UserError: it is not such a file.
+    """
     check_single(path)
     try:
         data = safe_load(path)
@@ -125,7 +135,7 @@ def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"{path}: not a fair-esm ESM-2 checkpoint ({why}).") from error
-    return spec, fuse(raw, FAIR_ESM, spec, path)
+    return spec, raw
 
 
 def fuse(raw: State, names: Names, spec: ModelSpec, path: Path) -> State:

@@ -29,14 +29,18 @@ EVERYTHING = OutputForm(include=("mean", "bos", "per_residue"), max_residues=MAX
 forms = st.builds(
     OutputForm,
     include=st.sampled_from(
-        [("mean",), ("bos",), ("per_residue",), ("bos", "mean"), ("mean", "bos", "per_residue")]
+        [
+            *(("mean",), ("bos",), ("per_residue",), ("bos", "mean"), ("logits",)),
+            ("mean", "bos", "per_residue"),
+            ("max", "per_residue", "entropy", "pseudo_perplexity_unmasked", "std"),
+        ]
     ),
     layers=st.sampled_from([(-1,), (0,), (-1, 0), (1, 2, 3)]),
     residue_dtype=st.sampled_from(["float16", "float32"]),
     max_residues=st.just(MAX_RESIDUES),
 ) | st.builds(
     OutputForm,
-    include=st.sampled_from([("mean",), ("mean", "bos")]),
+    include=st.sampled_from([("mean",), ("mean", "bos"), ("pseudo_perplexity_unmasked",)]),
     max_residues=st.just(MAX_RESIDUES),
     overlap=st.integers(0, MAX_RESIDUES - 1),
 )
@@ -54,7 +58,7 @@ def read(path: Path, form: OutputForm) -> Embeddings:
 def assert_same(found: Embeddings, expected: Embeddings) -> None:
     for name in (field.name for field in fields(Embeddings)):
         one, other = getattr(found, name), getattr(expected, name)
-        if name == "pooled":
+        if name in ("pooled", "scores"):
             assert one.keys() == other.keys()
             assert all(np.array_equal(one[key], other[key]) for key in other)
         elif isinstance(other, np.ndarray):

@@ -315,7 +315,7 @@ def test_batches_of_no_tokens_are_an_error_of_the_user(fleet, tokens):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"include": ("median",)}, "include: Input should be 'mean', 'per_residue' or 'bos'"),
+        ({"include": ("median",)}, "include: Input should be 'mean', 'per_residue', 'bos'"),
         ({"include": None}, "include: Input should be 'mean'"),
         ({"include": ()}, "include: .* is empty"),
         ({"layers": "last"}, "layers: Input should be a valid integer"),

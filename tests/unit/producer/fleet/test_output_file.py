@@ -123,10 +123,11 @@ def test_an_input_that_is_called_like_a_folder_by_chance_hinders_nothing(job, tm
 # --- where a file may be ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["e.npz", "e.csv", "e.txt", "e.fasta", "e", ".h5", "e.h5.gz"])
+@pytest.mark.parametrize("name", ["e.pt", "e.txt", "e.fasta", "e", ".h5", "e.h5.gz"])
 def test_a_suffix_that_is_not_written_is_refused_with_those_that_are(job, name):
     message = refusal(job, name, overwrite=True)
-    assert "embeddings are written as HDF5, to a file named .h5, .hdf5 or .hdf" in message
+    assert "is none of .h5, .hdf5, .hdf, .parquet, .npz, .npy, .csv, .tsv, .safetensors" in message
+    assert "--layout esm" in message
 
 
 @pytest.mark.parametrize("name", ["e.h5", "e.hdf5", "e.hdf", "E.H5", "a.b.h5"])
@@ -303,7 +304,7 @@ def test_finished_batches_of_another_interrupted_run_stay(tmp_path):
     output = OutputFile(
         path=tmp_path / "p.h5",
         is_ours=lambda origin: origin.input_fingerprint == "f" or origin.job == "mine",
-        sources=sources_of("p.fasta", ModelSource("m"), None),
+        sources=sources_of(["p.fasta"], ModelSource("m"), None),
     )
     store = folder_store(local_folder(output.path) / "store")
     begun = named(MANIFEST, "begun").model_copy(update={"input_fingerprint": "g"})
@@ -322,7 +323,7 @@ def test_finished_batches_of_the_same_job_with_other_weights_stay(tmp_path):
     output = OutputFile(
         path=tmp_path / "p.h5",
         is_ours=lambda origin: origin.is_of("mine", "now"),
-        sources=sources_of("p.fasta", ModelSource("m"), None),
+        sources=sources_of(["p.fasta"], ModelSource("m"), None),
     )
     store = folder_store(local_folder(output.path) / "store")
     mine = named(MANIFEST, "mine")

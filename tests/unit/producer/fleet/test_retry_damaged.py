@@ -11,7 +11,7 @@ from common.rungs import Rung
 from common.store import FileStore
 from producer.fleet import job as fleet_job
 from producer.fleet.fleet import Fleet
-from producer.output import fetch
+from producer.output import job_shards
 from producer.scheduling.job_lock import JobLockedError, job_lock
 from tests.support.shards import store_shard
 from tests.support.staged import Job
@@ -108,7 +108,7 @@ def test_shards_for_which_there_is_no_memory_are_not_deleted(staged, retry, monk
     def read(*_):
         raise MemoryError
 
-    monkeypatch.setattr(fetch, "read_embeddings", read)
+    monkeypatch.setattr(job_shards, "read_embeddings", read)
     assert retry() == 0
     assert shards(staged) == before
 

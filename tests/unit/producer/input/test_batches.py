@@ -38,7 +38,8 @@ EVERYTHING_FITS = Budget(tokens=10**9, shard_bytes=10**12)
 
 lengths = st.lists(st.integers(1, 2 * MAX_RESIDUES), max_size=60)
 budgets = st.builds(Budget, tokens=st.integers(1, 300), shard_bytes=st.integers(1, 20_000))
-forms = st.sampled_from([FORM, WIDE_FORM, WINDOWS])
+SCORES = OutputForm(include=("mean", "logits", "entropy"), max_residues=MAX_RESIDUES)
+forms = st.sampled_from([FORM, WIDE_FORM, WINDOWS, SCORES])
 models = st.sampled_from([PROTEIN_MODEL, DNA_MODEL])
 input_sizes = st.none() | st.integers(0, 10**12)
 workers = st.integers(0, 1000)
@@ -165,15 +166,20 @@ def test_windows_that_would_not_move_on_are_refused(overlap):
         OutputForm(max_residues=40, overlap=overlap)
 
 
-def test_vectors_of_residues_cannot_be_had_from_windows():
+@pytest.mark.parametrize("name", ["per_residue", "logits", "entropy"])
+def test_what_residues_have_cannot_be_had_from_windows(name):
     with pytest.raises(ValidationError, match="set long to truncate or error"):
-        OutputForm(include=("mean", "per_residue"), max_residues=40, overlap=4)
+        OutputForm(include=("mean", name), max_residues=40, overlap=4)
 
 
 # --- shards -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [FORM, WIDE_FORM, WINDOWS], ids=["mean", "everything", "windows"])
+@pytest.mark.parametrize(
+    "form",
+    [FORM, WIDE_FORM, WINDOWS, SCORES],
+    ids=["mean", "everything", "windows", "scores"],
+)
 @pytest.mark.parametrize(
     "header", ["", "sp|P69905 Hemoglobin", "i" * 500, "i" * 2100, "é" * 200, "中" * 900]
 )

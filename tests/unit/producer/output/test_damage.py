@@ -15,7 +15,8 @@ from common.job.layout import input_key, manifest_key, shard_key
 from common.job.manifest import read_manifest
 from common.job.output_form import OutputForm
 from common.rungs import Rung
-from producer.output.fetch import fetch, read_shard
+from producer.output.fetch import fetch
+from producer.output.job_shards import read_shard
 from producer.output.verify import verify
 from producer.scheduling.restore import results_of_batch, stored_weights
 from tests.conftest import ROOT

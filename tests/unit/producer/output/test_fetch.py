@@ -11,7 +11,7 @@ from common.embeddings.arrays import Embeddings
 from common.errors import UserError
 from common.job.layout import input_key, output_prefix, quarantine_key, shard_key
 from common.job.manifest import Manifest, write_manifest
-from common.job.output_form import OutputForm
+from common.job.output_form import RESIDUE_SCORES, OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record
 from common.rungs import PRECISION_CODES, Rung
@@ -35,6 +35,13 @@ FORMS = {
         include=("mean", "per_residue"),
         layers=(-1, 2),
         residue_dtype="float32",
+        max_residues=MAX_RESIDUES,
+    ),
+    "scores": OutputForm(
+        include=("pseudo_perplexity_unmasked", "logits"), max_residues=MAX_RESIDUES
+    ),
+    "all": OutputForm(
+        include=("mean", "per_residue", "logits", "entropy", "pseudo_perplexity_unmasked"),
         max_residues=MAX_RESIDUES,
     ),
 }
@@ -144,6 +151,8 @@ def test_shards_follow_each_other_in_input_order(job_of, output, form):
     if form.per_residue:
         assert found["residues"].dtype == form.residue_dtype
         assert np.array_equal(found["residues"], np.concatenate([p.residues for p in parts]))
+    for name in form.scores:
+        assert np.array_equal(found[name], np.concatenate([part.scores[name] for part in parts]))
     assert (fetched.path, fetched.rows, fetched.quarantined) == (output, len(RECORDS), [])
 
 
@@ -212,6 +221,11 @@ def test_rows_come_from_the_rung_that_had_numbers_for_them(job_of, output, form)
         assert np.array_equal(residues_of(found, 0), first.residues[:3])
         assert np.array_equal(residues_of(found, 1), second.residues)
         assert np.array_equal(residues_of(found, 2), first.residues[3:])
+    for name in form.scores:
+        one, other = first.scores[name], second.scores[name]
+        cut = 3 if name in RESIDUE_SCORES else 1  # the first record has three residues
+        expected = np.concatenate([one[:cut], other, one[cut:]])
+        assert np.array_equal(found[name][: len(expected)], expected)
 
 
 @every_form
@@ -298,6 +312,12 @@ def test_a_quarantined_row_is_nan_and_its_precision_none(job_of, output, form, m
         assert np.isnan(found[name][is_missing]).all()
         assert np.array_equal(found[name][:3][~is_missing[:3]], part.pooled[name])
         assert np.isfinite(found[name][3:]).all()
+    for name in form.scores:
+        of_residues = name in RESIDUE_SCORES
+        gone = np.repeat(is_missing, found["lengths"]) if of_residues else is_missing
+        assert np.isnan(found[name][gone]).all()
+        assert np.array_equal(found[name][~gone][: len(part.scores[name])], part.scores[name])
+        assert np.isfinite(found[name][~gone]).all()
 
 
 @pytest.mark.parametrize("form", [FORMS["per residue"], FORMS["layers"]], ids=["one", "several"])
@@ -380,9 +400,7 @@ def test_the_user_is_told_how_many_rows_each_precision_computed_if_there_are_sev
     job.compute(2, precision=Rung.FP32)
     report_fetched(fetch(job.store, job.manifest, output), REASONS)
     told = capsys.readouterr().err
-    assert (
-        "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see the dataset 'precision'." in told
-    )
+    assert "Computed 2 in fp16, 1 in selective_fp32, 3 in fp32: see 'precision'." in told
     assert "Without an embedding (NaN, precision 'none'): 1 row whose" in told
 
 
@@ -522,7 +540,7 @@ def test_whatever_error_damage_has_names_the_shard(job, output, monkeypatch, err
         raise error("odd")
 
     job.compute_all()
-    monkeypatch.setattr("producer.output.fetch.read_embeddings", read_embeddings)
+    monkeypatch.setattr("producer.output.job_shards.read_embeddings", read_embeddings)
     assert all(f"cannot be read{reason}" in text for text in verify(job.store, job.manifest))
     with pytest.raises(UserError) as caught:
         fetch(job.store, job.manifest, output)

@@ -53,6 +53,24 @@ def test_they_are_what_fetch_would_write(store, tmp_path):
     assert repr(found) == f"JobEmbeddings({JOB!r}, 5 sequences)"
 
 
+def test_scores_are_what_fetch_would_write(store, tmp_path):
+    form = FORM.model_copy(update={"include": ("pseudo_perplexity_unmasked", "logits", "entropy")})
+    manifest = MANIFEST.model_copy(update={"form": form})
+    for index in range(2):
+        store_shard(store, manifest, index)
+    found = JobEmbeddings(store, manifest)
+    fetch(store, manifest, tmp_path / "e.h5")
+    with load(tmp_path / "e.h5") as file:
+        perplexities = file.pseudo_perplexity_unmasked
+        assert np.array_equal(found.pseudo_perplexity_unmasked, perplexities)
+        for length, id_ in enumerate(found.ids, start=1):
+            assert np.array_equal(found.logits(id_), file.logits(id_))
+            assert np.array_equal(found.entropy(id_), file.entropy(id_))
+            assert file.logits(id_).shape == (length, 33)
+    with pytest.raises(UserError, match="have no per_residue: add it to include"):
+        found.residues("id1")
+
+
 def test_means_stay_when_the_store_is_gone(store):
     for index in range(2):
         store_shard(store, MANIFEST, index)

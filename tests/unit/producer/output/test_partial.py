@@ -14,6 +14,7 @@ from common.job.records import Record
 from producer.output.partial import (
     UNLOCKED_SECONDS,
     WITHOUT_LOCKS_SECONDS,
+    locked_folder,
     partial_of,
     remove_abandoned,
 )
@@ -81,6 +82,22 @@ def test_what_a_killed_fetch_left_is_deleted_by_the_next_but_not_while_it_waits(
             writer.kill()
     make_older(path, UNLOCKED_SECONDS + 5)
     assert cleaned(output)(path)
+
+
+def test_a_folder_and_the_second_of_two_files_are_deleted_too(output):
+    folder = partial_of(output)
+    folder.mkdir()
+    (folder / "a.pt").touch()
+    second = left(output).with_suffix(f".{'0' * 32}.ids")
+    second.touch()
+    for path in (folder, second):
+        make_older(path, UNLOCKED_SECONDS + 5)
+    with locked_folder(partial_of(output)) as being_written:
+        make_older(being_written, 2 * WITHOUT_LOCKS_SECONDS)
+        cleaned(output)
+        assert being_written.is_dir()
+    assert not folder.exists()
+    assert not second.exists()
 
 
 def test_one_that_is_being_renamed_stays(output):

@@ -302,6 +302,11 @@ def test_a_model_that_only_workers_can_see_is_taken_for_a_protein_model(tmp_path
     assert UNKNOWN_MODEL.family is ESM2
 
 
+def test_scores_are_refused_for_a_model_without_a_head(proteins):
+    with pytest.raises(UserError, match="include logits: DNABERT-S has no language-model head"):
+        make_request(Source(str(proteins)), "dnabert_s", include=("mean", "logits"))
+
+
 def test_two_spellings_of_a_model_are_one_job_in_one_queue(proteins):
     spellings = ("esm2_t6_8M_UR50D", "ESM2_t6_8m_UR50D", "facebook/esm2_t6_8M_UR50D")
     requests = [make_request(Source(str(proteins)), spelling) for spelling in spellings]

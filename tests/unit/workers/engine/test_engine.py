@@ -100,6 +100,27 @@ def test_bos_is_the_vector_at_cls(engine, records):
     assert_close(found, torch.stack([hidden(engine, record)[0] for record in records]))
 
 
+def test_max_and_std_are_those_of_the_residues(engine, records):
+    form = EVERYTHING.model_copy(
+        update={"include": ("std", "per_residue", "max"), "layers": (1, -1)}
+    )
+    found = engine.embed(records, form).embeddings
+    assert set(found.pooled) == {"max", "std"}
+    parts = np.split(found.residues, np.cumsum(found.lengths)[:-1])
+    assert np.array_equal(found.pooled["max"], np.stack([part.max(0) for part in parts]))
+    expected = np.stack([part.std(0, np.float64) for part in parts])
+    np.testing.assert_allclose(found.pooled["std"], expected, atol=1e-5)
+
+
+def test_in_fp16_std_is_that_of_the_vectors_in_fp32_arithmetic(make_engine, records):
+    form = OutputForm(include=("std", "max"), max_residues=1022)
+    half = make_engine(Rung.FP16).embed(records, form, rung=Rung.FP16).embeddings.pooled
+    exact = make_engine().embed(records, form).embeddings.pooled
+    for name in ("std", "max"):
+        assert not np.array_equal(half[name], exact[name])
+        np.testing.assert_allclose(half[name], exact[name], atol=2e-2)
+
+
 def test_residues_lie_one_record_after_another_as_the_lengths_say(engine, records):
     found = engine.embed(records, EVERYTHING).embeddings
     parts = np.split(found.residues, np.cumsum(found.lengths)[:-1])
@@ -415,6 +436,21 @@ def test_a_long_record_is_the_mean_of_its_windows_by_their_tokens(engine, record
         means = torch.stack([part[1:-1].mean(0) for part in parts])
         expected = (means * weights).sum(0) / weights.sum()
         assert_close(found.pooled["mean"][place], expected)
+
+
+def test_of_windows_max_is_the_largest_and_std_is_around_the_mean_of_all(engine, records):
+    form = WINDOWS.model_copy(update={"include": ("max", "std")})
+    found = engine.embed(records, form).embeddings.pooled
+    for place, record in enumerate(records):
+        parts = [
+            hidden(engine, record._replace(residues=record.residues[start:end]))[1:-1]
+            for start, end in windows(len(record.residues), 100, 20)
+        ]
+        assert_close(found["max"][place], torch.cat(parts).max(0).values)
+        weights = torch.cat([torch.full((len(p), 1), (len(p) + 2) / len(p)) for p in parts])
+        mean = (torch.cat(parts) * weights).sum(0) / weights.sum()
+        variance = ((torch.cat(parts) - mean).square() * weights).sum(0) / weights.sum()
+        assert_close(found["std"][place], variance.sqrt())
 
 
 def test_a_record_with_one_bad_window_is_unstable_and_its_neighbours_are_kept(engine, records):

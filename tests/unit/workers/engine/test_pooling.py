@@ -33,9 +33,49 @@ def test_the_mean_is_over_what_the_family_pools_in_fp32(family, dtype):
     np.testing.assert_allclose(
         found.mean, torch.stack([one[inner].mean(0) for one in segments]), atol=1e-6
     )
-    np.testing.assert_array_equal(found.bos, values[BOUNDS[:-1]].float())
-    assert found.mean.dtype == found.bos.dtype == np.float32
+    np.testing.assert_array_equal(found.vectors["bos"], values[BOUNDS[:-1]].float())
+    assert {one.dtype for one in found.vectors.values()} == {np.dtype(np.float32)}
     assert found.finite.tolist() == [True, True, True]
+
+
+def everything(values: torch.Tensor, family) -> Pooled:
+    more = ("std", "max")
+    return Pooled.read(pool(values, torch.from_numpy(BOUNDS), family, more), layers=2, more=more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@FAMILIES
+def test_max_and_std_are_of_the_tokens_that_the_mean_is_of(family, dtype):
+    values = hidden(dtype)
+    found, without = everything(values, family), pooled(values, family)
+    for name in ("mean", "bos"):
+        assert np.array_equal(found.vectors[name], without.vectors[name])
+    inner = slice(None) if family.pools_special_tokens else slice(1, -1)
+    segments = [one[inner].double().numpy() for one in values.split(LENGTHS)]
+    assert np.array_equal(found.vectors["max"], np.stack([one.max(0) for one in segments]))
+    np.testing.assert_allclose(
+        found.vectors["std"], np.stack([one.std(0) for one in segments]), atol=1e-6
+    )
+    if family is ESM2:  # a single residue
+        assert not found.vectors["std"][1].any()
+
+
+@FAMILIES
+def test_std_does_not_cancel_where_a_mean_is_far_from_0(family):
+    """The difference of sums of squares would be off by a hundred times what is left."""
+    values = hidden() + 10_000
+    inner = slice(None) if family.pools_special_tokens else slice(1, -1)
+    expected = np.stack([one[inner].double().numpy().std(0) for one in values.split(LENGTHS)])
+    np.testing.assert_allclose(everything(values, family).vectors["std"], expected, atol=1e-3)
+
+
+@FAMILIES
+def test_a_deviation_that_is_not_finite_flags_its_segment_though_all_its_tokens_are(family):
+    values = hidden()
+    values[10, 0, 0] = 1e-15 * LARGEST
+    values[11, 0, 0] = -1e-15 * LARGEST  # the mean is in range, and the squares are not
+    assert pooled(values, family).finite.all()
+    assert everything(values, family).finite.tolist() == [True, True, False]
 
 
 def test_only_dnabert_s_pools_its_special_tokens():

@@ -1,0 +1,90 @@
+"""What an output holds: rows in blocks, and what is known of them before the first."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.origins import Origins
+from common.embeddings.writer import score_bytes
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
+from common.wire.messages import Instability
+
+Dtype = Literal["float16", "float32"]
+
+#: Bytes of a record's ids, header and numbers in a file, as most have.
+RECORD_BYTES = 280
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file is to hold, known before its first row."""
+
+    form: OutputForm
+    pooled_dtype: str  # of mean and bos
+    records: int
+    residues: int  # of all records
+    dim: int
+    attributes: Mapping[str, Any]
+    #: Where rows come from, if there are several sources.
+    origins: Origins | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one vector: ``(D,)``, or ``(K, D)`` for K > 1 layers."""
+        return self.form.vector_shape(self.dim)
+
+    @property
+    def layers(self) -> list[int]:
+        """The numbers of the layers, counted from 0."""
+        return [int(layer) for layer in self.attributes.get("layers", self.form.layers)]
+
+    @property
+    def bytes(self) -> int:
+        """An estimate of the bytes of a file of binary numbers."""
+        numbers = len(self.form.layers) * self.dim
+        pooled = numbers * len(self.form.pooled_names) * np.dtype(self.pooled_dtype).itemsize
+        per_residue = numbers * np.dtype(self.form.residue_dtype).itemsize
+        residues = self.residues * per_residue if self.form.per_residue else 0
+        scores = self.records * score_bytes(self.form, RECORD_SCORES)
+        scores += self.residues * score_bytes(self.form, RESIDUE_SCORES)
+        return self.records * (RECORD_BYTES + pooled) + residues + scores
+
+
+class Rows(ABC):
+    """Embeddings in blocks of rows, in the order of the input."""
+
+    form: OutputForm  # everything that there is
+    pooled_dtype: str
+    records: int
+    residues: int
+    dim: int
+    attributes: Mapping[str, Any]
+    #: Where rows come from, if there are several sources.
+    origins: Origins | None = None
+    #: The number of blocks.
+    blocks: int
+    #: Blocks that are read ahead of the one being written.
+    ahead: int
+
+    @abstractmethod
+    def block(self, index: int, form: OutputForm) -> tuple[Embeddings, tuple[Instability, ...]]:
+        """Return the rows of a block, with the vectors of ``form``, and its quarantined rows.
+
+        Called in threads, for several blocks at once.
+        """
+
+    @abstractmethod
+    def names(self, index: int) -> tuple[list[str], Array]:
+        """Return the ids and the lengths of a block, without its vectors."""
+
+    @abstractmethod
+    def check(self, index: int, part: Embeddings) -> None:
+        """Check a block that was read; called for blocks in their order."""
+
+    @abstractmethod
+    def check_end(self) -> None:
+        """Check what can be checked only after all blocks were."""

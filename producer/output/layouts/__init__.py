@@ -1,0 +1,1 @@
+"""The layouts of an output, a module each."""

@@ -1,0 +1,87 @@
+"""The default: one HDF5 file with a dataset per kind of value, as ``docs/formats.md`` describes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+from common.embeddings.arrays import Embeddings
+from common.embeddings.origins import Origins
+from common.embeddings.reader import open_embedding_file
+from common.embeddings.writer import EmbeddingWriter, create_embedding_file
+from common.job.output_form import POOLED, SCORES
+from producer.output.contents import Contents
+from producer.output.layouts.layout import Layout
+from producer.output.partial import lock
+
+#: The datasets of a job that was read from several sources.
+ORIGINS = ("source", "source_names", "source_records")
+
+#: All datasets that there can be. A file with another one has something of its owner.
+DATASETS = {
+    *("ids", "headers", "rows", "lengths", "input_lengths", "precision"),
+    *(*POOLED, *SCORES, "residues", "offsets", *ORIGINS),
+}
+
+
+class ColumnarLayout(Layout):
+    """One HDF5 file in the form of a shard."""
+
+    name = "h5"
+    holds_scores = True
+    suffixes = (".h5", ".hdf5", ".hdf")
+
+    @contextmanager
+    def create(self, path: Path, contents: Contents) -> Iterator["ColumnarWriter"]:
+        with create_embedding_file(
+            path,
+            form=contents.form,
+            records=contents.records,
+            residues=contents.residues,
+            dim=contents.dim,
+            attributes=contents.attributes,
+            pooled_dtype=contents.pooled_dtype,
+        ) as writer:
+            lock(writer.sink)
+            if contents.origins is not None:
+                create_origins(writer.file, contents.records, contents.origins)
+            yield ColumnarWriter(writer, contents.origins)
+
+    def attributes_of(self, source: Path | BinaryIO) -> Mapping[str, Any] | None:
+        with open_embedding_file(source) as file:
+            return dict(file.attrs) if set(file) <= DATASETS else None
+
+
+class ColumnarWriter:
+    """Writes one HDF5 file."""
+
+    def __init__(self, writer: EmbeddingWriter, origins: Origins | None) -> None:
+        self._writer = writer
+        self._origins = origins
+
+    @property
+    def file(self) -> h5py.File:
+        return self._writer.file
+
+    def write(self, part: Embeddings) -> None:
+        if self._origins is not None:
+            first = self._writer.rows_written
+            numbers = self._origins.numbers(part.rows)
+            self.file["source"][first : first + len(part)] = numbers
+        self._writer.write(part)
+        if self._writer.sink.error:
+            raise self._writer.sink.error
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        new = {name: value for name, value in attributes.items() if name not in self.file.attrs}
+        self.file.attrs.update(new)
+
+
+def create_origins(file: h5py.File, records: int, origins: Origins) -> None:
+    """Create the dataset with each row's source, and those with what the sources are."""
+    file.create_dataset("source", (records,), np.int32)
+    file.create_dataset("source_names", data=list(origins.names), dtype=h5py.string_dtype())
+    file.create_dataset("source_records", data=origins.records)

@@ -1,0 +1,115 @@
+"""What a user wants of a job's embeddings: which rows and vectors, in which type and layout."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from common.embeddings.arrays import Embeddings
+from common.errors import UserError
+from common.job.output_form import Include, OutputForm, as_tuple
+from producer.output.contents import Contents, Dtype
+from producer.output.layouts.choice import LayoutName, choose
+from producer.output.layouts.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which part of the embeddings is written, and how; by default all, in the default layout."""
+
+    layout: LayoutName | None = None  # None: by the suffix
+    dtype: Dtype | None = None  # None: as computed
+    include: tuple[Include, ...] = ()  # empty: all that was computed
+    ids: tuple[str, ...] | None = None  # None: all rows
+
+    def layout_at(self, place: str | Path) -> Layout:
+        """Return the layout of an output.
+
+        Raises:
+            UserError: there is none for its suffix, or another than the one that was named.
+        """
+        return choose(place, self.layout)
+
+    def form_of(self, form: OutputForm) -> OutputForm:
+        """Return the form of what is written, from that of what there is.
+
+        Raises:
+            UserError: something is wanted that was not computed.
+        """
+        missing = [name for name in self.include if name not in form.include]
+        if missing:
+            raise UserError(
+                f"include {missing[0]}: only {', '.join(form.include)} was computed. Submit the "
+                f"input again with --include {' '.join((*form.include, *missing))}."
+            )
+        changes: dict[str, Any] = {}
+        if self.include:
+            changes["include"] = tuple(name for name in form.include if name in self.include)
+        if self.dtype:
+            changes["residue_dtype"] = self.dtype
+        return form.model_copy(update=changes)
+
+    def options(self) -> list[str]:
+        """Return the options of a command that wants the same."""
+        return [
+            *([f"--layout={self.layout}"] if self.layout else []),
+            *([f"--dtype={self.dtype}"] if self.dtype else []),
+        ]
+
+
+def make_wanted(
+    *,
+    layout: str | None = None,
+    dtype: str | None = None,
+    include: Include | Sequence[Include] = (),
+    ids: str | Iterable[str] | None = None,
+) -> Wanted:
+    """Return what a caller of the Python API wants.
+
+    Raises:
+        UserError: a value is none of those that are possible.
+    """
+    for name, value, type_ in (("layout", layout, LayoutName), ("dtype", dtype, Dtype)):
+        if value not in (None, *get_args(type_)):
+            raise UserError(f"{name}: {value!r} is none of {', '.join(get_args(type_))}.")
+    kept = as_tuple(include)
+    for one in kept:
+        if one not in get_args(Include):
+            raise UserError(f"include: {one!r} is none of {', '.join(get_args(Include))}.")
+    return Wanted(
+        layout=layout,  # type: ignore[arg-type]  # it is one of LayoutName
+        dtype=dtype,  # type: ignore[arg-type]
+        include=kept,
+        ids=None if ids is None else as_tuple(ids),
+    )
+
+
+def with_types_of(part: Embeddings, contents: Contents) -> Embeddings:
+    """Return rows with vectors in the types that are written.
+
+    Raises:
+        UserError: a number is too large for its type.
+    """
+    return part.with_vectors(
+        {name: converted(part, v, contents.pooled_dtype) for name, v in part.pooled.items()},
+        None
+        if part.residues is None
+        else converted(part, part.residues, contents.form.residue_dtype),
+    )
+
+
+def converted(part: Embeddings, values: np.ndarray[Any, Any], dtype: str) -> Any:
+    if values.dtype == np.dtype(dtype):
+        return values
+    with np.errstate(over="ignore"):  # looked for below
+        found = values.astype(dtype)
+    too_large = np.isinf(found) & np.isfinite(values)
+    if too_large.any():
+        largest = float(np.abs(values[too_large]).max())
+        raise UserError(
+            f"A number of the rows {part.rows[0]:,} to {part.rows[-1]:,} is {largest:,.0f}, and "
+            f"{dtype} has none above {float(np.finfo(dtype).max):,.0f}: leave out --dtype {dtype}."
+        )
+    return found

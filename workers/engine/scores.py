@@ -1,0 +1,70 @@
+"""Scores of residues and of records, from the logits of the language-model head."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.alphabet import ESM2_TOKENS, SPECIAL_TOKENS
+from common.embeddings.arrays import Array
+from common.job.output_form import Include, OutputForm
+from workers.models.lm_head import LMHead
+
+PERPLEXITY: Include = "pseudo_perplexity_unmasked"
+
+#: The name of the mean negative log-likelihood among the vectors of segments.
+SURPRISE = "surprise"
+
+#: The tokens of the 20 amino acids, over which the entropy is taken.
+AMINO_ACIDS = slice(ESM2_TOKENS.index("L"), ESM2_TOKENS.index("C") + 1)
+
+
+@dataclass(frozen=True)
+class PackScores:
+    """The scores of a pack, on its device."""
+
+    of_residues: Mapping[str, Tensor]  # logits [R, 33], entropy [R]
+    #: ``[N, 2]``: the mean negative log-likelihood of a segment's residues, and 1 if it and all
+    #: logits are finite.
+    of_segments: Tensor
+
+
+def score(
+    head: LMHead, hidden: Tensor, ids: Tensor, cu_seqlens: Tensor, positions: Tensor
+) -> PackScores:
+    """Return the scores of a pack in FP32, without waiting for the device.
+
+    Args:
+        head: the language-model head.
+        hidden: ``[T, D]``, the last layer.
+        ids: ``[T]``, the tokens.
+        cu_seqlens: ``[N + 1]``, where each segment starts.
+        positions: ``[R]`` of the residues.
+    """
+    logits = head(hidden.index_select(0, positions))  # [R, 33]
+    observed = ids.index_select(0, positions)[:, None]  # [R, 1]
+    surprise = -torch.log_softmax(logits, dim=1).gather(1, observed)  # [R, 1]
+    likelihoods = torch.log_softmax(logits[:, AMINO_ACIDS], dim=1)  # [R, 20]
+    entropy = -(likelihoods.exp() * likelihoods).sum(1)
+    counts = cu_seqlens.diff().long() - SPECIAL_TOKENS
+    sums = torch.segment_reduce(
+        torch.cat((logits, surprise, entropy[:, None]), dim=1), "sum", lengths=counts, axis=0
+    )
+    finite = torch.isfinite(sums).all(1).float()
+    rows = torch.stack((sums[:, -2] / counts, finite), dim=1)
+    return PackScores({"logits": logits, "entropy": entropy}, rows)
+
+
+def read_segments(rows: Tensor, form: OutputForm) -> tuple[Array, Array]:
+    """Return the means ``[N, 1]`` and flags ``[N]`` of ``of_segments``, once it is on the host.
+
+    A perplexity that is included, and beyond FP32, counts as not finite.
+    """
+    host = rows.numpy()
+    finite = host[:, 1] != 0
+    if PERPLEXITY in form.include:
+        with np.errstate(over="ignore"):
+            finite &= np.isfinite(np.exp(host[:, 0]))
+    return host[:, :1], finite
