@@ -108,25 +108,91 @@ def test_sigterm_is_passed_on_and_the_worker_is_waited_for(variables, programs, 
     assert not (tmp_path / "asked").exists()
 
 
+def asked(folder: Path) -> str:
+    """Return what ``scontrol`` was asked for."""
+    file = folder / "asked"
+    return file.read_text() if file.exists() else ""
+
+
 @pytest.mark.parametrize(
-    ("code", "restarts", "asked"),
-    [
-        (0, 0, ""),
-        (1, 0, "requeue 4712\n"),
-        (1, 2, "requeue 4712\n"),
-        (1, 3, ""),
-        (2, 0, ""),
-        (70, 0, "requeuehold 4712\n"),
-    ],
+    ("code", "order"), [(0, ""), (1, "requeue 4712\n"), (2, ""), (70, "requeuehold 4712\n")]
 )
-def test_a_job_is_requeued_where_that_can_help(
-    variables, programs, tmp_path, code, restarts, asked
-):
+def test_a_job_is_requeued_where_that_can_help(variables, programs, tmp_path, code, order):
     program(programs, "worker", f"exit {code}")
-    done = run(variables, SLURM_RESTART_COUNT=str(restarts))
+    done = run(variables)
     assert done.returncode == code
-    file = tmp_path / "asked"
-    assert (file.read_text() if file.exists() else "") == asked
+    assert asked(tmp_path) == order
+
+
+def test_a_worker_that_never_gets_ready_is_started_three_times_more_whatever_slurm_has_counted(
+    variables, programs, tmp_path
+):
+    """Slurm's count has preemptions too."""
+    program(programs, "worker", "exit 1")
+    for restart in (1, 2, 3):
+        done = run(variables, SLURM_RESTART_COUNT="17")
+        assert f"restart {restart} of 3" in done.stderr
+    assert asked(tmp_path) == "requeue 4712\n" * 3
+    done = run(variables, SLURM_RESTART_COUNT="20")
+    assert done.returncode == 1
+    assert "the job ends" in done.stderr
+    assert asked(tmp_path) == "requeue 4712\n" * 3
+    assert list(tmp_path.glob("*.never-ready.*")) == []
+
+
+def test_starts_are_counted_anew_once_a_worker_was_ready(variables, programs, tmp_path):
+    for code in (1, 1, 0, 1):
+        program(programs, "worker", f"exit {code}")
+        done = run(variables)
+    assert "restart 1 of 3" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["module load apptainer", "if", "exit 3", "false"])
+def test_settings_that_fail_are_an_error_for_a_person(variables, programs, line):
+    with Path(variables["VIRNUCPRO_SETTINGS"]).open("a") as file:
+        file.write(f"{line}\n")
+    done = run(variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Error: A command in {variables['VIRNUCPRO_SETTINGS']} failed on gpu-07" in done.stderr
+
+
+def test_settings_may_use_variables_that_are_not_set(variables):
+    with Path(variables["VIRNUCPRO_SETTINGS"]).open("a") as file:
+        file.write("LD_LIBRARY_PATH=/opt/lib:$NOT_SET_ANYWHERE\n")
+    done = run(variables, "--model", "a")
+    assert (done.returncode, done.stdout) == (0, "start --gpus required --model a\n"), done
+
+
+@pytest.mark.parametrize("how", ["not there", "not a program", "no image"])
+def test_a_worker_that_cannot_be_started_is_an_error_for_a_person(variables, programs, how):
+    (programs / "worker").unlink()
+    if how == "not a program":
+        (programs / "worker").write_text("")
+    program(programs, "apptainer", "echo FATAL: no image >&2; exit 255")
+    more = {"VIRNUCPRO_IMAGE": "w.sif"} if how == "no image" else {}
+    path = f"{programs}:/usr/bin:/bin"
+    with Path(variables["VIRNUCPRO_SETTINGS"]).open("a") as file:
+        file.write(f"PATH={path}\n")
+    done = run(variables, **more)
+    assert done.returncode == 2
+    assert "Error: The worker was not started on gpu-07" in done.stderr
+    assert variables["VIRNUCPRO_SETTINGS"] in done.stderr
+
+
+def test_a_folder_for_temporary_files_that_a_node_lacks_is_replaced(variables, programs, tmp_path):
+    with Path(variables["VIRNUCPRO_SETTINGS"]).open("a") as file:
+        file.write(f"TMPDIR={tmp_path}/none\n")
+    program(programs, "worker", 'echo "$TMPDIR"')
+    done = run(variables)
+    assert re.fullmatch(r"/tmp/virnucpro-\w+\n", done.stdout), done
+    assert f"Warning: TMPDIR, {tmp_path}/none, is no folder of gpu-07" in done.stderr
+    assert not Path(done.stdout.strip()).exists()
+
+
+def test_without_slurm_s_number_of_the_job_the_script_says_who_runs_it(variables):
+    done = run({name: value for name, value in variables.items() if name != "SLURM_JOB_ID"})
+    assert done.returncode == 2
+    assert "Slurm runs this script: sbatch" in done.stderr
 
 
 def test_a_slurm_that_refuses_to_requeue_does_not_hide_the_exit_code(variables, programs):
