@@ -130,11 +130,18 @@ def create_unfilled(
     file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> None:
     """Create a contiguous dataset that HDF5 does not fill with zeros."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan = timeless()
     plan.set_layout(h5py.h5d.CONTIGUOUS)
     plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     space = h5py.h5s.create_simple(shape)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, plan)
+
+
+def timeless() -> "h5py.h5p.PropDCID":
+    """Return a plan for a dataset without the time of its creation: equal rows are equal files."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_obj_track_times(False)
+    return plan
 
 
 def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:

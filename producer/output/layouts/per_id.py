@@ -12,6 +12,7 @@ import numpy as np
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.reader import open_embedding_file
 from common.embeddings.sink import Sink
+from common.embeddings.writer import timeless
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.partial import locked_sink
@@ -52,6 +53,7 @@ class PerIdWriter:
         # The low-level interface of h5py: the other one takes four times as long.
         self._type = h5py.h5t.py_create(h5py.string_dtype(), logical=True)
         self._scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+        self._plan = timeless()
 
     def write(self, part: Embeddings) -> None:
         for position, (id_, precision) in enumerate(
@@ -85,7 +87,7 @@ class PerIdWriter:
         vectors = np.ascontiguousarray(vectors)
         space = h5py.h5s.create_simple(vectors.shape)
         type_ = h5py.h5t.py_create(vectors.dtype)
-        dataset = h5py.h5d.create(self._file.id, name, type_, space)
+        dataset = h5py.h5d.create(self._file.id, name, type_, space, self._plan)
         if vectors.size:
             dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, vectors)
         for key, text in attributes.items():

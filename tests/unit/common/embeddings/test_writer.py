@@ -122,6 +122,14 @@ def test_a_file_has_the_datasets_that_the_form_asks_for(tmp_path, layers, dtype)
         assert (file["residues"].shape, file["residues"].dtype) == ((5, *width), np.dtype(dtype))
 
 
+def test_a_file_has_no_times_so_that_equal_rows_are_equal_files(tmp_path):
+    form = OutputForm(include=("mean", "per_residue"), max_residues=6)
+    embeddings = embeddings_of([Record(0, "a", "MKV")], form, DIM)
+    with h5py.File(write_shard(tmp_path / "shard.h5", form, DIM, embeddings)) as file:
+        timed = [name for name in file if h5py.h5g.get_objinfo(file[name].id).mtime]
+    assert timed == []
+
+
 def test_precision_is_an_enumeration_whose_names_any_reader_sees(tmp_path):
     path = write_shard(tmp_path / "shard.h5", MEAN, DIM)
     with h5py.File(path) as file:

@@ -3,6 +3,7 @@
 import json
 
 import duckdb
+import h5py
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -19,6 +20,20 @@ ALL = ("mean", "per_residue", "bos", "max", "std")
 LAYERS = (-1, 2)
 
 every_number_of_layers = pytest.mark.parametrize("layers", [(-1,), LAYERS], ids=["one", "two"])
+
+
+@pytest.mark.parametrize("layout", ["h5", "uniprot", "h5ad"])
+def test_a_file_of_hdf5_has_no_times_so_that_equal_rows_are_equal_files(job_with, layout):
+    path = job_with("mean").fetch("e.h5ad" if layout == "h5ad" else "e.h5", layout=layout)
+    timed = []
+
+    def look(name, item):
+        if h5py.h5g.get_objinfo(item.id).mtime:
+            timed.append(name)
+
+    with h5py.File(path) as file:
+        file.visititems(look)
+    assert timed == []
 
 
 # --- Parquet ------------------------------------------------------------------------------------
