@@ -27,25 +27,26 @@ process DOWNLOAD {
     """
 }
 
+// A file's own name is not in the script: Nextflow escapes names for a place without quotes alone.
 process EMBED {
-    tag "${fasta.name}"
+    tag "${name}"
     label 'gpu'
     container "${params.container}"
-    publishDir "${params.outdir}", mode: 'copy'
+    publishDir "${params.outdir}", mode: 'copy', saveAs: { "${name}.h5" }
 
     input:
-    path fasta
+    tuple val(name), path(fasta, stageAs: 'input.fasta')
     val model
-    path weights
+    path weights, stageAs: 'weights'
 
     output:
-    path "${fasta.name}.h5"
+    tuple val(name), path('embeddings.h5')
 
     script:
     """
-    export HF_HOME="\$PWD/${weights}" XDG_CACHE_HOME="\$PWD/${weights}/cache" HF_HUB_OFFLINE=1
+    export HF_HOME="\$PWD/weights" XDG_CACHE_HOME="\$PWD/weights/cache" HF_HUB_OFFLINE=1
     export TRITON_CACHE_DIR="\$PWD/.triton" # the image's may be for reading only
-    producer submit '${fasta}' --local --model '${model}' --gpus '${params.gpus}' -o '${fasta.name}.h5'
+    producer submit input.fasta --local --model '${model}' --gpus '${params.gpus}' -o embeddings.h5
     """
 }
 
@@ -53,6 +54,15 @@ workflow {
     if (!params.input) {
         error "Name the FASTA files: --input 'proteins/*.fasta'"
     }
+    def inputs = files(params.input, checkIfExists: true)
+    if (!inputs) {
+        error "No file is named by --input '${params.input}'"
+    }
+    // What is published has the input's name: of two, one would be lost.
+    def equal = inputs.groupBy { it.name }.findAll { it.value.size() > 1 }
+    if (equal) {
+        error "Files with the same name, of which each result would replace another: ${equal.values().flatten().join(', ')}. Rename them, or use a run with its own --outdir for each folder."
+    }
     DOWNLOAD(params.model)
-    EMBED(channel.fromPath(params.input, checkIfExists: true), params.model, DOWNLOAD.out)
+    EMBED(channel.fromList(inputs.collect { [it.name, it] }), params.model, DOWNLOAD.out)
 }

@@ -83,10 +83,12 @@ task embed_file {
 
     command <<<
         set -eu
-        tar -xf '~{weights}'
+        # A name may have any character but a line's end: in a file none has to be escaped.
+        tar -xf "$(cat ~{write_lines([weights])})"
         export HF_HOME="$PWD/weights" XDG_CACHE_HOME="$PWD/weights/cache" HF_HUB_OFFLINE=1
         export TRITON_CACHE_DIR="$PWD/.triton" # the image's may be for reading only
-        producer submit '~{fasta}' --local --model '~{model}' --gpus '~{gpus}' -o '~{name}'
+        producer submit "$(cat ~{write_lines([fasta])})" --local --model '~{model}' --gpus '~{gpus}' \
+            -o "$PWD/$(cat ~{write_lines([name])})"
         rm -r weights
     >>>
 

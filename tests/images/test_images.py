@@ -193,10 +193,9 @@ def test_flower_runs_in_the_producer_s_image(producer, place, tmp_path):
 def test_an_engine_of_pipelines_embeds_a_file_in_its_image_as_any_user(pipeline, tmp_path):
     """The script of the Nextflow process, by the shell that Nextflow starts, in a folder of its."""
     config = {**pipeline.config["config"], "User": "12345:12345"}
-    values = {"fasta": "p.fasta", "fasta.name": "p.fasta", "params.gpus": "none"}
-    values |= {"weights": "none", "model": MODEL}
+    values = {"params.gpus": "none", "model": MODEL}
     script = task(tmp_path / "work" / ("e" * 100), "EMBED", values, {})
-    shutil.copy(ROOT / "examples" / "proteins.fasta", script.parent / "p.fasta")
+    shutil.copy(ROOT / "examples" / "proteins.fasta", script.parent / "input.fasta")
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     script.parent.chmod(0o777)
@@ -208,7 +207,7 @@ def test_an_engine_of_pipelines_embeds_a_file_in_its_image_as_any_user(pipeline,
     )
     assert done.returncode == 0, done.stderr
     assert "tini" in done.stdout.split()
-    assert len(load(script.parent / "p.fasta.h5")["rows"]) == 25
+    assert len(load(script.parent / "embeddings.h5")["rows"]) == 25
 
 
 def test_what_triton_needs_is_in_the_worker_s_gpu_base(builder: Builder, tmp_path: Path):

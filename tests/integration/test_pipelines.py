@@ -1,6 +1,7 @@
 """Pipelines that embed files by a fleet of one machine: ``deploy/nextflow`` and ``deploy/wdl``."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from tests.support.results import load
 WDL = ROOT / "deploy" / "wdl" / "embed.wdl"
 
 NAME = "esm2_t6_8M_UR50D"
+
+#: The name of a FASTA file with what a shell reads as something else.
+ODD_NAME = """it's (a) "b" & $HOME [1];x.fasta"""
 
 #: Seconds that a pipeline may take.
 RUN_SECONDS = 240
@@ -95,17 +99,27 @@ def test_the_scripts_of_the_nextflow_pipeline_embed_a_file_without_the_hub_once_
     kept = tmp_path / "kept"  # as storeDir does
     shutil.move(script.parent / NAME, kept)
     asked = len(hub.asked)
-    values = {"fasta": "p.fasta", "fasta.name": "p.fasta", "params.gpus": "none"}
-    values |= {"weights": NAME, "model": NAME}
-    inputs = {"p.fasta": examples, NAME: kept}
+    values = {"params.gpus": "none", "model": NAME}
+    shutil.copy(examples, tmp_path / ODD_NAME)
+    inputs = {"fasta": tmp_path / ODD_NAME, "weights": kept}
     # The names of a task's folders may be long, and so may that of its files in passing.
     script = task(tmp_path / "work" / ("e" * 100), "EMBED", values, inputs)
     environment["TMPDIR"] = str(script.parent)
     run(["bash", "-ue", script], environment, script.parent)
-    assert_embedded(script.parent / "p.fasta.h5")
+    assert_embedded(script.parent / "embeddings.h5")
     assert len(hub.asked) == asked
     left = {path.name for path in script.parent.iterdir()}
-    assert left == {".command.sh", "p.fasta", NAME, "p.fasta.h5"}
+    assert left == {".command.sh", "input.fasta", "weights", "embeddings.h5"}
+
+
+def test_the_nextflow_pipeline_publishes_each_file_under_the_name_of_its_input():
+    """And refuses equal names before the first task: only Nextflow could run this part."""
+    text = PIPELINE.read_text()
+    assert re.search(r"publishDir .*saveAs: \{ \"\$\{name\}\.h5\" \}", text)
+    before, _, call = text.partition("workflow {")[2].partition("    DOWNLOAD(")
+    assert re.search(r"def equal = inputs\.groupBy \{ it\.name \}", before)
+    assert re.search(r"if \(equal\) \{\n        error ", before)
+    assert "inputs.collect { [it.name, it] }" in call
 
 
 def test_miniwdl_finds_nothing_in_the_wdl(tmp_path):
@@ -118,7 +132,7 @@ def test_miniwdl_runs_the_workflow_and_again_without_the_hub_with_the_weights_of
     tool = required("miniwdl")
     # Without containers: the commands run here.
     environment["MINIWDL__SCHEDULER__CONTAINER_BACKEND"] = "bare"
-    second = tmp_path / "second.fasta"
+    second = tmp_path / ODD_NAME
     shutil.copy(examples, second)
     given = {"fasta": [str(examples), str(second)], "model": NAME, "gpus": "none"}
 
@@ -131,7 +145,7 @@ def test_miniwdl_runs_the_workflow_and_again_without_the_hub_with_the_weights_of
 
     outputs = embed("first")
     names = [Path(path).name for path in outputs["embed.embeddings"]]
-    assert names == ["proteins.fasta.h5", "second.fasta.h5"]
+    assert names == ["proteins.fasta.h5", f"{ODD_NAME}.h5"]
     asked = len(hub.asked)
     outputs = embed("again", weights=str(outputs["embed.weights_used"]))
     for path in outputs["embed.embeddings"]:
