@@ -35,7 +35,7 @@ soak: .venv/dev
 
 # Builds the images and runs a job in them, and lints what is deployed: needs root, and Debian's
 # packages buildah, crun, uidmap, debootstrap, bubblewrap and redis-server; for a real Slurm also
-# slurmctld, slurmd, slurm-client and munge. About ten minutes.
+# slurmctld, slurmd, slurm-client and munge.
 images: .venv/dev .venv-tools
 	PATH="$(CURDIR)/.venv-tools/bin:$$PATH" $(BIN)/pytest -m "slow or not slow" \
 		tests/images tests/unit/docker tests/unit/deploy tests/integration/test_redis_users.py \
