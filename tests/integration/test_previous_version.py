@@ -27,7 +27,8 @@ from producer.scheduling.keeper import Keeper
 from producer.scheduling.opening import model_of
 from producer.scheduling.publisher import Publisher
 from tests.support.messages import body_of
-from tests.support.worlds import FakeEngine, TroubledStore, World
+from tests.support.troubled_store import TroubledStore
+from tests.support.worlds import FakeEngine, World
 
 RECORDED = Path(__file__).parents[1] / "data" / "previous_version"
 

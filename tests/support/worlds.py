@@ -2,11 +2,8 @@
 
 import math
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -28,11 +25,11 @@ from common.ledger.workers import WorkerInfo
 from common.model_source import ModelSource
 from common.model_specs import MODELS
 from common.rungs import PRECISION_CODES, Rung
-from common.store import FileStore, StoreError
 from common.wire.messages import Batch, BatchResult, Instability, NonFinite, Status
 from tests.support.jobs import TOKENS_PER_RECORD
 from tests.support.ledgers import everything
 from tests.support.shards import embeddings_of
+from tests.support.troubled_store import TroubledStore
 from workers.batches.lease import Lease
 from workers.batches.lease_renewer import LeaseRenewer
 from workers.batches.retry_policy import MAX_ATTEMPTS
@@ -114,36 +111,6 @@ class FakeEngine:
             tokens=TOKENS_PER_RECORD * len(kept),
             seconds=0.25,
         )
-
-
-class TroubledStore(FileStore):
-    """A folder that fails as often as a test says, and records the order of writes."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.failures: Counter[str] = Counter()  # still to come, by action
-        self.written: list[str] = []
-
-    def fail(self, action: str) -> None:
-        if self.failures[action] > 0:
-            self.failures[action] -= 1
-            raise StoreError(f"Store {self.url} did not {action}.")
-
-    def get(self, key: str) -> bytes:
-        self.fail("get")
-        return super().get(key)
-
-    def put(self, key: str, data: bytes) -> None:
-        self.fail("put")
-        super().put(key, data)
-        self.written.append(key)
-
-    @contextmanager
-    def create(self, key: str, *, replace: bool = True) -> Iterator[Path]:
-        self.fail("create")
-        with super().create(key, replace=replace) as path:
-            yield path
-        self.written.append(key)
 
 
 class Impatient(threading.Event):

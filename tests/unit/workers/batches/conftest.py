@@ -10,7 +10,8 @@ from common.job.manifest import write_manifest
 from common.wire.messages import Batch
 from tests.support.jobs import manifest_of
 from tests.support.shards import store_inputs
-from tests.support.worlds import BATCH_RECORDS, RECORDS, EndedError, TroubledStore, World
+from tests.support.troubled_store import TroubledStore
+from tests.support.worlds import BATCH_RECORDS, RECORDS, EndedError, World
 
 
 @pytest.fixture
