@@ -16,7 +16,7 @@ OF_POOLS = {"name"}
 SCHEMA_NOW = schema()
 
 #: Labels that the operator gives to what it scrapes in pods.
-TARGET_LABELS = {"namespace", "container", "pod", "job", "endpoint", "instance"}
+TARGET_LABELS = {"namespace", "container", "pod", "job", "endpoint", "instance", "fleet"}
 
 
 def test_the_chart_has_the_files_as_they_are_now():

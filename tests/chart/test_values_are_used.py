@@ -54,6 +54,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "networkPolicy.redis.": EXTERNAL,
     "monitoring.interval": {"monitoring": {"podMonitor": True}},
     "monitoring.dashboardLabel": {"monitoring": {"dashboard": True}},
+    "monitoring.runbook": {"monitoring": {"rules": True}},
     "monitoring.labels": {"monitoring": {"podMonitor": True}},
 }
 

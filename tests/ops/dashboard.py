@@ -10,7 +10,10 @@ from tests.conftest import ROOT
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
 
 #: What Grafana puts in place of its variables.
-VARIABLES = {"$__rate_interval": "15s", "$pool": ".*", "$model": ".*", "$job_name": ".*"}
+VARIABLES = {
+    "$__rate_interval": "15s",
+    **dict.fromkeys(("$fleet", "$pool", "$model", "$job_name"), ".*"),
+}
 
 
 @dataclass(frozen=True)

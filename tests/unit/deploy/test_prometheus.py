@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.ops.dashboard import DASHBOARD, panels
+from tests.ops.dashboard import DASHBOARD, panels, read_dashboard
 from tests.support.metrics_page import described
 from tests.support.promtool import promtool
 
@@ -70,6 +70,24 @@ def test_the_dashboard_names_metrics_that_there_are(known):
     named = {name for query in queries for name in metrics_in(query)}
     assert len(named) > 30
     assert named - known == set()
+
+
+def test_every_query_of_the_dashboard_is_of_the_fleet_that_is_chosen():
+    for panel in read_dashboard()["panels"]:
+        for target in panel.get("targets", ()):
+            names = re.findall(r"\bvirnucpro_\w+", target["expr"])
+            assert names
+            assert target["expr"].count('{fleet=~"$fleet"') == len(names), target["expr"]
+
+
+def test_every_rule_keeps_fleets_apart():
+    """An aggregation, or a match of labels, without `fleet` mixes those of one Prometheus."""
+    for rule in ALL:
+        lists = re.findall(r"\b(?:by|on) *\(([^)]*)\)", rule["expr"])
+        mixing = [labels for labels in lists if "fleet" not in labels.split(", ")]
+        assert mixing in ([], [""]), rule
+        assert mixing == [] or "or on () absent(" in rule["expr"]
+        assert not re.search(r"\b(?:sum|max|min|avg|count|group) *\((?!.*\bby\b)", rule["expr"])
 
 
 def test_no_share_is_above_one():
