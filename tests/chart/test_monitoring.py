@@ -1,4 +1,4 @@
-"""What the chart gives Prometheus's operator and Grafana: the files of ``deploy/``, unchanged."""
+"""What the chart gives Prometheus's operator and Grafana, from the files of ``deploy/``."""
 
 import json
 import re
