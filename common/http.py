@@ -137,7 +137,7 @@ def answered(
         return Answer.of_text(f"not found; there are: {' '.join(sorted(handlers))}", 404)
     values = dict(query)
     if len(values) < len(query):
-        return Answer.of_text("A name in the query has two values: give one.", 400)
+        return Answer.of_json({"error": "A name in the query has two values: give one."}, 400)
     try:
         return handler(values)
     except Exception as error:

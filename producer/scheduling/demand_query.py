@@ -1,11 +1,21 @@
 """The pool that a question for the demand is about: by its name, or by its model and precision."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Literal, get_args
 
 from common.errors import UserError
-from common.model_source import AT, FILE_PREFIX, NAMES, ModelSource, looks_like_path
+from common.model_source import (
+    AT,
+    FILE_PREFIX,
+    NAMES,
+    RANDOM_PREFIX,
+    S3_PREFIX,
+    ModelSource,
+    looks_like_path,
+)
+from common.model_specs import MODELS
 from common.rungs import Rung, first_rung
 from common.wire.queues import pool_name
 
@@ -17,6 +27,12 @@ PRECISIONS: tuple[PoolPrecision, ...] = get_args(PoolPrecision)
 
 #: What a query may have.
 PARAMETERS = ("pool", "model", "revision", "precision")
+
+#: What a query may name a model by.
+FORMS = (
+    f"a model's name ({', '.join(MODELS)}), also with {RANDOM_PREFIX} before it or {AT}REVISION "
+    f"after it, the absolute path that workers have, or {S3_PREFIX}bucket/folder"
+)
 
 
 def pool_of_query(query: Mapping[str, str]) -> str | None:
@@ -58,10 +74,35 @@ def model_of_query(model: str, revision: str | None) -> ModelSource:
         UserError: it names none, or only its host would know which.
     """
     path = model.removeprefix(FILE_PREFIX)
-    is_name = path.partition(AT)[0].lower() in NAMES
-    if looks_like_path(path) and not path.startswith("/") and not is_name:
-        raise UserError(f"model={model}: a path must be absolute, as the workers have it.")
-    return ModelSource.parse(model, revision)
+    if model.lower().startswith(S3_PREFIX) or path.startswith("/"):
+        source = ModelSource.parse(model)
+    else:
+        bare = path[len(RANDOM_PREFIX) :] if path.lower().startswith(RANDOM_PREFIX) else path
+        name = (bare.partition(AT)[0] if bare == path else bare).lower()
+        if name not in NAMES:
+            if looks_like_path(path):
+                raise UserError(f"model={model}: a path must be absolute, as the workers have it.")
+            raise UserError(f"model={model}: not known.{meant(name)} Give {FORMS}.")
+        source = ModelSource.parse(model)
+    if revision is None or revision == source.revision:
+        return source
+    if source.revision is not None:
+        raise UserError(
+            f"revision={revision}: {source.text} has one already. Give one of them, or twice the "
+            "same."
+        )
+    if source.text not in MODELS:
+        raise UserError(
+            f"revision={revision}: only a model on the Hugging Face hub has revisions, and "
+            f"{source.text} is none. Leave revision out."
+        )
+    return ModelSource.parse(source.text, revision)
+
+
+def meant(name: str) -> str:
+    """Return a sentence with the nearest known name; nothing if none is near."""
+    near = get_close_matches(name, NAMES, n=1, cutoff=0.75)
+    return f" Did you mean {NAMES[near[0]]}?" if near else ""
 
 
 def known_precision(precision: str) -> PoolPrecision:

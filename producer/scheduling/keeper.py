@@ -82,6 +82,8 @@ class Keeper:
         self.pod_costs: PodCosts | None = None
         self.name = uuid.uuid4().hex
         self.acting = False
+        #: When the lock was last asked for, by ``time.monotonic``.
+        self.held_at = 0.0
         self._manifests: dict[tuple[str, float], Manifest | None] = {}
         self._closed: dict[str, JobState] = {}
         self.next_step = self.next_look = self._next_hold = self._no_expiry_before = 0.0
@@ -128,7 +130,8 @@ class Keeper:
                 self._requeue(EventKind.MESSAGE_LOST, batch, "its message was lost")
         self.publisher.top_up(jobs)
         if self.pod_costs is not None:
-            self.pod_costs.look(job for job, (state, _) in states.items() if state is JobState.OPEN)
+            opened = (job for job, (state, _) in states.items() if state is JobState.OPEN)
+            self.pod_costs.look(opened, self.held_at)
         self._last_step = time.monotonic()
         self._count_stored(jobs.values())
         self._close_jobs(states)
@@ -142,14 +145,17 @@ class Keeper:
         """Take or renew the keeper's lock; return whether this keeper acts."""
         if not self.acting or time.monotonic() >= self._next_hold:
             self._next_hold = time.monotonic() + KEEPING_SECONDS / 3
-            acted = self.acting
+            acted, asked, held_at = self.acting, time.monotonic(), self.held_at
             self.acting = self.ledger.locks.hold_keeping(
                 self.store.url, self.name, standby=self.only is not None
             )
             if self.acting and not acted:
                 self.old_jobs.look_anew()
-                if self.pod_costs is not None:
-                    self.pod_costs.look_anew()
+            # Another may have held the lock in between, too, if it was renewed too late.
+            held_throughout = acted and time.monotonic() < held_at + KEEPING_SECONDS
+            if self.acting and not held_throughout and self.pod_costs is not None:
+                self.pod_costs.look_anew()
+            self.held_at = asked
             if self.acting and self.only is None:
                 self.ledger.demand.note_store(self.store.url)
             if self.acting and self.old_jobs.keep is not None:

@@ -30,9 +30,12 @@ WORKERS_SECONDS = 30.0
 #: Seconds after a failure before the API is asked again, and between two lines in the log about it.
 AGAIN_SECONDS, SAY_SECONDS = 10.0, 600.0
 
-#: Seconds after which what was seen is old: this keeper hangs, or acts no more. Another may act
-#: then, but not sooner, as the lock is renewed after a third of the time that it lasts.
+#: Seconds after the keeper's lock was last renewed in which requests begin. The rest of the time
+#: that it lasts is for the one that is under way: then another keeper may act.
 FRESH_SECONDS = KEEPING_SECONDS * 2 / 3
+
+#: Seconds for which a pod is tried that may be marked busy, but has no worker any more.
+GONE_SECONDS = 600.0
 
 #: What became of a request: ``absent`` is a worker that is no pod of the namespace.
 Outcome = Literal["set", "absent", "failed"]
@@ -66,9 +69,11 @@ class PodCosts:
         self._lock = threading.Lock()  # of all that follows
         self._is_working = False  # whether there is a thread
         self._wanted: dict[str, int] = {}
-        self._wanted_at = 0.0
+        self._held_at = 0.0  # when the keeper's lock was last renewed
         self._known: dict[str, int | None] = {}  # what pods have; None: not known
         self._absent: set[str] = set()
+        self._seen: dict[str, float] = {}  # when pods last had a worker
+        self._tried: dict[str, float] = {}  # when pods were last asked for, kept when looking anew
         self._failures: Counter[str] = Counter()  # of each pod since it was last set
         self._next_try = self._next_line = 0.0
 
@@ -77,29 +82,49 @@ class PodCosts:
         with self._lock:
             self._known, self._absent, self._next_workers = {}, set(), 0.0
 
-    def look(self, jobs: Iterable[str]) -> None:
+    def look(self, jobs: Iterable[str], held_at: float) -> None:
         """Look at who has claimed batches of open jobs, and have what has changed written.
+
+        Args:
+            held_at: when the keeper's lock was last renewed, by ``time.monotonic``.
 
         Raises:
             RedisError: Redis does not answer.
         """
-        if time.monotonic() - self._wanted_at > FRESH_SECONDS:
-            self.look_anew()
         busy = set(self._busy(jobs))
         if time.monotonic() >= self._next_workers:
             self._workers = set(filter(None, map(pod_of, self.ledger.workers.names())))
             self._next_workers = time.monotonic() + WORKERS_SECONDS
         with self._lock:
+            now = time.monotonic()
+            self._seen |= dict.fromkeys(self._workers | busy, now)
             # Workers that came and ended since the last look for them, too.
-            others = [pod for pod, cost in self._known.items() if cost != IDLE]
+            others = [
+                pod
+                for pod, cost in self._known.items()
+                if cost != IDLE and now - self._seen.get(pod, 0.0) < GONE_SECONDS
+            ]
             wanted = dict.fromkeys((*self._workers, *others), IDLE) | dict.fromkeys(busy, BUSY)
+            self._seen = {pod: at for pod, at in self._seen.items() if pod in wanted}
+            self._tried = {pod: at for pod, at in self._tried.items() if pod in wanted}
             self._known = {pod: cost for pod, cost in self._known.items() if pod in wanted}
             self._failures = Counter({p: n for p, n in self._failures.items() if p in wanted})
             self._absent &= self._workers | busy
-            self._wanted, self._wanted_at = wanted, time.monotonic()
-            if not self._is_working and self._next_change() is not None:
-                self._is_working = True
-                threading.Thread(target=self._work, name="pod costs", daemon=True).start()
+            self._wanted, self._held_at = wanted, held_at
+            change = self._next_change()
+        if change is not None and not self._is_working:  # only this method sets it
+            self._start(change[0])
+
+    def _start(self, pod: str) -> None:
+        """Start the thread, which sets this pod first."""
+        self._is_working = True
+        try:
+            threading.Thread(target=self._work, name="pod costs", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:  # no more threads are allowed here
+            self._is_working = False
+            self._next_try = time.monotonic() + AGAIN_SECONDS
+            self._say(pod, error)
+            self.count("failed")
 
     def _busy(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield the pods of the workers that have claimed batches."""
@@ -118,6 +143,7 @@ class PodCosts:
                     self._is_working = False
                     return
                 pod, cost = change
+                self._tried[pod] = time.monotonic()
                 self._known[pod] = None  # until there is an answer
             self._set(pod, cost)
             time.sleep(PAUSE_SECONDS)
@@ -125,14 +151,14 @@ class PodCosts:
     def _next_change(self) -> tuple[str, int] | None:
         """Return a pod that has another cost than it should, a busy one first; None without one."""
         now = time.monotonic()
-        if now < self._next_try or now - self._wanted_at > FRESH_SECONDS:
+        if now < self._next_try or now - self._held_at > FRESH_SECONDS:
             return None
         changes = (
-            (self._failures[pod], -cost, pod)
+            (self._failures[pod], -cost, self._tried.get(pod, 0.0), pod)
             for pod, cost in self._wanted.items()
             if self._known.get(pod) != cost and pod not in self._absent
         )
-        _, cost, pod = min(changes, default=(0, 0, ""))
+        _, cost, _, pod = min(changes, default=(0, 0, 0.0, ""))
         return (pod, -cost) if pod else None
 
     def _set(self, pod: str, cost: int) -> None:

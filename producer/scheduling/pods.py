@@ -4,8 +4,10 @@ import json
 import os
 import re
 import ssl
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from urllib3 import HTTPSConnectionPool, Timeout
 from urllib3.exceptions import HTTPError
@@ -20,8 +22,11 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 #: ends those with the lowest first; without it, the cost is 0.
 COST = "controller.kubernetes.io/pod-deletion-cost"
 
-#: Seconds that a connection, and then the answer, may take.
+#: Seconds that a connection, and then the answer, may take; together they bound the whole request.
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 5.0
+
+#: The longest answer that is read: the API answers with the pod, which has less.
+ANSWER_BYTES = 2**20
 
 #: The longest part of an answer that an error shows.
 SHOWN = 300
@@ -30,6 +35,9 @@ SHOWN = 300
 POD_NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 )
+
+#: What a token may have: visible characters of ASCII, as a header takes them.
+TOKEN = re.compile(r"[!-~]+")
 
 
 class PodsError(Exception):
@@ -52,6 +60,9 @@ class Pods:
         self.port = port
         self.account = account
         self.namespace = (account / "namespace").read_text().strip()
+        if not POD_NAME.fullmatch(self.namespace):
+            raise OSError(f"{account / 'namespace'}: not the name of a namespace")
+        self._ends = 0.0  # when the request of now must have its answer
         self._token()
         self._pool: HTTPSConnectionPool | None = self._connection()
 
@@ -90,6 +101,7 @@ class Pods:
         body = json.dumps({"metadata": {"annotations": {COST: str(cost)}}})
         try:
             self._pool = self._pool or self._connection()
+            self._ends = time.monotonic() + CONNECT_SECONDS + ANSWER_SECONDS
             answer = self._pool.request(
                 "PATCH",
                 path,
@@ -101,7 +113,14 @@ class Pods:
                     "User-Agent": f"virnucpro-fleet/{__version__}",
                 },
                 redirect=False,
+                preload_content=False,
+                decode_content=False,
             )
+            said = answer.read(ANSWER_BYTES)
+            if len(said) < ANSWER_BYTES:
+                answer.release_conn()
+            else:  # the connection still has the rest
+                answer.close()
         except (HTTPError, OSError, ValueError) as error:
             self._pool = None  # the authority may have been replaced
             # Some of urllib3's errors have a connection before their text.
@@ -111,15 +130,25 @@ class Pods:
             return False
         if answer.status == 403:
             raise PodsError(
-                f"{message_of(answer.data)}. Give the keeper's service account the right to patch "
+                f"{message_of(said)}. Give the keeper's service account the right to patch "
                 f"pods/status in the namespace {self.namespace}"
             )
         if not 200 <= answer.status < 300:
-            raise PodsError(f"the API answers {answer.status}: {message_of(answer.data)}")
+            raise PodsError(f"the API answers {answer.status}: {message_of(said)}")
         return True
 
     def _connection(self) -> HTTPSConnectionPool:
-        context = ssl.create_default_context(cadata=(self.account / "ca.crt").read_text())
+        context = authorities_of(self.account / "ca.crt")
+        seconds_left = self._seconds_left
+
+        class BoundedSocket(ssl.SSLSocket):
+            """A connection whose reads end with the request's time, not each after its own."""
+
+            def recv_into(self, *arguments: Any, **options: Any) -> int:
+                self.settimeout(seconds_left())
+                return super().recv_into(*arguments, **options)
+
+        context.sslsocket_class = BoundedSocket
         # Python 3.13 refuses authorities without a key identifier, as some clusters have.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return HTTPSConnectionPool(
@@ -131,8 +160,42 @@ class Pods:
         )
 
     def _token(self) -> str:
-        """Return the token as it is now: Kubernetes replaces it before it expires."""
-        return (self.account / "token").read_text().strip()
+        """Return the token as it is now: Kubernetes replaces it before it expires.
+
+        Raises:
+            OSError: there is none. No error shows what the file has.
+        """
+        path = self.account / "token"
+        token = path.read_bytes().decode("ascii", errors="replace").strip()
+        if not TOKEN.fullmatch(token):
+            raise OSError(f"{path}: no token: it is empty, or has white space or odd characters")
+        return token
+
+    def _seconds_left(self) -> float:
+        """Return how long the next read may take.
+
+        Raises:
+            TimeoutError: the request has had its time.
+        """
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return min(left, ANSWER_SECONDS)
+
+
+def authorities_of(path: Path) -> ssl.SSLContext:
+    """Return a context that trusts the authorities of a file and no others.
+
+    Raises:
+        OSError: it cannot be read, or has no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(path))
+    except OSError as error:  # which does not name the file
+        raise OSError(f"{path}: no certificates can be read: {error}") from error
+    if not context.cert_store_stats()["x509"]:
+        raise OSError(f"{path}: no certificate in it")
+    return context
 
 
 def message_of(body: bytes) -> str:

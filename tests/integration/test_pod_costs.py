@@ -9,20 +9,12 @@ import pytest
 
 from common.local.processes import start_dependent, stop
 from tests.support.http import free_address, metrics_at
-from tests.support.kubernetes_api import HOST, KubernetesApi, kubernetes_api
+from tests.support.kubernetes_api import HOST, KubernetesApi
 from tests.support.processes import START_SECONDS, Fleet, is_ready, running_worker, wait_until
 
 PODS = ["worker-busy", "worker-idle"]
 
 OUTCOMES = 'virnucpro_keeper_pod_costs_total{{outcome="{}"}}'
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[KubernetesApi]:
-    folder = tmp_path / "api"
-    folder.mkdir()
-    with kubernetes_api(folder, PODS) as running:
-        yield running
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.tls import Certificate, make_signed_certificate
 
 HOST = "127.0.0.1"
@@ -46,6 +48,9 @@ class KubernetesApi:
     status: int | None = None  # of every answer, if it is to fail
     is_lossy: bool = False  # whether what was done is answered by an error
     hang: float = 0.0  # seconds before each answer
+    trickle: float = 0.0  # seconds between two bytes of an answer
+    trickled: str = "body"  # or head: what is sent so
+    padding: int = 0  # bytes that each answer has more
 
     def add(self, *pods: str) -> None:
         for pod in pods:
@@ -114,9 +119,20 @@ class Handler(BaseHTTPRequestHandler):
         text = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
+        self.send_header("Content-Length", str(len(text) + self.api.padding))
+        if self.api.trickle and self.api.trickled == "head":
+            self.flush_headers()
+            self._send(b"X-Slow: " + b"x" * 1000)
         self.end_headers()
-        self.wfile.write(text)
+        self._send(text + b" " * self.api.padding)
+
+    def _send(self, text: bytes) -> None:
+        if not self.api.trickle:
+            self.wfile.write(text)
+            return
+        for byte in text:
+            self.wfile.write(bytes([byte]))
+            time.sleep(self.api.trickle)
 
     do_PATCH = do_GET = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815
 
@@ -179,3 +195,12 @@ def served(api: KubernetesApi, certificate: Certificate) -> Iterator[None]:
         yield
     finally:
         server.close()
+
+
+@pytest.fixture
+def api(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[KubernetesApi]:
+    """The double, with the pods that the test's module has in ``PODS``."""
+    folder = tmp_path / "api"
+    folder.mkdir()
+    with kubernetes_api(folder, request.module.PODS) as running:
+        yield running

@@ -39,8 +39,12 @@ def test_a_handler_gets_the_query_and_its_answer_is_sent(address):
 def test_an_empty_value_is_given_to_the_handler_and_two_values_are_refused(address):
     serve("--metrics", address, {"/echo": lambda query: Answer.of_json(dict(query))})
     assert get(f"http://{address}/echo?pool=&model")[2] == '{"pool": "", "model": ""}\n'
-    status, _, body = get(f"http://{address}/echo?pool=a&pool=b")
-    assert (status, body) == (400, "A name in the query has two values: give one.\n")
+    expected = (
+        400,
+        "application/json",
+        '{"error": "A name in the query has two values: give one."}\n',
+    )
+    assert get(f"http://{address}/echo?pool=a&pool=b") == expected
 
 
 def test_no_name_is_looked_up_to_serve_at_an_address(address, monkeypatch):

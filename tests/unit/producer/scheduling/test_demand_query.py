@@ -107,6 +107,7 @@ def test_a_wrong_query_is_refused_with_the_reason(query, said, redis_url, job):
     with pytest.raises(UserError, match=said) as caught:
         pool_of_query(query)
     assert "secret" not in str(caught.value)
+    assert "--" not in str(caught.value)  # a query has no options
     pages = KeeperPages(redis_url, Keeper(job.store, job.ledger, job.publisher))
     answer = pages.demand(query)  # before it is known whether anything is known
     assert (answer.status, json.loads(answer.body)) == (400, {"error": str(caught.value)})
@@ -120,6 +121,9 @@ def test_no_file_of_the_keeper_is_looked_for(tmp_path, monkeypatch):
     assert pool_of_query({"model": "/models/x"}).startswith("path-")
     for model in ("./weights", "weights/x", "~/x"):
         with pytest.raises(UserError, match="a path must be absolute"):
+            pool_of_query({"model": model})
+    for model in ("weights", "random:weights", "weights@v1", "file://weights", "x:/y"):
+        with pytest.raises(UserError, match=f"model={model}: not known. Give"):
             pool_of_query({"model": model})
     assert looked == []
 

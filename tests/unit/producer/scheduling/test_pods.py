@@ -110,6 +110,56 @@ def test_a_token_that_cannot_be_read_is_an_error(api, pods):
     assert api.asked == []
 
 
+@pytest.mark.parametrize("trickled", ["head", "body"])
+def test_an_api_that_sends_slowly_is_an_error_in_time(api, pods, trickled, monkeypatch):
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+    api.trickle, api.trickled = 0.05, trickled
+    started = time.monotonic()
+    with pytest.raises(PodsError, match="does not answer"):
+        pods.set_cost(POD, 1)
+    assert time.monotonic() - started < 3
+    api.trickle = 0.0
+    assert pods.set_cost(POD, 0)
+
+
+def test_of_a_long_answer_only_the_beginning_is_read(api, pods, monkeypatch):
+    monkeypatch.setattr(module, "ANSWER_BYTES", 1000)
+    api.padding = 2000
+    assert pods.set_cost(POD, 1)
+    assert pods.set_cost(POD, 0)
+    assert api.connections == 2  # the rest of an answer is not taken for the next
+
+
+@pytest.mark.parametrize("token", ["secret\nsecret", "secret secret", "secret\x00", "sécret", ""])
+def test_a_token_that_is_none_is_refused_and_not_shown(api, pods, token):
+    (api.account / "token").write_text(token)
+    for asks in (lambda: pods.set_cost(POD, 1), lambda: Pods(HOST, api.port, api.account)):
+        with pytest.raises((PodsError, OSError), match="token: no token") as caught:
+            asks()
+        assert "cret" not in str(caught.value)
+    assert api.asked == []
+
+
+@pytest.mark.parametrize("text", ["", "# none\n"])
+def test_without_an_authority_no_server_is_trusted(api, text):
+    (api.account / "ca.crt").write_text(text)
+    with pytest.raises(OSError, match=r"ca\.crt: no certificate"):
+        Pods(HOST, api.port, api.account)
+
+
+def test_a_comment_beside_the_authority_may_have_any_characters(api):
+    path = api.account / "ca.crt"
+    path.write_bytes("# Autorité\n".encode() + path.read_bytes())
+    assert Pods(HOST, api.port, api.account).set_cost(POD, 1)
+
+
+def test_a_namespace_that_is_no_name_is_refused(api):
+    (api.account / "namespace").write_text("../nodes")
+    with pytest.raises(OSError, match="not the name of a namespace"):
+        Pods(HOST, api.port, api.account)
+
+
 @pytest.fixture
 def in_a_pod(api: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SERVICE_ACCOUNT", api.account)
