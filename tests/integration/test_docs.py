@@ -33,6 +33,7 @@ NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 OTHERS = {
     *("--repr_layers", "--build-arg", "--secret", "--no-healthcheck", "--scale"),
     *("--gpus-per-node", "--signal", "--requeue", "--weights", "--container", "--force-conflicts"),
+    "--timeout",
 }
 
 DEMO = "producer submit examples/proteins.fasta --local --model random:esm2_t6_8M_UR50D"
