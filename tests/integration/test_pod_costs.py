@@ -9,10 +9,12 @@ import pytest
 
 from common.local.processes import start_dependent, stop
 from tests.support.http import free_address, metrics_at
-from tests.support.kubernetes_api import HOST, KubernetesApi
+from tests.support.kubernetes_api import HOST, KubernetesApi, api
 from tests.support.processes import START_SECONDS, Fleet, is_ready, running_worker, wait_until
 
 PODS = ["worker-busy", "worker-idle"]
+
+__all__ = ["api"]  # a fixture
 
 OUTCOMES = 'virnucpro_keeper_pod_costs_total{{outcome="{}"}}'
 
