@@ -38,5 +38,5 @@ def check_mounted(store: Store, ledger: Ledger) -> None:
             jobs = f"job {is_open[0]} is" if len(is_open) == 1 else f"jobs {', '.join(is_open)} are"
             raise StoreError(
                 f"{store.url} is not there, though {jobs} open: mount it, or, if it was deleted, "
-                "submit to another place."
+                "name another place (--store)."
             ) from error

@@ -163,7 +163,7 @@ def test_a_submit_to_a_store_that_is_not_there_has_no_job_of_another_store_cance
     store.root.rename(tmp_path / "away")
     with pytest.raises(StoreError, match=f"jobs {second}, {first} are open: mount it") as caught:
         submit(request_of(proteins, nonce="third"), store, ledger, publisher, **options)
-    assert str(caught.value).endswith("or, if it was deleted, submit to another place.")
+    assert str(caught.value).endswith("or, if it was deleted, name another place (--store).")
     assert "cancel" not in str(caught.value)
 
 
