@@ -40,7 +40,7 @@ UNKNOWN_MODEL = MODELS["esm2_t48_15B_UR50D"]
 #: A function that is called with the numbers of records and batches staged so far.
 OnStaged = Callable[[int, int], None]
 
-#: A function that raises if a job shall not be queued, such as for want of room for its output.
+#: A function that raises if a job must not be queued, for instance because its output has no room.
 Check = Callable[[Manifest], None]
 
 
