@@ -66,6 +66,7 @@ class Drill:
             self.note(what)
             act()
         self._turn_until_done(0.8)
+        self.turn_until(lambda: len(self.away) == 2)  # without Redis nobody can submit
         self.submit("long", size.long_records, 1000, size.long_records)
         self.turn_until(lambda: self.left() == 0)
         self.note("all batches are done")
