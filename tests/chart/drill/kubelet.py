@@ -102,6 +102,11 @@ class Pod:
     def run(self) -> None:
         self._thread.start()
 
+    def runs(self) -> bool:
+        """Return whether its container runs, which is noticed at the next look only."""
+        container = self.container
+        return container is not None and container.runs()
+
     def delete(self) -> None:
         """Have the pod end, as a deletion does."""
         self.ready, self.deleted = False, time.monotonic()

@@ -140,11 +140,14 @@ class Drill:
         threading.Thread(target=restart).start()
 
     def busy_pod(self) -> Pod:
-        """Wait until a ready pod has a batch; return it."""
+        """Wait until a ready pod has a batch; return it.
+
+        One that was just killed still counts as ready, and as busy.
+        """
 
         def busy() -> Pod | None:
             claims = self.cluster.claims()
-            ready = [pod for pod in self.cluster.workers.active if pod.ready]
+            ready = [pod for pod in self.cluster.workers.active if pod.ready and pod.runs()]
             return next((pod for pod in ready if claims and claims.by_pod[pod.name]), None)
 
         return self.turn_until(busy)
