@@ -34,6 +34,15 @@ CHUNK_BYTES = 2**20
 HDF5_MAGIC, SUPERBLOCK_BYTES = b"\x89HDF\r\n\x1a\n", 48
 
 
+class Computed(Document):
+    """Who computed a shard, and when, in seconds since the epoch by that worker's clock."""
+
+    worker: str
+    began: float  # once the batch was claimed
+    ended: float  # right before the shard was written
+    device_seconds: float  # of forward passes; several batches of a worker may be under way at once
+
+
 class Label(Document):
     """What a shard is, for those who do not need its numbers."""
 
@@ -45,6 +54,7 @@ class Label(Document):
     tokens: NonNegativeInt
     records: NonNegativeInt
     weights: str
+    computed: Computed | None = None  # not in shards of earlier versions
 
     @property
     def key(self) -> str:
@@ -65,7 +75,7 @@ def seal(file: FileIO | BufferedRandom, label: Label) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     crc = checksum_of(file, size)
-    text = label.model_dump_json().encode()
+    text = label.model_dump_json(exclude_unset=True).encode()
     checked = text + NUMBERS.pack(crc, len(text), 0)[:8]
     file.write(text + NUMBERS.pack(crc, len(text), crc32(checked)) + MAGIC)
 

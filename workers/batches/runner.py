@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 from redis.exceptions import RedisError
 
+from common.embeddings.seal import Computed
 from common.errors import UserError
 from common.job.manifest import Manifest, read_manifest
 from common.job.output_form import OutputForm
@@ -239,7 +241,7 @@ class BatchRunner:
         self, lease: Lease, earlier: Mapping[int, Instability], running: RunningBatch
     ) -> BatchResult:
         """Fetch and embed the rows of a batch, and write its shard."""
-        batch = lease.batch
+        batch, began = lease.batch, time.time()
         with watchdog.stage("fetch", STORE_SECONDS):
             manifest, records = self._fetch(batch, earlier)
 
@@ -262,7 +264,7 @@ class BatchRunner:
         stops = bool(outcome.unstable) and self.ledger.jobs.stops_at_instability(batch.job)
         result = result_of(batch, self.name, outcome, crashing, stops_at_instability=stops)
         with watchdog.stage("write", STORE_SECONDS):
-            self._write(lease, form, outcome, result)
+            self._write(lease, form, outcome, result, began)
         return result
 
     def _fetch(
@@ -273,7 +275,14 @@ class BatchRunner:
         fetch = timed("read", lambda: fetch_records(self.store, manifest, batch, earlier))
         return manifest, self.retry.ask_store(fetch)
 
-    def _write(self, lease: Lease, form: OutputForm, outcome: Outcome, result: BatchResult) -> None:
+    def _write(
+        self,
+        lease: Lease,
+        form: OutputForm,
+        outcome: Outcome,
+        result: BatchResult,
+        began: float,
+    ) -> None:
         """Write the rows without an embedding, then the shard."""
         batch, loaded = lease.batch, self.engine.loaded
         if result.quarantined:
@@ -284,10 +293,15 @@ class BatchRunner:
         if outcome.unstable:
             where = f"job {batch.job} batch {batch.index} rung {batch.rung}"
             log.warning("%s", describe_instability(where, outcome.unstable, result.next))
+        computed = Computed(
+            worker=self.name, began=began, ended=time.time(), device_seconds=result.seconds
+        )
         write = timed(
             "write",
             lambda: write_shard(
-                self.store, batch, form, loaded, outcome, before_replacing=lease.renew
+                *(self.store, batch, form, loaded, outcome),
+                before_replacing=lease.renew,
+                computed=computed,
             ),
         )
         self.retry.ask_store(write)

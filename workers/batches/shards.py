@@ -10,7 +10,7 @@ import numpy as np
 from common.embeddings.arrays import Embeddings
 from common.embeddings.checksums import DamagedError
 from common.embeddings.reader import read_embeddings
-from common.embeddings.seal import Label
+from common.embeddings.seal import Computed, Label
 from common.embeddings.shards import open_shard
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
@@ -31,6 +31,7 @@ def write_shard(
     loaded: LoadedModel,
     outcome: Outcome,
     before_replacing: Callable[[], None] = lambda: None,
+    computed: Computed | None = None,
 ) -> None:
     """Write a batch's finite rows under the name that follows from its job, index and rung.
 
@@ -39,6 +40,7 @@ def write_shard(
 
     Args:
         before_replacing: raises if the lease was lost, as the shard may be the new owner's.
+        computed: who computed it, and when; None: that is not recorded.
 
     Raises:
         StoreError: the store failed.
@@ -46,6 +48,8 @@ def write_shard(
     key = shard_key(batch.job, batch.index, batch.rung)
     attributes = attributes_of(batch, form, loaded, outcome)
     label = label_of(batch, loaded, outcome)
+    if computed is not None:
+        label = label.model_copy(update={"computed": computed})
     dim = loaded.spec.dim
 
     def put(*, replace: bool, check: Callable[[], None] = lambda: None) -> None:

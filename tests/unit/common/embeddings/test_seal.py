@@ -111,3 +111,8 @@ def test_fields_of_a_newer_version_are_ignored():
     checked = text.encode() + struct.pack("<II", crc32(b"body"), len(text))
     data = b"body" + checked + struct.pack("<I", crc32(checked)) + MAGIC
     assert prove(opened(data)) == LABEL
+
+
+def test_a_label_without_who_computed_the_shard_is_as_in_earlier_versions(shard):
+    assert b"computed" not in shard[1]
+    assert read_trailer(opened(shard[1])).label.computed is None

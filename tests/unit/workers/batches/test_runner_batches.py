@@ -1,9 +1,11 @@
 """A batch through a worker, on a real Redis and a real folder; the engine makes its numbers up."""
 
 import logging
+import time
 
 from common import __version__
 from common.embeddings.reader import open_embedding_file
+from common.embeddings.shards import read_label
 from common.job.layout import output_prefix, shard_key
 from common.job.output_form import OutputForm
 from common.rungs import PRECISION_CODES
@@ -42,6 +44,14 @@ def test_a_batch_is_embedded_written_and_counted(world, batch):
     assert progress.weights == "w"
     assert world.results == world.published == []
     assert world.store.written == [shard_key(world.job, 0, FP16)]
+
+
+def test_a_shard_says_which_worker_computed_it_and_when(world, batch):
+    before = time.time()
+    world.runner().run(batch)
+    computed = read_label(world.store, shard_key(world.job, 0, FP16)).computed
+    assert (computed.worker, computed.device_seconds) == (WORKER.name, 0.25)
+    assert before <= computed.began <= computed.ended <= time.time()
 
 
 def test_a_shard_says_where_it_comes_from(world, batch):

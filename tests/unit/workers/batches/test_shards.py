@@ -11,7 +11,7 @@ import pytest
 
 from common.embeddings.arrays import Embeddings
 from common.embeddings.reader import read_embeddings
-from common.embeddings.seal import read_trailer
+from common.embeddings.seal import Computed, read_trailer
 from common.embeddings.shards import label_in, open_shard, read_label
 from common.job.layout import shard_key
 from common.job.output_form import OutputForm
@@ -192,3 +192,18 @@ def test_an_equal_shard_of_an_earlier_version_is_kept(store):
         assert read_trailer(source) is None
     write(store, OURS)
     assert is_from(store, first)
+
+
+def test_the_label_has_who_computed_the_shard_and_when(store):
+    computed = Computed(worker="a", began=10.5, ended=12.0, device_seconds=0.75)
+    write_shard(store, BATCH, FORM, loaded(), OURS, computed=computed)
+    assert read_label(store, KEY).computed == computed
+
+
+def test_a_shard_that_another_worker_computed_later_is_kept_with_its_label(store):
+    first, second = (
+        Computed(worker=name, began=1, ended=2, device_seconds=0) for name in ("first", "second")
+    )
+    for computed in (first, second):
+        write_shard(store, BATCH, FORM, loaded(), OURS, computed=computed)
+    assert read_label(store, KEY).computed == first
