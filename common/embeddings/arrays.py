@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, SCORES, OutputForm
-from common.job.records import Record
+from common.job.records import Record, first_word
 from common.rungs import PRECISION_CODES
 
 Array = NDArray[Any]
@@ -115,7 +115,12 @@ class Embeddings:
     @classmethod
     def concatenate(cls, parts: Sequence[Self], form: OutputForm, dim: int) -> Self:
         """Return the rows of all parts in order; without parts, no rows of the right shape."""
-        parts = [cls.without_vectors([], form, dim), *parts]
+        return cls.joined([cls.without_vectors([], form, dim), *parts])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of all parts in order, with what the first part has; there is one."""
+        first = parts[0]
         residues = [part.residues for part in parts if part.residues is not None]
         return cls(
             rows=np.concatenate([part.rows for part in parts]),
@@ -125,12 +130,11 @@ class Embeddings:
             input_lengths=np.concatenate([part.input_lengths for part in parts]),
             precision=np.concatenate([part.precision for part in parts]),
             pooled={
-                name: np.concatenate([part.pooled[name] for part in parts])
-                for name in form.pooled_names
+                name: np.concatenate([part.pooled[name] for part in parts]) for name in first.pooled
             },
-            residues=np.concatenate(residues) if form.per_residue else None,
+            residues=None if first.residues is None else np.concatenate(residues),
             scores={
-                name: np.concatenate([part.scores[name] for part in parts]) for name in form.scores
+                name: np.concatenate([part.scores[name] for part in parts]) for name in first.scores
             },
         )
 
@@ -160,23 +164,31 @@ class Embeddings:
 
     def select(self, mask: NDArray[np.bool_]) -> Self:
         """Return the rows where ``mask`` ``[n]`` is true; nothing is copied if all are."""
-        if mask.all():
-            return self
+        return self if mask.all() else self.take(np.flatnonzero(mask))
+
+    def take(self, places: NDArray[np.int64]) -> Self:
+        """Return the rows at some positions, in their order, which may occur several times."""
+        # Without residues there may be very many letters.
+        letters = self._letters(places) if self.of_residues else places
         return replace(
             self,
-            rows=self.rows[mask],
-            headers=[header for header, chosen in zip(self.headers, mask, strict=True) if chosen],
-            ids=[id_ for id_, chosen in zip(self.ids, mask, strict=True) if chosen],
-            lengths=self.lengths[mask],
-            input_lengths=self.input_lengths[mask],
-            precision=self.precision[mask],
-            pooled={name: values[mask] for name, values in self.pooled.items()},
-            residues=None if self.residues is None else self.residues[self._letters(mask)],
+            rows=self.rows[places],
+            headers=[self.headers[place] for place in places.tolist()],
+            ids=[self.ids[place] for place in places.tolist()],
+            lengths=self.lengths[places],
+            input_lengths=self.input_lengths[places],
+            precision=self.precision[places],
+            pooled={name: values[places] for name, values in self.pooled.items()},
+            residues=None if self.residues is None else self.residues[letters],
             scores={
-                name: values[self._letters(mask) if name in RESIDUE_SCORES else mask]
+                name: values[letters if name in RESIDUE_SCORES else places]
                 for name, values in self.scores.items()
             },
         )
+
+    def with_names(self, rows: NDArray[np.int64], headers: list[str]) -> Self:
+        """Return the same vectors under other rows and headers."""
+        return replace(self, rows=rows, headers=headers, ids=[first_word(h) for h in headers])
 
     def with_vectors(self, pooled: Mapping[str, Array], residues: Array | None) -> Self:
         """Return the same rows with other vectors."""
@@ -200,10 +212,13 @@ class Embeddings:
         ends: NDArray[np.int64] = np.cumsum(self.lengths)
         return ends
 
-    def _letters(self, rows: Array) -> Array:
-        """Return where the residues of rows, given as a mask or as positions, lie."""
-        lengths = self.lengths[rows]
-        starts = (self._ends - self.lengths)[rows]
-        first_outputs = np.cumsum(lengths) - lengths
-        places: Array = np.arange(lengths.sum()) + np.repeat(starts - first_outputs, lengths)
-        return places
+    def _letters(self, places: Array) -> Array:
+        """Return where the residues of the rows at some positions lie."""
+        return entries(self._ends[places] - self.lengths[places], self.lengths[places])
+
+
+def entries(starts: Array, lengths: Array) -> Array:
+    """Return the numbers of all entries of some stretches, one stretch after the other."""
+    first_outputs = np.cumsum(lengths) - lengths
+    found: Array = np.arange(lengths.sum()) + np.repeat(starts - first_outputs, lengths)
+    return found

@@ -1,6 +1,8 @@
 """The input objects of a job, read with their checksums."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeVar
 
 from common.alphabet import ALPHABETS
 from common.crc import crc32
@@ -11,6 +13,8 @@ from common.job.manifest import Manifest
 from common.job.records import Record, decode_batch
 from common.store import Store
 
+T = TypeVar("T")
+
 
 def read_input(store: Store, manifest: Manifest, index: int) -> list[Record]:
     """Return the records of a batch.
@@ -20,12 +24,27 @@ def read_input(store: Store, manifest: Manifest, index: int) -> list[Record]:
         UserError: the object is not the one that was staged.
     """
     key = manifest.input_key(index)
+    return read_staged(store, manifest, key, lambda data: decode_input(manifest, index, data))
+
+
+def read_staged(
+    store: Store, manifest: Manifest, key: str, decode: Callable[[bytes], list[T]]
+) -> list[T]:
+    """Return the contents of an object that was staged with a job.
+
+    Args:
+        decode: raises ValueError if the bytes are not those that were staged.
+
+    Raises:
+        StoreError: the store did not give the object.
+        UserError: the object is not the one that was staged.
+    """
     try:
-        return decode_input(manifest, index, store.get(key))
+        return decode(store.get(key))
     except ValueError:
         data = store.get(key)  # once more: it may have been damaged on its way
     try:
-        return decode_input(manifest, index, data)
+        return decode(data)
     except ValueError as error:
         raise UserError(
             f"{store.url}/{key} is damaged ({error}): delete "

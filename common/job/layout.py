@@ -1,7 +1,7 @@
 """The keys of a job's objects in the store. Every key is a function of (job, batch, rung).
 
-The staging is part of the keys of inputs too: a producer that wakes up late writes only its own.
-Jobs of versions that had no name for it have "".
+The staging is part of the keys of inputs and copies too: a producer that wakes up late writes only
+its own. Jobs of versions that had no name for it have "".
 """
 
 from common.rungs import Rung
@@ -29,6 +29,14 @@ def input_prefix(job: str, staging: str = "") -> str:
 
 def input_key(job: str, batch: int, staging: str = "") -> str:
     return f"{input_prefix(job, staging)}{batch:07d}.fasta"
+
+
+def copies_prefix(job: str, staging: str = "") -> str:
+    return f"{job}/copies/{staging}/" if staging else f"{job}/copies/"
+
+
+def copies_key(job: str, batch: int, staging: str = "") -> str:
+    return f"{copies_prefix(job, staging)}{batch:07d}.tsv"
 
 
 def output_prefix(job: str) -> str:

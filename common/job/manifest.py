@@ -1,15 +1,23 @@
 """The manifest, which describes a job. It is written last: a job without one never started."""
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from common.embeddings.origins import Origins
 from common.errors import UserError
 from common.job import sealed
-from common.job.layout import input_key, manifest_key
+from common.job.layout import copies_key, input_key, manifest_key
 from common.job.output_form import OutputForm
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
@@ -31,10 +39,12 @@ class InputReport(Document):
     stripped: int = 0  # records with gaps that were removed
     rna: int = 0  # records of RNA read as DNA: T for U
     empty: int = 0  # records without a sequence, which were skipped
+    identical: int = 0  # records that are identical to an earlier one: they are not computed
 
     def attributes(self) -> dict[str, int]:
         """Return the counts of records that were changed or left out, or look wrong."""
-        names = ("long", "skipped", "empty", "replaced", "gapped", "stripped", "rna", "like_dna")
+        changed = ("long", "skipped", "empty", "replaced", "gapped", "stripped", "rna", "like_dna")
+        names = (*changed, "identical")
         return {f"records_{name}": count for name in names if (count := getattr(self, name))}
 
 
@@ -46,7 +56,7 @@ class SourceRecords(Document):
 
 
 def checksums_text(checksums: Iterable[int]) -> str:
-    """Return the CRC-32 of each input object as ``Manifest.input_crc32`` has them."""
+    """Return the CRC-32 of each object as ``Manifest.input_crc32`` has them."""
     return "".join(f"{checksum:08x}" for checksum in checksums)
 
 
@@ -77,22 +87,42 @@ class Manifest(Document):
     priority: Priority = Priority.NORMAL
     form: OutputForm
     report: InputReport
-    batch_records: list[PositiveInt]
+    batch_records: list[PositiveInt]  # that are computed
     batch_tokens: list[PositiveInt]
     #: The CRC-32 of each batch's input object, in 8 hexadecimal digits. Jobs of earlier versions
     #: have none.
     input_crc32: str = ""
+    #: The number of copies of each batch: its rows that are identical to an earlier one, and are
+    #: in an object of their own. A job without any has neither these nor the next two.
+    batch_copies: list[NonNegativeInt] = Field(default_factory=list)
+    #: The CRC-32 of each batch's copies, like those of the input objects; of none it is 0.
+    copies_crc32: str = ""
+    #: The first row of each batch, which is computed.
+    batch_rows: list[NonNegativeInt] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def counts_agree(self) -> Self:
+        report, copies = self.report, sum(self.batch_copies)
         lengths = {len(self.batch_tokens), len(self.input_crc32) // 8 or self.batches}
-        if lengths != {self.batches} or sum(self.batch_records) != self.report.records:
+        if self.batch_copies:
+            of_copies = self.batch_copies, self.batch_rows, self.copies_crc32[::8]
+            lengths |= set(map(len, of_copies))
+        if lengths != {self.batches} or sum(self.batch_records) + copies != report.records:
             raise ValueError("the numbers of its batches do not agree")
-        report = self.report
         read = report.records + report.skipped + report.empty
         if self.sources and sum(source.records for source in self.sources) != read:
             raise ValueError("the numbers of its sources do not agree")
         return self
+
+    @model_serializer(mode="wrap")
+    def without_copies(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return what is written: without copies, as earlier versions wrote it."""
+        written: dict[str, Any] = fields(self)
+        if not self.batch_copies:
+            written["report"].pop("identical")
+            for name in ("batch_copies", "copies_crc32", "batch_rows"):
+                written.pop(name)
+        return written
 
     def batch(self, index: int) -> Batch:
         """Return a batch of the job at its first rung."""
@@ -119,6 +149,26 @@ class Manifest(Document):
     def input_checksum(self, index: int) -> str:
         """Return the checksum of a batch's input object; "" for a job of an earlier version."""
         return self.input_crc32[8 * index : 8 * index + 8]
+
+    def copies_of(self, index: int) -> int:
+        """Return the number of a batch's copies."""
+        return self.batch_copies[index] if self.batch_copies else 0
+
+    def copies_key(self, index: int) -> str:
+        return copies_key(self.job, index, self.staging)
+
+    def copies_checksum(self, index: int) -> str:
+        """Return the checksum of a batch's copies."""
+        return self.copies_crc32[8 * index : 8 * index + 8]
+
+    def batch_of(self, row: int) -> int:
+        """Return the batch that has a row, of a job with copies."""
+        return bisect_right(self.batch_rows, row) - 1
+
+    @property
+    def computed(self) -> int:
+        """The number of records that are computed."""
+        return sum(self.batch_records)
 
     @property
     def inputs(self) -> list[str]:

@@ -1,7 +1,7 @@
 """One job of a fleet: looking at it, ending it, and having its embeddings."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -137,7 +137,7 @@ class Job(StoredJob):
         """
         fleet = self.fleet
         batches = BatchStream(fleet.store, fleet.ledger, self.manifest)
-        with self._keeping() as keep:
+        with closing(batches), self._keeping() as keep:
             for seen in observations(
                 fleet.ledger,
                 self.name,

@@ -7,10 +7,10 @@ from pathlib import Path
 from common.bounded_map import bounded_map
 from common.embeddings.lookup import UnknownIdError
 from common.errors import UserError
-from producer.output.contents import Rows
+from producer.output.contents import Names, Rows
 
-#: A row: its block, its position in it, and its length.
-Place = tuple[int, int, int]
+#: A row: its block, its position in it, its length, and its number in the input.
+Place = tuple[int, int, int, int]
 
 
 @dataclass
@@ -19,6 +19,8 @@ class Chosen:
 
     #: Their positions in each block that has some.
     positions: dict[int, list[int]] = field(default_factory=dict)
+    #: Their numbers in the input.
+    rows: dict[int, list[int]] = field(default_factory=dict)
     records: int = 0
     residues: int = 0
 
@@ -31,13 +33,17 @@ def rows_with_ids(rows: Rows, ids: Iterable[str]) -> Chosen:
     """
     by_id: dict[str, list[Place]] = {id_: [] for id_ in ids}
     by_field: dict[str, list[Place]] = {id_: [] for id_ in by_id}
-    for block, (found, lengths) in enumerate(bounded_map(rows.names, range(rows.blocks), 1)):
-        for position, id_ in enumerate(found):
+    for block, names in enumerate(bounded_map(rows.names, range(rows.blocks), 1)):
+
+        def place(position: int, block: int = block, names: Names = names) -> Place:
+            return block, position, int(names.lengths[position]), int(names.rows[position])
+
+        for position, id_ in enumerate(names.ids):
             if id_ in by_id:
-                by_id[id_].append((block, position, int(lengths[position])))
+                by_id[id_].append(place(position))
             elif "|" in id_:
                 for part in by_field.keys() & set(id_.split("|")):
-                    by_field[part].append((block, position, int(lengths[position])))
+                    by_field[part].append(place(position))
     # An id as a whole comes before a part of another, as in EmbeddingFile.
     places = {id_: by_id[id_] or by_field[id_] for id_ in by_id}
     missing = [id_ for id_, found_at in places.items() if not found_at]
@@ -45,8 +51,9 @@ def rows_with_ids(rows: Rows, ids: Iterable[str]) -> Chosen:
         more = f", nor {len(missing) - 1:,} more of those asked for" if len(missing) > 1 else ""
         raise UnknownIdError(f"No record has the id {missing[0]!r}{more}.", missing[0])
     chosen = Chosen()
-    for block, position, length in sorted({place for each in places.values() for place in each}):
+    for block, position, length, row in sorted({p for each in places.values() for p in each}):
         chosen.positions.setdefault(block, []).append(position)
+        chosen.rows.setdefault(block, []).append(row)
         chosen.records += 1
         chosen.residues += length
     return chosen

@@ -1,9 +1,9 @@
 """What an output holds: rows in blocks, and what is known of them before the first."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.wire.messages import Instability
 
 Dtype = Literal["float16", "float32"]
+
+#: Rows, and those of them that are quarantined.
+Block = tuple[Embeddings, tuple[Instability, ...]]
 
 #: Bytes of a record's ids, header and numbers in a file, as most have.
 RECORD_BYTES = 280
@@ -54,6 +57,14 @@ class Contents:
         return self.records * (RECORD_BYTES + pooled) + residues + scores
 
 
+class Names(NamedTuple):
+    """What rows are called, without their vectors."""
+
+    ids: list[str]
+    lengths: Array  # letters that are embedded
+    rows: Array
+
+
 class Rows(ABC):
     """Embeddings in blocks of rows, in the order of the input."""
 
@@ -71,15 +82,31 @@ class Rows(ABC):
     ahead: int
 
     @abstractmethod
-    def block(self, index: int, form: OutputForm) -> tuple[Embeddings, tuple[Instability, ...]]:
+    def block(self, index: int, form: OutputForm) -> Block:
         """Return the rows of a block, with the vectors of ``form``, and its quarantined rows.
 
         Called in threads, for several blocks at once.
         """
 
     @abstractmethod
-    def names(self, index: int) -> tuple[list[str], Array]:
-        """Return the ids and the lengths of a block, without its vectors."""
+    def names(self, index: int) -> Names:
+        """Return what the rows of a whole block are called."""
+
+    def begin(self, chosen: Mapping[int, Collection[int]] | None) -> Sequence[int]:
+        """Return the blocks to be read, in their order.
+
+        Args:
+            chosen: the rows that are wanted, by their blocks; None: all.
+        """
+        return range(self.blocks) if chosen is None else sorted(chosen)
+
+    def whole(self, index: int, part: Embeddings, quarantined: tuple[Instability, ...]) -> Block:
+        """Return all rows of a block that ``block`` gave; called for blocks in their order."""
+        return part, quarantined
+
+    @abstractmethod
+    def end(self) -> None:
+        """Give back what was taken by ``begin``."""
 
     @abstractmethod
     def check(self, index: int, part: Embeddings) -> None:

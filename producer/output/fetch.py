@@ -1,24 +1,28 @@
 """Shards to one output: rows in input order, rungs merged, every row with its precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from common import __version__
-from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.arrays import Embeddings
 from common.errors import UserError
+from common.job.copies import read_copies
 from common.job.inputs import read_input
 from common.job.layout import job_prefix, manifest_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.store import Store
 from common.wire.messages import Instability
-from producer.output.contents import Rows
+from producer.output.contents import Block, Names, Rows
+from producer.output.fan_out import FanOut
 from producer.output.job_shards import (
     SHARDS_AHEAD,
     attributes_of_file,
     check_order,
-    lengths_of,
     merged,
     shards_by_batch,
 )
@@ -61,7 +65,7 @@ def fetch(
         UserError: batches are missing, shards come from different weights, or the output cannot
             be written.
     """
-    rows = JobRows(store, manifest)
+    rows = JobRows(store, manifest, output.parent)
     try:
         written = write_rows(
             rows,
@@ -86,8 +90,11 @@ class JobRows(Rows):
     pooled_dtype = "float32"
     ahead = SHARDS_AHEAD
 
-    def __init__(self, store: Store, manifest: Manifest) -> None:
+    def __init__(self, store: Store, manifest: Manifest, folder: Path | None = None) -> None:
         """Find a job's shards.
+
+        Args:
+            folder: where temporary files are; None: where such files usually are.
 
         Raises:
             UserError: batches have none, or none can be read.
@@ -96,6 +103,8 @@ class JobRows(Rows):
         self._manifest = manifest
         self._keys = shards_by_batch(store, manifest)
         self._of_shards = attributes_of_file(store, manifest, self._keys)
+        self._folder = folder
+        self._fan_out: FanOut | None = None
         self._last_row = -1
         self.form = manifest.form
         self.records = manifest.report.records
@@ -105,16 +114,39 @@ class JobRows(Rows):
         self.blocks = manifest.batches
         self.origins = manifest.origins
 
-    def block(self, index: int, form: OutputForm) -> tuple[Embeddings, tuple[Instability, ...]]:
+    def begin(self, chosen: Mapping[int, Collection[int]] | None) -> Sequence[int]:
+        only = None if chosen is None else set(chain.from_iterable(chosen.values()))
+        fan_out = FanOut(self._store, self._manifest, only=only, folder=self._folder)
+        self._fan_out = fan_out
+        if chosen is None:
+            return range(self.blocks)
+        return sorted({*chosen, *chain.from_iterable(map(fan_out.needs, chosen))})
+
+    def block(self, index: int, form: OutputForm) -> Block:
+        if self._fan_out is not None:
+            self._fan_out.prepare(index)
         manifest = self._manifest
         if form.include != manifest.form.include:  # others are not even read
             kept = manifest.form.model_copy(update={"include": form.include})
             manifest = manifest.model_copy(update={"form": kept})
         return merged(self._store, manifest, index, self._keys[index], self._of_shards)
 
-    def names(self, index: int) -> tuple[list[str], Array]:
+    def whole(self, index: int, part: Embeddings, quarantined: tuple[Instability, ...]) -> Block:
+        assert self._fan_out is not None
+        return self._fan_out.whole(index, part, quarantined)
+
+    def end(self) -> None:
+        if self._fan_out is not None:
+            self._fan_out.close()
+
+    def names(self, index: int) -> Names:
         records = read_input(self._store, self._manifest, index)
-        return [record.id for record in records], lengths_of(records, self.form)
+        copies = read_copies(self._store, self._manifest, index)
+        named = [(r.row, r.id, len(r.residues)) for r in records]
+        named += [(copy.row, copy.id, copy.length) for copy in copies]
+        rows, ids, lengths = zip(*sorted(named), strict=True)
+        embedded = np.array([self.form.embedded(length) for length in lengths], np.int64)
+        return Names(list(ids), embedded, np.array(rows, np.int64))
 
     def check(self, index: int, part: Embeddings) -> None:
         self._last_row = check_order(self._manifest, self._keys[index], part, self._last_row)

@@ -10,8 +10,7 @@ from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.file import EmbeddingFile, EmbeddingFileError
 from common.embeddings.writer import shard_bytes
 from common.job.output_form import POOLED, RESIDUE_SCORES, SCORES, Include, OutputForm
-from common.wire.messages import Instability
-from producer.output.contents import Rows
+from producer.output.contents import Block, Names, Rows
 
 #: Bytes of vectors in a block, unless a single row has more.
 BLOCK_BYTES = 16 * 2**20
@@ -101,7 +100,7 @@ class FileRows(Rows):
         self._starts.append(self.records)
         self._first_residues.append(total)
 
-    def block(self, index: int, form: OutputForm) -> tuple[Embeddings, tuple[Instability, ...]]:
+    def block(self, index: int, form: OutputForm) -> Block:
         here = self._slice(index)
 
         def column(name: str, otherwise: str) -> Array:
@@ -128,10 +127,14 @@ class FileRows(Rows):
             )
         return part, ()
 
-    def names(self, index: int) -> tuple[list[str], Array]:
+    def names(self, index: int) -> Names:
         here = self._slice(index)
         with self._errors("ids"):
-            return list(self._column("ids")[here]), self._column("lengths")[here]
+            ids = list(self._column("ids")[here])
+            return Names(ids, self._column("lengths")[here], self._column("rows")[here])
+
+    def end(self) -> None:
+        """Do nothing: the file is whoever opened it's to close."""
 
     def check(self, index: int, part: Embeddings) -> None:
         self._checksums = checksums(part, self._checksums)

@@ -1,13 +1,13 @@
 """The shards of a finished job, and the rows of a batch merged from those of all rungs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from common.advice import how_to
-from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.arrays import Embeddings
 from common.embeddings.checksums import DamagedError
 from common.embeddings.reader import read_embeddings
 from common.embeddings.shards import Shard, open_shard
@@ -15,9 +15,7 @@ from common.errors import NotReadyError, UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.inputs import read_input
 from common.job.manifest import Manifest
-from common.job.output_form import OutputForm
 from common.job.quarantine import read_quarantine
-from common.job.records import Record
 from common.job.shards import shards_of
 from common.store import Store
 from common.text import counted_batches
@@ -225,8 +223,3 @@ def fill(
             manifest.job,
             keys,
         ) from error
-
-
-def lengths_of(records: Sequence[Record], form: OutputForm) -> Array:
-    """Return how many letters of each record are embedded."""
-    return np.array([form.embedded(len(record.residues)) for record in records], np.int64)

@@ -12,6 +12,7 @@ from common.advice import how_to
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
 from common.errors import NotReadyError, UserError
+from common.job.copies import read_copies
 from common.job.inputs import read_input
 from common.job.layout import output_prefix, shard_key
 from common.job.manifest import Manifest, read_manifest
@@ -35,7 +36,7 @@ def verify(store: Store, manifest: Manifest) -> list[str]:
 
 
 def problems_of(store: Store, manifest: Manifest) -> list[UserError]:
-    """Read a finished job's manifest, all of its input objects, and all of its shards.
+    """Read a finished job's manifest, all of its input objects, copies and shards.
 
     Returns:
         An error for each that is missing, damaged, or does not belong to the others. It is
@@ -124,11 +125,15 @@ def problems_of_batch(
     keys: list[str],
     attributes: dict[str, Any] | None,
 ) -> Iterator[UserError]:
-    """Yield what is wrong with the input object and with the shards of a batch."""
+    """Yield what is wrong with the objects of a batch: its input, its copies and its shards."""
     records: list[Record] = []
     parts = []
     try:
         records = read_input(store, manifest, index)
+    except UserError as error:
+        yield error
+    try:
+        read_copies(store, manifest, index)
     except UserError as error:
         yield error
     for key in keys:

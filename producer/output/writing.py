@@ -15,7 +15,7 @@ from common.job.output_form import OutputForm
 from common.rungs import PRECISION_CODES
 from common.wire.messages import Instability
 from producer.output.chosen import Chosen, rows_with_ids
-from producer.output.contents import Contents, Rows
+from producer.output.contents import Block, Contents, Rows
 from producer.output.partial import partial_of, remove_abandoned
 from producer.output.wanted import Wanted, with_types_of
 
@@ -99,6 +99,7 @@ def write_rows(
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}.", path=output) from error
     finally:
+        rows.end()
         layout.discard(partial)
     return written
 
@@ -124,18 +125,21 @@ def contents_of(rows: Rows, form: OutputForm, wanted: Wanted, chosen: Chosen | N
 def parts(rows: Rows, form: OutputForm, chosen: Chosen | None) -> Iterator[Part]:
     """Yield the rows of each block, or those that are chosen."""
 
-    def load(index: int) -> Part:
-        whole, quarantined = rows.block(index, form)
-        if chosen is None:
-            return Part(index, whole, whole, quarantined)
-        mask = np.zeros(len(whole), np.bool_)
-        mask[chosen.positions[index]] = True
-        kept = whole.select(mask)
-        numbers = set(kept.rows.tolist())
-        return Part(index, whole, kept, tuple(bad for bad in quarantined if bad.row in numbers))
+    def load(index: int) -> Block:
+        return rows.block(index, form)
 
-    blocks = range(rows.blocks) if chosen is None else sorted(chosen.positions)
-    return bounded_map(load, blocks, rows.ahead)
+    blocks = rows.begin(None if chosen is None else chosen.rows)
+    for index, block in zip(blocks, bounded_map(load, blocks, rows.ahead), strict=True):
+        whole, quarantined = rows.whole(index, *block)
+        if chosen is None:
+            yield Part(index, whole, whole, quarantined)
+        elif index in chosen.positions:
+            mask = np.zeros(len(whole), np.bool_)
+            mask[chosen.positions[index]] = True
+            kept = whole.select(mask)
+            numbers = set(kept.rows.tolist())
+            bad = tuple(bad for bad in quarantined if bad.row in numbers)
+            yield Part(index, whole, kept, bad)
 
 
 def check_count(written: Written, contents: Contents, *, at_end: bool) -> None:

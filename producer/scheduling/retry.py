@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from common.job.copies import as_copy, copies_by_batch
 from common.job.layout import quarantine_key, quarantine_prefix, shard_key
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
@@ -23,10 +24,26 @@ def quarantined_batches(store: Store, manifest: Manifest) -> list[int]:
 
 
 def quarantined_rows(store: Store, manifest: Manifest) -> list[Instability]:
-    """Return a job's quarantined rows, in input order."""
+    """Return a job's quarantined rows, in input order: those that are copies of others too."""
     batches = quarantined_batches(store, manifest)
     rows = [row for index in batches for row in read_quarantine(store, manifest.job, index)]
+    rows += quarantined_copies(store, manifest, rows)
     return sorted(rows, key=lambda row: row.row)
+
+
+def quarantined_copies(
+    store: Store, manifest: Manifest, rows: Sequence[Instability]
+) -> list[Instability]:
+    """Return the copies of quarantined rows, each as its original is; all copies are read."""
+    by_row = {row.row: row for row in rows}
+    if not by_row:
+        return []
+    return [
+        as_copy(by_row[copy.original], copy)
+        for _, copies in copies_by_batch(store, manifest)
+        for copy in copies
+        if copy.original in by_row
+    ]
 
 
 def retry_quarantined(

@@ -1,6 +1,6 @@
 """Embeddings with random numbers, and the files that they are written to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,16 @@ from common.store import Store
 
 
 def embeddings_of(
-    records: Sequence[Record], form: OutputForm, dim: int, *, precision: Rung = Rung.FP16
+    records: Sequence[Record],
+    form: OutputForm,
+    dim: int,
+    *,
+    precision: Rung = Rung.FP16,
+    seed: int | None = None,
 ) -> Embeddings:
     """Return embeddings of records with random values, all of them different."""
     letters = sum(form.embedded(len(record.residues)) for record in records)
-    random = np.random.default_rng()
+    random = np.random.default_rng(seed)
 
     def numbers(count: int, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         shape = form.vector_shape(dim) if shape is None else shape
@@ -42,6 +47,19 @@ def embeddings_of(
             for name in form.scores
         },
     )
+
+
+def same_for_same(
+    records: Sequence[Record], form: OutputForm, dim: int, *, precision: Rung = Rung.FP16
+) -> Embeddings:
+    """Return embeddings with values that depend on each record's letters alone."""
+    parts = [
+        embeddings_of(
+            [record], form, dim, precision=precision, seed=crc32(record.residues.encode())
+        )
+        for record in records
+    ]
+    return Embeddings.concatenate(parts, form, dim)
 
 
 def write_shard(
@@ -91,6 +109,7 @@ def store_shard(
     precision: Rung | None = None,
     weights: str = "w",
     sealed: bool = True,
+    embed: Callable[..., Embeddings] = embeddings_of,
 ) -> Embeddings:
     """Write the shard of a batch at a rung as a worker does, with all of its rows or some.
 
@@ -100,7 +119,7 @@ def store_shard(
     precision = precision or rung
     records = decode_batch(store.get(manifest.input_key(index)))
     kept = [record for record in records if rows is None or record.row in rows]
-    part = embeddings_of(kept, manifest.form, dim, precision=precision)
+    part = embed(kept, manifest.form, dim, precision=precision)
     attributes = {
         "model": manifest.model,
         "weights": weights,

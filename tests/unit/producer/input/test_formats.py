@@ -94,7 +94,10 @@ def test_an_empty_read_is_one_without_a_sequence(read, refusal):
         ("@r\nA@C\n+\nIII\n", "in, line 2: record 1 ('r') has '@' at position 2"),
         (b"@r\nAC\n+\nI\xff\n", "in, line 4: neither FASTA nor one of gz"),
         (b"@r\nAC\n+\nI\0\n@\0\nA\n+\nI\n", "in, line 5: record 2 ('\\x00') has a NUL"),
-        (gzip.compress(b"@r\nAC\n+\nII\n", mtime=0)[:-9], "in, after record 0: cannot be read to its end"),
+        (
+            gzip.compress(b"@r\nAC\n+\nII\n", mtime=0)[:-9],
+            "in, after record 0: cannot be read to its end",
+        ),
     ],
 )
 def test_broken_fastq_is_refused_with_its_line(refusal, data, message):
