@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from common.adapters import CONFIG, MERGE, is_adapter, read_adapter
 from common.errors import UserError
 
 #: The names that transformers takes, in its order; each also in parts, which an index lists.
@@ -17,8 +18,8 @@ SETS = ("model.safetensors", "pytorch_model.bin")
 #: Numbered parts, as transformers names them.
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 
-#: Files beside the weights that are loaded, or that show that these are not a whole model.
-BESIDE = ("config.json", "tokenizer.json", "vocab.txt", "adapter_config.json")
+#: Files beside the weights that are loaded.
+BESIDE = ("config.json", "tokenizer.json", "vocab.txt")
 
 #: The suffix of fair-esm's files, each of which is a model.
 FAIR_ESM = ".pt"
@@ -52,12 +53,29 @@ def model_files(path: Path) -> list[Path]:
         return []  # the workers' user may be another
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    if is_adapter(path):
+        return adapter_files(path)
     tokenizer = path / "tokenizer.json"
     files = [
         path / "config.json",
         *weight_files(path),
         *([tokenizer] if tokenizer.is_file() else []),
     ]
+    return checked(files)
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """Return the files of an adapter and of its base; those of a base on the hub are not here."""
+    adapter = read_adapter(folder)
+    own = checked(adapter.files)
+    if not own or adapter.base_folder is None:
+        return own
+    of_base = model_files(adapter.base_folder)
+    return [*own, *of_base] if of_base else []
+
+
+def checked(files: list[Path]) -> list[Path]:
+    """Return files whose content was looked at; none if this user may not read all of them."""
     if not all(os.access(file, os.R_OK) for file in files):
         return []
     for file in files:
@@ -80,7 +98,7 @@ def check_single(file: Path) -> Path:
 
 
 def has_weights(folder: Path) -> bool:
-    patterns = ("*.safetensors*", "*.bin*", "*.pt", "*.pth", "*.ckpt", "adapter_config.json")
+    patterns = ("*.safetensors*", "*.bin*", "*.pt", "*.pth", "*.ckpt", CONFIG)
     return any(next(folder.glob(pattern), None) for pattern in patterns)
 
 
@@ -88,9 +106,8 @@ def weight_files(folder: Path) -> dict[Path, set[str]]:
     """Return the files of one set of weights, each with its tensors if an index lists them.
 
     Raises:
-        UserError: there is no such set, a part is missing, or they are those of an adapter.
+        UserError: there is no such set, or a part is missing.
     """
-    refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise UserError(
             f"{folder}: no config.json, which tells the model's shape. {listing(folder)}"
@@ -105,16 +122,6 @@ def weight_files(folder: Path) -> dict[Path, set[str]]:
     raise UserError(
         f"{folder}: no weights under a name that transformers loads, model.safetensors or "
         f"pytorch_model.bin. {listing(folder)}"
-    )
-
-
-def refuse_adapter(folder: Path) -> None:
-    if not (folder / "adapter_config.json").is_file():
-        return
-    raise UserError(
-        f"{folder}: adapter_config.json makes this an adapter (PEFT), which is not served without "
-        "its model. Merge the two: PeftModel.from_pretrained(model, folder).merge_and_unload()"
-        ".save_pretrained(new_folder), and give the new folder."
     )
 
 
@@ -162,6 +169,11 @@ def chosen(names: Iterable[str], place: str) -> list[str]:
         UserError: they are not a model.
     """
     found = sorted(names)
+    if CONFIG in found:
+        raise UserError(
+            f"{place}: {CONFIG} makes this an adapter (PEFT), which is not served from a bucket. "
+            f"Copy it to a folder of each worker, or merge it. {MERGE}"
+        )
     weights = weights_in(found)
     if "config.json" not in found or not weights:
         missing = "config.json" if weights else "model.safetensors or pytorch_model.bin"

@@ -3,31 +3,23 @@
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from common.adapters import is_adapter, read_adapter
 from common.errors import UserError
 from common.model_config import parse_config
 from common.model_digest import model_digest
 from common.model_files import model_files
 from common.model_revision import check_revision, queue_part
-from common.model_specs import MODELS, ModelSpec, read_hugging_face_config, spec_of
+from common.model_specs import MODELS, NAMES, ModelSpec, read_hugging_face_config, spec_of
 from common.paths import user_path
 
 RANDOM_PREFIX, S3_PREFIX, FILE_PREFIX = "random:", "s3://", "file://"
 
 #: What separates a name from its revision.
 AT = "@"
-
-#: Names in the table by every spelling of them, in lower case: the name, its repository on the
-#: hub, and the repository's last part.
-NAMES = {
-    spelling.lower(): name
-    for name, spec in MODELS.items()
-    for hub in [spec.family.hub.format(name)]
-    for spelling in (hub.rpartition("/")[2], hub, name)
-}
 
 
 @dataclass(frozen=True)
@@ -163,10 +155,21 @@ class ModelSource:
             place = f"{self.text}/config.json"
             if found is not None:
                 return spec_of(parse_config(found, place), place, self.name)
+        if self.is_path and is_adapter(Path(self.text)):
+            of_base = self.base().spec()
+            return None if of_base is None else replace(of_base, name=self.name)
         config = Path(self.text) / "config.json"
         if self.is_path and exists(config):
             return read_hugging_face_config(config)
         return MODELS.get(self.name)
+
+    def base(self) -> "ModelSource":
+        """Return the base of an adapter.
+
+        Raises:
+            UserError: the folder is no adapter that can be merged.
+        """
+        return ModelSource(read_adapter(Path(self.text)).base)
 
 
 def with_revision(model: str, revision: str | None) -> str:

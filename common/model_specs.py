@@ -105,6 +105,16 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
+#: Names in the table by every spelling of them, in lower case: the name, its repository on the
+#: hub, and the repository's last part.
+NAMES = {
+    spelling.lower(): name
+    for name, spec in MODELS.items()
+    for hub in [spec.family.hub.format(name)]
+    for spelling in (hub.rpartition("/")[2], hub, name)
+}
+
+
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
     """Return layers as numbers from 0 to ``count``; -1 means the last one, and so on.
 

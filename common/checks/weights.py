@@ -14,7 +14,7 @@ from common.model_bucket import look
 from common.model_digest import model_digest
 from common.model_files import model_files
 from common.model_source import ModelSource
-from common.model_specs import ModelSpec, read_hugging_face_config
+from common.model_specs import ModelSpec
 from common.store import StoreError
 from common.text import counted
 from common.weights import hub
@@ -88,8 +88,7 @@ def files_in(path: Path, what: str, digest: str | None = None) -> Check:
         )
     if damage := next(filter(None, map(damage_of, files)), None):
         return failed(NAME, damage, "copy or download the file again")
-    config = path / "config.json"
-    spec = read_hugging_face_config(config) if config.is_file() else None
+    spec = ModelSource(str(path)).spec()
     shape = "" if spec is None else f", {described(spec)}"
     found = f"{what}: {size_of(files)}{shape}"
     try:

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.adapters import is_adapter
 from common.errors import UnavailableError
 from common.model_bucket import Listing, listing_of, look, split_file
 from common.model_digest import model_digest
@@ -47,6 +48,8 @@ def local_weights(source: ModelSource) -> LocalWeights | None:
     if source.is_random:
         return None
     if source.is_path:
+        if is_adapter(Path(source.text)):
+            local_weights(source.base())
         return LocalWeights(Path(source.text))
     if source.is_stored:
         return from_bucket(source)

@@ -9,13 +9,12 @@ from common.errors import UserError
 from common.model_source import (
     AT,
     FILE_PREFIX,
-    NAMES,
     RANDOM_PREFIX,
     S3_PREFIX,
     ModelSource,
     looks_like_path,
 )
-from common.model_specs import MODELS
+from common.model_specs import MODELS, NAMES
 from common.rungs import Rung, first_rung
 from common.wire.queues import pool_name
 

@@ -251,7 +251,7 @@ def test_a_model_that_cannot_be_served_is_refused_when_it_is_submitted(
 ):
     (tmp_path / "p.fasta").write_text(GOOD)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "adapter_config.json").write_text("{}")
+    (tmp_path / "folder" / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     path = tmp_path / model if model == "folder" else model
     done = run_producer(
         "submit", tmp_path / "p.fasta", "--model", path, environment=fleet.environment

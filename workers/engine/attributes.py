@@ -25,6 +25,7 @@ def model_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:
         "pooling": loaded.spec.family.pooling,
         "version": __version__,
         **windows,
+        **loaded.origins,
         **tokens,
         **({"revision": revision} if (revision := loaded.source.revision) else {}),
         **({"warning": MEANINGLESS} if loaded.source.is_random else {}),

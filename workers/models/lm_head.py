@@ -12,9 +12,15 @@ from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
 from common.model_specs import ESM2, ModelSpec
 from workers.models.esm2.checkpoint import read_fair_esm_file
-from workers.models.loading import LoadedModel, fingerprint_of, place_of, read_weights
+from workers.models.loading import (
+    LoadedModel,
+    fingerprint_of_checkpoint,
+    place_of,
+    raw_tensors,
+    read_weights,
+)
 from workers.models.random_weights import random_weights
-from workers.models.weight_files import State, read_hugging_face, samples
+from workers.models.weight_files import State, samples
 
 #: Names in both formats, after their prefixes, and this project's names. The bias is of the
 #: decoder; transformers may write it twice.
@@ -96,13 +102,10 @@ def read_head(loaded: LoadedModel) -> State:
     place = loaded.place or place_of(loaded.source)
     try:
         checkpoint = read_weights(loaded.source, place)
-        raw = read_hugging_face(place)[1] if place.is_dir() else read_fair_esm_file(place)[1]
+        raw = raw_tensors(place) if place.is_dir() else read_fair_esm_file(place)[1]
     except OSError as error:
         raise UserError(f"{place} cannot be read ({error.strerror}).") from error
-    spec, tokenize = checkpoint.spec, checkpoint.tokenize
-    found = fingerprint_of(
-        checkpoint.state, tokenize.vocabulary, spec.layer_norm_eps, tokenize.deviations
-    )
+    found = fingerprint_of_checkpoint(checkpoint)
     if found != loaded.fingerprint:
         raise UserError(
             f"{place}: these are no longer the weights that were loaded ({loaded.fingerprint}): "

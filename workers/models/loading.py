@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 
+from common.adapters import BASE, is_adapter, read_adapter
 from common.errors import UserError
+from common.model_digest import model_digest
 from common.model_source import ModelSource
 from common.model_specs import MODELS, ModelSpec
 from common.rungs import should_use_fp16
@@ -16,6 +19,7 @@ from workers.models.encoder import Encoder
 from workers.models.esm2.checkpoint import FAIR_ESM, read_fair_esm
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.families import CODE_OF, model_class
+from workers.models.lora import merge
 from workers.models.random_weights import random_weights
 from workers.models.tokens import Tokenizer
 from workers.models.weight_files import State, read_hugging_face
@@ -33,6 +37,8 @@ class Checkpoint(NamedTuple):
     tokenize: Tokenizer
     #: Returns the published name of one of this project's names, for errors.
     published: Callable[[str], str]
+    #: What an adapter was merged into, and which: attributes of all embeddings.
+    origins: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class LoadedModel:
     fingerprint: str
     model_digest: str | None = None  # ModelSource.digest; None for a name
     place: Path | None = None  # where the weights were read, if the caller knew
+    origins: Mapping[str, str] = field(default_factory=dict)  # of an adapter; see Checkpoint
 
     @property
     def spec(self) -> ModelSpec:
@@ -74,9 +81,7 @@ def load_model(
     dtype = dtype if dtype == torch.float32 or should_use_fp16() else torch.float32
     checkpoint = read_weights(source, place)
     spec, state, tokenize = checkpoint.spec, checkpoint.state, checkpoint.tokenize
-    fingerprint = fingerprint_of(
-        state, tokenize.vocabulary, spec.layer_norm_eps, tokenize.deviations
-    )
+    fingerprint = fingerprint_of_checkpoint(checkpoint)
     with torch.device("meta"):
         model = model_class(spec)(spec)
     exact = dict(model.named_buffers())
@@ -88,7 +93,12 @@ def load_model(
     check_range(source, checkpoint, on_device)
     model.load_state_dict(on_device, assign=True)
     return LoadedModel(
-        model.eval().requires_grad_(False), tokenize, source, fingerprint, place=place
+        model=model.eval().requires_grad_(False),
+        tokenize=tokenize,
+        source=source,
+        fingerprint=fingerprint,
+        place=place,
+        origins=checkpoint.origins,
     )
 
 
@@ -139,10 +149,57 @@ def place_of(source: ModelSource) -> Path:
 
 
 def read_folder(folder: Path) -> Checkpoint:
+    if is_adapter(folder):
+        return read_adapted(folder)
     spec, raw = read_hugging_face(folder)
+    return checkpoint_of(spec, raw, folder)
+
+
+def read_adapted(folder: Path) -> Checkpoint:
+    """Read an adapter merged into its base, whose tokenizer it has."""
+    adapter, (spec, raw, place) = read_adapter(folder), read_base(folder)
+    base = checkpoint_of(spec, raw, place)
+    merged = checkpoint_of(replace(spec, name=folder.name), merge(adapter, raw), place)
+    return merged._replace(
+        origins={
+            "base_model": adapter.base,
+            "base_weights": fingerprint_of_checkpoint(base),
+            "adapter_weights": model_digest(adapter.files) or "",
+        }
+    )
+
+
+def raw_tensors(folder: Path) -> State:
+    """Return all tensors of a folder under their published names, heads among them."""
+    if not is_adapter(folder):
+        return read_hugging_face(folder)[1]
+    return merge(read_adapter(folder), read_base(folder)[1])
+
+
+def read_base(folder: Path) -> tuple[ModelSpec, State, Path]:
+    """Return the shape, the tensors and the place of an adapter's base."""
+    adapter = read_adapter(folder)
+    place = place_of(ModelSource(adapter.base))
+    if not place.is_dir():
+        raise UserError(
+            f"{folder}: the base of this adapter, {place}, is not here. Bring it here, or give the "
+            f"adapter another place of it: ln -s /path/of/base {folder / BASE}"
+        )
+    return *read_hugging_face(place), place
+
+
+def checkpoint_of(spec: ModelSpec, raw: State, folder: Path) -> Checkpoint:
+    """Return what a folder has, from its tensors under their published names."""
     code = CODE_OF[spec.family]
     state = code.from_hugging_face(raw, spec, folder)
     return Checkpoint(spec, state, code.tokenizer_in(folder), code.names.published)
+
+
+def fingerprint_of_checkpoint(checkpoint: Checkpoint) -> str:
+    spec, tokenize = checkpoint.spec, checkpoint.tokenize
+    return fingerprint_of(
+        checkpoint.state, tokenize.vocabulary, spec.layer_norm_eps, tokenize.deviations
+    )
 
 
 def fingerprint_of(

@@ -9,6 +9,7 @@ import pytest
 from common.errors import UserError
 from common.model_files import chosen, model_files, weight_files
 from common.model_source import ModelSource
+from tests.support.adapter_config import write_adapter
 
 
 @pytest.fixture
@@ -109,15 +110,24 @@ def test_parts_of_two_sets_are_refused(folder):
     assert "not one whole set" in refusal(folder)
 
 
-@pytest.mark.parametrize("names", [["adapter_model.safetensors"], ["model.safetensors"]])
-def test_an_adapter_is_refused_with_what_to_do(folder, names):
-    add(folder, "adapter_config.json", *names)
-    assert "merge_and_unload()" in refusal(folder)
+def test_a_whole_model_with_the_configuration_of_an_adapter_is_refused_with_what_to_do(folder):
+    write_adapter(folder, base_model_name_or_path="esm2_t6_8M_UR50D")
+    add(folder, "model.safetensors")
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors, are missing\. If the folder"):
+        model_files(folder)
 
 
-def test_an_adapter_without_a_configuration_is_refused_with_what_to_do(tmp_path):
-    add(tmp_path, "adapter_config.json", "adapter_model.safetensors")
-    assert "merge_and_unload()" in refusal(tmp_path)
+def test_the_files_of_an_adapter_are_its_own_and_those_of_a_base_in_a_folder(tmp_path):
+    base, adapter = tmp_path / "base_model", tmp_path / "adapter"
+    write_adapter(adapter, base_model_name_or_path=str(base))
+    add(adapter, "adapter_model.safetensors")
+    assert model_files(adapter) == []  # workers may see the base
+    base.mkdir()
+    add(base, "config.json", "model.safetensors")
+    own = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+    assert model_files(adapter) == [*own, base / "config.json", base / "model.safetensors"]
+    write_adapter(adapter, base_model_name_or_path="facebook/esm2_t6_8M_UR50D")
+    assert model_files(adapter) == own
 
 
 def test_a_folder_of_checkpoints_is_refused_and_listed(tmp_path):
@@ -208,9 +218,9 @@ def test_one_set_of_weights_is_taken_with_what_belongs_to_it(weights, left):
     assert chosen([*weights, *beside, *left], "here") == sorted([*weights, *beside])
 
 
-def test_an_adapter_is_taken_too_so_that_it_is_refused():
-    names = ["config.json", "model.safetensors", "adapter_config.json"]
-    assert "adapter_config.json" in chosen(names, "here")
+def test_an_adapter_in_a_bucket_is_refused_with_what_to_do():
+    with pytest.raises(UserError, match=r"s3://b/x: .* not served from a bucket.*merge_and_unload"):
+        chosen(["adapter_config.json", "adapter_model.safetensors"], "s3://b/x")
 
 
 @pytest.mark.parametrize(
