@@ -9,6 +9,7 @@ from common.errors import InputError, UserError
 from common.installing import how_to_install
 from producer.input.blocks import Block
 from producer.input.columns import as_fasta, not_a_sequence
+from producer.input.problems import first_line
 
 #: Reads in a block.
 READS = 500
@@ -47,16 +48,20 @@ def reads(path: str, name: str) -> Iterator[tuple[str, str]]:
             f"{how_to_install('bam')}"
         ) from error
     pysam.set_verbosity(0)  # it would write its own messages too
+    number, is_cram = 0, False
     try:
         # check_sq: reads that are not aligned have no list of references.
         with pysam.AlignmentFile(path, "r", check_sq=False) as file:
+            is_cram = file.is_cram
             for read in file.fetch(until_eof=True):
                 if not (read.is_secondary or read.is_supplementary):
                     yield named(read), read.get_forward_sequence() or ""
+                    number += 1
     except (OSError, ValueError) as error:
+        reference = ", and the reference at hand (REF_PATH)" if is_cram else ""
         raise InputError(
-            f"{name}: cannot be read to its end ({error}). Is the file complete, and of a CRAM the "
-            "reference at hand (REF_PATH)? Nothing was queued.",
+            f"{name}, after read {number}: cannot be read to its end ({first_line(error)}). Is "
+            f"the file complete{reference}? Nothing was queued.",
             path=name,
         ) from error
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, cast
 
 from common.errors import InputError
 from common.job.records import SHOWN
+from producer.input.foreign import not_fasta, not_text
 
 #: Number of bytes read at once: checking fewer records together would take longer, and more do not
 #: fit into the cache.
@@ -21,17 +22,6 @@ BEFORE_RECORDS = re.compile(r"(?:[\s\ufeff]|[#;][^\n]*\n)*")
 #: a file that was appended to another.
 COMMENT = re.compile(r"\n[^\S\n]*[#;][^\n]*")
 BEFORE_HEADER = re.compile(r"\n(?:[^\S\n]|\ufeff)+>")
-
-#: Beginnings of other formats.
-FORMATS = {
-    "LOCUS": "GenBank",
-    "ID ": "EMBL",
-    "CLUSTAL": "Clustal",
-    "<": "XML or HTML",
-    "{": "JSON",
-    "%PDF": "PDF",
-    "PK": "ZIP",
-}
 
 
 class Block(NamedTuple):
@@ -115,17 +105,14 @@ def not_utf8(error: UnicodeDecodeError, line: int, name: str) -> InputError:
         error: of the bytes that begin on this line.
     """
     bad = error.object
-    if bad.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return InputError(
-            f"{name}: its text is UTF-16, as some editors write it. Save it as UTF-8 (iconv -f "
-            "UTF-16 -t UTF-8).",
-            path=name,
-        )
     before = bad[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     line += before.count(b"\n")
+    if line == 1 and b"\0" in bad:
+        return not_text(name)
     return InputError(
-        f"{name}, line {line}: neither FASTA nor one of gz, bz2, xz and zst, or a header that is "
-        f"not UTF-8 ({error.reason}).",
+        f"{name}, line {line}: byte 0x{bad[error.start]:02x} is not text in UTF-8. If it is a "
+        "letter with an accent, save the file as UTF-8 (iconv -f LATIN1 -t UTF-8); if not, the "
+        "file may be damaged.",
         path=name,
         line=line,
     )
@@ -146,25 +133,10 @@ def from_first_record(texts: Iterator[str], name: str) -> tuple[str, int]:
             return rest, line
         whole = "\n" in rest or len(rest) > SHOWN
         if whole and not rest.startswith(("#", ";")):
-            raise not_fasta(rest, line, name)
+            raise not_fasta(head, rest, line, name)
     if rest and not rest.startswith(("#", ";")):
-        raise not_fasta(rest, line, name)
+        raise not_fasta(head, rest, line, name)
     return "", 0
-
-
-def not_fasta(text: str, line: int, name: str) -> InputError:
-    first = text.partition("\n")[0].rstrip()
-    shown = first if len(first) <= SHOWN else f"{first[:SHOWN]}…"
-    found = next((form for start, form in FORMATS.items() if first.startswith(start)), None)
-    hint = "" if found is None else f" It looks like {found}: convert it to FASTA."
-    if found is None and any(sign in first for sign in ",\t"):
-        hint = " If it is a table, name its column of sequences by --sequence-column."
-    return InputError(
-        f"{name}, line {line}: not FASTA. Expected '>' at beginning of record, but got "
-        f"{shown!r}.{hint}",
-        path=name,
-        line=line,
-    )
 
 
 def split_records(text: str) -> list[str]:

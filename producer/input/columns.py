@@ -60,4 +60,8 @@ def as_fasta(id_: str, sequence: str) -> str | None:
 
 
 def not_a_sequence(sequence: str, place: str, name: str) -> InputError:
-    return InputError(f"{name}, {place}: {sequence[:60]!r} is no sequence.", path=name)
+    return InputError(
+        f"{name}, {place}: {sequence[:60]!r} is not a sequence. Correct it, or name another column "
+        "by --sequence-column (in Python: sequence_column).",
+        path=name,
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 from common.errors import InputError
 from common.paths import user_path
 from common.store.bucket import S3Store, split_s3_url
+from common.text import counted
 from producer.input.source import COMPRESSED_SUFFIXES, FASTA_SUFFIXES, FASTQ_SUFFIXES, Source
 
 #: Signs of a pattern.
@@ -43,6 +44,20 @@ class Found:
         for name in names:
             self.sources += self._expanded(name)
 
+    def add_list(self, list_file: str) -> None:
+        """Find the files that a file names, one in each line.
+
+        Raises:
+            InputError: it cannot be read, or one of its lines names nothing that can be read.
+        """
+        for line, name in names_in(list_file):
+            try:
+                self.add([name])
+            except InputError as error:
+                raise InputError(
+                    f"--from {list_file}, line {line}: {error}", path=error.path
+                ) from error
+
     def _expanded(self, name: str) -> list[Source]:
         if name.startswith("s3://"):
             return self._in_bucket(name)
@@ -62,7 +77,8 @@ class Found:
             files = sorted(path for path in folder.iterdir() if path.is_file())
         except OSError as error:
             raise InputError(f"{name}: cannot be read ({error.strerror}).", path=name) from error
-        return self._readable(name, [str(path) for path in files], "For deeper folders give a ")
+        deeper = f"For deeper folders give a pattern, as '{name.rstrip('/')}/**/*.fa'"
+        return self._readable(name, [str(path) for path in files], "folder has no file", deeper)
 
     def _matching(self, name: str) -> list[Source]:
         # Path.glob would change the names: it takes ./ away.
@@ -75,6 +91,8 @@ class Found:
 
     def _in_bucket(self, name: str) -> list[Source]:
         bucket, key = split_s3_url(name)
+        if not bucket:
+            raise InputError(f"{name} names no bucket: write s3://bucket/key.", path=name)
         pattern = PATTERN.search(key)
         if pattern is None and not name.endswith("/"):
             return [Source(name)]
@@ -83,25 +101,26 @@ class Found:
         keys = sorted(found.key for found in objects)
         if pattern is None:
             inside = [k for k in keys if "/" not in k.removeprefix(prefix)]
-            return self._readable(name, [f"s3://{bucket}/{k}" for k in inside], "For all give ")
+            deeper = f"For deeper objects give a pattern, as '{name.rstrip('/')}/*.fa'"
+            urls = [f"s3://{bucket}/{k}" for k in inside]
+            return self._readable(name, urls, "prefix has no object", deeper)
         matching = [k for k in keys if fnmatchcase(k, key)]
         if not matching:
             raise InputError(
-                f"{name}: none of {len(keys):,} objects below s3://{bucket}/{prefix} matches this "
-                "pattern.",
+                f"{name}: no object matches this pattern (looked at "
+                f"{counted(len(keys), 'object')} below s3://{bucket}/{prefix}).",
                 path=name,
             )
         return [Source(f"s3://{bucket}/{k}") for k in matching]
 
-    def _readable(self, name: str, files: list[str], deeper: str) -> list[Source]:
+    def _readable(self, name: str, files: list[str], none: str, deeper: str) -> list[Source]:
         """Return those of a folder's files that have the suffix of one that can be read."""
         kept = [file for file in files if is_readable(file)]
         if not kept:
-            where = name.rstrip("/")
-            others = f", only {len(files):,} others" if files else ""
+            others = f", only {counted(len(files), 'other')}" if files else ""
             raise InputError(
-                f"{name}: the folder has no file to read{others}. Looked for {SUFFIXES_SHOWN}. "
-                f"{deeper}pattern, as '{where}/**/*.fa'; it also finds files with other suffixes.",
+                f"{name}: the {none} to read{others}. Looked for {SUFFIXES_SHOWN}. {deeper}; it "
+                "also finds other suffixes.",
                 path=name,
             )
         self.left_out += [file for file in files if file not in set(kept) and not is_hidden(file)]
@@ -118,8 +137,8 @@ class Found:
             real = source.name if source.is_s3 else os.path.realpath(source.name)
             if real in seen:
                 raise InputError(
-                    f"{source.shown} is given twice: name it once, or check what a pattern or a "
-                    "folder has of it too.",
+                    f"{source.shown} is given twice: name it once. A pattern, a folder or a list "
+                    "may name it too.",
                     path=source.path,
                 )
             seen.add(real)
@@ -139,8 +158,8 @@ def is_hidden(file: str) -> bool:
     return file.rpartition("/")[2].startswith(".")
 
 
-def names_in(list_file: str) -> Iterator[str]:
-    """Yield the names in a file with one in each line; blank lines and # comments are left out.
+def names_in(list_file: str) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each line of a file; blank lines and # comments are left out.
 
     Raises:
         InputError: it cannot be read, or names nothing.
@@ -151,8 +170,10 @@ def names_in(list_file: str) -> Iterator[str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text in UTF-8"
         raise InputError(f"--from {list_file}: cannot be read ({reason}).", path=path) from error
-    names = [line.strip() for line in text.splitlines()]
-    found = [name for name in names if name and not name.startswith("#")]
+    lines = enumerate((line.strip() for line in text.splitlines()), start=1)
+    found = [(line, name) for line, name in lines if name and not name.startswith("#")]
     if not found:
-        raise InputError(f"--from {list_file}: it names no file.", path=path)
+        raise InputError(
+            f"--from {list_file}: it names no file. Write a path into each line.", path=path
+        )
     yield from found

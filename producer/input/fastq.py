@@ -8,7 +8,7 @@ from common.job.records import SHOWN
 from producer.input.blocks import READ_BYTES, Block
 
 #: Beginnings of lines that cannot be of a sequence, and that FASTA would read as something else.
-NO_SEQUENCE = (">", "#", ";", "\ufeff")
+NO_SEQUENCE = (">", "@", "#", ";", "\ufeff")
 
 
 class Read(NamedTuple):
@@ -75,7 +75,9 @@ def reads(lines: Iterator[str], name: str) -> Iterator[Read]:
             if sequence.startswith("+"):
                 break
             if sequence.lstrip().startswith(NO_SEQUENCE):
-                raise not_fastq(name, number, f"{cut(sequence)} is no sequence")
+                raise not_fastq(
+                    name, number, f"expected a sequence or '+', but got {cut(sequence)}"
+                )
             read.sequence.append(sequence)
         if not sequence.startswith("+"):
             raise cut_short(name, read, "it has no line with + after its sequence")

@@ -10,6 +10,7 @@ from producer.input.alignments import alignment_blocks
 from producer.input.blocks import READ_BYTES, Block, blocks, decoded, not_utf8
 from producer.input.columns import USUAL_COLUMNS, Columns
 from producer.input.fastq import fastq_blocks
+from producer.input.foreign import check_binary
 from producer.input.parquet import parquet_blocks
 from producer.input.source import COMPRESSED_SUFFIXES, Source
 from producer.input.tables import table_blocks
@@ -49,8 +50,11 @@ def blocks_of(source: Source, columns: Columns) -> Iterator[Block]:
             return
         if first.startswith((b"BAM\1", b"CRAM")):
             check_is_file(source, "BAM and CRAM are")
+            if first.startswith(b"CRAM"):
+                check_not_packed(source, "CRAM", b"CRAM")
             yield from alignment_blocks(source.name, name)
             return
+        check_binary(first, name)
         rest = Rest(first, file)
         begin = first.lstrip(BLANKS)[:1]
         if is_table(source, columns, begin):
@@ -105,12 +109,23 @@ def stored_parquet(source: Source, columns: Columns) -> Iterator[Block]:
             yield from parquet_blocks(file, source.shown, columns)
         return
     check_is_file(source, "Parquet is")
+    check_not_packed(source, "Parquet", b"PAR1")
     with Path(source.name).open("rb") as file:
         yield from parquet_blocks(file, source.shown, columns)
 
 
+def check_not_packed(source: Source, what: str, begin: bytes) -> None:
+    """Raise InputError if a file does not begin as its unpacked content does."""
+    with Path(source.name).open("rb") as file:
+        if file.read(len(begin)) != begin:
+            raise InputError(
+                f"{source.shown}: {what} inside another compression is not read. Unpack it first.",
+                path=source.path,
+            )
+
+
 def check_is_file(source: Source, what: str) -> None:
-    """Raise InputError unless a source is an uncompressed file of this machine."""
+    """Raise InputError unless a source is a file of this machine."""
     if source.is_s3 or source.is_stream:
         raise InputError(
             f"{source.shown}: {what} read from a file only: save it as one first, and name that.",

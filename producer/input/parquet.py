@@ -9,6 +9,7 @@ from common.errors import InputError, UserError
 from common.installing import how_to_install
 from producer.input.blocks import Block
 from producer.input.columns import Columns, as_fasta, not_a_sequence
+from producer.input.problems import first_line
 
 #: Rows that are read at once.
 ROWS = 2000
@@ -54,7 +55,7 @@ def opened(file: BinaryIO, name: str) -> Any:
         return parquet.ParquetFile(file)
     except ValueError as error:
         raise InputError(
-            f"{name}: a damaged Parquet file ({str(error).splitlines()[0]}). Is it complete?",
+            f"{name}: a damaged Parquet file ({first_line(error)}). Is it complete?",
             path=name,
         ) from error
 
@@ -73,7 +74,7 @@ def check_text(field: Any, name: str) -> None:
     ):
         raise InputError(
             f"{name}: column {field.name!r} holds {field.type}, not texts: name the one with the "
-            "sequences by --sequence-column.",
+            "sequences by --sequence-column (in Python: sequence_column).",
             path=name,
         )
 

@@ -33,6 +33,29 @@ class Problem(NamedTuple):
         return f"record {self.number} ({shown!r})"
 
 
+def first_line(error: Exception) -> str:
+    """Return an error as part of a sentence: its first line, or else what kind it is."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(" .:") if text else type(error).__name__
+
+
+def nothing_left(source: AnySource, empty: int, skipped: int) -> InputError:
+    """Return the error of an input of which all records are left out.
+
+    Args:
+        source: all that was read.
+        empty: number of records without a sequence.
+        skipped: number of records with unknown letters.
+    """
+    counts = {"without a sequence": empty, "with unknown letters": skipped}
+    parts = [f"{number:,} {what}" for what, number in counts.items() if number]
+    left_out = f"all records are left out ({', '.join(parts)})" if parts else "all files are empty"
+    return InputError(
+        f"{source.shown}: nothing is left to embed: {left_out}. Is it the right input?",
+        path=source.path,
+    )
+
+
 class Problems:
     """The first bad records of an input, and how many there are."""
 

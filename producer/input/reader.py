@@ -29,7 +29,7 @@ from producer.input.blocks import Block, split_records, tidied
 from producer.input.columns import USUAL_COLUMNS, Columns
 from producer.input.duplicates import DuplicateCounter
 from producer.input.formats import blocks_of
-from producer.input.problems import Problem, Problems
+from producer.input.problems import Problem, Problems, first_line, nothing_left
 from producer.input.sources import AnySource
 
 HEADER, RESIDUES = itemgetter(1), itemgetter(2)  # of a record
@@ -97,9 +97,7 @@ class Reader:
         if self._problems.count:
             raise self._problems.error(self.source)
         if self.skipped + self.empty == self.read:  # also if all sources were empty
-            raise InputError(
-                f"{self.source.shown}: all {self.read} records were skipped.", path=self.source.path
-            )
+            raise nothing_left(self.source, self.empty, self.skipped)
 
     @property
     def looks_like_dna(self) -> bool:
@@ -131,7 +129,7 @@ class Reader:
         except Exception as error:  # each way of compression has errors of its own
             raise InputError(
                 f"{name}, after record {self.read - self._before}: cannot be read to its end "
-                f"({error}). Is the file complete? Nothing was queued.",
+                f"({first_line(error)}). Is the file complete? Nothing was queued.",
                 path=name,
             ) from error
 

@@ -4,9 +4,10 @@ import csv
 from collections.abc import Iterator
 
 from common.errors import InputError
+from common.text import counted
 from producer.input.blocks import READ_BYTES, Block
 from producer.input.columns import Columns, as_fasta, not_a_sequence
-from producer.input.fastq import lines_of
+from producer.input.fastq import cut, lines_of
 
 #: The most letters of a cell; by default Python allows 131,072.
 CELL = 2**31 - 1
@@ -45,15 +46,26 @@ def rows_of(texts: Iterator[str], name: str, columns: Columns) -> Iterator[tuple
     # A header in quotes over several lines is not read: no table has one.
     rows = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
     header = next(csv.reader([first], delimiter=delimiter_of(first)))
-    id_place, place = columns.places([column.strip() for column in header], name)
+    try:
+        id_place, place = columns.places([column.strip() for column in header], name)
+    except InputError as error:
+        if not first.startswith((">", "@")):
+            raise
+        raise InputError(
+            f"{name}, line 1: expected the names of a table's columns, but got "
+            f"{cut(first.strip())}. If it is FASTA or FASTQ, give it a name without .csv or .tsv.",
+            path=name,
+            line=1,
+        ) from error
     line = 2
     try:
         for row in rows:
             if row:
                 if len(row) != len(header):
                     raise InputError(
-                        f"{name}, line {line}: {len(row)} columns, but the header has "
-                        f"{len(header)}.",
+                        f"{name}, line {line}: the row has {counted(len(row), 'column')}, but the "
+                        f"header {len(header)}. Correct it; a cell that has the sign between "
+                        "columns in it needs quotes.",
                         path=name,
                         line=line,
                     )
@@ -61,7 +73,10 @@ def rows_of(texts: Iterator[str], name: str, columns: Columns) -> Iterator[tuple
             line = rows.line_num + 2
     except csv.Error as error:
         raise InputError(
-            f"{name}, line {line}: not a row of a table ({error}).", path=name, line=line
+            f"{name}, line {line}: not a row of a table ({error}). Is a quote left open, or the "
+            "file cut short?",
+            path=name,
+            line=line,
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 from common.errors import InputError
 from common.job.records import SHOWN, Sequences, with_ids
-from producer.input.expand import Found, names_in
+from producer.input.expand import Found
 from producer.input.source import Source
 from producer.input.sources import AnySource, together
 
@@ -52,7 +52,7 @@ def as_sources(
     found = Found()
     found.add(names)
     for list_file in lists:
-        found.add(names_in(list_file))
+        found.add_list(list_file)
     found.check_once()
     if not sequences:
         if not found.sources:

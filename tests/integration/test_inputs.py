@@ -117,7 +117,8 @@ def test_a_prefix_and_a_pattern_of_a_bucket_are_its_objects(s3_fleet, s3: S3Serv
     manifest, _ = submitted(s3_fleet, f"{url}/*.fa")
     names = [source.name.removeprefix(url) for source in manifest.sources]
     assert names == ["/a.fa", "/b.fa", "/deep/c.fa"]
-    for wrong, message in ((f"{url}/x*", "none of 0 objects"), (f"{url}x/", "has no file to read")):
+    wrongs = {f"{url}/x*": "looked at 0 objects", f"{url}x/": "the prefix has no object to read"}
+    for wrong, message in wrongs.items():
         done = s3_fleet.producer("submit", wrong, "--model", "random:esm2_t6_8M_UR50D")
         assert done.returncode == 2
         assert message in done.stderr

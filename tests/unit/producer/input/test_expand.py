@@ -68,7 +68,7 @@ def test_a_file_whose_name_has_signs_of_a_pattern_is_that_file(files):
         (["no.fa"], ["no.fa: no such file (looked in "]),
         (["*.gbk"], ["*.gbk: no file matches this pattern (looked in "]),
         (["empty"], ["empty: the folder has no file to read. Looked for .fasta, .fa, "]),
-        (["others/"], ["only 1 others", "'others/**/*.fa'"]),
+        (["others/"], ["only 1 other", "'others/**/*.fa'"]),
         (["b.fa", "./b.fa"], ["./b.fa is given twice"]),
         (["-", "-"], ["standard input is given twice"]),
         (["d/*.faa", "d"], ["d/z.faa is given twice"]),
@@ -89,7 +89,7 @@ def test_a_link_to_a_file_that_is_named_too_is_that_file(files):
 
 def test_a_list_has_a_name_in_each_line_and_comments(files):
     Path("list.txt").write_text("\ufeffb.fa\r\n\n# a comment\n  d/*.faa  \n")
-    assert list(names_in("list.txt")) == ["b.fa", "d/*.faa"]
+    assert list(names_in("list.txt")) == [(1, "b.fa"), (4, "d/*.faa")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""FASTA that is read, though it is odd; files of this kind are in ``cases.toml`` too."""
+
+from tests.cases.case import read
+
+CASES = [
+    read("a header with another > in it", "><unknown id> <x>\nMKT\n", ("<unknown id> <x>", "MKT")),
+    read("two >> before an id", ">>a\nMKT\n", (">a", "MKT")),
+    read("a space after >", "> a x\nMKT\n", (" a x", "MKT")),
+    read("tabs in a header", ">a\tx\ty\nMKT\n", ("a\tx\ty", "MKT")),
+    read(
+        "a carriage return at each second line",
+        ">a\r\nMKT\n>b\nGAV\r\n",
+        ("a", "MKT"),
+        ("b", "GAV"),
+    ),
+    read("form feeds between letters", ">a\nMK\fT\n", ("a", "MKT")),
+    read("letters of both cases", ">a\nMkTaY\n", ("a", "MKTAY")),
+    read("several stops at the end", ">a\nMKT***\n", ("a", "MKT")),
+    read("a star of its own line", ">a\nMKT\n*\n", ("a", "MKT")),
+    read("a point and a star at the end", ">a\nMKT.*\n", ("a", "MKT")),
+    read("X alone", ">a\nX\n", ("a", "X")),
+    read("one letter", ">a\nM\n", ("a", "M")),
+    read(
+        "ids that are the same",
+        ">a x\nMKT\n>a y\nGAV\n",
+        ("a x", "MKT"),
+        ("a y", "GAV"),
+        counts={"duplicates": 1},
+        seen="facebookresearch/esm#77",
+    ),
+    read(
+        "headers of UniProt",
+        ">sp|P69905|HBA_HUMAN x OS=Homo sapiens\nMKT\n",
+        ("sp|P69905|HBA_HUMAN x OS=Homo sapiens", "MKT"),
+    ),
+    read("a header of 100,000 letters", ">" + "a" * 100_000 + "\nMKT\n", ("a" * 100_000, "MKT")),
+    read(
+        "a contig that is longer than the model's window",
+        ">a\n" + "ACGT" * 300 + "\n",
+        ("a", "ACGT" * 300),
+        dna=True,
+        options={"max_residues": 1000},
+        counts={"long_records": 1},
+    ),
+    read(
+        "gaps of DNA between lines",
+        ">a\nAC--\n--GT\n",
+        ("a", "ACGT"),
+        dna=True,
+        options={"gaps": "strip"},
+        counts={"stripped": 1},
+    ),
+    read("RNA in small letters", ">a\nacgu\n", ("a", "ACGT"), dna=True, counts={"rna": 1}),
+    read("a comment between the lines of a sequence", ">a\nMK\n; checked\nT\n", ("a", "MKT")),
+    read("what should have been a comment after GFF's section", "##FASTA\n>a\nMKT\n", ("a", "MKT")),
+    read(
+        "J and gaps at once, J as X",
+        ">a\nM-JT\n",
+        ("a", "MXT"),
+        options={"unknown": "x", "gaps": "strip"},
+        counts={"replaced": 1, "stripped": 1},
+    ),
+    read(
+        "everything left out but one",
+        ">a\n\n>b\nM1\n>c\nMKT\n>d\n-\n",
+        ("c", "MKT"),
+        rows=(2,),
+        options={"empty": "skip", "unknown": "skip"},
+        counts={"empty": 2, "skipped": 1},
+    ),
+]
