@@ -40,12 +40,26 @@ class InputReport(Document):
     rna: int = 0  # records of RNA read as DNA: T for U
     empty: int = 0  # records without a sequence, which were skipped
     identical: int = 0  # records that are identical to an earlier one: they are not computed
+    short: int = 0  # records shorter than min_length, which were skipped
+    #: What the records were read as. Jobs of earlier versions do not say.
+    molecule: Literal["", "protein", "dna", "rna"] = ""
 
-    def attributes(self) -> dict[str, int]:
-        """Return the counts of records that were changed or left out, or look wrong."""
-        changed = ("long", "skipped", "empty", "replaced", "gapped", "stripped", "rna", "like_dna")
-        names = (*changed, "identical")
-        return {f"records_{name}": count for name in names if (count := getattr(self, name))}
+    @property
+    def left_out(self) -> int:
+        """The number of records that were read but have no row."""
+        return self.skipped + self.empty + self.short
+
+    def attributes(self) -> dict[str, int | str]:
+        """Return what an output says of its input.
+
+        That is the molecule, and counts of records that were changed or left out, or look wrong.
+        """
+        names = (
+            *("long", "skipped", "empty", "short", "replaced", "gapped", "stripped", "rna"),
+            *("like_dna", "identical"),
+        )
+        counts = {f"records_{name}": count for name in names if (count := getattr(self, name))}
+        return counts | ({"molecule": self.molecule} if self.molecule else {})
 
 
 class SourceRecords(Document):
@@ -109,7 +123,7 @@ class Manifest(Document):
             lengths |= set(map(len, of_copies))
         if lengths != {self.batches} or sum(self.batch_records) + copies != report.records:
             raise ValueError("the numbers of its batches do not agree")
-        read = report.records + report.skipped + report.empty
+        read = report.records + report.left_out
         if self.sources and sum(source.records for source in self.sources) != read:
             raise ValueError("the numbers of its sources do not agree")
         return self

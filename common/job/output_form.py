@@ -39,6 +39,15 @@ Gaps = Literal["keep", "strip", "error"]
 #: What is done to a record without a sequence.
 Empty = Literal["error", "skip"]
 
+#: What is done to a record that is shorter than ``min_length``.
+Short = Literal["error", "skip"]
+
+#: What is done to all these kinds of bad records.
+Invalid = Literal["error", "skip", "x"]
+
+#: What an input consists of; auto: what the model is for, unless most letters say otherwise.
+Molecule = Literal["auto", "protein", "dna", "rna"]
+
 ResidueDtype = Literal["float16", "float32"]
 
 

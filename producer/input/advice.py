@@ -4,6 +4,7 @@ from common.alphabet import DNA, PROTEIN, Alphabet
 from common.job.cleaning import AMINO_ACIDS_ONLY, GAP_SIGNS
 
 EMPTY_ADVICE = "Remove it, or set empty to skip (leave such records out)"
+SHORT_ADVICE = "Lower min_length, or set invalid to skip (leave such records out)"
 EMPTY_FILE_ADVICE = "Leave the file out, or set empty to skip"
 
 #: Signs, besides letters, that are written for one letter of a sequence.

@@ -51,11 +51,19 @@ class Columns(NamedTuple):
 USUAL_COLUMNS = Columns()
 
 
-def as_fasta(id_: str, sequence: str) -> str | None:
-    """Return a record's text; None if FASTA would read the sequence as something else."""
-    letters = "".join(sequence.split())
-    if letters.startswith((">", "#", ";", "\ufeff")):
+def as_fasta(id_: str, sequence: str, *, in_lines: bool = False) -> str | None:
+    """Return a record's text; None if FASTA would read the sequence as something else.
+
+    Args:
+        in_lines: whether to keep the line breaks of the sequence, so that a letter's line is found.
+    """
+    lines = ["".join(line.split()) for line in sequence.split("\n")]
+    if "".join(lines).startswith((">", "#", ";", "\ufeff")):
         return None
+    if in_lines and not any(line.startswith((">", "#", ";", "\ufeff")) for line in lines):
+        letters = "\n".join(lines)
+    else:
+        letters = "".join(lines)
     return f">{' '.join(id_.splitlines())}\n{letters}"
 
 

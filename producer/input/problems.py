@@ -1,6 +1,7 @@
 """The bad records of an input, listed together."""
 
-from typing import NamedTuple
+from collections import Counter
+from typing import Literal, NamedTuple
 
 from common.errors import InputError
 from common.job.records import SHOWN
@@ -12,6 +13,11 @@ from producer.input.sources import AnySource
 LISTED = 20
 
 
+#: What is wrong with a record: it has no sequence, is too short or too long, has letters or gaps
+#: that may not be, or a header that cannot be stored.
+Kind = Literal["empty", "short", "long", "letters", "gaps", "header"]
+
+
 class Problem(NamedTuple):
     """A record that cannot be embedded."""
 
@@ -21,6 +27,7 @@ class Problem(NamedTuple):
     line: int  # in the file, from 1, where the problem is
     what: str
     advice: str
+    kind: Kind
     word: str = "line"  # what the line is: also a row, or a read
 
     @property
@@ -39,15 +46,20 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0].rstrip(" .:") if text else type(error).__name__
 
 
-def nothing_left(source: AnySource, empty: int, skipped: int) -> InputError:
+def nothing_left(source: AnySource, empty: int, skipped: int, short: int = 0) -> InputError:
     """Return the error of an input of which all records are left out.
 
     Args:
         source: all that was read.
         empty: number of records without a sequence.
         skipped: number of records with unknown letters.
+        short: number of records that are too short.
     """
-    counts = {"without a sequence": empty, "with unknown letters": skipped}
+    counts = {
+        "without a sequence": empty,
+        "with unknown letters": skipped,
+        "shorter than min_length": short,
+    }
     parts = [f"{number:,} {what}" for what, number in counts.items() if number]
     left_out = f"all records are left out ({', '.join(parts)})" if parts else "all files are empty"
     return InputError(
@@ -60,13 +72,17 @@ class Problems:
     """The first bad records of an input, and how many there are."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._first: list[Problem] = []
+        self.kinds: Counter[Kind] = Counter()
+        self.first: list[Problem] = []
+
+    @property
+    def count(self) -> int:
+        return self.kinds.total()
 
     def add(self, problem: Problem) -> None:
-        self.count += 1
-        if self.count <= LISTED:
-            self._first.append(problem)
+        self.kinds[problem.kind] += 1
+        if len(self.first) < LISTED:
+            self.first.append(problem)
 
     def error(self, source: AnySource) -> InputError:
         """Return the error that names the bad records; its place is that of the first one.
@@ -74,7 +90,7 @@ class Problems:
         Args:
             source: all that was read.
         """
-        first = self._first[0]
+        first = self.first[0]
         in_file = first.source.path is not None
         return InputError(
             self._describe_one() if self.count == 1 else self._describe_all(source),
@@ -84,7 +100,7 @@ class Problems:
         )
 
     def _describe_one(self) -> str:
-        problem = self._first[0]
+        problem = self.first[0]
         if problem.source.path is None:
             return f"R{problem.record[1:]} {problem.what}. {problem.advice}."
         return (
@@ -94,12 +110,12 @@ class Problems:
 
     def _describe_all(self, source: AnySource) -> str:
         lines = [f"{source.shown}: {counted(self.count, 'record')} cannot be embedded."]
-        for problem in self._first:
+        for problem in self.first:
             place = "" if problem.source.path is None else f"{problem.place}: "
             if len(source.parts) > 1:
                 place = f"{problem.source.shown}, {place}"
             lines.append(f"  {place}{problem.record} {problem.what}.")
         if self.count > LISTED:
             lines.append(f"  … and {self.count - LISTED:,} more.")
-        advice = dict.fromkeys(problem.advice for problem in self._first)
+        advice = dict.fromkeys(problem.advice for problem in self.first)
         return "\n".join([*lines, *(f"{text}." for text in advice)])

@@ -23,7 +23,7 @@ def table_blocks(texts: Iterator[str], name: str, columns: Columns) -> Iterator[
     places: list[int] = []
     size = 0
     for line, id_, sequence in rows_of(texts, name, columns):
-        record = as_fasta(id_, sequence)
+        record = as_fasta(id_, sequence, in_lines=True)
         if record is None:
             raise not_a_sequence(sequence, f"line {line}", name)
         pieces.append(record)
@@ -37,7 +37,7 @@ def table_blocks(texts: Iterator[str], name: str, columns: Columns) -> Iterator[
 
 
 def rows_of(texts: Iterator[str], name: str, columns: Columns) -> Iterator[tuple[int, str, str]]:
-    """Yield line, id and sequence of each row."""
+    """Yield id and sequence of each row, and the line on which the sequence begins."""
     lines = (f"{line}\n" for line in lines_of(texts))
     first = next(lines, "").lstrip("\ufeff")
     if not first.strip():
@@ -69,7 +69,8 @@ def rows_of(texts: Iterator[str], name: str, columns: Columns) -> Iterator[tuple
                         path=name,
                         line=line,
                     )
-                yield line, row[id_place].strip(), row[place]
+                above = sum(cell.count("\n") for cell in row[:place])
+                yield line + above, row[id_place].strip(), row[place]
             line = rows.line_num + 2
     except csv.Error as error:
         raise InputError(

@@ -42,6 +42,7 @@ def input_notes(manifest: Manifest, *, with_long: bool = True) -> list[str]:
         f"with unknown letters, embedded as {letters.unknown}": report.replaced,
         "with unknown letters, left out; rows keep their position in the input": report.skipped,
         "without a sequence, left out; rows keep their position in the input": report.empty,
+        "shorter than min_length, left out; rows keep their position in the input": report.short,
         "with gaps (- or .), embedded by tokens of gaps, which the model was not trained on "
         "(gaps=strip removes them)": report.gapped,
         "with gaps (- or .), which were removed": report.stripped,

@@ -20,16 +20,19 @@ from pydantic import (
     with_config,
 )
 
-from common.alphabet import Alphabet
+from common.alphabet import PROTEIN, Alphabet
 from common.errors import UserError
 from common.job.output_form import (
     SCORES,
     Empty,
     Gaps,
     Include,
+    Invalid,
     Long,
+    Molecule,
     OutputForm,
     ResidueDtype,
+    Short,
     Unknown,
     as_tuple,
 )
@@ -60,9 +63,12 @@ class Options(TypedDict, total=False):
     layers: Annotated[int | Sequence[int], SkipValidation]  # to keep; -1 is the last
     precision: PrecisionChoice
     residue_dtype: ResidueDtype | None  # None: float16 for the last layer, else float32
-    unknown: Unknown  # what to do with letters outside the alphabet
+    molecule: Molecule  # of the input; auto: the model's, unless nearly all records say otherwise
+    invalid: Invalid  # what to do with empty and short records, and with unknown letters
+    unknown: Unknown | None  # what to do with letters outside the alphabet; None: as invalid
     gaps: Gaps  # what to do with - and . between the letters
-    empty: Empty  # what to do with records without a sequence
+    empty: Empty | None  # what to do with records without a sequence; None: as invalid
+    min_length: PositiveInt  # fewest letters of a record that is embedded
     id_column: str | None  # of tables; None: id
     sequence_column: str | None  # likewise; None: sequence
     long: Long | None  # what to do with long records; None: the default of the model's family
@@ -90,6 +96,9 @@ class Request:
     long: Long
     gaps: Gaps = "keep"
     empty: Empty = "error"
+    min_length: int = 1
+    short: Short = "error"
+    molecule: Molecule = "auto"  # no part of the fingerprint: it changes no row
     columns: Columns = USUAL_COLUMNS  # of tables
     #: A random text that makes this request differ from equal ones; None: equal requests are one
     #: job.
@@ -108,6 +117,7 @@ class Request:
             # The defaults are left out: earlier versions did not have these options.
             **({} if self.gaps == "keep" else {"gaps": self.gaps}),
             **({} if self.empty == "error" else {"empty": self.empty}),
+            **({} if self.min_length == 1 else {"min_length": [self.min_length, self.short]}),
             **({} if self.columns == USUAL_COLUMNS else {"columns": self.columns}),
             **({} if self.nonce is None else {"nonce": self.nonce}),
         }
@@ -126,6 +136,10 @@ def make_request(
     model_source.files()  # refuses what no worker could load
     family = family_of(model_source)
     options = checked(options)
+    molecule = options.get("molecule", "auto")
+    check_molecule(molecule, model_source, family)
+    invalid = options.get("invalid", "error")
+    left_out: Short = "error" if invalid == "error" else "skip"
     include, layers = as_tuple(options.get("include", "mean")), as_tuple(options.get("layers", -1))
     if family is DNABERT_S and "per_residue" in include:
         raise UserError(
@@ -157,10 +171,13 @@ def make_request(
         rung=first_rung(options.get("precision", "auto")),
         on_instability=options.get("on_instability", "retry"),
         form=form,
-        unknown=options.get("unknown", "error"),
+        unknown=options.get("unknown") or invalid,
         long=long,
         gaps=options.get("gaps", "keep"),
-        empty=options.get("empty", "error"),
+        empty=options.get("empty") or left_out,
+        min_length=options.get("min_length", 1),
+        short=left_out,
+        molecule=molecule,
         columns=Columns(options.get("id_column"), options.get("sequence_column")),
         priority=options.get("priority", Priority.NORMAL),
         owner=owner_named(options.get("owner")),
@@ -178,6 +195,23 @@ def checked(options: Options) -> Options:
         return TypeAdapter(Options).validate_python(options)
     except ValidationError as error:
         raise UserError.of_options(error) from error
+
+
+def check_molecule(molecule: Molecule, model: ModelSource, family: Family) -> None:
+    """Check that a model is for the molecule that the input is said to be.
+
+    Raises:
+        UserError: it is for another one.
+    """
+    of_protein = family.alphabet is PROTEIN
+    if molecule == "auto" or (molecule == "protein") == of_protein:
+        return
+    letters = "amino acids" if of_protein else "bases"
+    raise UserError(
+        f"molecule {molecule}: {model.text} is a model for {'proteins' if of_protein else 'DNA'}. "
+        f"Give another model; to have it read all letters as {letters}, set molecule to "
+        f"{'protein' if of_protein else 'dna'}."
+    )
 
 
 def family_of(model: ModelSource) -> Family:

@@ -118,6 +118,9 @@ def reader_of(request: Request) -> Reader:
         gaps=request.gaps,
         empty=request.empty,
         columns=request.columns,
+        min_length=request.min_length,
+        short=request.short,
+        molecule=request.molecule,
     )
 
 
@@ -196,6 +199,8 @@ def manifest_of(
             stripped=reader.stripped,
             rna=reader.rna,
             empty=reader.empty,
+            short=reader.short,
+            molecule=reader.molecule,
         ),
         batch_records=[size.records for size in sizes],
         batch_tokens=[size.tokens for size in sizes],

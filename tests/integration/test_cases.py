@@ -126,6 +126,7 @@ def check(case: dict[str, Any], found: Any, oracle: esm.ESM2, dna_weights: Weigh
     assert {n: v for n, v in found.attributes.items() if n.startswith("records_")} == {
         n: v for n, v in expected.items() if n.startswith("records_")
     }
+    assert found.attributes["molecule"] == case.get("molecule", case.get("model", "protein"))
     assert found.attributes.get("warning", "").startswith(expected.get("warning", ""))
     if case.get("model") == "dna":
         window = case.get("windows", 10_000)

@@ -41,6 +41,12 @@ RECORDS = {
     "table.tsv --id-column accession --sequence-column protein": 2,
     "table.parquet --id-column accession --sequence-column protein": 2,
     "reads.bam --model dnabert_s": 1,
+    "contigs.fna --model dnabert_s": 2,
+    "contigs.fna --molecule protein": 2,
+    "rna.fna --model dnabert_s": 1,
+    "bad.fasta --invalid skip": 2,
+    "bad.fasta --invalid x --min-length 3": 2,
+    "bad.fasta --invalid skip --unknown x": 3,
 }
 
 
@@ -62,6 +68,9 @@ def folder(tmp_path) -> Path:
         "folder/x.fa": b">x\nMKV\n",
         "folder/y.fasta": b">y\nMKV\n",
         "folder/deep/z.fa": b">z\nMKV\n",
+        "contigs.fna": b">k1\nACGTTGCAAGGCTTAACCGGTATCG\n>k2\nTTGACCATGGCAAGCTTACGGATCC\n",
+        "rna.fna": b">r\nACGUUGCAAGGCUUAACCGGUAUCG\n",
+        "bad.fasta": b">a\nMKT\n>none\n>j\nMJT\n>b\nMK\n",
         "list.txt": b"proteins.fasta\n# and\nfolder\n",
         "reads.fastq.gz": gzip.compress(b"@r\nACGT\n+\nIIII\n"),
         "table.csv": b"id,sequence\na,MKT\nb,GAV\n",
@@ -104,6 +113,14 @@ def test_each_command_reads_what_the_page_says(fleet, folder, command):
             file.write(read)
     expected = RECORDS[command.partition("producer submit ")[2]]
     assert records_of(fleet, command, folder) == expected
+
+
+def test_dna_is_refused_as_the_page_says(fleet, folder):
+    done = fleet.producer("submit", "contigs.fna", cwd=folder)
+    assert done.returncode == 2
+    for text in ("contigs.fna: 2 of the", "records with a sequence are DNA or RNA: A, C, G, T, U"):
+        assert text in done.stderr
+        assert text.removeprefix("contigs.fna: 2") in PAGE
 
 
 def test_each_command_with_a_bucket_reads_what_the_page_says(

@@ -636,7 +636,7 @@ def test_records_with_unknown_bases_can_be_left_out(folder):
     ids=["ACGT", "lower case", "long", "RNA", "gaps", "codes for several bases"],
 )
 def test_dna_given_as_protein_is_noticed(folder, data):
-    assert folder.reader(data).looks_like_dna
+    assert folder.reader(data, molecule="protein").looks_like_dna
 
 
 @pytest.mark.parametrize("data", [">a\nMKTAYIAKQR\n", ">a\nACGT\n>b\nMKTAYIAKQR\n", ">a\nACGR\n"])
@@ -652,7 +652,7 @@ def test_dna_is_noticed_wherever_it_is_in_the_input(folder):
     many = "".join(f">{row}\n{'ACGT' * 5}\n" for row in range(100))
     protein = ">protein\nMKTAYIAKQR\n"
     for data in (many + protein, protein + many):
-        reader = folder.reader(data)
+        reader = folder.reader(data, molecule="protein")
         assert (reader.looks_like_dna, reader.like_dna) == (True, 100)
     few = folder.reader(protein * 10_000 + f">dna\n{'acgtn' * 4}\n" + protein * 2)
     assert (few.looks_like_dna, few.like_dna) == (False, 1)

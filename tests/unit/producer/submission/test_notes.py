@@ -53,9 +53,10 @@ def test_dna_for_a_protein_model_is_pointed_out():
 
 
 def test_gaps_rna_and_empty_records_are_said():
-    counts = {"empty": 1, "gapped": 2, "stripped": 3, "rna": 4, "like_dna": 5}
+    counts = {"empty": 1, "short": 6, "gapped": 2, "stripped": 3, "rna": 4, "like_dna": 5}
     assert input_notes(manifest_of([30], **counts)) == [
         "1 record without a sequence, left out; rows keep their position in the input.",
+        "6 records shorter than min_length, left out; rows keep their position in the input.",
         "2 records with gaps (- or .), embedded by tokens of gaps, which the model was not trained "
         "on (gaps=strip removes them).",
         "3 records with gaps (- or .), which were removed.",

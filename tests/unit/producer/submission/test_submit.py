@@ -96,6 +96,7 @@ def test_a_job_that_another_producer_has_just_staged_is_taken_as_it_is(ledger, s
         {"unknown": "x"},
         {"gaps": "strip"},
         {"empty": "skip"},
+        {"min_length": 2},
         {"form": OutputForm(max_residues=1022, overlap=0)},
     ],
     ids=lambda change: next(iter(change)),
@@ -272,6 +273,7 @@ def test_the_manifest_of_dna_counts_whole_records_in_windows_and_tokens_as_its_m
     assert (manifest.report.residues, manifest.report.long) == (5 + 25_000, 1)
     assert manifest.batch_tokens == [1 + 2 + 5000 + 2]
     assert not manifest.report.looks_like_dna
+    assert manifest.report.molecule == "dna"
 
 
 # --- what an option is if it is not given -------------------------------------------------------
