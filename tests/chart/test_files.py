@@ -97,8 +97,8 @@ def test_the_chart_has_no_examples_that_the_readme_does_not_name():
 
 
 def test_the_page_names_the_same_least_versions_as_the_chart_s_readme():
-    page = (ROOT / "docs" / "deploy.md").read_text()
-    section = page.partition("\n## Kubernetes")[2].partition("\n## ")[0]
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    section = page.partition("\n## From zero")[2].partition("\n## ")[0]
     for what in (r"KEDA\]\(https://keda.sh\)\s+(\S+)\s+or\s+newer", r"Helm\s+(\S+)\s+or\s+4"):
         [here], [there] = (re.findall(what, text) for text in (section, README.read_text()))
         assert here == there

@@ -114,7 +114,7 @@ def test_workers_are_as_many_as_batches_need(scaled, batches):
 
 def promised() -> list[tuple[int, int]]:
     """Return batches and workers of the table in the documentation, which is for 16 workers."""
-    page = (ROOT / "docs" / "deploy.md").read_text()
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
     table = page.partition("| batches left | workers |")[2].partition("\n\n")[0]
     return [
         (int(n), int(workers)) for n, workers in re.findall(r"^\| (\d+) \| (\d+) \|$", table, re.M)
@@ -154,7 +154,7 @@ def test_a_fallback_with_a_fixed_number_would_end_busy_workers(scaled):
 
 
 def test_a_fixed_pool_that_begins_to_scale_has_its_pods_back_soon(scaled):
-    """Without a number in the chart Kubernetes leaves one pod: what docs/deploy.md says of it."""
+    """Without a number in the chart Kubernetes leaves one pod, as docs/kubernetes.md says."""
     many = replace(scaled, hpa=replace(scaled.hpa, most=16))
     states = simulated(many, [(10_000, 50)], State(1))
     back = next(now for now, _, state in states if state.replicas == 16)

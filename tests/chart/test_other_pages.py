@@ -14,6 +14,7 @@ from tests.support.chart import RELEASE, ROOT, Object, find, find_all, name_of, 
 from tests.support.network_policies import matches
 
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+KUBERNETES = (ROOT / "docs" / "kubernetes.md").read_text()
 OPERATE = (ROOT / "docs" / "operate.md").read_text()
 
 
@@ -27,7 +28,9 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
 
 
-CILIUM, MESHES = map(yaml.safe_load, blocks(section(DEPLOY, "## Networks of a cluster"), "yaml"))
+CILIUM, MESHES = map(
+    yaml.safe_load, blocks(section(KUBERNETES, "## Networks of a cluster"), "yaml")
+)
 CHANGE = section(OPERATE, "## Change passwords and keys in Kubernetes")
 REDIS = section(OPERATE, "### VirnucproRedisDown")
 

@@ -1,4 +1,4 @@
-"""The section on Kubernetes of ``docs/deploy.md``: its values, its commands, and its names."""
+"""The first section of ``docs/kubernetes.md``: its values, its commands, and its names."""
 
 import json
 import re
@@ -11,8 +11,8 @@ import yaml
 
 from tests.support.chart import CHART, ROOT, Object, find, render, tool
 
-PAGE = (ROOT / "docs" / "deploy.md").read_text()
-SECTION = PAGE.partition("\n## Kubernetes")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+SECTION = PAGE.partition("\n## From zero")[2].partition("\n## ")[0]
 [VALUES] = re.findall(r"^```yaml\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     shlex.split(line)

@@ -1,4 +1,6 @@
-"""The commands of ``docs/deploy.md`` work as written; those that need an engine are named here."""
+"""The commands of ``docs/deploy.md`` and ``docs/kubernetes.md`` work as written; those that need an
+engine are named here.
+"""
 
 import re
 import shutil
@@ -16,6 +18,7 @@ from tests.support.processes import wait_until
 from tests.support.redis_servers import HOST, free_port
 
 PAGE = ROOT / "docs" / "deploy.md"
+KUBERNETES = ROOT / "docs" / "kubernetes.md"
 
 #: Beginnings of commands that no test here runs: an engine, the network, an init system, a cluster.
 #: ``make images`` builds the images, `docker-compose config` reads the services
@@ -40,9 +43,10 @@ ELSEWHERE = (
 
 
 def lines() -> list[str]:
-    """Return the commands of the page, without what they read."""
-    page = re.sub(r"(<<'END'\n).*?^END\n", r"\1", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
-    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    """Return the commands of both pages, without what they read."""
+    pages = PAGE.read_text() + KUBERNETES.read_text()
+    pages = re.sub(r"(<<'END'\n).*?^END\n", r"\1", pages, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 
 
