@@ -121,6 +121,7 @@ class Settings(BaseSettings):
         if not self.store:
             raise UserError(
                 "No store is set: name one, or set VIRNUCPRO_STORE, to a folder that all machines "
-                "of the fleet share (file:///shared/embeddings) or a bucket (s3://bucket/prefix)."
+                "of the fleet share (file:///shared/embeddings) or a bucket (s3://bucket/prefix). "
+                "For this machine alone none is needed: producer submit --local, or Fleet.local."
             )
         return self.store

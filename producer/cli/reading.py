@@ -147,6 +147,15 @@ class Reading:
 USUAL = Reading()
 
 
+#: Options of ``esm-extract``, and what does the same here.
+OF_ESM_EXTRACT = {
+    "--repr_layers": "--layers",
+    "--truncation_seq_length": "--max-residues",
+    "--toks_per_batch": "not needed: batches fit themselves to the GPU",
+    "--nogpu": "--gpus none",
+}
+
+
 def check_options(inputs: Iterable[str], command: str) -> None:
     """Refuse an unknown option, which is among the inputs because of ``-``.
 
@@ -155,6 +164,11 @@ def check_options(inputs: Iterable[str], command: str) -> None:
     """
     for name in inputs:
         if name.startswith("-") and name != "-" and not Path(name).exists():
+            if name in OF_ESM_EXTRACT:
+                raise UserError(
+                    f"Unknown option: {name}. What esm-extract calls so is here "
+                    f"{OF_ESM_EXTRACT[name]}."
+                )
             raise UserError(
                 f"Unknown option: {name}. producer {command} --help lists all; a file of this name "
                 f"is ./{name}."

@@ -124,6 +124,17 @@ def test_a_prefix_and_a_pattern_of_a_bucket_are_its_objects(s3_fleet, s3: S3Serv
         assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "here"),
+    [("--repr_layers", "is here --layers."), ("--nogpu", "is here --gpus none.")],
+)
+def test_an_option_of_esm_extract_is_told_by_its_name_here(fleet, folder, option, here):
+    done = fleet.producer("submit", "a.fa", option, "33", cwd=folder)
+    assert done.returncode == 2
+    assert f"Unknown option: {option}. " in done.stderr
+    assert here in done.stderr
+
+
 def test_an_unknown_option_is_no_input(fleet, folder):
     done = fleet.producer("submit", "a.fa", "--outptu", "x.h5", cwd=folder)
     assert done.returncode == 2

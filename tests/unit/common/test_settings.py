@@ -59,7 +59,7 @@ def test_one_option_on_the_command_line_leaves_the_other_to_the_environment():
 
 
 def test_a_required_store_that_is_not_set_is_asked_for():
-    with pytest.raises(UserError, match="name one, or set VIRNUCPRO_STORE"):
+    with pytest.raises(UserError, match=r"name one, or set VIRNUCPRO_STORE.* submit --local"):
         Settings.read().required_store()
     assert Settings.read(store="folder").required_store() == "folder"
 
