@@ -96,7 +96,7 @@ def service(stack: ExitStack, log: Path, command: list[str], fleet: Fleet | None
 def start_prometheus(stack: ExitStack, folder: Path, ports: dict[str, int]) -> Prometheus:
     port = free_port()
     targets = [
-        {"targets": [f"{HOST}:{number}"], "labels": {"instance": name}}
+        {"targets": [f"{HOST}:{number}"], "labels": {"instance": name, "fleet": "example"}}
         for name, number in ports.items()
     ]
     config = {

@@ -78,10 +78,10 @@ def test_every_rule_is_evaluated_without_an_error(prometheus):
 def test_the_lists_of_the_dashboard_have_values(prometheus):
     for variable in json.loads(DASHBOARD.read_text())["templating"]["list"]:
         if variable["type"] == "query":
-            found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"])
+            found = re.fullmatch(r"label_values\(([^,]+), (\w+)\)", variable["definition"])
             assert found is not None
-            metric, label = found.groups()
-            assert prometheus.get(f"label/{label}/values", **{"match[]": metric})
+            series, label = found[1].replace("$fleet", ".*"), found[2]
+            assert prometheus.get(f"label/{label}/values", **{"match[]": series})
 
 
 def test_what_the_queries_give_can_be_drawn(prometheus, tmp_path: Path):
