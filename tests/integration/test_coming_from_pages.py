@@ -29,34 +29,25 @@ def folder_with(proteins: dict[str, str], folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
-    """The folder of docs/from-esm-extract.md, and what its blocks printed."""
-    folder = folder_with(PROTEINS, tmp_path_factory.mktemp("esm"))
+def test_code_for_esm_extract_reads_the_folder_and_finds_its_numbers(tiny, oracle, tmp_path):
+    """Its numbers: FP32, batches of fair-esm's converter, means of residues."""
+    folder = folder_with(PROTEINS, tmp_path)
     replace = {
         "esm2_t33_650M_UR50D": f"{tiny} --gpus none",
         "0 32 33": "0 1 2",
         "layer = 33": "layer = 2",
     }
     found = blocks("from-esm-extract.md", "sh", "python")
-    return folder, run_blocks(found, folder, clean_environment(), replace)
+    _, code, _, after_fetch = run_blocks(found, folder, clean_environment(), replace)
+    assert code == "torch.Size([3, 64]) torch.Size([64])\n"
+    assert after_fetch == "(3, 3, 64)\n(33, 3, 64)\n"
 
-
-def test_code_for_esm_extract_reads_the_folder(extracted):
-    _, printed = extracted
-    assert printed[1] == "torch.Size([3, 64]) torch.Size([64])\n"
-    assert printed[3] == "(3, 3, 64)\n(33, 3, 64)\n"
-
-
-def test_the_files_have_the_numbers_of_esm_extract(extracted, oracle):
-    """As its loop computes them: FP32, batches of fair-esm's converter, means of residues."""
-    folder, _ = extracted
     with torch.inference_mode():
-        found = oracle(tokenize(list(PROTEINS.values())), repr_layers=[0, 1, 2])
+        expected = oracle(tokenize(list(PROTEINS.values())), repr_layers=[0, 1, 2])
     for row, (id_, protein) in enumerate(PROTEINS.items()):
         one = torch.load(folder / "out" / f"{id_} words of it.pt", weights_only=True)
         assert list(one["representations"]) == [0, 1, 2]
-        for layer, tokens in found["representations"].items():
+        for layer, tokens in expected["representations"].items():
             residues = tokens[row, 1 : len(protein) + 1]
             kept = one["representations"][layer]
             torch.testing.assert_close(kept, residues, atol=5e-5, rtol=1e-4)
@@ -66,37 +57,22 @@ def test_the_files_have_the_numbers_of_esm_extract(extracted, oracle):
             torch.testing.assert_close(bos, tokens[row, 0], atol=5e-5, rtol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
-    """The folder of docs/from-bio-embeddings.md, and what its blocks printed."""
-    folder = folder_with(PROTEINS, tmp_path_factory.mktemp("bio"))
+def test_code_for_bio_embeddings_reads_the_files_and_finds_every_protein(tiny, tmp_path):
+    folder = folder_with(PROTEINS, tmp_path)
     replace = {"esm2_t33_650M_UR50D": f"{tiny} --gpus none"}
     found = blocks("from-bio-embeddings.md", "sh", "python")
-    return folder, run_blocks(found, folder, clean_environment(), replace)
+    _, code, _ = run_blocks(found, folder, clean_environment(), replace)
+    assert code == "P1 (64,)\n(62, 64)\n"
 
-
-def test_code_for_bio_embeddings_reads_the_files(embedded):
-    _, printed = embedded
-    assert printed[1] == "P1 (64,)\n(62, 64)\n"
-
-
-def test_the_mapping_finds_every_protein_as_the_stages_look_them_up(embedded):
-    folder, _ = embedded
-    mapping = pd.read_csv(folder / "mapping_file.csv", index_col=0)
-    with h5py.File(folder / "reduced_embeddings_file.h5") as file:
-        for name, original in mapping["original_id"].items():
-            assert file[str(name)].attrs["original_id"] == original
-    assert set(mapping["original_id"]) == set(PROTEINS)
-
-
-def test_the_means_are_those_of_the_vectors_of_residues(embedded):
-    folder, _ = embedded
+    mapping = pd.read_csv(folder / "mapping_file.csv", index_col=0)["original_id"]
+    assert set(mapping) == set(PROTEINS)
     with (
         h5py.File(folder / "reduced_embeddings_file.h5") as means,
         h5py.File(folder / "embeddings_file.h5") as residues,
     ):
-        for id_ in PROTEINS:
-            np.testing.assert_allclose(means[id_], residues[id_][:].mean(0), atol=1e-3)
+        for name, original in mapping.items():  # as its stages look proteins up
+            assert means[str(name)].attrs["original_id"] == original
+            np.testing.assert_allclose(means[name], residues[name][:].mean(0), atol=1e-3)
 
 
 @pytest.fixture(scope="module")
