@@ -39,6 +39,7 @@ __all__ = [
     "embed",
     "export",
     "load",
+    "report",
 ]
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from producer.fleet.export import export
     from producer.fleet.fleet import Fleet
     from producer.fleet.job import Job
+    from producer.fleet.report import report
     from producer.output.fetch import Fetched
     from producer.output.job_embeddings import JobEmbeddings
     from workers.embedder import EmbeddedSequences, Embedder, embed
@@ -98,6 +100,7 @@ else:
         "embed": "workers.embedder",
         "export": "producer.fleet.export",
         "load": "common.embeddings.file",
+        "report": "producer.fleet.report",
     }
 
     def __getattr__(name: str) -> object:

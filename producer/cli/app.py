@@ -24,6 +24,7 @@ from producer.cli.options import (
     EXIT_NOT_READY,
     EXIT_USER_ERROR,
 )
+from producer.cli.report import report
 from producer.cli.resume import resume
 from producer.cli.submit import submit
 from producer.cli.values import one_each
@@ -37,7 +38,7 @@ app = App(
 )
 for command in (
     *(submit, status.status, status.jobs, watch.watch, output.fetch, output.export, output.verify),
-    *(change.cancel, resume, change.retry, change.set_priority, change.delete),
+    *(report, change.cancel, resume, change.retry, change.set_priority, change.delete),
     *(lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
 ):
     app.command(command)

@@ -13,10 +13,13 @@ from common.ledger.progress import JobState
 from common.model_source import ModelSource
 from common.wire.messages import JOB_NAME, Instability
 from producer.fleet.output import Output, output_at, place_of
+from producer.fleet.report import asked_of, write_report
 from producer.output.fetch import Fetched, fetch
 from producer.output.job_embeddings import JobEmbeddings
 from producer.output.verify import problems_of
 from producer.output.wanted import Wanted, make_wanted
+from producer.report.collect import report_of_job
+from producer.report.contents import Report
 from producer.scheduling.closed import read_closed
 from producer.scheduling.deletion import Size, size_of
 from producer.scheduling.retry import quarantined_rows
@@ -133,6 +136,41 @@ class StoredJob:
                 wanted=output.wanted,
             )
         return replace(fetched, path=output.place)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        csv: str | Path | None = None,
+        color: str | Iterable[str] = (),
+        umap: bool = True,
+    ) -> Path:
+        """Write a page about the job, with a map of its embeddings; return its path.
+
+        It needs no network, and no other file. Of a job that is not finished, it shows the batches
+        that are done; events are shown if Redis answers.
+
+            job.report("report.html", csv="hosts.csv", color=["host", "family"])
+
+        Args:
+            path: the page to write, ``.html``. An earlier report of this job is replaced.
+            overwrite: replace any other file too.
+            csv: a CSV or TSV file with a column of ids and others to colour the map by.
+            color: columns of it; empty: all.
+            umap: make a map by UMAP too, if umap-learn is installed; it may take minutes.
+
+        Raises:
+            UnknownJobError: the store has no such job.
+            UserError: plotly is not installed, a shard or the table cannot be read, the page
+                cannot be written, or another file is there.
+        """
+        asked, fleet, manifest = asked_of(csv, color, umap=umap), self.fleet, self.manifest
+
+        def made() -> Report:
+            return report_of_job(fleet.store, manifest, lambda: fleet.ledger, asked)
+
+        return write_report(path, self.name, made, asked, overwrite=overwrite)
 
     def verify(self) -> list[str]:
         """Read all objects of the finished job; return a text for each missing or damaged one."""
