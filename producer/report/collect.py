@@ -58,7 +58,7 @@ def report_of_file(file: EmbeddingFile, asked: Asked) -> Report:
     identical = int(attributes.get("records_identical", 0))
     facts = [
         ("job", str(attributes.get("job", ""))),
-        ("model", str(attributes.get("model", ""))),
+        ("model", name_of(str(attributes.get("model", "")))),
         ("input", name_of(str(attributes.get("input", "")))),
         ("package", str(attributes.get("version", ""))),
     ]
@@ -208,7 +208,7 @@ def cards_of_run(manifest: Manifest, done: int, told: Told) -> Iterator[tuple[st
 def facts_of_job(manifest: Manifest, told: Told) -> Iterator[tuple[str, str]]:
     if told.progress is not None:
         yield "state", told.progress.status
-    yield "model", manifest.model
+    yield "model", name_of(manifest.model)
     names = [name_of(source) for source in manifest.inputs]
     yield "input", ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
     yield "submitted", time_text(manifest.created.timestamp())
@@ -219,9 +219,9 @@ def unfinished(manifest: Manifest, done: int, found: Collected) -> Iterator[str]
     """Yield what must be said of a job of which batches are not done."""
     if found.count < manifest.report.records:
         yield (
-            f"This job is not finished: {found.count:,} of "
-            f"{counted(manifest.report.records, 'sequence')} are embedded, in {done:,} of "
-            f"{counted_batches(manifest.batches)}. The figures are of these."
+            f"Not all is embedded: the figures are of {found.count:,} of "
+            f"{counted(manifest.report.records, 'sequence')}, in {done:,} of "
+            f"{counted_batches(manifest.batches)}."
         )
 
 

@@ -99,9 +99,9 @@ class Tab:
     def hover(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def picture(self, file: Path, *, whole: bool = True) -> None:
-        """Write a picture of the page to a PNG file."""
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
+    def picture(self, file: Path) -> None:
+        """Write a picture of what the window shows to a PNG file."""
+        found = self.call("Page.captureScreenshot")
         file.write_bytes(base64.b64decode(found["data"]))
 
     def errors(self) -> list[dict[str, Any]]:

@@ -28,6 +28,10 @@ function spread(values) {
   return at(0.01) < at(0.99) ? [at(0.01), at(0.99)] : [sorted[0], sorted[sorted.length - 1]];
 }
 
+function colourOf(names, k) {
+  return names[k] === "(none)" ? OTHER : PALETTE[k] ?? OTHER;
+}
+
 // What plotly needs to colour the points by a column.
 function markerOf(column) {
   if (column.names === null) {
@@ -37,7 +41,7 @@ function markerOf(column) {
     return { color: column.values, colorscale: "Viridis", cmin, cmax, showscale: true, colorbar };
   }
   const count = Math.min(column.names.length, CATEGORIES_SHOWN + 1);
-  const colours = Array.from({ length: count }, (_, k) => PALETTE[k] ?? OTHER);
+  const colours = Array.from({ length: count }, (_, k) => colourOf(column.names, k));
   const steps = colours.flatMap((c, k) => [[k / count, c], [(k + 1) / count, c]]);
   return {
     color: column.values.map((k) => Math.min(k, CATEGORIES_SHOWN)), colorscale: steps,
@@ -99,7 +103,7 @@ function mapSection(points, notes, subject) {
     column.values.forEach((k) => counts[k]++);
     const entry = (name, amount, k, belongs) => {
       const dot = make("i");
-      dot.style.background = PALETTE[k] ?? OTHER;
+      dot.style.background = colourOf(column.names, k);
       const button = make("button", { title: name }, dot, make("span", { text: name }),
         make("small", { text: number(amount) }));
       button.onclick = () => choose(indices((at) => belongs(column.values[at])));
@@ -134,9 +138,9 @@ function mapSection(points, notes, subject) {
 
   // Select points by other means than by drawing in the map.
   function choose(found) {
+    Plotly.relayout(element, { selections: [] });
     chosen = found;
     draw();
-    Plotly.relayout(element, { selections: [] });
     showChosen();
   }
 
@@ -182,7 +186,7 @@ function mapSection(points, notes, subject) {
       element.on("plotly_hover", showTip);
       element.on("plotly_unhover", () => { document.getElementById("tip").hidden = true; });
       element.on("plotly_selected", (event) => {
-        if (!event) return;
+        if (!event?.range && !event?.lassoPoints) return; // that a drawn selection was removed
         chosen = event.points.map((point) => point.pointIndex);
         showChosen();
       });

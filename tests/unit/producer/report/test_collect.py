@@ -77,7 +77,7 @@ def test_of_an_unfinished_job_the_batches_that_are_done_are_shown(job_with):
     done = BATCH_RECORDS[0] + BATCH_RECORDS[2]
     assert len(report.points.ids) == done
     assert report.warnings[0].startswith(
-        f"This job is not finished: {done} of 15 sequences are embedded"
+        f"Not all is embedded: the figures are of {done} of 15 sequences"
     )
 
 
