@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from common import __version__
-from common.bounded_map import bounded_map
-from common.embeddings.arrays import Embeddings
 from common.embeddings.file import EmbeddingFile
 from common.embeddings.origins import Origins
 from common.job.manifest import Manifest
@@ -16,11 +14,10 @@ from common.job.shards import shards_of
 from common.ledger.ledger import Ledger
 from common.store import Store
 from common.text import counted, counted_batches, duration
-from producer.output.damaged import RowsMissingError
 from producer.output.file_rows import FileRows
-from producer.output.job_embeddings import without_residues
-from producer.output.job_shards import SHARDS_AHEAD, attributes_of_file, merged
+from producer.output.job_shards import attributes_of_file
 from producer.report.contents import Points, Report
+from producer.report.job_rows import rows_in, rows_of_job
 from producer.report.metadata import read_colours
 from producer.report.projection import has_umap, projections
 from producer.report.rows import (
@@ -92,14 +89,13 @@ def report_of_job(
     shards = shards_of(store, manifest)
     keys = {batch: [key for _, key in found] for batch, found in sorted(shards.items())}
     pooled, report = shown_vectors(manifest.form), manifest.report
-    records = sum(manifest.batch_records[batch] for batch in keys)
+    records = sum(rows_in(manifest, batch) for batch in keys)
     attributes = attributes_of_file(store, manifest, keys) if keys else report.attributes()
     found = collect(rows_of_job(store, manifest, keys, attributes), records, pooled)
     told = ask_ledger(connected, manifest.job)
     quarantined = quarantined_rows(store, manifest)
     labels = read_labels(store, [key for of_batch in keys.values() for key in of_batch])
-    identical = int(getattr(report, "identical", 0))
-    cards = cards_of_rows(found, report.records, identical)
+    cards = cards_of_rows(found, report.records, report.identical)
     cards += [(f"{manifest.tokens:,}", "tokens"), *cards_of_run(manifest, len(keys), told)]
     return Report(
         subject=manifest.job,
@@ -116,23 +112,6 @@ def report_of_job(
         run=run_of(manifest, labels, quarantined, told),
         version=__version__,
     )
-
-
-def rows_of_job(
-    store: Store, manifest: Manifest, keys: dict[int, list[str]], attributes: dict[str, Any]
-) -> Iterator[Embeddings]:
-    """Yield the rows of each batch that is done, in their order, without those of residues."""
-    manifest = without_residues(manifest)
-
-    def load(batch: int) -> Embeddings | None:
-        try:
-            return merged(store, manifest, batch, keys[batch], attributes)[0]
-        except RowsMissingError:  # they wait for a retry
-            return None
-
-    for part in bounded_map(load, keys, SHARDS_AHEAD):
-        if part is not None:
-            yield part
 
 
 def shown_vectors(form: OutputForm) -> str | None:
