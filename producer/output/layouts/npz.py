@@ -2,11 +2,11 @@
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from common.embeddings.table import PRECISION_NAMES
 from common.errors import UserError
 from common.text import counted_bytes
 from producer.output.contents import Contents
+from producer.output.layouts.at_place import array_bytes, bytes_of
 from producer.output.layouts.layout import Layout
+from producer.output.layouts.placed_zip import PlacedZip
 from producer.output.layouts.spool import Spool
 from producer.output.partial import locked_file
 
@@ -40,16 +42,8 @@ class NpzLayout(Layout):
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["NpzWriter"]:
-        with (
-            locked_file(path) as file,
-            zipfile.ZipFile(file, "w") as archive,
-            Spool(path.parent) as spool,
-        ):
-            writer = NpzWriter(archive, spool, contents)
-            try:
-                yield writer
-            finally:
-                writer.largest.close()  # or the archive cannot be closed
+        with locked_file(path) as file, Spool(path.parent) as spool:
+            yield NpzWriter(file, spool, contents)
 
     def attributes_of(self, source: Path | BinaryIO) -> Mapping[str, Any] | None:
         with np.load(source) as arrays:
@@ -58,57 +52,49 @@ class NpzLayout(Layout):
 
 
 class NpzWriter:
-    """Writes the largest array into the archive as it comes, and the others after it."""
+    """Writes each array of numbers at its place, and texts, whose size is not known, after them."""
 
-    def __init__(self, archive: zipfile.ZipFile, spool: Spool, contents: Contents) -> None:
-        self._archive = archive
+    def __init__(self, file: BinaryIO, spool: Spool, contents: Contents) -> None:
         self._spool = spool
         self._records = contents.records
-        form, shape = contents.form, contents.shape
-        #: The shape and type of each array of vectors, the largest last.
-        self._vectors: dict[str, Member] = dict.fromkeys(
-            form.pooled_names, ((contents.records, *shape), contents.pooled_dtype)
-        )
-        if form.per_residue:
-            self._vectors["residues"] = ((contents.residues, *shape), form.residue_dtype)
-        self._largest_name = list(self._vectors)[-1]
-        self._members = [self._largest_name]
-        self.largest: IO[bytes] = archive.open(f"{self._largest_name}.npy", "w", force_zip64=True)
-        self.largest.write(npy_header(*self._vectors[self._largest_name]))
+        self._letters = 0
+        self._shapes = shapes_of(contents)
+        headers = {name: npy_header(*member) for name, member in self._shapes.items()}
+        sizes = {
+            member_name(name): len(headers[name]) + array_bytes(*member)
+            for name, member in self._shapes.items()
+        }
+        self._zip = PlacedZip(file, sizes)
+        for name, header in headers.items():
+            self._zip.append(member_name(name), header)
+        if "offsets" in self._shapes:
+            self._append("offsets", np.zeros(1, np.int64))
 
     def write(self, part: Embeddings) -> None:
-        arrays: dict[str, Array] = dict(part.pooled)
-        if part.residues is not None:
-            arrays["residues"] = part.residues
-        for name, values in arrays.items():
-            if name == self._largest_name:
-                if values.size:
-                    self.largest.write(np.ascontiguousarray(values).data.cast("B"))
-            else:
-                self._spool.append(name, values)
         for name in NUMBERS:
-            self._spool.append(name, part.columns[name])
+            self._append(name, part.columns[name])
+        for name, values in part.pooled.items():
+            self._append(name, values)
+        if part.residues is not None:
+            self._append("offsets", self._letters + np.cumsum(part.lengths))
+            self._append("residues", part.residues)
+            self._letters += int(part.lengths.sum())
         self._spool.append("ids", part.ids)
         self._spool.append("precision", [PRECISION_NAMES[code] for code in part.precision.tolist()])
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
-        self.largest.close()
-        for name, (shape, dtype) in self._vectors.items():
-            if name != self._largest_name:
-                self._member(name, shape, dtype, self._spool.chunks(name))
-        for name in NUMBERS:
-            self._member(name, (self._records,), "<i8", self._spool.chunks(name))
-        if "residues" in self._vectors:
-            lengths = np.frombuffer(b"".join(self._spool.chunks("lengths")), np.int64)
-            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            self._member("offsets", offsets.shape, "<i8", [offsets.tobytes()])
-        for name in ("ids", "precision"):
-            self._texts(name)
-        members = [*self._members, ATTRIBUTES]
+        members = [*self._shapes, "ids", "precision", ATTRIBUTES]
         text = np.array(json.dumps({**attributes, "members": members}))
-        self._member(ATTRIBUTES, (), text.dtype.str, [text.tobytes()])
+        with self._zip.rest() as archive:
+            for name in ("ids", "precision"):
+                self._texts(archive, name)
+            with archive.open(member_name(ATTRIBUTES), "w") as file:
+                file.write(npy_header((), text.dtype.str) + text.tobytes())
 
-    def _texts(self, name: str) -> None:
+    def _append(self, name: str, values: Array) -> None:
+        self._zip.append(member_name(name), bytes_of(values))
+
+    def _texts(self, archive: zipfile.ZipFile, name: str) -> None:
         longest = self._spool.longest.get(name, 1)
         padded = 4 * longest * self._records
         if padded > max(MOST_PADDED, 100 * self._spool.bytes_of(name)):
@@ -116,25 +102,26 @@ class NpzWriter:
                 f"An id has {longest:,} letters, and .npz keeps all as long as the longest: "
                 f"{counted_bytes(padded)}. Name a .h5, .parquet or .safetensors file."
             )
-        self._member(name, (self._records,), f"<U{longest}", self._spool.padded(name), packed=True)
-
-    def _member(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: str,
-        chunks: Iterable[bytes],
-        *,
-        packed: bool = False,
-    ) -> None:
-        info = zipfile.ZipInfo(f"{name}.npy")
-        info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
-        with self._archive.open(info, "w", force_zip64=True) as file:
-            file.write(npy_header(shape, dtype))
-            for chunk in chunks:
+        with archive.open(member_name(name), "w", force_zip64=True) as file:
+            file.write(npy_header((self._records,), f"<U{longest}"))
+            for chunk in self._spool.padded(name):
                 file.write(chunk)
-        if name not in self._members:
-            self._members.append(name)
+
+
+def shapes_of(contents: Contents) -> dict[str, Member]:
+    """Return the shape and type of each array of numbers, in the order of the archive."""
+    form, shape, records = contents.form, contents.shape, contents.records
+    shapes: dict[str, Member] = dict.fromkeys(
+        form.pooled_names, ((records, *shape), contents.pooled_dtype)
+    )
+    if form.per_residue:
+        shapes["residues"] = (contents.residues, *shape), form.residue_dtype
+        shapes["offsets"] = (records + 1,), "<i8"
+    return shapes | dict.fromkeys(NUMBERS, ((records,), "<i8"))
+
+
+def member_name(name: str) -> str:
+    return f"{name}.npy"
 
 
 def npy_header(shape: tuple[int, ...], dtype: str) -> bytes:

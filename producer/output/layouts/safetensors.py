@@ -17,6 +17,7 @@ import numpy as np
 from common.embeddings.arrays import Array, Embeddings
 from common.rungs import PRECISION_CODES
 from producer.output.contents import Contents
+from producer.output.layouts.at_place import array_bytes, bytes_of, write_at
 from producer.output.layouts.layout import Layout
 from producer.output.partial import locked_file
 
@@ -34,9 +35,6 @@ SPARE_BYTES = 1024
 
 #: The entry of the header with what made the embeddings.
 METADATA = "__metadata__"
-
-#: Bytes of one write, at most: some systems refuse 2 GiB.
-LARGEST_WRITE = 2**30
 
 
 class SafetensorsLayout(Layout):
@@ -105,20 +103,14 @@ class SafetensorsWriter:
         os.pwrite(self._descriptor, struct.pack("<Q", len(text)) + text, 0)
 
     def _write(self, name: str, values: Array) -> None:
-        if not values.size:
-            return
-        view, place = np.ascontiguousarray(values).data.cast("B"), self._places[name]
-        while view:
-            written = os.pwrite(self._descriptor, view[:LARGEST_WRITE], place)
-            view, place = view[written:], place + written
-        self._places[name] = place
+        self._places[name] = write_at(self._descriptor, bytes_of(values), self._places[name])
 
     def _starts(self) -> dict[str, int]:
         """Return where each array begins in the file."""
         place, starts = 8 + self._header_bytes, {}
         for name, (dtype, shape) in self._shapes.items():
             starts[name] = place
-            place += bytes_of(dtype, shape)
+            place += array_bytes(shape, dtype)
         return starts
 
     def _header(self, attributes: Mapping[str, Any]) -> bytes:
@@ -130,10 +122,6 @@ class SafetensorsWriter:
         }
         end = 0
         for name, (dtype, shape) in self._shapes.items():
-            start, end = end, end + bytes_of(dtype, shape)
+            start, end = end, end + array_bytes(shape, dtype)
             found[name] = {"dtype": TYPES[dtype], "shape": shape, "data_offsets": [start, end]}
         return json.dumps(found).encode()
-
-
-def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize

@@ -1,6 +1,7 @@
-"""Columns that are kept in temporary files until their place in an output is known."""
+"""Texts that are kept in temporary files until the longest of them is known."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -8,14 +9,12 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from common.embeddings.arrays import Array
-
-#: Bytes that are copied, and texts that are padded, at once.
+#: Bytes and texts that are padded at once, at most.
 CHUNK_BYTES, CHUNK_TEXTS = 2**24, 50_000
 
 
 class Spool:
-    """Columns in temporary files, which have no name and end with the process."""
+    """Columns of texts in temporary files, which have no name and end with the process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,21 +34,11 @@ class Spool:
         for file in self._files.values():
             file.close()
 
-    def append(self, name: str, values: Array | list[str]) -> None:
-        """Append numbers, or texts without a line feed, to a column."""
-        if isinstance(values, list):
-            self.longest[name] = max([self.longest.get(name, 1), *map(len, values)])
-            data: bytes | memoryview = "".join(f"{value}\n" for value in values).encode()
-        else:
-            data = np.ascontiguousarray(values).data.cast("B") if values.size else b""
-        self._file(name).write(data)
-
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield all bytes of a column."""
-        file = self._file(name)
-        file.seek(0)
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+    def append(self, name: str, texts: list[str]) -> None:
+        """Append texts, none with a line feed, to a column."""
+        if texts:
+            self.longest[name] = max(self.longest.get(name, 1), max(map(len, texts)))
+            self._file(name).write(("\n".join(texts) + "\n").encode())
 
     def padded(self, name: str) -> Iterator[bytes]:
         """Yield the texts of a column as NumPy keeps them, all as long as the longest."""
@@ -57,13 +46,8 @@ class Spool:
         file.seek(0)
         dtype = np.dtype(f"<U{self.longest.get(name, 1)}")
         most = max(1, min(CHUNK_TEXTS, CHUNK_BYTES // dtype.itemsize))
-        texts: list[str] = []
-        for line in file:
-            texts.append(line.decode()[:-1])
-            if len(texts) == most:
-                yield np.array(texts, dtype).tobytes()
-                texts = []
-        if texts:
+        while lines := list(islice(file, most)):
+            texts = b"".join(lines).decode().split("\n")[:-1]
             yield np.array(texts, dtype).tobytes()
 
     def bytes_of(self, name: str) -> int:
