@@ -18,6 +18,7 @@ __all__ = [
     "EmbeddingFileError",
     "Fetched",
     "Fleet",
+    "InputCheck",
     "InputError",
     "Instability",
     "Job",
@@ -36,6 +37,7 @@ __all__ = [
     "VirnucproError",
     "WaitTimeoutError",
     "__version__",
+    "check",
     "embed",
     "export",
     "load",
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
     from producer.fleet.report import report
     from producer.output.fetch import Fetched
     from producer.output.job_embeddings import JobEmbeddings
+    from producer.submission.check import check
+    from producer.submission.input_check import InputCheck
     from workers.embedder import EmbeddedSequences, Embedder, embed
 else:
     from importlib import import_module
@@ -80,6 +84,7 @@ else:
         "EmbeddingFileError": "common.embeddings.file",
         "Fetched": "producer.output.fetch",
         "Fleet": "producer.fleet.fleet",
+        "InputCheck": "producer.submission.input_check",
         "InputError": "common.errors",
         "Instability": "common.wire.messages",
         "Job": "producer.fleet.job",
@@ -97,6 +102,7 @@ else:
         "UserError": "common.errors",
         "VirnucproError": "common.errors",
         "WaitTimeoutError": "common.errors",
+        "check": "producer.submission.check",
         "embed": "workers.embedder",
         "export": "producer.fleet.export",
         "load": "common.embeddings.file",

@@ -15,6 +15,7 @@ from common.memory import memory_errors_explained
 from common.streams import flushed_output, log_to_stderr, open_closed_streams
 from common.text import one_line, printable
 from producer.cli import change, keeper, lists, output, status, watch
+from producer.cli.check import check
 from producer.cli.doctor import doctor
 from producer.cli.flower import flower
 from producer.cli.init import init
@@ -38,7 +39,7 @@ app = App(
 )
 for command in (
     *(submit, status.status, status.jobs, watch.watch, output.fetch, output.export, output.verify),
-    *(report, change.cancel, resume, change.retry, change.set_priority, change.delete),
+    *(check, report, change.cancel, resume, change.retry, change.set_priority, change.delete),
     *(lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
 ):
     app.command(command)

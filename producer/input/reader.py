@@ -145,13 +145,16 @@ class Reader(RecordChecks):
         # Nearly every protein has one of these letters among its first: looking at the shares of
         # each record would take a tenth of the time of reading. The first records are looked at all
         # the same, as a letter may be wrong.
+        early = first < EARLY_RECORDS
+        if not early and not any(map(AMINO_ACIDS_ONLY.isdisjoint, map(RESIDUES, records))):
+            return
         doubtful = [record for record in records if AMINO_ACIDS_ONLY.isdisjoint(record.residues)]
         alike = [record for record in doubtful if looks_like_nucleic_acid(record.residues)]
         self.like_dna_of_any_length += len(alike)
         self.like_dna += sum(len(record.residues) >= SURELY_DNA for record in alike)
         if self.given_molecule != "auto":
             return
-        for record in records if first < EARLY_RECORDS else doubtful:
+        for record in records if early else doubtful:
             if self._other.belongs(record.residues):
 
                 def place(what: str, record: Record = record) -> Problem:

@@ -1,6 +1,7 @@
 """Every command and the block of Python in docs/inputs.md run as written."""
 
 import gzip
+import json
 import os
 import re
 import subprocess
@@ -41,6 +42,9 @@ RECORDS = {
     "table.tsv --id-column accession --sequence-column protein": 2,
     "table.parquet --id-column accession --sequence-column protein": 2,
     "reads.bam --model dnabert_s": 1,
+    "check proteins.fasta": 2,
+    "check folder/ --invalid skip --min-length 3 --json": 2,
+    "check proteins.fasta --model esm2_t6_8M_UR50D --bench bench.json": 2,
     "contigs.fna --model dnabert_s": 2,
     "contigs.fna --molecule protein": 2,
     "rna.fna --model dnabert_s": 1,
@@ -48,6 +52,10 @@ RECORDS = {
     "bad.fasta --invalid x --min-length 3": 2,
     "bad.fasta --invalid skip --unknown x": 3,
 }
+
+
+BENCH = b"""{"machine": "CPU", "model": "esm2_t6_8M_UR50D", "precision": "fp32", "gpus": 0,
+"per_residue": false, "packs": {"2048": 9000}, "worker": 8000}"""
 
 
 def blocks(language: str) -> list[str]:
@@ -71,6 +79,7 @@ def folder(tmp_path) -> Path:
         "contigs.fna": b">k1\nACGTTGCAAGGCTTAACCGGTATCG\n>k2\nTTGACCATGGCAAGCTTACGGATCC\n",
         "rna.fna": b">r\nACGUUGCAAGGCUUAACCGGUAUCG\n",
         "bad.fasta": b">a\nMKT\n>none\n>j\nMJT\n>b\nMK\n",
+        "bench.json": BENCH,
         "list.txt": b"proteins.fasta\n# and\nfolder\n",
         "reads.fastq.gz": gzip.compress(b"@r\nACGT\n+\nIIII\n"),
         "table.csv": b"id,sequence\na,MKT\nb,GAV\n",
@@ -83,10 +92,16 @@ def folder(tmp_path) -> Path:
 
 
 def records_of(fleet: Fleet, command: str, folder: Path) -> int:
-    """Run a command as a shell does; return the number of records of its job."""
-    program = f"'{sys.executable}' -m producer.cli submit"
+    """Run a command as a shell does; return the number of records of its job, or of its report."""
+    program = f"'{sys.executable}' -m producer.cli"
     done = subprocess.run(
-        ["bash", "-c", command.replace("producer submit", program)],
+        [
+            "bash",
+            "-c",
+            command.replace("producer submit", f"{program} submit").replace(
+                "producer check", f"{program} check"
+            ),
+        ],
         cwd=folder,
         env={**fleet.environment, "PYTHONPATH": PACKAGES},
         capture_output=True,
@@ -94,11 +109,25 @@ def records_of(fleet: Fleet, command: str, folder: Path) -> int:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    if "producer check" in command:
+        return records_reported(done.stdout)
     return read_manifest(open_store(fleet.store_url), done.stdout.strip()).report.records
 
 
+def records_reported(printed: str) -> int:
+    """Return the number of records in what ``producer check`` printed."""
+    if printed.startswith("{"):
+        return int(json.loads(printed)["records"])
+    return int(re.search(r"^records +(\d+)", printed, re.MULTILINE)[1])
+
+
+def key_of(command: str) -> str:
+    """Return what the table of this test has for a command."""
+    return re.sub(r"^.*producer (submit )?", "", command)
+
+
 def test_the_table_of_this_test_has_all_commands_of_the_page():
-    assert [command.partition("producer submit ")[2] for command in COMMANDS] == list(RECORDS)
+    assert list(map(key_of, COMMANDS)) == list(RECORDS)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "s3://" not in c])
@@ -111,8 +140,7 @@ def test_each_command_reads_what_the_page_says(fleet, folder, command):
             read = pysam.AlignedSegment(file.header)
             read.query_name, read.flag, read.query_sequence = "r", 4, "ACGT"
             file.write(read)
-    expected = RECORDS[command.partition("producer submit ")[2]]
-    assert records_of(fleet, command, folder) == expected
+    assert records_of(fleet, command, folder) == RECORDS[key_of(command)]
 
 
 def test_dna_is_refused_as_the_page_says(fleet, folder):
@@ -136,13 +164,13 @@ def test_each_command_with_a_bucket_reads_what_the_page_says(
     client.put_object(Bucket=BUCKET, Key="page-of-inputs/c.fa.gz", Body=body)
     for command in COMMANDS:
         if "s3://" in command:
-            expected = RECORDS[command.partition("producer submit ")[2]]
+            expected = RECORDS[key_of(command)]
             there = command.replace("s3://bucket", f"s3://{place}")
             assert records_of(s3_fleet, there, folder) == expected
 
 
 def test_the_block_of_python_prints_what_it_should(fleet, folder):
-    [script] = blocks("python")
+    script = "".join(blocks("python"))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         cwd=folder,
@@ -155,4 +183,5 @@ def test_the_block_of_python_prints_what_it_should(fleet, folder):
     assert done.stdout.splitlines() == [
         "[('proteins.fasta', 2), ('folder/x.fa', 1), ('folder/y.fasta', 1)]",
         "2",
+        "True 4 2 1 1",
     ]

@@ -15,6 +15,8 @@ from common.wire.dead_letters import DeadLetter
 from common.wire.messages import Instability
 from producer.scheduling.deletion import Size
 from producer.scheduling.observation import Observation
+from producer.submission.check import check
+from producer.submission.input_check import InputCheck
 from producer.terminal import documents
 from producer.terminal.documents import Printed
 from tests.conftest import ROOT
@@ -57,7 +59,7 @@ def described(heading: str, field: str) -> list[str]:
     return re.findall(r"`(\w+)`", text)
 
 
-def printed(document: Printed) -> dict[str, object]:
+def printed(document: Printed | InputCheck) -> dict[str, object]:
     return json.loads(document.text())
 
 
@@ -88,6 +90,7 @@ DOCUMENTS = {
     "`producer watch JOB`": lambda: documents.WatchLine.of("j", Observation(progress()), ""),
     "`producer quarantine JOB`": lambda: documents.QuarantineList(job="j", sequences=()),
     "`producer verify JOB`": lambda: documents.Verification.of(manifest_of([1]), []),
+    "`producer check INPUT`": lambda: check(["MKT"]),
     "`producer dead-letters`": lambda: documents.DeadLetterList(dead_letters=()),
 }
 
