@@ -14,10 +14,19 @@ from typing import Any, Self, get_args
 import torch
 from pydantic import ValidationError
 
+from common.class_head import checked_include, no_head
 from common.embeddings.arrays import Array, Embeddings, not_included
 from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
-from common.job.output_form import RESIDUE_SCORES, Gaps, Include, Long, OutputForm, as_tuple
+from common.job.output_form import (
+    CLASS_LOGITS,
+    RESIDUE_SCORES,
+    Gaps,
+    Include,
+    Long,
+    OutputForm,
+    as_tuple,
+)
 from common.job.records import Record, Sequences
 from common.memory import memory_errors_explained
 from common.rungs import PrecisionChoice, Rung, ladder, model_precision
@@ -26,7 +35,7 @@ from workers.engine.device import device_errors_explained, find_device
 from workers.engine.engine import DTYPES, Engine
 from workers.engine.finiteness import describe_instability
 from workers.engine.sequences import check_long, checked, warn_of_changes
-from workers.models.loading import load_model
+from workers.models.loading import LoadedModel, load_model
 
 
 class EmbeddedSequences(EmbeddingTable):
@@ -126,7 +135,8 @@ class Embedder:
                 records, in upper or lower case.
             include: ``mean``, ``max`` and ``std`` (of each dimension), ``bos`` (the vector at the
                 first token), ``per_residue``; of ESM-2 also ``logits``, ``entropy`` and
-                ``pseudo_perplexity_unmasked``.
+                ``pseudo_perplexity_unmasked``; of a model with a classification head also
+                ``class_logits``.
             layers: layers from 0, or negative ones counted from the last, which is -1.
             gaps: ``keep`` the gaps (- and .) of aligned sequences, for which proteins' models have
                 tokens, ``strip`` them, or ``error``.
@@ -148,7 +158,7 @@ class Embedder:
             check_choice("long", long, Long)
         limit = family.max_residues if max_residues is None else max_residues
         default: Long = "window" if family.windows else "truncate"
-        form = form_of(include, layers, long or default, limit)
+        form = form_of(include, layers, long or default, limit, engine.loaded)
         check_choice("gaps", gaps, Gaps)
         records, found = checked(sequences, family.alphabet, gaps)
         warn_of_changes(found, len(records))
@@ -190,13 +200,21 @@ def form_of(
     layers: int | Sequence[int],
     long: Long,
     max_residues: int,
+    loaded: LoadedModel,
 ) -> OutputForm:
     """Return the output form of the options.
 
     Raises:
-        UserError: an option is invalid, or residues of windows are asked for.
+        UserError: an option is invalid, residues of windows are asked for, or a head that the model
+            does not have.
     """
-    if long == "window" and {"per_residue", *RESIDUE_SCORES} & set(as_tuple(include)):
+    kept, classes = as_tuple(include), None
+    if set(CLASS_LOGITS) & set(kept):
+        head = loaded.class_head
+        if head is None:
+            raise no_head(loaded.source)
+        kept, classes = checked_include(kept, head, loaded.source), len(head.labels)
+    if long == "window" and {"per_residue", *RESIDUE_SCORES} & set(kept):
         raise UserError(
             "Residues of windows, which overlap, have no vectors or scores of their own: give "
             "long='truncate' or long='error'."
@@ -205,7 +223,8 @@ def form_of(
         raise UserError(f"max_residues={max_residues!r}: give a whole number.")
     try:
         return OutputForm(
-            include=as_tuple(include),
+            include=kept,
+            classes=classes,
             layers=as_tuple(layers),
             residue_dtype="float32",
             max_residues=max_residues,

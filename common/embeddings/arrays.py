@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, SCORES, OutputForm
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.job.records import Record, first_word
 from common.rungs import PRECISION_CODES
 
@@ -104,7 +104,7 @@ class Embeddings:
             else None,
             scores={
                 name: np.full(
-                    (letters if name in RESIDUE_SCORES else count, *SCORES[name]),
+                    (letters if name in RESIDUE_SCORES else count, *form.score_shape(name)),
                     np.nan,
                     np.float32,
                 )
@@ -195,7 +195,7 @@ class Embeddings:
         return replace(self, pooled=pooled, residues=residues)
 
     def residues_of(self, position: int, name: str = "residues") -> Array:
-        """Return the vectors of one row's residues ``[L, *W]``, or their ``logits`` or ``entropy``.
+        """Return the vectors of one row's residues ``[L, *W]``, or another score of theirs.
 
         Raises:
             UserError: they were not included.

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, DamagedError, checksums
-from common.job.output_form import RESIDUE_SCORES, SCORES, OutputForm
+from common.job.output_form import RESIDUE_SCORES, OutputForm
 from common.rungs import PRECISION_CODES
 
 
@@ -53,7 +53,10 @@ def read_embeddings(file: h5py.File, form: OutputForm, dim: int) -> Embeddings:
         else None,
         scores={
             name: numbers(
-                name, "float32", residues if name in RESIDUE_SCORES else count, *SCORES[name]
+                name,
+                "float32",
+                residues if name in RESIDUE_SCORES else count,
+                *form.score_shape(name),
             )
             for name in form.scores
         },

@@ -115,6 +115,18 @@ class EmbeddingTable(ABC):
         """
         return self._residues_at(self._position(id_), "entropy")
 
+    def residue_class_logits(self, id_: str | int) -> Array:
+        """Return the logits of each class at one sequence's residues, float32 ``[L, C]``.
+
+        Of a model with a head for classes of residues. The attribute ``class_labels`` has the label
+        of each column.
+
+        Raises:
+            KeyError: no sequence has this id, or several have; the message names near ids.
+            UserError: ``include`` did not have ``class_logits``, or the classes are of sequences.
+        """
+        return self._residues_at(self._position(id_), "residue_class_logits")
+
     def positions(self, id_: str) -> list[int]:
         """Return the positions of all sequences with an id.
 
@@ -187,6 +199,15 @@ class EmbeddingTable(ABC):
     def pseudo_perplexity_unmasked(self) -> Array:
         """The pseudo-perplexity of each sequence without masks, float32 ``[N]``."""
         return self._array("pseudo_perplexity_unmasked")
+
+    @cached_property
+    def class_logits(self) -> Array:
+        """The logits of each class of each sequence, float32 ``[N, C]``.
+
+        The attribute ``class_labels`` has the label of each column. Those of a model with a head
+        for classes of residues are ``residue_class_logits``.
+        """
+        return self._array("class_logits")
 
     def to_pandas(self) -> "DataFrame":
         """Return the mean vectors as a table: a row for each id, a column for each dimension.

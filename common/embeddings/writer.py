@@ -5,7 +5,7 @@ is slow beyond 10^5 of them. ``docs/formats.md`` describes it for users.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.seal import Label, seal
 from common.embeddings.sink import Sink
-from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, SCORES, OutputForm
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.rungs import PRECISION_CODES
 
 #: The HDF5 type of the dataset ``precision``.
@@ -109,7 +109,7 @@ def create_embedding_file(
             create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
         for name in form.scores:
             entries = residues if name in RESIDUE_SCORES else records
-            create_unfilled(file, name, (entries, *SCORES[name]), np.dtype(np.float32))
+            create_unfilled(file, name, (entries, *form.score_shape(name)), np.dtype(np.float32))
         # Created here and not at the end, so that all metadata lies before the vectors.
         for dataset in file.values():
             dataset.attrs[CHECKSUM] = np.uint32(0)
@@ -154,6 +154,6 @@ def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:
     return per_record, per_residue
 
 
-def score_bytes(form: OutputForm, kinds: Mapping[str, tuple[int, ...]]) -> int:
+def score_bytes(form: OutputForm, kinds: Collection[str]) -> int:
     """Return the bytes of the scores of some kinds, of one record or residue."""
-    return sum(4 * math.prod(kinds[name]) for name in form.scores if name in kinds)
+    return sum(4 * math.prod(form.score_shape(name)) for name in form.scores if name in kinds)

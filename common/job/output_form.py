@@ -3,7 +3,15 @@
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from common.alphabet import ESM2_TOKENS
 
@@ -16,16 +24,32 @@ Include = Literal[
     "logits",
     "entropy",
     "pseudo_perplexity_unmasked",
+    "class_logits",
+    "residue_class_logits",
 ]
 
 #: Names of the vectors of a record: of all its tokens that are pooled, and of its first token.
 POOLED: tuple[Include, ...] = ("mean", "bos", "max", "std")
 
-#: Names of what the language-model head of ESM-2 gives, with the shape of one entry: an entry for
-#: each residue, or for each record.
-RESIDUE_SCORES: dict[str, tuple[int, ...]] = {"logits": (len(ESM2_TOKENS),), "entropy": ()}
-RECORD_SCORES: dict[str, tuple[int, ...]] = {"pseudo_perplexity_unmasked": ()}
+#: In the shape of a score: as many as the model has classes, ``OutputForm.classes``.
+CLASSES = -1
+
+#: Names of what the heads of ESM-2 give, with the shape of one entry: an entry for each residue, or
+#: for each record.
+RESIDUE_SCORES: dict[str, tuple[int, ...]] = {
+    "logits": (len(ESM2_TOKENS),),
+    "entropy": (),
+    "residue_class_logits": (CLASSES,),
+}
+RECORD_SCORES: dict[str, tuple[int, ...]] = {
+    "pseudo_perplexity_unmasked": (),
+    "class_logits": (CLASSES,),
+}
 SCORES = RESIDUE_SCORES | RECORD_SCORES
+
+#: Names of what a classification head gives: of a record, or of each residue. The others are of the
+#: language-model head.
+CLASS_LOGITS: tuple[Include, ...] = ("class_logits", "residue_class_logits")
 
 #: What is done to a record that is longer than ``max_residues``.
 Long = Literal["error", "truncate", "window"]
@@ -68,6 +92,7 @@ class OutputForm(BaseModel):
     residue_dtype: ResidueDtype = "float16"
     max_residues: PositiveInt  # longer records are truncated to this, or split into windows of it
     overlap: int | None = None  # fewest letters that two windows share; None: no windows
+    classes: PositiveInt | None = None  # of the model's classification head, if it is included
 
     @field_validator("include", "layers")
     @classmethod
@@ -83,12 +108,31 @@ class OutputForm(BaseModel):
                 "per-residue vectors and scores cannot be combined with windows, which overlap: "
                 "set long to truncate or error"
             )
+        if self.overlap is not None and self.class_logits:
+            raise ValueError(
+                "class logits are of whole records, and cannot be combined with windows: set long "
+                "to truncate or error"
+            )
         if self.overlap is not None and not 0 <= self.overlap < self.max_residues:
             raise ValueError(
                 f"windows of {self.max_residues:,} cannot overlap by {self.overlap:,}: give a "
                 "smaller overlap"
             )
         return self
+
+    @model_validator(mode="after")
+    def classes_are_known(self) -> Self:
+        if self.class_logits and self.classes is None:
+            raise ValueError(f"{self.class_logits} need the number of classes")
+        return self
+
+    @model_serializer(mode="wrap")
+    def without_classes(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what earlier versions do not know, unless it is used."""
+        values: dict[str, Any] = serialise(self)
+        if self.classes is None:
+            values.pop("classes", None)
+        return values
 
     def embedded(self, letters: int) -> int:
         """Return how many of a record's letters are embedded."""
@@ -105,8 +149,22 @@ class OutputForm(BaseModel):
 
     @property
     def scores(self) -> tuple[Include, ...]:
-        """Names of what the language-model head gives."""
+        """Names of what the heads give."""
         return tuple(name for name in self.include if name in SCORES)
+
+    @property
+    def lm_scores(self) -> tuple[Include, ...]:
+        """Names of what the language-model head gives."""
+        return tuple(name for name in self.scores if name not in CLASS_LOGITS)
+
+    @property
+    def class_logits(self) -> Include | None:
+        """The name of what the classification head gives, if it is included."""
+        return next((name for name in self.include if name in CLASS_LOGITS), None)
+
+    def score_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one entry of a score."""
+        return tuple(self.classes or 0 if size == CLASSES else size for size in SCORES[name])
 
     @property
     def has_residues(self) -> bool:

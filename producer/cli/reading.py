@@ -50,7 +50,8 @@ class Reading:
         workers that were started with the same one take the job.
     include
         Vectors to keep: mean, per_residue, bos, max, std (several: --include mean bos, or
-        mean,bos), and of ESM-2 the scores logits, entropy, pseudo_perplexity_unmasked.
+        mean,bos), and of ESM-2 the scores logits, entropy, pseudo_perplexity_unmasked; of a
+        fine-tuned model with a classification head, class_logits.
     layers
         Representations to keep; -1 is the last (several: --layers -1 6, or -1,6).
     precision

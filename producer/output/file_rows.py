@@ -9,7 +9,14 @@ from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.file import EmbeddingFile, EmbeddingFileError
 from common.embeddings.writer import shard_bytes
-from common.job.output_form import POOLED, RESIDUE_SCORES, SCORES, Include, OutputForm
+from common.job.output_form import (
+    CLASS_LOGITS,
+    POOLED,
+    RESIDUE_SCORES,
+    SCORES,
+    Include,
+    OutputForm,
+)
 from producer.output.contents import Block, Names, Rows
 
 #: Bytes of vectors in a block, unless a single row has more.
@@ -65,6 +72,7 @@ class FileRows(Rows):
             include=(*include, *scores),
             layers=tuple(known),
             residue_dtype=datasets["residues"].dtype.name if residues else "float32",
+            classes=next((datasets[n].shape[1] for n in CLASS_LOGITS if n in datasets), None),
             max_residues=1,  # not known, and of no use: the lengths are
         )
         self.residues = next(

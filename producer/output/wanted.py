@@ -38,7 +38,11 @@ class Wanted:
         Raises:
             UserError: something is wanted that was not computed.
         """
-        missing = [name for name in self.include if name not in form.include]
+        # A job with logits of the classes of residues was submitted with this name too.
+        of_residues = "class_logits" not in form.include and "residue_class_logits" in form.include
+        named = {"class_logits": "residue_class_logits"} if of_residues else {}
+        include = [named.get(name, name) for name in self.include]
+        missing = [name for name in include if name not in form.include]
         if missing:
             raise UserError(
                 f"include {missing[0]}: only {', '.join(form.include)} was computed. Submit the "
@@ -46,7 +50,7 @@ class Wanted:
             )
         changes: dict[str, Any] = {}
         if self.include:
-            changes["include"] = tuple(name for name in form.include if name in self.include)
+            changes["include"] = tuple(name for name in form.include if name in include)
         if self.dtype:
             changes["residue_dtype"] = self.dtype
         return form.model_copy(update=changes)

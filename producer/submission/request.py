@@ -21,8 +21,10 @@ from pydantic import (
 )
 
 from common.alphabet import PROTEIN, Alphabet
+from common.class_head import checked_include, class_head_of
 from common.errors import UserError
 from common.job.output_form import (
+    CLASS_LOGITS,
     SCORES,
     Empty,
     Gaps,
@@ -151,12 +153,17 @@ def make_request(
         raise UserError(
             f"include {scores[0]}: {family.name} has no language-model head here. Give mean or bos."
         )
+    classes = None
+    if set(CLASS_LOGITS) & set(include):
+        head = class_head_of(model_source)
+        include, classes = checked_include(include, head, model_source), len(head.labels)
     long = options.get("long") or default_long(family)
     max_residues = options.get("max_residues") or family.max_residues
     residue_dtype = options.get("residue_dtype")
     try:
         form = OutputForm(
             include=include,
+            classes=classes,
             layers=layers,
             residue_dtype=residue_dtype or ("float16" if layers == (-1,) else "float32"),
             max_residues=max_residues,

@@ -27,6 +27,19 @@ def model_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:
         **windows,
         **loaded.origins,
         **tokens,
+        **class_attributes(loaded, form),
         **({"revision": revision} if (revision := loaded.source.revision) else {}),
         **({"warning": MEANINGLESS} if loaded.source.is_random else {}),
+    }
+
+
+def class_attributes(loaded: LoadedModel, form: OutputForm) -> dict[str, Any]:
+    """Return the attributes of logits of classes, if they are included."""
+    head = loaded.class_head if form.class_logits else None
+    if head is None:
+        return {}
+    return {
+        "class_labels": list(head.labels),
+        "class_head": loaded.classifier_fingerprint,
+        **({} if head.problem_type is None else {"problem_type": head.problem_type}),
     }

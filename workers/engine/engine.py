@@ -26,6 +26,7 @@ from workers.engine.in_flight import PackDone, PackInFlight, PackResult
 from workers.engine.packing import Pack, make_packs
 from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
 from workers.engine.windows import cut_windows
+from workers.models.classifier import LazyClassifier
 from workers.models.fused import apply_fused, can_fuse
 from workers.models.lm_head import LazyLMHead
 from workers.models.loading import LoadedModel
@@ -113,6 +114,7 @@ class Engine:
         self._pack_seconds = GPU_PACK_SECONDS if on_gpu else CPU_PACK_SECONDS
         self._lock = threading.Lock()
         self._lm_head = LazyLMHead(loaded)
+        self._classifier = LazyClassifier(loaded)
         #: Slots for the packs of all threads that hold device memory.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)
 
@@ -196,7 +198,10 @@ class Engine:
             precision=precision,
             residues=buffers.pop("residues", None),
             scores=buffers,
-            head=self._lm_head.get() if form.scores else None,
+            head=self._lm_head.get() if form.lm_scores else None,
+            classifier=self._classifier.get(form.class_logits, form.classes)
+            if form.class_logits
+            else None,
         )
 
     @device_errors()

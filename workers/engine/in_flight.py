@@ -15,7 +15,8 @@ from workers.engine.finiteness import describe_non_finite
 from workers.engine.packing import Pack
 from workers.engine.pooling import Pooled, pool, residue_positions
 from workers.engine.prepared import PreparedBatch
-from workers.engine.scores import SURPRISE, read_segments, score
+from workers.engine.scores import CLASS_ROWS, SURPRISE, classify, read_segments, score
+from workers.models.classifier import Classifier
 from workers.models.encoder import Encoder
 from workers.runtime import trace
 from workers.runtime.device import DeviceEvent, to_device, to_host
@@ -56,7 +57,7 @@ class PackInFlight:
         ids = to_device(torch.from_numpy(pack.ids), device)
         cu_seqlens = to_device(torch.from_numpy(pack.cu_seqlens), device)
         self._began = DeviceEvent(device)
-        layers = work.layers if work.head is None else {*work.layers, model.spec.layers}
+        layers = {*work.layers, model.spec.layers} if work.form.scores else work.layers
         found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, list(layers))
         self._hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
         self._rows = to_host(
@@ -68,10 +69,24 @@ class PackInFlight:
             self._overflows = self._copy_residues(positions)
         if work.head is not None:
             self._scores = score(work.head, found[model.spec.layers], ids, cu_seqlens, positions)
-            for name, target in work.scores.items():
-                target[self._letters].copy_(self._scores.of_residues[name], non_blocking=True)
+            for name in self._scores.of_residues.keys() & work.scores.keys():
+                self._copy_scores(name, self._scores.of_residues[name])
             self._score_rows = to_host(self._scores.of_segments)
+        if work.classifier is not None:
+            self._classify(work.classifier, found[model.spec.layers], cu_seqlens, positions)
         self._done = DeviceEvent(device)
+
+    def _classify(
+        self, classifier: Classifier, hidden: Tensor, cu_seqlens: Tensor, positions: Tensor
+    ) -> None:
+        self._classes = classify(classifier, hidden, cu_seqlens, positions)
+        if classifier.head.of_residues:
+            self._copy_scores(classifier.head.include, self._classes.logits)
+        self._class_rows = to_host(self._classes.of_segments)
+
+    def _copy_scores(self, name: str, values: Tensor) -> None:
+        """Copy scores of the pack's residues to their place in the batch's buffer."""
+        self.work.scores[name][self._letters].copy_(values, non_blocking=True)
 
     def _positions(self) -> Tensor:
         """Return the positions ``[R]`` of the pack's residues on the device."""
@@ -118,6 +133,10 @@ class PackInFlight:
             surprise, finite = read_segments(self._score_rows, self.work.form)
             vectors = {**pooled.vectors, SURPRISE: surprise}
             pooled = Pooled(vectors, pooled.finite & finite)
+        if self.work.classifier is not None:
+            rows = self._class_rows.numpy()
+            vectors = {**pooled.vectors, CLASS_ROWS: rows[:, :-1]}
+            pooled = Pooled(vectors, pooled.finite & (rows[:, -1] != 0))
         self._check_range(pooled.finite)
         unstable = {
             self.pack.first + segment: self._describe(segment, pooled)
@@ -149,5 +168,8 @@ class PackInFlight:
             # A likelihood of less than FP32 has.
             surprise = torch.from_numpy(pooled.vectors[SURPRISE][segment])
             seen = seen or describe_non_finite(surprise.exp())
+        if self.work.classifier is not None and self.work.classifier.head.of_residues:
+            letters = slice(start - SPECIAL_TOKENS * segment, end - SPECIAL_TOKENS * (segment + 1))
+            seen = seen or describe_non_finite(self._classes.logits[letters])
         assert seen is not None, "a sum over the segment is not finite, but all its terms are"
         return seen

@@ -15,8 +15,9 @@ from common.model_specs import ModelSpec
 from common.rungs import Rung
 from common.wire.messages import Instability, NonFinite
 from workers.engine.finiteness import merge_non_finite
-from workers.engine.scores import PERPLEXITY, SURPRISE
+from workers.engine.scores import CLASS_ROWS, PERPLEXITY, SURPRISE
 from workers.engine.windows import join_windows
+from workers.models.classifier import Classifier
 from workers.models.lm_head import LMHead
 from workers.models.tokens import Tokens
 from workers.runtime.device import host_buffer
@@ -35,7 +36,8 @@ class PreparedBatch:
     precision: Rung
     residues: Tensor | None  # [sum(lengths), K, D] on the host, if included
     scores: Mapping[str, Tensor] = field(default_factory=dict)  # of residues, in the same way
-    head: LMHead | None = None  # if scores are included
+    head: LMHead | None = None  # if its scores are included
+    classifier: Classifier | None = None  # likewise
 
     def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
         """Return a description of each record with segments that are not finite."""
@@ -62,7 +64,7 @@ class PreparedBatch:
 
     def join_scores(self, parts: Sequence[Mapping[str, Array]], finite: Array) -> dict[str, Array]:
         """Return the scores that the form includes, of finite records ``[N]``."""
-        if self.head is None:
+        if not self.form.scores:
             return {}
         of_residues = np.repeat(finite, self.lengths)
         scores = {name: values.numpy()[of_residues] for name, values in self.scores.items()}
@@ -70,6 +72,8 @@ class PreparedBatch:
             means = {"mean": np.concatenate([part[SURPRISE] for part in parts])}
             mean = join_windows(means, self.tokens.lengths, self.firsts)["mean"][finite, 0]
             scores[PERPLEXITY] = np.exp(mean)
+        if CLASS_ROWS in self.form.include:
+            scores[CLASS_ROWS] = np.concatenate([part[CLASS_ROWS] for part in parts])[finite]
         return scores
 
     def finite_residues(self, finite: Array) -> Array | None:
@@ -90,8 +94,8 @@ def residue_buffers(
 ) -> dict[str, Tensor]:
     """Return room on the host for what a batch keeps of each residue, by name."""
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        name: (shape, torch.float32)
-        for name, shape in RESIDUE_SCORES.items()
+        name: (form.score_shape(name), torch.float32)
+        for name in RESIDUE_SCORES
         if name in form.include
     }
     if form.per_residue:

@@ -1,4 +1,4 @@
-"""Scores of residues and of records, from the logits of the language-model head."""
+"""Scores of residues and of records, from the logits of the heads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,16 @@ from torch import Tensor
 from common.alphabet import ESM2_TOKENS, SPECIAL_TOKENS
 from common.embeddings.arrays import Array
 from common.job.output_form import Include, OutputForm
+from workers.models.classifier import Classifier
 from workers.models.lm_head import LMHead
 
 PERPLEXITY: Include = "pseudo_perplexity_unmasked"
 
 #: The name of the mean negative log-likelihood among the vectors of segments.
 SURPRISE = "surprise"
+
+#: The name of the logits of classes among the vectors of segments.
+CLASS_ROWS = "class_logits"
 
 #: The tokens of the 20 amino acids, over which the entropy is taken.
 AMINO_ACIDS = slice(ESM2_TOKENS.index("L"), ESM2_TOKENS.index("C") + 1)
@@ -55,6 +59,36 @@ def score(
     finite = torch.isfinite(sums).all(1).float()
     rows = torch.stack((sums[:, -2] / counts, finite), dim=1)
     return PackScores({"logits": logits, "entropy": entropy}, rows)
+
+
+@dataclass(frozen=True)
+class PackClasses:
+    """The logits of classes of a pack, on its device."""
+
+    logits: Tensor  # [R, C] of residues, or [N, C] of segments
+    #: ``[N, C + 1]``, or ``[N, 1]`` if the classes are of residues: logits of segments, and 1 if
+    #: all are finite.
+    of_segments: Tensor
+
+
+def classify(
+    classifier: Classifier, hidden: Tensor, cu_seqlens: Tensor, positions: Tensor
+) -> PackClasses:
+    """Return the logits of classes in FP32, without waiting for the device.
+
+    Args:
+        hidden: ``[T, D]``, the last layer.
+        cu_seqlens: ``[N + 1]``, where each segment starts.
+        positions: ``[R]`` of the residues.
+    """
+    if not classifier.head.of_residues:
+        logits = classifier(hidden.index_select(0, cu_seqlens[:-1]))  # [N, C], of <cls>
+        finite = torch.isfinite(logits).all(1).float()
+        return PackClasses(logits, torch.cat((logits, finite[:, None]), dim=1))
+    logits = classifier(hidden.index_select(0, positions))  # [R, C]
+    counts = cu_seqlens.diff().long() - SPECIAL_TOKENS
+    sums = torch.segment_reduce(logits, "sum", lengths=counts, axis=0)
+    return PackClasses(logits, torch.isfinite(sums).all(1).float()[:, None])
 
 
 def read_segments(rows: Tensor, form: OutputForm) -> tuple[Array, Array]:

@@ -3,13 +3,16 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from common.adapters import BASE, is_adapter, read_adapter
+from common.class_head import ClassHead, class_head_in
 from common.errors import UserError
 from common.model_digest import model_digest
 from common.model_source import ModelSource
@@ -28,6 +31,9 @@ from workers.models.weight_files import State, read_hugging_face
 #: few enough to take a second for 3 billion parameters.
 FINGERPRINT_SAMPLE = 4096
 
+#: What precedes the names of a classification head's tensors.
+CLASSIFIER = "classifier."
+
 
 class Checkpoint(NamedTuple):
     """What a file or folder has, before it is a model."""
@@ -39,6 +45,9 @@ class Checkpoint(NamedTuple):
     published: Callable[[str], str]
     #: What an adapter was merged into, and which: attributes of all embeddings.
     origins: Mapping[str, str] = MappingProxyType({})
+    classifier: Mapping[str, Tensor] = MappingProxyType(
+        {}
+    )  # of a classification head, if there is one
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,28 @@ class LoadedModel:
     model_digest: str | None = None  # ModelSource.digest; None for a name
     place: Path | None = None  # where the weights were read, if the caller knew
     origins: Mapping[str, str] = field(default_factory=dict)  # of an adapter; see Checkpoint
+    classifier: Mapping[str, Tensor] = field(default_factory=dict)  # of a classification head
 
     @property
     def spec(self) -> ModelSpec:
         """The model's shape."""
         return self.model.spec
+
+    @cached_property
+    def class_head(self) -> ClassHead | None:
+        """The classes of the model's classification head, if it has one.
+
+        Raises:
+            UserError: its configuration cannot be used.
+        """
+        if not self.classifier:
+            return None
+        return class_head_in(self.place or place_of(self.source))
+
+    @cached_property
+    def classifier_fingerprint(self) -> str:
+        """16 hex digits that identify the classification head."""
+        return fingerprint_of(self.classifier, {})
 
 
 def load_model(
@@ -99,6 +125,7 @@ def load_model(
         fingerprint=fingerprint,
         place=place,
         origins=checkpoint.origins,
+        classifier=checkpoint.classifier,
     )
 
 
@@ -192,7 +219,15 @@ def checkpoint_of(spec: ModelSpec, raw: State, folder: Path) -> Checkpoint:
     """Return what a folder has, from its tensors under their published names."""
     code = CODE_OF[spec.family]
     state = code.from_hugging_face(raw, spec, folder)
-    return Checkpoint(spec, state, code.tokenizer_in(folder), code.names.published)
+    return Checkpoint(
+        *(spec, state, code.tokenizer_in(folder), code.names.published),
+        # Copied: what is read may be a map of the file, and change with it.
+        classifier={
+            name.removeprefix(CLASSIFIER): tensor.clone()
+            for name, tensor in raw.items()
+            if name.startswith(CLASSIFIER)
+        },
+    )
 
 
 def fingerprint_of_checkpoint(checkpoint: Checkpoint) -> str:
@@ -203,7 +238,7 @@ def fingerprint_of_checkpoint(checkpoint: Checkpoint) -> str:
 
 
 def fingerprint_of(
-    state: State,
+    state: Mapping[str, Tensor],
     vocabulary: Mapping[str, int],
     layer_norm_eps: float | None = None,
     deviations: str = "",

@@ -36,7 +36,7 @@ KEY = shard_key(BATCH.job, 0, FP16)
 
 def loaded(weights: str = "w") -> Any:
     source = ModelSource.parse("random:esm2_t6_8M_UR50D")
-    return SimpleNamespace(source=source, fingerprint=weights, spec=SPEC)
+    return SimpleNamespace(source=source, fingerprint=weights, spec=SPEC, origins={})
 
 
 def outcome_of(rows: range, precision: Rung = FP16) -> Outcome:
