@@ -52,7 +52,7 @@ def page_of(report: Report, library: str) -> str:
     Args:
         library: the source of plotly.js.
     """
-    folder = files("producer.report") / "page"
+    folder = files("producer.report") / "html"
     parts = {
         "title": html.escape(f"Report of {report.subject}"),
         "mark": job_mark(report.job or report.subject),

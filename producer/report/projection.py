@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from tempfile import TemporaryFile
 from weakref import finalize
 
@@ -95,7 +95,11 @@ def principal_axes(vectors: Vectors, mean: Array, components: int) -> tuple[Arra
 
 
 def has_umap() -> bool:
-    return find_spec("umap") is not None
+    """Return whether UMAP is installed: a folder of that name could be imported, too."""
+    try:
+        return bool(distribution("umap-learn"))
+    except PackageNotFoundError:
+        return False
 
 
 def projections(vectors: Vectors, *, with_umap: bool) -> tuple[Projection, ...]:

@@ -77,3 +77,11 @@ def test_umap_makes_the_same_map_each_time():
 
 def test_a_few_points_have_no_umap():
     assert [p.name for p in projections(vectors_of(numbers(5, 8)), with_umap=True)] == ["PCA"]
+
+
+def test_a_folder_that_is_named_umap_is_not_taken_for_it(tmp_path, monkeypatch):
+    if has_umap():
+        pytest.skip("umap-learn is installed here")
+    (tmp_path / "umap").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not has_umap()

@@ -6,6 +6,10 @@ function number(value) {
   return typeof value === "number" ? NUMBERS.format(value) : value;
 }
 
+function counted(count, one, several) {
+  return `${number(count)} ${count === 1 ? one : several}`;
+}
+
 function make(tag, options = {}, ...children) {
   const { text, ...others } = options;
   const element = Object.assign(document.createElement(tag), others);

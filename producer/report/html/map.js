@@ -127,7 +127,7 @@ function mapSection(points, notes, subject) {
     const none = chosen === null;
     count.textContent = none
       ? "None. Choose Box Select or Lasso Select above the map and drag, click a category, or search."
-      : `${number(chosen.length)} of ${number(points.ids.length)} sequences`;
+      : `${number(chosen.length)} of ${counted(points.ids.length, "sequence", "sequences")}`;
     const shown = none ? [] : chosen.slice(0, IDS_SHOWN);
     chosenList.replaceChildren(...shown.map((k) =>
       make("li", { text: points.ids[k], title: points.headers[k] })));

@@ -7,7 +7,7 @@ function workersSection(timeline) {
   }
   const missing = timeline.shards - timeline.recorded;
   const caption = "Tokens of a batch are spread evenly over the time from its claim to its shard, by the worker's clock."
-    + (missing ? ` ${number(missing)} of ${number(timeline.shards)} shards do not record it.` : "");
+    + (missing ? ` Of ${number(timeline.shards)} shards, ${number(missing)} of earlier versions do not record it.` : "");
   return section(title, caption, throughput(timeline), table([
     ["worker", (w) => w.name], ["shards", (w) => w.batches], ["tokens", (w) => w.tokens],
     ["seconds of forward passes", (w) => Math.round(10 * w.device_seconds) / 10],
@@ -16,7 +16,7 @@ function workersSection(timeline) {
 }
 
 function ladderSection(run) {
-  const retried = run.rows_retried ? `${number(run.rows_retried)} rows were not finite at the first rung and computed again.` : "No row had to be computed again.";
+  const retried = run.rows_retried ? `${counted(run.rows_retried, "row was", "rows were")} not finite at the first rung, and computed again.` : "No row had to be computed again.";
   return section("Rungs", `The steps of the precision ladder that were used. ${retried}`, table([
     ["rung", (r) => r.rung], ["shards", (r) => r.shards], ["rows", (r) => r.rows],
     ["tokens", (r) => r.tokens],
@@ -27,7 +27,7 @@ function unstableSection(run) {
   const title = "Instabilities";
   if (run.unstable === 0) return section(title, "Every sequence that was computed has an embedding.");
   const more = run.unstable - run.unstable_shown.length;
-  const caption = `${number(run.unstable)} sequences have no embedding at any rung.`
+  const caption = `${counted(run.unstable, "sequence has", "sequences have")} no embedding at any rung.`
     + (more ? ` The first ${number(run.unstable_shown.length)} are listed.` : "");
   return section(title, caption, table([
     ["row", (u) => u.row], ["id", (u) => u.id], ["length", (u) => u.length], ["why", (u) => u.why],
@@ -39,7 +39,7 @@ function retriesSection(run) {
   if (run.no_ledger) {
     return section(title, `Not known: ${run.no_ledger}. Redis keeps the events of a job, the store does not.`);
   }
-  const lost = `${number(run.leases_lost)} ${run.leases_lost === 1 ? "batch was" : "batches were"} requeued as their worker was lost.`;
+  const lost = `${counted(run.leases_lost, "batch was", "batches were")} requeued, as a worker was lost.`;
   if (run.incidents.length === 0) return section(title, `${lost} There were no other events.`);
   return section(title, `${lost} The latest events, newest first.`, table([
     ["time", (e) => e.time], ["event", (e) => e.event], ["batch", (e) => e.batch],
