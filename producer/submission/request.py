@@ -136,9 +136,11 @@ def make_request(
     """
     model_source = ModelSource.parse(model)
     model_source.files()  # refuses what no worker could load
-    family = family_of(model_source)
     options = checked(options)
     molecule = options.get("molecule", "auto")
+    family = family_of(model_source, molecule)
+    if model_source.spec() is None and molecule == "auto":
+        molecule = "protein"  # what the model is for is not known: nothing is refused for it
     check_molecule(molecule, model_source, family)
     invalid = options.get("invalid", "error")
     left_out: Short = "error" if invalid == "error" else "skip"
@@ -221,10 +223,12 @@ def check_molecule(molecule: Molecule, model: ModelSource, family: Family) -> No
     )
 
 
-def family_of(model: ModelSource) -> Family:
-    """Return the model's family; ESM-2 for a folder that exists only on the workers."""
+def family_of(model: ModelSource, molecule: Molecule = "auto") -> Family:
+    """Return the model's family; of a folder that only the workers see, that of the molecule."""
     spec = model.spec()
-    return ESM2 if spec is None else spec.family
+    if spec is not None:
+        return spec.family
+    return DNABERT_S if molecule in ("dna", "rna") else ESM2
 
 
 def default_long(family: Family) -> Long:

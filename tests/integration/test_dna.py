@@ -108,8 +108,10 @@ def test_a_protein_is_told_apart_from_dna(examples, tmp_path):
         "submit", examples, "--local", "--model", "random:dnabert_s", cwd=tmp_path
     )
     assert protein.returncode == 2
-    assert "25 records cannot be embedded" in protein.stderr
-    assert "It looks like a protein: give a protein model." in protein.stderr
+    assert (
+        "of the 25 records with a sequence are proteins: A, C, G, T, U and N are" in protein.stderr
+    )
+    assert "Give a protein model" in protein.stderr
 
 
 def test_residues_of_dna_are_refused_as_tokens_are_no_bases(fasta, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.alphabet import DNA, PROTEIN
 from common.errors import InputError, UserError
 from common.model_source import ModelSource
 from common.model_specs import DNABERT_S, ESM2
@@ -110,6 +111,15 @@ def test_a_molecule_that_the_model_is_not_for_is_refused(molecule):
     check_molecule(molecule, ModelSource.parse("dnabert_s"), DNABERT_S)
     with pytest.raises(UserError, match="set molecule to dna"):
         check_molecule("protein", ModelSource.parse("dnabert_s"), DNABERT_S)
+
+
+def test_what_a_model_is_for_that_only_workers_see_is_said_by_the_molecule(written):
+    dna = written(f">a\n{'ACGTTGCAAG' * 20}\n")
+    request = make_request(dna, "/only/there")
+    assert (request.alphabet, [record.row for record in reader_of(request)]) == (PROTEIN, [0])
+    request = make_request(dna, "/only/there", molecule="rna")
+    assert (request.alphabet, request.long, request.form.max_residues) == (DNA, "window", 10_000)
+    assert make_request(dna, "/only/there", molecule="protein").alphabet is PROTEIN
 
 
 # --- lines --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from zlib import crc32
 import pytest
 
 from common.alphabet import DNA, PROTEIN
-from common.errors import UserError
+from common.errors import InputError, UserError
 from common.job.manifest import read_manifest
 from common.job.output_form import OutputForm
 from common.ledger.ledger import Ledger
@@ -234,8 +234,8 @@ def test_a_finished_job_cannot_stop_any_more_and_says_so_if_it_would_have(
     assert warned == (policy == "fail")
 
 
-def staged(store: FileStore, request: Request, model: str) -> Any:
-    budget = Budget(tokens=10**6)
+def staged(store: FileStore, request: Request, model: str, tokens: int = 10**6) -> Any:
+    budget = Budget(tokens=tokens)
     return stage(
         *(store, request, request.fingerprint()),
         budget=budget,
@@ -274,6 +274,16 @@ def test_the_manifest_of_dna_counts_whole_records_in_windows_and_tokens_as_its_m
     assert manifest.batch_tokens == [1 + 2 + 5000 + 2]
     assert not manifest.report.looks_like_dna
     assert manifest.report.molecule == "dna"
+
+
+@pytest.mark.parametrize("records", [20, 20_000], ids=["at the end", "early"])
+def test_an_input_of_another_molecule_leaves_nothing_in_the_store(tmp_path, store, records):
+    fasta = tmp_path / "dna.fa"
+    fasta.write_text("".join(f">{n}\n{'ACGTTGCAAG' * 6}\n" for n in range(records)))
+    before = list(store.keys(""))
+    with pytest.raises(InputError, match="are DNA or RNA"):
+        staged(store, request_of(fasta), MODEL, tokens=100)
+    assert list(store.keys("")) == before
 
 
 # --- what an option is if it is not given -------------------------------------------------------
