@@ -15,7 +15,7 @@ from producer.fleet.output import Place, place_of
 from producer.output.contents import Dtype
 from producer.output.layouts.choice import LayoutName
 
-#: The exit codes beside 0, which the README has a table of.
+#: The exit codes beside 0, which docs/commands.md has a table of.
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_NOT_READY, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 Broker = Annotated[
