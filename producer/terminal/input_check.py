@@ -7,7 +7,7 @@ from rich.console import Console
 from common.alphabet import ALPHABETS
 from common.job.output_form import OutputForm
 from common.streams import can_print
-from common.text import counted, counted_batches, counted_bytes, printable
+from common.text import counted, counted_batches, counted_bytes, duration, printable
 from producer.submission.input_check import InputCheck, LengthBin
 from producer.submission.request import Request
 from producer.terminal.tables import print_table
@@ -33,7 +33,7 @@ def print_check(console: Console, found: InputCheck, request: Request) -> None:
         console.print()
         print_table(console, ["letters", "records", ""], histogram(found.lengths), framed=False)
     for title, lines in (
-        (f"{sum(found.bad.values()):,} bad records, the first of them:", list(bad_lines(found))),
+        (bad_title(found), list(bad_lines(found))),
         ("Refused:", list(found.refusals)),
     ):
         if lines:
@@ -90,8 +90,8 @@ def time_shown(found: InputCheck) -> tuple[str, str]:
     time = found.time
     if time is None:
         return "unknown", "give --bench FILE, of worker bench --json"
-    hours = time.device_hours
-    shown = f"{hours:,.1f} h" if hours >= 1 else f"{3600 * hours:,.0f} s"
+    seconds = 3600 * time.device_hours
+    shown = duration(seconds) if seconds >= 60 else f"{seconds:.1f} s"
     speed = f"{time.tokens_per_second:,.0f} tokens/s"
     return shown, f"on one device at {speed} ({time.precision}; {time.machine})"
 
@@ -120,6 +120,12 @@ def histogram(bins: tuple[LengthBin, ...]) -> Iterator[tuple[str, str, str]]:
     for found in bins:
         bar = sign * -(-BAR * found.records // most)
         yield f"{found.shortest:,} to {found.longest:,}", f"{found.records:,}", bar
+
+
+def bad_title(found: InputCheck) -> str:
+    """Return the line above the bad records."""
+    number, listed = sum(found.bad.values()), len(found.bad_records)
+    return f"{counted(number, 'bad record')}{f', the first {listed}' if listed < number else ''}:"
 
 
 def bad_lines(found: InputCheck) -> Iterator[str]:

@@ -13,7 +13,7 @@ from producer.submission.check import check
 from producer.submission.request import make_request
 from producer.submission.staging import stage
 from producer.submission.submit import Hardware, budget_for
-from producer.terminal.input_check import histogram, shares
+from producer.terminal.input_check import bad_title, histogram, shares, time_shown
 from tests.conftest import ROOT
 from tests.support.jobs import manifest_of
 from tests.support.stores import folder_store
@@ -106,6 +106,7 @@ def test_all_kinds_of_bad_records_are_counted_and_the_first_twenty_listed():
     assert [bad.kind for bad in found.bad_records[:4]] == ["short", "empty", "gaps", "letters"]
     assert len(found.bad_records) == 20
     assert (found.records, found.rows) == (34, 1)
+    assert bad_title(found) == "33 bad records, the first 20:"
 
 
 def test_lengths_are_bins_without_holes():
@@ -134,6 +135,10 @@ def test_hours_are_those_of_one_device_of_the_bench(tmp_path):
     assert found.tokens == 36_000
     assert found.time is not None
     assert (found.time.tokens_per_second, found.time.device_hours) == (100, 0.1)
+    assert time_shown(found) == (
+        "6 min 00 s",
+        "on one device at 100 tokens/s (fp16; 2 NVIDIA H100; torch 2.11)",
+    )
     assert check(["MK"], model=f"random:{MODEL}", bench=path).time is not None
 
 
