@@ -51,16 +51,17 @@ def class_head_of(model: ModelSource) -> ClassHead:
     Raises:
         UserError: it has none, or its files are not on this machine.
     """
-    found = class_head_in_bucket(model) if model.is_stored else None
-    if model.is_path:
-        folder = Path(model.text)
-        if not folder.exists():
-            raise UserError(
-                f"include class_logits: {folder} is not on this machine, and only its "
-                "configuration tells how many classes there are. Put the model's config.json into "
-                "a folder of this name (of an adapter all its files), or submit where it is."
-            )
-        found = class_head_in(folder) if folder.is_dir() else None
+    found = None
+    if (model.is_path or model.is_stored) and model.digest() is None:
+        # Models with one encoder and several heads have one fingerprint: their files differ.
+        raise UserError(
+            f"include class_logits: {model.text} cannot be read on this machine, and only its "
+            "files tell which classes there are. Submit where they are."
+        )
+    if model.is_stored:
+        found = class_head_in_bucket(model)
+    elif model.is_path and Path(model.text).is_dir():
+        found = class_head_in(Path(model.text))
     if found is None:
         raise no_head(model)
     return found
@@ -93,13 +94,9 @@ def checked_include(
 def class_head_in_bucket(model: ModelSource) -> ClassHead | None:
     from common.model_bucket import config_of
 
-    text = config_of(model.text)
-    place = f"{model.text}/config.json"
-    if text is None:
-        raise UserError(
-            f"include class_logits: {place} cannot be read here, and only it tells how many "
-            "classes there are. Submit with credentials that may read it."
-        )
+    text, place = config_of(model.text), f"{model.text}/config.json"
+    if text is None:  # of a file of fair-esm
+        return None
     return head_of_config(parse_config(text, place), place)
 
 

@@ -12,7 +12,7 @@ from common.embeddings.seal import Label
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
 from common.job.manifest import Manifest
-from common.job.output_form import RESIDUE_SCORES, SCORES, OutputForm
+from common.job.output_form import RESIDUE_SCORES, OutputForm
 from common.job.records import Record, decode_batch, encode_batch
 from common.rungs import Rung
 from common.store import Store
@@ -42,7 +42,9 @@ def embeddings_of(
         residues=numbers(letters, form.residue_dtype) if form.per_residue else None,
         scores={
             name: numbers(
-                letters if name in RESIDUE_SCORES else len(records), "float32", SCORES[name]
+                letters if name in RESIDUE_SCORES else len(records),
+                "float32",
+                form.score_shape(name),
             )
             for name in form.scores
         },

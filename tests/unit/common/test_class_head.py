@@ -118,7 +118,7 @@ def test_an_adapter_whose_file_cannot_be_read_without_pytorch_is_refused(tmp_pat
     [
         ("esm2_t6_8M_UR50D", "has no classification head"),
         ("random:esm2_t6_8M_UR50D", "has no classification head"),
-        ("/only/on/workers", "is not on this machine, and only its configuration"),
+        ("/only/on/workers", "cannot be read on this machine, and only its files tell"),
     ],
 )
 def test_a_model_without_a_known_head_is_refused_with_what_to_do(model, message):

@@ -9,6 +9,7 @@ import pytest
 
 from common.checks.check import Outcome
 from common.checks.weights import check_weights
+from common.class_head import ClassHead, class_head_of
 from common.errors import UnavailableError, UserError
 from common.model_bucket import NotAllowedError, look
 from common.model_source import ModelSource
@@ -125,6 +126,19 @@ def test_the_producer_tells_shape_and_weights_from_the_bucket(bucket):
     assert source.digest() == before
     bucket.put("model.safetensors", b"other weights")
     assert source.digest() != before
+
+
+def test_the_producer_tells_the_classes_from_the_bucket(bucket):
+    source = ModelSource.parse(bucket.url)
+    with pytest.raises(UserError, match="has no classification head"):
+        class_head_of(source)
+    config = json.loads(FILES["config.json"])
+    config |= {"architectures": ["EsmForTokenClassification"], "id2label": {"0": "a", "1": "b"}}
+    bucket.put("config.json", json.dumps(config).encode())
+    assert class_head_of(source) == ClassHead(True, ("a", "b"))
+    bucket.delete("model.safetensors")
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
+        class_head_of(source)
 
 
 def test_a_model_of_dna_is_known_as_such(bucket):

@@ -71,6 +71,26 @@ def test_scores_are_what_fetch_would_write(store, tmp_path):
         found.residues("id1")
 
 
+def test_class_logits_are_what_fetch_would_write_and_nan_of_a_quarantined_row(store, tmp_path):
+    names = ("mean", "class_logits", "residue_class_logits")
+    form = OutputForm(include=names, classes=7, max_residues=1022)
+    manifest = MANIFEST.model_copy(update={"form": form})
+    store_shard(store, manifest, 0, rows=[0, 2])
+    store_shard(store, manifest, 1)
+    bad = Instability(row=1, id="id1", length=2)
+    add_to_quarantine(store, Quarantine(job=JOB, batch=0, rows=(bad,)))
+    found = JobEmbeddings(store, manifest)
+    fetch(store, manifest, tmp_path / "e.h5")
+    with load(tmp_path / "e.h5") as file:
+        assert file.class_logits.shape == (5, 7)
+        assert np.array_equal(found.class_logits, file.class_logits, equal_nan=True)
+        assert np.isnan(file.class_logits).any(axis=1).tolist() == [False, True, *[False] * 3]
+        for length, id_ in enumerate(found.ids, start=1):
+            logits = file.residue_class_logits(id_)
+            assert np.array_equal(found.residue_class_logits(id_), logits, equal_nan=True)
+            assert logits.shape == (length, 7)
+
+
 def test_means_stay_when_the_store_is_gone(store):
     for index in range(2):
         store_shard(store, MANIFEST, index)

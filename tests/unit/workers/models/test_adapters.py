@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import EsmForMaskedLM, EsmModel
 
 from common.adapters import CONFIG
@@ -15,13 +17,25 @@ from common.errors import UserError
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_source import ModelSource
-from tests.support.adapters import PROTEINS, adapted, hidden_of, logits_of, save_adapter, save_model
+from tests.support.adapters import (
+    PROTEINS,
+    adapted,
+    hidden_of,
+    logits_of,
+    randomise,
+    save_adapter,
+    save_model,
+)
+from tests.support.dnabert import random_checkpoint, reference, save_checkpoint, small_spec
 from workers.engine.attributes import model_attributes
 from workers.engine.engine import Engine
 from workers.models.loading import load_model
 
 FORM = OutputForm(max_residues=1022)
 RECORDS = [Record(row, f"P{row}", protein) for row, protein in enumerate(PROTEINS)]
+#: Where one of the layers of DNABERT-S is.
+LAYER = "encoder.layer.0"
+
 QUERY_VALUE = {"target_modules": ["query", "value"], "r": 4, "lora_alpha": 6}
 DENSE = {"target_modules": ["query", "key", "value", "dense"], "r": 4}
 
@@ -193,3 +207,44 @@ def test_the_shape_is_known_without_the_weights_of_the_base(base, adapter):
     assert spec is not None
     assert (spec.name, spec.layers, spec.dim) == ("adapter", 3, 64)
     assert spec == load_model(adapter, dtype=torch.float32).spec
+
+
+def test_an_adapter_of_dnabert_s_is_merged_as_by_peft(tmp_path):
+    """PEFT knows the model as modules with its names; the vectors are by the equations."""
+    spec = small_spec(heads=4, dim=128)
+    weights = random_checkpoint(spec)
+    base = save_checkpoint(spec, {f"bert.{k}": v for k, v in weights.items()}, tmp_path / "base")
+    modules = ["Wqkv", "gated_layers", "wo", "dense"]
+    model = get_peft_model(modules_of(weights), LoraConfig(target_modules=modules, r=4))
+    torch.manual_seed(1)
+    randomise(model, only_trained=True)
+    model.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter" / "base").symlink_to(base)
+    engine = engine_of(tmp_path / "adapter")
+    record = Record(0, "d", "ACGTACGTTTGACCA" * 4)
+    found = engine.embed([record], OutputForm(max_residues=1000)).embeddings.pooled["mean"][0]
+    merged = model.merge_and_unload().state_dict()
+    assert not torch.equal(merged[f"{LAYER}.mlp.wo.weight"], weights[f"{LAYER}.mlp.wo.weight"])
+    tokens = torch.from_numpy(engine.loaded.tokenize([record.residues]).ids).long()
+    expected = reference({**weights, **merged}, tokens, spec.heads)[-1].mean(0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def modules_of(weights: dict[str, torch.Tensor]) -> nn.Module:
+    """Return linear layers under the names of a checkpoint's matrices."""
+    root = nn.Module()
+    for name, weight in weights.items():
+        path, _, kind = name.rpartition(".")
+        if kind != "weight" or weight.ndim != 2 or "embeddings" in path:
+            continue
+        *parents, last = path.split(".")
+        place = root
+        for parent in parents:
+            if not hasattr(place, parent):
+                place.add_module(parent, nn.Module())
+            place = place.get_submodule(parent)
+        bias = weights.get(f"{path}.bias")
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        layer.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
+        place.add_module(last, layer)
+    return root
