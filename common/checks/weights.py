@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from common.adapters import is_adapter
 from common.bounded_call import within
 from common.checks.check import Check, failed, ok, warning
 from common.checks.rights import Role
@@ -44,6 +45,8 @@ def check_weights(source: ModelSource, role: Role) -> Iterator[Check]:
         yield seen_by_producer(source)
     elif source.is_path:
         yield files_in(Path(source.text), source.text)
+        if is_adapter(Path(source.text)) and not source.base().is_path:
+            yield on_hub(source.base())
     elif source.is_stored:
         yield in_bucket(source)
     else:

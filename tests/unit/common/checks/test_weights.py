@@ -13,6 +13,7 @@ from common.checks.rights import Role
 from common.checks.weights import check_weights
 from common.model_source import ModelSource
 from common.settings import Settings
+from tests.support.adapter_config import write_adapter
 from tests.unit.common.weights.test_local import CONFIG
 
 
@@ -36,6 +37,20 @@ def test_weights_that_are_there_are_described(folder):
     assert "2 files" in found.text
     assert "ESM-2 with 2 layers of 64" in found.text
     assert ModelSource.parse(folder).digest() in found.text
+
+
+def test_an_adapter_is_described_with_its_base(folder, tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", base_model_name_or_path=str(folder))
+    save_file({"a": torch.zeros(8)}, adapter / "adapter_model.safetensors")
+    found = check(adapter)
+    assert found.outcome is Outcome.OK
+    assert "4 files" in found.text
+    assert "ESM-2 with 2 layers of 64" in found.text
+    write_adapter(adapter, base_model_name_or_path="facebook/esm2_t6_8M_UR50D")
+    own, base = check_weights(ModelSource.parse(adapter), "worker")
+    assert own.outcome is Outcome.OK
+    assert "esm2_t6_8M_UR50D" in base.text
+    assert base.outcome is not Outcome.OK
 
 
 @pytest.mark.parametrize("role", ["worker", "producer"])

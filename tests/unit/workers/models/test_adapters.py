@@ -1,6 +1,9 @@
 """Adapters of LoRA: PEFT is the oracle, on small random models."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from common.errors import UserError
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_source import ModelSource
+from tests.conftest import ROOT
 from tests.support.adapters import (
     PROTEINS,
     adapted,
@@ -27,6 +31,7 @@ from tests.support.adapters import (
     save_model,
 )
 from tests.support.dnabert import random_checkpoint, reference, save_checkpoint, small_spec
+from tests.support.hub import running_hub
 from workers.engine.attributes import model_attributes
 from workers.engine.engine import Engine
 from workers.models.loading import load_model
@@ -150,6 +155,35 @@ def test_a_base_beside_the_adapter_comes_before_the_one_that_is_named(base, adap
         load_model(adapter, dtype=torch.float32)
     (adapter / "base").symlink_to(base)
     assert np.array_equal(means(adapter), before)
+
+
+def test_a_base_of_the_hub_is_downloaded_before_it_is_loaded(base, adapter, tmp_path):
+    config = json.loads((adapter / CONFIG).read_text())
+    named = {"base_model_name_or_path": "facebook/esm2_t6_8M_UR50D", "revision": "v1.0"}
+    (adapter / CONFIG).write_text(json.dumps({**config, **named}))
+    script = """
+import sys, torch
+from common.model_source import ModelSource
+from common.weights.local import local_weights
+from workers.models.loading import load_model
+source = ModelSource.parse(sys.argv[1])
+local_weights(source)
+loaded = load_model(source, dtype=torch.float32)
+print(loaded.fingerprint, loaded.origins["base_model"])
+"""
+    with running_hub() as hub:
+        hub.push_folder("facebook/esm2_t6_8M_UR50D", base, "v1.0")
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(adapter)],
+            env={**os.environ, **hub.environment(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    (adapter / "base").symlink_to(base)
+    expected = load_model(adapter, dtype=torch.float32).fingerprint
+    assert done.stdout.split() == [expected, "esm2_t6_8M_UR50D@v1.0"]
 
 
 def test_a_base_of_another_shape_is_refused(adapter, tmp_path):
