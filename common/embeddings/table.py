@@ -118,12 +118,7 @@ class EmbeddingTable(ABC):
     def residue_class_logits(self, id_: str | int) -> Array:
         """Return the logits of each class at one sequence's residues, float32 ``[L, C]``.
 
-        Of a model with a head for classes of residues. The attribute ``class_labels`` has the label
-        of each column.
-
-        Raises:
-            KeyError: no sequence has this id, or several have; the message names near ids.
-            UserError: ``include`` did not have ``class_logits``, or the classes are of sequences.
+        The attribute ``class_labels`` has the labels. Raises as ``logits`` does.
         """
         return self._residues_at(self._position(id_), "residue_class_logits")
 
@@ -202,11 +197,7 @@ class EmbeddingTable(ABC):
 
     @cached_property
     def class_logits(self) -> Array:
-        """The logits of each class of each sequence, float32 ``[N, C]``.
-
-        The attribute ``class_labels`` has the label of each column. Those of a model with a head
-        for classes of residues are ``residue_class_logits``.
-        """
+        """The logits of each class, float32 ``[N, C]``, of a head for classes of sequences."""
         return self._array("class_logits")
 
     def to_pandas(self) -> "DataFrame":

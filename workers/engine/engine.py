@@ -199,9 +199,7 @@ class Engine:
             residues=buffers.pop("residues", None),
             scores=buffers,
             head=self._lm_head.get() if form.lm_scores else None,
-            classifier=self._classifier.get(form.class_logits, form.classes)
-            if form.class_logits
-            else None,
+            classifier=self._classifier.get(form.class_logits, form.classes),
         )
 
     @device_errors()

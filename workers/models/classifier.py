@@ -42,8 +42,8 @@ class LazyClassifier:
         self._classifier: Classifier | None = None
         self._lock = threading.Lock()
 
-    def get(self, name: str, classes: int | None) -> Classifier:
-        """Return the head.
+    def get(self, name: str | None, classes: int | None) -> Classifier | None:
+        """Return the head; None if no logits are asked for.
 
         Args:
             name: what its logits are called; see ``ClassHead.include``.
@@ -52,6 +52,8 @@ class LazyClassifier:
         Raises:
             UserError: the model has none, or another one.
         """
+        if name is None:
+            return None
         with self._lock:
             if self._classifier is None:
                 self._classifier = build_classifier(self._loaded)

@@ -211,6 +211,7 @@ def test_rows_whose_logits_are_not_finite_are_left_out(folders, name):
     """The bias is finite, and what is added to it is beyond FP32."""
     engine = engine_of(folders[name])
     module = engine._classifier.get(name, 3)
+    assert module is not None
     module.out_proj.weight.mul_(1e38)
     module.out_proj.bias.fill_(3e38)
     outcome = engine.embed(RECORDS, form(name, 3, "mean"))
