@@ -23,6 +23,7 @@ from common.ledger.leases import RENEW_SECONDS
 from common.model_specs import MODELS, ModelSpec
 from common.store.s3 import PART_BYTES
 from producer.input.batches import Budget, batch_tokens, cut_batches
+from producer.input.identical import without_originals
 from producer.scheduling.waiting import POLL_SECONDS
 from workers.transport.consumer import THREADS
 
@@ -147,7 +148,7 @@ def fleet_of(model: str, form: OutputForm, store: StoreLimits, costs: Costs) -> 
 def typical_batch(spec: ModelSpec, form: OutputForm) -> TypicalBatch:
     """Return the first batch that the producer would cut from many proteins."""
     budget = Budget(tokens=batch_tokens(spec, on_gpu=True, workers=1))
-    records, size = next(cut_batches(proteins(), budget, form, spec))
+    records, _, size = next(cut_batches(without_originals(proteins()), budget, form, spec))
     per_record, per_residue = shard_bytes(form, spec.dim)
     return TypicalBatch(
         tokens=size.tokens,

@@ -60,13 +60,14 @@ class Jobs:
             "queue": queue,
             "rung": manifest.rung,
             "batches": manifest.batches,
-            "records": manifest.report.records,
+            "records": manifest.computed,
             "tokens": manifest.tokens,
         }
         others = {
             "model_digest": manifest.model_digest,
             "owner": manifest.owner,
             "input": manifest.input,
+            "identical": str(manifest.report.identical or ""),
         }
         fields |= {name: text for name, text in others.items() if text}
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
@@ -144,6 +145,7 @@ class Jobs:
             created=float(fields["created"]),
             batches=int(fields["batches"]),
             records=int(fields["records"]),
+            identical=int(fields.get("identical", 0)),
             tokens=int(fields["tokens"]),
             published=int(fields.get("published", 0)),
             waiting=max(0, int(waiting)),

@@ -34,13 +34,14 @@ class Progress:
     first_rung: Rung
     created: float  # seconds since the epoch
     batches: int
-    records: int
+    records: int  # that are computed
     tokens: int
     published: int  # batches sent to the queue, counted from the job's first
     waiting: int  # published batches that no worker has claimed yet
     leased: int
     counts: Counter[str]  # all counters of the job's hash, by their names there
     weights: str | None  # that its embeddings come from; None until the first batch is claimed
+    identical: int = 0  # records beside them that are identical to one
     model_digest: str | None = None  # of the model's files, if the producer could see them
     signed_with: str | None = None  # name of the key of the last messages; None: not known
     owner: str | None = None  # who submitted it; None: not known, as in jobs of earlier versions
@@ -55,6 +56,7 @@ class Progress:
             f"{self.job}: {self.status}",
             f"{self.batches_done:,}/{self.batches:,} batches",
             f"{self.rows_done:,}/{self.records:,} sequences",
+            *([f"{self.identical:,} identical"] if self.identical else []),
             *([f"{self.rows_quarantined:,} quarantined"] if self.rows_quarantined else []),
             *([f"{self.batches_failed:,} batches failed"] if self.batches_failed else []),
         ]

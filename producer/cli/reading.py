@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Unpack
+from typing import Annotated, Literal, Unpack
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -87,6 +87,8 @@ class Reading:
         trained on that many, 10000 for DNABERT-S.
     overlap
         Fewest letters that neighbouring windows share; default: a tenth of a window.
+    dedup
+        Compute identical sequences once (on) or each by itself (off); the output is the same.
     batch_tokens
         Tokens in a batch; default: about a second's work of the workers, less for small inputs.
         Without a worker: of a GPU, or of a CPU with --precision fp32.
@@ -111,6 +113,7 @@ class Reading:
     long: Long | None = None
     max_residues: PositiveInt | None = None
     overlap: NonNegativeInt | None = None
+    dedup: Literal["on", "off"] = "on"
     batch_tokens: PositiveInt | None = None
 
     def source(self, inputs: Iterable[str]) -> AbstractContextManager[AnySource]:
@@ -139,6 +142,7 @@ class Reading:
             "long": self.long,
             "max_residues": self.max_residues,
             "overlap": self.overlap,
+            "dedup": self.dedup == "on",
             **more,
         }
         return make_request(source, with_revision(self.model, self.revision), **options)

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from common.alphabet import SPECIAL_TOKENS
 from common.embeddings.writer import shard_bytes
+from common.job.copies import Copy
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
+from producer.input.identical import Chunk
 
 #: Operations per second of a whole forward pass: on an H200 in FP16, and on two CPU cores in FP32.
 #: Only the size of a batch depends on them.
@@ -59,34 +61,63 @@ def batch_tokens(
 class BatchSize(NamedTuple):
     """The size of a batch."""
 
-    records: int
-    residues: int  # letters that are embedded
-    tokens: int  # as ModelSpec.tokens counts them
+    records: int  # that are computed
+    residues: int  # letters that are embedded, those of copies too
+    tokens: int  # as ModelSpec.tokens counts them, of what is computed
+    copies: int = 0
+
+    @property
+    def rows(self) -> int:
+        """The number of all rows."""
+        return self.records + self.copies
+
+
+class CutBatch(NamedTuple):
+    """The records of a batch, of which the first is computed."""
+
+    records: list[Record]
+    copies: list[Copy]
+    size: BatchSize
 
 
 def cut_batches(
-    records: Iterable[Record], budget: Budget, form: OutputForm, spec: ModelSpec
-) -> Iterator[tuple[list[Record], BatchSize]]:
-    """Cut consecutive records into batches of at most ``budget``; yield each with its size."""
+    chunks: Iterable[Chunk], budget: Budget, form: OutputForm, spec: ModelSpec
+) -> Iterator[CutBatch]:
+    """Cut consecutive records into batches of at most ``budget``.
+
+    Copies count in a batch's bytes, as its part of the output will have them.
+    """
     bytes_per_record, bytes_per_residue = shard_bytes(form, spec.dim)
     longest = form.max_residues if form.overlap is None else sys.maxsize
     letters_per_token = spec.family.letters_per_token
+    most_tokens, most_stored = budget.tokens, budget.shard_bytes
     batch: list[Record] = []
+    copies: list[Copy] = []
     total = tokens = stored = 0
-    for record in records:
-        _, header, residues = record
-        length = min(len(residues), longest)
-        # ModelSpec.tokens, inlined: calling it for each record would take a tenth of the time.
-        more = -(-length // letters_per_token) + SPECIAL_TOKENS
-        # A header is stored twice, with up to 4 bytes a letter.
-        more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
-        full = tokens + more > budget.tokens or stored + more_stored > budget.shard_bytes
-        if batch and full:
-            yield batch, BatchSize(len(batch), total, tokens)
-            batch, total, tokens, stored = [], 0, 0, 0
-        batch.append(record)
-        total += length
-        tokens += more
-        stored += more_stored
+    for records, originals in chunks:
+        for record, original in zip(records, originals, strict=False):
+            row, header, residues = record
+            length = min(len(residues), longest)
+            # ModelSpec.tokens, inlined: calling it for each record would take a tenth of the time.
+            more = -(-length // letters_per_token) + SPECIAL_TOKENS
+            # A header is stored twice, with up to 4 bytes a letter.
+            more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
+            is_copy = original >= 0 and batch
+            full = stored + more_stored > most_stored or (
+                tokens + more > most_tokens and not is_copy
+            )
+            if full and batch:
+                size = BatchSize(len(batch), total, tokens, len(copies))
+                yield CutBatch(batch, copies, size)
+                batch, copies = [], []
+                total = tokens = stored = 0
+                is_copy = False
+            if is_copy:
+                copies.append(Copy(row, original, len(residues), header))
+            else:
+                batch.append(record)
+                tokens += more
+            total += length
+            stored += more_stored
     if batch:
-        yield batch, BatchSize(len(batch), total, tokens)
+        yield CutBatch(batch, copies, BatchSize(len(batch), total, tokens, len(copies)))

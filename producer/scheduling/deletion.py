@@ -7,6 +7,7 @@ from common.advice import how_to
 from common.errors import JobRunningError, UnknownJobError
 from common.job.layout import (
     closed_key,
+    copies_prefix,
     input_prefix,
     job_prefix,
     manifest_key,
@@ -147,5 +148,6 @@ def staged_at(store: Store, job: str) -> float | None:
 def has_objects(store: Store, job: str) -> bool:
     """Return whether a store has objects of a job, as after a deletion that was cut."""
     objects = closed_key(job), priority_key(job)
-    parts = (*objects, input_prefix(job), output_prefix(job), quarantine_prefix(job))
+    of_batches = (input_prefix, copies_prefix, output_prefix, quarantine_prefix)
+    parts = (*objects, *(prefix(job) for prefix in of_batches))
     return any(True for part in parts for _ in store.keys(part))

@@ -164,7 +164,10 @@ COUNTS: dict[str, tuple[str, Callable[[Progress], int]]] = {
         "Batches with sequences that end their worker.",
         lambda job: job.counts["batches_poisoned"],
     ),
-    "rows": ("Sequences of the job.", lambda job: job.records),
+    "rows": (
+        "Sequences of the job that are computed: of identical ones the first.",
+        lambda job: job.records,
+    ),
     "rows_done": ("Sequences with an embedding.", lambda job: job.rows_done),
     "rows_retried": ("Sequences that were retried at a higher rung.", lambda job: job.rows_retried),
     "rows_quarantined": ("Sequences in quarantine.", lambda job: job.rows_quarantined),

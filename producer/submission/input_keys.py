@@ -1,17 +1,17 @@
-"""The keys of a staging's input objects, which are its own alone."""
+"""The keys of a staging's objects, which are its own alone."""
 
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from common.job.layout import input_prefix
+from common.job.layout import copies_prefix, input_prefix
 from common.job.manifest import find_job
 from common.store import ObjectExistsError, ObjectNotFoundError, Store
 from producer.scheduling.job_lock import JobLockedError
 
 
 class InputKeys:
-    """The keys that one staging writes a job's input objects under.
+    """The keys that one staging writes a job's input objects and copies under.
 
     If nothing is left of another staging, they have no name of a staging, so that processes of
     earlier versions find them. A producer that slept may come to the same: then the claim, an
@@ -25,7 +25,7 @@ class InputKeys:
         self.store = store
         self.job = job
         self.hold = hold
-        self.dead = list(store.keys(input_prefix(job)))
+        self.dead = [key for part in (input_prefix, copies_prefix) for key in store.keys(part(job))]
         self._token = uuid.uuid4().hex
         #: The name of the staging in its keys; empty: they have none.
         self.staging = "" if not self.dead and self.claim() else self._token
@@ -71,10 +71,11 @@ class InputKeys:
 
     def delete_objects(self) -> None:
         """Delete what this staging wrote."""
-        if self.staging:
-            self.store.delete(input_prefix(self.job, self.staging))
-        else:  # another that had the lock since may have the same keys: then they stay
-            self.store.delete(input_prefix(self.job), self.check_held)
+        for prefix in (copies_prefix, input_prefix):
+            if self.staging:
+                self.store.delete(prefix(self.job, self.staging))
+            else:  # another that had the lock since may have the same keys: then they stay
+                self.store.delete(prefix(self.job), self.check_held)
 
     def give_up(self) -> None:
         """Delete the same, and the claim, once another staging has the job."""

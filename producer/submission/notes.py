@@ -27,6 +27,18 @@ def describe_input(manifest: Manifest) -> str:
     )
 
 
+def describe_identical(manifest: Manifest) -> str | None:
+    """Return a sentence about the records that are computed once with an identical one, if any."""
+    report = manifest.report
+    if not report.identical:
+        return None
+    are = "is" if report.identical == 1 else "are"
+    return (
+        f"{report.identical:,} of {report.records:,} sequences {are} identical to an earlier one "
+        "and computed once with it."
+    )
+
+
 def input_notes(manifest: Manifest, *, with_long: bool = True) -> list[str]:
     """Return a sentence for each kind of change to records of the input.
 

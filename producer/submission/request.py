@@ -76,6 +76,7 @@ class Options(TypedDict, total=False):
     long: Long | None  # what to do with long records; None: the default of the model's family
     max_residues: PositiveInt | None  # letters embedded in one piece; None: the family's default
     overlap: NonNegativeInt | None  # letters that windows share at least; None: a tenth
+    dedup: bool  # compute identical sequences once; the output is the same
     on_instability: OnInstability  # what to do with an embedding that is not finite
     priority: Priority
     owner: str | None  # who submits; None: VIRNUCPRO_OWNER, or user@host
@@ -102,6 +103,8 @@ class Request:
     short: Short = "error"
     molecule: Molecule = "auto"  # no part of the fingerprint: it changes no row
     columns: Columns = USUAL_COLUMNS  # of tables
+    #: Whether identical sequences are computed once. The output is the same: it makes no other job.
+    dedup: bool = True
     #: A random text that makes this request differ from equal ones; None: equal requests are one
     #: job.
     nonce: str | None = None
@@ -188,6 +191,7 @@ def make_request(
         short=left_out,
         molecule=molecule,
         columns=Columns(options.get("id_column"), options.get("sequence_column")),
+        dedup=options.get("dedup", True),
         priority=options.get("priority", Priority.NORMAL),
         owner=owner_named(options.get("owner")),
         nonce=uuid.uuid4().hex if options.get("new", False) else None,

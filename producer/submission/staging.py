@@ -4,13 +4,21 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from common import __version__
 from common.bounded_map import bounded_map
 from common.crc import crc32
-from common.job.layout import closed_key, input_key, output_prefix, quarantine_prefix
+from common.job.copies import encode_copies
+from common.job.layout import (
+    closed_key,
+    copies_key,
+    input_key,
+    output_prefix,
+    quarantine_prefix,
+)
 from common.job.manifest import (
     InputReport,
     Manifest,
@@ -20,10 +28,11 @@ from common.job.manifest import (
     read_manifest,
     write_manifest,
 )
-from common.job.records import Record, encode_batch
+from common.job.records import encode_batch
 from common.model_specs import ModelSpec
 from common.store import ObjectExistsError, Store, StoreError
-from producer.input.batches import BatchSize, Budget, cut_batches
+from producer.input.batches import BatchSize, Budget, CutBatch, cut_batches
+from producer.input.identical import with_originals, without_originals
 from producer.input.reader import Reader
 from producer.scheduling.job_lock import JobLockedError
 from producer.submission.input_keys import InputKeys
@@ -55,7 +64,7 @@ def stage(
         budget: the largest size of a batch.
         spec: the model's shape, for the sizes of batches.
         created: returns the time, once all batches are written.
-        on_batch: called with the number of records of each batch that was written.
+        on_batch: called with the number of rows of each batch that was written.
         check: called before the manifest is written; raises if there shall be no such job.
         keep: called before each batch is written, with what to check after a long pause; raises if
             this producer slept and lost the lock.
@@ -70,22 +79,20 @@ def stage(
     job = job_name(request.source, fingerprint)
     reader = reader_of(request)
     keys = InputKeys(store, job, hold)
-    sizes, checksums = [], []
+    staged: list[StagedBatch] = []
     at: datetime | None = None
     try:
         keys.check()  # they are free again once another has done the whole
-        batches = cut_batches(reader, budget, request.form, spec)
-        for size, checksum in write_batches(
+        chunks = with_originals(reader) if request.dedup else without_originals(reader)
+        batches = cut_batches(chunks, budget, request.form, spec)
+        for batch in write_batches(
             *(store, job, keys.staging, batches), keep=lambda: keep(keys.check)
         ):
-            sizes.append(size)
-            checksums.append(checksum)
-            on_batch(size.records)
+            staged.append(batch)
+            on_batch(batch.size.rows)
         hold()
         at = created()
-        manifest = manifest_of(
-            *(request, fingerprint, digest, at, keys.staging), reader, sizes, checksums
-        )
+        manifest = manifest_of(*(request, fingerprint, digest, at, keys.staging), reader, staged)
         check(manifest)
         delete_leftovers(store, job, keys.check_held)
         keys.check_held()
@@ -135,25 +142,36 @@ def delete_leftovers(store: Store, job: str, check: Callable[[], None]) -> None:
             store.delete(prefix, check)
 
 
+class StagedBatch(NamedTuple):
+    """What is known of a batch whose objects are written."""
+
+    size: BatchSize
+    first_row: int
+    input_crc32: int
+    copies_crc32: int
+
+
 def write_batches(
     store: Store,
     job: str,
     staging: str,
-    batches: Iterable[tuple[list[Record], BatchSize]],
+    batches: Iterable[CutBatch],
     keep: Callable[[], None],
-) -> Iterator[tuple[BatchSize, int]]:
-    """Write each batch as an object, several at once; yield sizes and checksums in order."""
+) -> Iterator[StagedBatch]:
+    """Write each batch's input and copies as objects, several at once; yield them in order."""
 
-    def encoded() -> Iterator[tuple[str, bytes, BatchSize]]:
+    def encoded() -> Iterator[tuple[int, bytes, bytes, BatchSize, int]]:
         # Encodes here, not in the writing threads: the records are still in this core's cache.
-        for index, (records, size) in enumerate(batches):
-            yield input_key(job, index, staging), encode_batch(records), size
+        for index, (records, copies, size) in enumerate(batches):
+            yield index, encode_batch(records), encode_copies(copies), size, records[0].row
 
-    def write(object_: tuple[str, bytes, BatchSize]) -> tuple[BatchSize, int]:
-        key, data, size = object_
+    def write(batch: tuple[int, bytes, bytes, BatchSize, int]) -> StagedBatch:
+        index, data, copies, size, first_row = batch
         keep()
-        store.put(key, data)
-        return size, crc32(data)
+        store.put(input_key(job, index, staging), data)
+        if copies:
+            store.put(copies_key(job, index, staging), copies)
+        return StagedBatch(size, first_row, crc32(data), crc32(copies))
 
     with cycle_collection_off():
         yield from bounded_map(write, encoded(), store.parallel_writes)
@@ -166,10 +184,18 @@ def manifest_of(
     created: datetime,
     staging: str,
     reader: Reader,
-    sizes: Sequence[BatchSize],
-    checksums: Sequence[int],
+    staged: Sequence[StagedBatch],
 ) -> Manifest:
     """Return the manifest of an input that was read to its end."""
+    sizes = [batch.size for batch in staged]
+    identical = sum(size.copies for size in sizes)
+    of_copies: dict[str, Any] = {}
+    if identical:
+        of_copies = {
+            "batch_copies": [size.copies for size in sizes],
+            "copies_crc32": checksums_text(batch.copies_crc32 for batch in staged),
+            "batch_rows": [batch.first_row for batch in staged],
+        }
     return Manifest(
         package=__version__,
         job=job_name(request.source, fingerprint),
@@ -187,7 +213,7 @@ def manifest_of(
         priority=request.priority,
         form=request.form,
         report=InputReport(
-            records=sum(size.records for size in sizes),
+            records=sum(size.rows for size in sizes),
             residues=sum(size.residues for size in sizes),
             long=reader.long_records,
             skipped=reader.skipped,
@@ -201,10 +227,12 @@ def manifest_of(
             empty=reader.empty,
             short=reader.short,
             molecule=reader.molecule,
+            identical=identical,
         ),
         batch_records=[size.records for size in sizes],
         batch_tokens=[size.tokens for size in sizes],
-        input_crc32=checksums_text(checksums),
+        input_crc32=checksums_text(batch.input_crc32 for batch in staged),
+        **of_copies,
     )
 
 

@@ -70,6 +70,7 @@ class PrintedJob(Printed):
     batches_requeued: int
     sequences: int
     sequences_done: int
+    sequences_identical: int
     sequences_retried: int
     sequences_quarantined: int
     tokens: int
@@ -104,6 +105,7 @@ class PrintedJob(Printed):
             "batches_requeued": job.leases_lost,
             "sequences": job.records,
             "sequences_done": job.rows_done,
+            "sequences_identical": job.identical,
             "sequences_retried": job.rows_retried,
             "sequences_quarantined": job.rows_quarantined,
             "tokens": job.tokens,
@@ -253,6 +255,7 @@ class WatchLine(Printed):
     batches_failed: int | None
     sequences: int | None
     sequences_done: int | None
+    sequences_identical: int | None
     sequences_quarantined: int | None
     tokens: int | None
     tokens_done: int | None

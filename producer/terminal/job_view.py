@@ -161,6 +161,8 @@ def details(view: JobView) -> list[str]:
         f"{progress.batches_done:,}/{progress.batches:,} batches",
         f"{progress.rows_done:,}/{progress.records:,} sequences",
     ]
+    if progress.identical:
+        parts.append(f"{progress.identical:,} identical ones")
     if seen.tokens_per_second is not None:
         parts.append(f"{seen.tokens_per_second:,.0f} tokens/s")
     if not seen.has_ended:

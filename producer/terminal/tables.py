@@ -151,6 +151,7 @@ def print_job(
         "batches": f"{job.batches_done:,} of {job.batches:,} done, {job.leased:,} running",
         "queue": f"{job.queue}: {queued[first]:,} waiting",
         "sequences": f"{job.rows_done:,} of {job.records:,}",
+        **({"identical": f"{job.identical:,} more, as one of them"} if job.identical else {}),
         "by precision": ", ".join(f"{n:,} {rung}" for rung, n in job.rows_by_precision.items()),
         "tokens": f"{job.tokens_done:,} of {job.tokens:,}",
         "tokens/s": speed_of(job),

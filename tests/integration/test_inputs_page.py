@@ -51,6 +51,7 @@ RECORDS = {
     "bad.fasta --invalid skip": 2,
     "bad.fasta --invalid x --min-length 3": 2,
     "bad.fasta --invalid skip --unknown x": 3,
+    "proteins.fasta --dedup off": 2,
 }
 
 

@@ -22,6 +22,7 @@ from producer.input.batches import (
     batch_tokens,
     cut_batches,
 )
+from producer.input.identical import without_originals
 from tests.support.shards import embeddings_of, write_shard
 
 MAX_RESIDUES = 40
@@ -56,7 +57,8 @@ def cut(
     form: OutputForm = FORM,
     spec: ModelSpec = PROTEIN_MODEL,
 ) -> list[list[Record]]:
-    return [batch for batch, _ in cut_batches(records, budget, form, spec)]
+    chunks = without_originals(records)
+    return [batch.records for batch in cut_batches(chunks, budget, form, spec)]
 
 
 def letters_of(batch: list[Record], form: OutputForm = FORM) -> int:
@@ -102,7 +104,8 @@ def test_a_batch_has_as_many_tokens_as_its_budget_allows(lengths, tokens, form, 
 
 @given(lengths, budgets, forms, models)
 def test_the_size_of_a_batch_is_what_its_model_will_see(lengths, budget, form, spec):
-    for batch, size in cut_batches(records_of(lengths), budget, form, spec):
+    chunks = without_originals(records_of(lengths))
+    for batch, _, size in cut_batches(chunks, budget, form, spec):
         expected = (len(batch), letters_of(batch, form), tokens_of(batch, form, spec))
         assert (size.records, size.residues, size.tokens) == expected
 
@@ -111,7 +114,7 @@ def test_the_size_of_a_batch_is_what_its_model_will_see(lengths, budget, form, s
 def test_tokens_of_batches_are_those_that_the_model_s_shape_gives(lengths, spec):
     form = OutputForm(max_residues=spec.family.max_residues)
     records = records_of(lengths)
-    (size,) = [size for _, size in cut_batches(records, EVERYTHING_FITS, form, spec)]
+    ((_, _, size),) = cut_batches(without_originals(records), EVERYTHING_FITS, form, spec)
     assert size.tokens == sum(spec.tokens(form.embedded(length)) for length in lengths)
 
 
@@ -130,7 +133,7 @@ def test_the_tokens_of_dna_are_about_a_fifth_of_its_bases_and_never_fewer(letter
 
 def test_records_are_taken_as_they_are_needed():
     records = iter(records_of([10] * 100))
-    next(cut_batches(records, Budget(tokens=24), FORM, PROTEIN_MODEL))
+    next(cut_batches(without_originals(records), Budget(tokens=24), FORM, PROTEIN_MODEL))
     assert next(records).row == 3
 
 
@@ -143,7 +146,8 @@ def test_records_are_taken_as_they_are_needed():
 def test_a_long_record_counts_as_far_as_it_is_kept_and_whole_in_windows(form, letters):
     records = records_of([1000])
     for spec in (PROTEIN_MODEL, DNA_MODEL):
-        ((batch, size),) = cut_batches(records, EVERYTHING_FITS, form, spec)
+        chunks = without_originals(records)
+        ((batch, _, size),) = cut_batches(chunks, EVERYTHING_FITS, form, spec)
         assert batch == records
         assert (size.residues, size.tokens) == (letters, spec.tokens(letters))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from common.job.copies import read_copies
 from common.job.inputs import read_input
 from common.job.layout import closed_key, quarantine_key, shard_key
 from common.job.manifest import Manifest, find_job
@@ -25,6 +26,9 @@ from tests.unit.producer.submission.test_submit import request_of
 
 RECORDS = 40
 
+#: Rows that are identical to an earlier one; in batches of two, row 8 begins one.
+COPIES = 8, 11, 23, 24, 39
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> FileStore:
@@ -36,7 +40,10 @@ def store(tmp_path: Path) -> FileStore:
 @pytest.fixture
 def request_(tmp_path: Path) -> Request:
     fasta = tmp_path / "p.fasta"
-    fasta.write_text("".join(f">r{row}\nMKTAYIAK\n" for row in range(RECORDS)))
+    letters = [f"MKTAYI{'LAGVSERT'[row % 8]}{'LAGVS'[row // 8]}" for row in range(RECORDS)]
+    for row in COPIES:
+        letters[row] = letters[1]
+    fasta.write_text("".join(f">r{row}\n{one}\n" for row, one in enumerate(letters)))
     return request_of(fasta)
 
 
@@ -63,14 +70,26 @@ def expire(ledger: Ledger, job: str) -> None:
 
 
 def assert_whole(store: FileStore, manifest: Manifest) -> None:
-    """Check that a job has its own input objects, and no others."""
+    """Check that a job has its own input objects and copies, and no others."""
     assert find_job(store, manifest.job) == manifest
-    rows = [r.row for i in range(manifest.batches) for r in read_input(store, manifest, i)]
+    rows: list[int] = []
+    for index in range(manifest.batches):
+        batch = [record.row for record in read_input(store, manifest, index)]
+        copies = read_copies(store, manifest, index)
+        assert {copy.original for copy in copies} <= {1}
+        rows += sorted([*batch, *(copy.row for copy in copies)])
     assert rows == list(range(RECORDS))
+    assert 0 < manifest.report.identical <= len(COPIES)
     if manifest.staging:  # a producer that woke up may have left objects under the other keys
-        assert set(store.keys(f"{manifest.job}/input/{manifest.staging}/")) == {
-            manifest.input_key(index) for index in range(manifest.batches)
-        }
+        parts = (f"{manifest.job}/{part}/{manifest.staging}/" for part in ("input", "copies"))
+        assert {key for part in parts for key in store.keys(part)} == keys_of(manifest)
+
+
+def keys_of(manifest: Manifest) -> set[str]:
+    """Return the keys of a job's input objects and copies."""
+    batches = range(manifest.batches)
+    copies = {manifest.copies_key(index) for index in batches if manifest.copies_of(index)}
+    return copies | {manifest.input_key(index) for index in batches}
 
 
 def test_a_producer_that_wakes_after_another_has_staged_takes_the_other_s_job(
@@ -169,6 +188,8 @@ def test_what_earlier_submits_left_is_gone_once_the_job_is_staged(
     for key in (
         f"{job}/input/0000007.fasta",
         f"{job}/input/0123/0000000.fasta",
+        f"{job}/copies/0000000.tsv",
+        f"{job}/copies/0123/0000009.tsv",
         shard_key(job, 0, Rung.FP16),
         quarantine_key(job, 0),
         closed_key(job),
@@ -178,7 +199,7 @@ def test_what_earlier_submits_left_is_gone_once_the_job_is_staged(
     assert_whole(store, manifest)
     assert set(store.keys(f"{job}/")) == {
         f"{job}/manifest.json",
-        *map(manifest.input_key, range(manifest.batches)),
+        *keys_of(manifest),
     }
 
 
@@ -242,6 +263,7 @@ def test_the_keys_are_those_of_earlier_versions_if_nothing_is_left_of_another(st
     assert set(store.keys(f"{manifest.job}/")) == {
         f"{manifest.job}/manifest.json",
         *(f"{manifest.job}/input/{index:07d}.fasta" for index in range(manifest.batches)),
+        *(f"{manifest.job}/copies/{i:07d}.tsv" for i, n in enumerate(manifest.batch_copies) if n),
     }
 
 
