@@ -22,7 +22,7 @@ from producer.submission.input_check import (
 )
 from producer.submission.records import Input, as_source
 from producer.submission.request import DEFAULT_MODEL, Options, Request, make_request
-from producer.submission.staging import as_text, cycle_collection_off, reader_of
+from producer.submission.staging import as_text, chunks_of, cycle_collection_off, reader_of
 from producer.submission.submit import Hardware, budget_for, known_shape
 
 
@@ -70,9 +70,10 @@ def check_request(
     survey = Survey(reader, request.form.overlap)
     sizes = []
     with cycle_collection_off():
-        for _, size in cut_batches(survey.records(), budget, request.form, spec):
+        chunks = chunks_of(request, survey.records())
+        for _, _, size in cut_batches(chunks, budget, request.form, spec):
             sizes.append(size)
-            on_read(size.records)
+            on_read(size.rows)
     return checked(request, survey, sizes, speed)
 
 
@@ -81,7 +82,7 @@ def checked(
 ) -> InputCheck:
     """Return what was found, once everything was read."""
     reader, parts = survey.reader, request.source.parts
-    rows, tokens = sum(size.records for size in sizes), sum(size.tokens for size in sizes)
+    rows, tokens = sum(size.rows for size in sizes), sum(size.tokens for size in sizes)
     residues = sum(size.residues for size in sizes)
     problems = reader.problems
     with_letters = int(survey.lengths.sum())

@@ -28,11 +28,11 @@ from common.job.manifest import (
     read_manifest,
     write_manifest,
 )
-from common.job.records import encode_batch
+from common.job.records import Record, encode_batch
 from common.model_specs import ModelSpec
 from common.store import ObjectExistsError, Store, StoreError
 from producer.input.batches import BatchSize, Budget, CutBatch, cut_batches
-from producer.input.identical import with_originals, without_originals
+from producer.input.identical import Chunk, with_originals, without_originals
 from producer.input.reader import Reader
 from producer.scheduling.job_lock import JobLockedError
 from producer.submission.input_keys import InputKeys
@@ -83,8 +83,7 @@ def stage(
     at: datetime | None = None
     try:
         keys.check()  # they are free again once another has done the whole
-        chunks = with_originals(reader) if request.dedup else without_originals(reader)
-        batches = cut_batches(chunks, budget, request.form, spec)
+        batches = cut_batches(chunks_of(request, reader), budget, request.form, spec)
         for batch in write_batches(
             *(store, job, keys.staging, batches), keep=lambda: keep(keys.check)
         ):
@@ -129,6 +128,11 @@ def reader_of(request: Request) -> Reader:
         short=request.short,
         molecule=request.molecule,
     )
+
+
+def chunks_of(request: Request, records: Iterable[Record]) -> Iterator[Chunk]:
+    """Yield a request's records, with the originals of those that are not computed."""
+    return with_originals(records) if request.dedup else without_originals(records)
 
 
 def delete_leftovers(store: Store, job: str, check: Callable[[], None]) -> None:

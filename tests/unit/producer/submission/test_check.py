@@ -131,7 +131,9 @@ def test_the_size_of_the_output_follows_what_is_kept():
 def test_hours_are_those_of_one_device_of_the_bench(tmp_path):
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(BENCH))
-    found = check(["M" * 998] * 36, model=MODEL, bench=path)
+    found = check(
+        [f"{'M' * 996}{a}{b}" for a in "LAGVSE" for b in "LAGVSE"], model=MODEL, bench=path
+    )
     assert found.tokens == 36_000
     assert found.time is not None
     assert (found.time.tokens_per_second, found.time.device_hours) == (100, 0.1)
@@ -167,3 +169,10 @@ def test_it_is_part_of_the_python_api():
     assert vf.check(["MK"], model=MODEL).accepted
     with pytest.raises(UserError, match="min_length"):
         vf.check(["MK"], model=MODEL, min_length=0)
+
+
+def test_identical_sequences_are_computed_once_unless_each_is_asked_for():
+    found = check(["MKT", "MKV", "MKT", "MKT"], model=MODEL)
+    each = check(["MKT", "MKV", "MKT", "MKT"], model=MODEL, dedup=False)
+    assert (found.rows, found.residues, found.tokens) == (4, 12, 10)
+    assert (each.rows, each.residues, each.tokens) == (4, 12, 20)
