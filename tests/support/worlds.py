@@ -76,6 +76,7 @@ class FakeEngine:
             fingerprint="w",
             model_digest=None,
             spec=MODELS["esm2_t6_8M_UR50D"],
+            origins={},
         )
     )
 
