@@ -148,7 +148,7 @@ def fleet_of(model: str, form: OutputForm, store: StoreLimits, costs: Costs) -> 
 def typical_batch(spec: ModelSpec, form: OutputForm) -> TypicalBatch:
     """Return the first batch that the producer would cut from many proteins."""
     budget = Budget(tokens=batch_tokens(spec, on_gpu=True, workers=1))
-    records, _, size = next(cut_batches(without_originals(proteins()), budget, form, spec))
+    records, _, size, _ = next(cut_batches(without_originals(proteins()), budget, form, spec))
     per_record, per_residue = shard_bytes(form, spec.dim)
     return TypicalBatch(
         tokens=size.tokens,

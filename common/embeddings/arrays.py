@@ -139,6 +139,12 @@ class Embeddings:
         )
 
     @classmethod
+    def in_order(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of all parts by their numbers; there is a part."""
+        whole = cls.joined(parts)
+        return whole.take(np.argsort(whole.rows, kind="stable"))
+
+    @classmethod
     def overlay(
         cls, parts: Sequence[Self], records: Sequence[Record], form: OutputForm, dim: int
     ) -> Self:

@@ -39,6 +39,14 @@ def copies_key(job: str, batch: int, staging: str = "") -> str:
     return f"{copies_prefix(job, staging)}{batch:07d}.tsv"
 
 
+def reused_prefix(job: str, staging: str = "") -> str:
+    return f"{job}/reused/{staging}/" if staging else f"{job}/reused/"
+
+
+def reused_key(job: str, batch: int, staging: str = "") -> str:
+    return f"{reused_prefix(job, staging)}{batch:07d}.h5"
+
+
 def output_prefix(job: str) -> str:
     return f"{job}/output/"
 

@@ -17,7 +17,7 @@ from pydantic import (
 from common.embeddings.origins import Origins
 from common.errors import UserError
 from common.job import sealed
-from common.job.layout import copies_key, input_key, manifest_key
+from common.job.layout import copies_key, input_key, manifest_key, reused_key
 from common.job.output_form import OutputForm
 from common.rungs import Rung
 from common.store import ObjectNotFoundError, Store
@@ -40,6 +40,7 @@ class InputReport(Document):
     rna: int = 0  # records of RNA read as DNA: T for U
     empty: int = 0  # records without a sequence, which were skipped
     identical: int = 0  # records that are identical to an earlier one: they are not computed
+    reused: int = 0  # records that an earlier job had computed
     short: int = 0  # records shorter than min_length, which were skipped
     #: What the records were read as. Jobs of earlier versions do not say.
     molecule: Literal["", "protein", "dna", "rna"] = ""
@@ -56,7 +57,7 @@ class InputReport(Document):
         """
         names = (
             *("long", "skipped", "empty", "short", "replaced", "gapped", "stripped", "rna"),
-            *("like_dna", "identical"),
+            *("like_dna", "identical", "reused"),
         )
         counts = {f"records_{name}": count for name in names if (count := getattr(self, name))}
         return counts | ({"molecule": self.molecule} if self.molecule else {})
@@ -113,6 +114,11 @@ class Manifest(Document):
     copies_crc32: str = ""
     #: The first row of each batch, which is computed.
     batch_rows: list[NonNegativeInt] = Field(default_factory=list)
+    #: The number of rows of each batch whose vectors were taken over from an earlier job, and are
+    #: in an object of this one. A job without any has neither these nor their weights.
+    batch_reused: list[NonNegativeInt] = Field(default_factory=list)
+    #: The fingerprint of the weights that they were computed with.
+    reused_weights: str = ""
 
     @model_validator(mode="after")
     def counts_agree(self) -> Self:
@@ -121,7 +127,10 @@ class Manifest(Document):
         if self.batch_copies:
             of_copies = self.batch_copies, self.batch_rows, self.copies_crc32[::8]
             lengths |= set(map(len, of_copies))
-        if lengths != {self.batches} or sum(self.batch_records) + copies != report.records:
+        if self.batch_reused:
+            lengths.add(len(self.batch_reused))
+        elsewhere = copies + sum(self.batch_reused)
+        if lengths != {self.batches} or sum(self.batch_records) + elsewhere != report.records:
             raise ValueError("the numbers of its batches do not agree")
         read = report.records + report.left_out
         if self.sources and sum(source.records for source in self.sources) != read:
@@ -129,9 +138,13 @@ class Manifest(Document):
         return self
 
     @model_serializer(mode="wrap")
-    def without_copies(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return what is written: without copies, as earlier versions wrote it."""
+    def as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return what is written: what earlier versions wrote, but for what a job does not have."""
         written: dict[str, Any] = fields(self)
+        if not self.batch_reused:
+            written["report"].pop("reused")
+            for name in ("batch_reused", "reused_weights"):
+                written.pop(name)
         if not self.batch_copies:
             written["report"].pop("identical")
             for name in ("batch_copies", "copies_crc32", "batch_rows"):
@@ -167,6 +180,13 @@ class Manifest(Document):
     def copies_of(self, index: int) -> int:
         """Return the number of a batch's copies."""
         return self.batch_copies[index] if self.batch_copies else 0
+
+    def reused_of(self, index: int) -> int:
+        """Return the number of a batch's rows that were taken over from an earlier job."""
+        return self.batch_reused[index] if self.batch_reused else 0
+
+    def reused_key(self, index: int) -> str:
+        return reused_key(self.job, index, self.staging)
 
     def copies_key(self, index: int) -> str:
         return copies_key(self.job, index, self.staging)

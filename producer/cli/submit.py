@@ -49,6 +49,7 @@ def submit(
     priority: Priority = Priority.NORMAL,
     owner: str | None = None,
     new: Annotated[bool, Flag] = False,
+    reuse: Annotated[bool, Flag] = False,
     gpus: str = "all",
     store: StoreUrl = None,
     broker: Broker = None,
@@ -82,13 +83,26 @@ def submit(
         Who submits, for producer status; default: VIRNUCPRO_OWNER, or user@host.
     new
         Submit a new job, even if the same input was submitted before.
+    reuse
+        Take over from earlier jobs in the store what they have computed with the same weights, for
+        the same sequences in the same output form, and compute only the rest.
     gpus
         GPUs to use with --local: all, none for the CPU, or numbers such as 0,1.
     """
     check_options(inputs, "submit")
+    if reuse and local and store is None:
+        raise UserError(
+            "--reuse takes rows of earlier jobs from their store, and without --store a local job "
+            "has an empty one: name a folder with --store, in this run and in later ones."
+        )
     with reading.source(inputs) as source:
         request = reading.request(
-            source, on_instability=on_instability, priority=priority, owner=owner, new=new
+            source,
+            on_instability=on_instability,
+            priority=priority,
+            owner=owner,
+            new=new,
+            reuse=reuse,
         )
         wanted = Wanted(layout=layout, dtype=dtype)
         if local:

@@ -11,7 +11,7 @@ from common.job.copies import Copy
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
-from producer.input.identical import Chunk
+from producer.input.identical import NONE, Chunk, place_of
 
 #: Operations per second of a whole forward pass: on an H200 in FP16, and on two CPU cores in FP32.
 #: Only the size of a batch depends on them.
@@ -65,11 +65,19 @@ class BatchSize(NamedTuple):
     residues: int  # letters that are embedded, those of copies too
     tokens: int  # as ModelSpec.tokens counts them, of what is computed
     copies: int = 0
+    reused: int = 0
 
     @property
     def rows(self) -> int:
         """The number of all rows."""
-        return self.records + self.copies
+        return self.records + self.copies + self.reused
+
+
+class Reused(NamedTuple):
+    """A record that an earlier job has computed."""
+
+    record: Record
+    place: int  # among the rows of earlier jobs
 
 
 class CutBatch(NamedTuple):
@@ -78,6 +86,7 @@ class CutBatch(NamedTuple):
     records: list[Record]
     copies: list[Copy]
     size: BatchSize
+    reused: list[Reused]
 
 
 def cut_batches(
@@ -93,6 +102,7 @@ def cut_batches(
     most_tokens, most_stored = budget.tokens, budget.shard_bytes
     batch: list[Record] = []
     copies: list[Copy] = []
+    reused: list[Reused] = []
     total = tokens = stored = 0
     for records, originals in chunks:
         for record, original in zip(records, originals, strict=False):
@@ -102,22 +112,23 @@ def cut_batches(
             more = -(-length // letters_per_token) + SPECIAL_TOKENS
             # A header is stored twice, with up to 4 bytes a letter.
             more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
-            is_copy = original >= 0 and batch
-            full = stored + more_stored > most_stored or (
-                tokens + more > most_tokens and not is_copy
-            )
-            if full and batch:
-                size = BatchSize(len(batch), total, tokens, len(copies))
-                yield CutBatch(batch, copies, size)
-                batch, copies = [], []
+            is_known = original != NONE and batch
+            full = tokens + more > most_tokens and not is_known
+            if batch and (full or stored + more_stored > most_stored):
+                size = BatchSize(len(batch), total, tokens, len(copies), len(reused))
+                yield CutBatch(batch, copies, size, reused)
+                batch, copies, reused = [], [], []
                 total = tokens = stored = 0
-                is_copy = False
-            if is_copy:
-                copies.append(Copy(row, original, len(residues), header))
-            else:
+                is_known = False
+            if not is_known:
                 batch.append(record)
                 tokens += more
+            elif original >= 0:
+                copies.append(Copy(row, original, len(residues), header))
+            else:
+                reused.append(Reused(record, place_of(original)))
             total += length
             stored += more_stored
     if batch:
-        yield CutBatch(batch, copies, BatchSize(len(batch), total, tokens, len(copies)))
+        size = BatchSize(len(batch), total, tokens, len(copies), len(reused))
+        yield CutBatch(batch, copies, size, reused)

@@ -38,7 +38,8 @@ MOVED = 1 << 18
 #: Bytes that are written at once where space cannot be reserved.
 ZEROS = 1 << 20
 
-#: What stands for the original of a record that has none.
+#: What stands for the original of a record that has none. Lower numbers are of rows of earlier
+#: jobs: see ``place_of``.
 NONE = -1
 
 #: Records, with the row of each one's original, or NONE.
@@ -69,6 +70,28 @@ def with_originals(
         rows = np.fromiter(map(ROW, chunk), np.int64, len(chunk))
         originals = finder.find(rows, map(RESIDUES, chunk))
         yield chunk, repeat(NONE) if originals is None else originals.tolist()
+
+
+def with_earlier(chunks: Iterable[Chunk], find: Callable[[list[str]], Array]) -> Iterator[Chunk]:
+    """Yield all records, those that earlier jobs have computed with that as their original.
+
+    Args:
+        find: returns the place of each sequence among the rows of earlier jobs; -1: it has none.
+    """
+    for records, originals in chunks:
+        pairs = zip(records, originals, strict=False)
+        while some := list(islice(pairs, TOGETHER)):
+            places = find([record[2] for record, _ in some])
+            known = np.array([original for _, original in some], np.int64)
+            yield (
+                [record for record, _ in some],
+                np.where(places < 0, known, NONE - 1 - places).tolist(),
+            )
+
+
+def place_of(original: int) -> int:
+    """Return the place among the rows of earlier jobs that an original stands for."""
+    return NONE - 1 - original
 
 
 def without_originals(records: Iterable[Record]) -> Iterator[Chunk]:

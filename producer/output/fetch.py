@@ -15,6 +15,8 @@ from common.job.inputs import read_input
 from common.job.layout import job_prefix, manifest_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
+from common.job.records import first_word
+from common.job.reused import read_reused_names
 from common.store import Store
 from common.wire.messages import Instability
 from producer.output.contents import Block, Names, Rows
@@ -144,9 +146,13 @@ class JobRows(Rows):
         copies = read_copies(self._store, self._manifest, index)
         named = [(r.row, r.id, len(r.residues)) for r in records]
         named += [(copy.row, copy.id, copy.length) for copy in copies]
+        named = [(row, id_, self.form.embedded(length)) for row, id_, length in named]
+        if self._manifest.reused_of(index):
+            reused = read_reused_names(self._store, self._manifest, index)
+            ids_ = map(first_word, reused.headers)
+            named += zip(reused.rows.tolist(), ids_, reused.lengths.tolist(), strict=True)
         rows, ids, lengths = zip(*sorted(named), strict=True)
-        embedded = np.array([self.form.embedded(length) for length in lengths], np.int64)
-        return Names(list(ids), embedded, np.array(rows, np.int64))
+        return Names(list(ids), np.array(lengths, np.int64), np.array(rows, np.int64))
 
     def check(self, index: int, part: Embeddings) -> None:
         self._last_row = check_order(self._manifest, self._keys[index], part, self._last_row)

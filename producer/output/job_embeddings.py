@@ -99,8 +99,9 @@ class JobEmbeddings(EmbeddingTable):
     def _ends(self) -> Array:
         """The position after the last row of each batch."""
         manifest = self._manifest
-        copies = manifest.batch_copies or np.zeros(manifest.batches, np.int64)
-        return np.cumsum(np.add(manifest.batch_records, copies))
+        none = np.zeros(manifest.batches, np.int64)
+        elsewhere = np.add(manifest.batch_copies or none, manifest.batch_reused or none)
+        return np.cumsum(manifest.batch_records + elsewhere)
 
     def _originals(self, batch: int) -> dict[int, int]:
         """Return the original of each copy of a batch."""

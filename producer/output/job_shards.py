@@ -16,6 +16,7 @@ from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.inputs import read_input
 from common.job.manifest import Manifest
 from common.job.quarantine import read_quarantine
+from common.job.reused import read_reused
 from common.job.shards import shards_of
 from common.store import Store
 from common.text import counted_batches
@@ -109,12 +110,19 @@ def merged(
 ) -> tuple[Embeddings, tuple[Instability, ...]]:
     """Return the rows of a batch, merged from the shards of all rungs, and its quarantined rows.
 
+    Those that were taken over from an earlier job are among them.
+
     Raises:
         UserError: a shard cannot be read, or rows are neither in a shard nor quarantined: they
             wait for a retry.
     """
+    dim = int(attributes["dim"])
     parts = [read_shard(store, manifest, index, key, attributes) for key in keys]
-    return merge(store, manifest, index, keys, parts, int(attributes["dim"]))
+    computed, quarantined = merge(store, manifest, index, keys, parts, dim)
+    if not manifest.reused_of(index):
+        return computed, quarantined
+    reused = read_reused(store, manifest, index, dim, str(attributes["weights"]))
+    return Embeddings.in_order([computed, reused]), quarantined
 
 
 def merge(

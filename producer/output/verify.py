@@ -17,6 +17,7 @@ from common.job.inputs import read_input
 from common.job.layout import output_prefix, shard_key
 from common.job.manifest import Manifest, read_manifest
 from common.job.records import Record
+from common.job.reused import read_reused_names
 from common.job.shards import shards_of
 from common.store import ObjectNotFoundError, Store, StoreError
 from producer.output.damaged import DamagedShardsError
@@ -134,6 +135,11 @@ def problems_of_batch(
         yield error
     try:
         read_copies(store, manifest, index)
+    except UserError as error:
+        yield error
+    try:
+        if manifest.reused_of(index):
+            read_reused_names(store, manifest, index)
     except UserError as error:
         yield error
     for key in keys:

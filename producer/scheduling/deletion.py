@@ -14,6 +14,7 @@ from common.job.layout import (
     output_prefix,
     priority_key,
     quarantine_prefix,
+    reused_prefix,
 )
 from common.job.manifest import find_job
 from common.ledger.ledger import Ledger
@@ -148,6 +149,6 @@ def staged_at(store: Store, job: str) -> float | None:
 def has_objects(store: Store, job: str) -> bool:
     """Return whether a store has objects of a job, as after a deletion that was cut."""
     objects = closed_key(job), priority_key(job)
-    of_batches = (input_prefix, copies_prefix, output_prefix, quarantine_prefix)
+    of_batches = (input_prefix, copies_prefix, reused_prefix, output_prefix, quarantine_prefix)
     parts = (*objects, *(prefix(job) for prefix in of_batches))
     return any(True for part in parts for _ in store.keys(part))

@@ -12,6 +12,7 @@ from common.paths import user_path
 from producer.input.batches import BatchSize, cut_batches
 from producer.input.survey import BINS, Survey
 from producer.output.contents import Contents
+from producer.submission.batch_objects import cycle_collection_off
 from producer.submission.input_check import (
     BadRecord,
     Bench,
@@ -22,7 +23,7 @@ from producer.submission.input_check import (
 )
 from producer.submission.records import Input, as_source
 from producer.submission.request import DEFAULT_MODEL, Options, Request, make_request
-from producer.submission.staging import as_text, chunks_of, cycle_collection_off, reader_of
+from producer.submission.staging import as_text, chunks_of, reader_of
 from producer.submission.submit import Hardware, budget_for, known_shape
 
 
@@ -71,9 +72,9 @@ def check_request(
     sizes = []
     with cycle_collection_off():
         chunks = chunks_of(request, survey.records())
-        for _, _, size in cut_batches(chunks, budget, request.form, spec):
-            sizes.append(size)
-            on_read(size.rows)
+        for batch in cut_batches(chunks, budget, request.form, spec):
+            sizes.append(batch.size)
+            on_read(batch.size.rows)
     return checked(request, survey, sizes, speed)
 
 

@@ -4,10 +4,13 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from common.job.layout import copies_prefix, input_prefix
+from common.job.layout import copies_prefix, input_prefix, reused_prefix
 from common.job.manifest import find_job
 from common.store import ObjectExistsError, ObjectNotFoundError, Store
 from producer.scheduling.job_lock import JobLockedError
+
+#: The prefixes of a staging's objects. The claim is under the last one.
+PREFIXES = (reused_prefix, copies_prefix, input_prefix)
 
 
 class InputKeys:
@@ -25,7 +28,7 @@ class InputKeys:
         self.store = store
         self.job = job
         self.hold = hold
-        self.dead = [key for part in (input_prefix, copies_prefix) for key in store.keys(part(job))]
+        self.dead = [key for part in PREFIXES for key in store.keys(part(job))]
         self._token = uuid.uuid4().hex
         #: The name of the staging in its keys; empty: they have none.
         self.staging = "" if not self.dead and self.claim() else self._token
@@ -71,7 +74,7 @@ class InputKeys:
 
     def delete_objects(self) -> None:
         """Delete what this staging wrote."""
-        for prefix in (copies_prefix, input_prefix):
+        for prefix in PREFIXES:
             if self.staging:
                 self.store.delete(prefix(self.job, self.staging))
             else:  # another that had the lock since may have the same keys: then they stay

@@ -39,6 +39,31 @@ def describe_identical(manifest: Manifest) -> str | None:
     )
 
 
+def describe_reused(manifest: Manifest) -> str | None:
+    """Return a sentence about the records that earlier jobs have computed, if any."""
+    report = manifest.report
+    if not report.reused:
+        return None
+    are = "is" if report.reused == 1 else "are"
+    return (
+        f"{report.reused:,} of {report.records:,} sequences {are} taken over from earlier jobs in "
+        "the store."
+    )
+
+
+def reuse_warnings(request: Request, manifest: Manifest, *, resumed: bool) -> Iterator[str]:
+    """Yield a warning if rows of earlier jobs were asked for, and there are none."""
+    if not request.reuse or manifest.report.reused:
+        return
+    if resumed:
+        yield "the job exists: reuse comes too late for it (new=True, --new, makes another)."
+    else:
+        yield (
+            "no earlier job in the store has any of these sequences with this model, precision and "
+            "output form: all are computed."
+        )
+
+
 def input_notes(manifest: Manifest, *, with_long: bool = True) -> list[str]:
     """Return a sentence for each kind of change to records of the input.
 

@@ -77,6 +77,7 @@ class Options(TypedDict, total=False):
     max_residues: PositiveInt | None  # letters embedded in one piece; None: the family's default
     overlap: NonNegativeInt | None  # letters that windows share at least; None: a tenth
     dedup: bool  # compute identical sequences once; the output is the same
+    reuse: bool  # take what earlier jobs in the store have computed
     on_instability: OnInstability  # what to do with an embedding that is not finite
     priority: Priority
     owner: str | None  # who submits; None: VIRNUCPRO_OWNER, or user@host
@@ -105,6 +106,8 @@ class Request:
     columns: Columns = USUAL_COLUMNS  # of tables
     #: Whether identical sequences are computed once. The output is the same: it makes no other job.
     dedup: bool = True
+    #: Whether rows of earlier jobs are taken over. They are equal: it makes no other job.
+    reuse: bool = False
     #: A random text that makes this request differ from equal ones; None: equal requests are one
     #: job.
     nonce: str | None = None
@@ -192,6 +195,7 @@ def make_request(
         molecule=molecule,
         columns=Columns(options.get("id_column"), options.get("sequence_column")),
         dedup=options.get("dedup", True),
+        reuse=options.get("reuse", False),
         priority=options.get("priority", Priority.NORMAL),
         owner=owner_named(options.get("owner")),
         nonce=uuid.uuid4().hex if options.get("new", False) else None,

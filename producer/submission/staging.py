@@ -1,21 +1,16 @@
 """Staging an input: checking every record, writing every batch, and the manifest last."""
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from common import __version__
-from common.bounded_map import bounded_map
-from common.crc import crc32
-from common.job.copies import encode_copies
 from common.job.layout import (
     closed_key,
-    copies_key,
-    input_key,
     output_prefix,
     quarantine_prefix,
 )
@@ -28,15 +23,20 @@ from common.job.manifest import (
     read_manifest,
     write_manifest,
 )
-from common.job.records import Record, encode_batch
+from common.job.records import Record
 from common.model_specs import ModelSpec
 from common.store import ObjectExistsError, Store, StoreError
-from producer.input.batches import BatchSize, Budget, CutBatch, cut_batches
-from producer.input.identical import Chunk, with_originals, without_originals
+from producer.input.batches import Budget, cut_batches
+from producer.input.identical import Chunk, with_earlier, with_originals, without_originals
 from producer.input.reader import Reader
 from producer.scheduling.job_lock import JobLockedError
+from producer.submission.batch_objects import BatchWriter, StagedBatch
+from producer.submission.earlier import EarlierRows
 from producer.submission.input_keys import InputKeys
 from producer.submission.request import Request, job_name
+
+#: The most bytes of a batch with rows of earlier jobs, which are in memory several times.
+MAX_REUSED_BYTES = 64 * 10**6
 
 
 def stage(
@@ -52,6 +52,7 @@ def stage(
     check: Callable[[Manifest], None] = lambda _manifest: None,
     keep: Callable[[Callable[[], None]], None] = lambda _check: None,
     hold: Callable[[], None] = lambda: None,
+    earlier: EarlierRows | None = None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
@@ -69,6 +70,7 @@ def stage(
         keep: called before each batch is written, with what to check after a long pause; raises if
             this producer slept and lost the lock.
         hold: renews the job's lock; raises if another producer had it meanwhile.
+        earlier: what earlier jobs have computed, and is not computed again.
 
     Returns:
         The manifest; another producer's, if that was faster.
@@ -83,15 +85,21 @@ def stage(
     at: datetime | None = None
     try:
         keys.check()  # they are free again once another has done the whole
-        batches = cut_batches(chunks_of(request, reader), budget, request.form, spec)
-        for batch in write_batches(
-            *(store, job, keys.staging, batches), keep=lambda: keep(keys.check)
-        ):
+        chunks = chunks_of(request, reader)
+        if earlier is not None:
+            chunks = with_earlier(chunks, earlier.find)
+            budget = replace(budget, shard_bytes=min(budget.shard_bytes, MAX_REUSED_BYTES))
+        batches = cut_batches(chunks, budget, request.form, spec)
+        writer = BatchWriter(store, request, job, keys.staging, earlier, lambda: keep(keys.check))
+        for batch in writer.write_all(batches):
             staged.append(batch)
             on_batch(batch.size.rows)
         hold()
         at = created()
-        manifest = manifest_of(*(request, fingerprint, digest, at, keys.staging), reader, staged)
+        weights = "" if earlier is None else str(earlier.attributes["weights"])
+        manifest = manifest_of(
+            *(request, fingerprint, digest, at, keys.staging), reader, staged, weights
+        )
         check(manifest)
         delete_leftovers(store, job, keys.check_held)
         keys.check_held()
@@ -146,41 +154,6 @@ def delete_leftovers(store: Store, job: str, check: Callable[[], None]) -> None:
             store.delete(prefix, check)
 
 
-class StagedBatch(NamedTuple):
-    """What is known of a batch whose objects are written."""
-
-    size: BatchSize
-    first_row: int
-    input_crc32: int
-    copies_crc32: int
-
-
-def write_batches(
-    store: Store,
-    job: str,
-    staging: str,
-    batches: Iterable[CutBatch],
-    keep: Callable[[], None],
-) -> Iterator[StagedBatch]:
-    """Write each batch's input and copies as objects, several at once; yield them in order."""
-
-    def encoded() -> Iterator[tuple[int, bytes, bytes, BatchSize, int]]:
-        # Encodes here, not in the writing threads: the records are still in this core's cache.
-        for index, (records, copies, size) in enumerate(batches):
-            yield index, encode_batch(records), encode_copies(copies), size, records[0].row
-
-    def write(batch: tuple[int, bytes, bytes, BatchSize, int]) -> StagedBatch:
-        index, data, copies, size, first_row = batch
-        keep()
-        store.put(input_key(job, index, staging), data)
-        if copies:
-            store.put(copies_key(job, index, staging), copies)
-        return StagedBatch(size, first_row, crc32(data), crc32(copies))
-
-    with cycle_collection_off():
-        yield from bounded_map(write, encoded(), store.parallel_writes)
-
-
 def manifest_of(
     request: Request,
     fingerprint: str,
@@ -189,17 +162,25 @@ def manifest_of(
     staging: str,
     reader: Reader,
     staged: Sequence[StagedBatch],
+    weights: str = "",
 ) -> Manifest:
-    """Return the manifest of an input that was read to its end."""
+    """Return the manifest of an input that was read to its end.
+
+    Args:
+        weights: the fingerprint of those of the rows of earlier jobs.
+    """
     sizes = [batch.size for batch in staged]
-    identical = sum(size.copies for size in sizes)
-    of_copies: dict[str, Any] = {}
+    identical, reused = sum(size.copies for size in sizes), sum(size.reused for size in sizes)
+    elsewhere: dict[str, Any] = {}
     if identical:
-        of_copies = {
+        elsewhere = {
             "batch_copies": [size.copies for size in sizes],
             "copies_crc32": checksums_text(batch.copies_crc32 for batch in staged),
             "batch_rows": [batch.first_row for batch in staged],
         }
+    if reused:
+        elsewhere["batch_reused"] = [size.reused for size in sizes]
+        elsewhere["reused_weights"] = weights
     return Manifest(
         package=__version__,
         job=job_name(request.source, fingerprint),
@@ -232,11 +213,12 @@ def manifest_of(
             short=reader.short,
             molecule=reader.molecule,
             identical=identical,
+            reused=reused,
         ),
         batch_records=[size.records for size in sizes],
         batch_tokens=[size.tokens for size in sizes],
         input_crc32=checksums_text(batch.input_crc32 for batch in staged),
-        **of_copies,
+        **elsewhere,
     )
 
 
@@ -254,15 +236,3 @@ def sources_of(request: Request, reader: Reader) -> tuple[SourceRecords, ...]:
 def as_text(name: str) -> str:
     """Return a file's name as text, which it need not be."""
     return name.encode(errors="replace").decode()
-
-
-@contextmanager
-def cycle_collection_off() -> Iterator[None]:
-    """Turn the cyclic garbage collector off: there are very many records, without any cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -20,6 +20,7 @@ from producer.input.batches import Budget, batch_tokens
 from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
+from producer.submission.earlier import EarlierRows, earlier_rows
 from producer.submission.new_store import check_mounted
 from producer.submission.notes import (
     input_notes,
@@ -27,6 +28,7 @@ from producer.submission.notes import (
     model_notes,
     new_weights_warning,
     resume_warnings,
+    reuse_warnings,
     source_notes,
 )
 from producer.submission.request import Request, job_name
@@ -120,8 +122,11 @@ def submit(
     resumed = manifest is not None
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
+        earlier = earlier_rows(store, request, digest, weights) if request.reuse else None
         manifest = stage_alone(
-            *(request, store, ledger, fingerprint, budget, spec, on_staged, digest), check=check
+            *(request, store, ledger, fingerprint, budget, spec, on_staged, digest),
+            check=check,
+            earlier=earlier,
         )
     else:
         check(manifest)
@@ -130,10 +135,18 @@ def submit(
     except RedisError as error:
         error.add_note(how_to("resume", manifest.job))
         raise
-    warnings = [*input_warnings(manifest), *(resume_warnings(ledger, manifest, request))]
+    warnings = [
+        *input_warnings(manifest),
+        *resume_warnings(ledger, manifest, request),
+        *reuse_warnings(request, manifest, resumed=resumed),
+    ]
     if other is not None:
         warnings.append(new_weights_warning(manifest, other))
-    notes = [*source_notes(request), *input_notes(manifest), *model_notes(request)]
+    notes = [
+        *source_notes(request),
+        *input_notes(manifest),
+        *model_notes(request),
+    ]
     return Submission(manifest, left, resumed, tuple(notes), tuple(warnings))
 
 
@@ -172,6 +185,7 @@ def stage_alone(
     digest: str | None = None,
     *,
     check: Check = lambda _manifest: None,
+    earlier: EarlierRows | None = None,
 ) -> Manifest:
     """Stage the input unless another producer is staging it.
 
@@ -216,6 +230,7 @@ def stage_alone(
                 check=check,
                 keep=keep,
                 hold=hold,
+                earlier=earlier,
             )
         except (JobLockedError, StoreError):
             # One that had the lock meanwhile deletes what others had staged.

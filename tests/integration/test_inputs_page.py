@@ -52,6 +52,7 @@ RECORDS = {
     "bad.fasta --invalid x --min-length 3": 2,
     "bad.fasta --invalid skip --unknown x": 3,
     "proteins.fasta --dedup off": 2,
+    "proteins.fasta --new --reuse": 2,
 }
 
 

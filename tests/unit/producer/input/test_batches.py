@@ -105,7 +105,7 @@ def test_a_batch_has_as_many_tokens_as_its_budget_allows(lengths, tokens, form, 
 @given(lengths, budgets, forms, models)
 def test_the_size_of_a_batch_is_what_its_model_will_see(lengths, budget, form, spec):
     chunks = without_originals(records_of(lengths))
-    for batch, _, size in cut_batches(chunks, budget, form, spec):
+    for batch, _, size, _ in cut_batches(chunks, budget, form, spec):
         expected = (len(batch), letters_of(batch, form), tokens_of(batch, form, spec))
         assert (size.records, size.residues, size.tokens) == expected
 
@@ -114,7 +114,7 @@ def test_the_size_of_a_batch_is_what_its_model_will_see(lengths, budget, form, s
 def test_tokens_of_batches_are_those_that_the_model_s_shape_gives(lengths, spec):
     form = OutputForm(max_residues=spec.family.max_residues)
     records = records_of(lengths)
-    ((_, _, size),) = cut_batches(without_originals(records), EVERYTHING_FITS, form, spec)
+    ((_, _, size, _),) = cut_batches(without_originals(records), EVERYTHING_FITS, form, spec)
     assert size.tokens == sum(spec.tokens(form.embedded(length)) for length in lengths)
 
 
@@ -147,7 +147,7 @@ def test_a_long_record_counts_as_far_as_it_is_kept_and_whole_in_windows(form, le
     records = records_of([1000])
     for spec in (PROTEIN_MODEL, DNA_MODEL):
         chunks = without_originals(records)
-        ((batch, _, size),) = cut_batches(chunks, EVERYTHING_FITS, form, spec)
+        ((batch, _, size, _),) = cut_batches(chunks, EVERYTHING_FITS, form, spec)
         assert batch == records
         assert (size.residues, size.tokens) == (letters, spec.tokens(letters))
 

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from producer.submission.staging import cycle_collection_off
+from producer.submission.batch_objects import cycle_collection_off
 
 
 @pytest.mark.parametrize("was_on", [True, False])
