@@ -14,8 +14,8 @@ from common.rungs import Rung
 from tests.support.fair_esm import tokenize
 from tests.support.fixtures import TINY
 from workers.embedder import Embedder, embed
-from workers.engine.device import find_device
-from workers.engine.engine import DeviceLostError, Engine
+from workers.engine.device import DeviceLostError, find_device
+from workers.engine.engine import Engine
 
 SEQUENCES = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTN", "sp|P3|SHORT": "GA"}
 
