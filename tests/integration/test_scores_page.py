@@ -66,6 +66,9 @@ def test_the_file_has_the_scores_of_fair_esm(folder, oracle):
             np.testing.assert_allclose(found, masked_surprise(oracle, tokens), atol=2e-4)
         assert file["entropy"].shape == (offsets[-1],)
         assert file["mean"].shape[0] == len(PROTEINS)
+        table = np.genfromtxt(folder / "perplexity.csv", delimiter=",", names=True)
+        for name in ("pseudo_perplexity_unmasked", "pseudo_perplexity"):
+            assert np.array_equal(table[name].astype(np.float32), file[name][:])
     with np.load(folder / "mean.npz") as arrays:
         assert "mean" in arrays
         assert "logits" not in arrays
