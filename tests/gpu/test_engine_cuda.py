@@ -65,7 +65,7 @@ def test_the_exact_pseudo_perplexity_is_that_of_residues_masked_one_by_one(engin
 
 def masked_one_by_one(engine: Engine, record: Record, rung: Rung) -> float:
     """The pseudo-perplexity of a record, each copy in a pass of its own."""
-    [ids] = torch.tensor([engine.loaded.tokenize([record.residues]).ids], device="cuda")
+    ids = torch.from_numpy(engine.loaded.tokenize([record.residues]).ids).to("cuda")
     bounds, model = (
         torch.tensor([0, len(ids)], dtype=torch.int32, device="cuda"),
         engine.models[rung],
