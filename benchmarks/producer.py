@@ -1,10 +1,11 @@
 """The producer alone: a FASTA file is checked, cut into batches and staged in a folder.
 
-    python -m benchmarks.producer [--megabytes 200] [--model NAME] [--repeats 3]
+    python -m benchmarks.producer [--megabytes 200] [--model NAME] [--repeats 3] [--identical 0.5]
 
 Makes a FASTA file with realistic proteins (lognormal lengths, median 290, lines of 60), then times
-the staging in processes of their own, without their imports, and reads each one's peak memory. The
-peer in the same run is dnaio, which only reads the records.
+the staging in processes of their own, without their imports, and reads each one's peak memory. It
+is staged with identical sequences computed once (on) and each by itself (off), in turns. The peer
+in the same run is dnaio, which only reads the records.
 """
 
 import argparse
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--model", default="esm2_t33_650M_UR50D", choices=MODELS)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--once", choices=["stage", "dnaio"], help="one timing, as JSON")
+    parser.add_argument("--once", choices=["on", "off", "dnaio"], help="one timing, as JSON")
+    parser.add_argument("--identical", type=float, default=0.0, help="share of the sequences")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.once:
@@ -47,11 +49,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         fasta = Path(folder, "proteins.fasta")
-        write_proteins(fasta, options.megabytes * 10**6)
+        write_proteins(fasta, options.megabytes * 10**6, options.identical)
         print(f"{fasta.stat().st_size / 1e6:.0f} MB, {options.model}, {options.repeats} runs each")
-        for what in ("stage", "dnaio"):
-            arguments = ["--once", what, "--folder", folder, "--model", options.model]
-            runs = [run(arguments) for _ in range(options.repeats)]
+        rest = ["--folder", folder, "--model", options.model]
+        kinds = ("on", "off", "dnaio")
+        rounds = [{w: run(["--once", w, *rest]) for w in kinds} for _ in range(options.repeats)]
+        for what in kinds:
+            runs = [each[what] for each in rounds]
             speeds = [fasta.stat().st_size / 1e6 / run["seconds"] for run in runs]
             print(
                 f"  {what:6} {statistics.median(speeds):6.0f} MB/s "
@@ -60,14 +64,20 @@ def main() -> None:
             )
 
 
-def write_proteins(path: Path, size: int) -> None:
+def write_proteins(path: Path, size: int, identical: float = 0.0) -> None:
+    """Write proteins, of which a share is identical to an earlier one."""
     draw = random.Random(0)
     pool = "".join(draw.choices(LETTERS, k=1_000_000))
     written = number = 0
+    draws: list[tuple[int, int]] = []
     with path.open("w") as file:
         while written < size:
-            length = max(30, int(draw.lognormvariate(5.67, 0.64)))
-            start = draw.randrange(len(pool) - 40_000)
+            if draws and draw.random() < identical:
+                start, length = draw.choice(draws)
+            else:
+                length = max(30, int(draw.lognormvariate(5.67, 0.64)))
+                start = draw.randrange(len(pool) - 40_000)
+                draws.append((start, length))
             lines = [pool[i : i + 60] for i in range(start, start + length, 60)]
             lines[-1] = lines[-1][: (length - 1) % 60 + 1]
             written += file.write(f">P{number:08} protein {number}\n" + "\n".join(lines) + "\n")
@@ -86,13 +96,13 @@ def measure(what: str, folder: Path, model: str) -> dict[str, float]:
         with dnaio.open(fasta) as file:
             sum(len(record.sequence) for record in file)
     else:
-        stage_file(fasta, Path(tempfile.mkdtemp(dir=folder)), model)
+        stage_file(fasta, Path(tempfile.mkdtemp(dir=folder)), model, dedup=what == "on")
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": seconds, "megabytes": peak}
 
 
-def stage_file(fasta: Path, store: Path, model: str) -> None:
+def stage_file(fasta: Path, store: Path, model: str, *, dedup: bool) -> None:
     spec = MODELS[model]
     request = Request(
         source=Source(str(fasta)),
@@ -103,6 +113,7 @@ def stage_file(fasta: Path, store: Path, model: str) -> None:
         form=OutputForm(max_residues=1022),
         unknown="error",
         long="truncate",
+        dedup=dedup,
     )
     budget = budget_for(request, spec, Hardware(on_gpu=True, workers=1), None)
     folder = open_store(str(store))

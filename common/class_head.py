@@ -169,7 +169,7 @@ def shapes_in(file: Path) -> Mapping[str, list[int]]:
             length = int.from_bytes(opened.read(LENGTH_BYTES), "little")
             header = json.loads(opened.read(min(length, LONGEST)))
         return {name: list(tensor["shape"]) for name, tensor in header.items() if name[:2] != "__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file}: not a readable safetensors file ({error!r}).") from error
 
 

@@ -134,9 +134,9 @@ class Embedder:
             sequences: sequences, ``{id: sequence}``, pairs of id and sequence, or Biopython's
                 records, in upper or lower case.
             include: ``mean``, ``max`` and ``std`` (of each dimension), ``bos`` (the vector at the
-                first token), ``per_residue``; of ESM-2 also ``logits``, ``entropy`` and
-                ``pseudo_perplexity_unmasked``; of a model with a classification head also
-                ``class_logits``.
+                first token), ``per_residue``; of ESM-2 also ``logits``, ``entropy``,
+                ``pseudo_perplexity_unmasked``, and ``pseudo_perplexity``, which takes a pass for
+                each residue; of a model with a classification head also ``class_logits``.
             layers: layers from 0, or negative ones counted from the last, which is -1.
             gaps: ``keep`` the gaps (- and .) of aligned sequences, for which proteins' models have
                 tokens, ``strip`` them, or ``error``.

@@ -200,6 +200,11 @@ class EmbeddingTable(ABC):
         """The logits of each class, float32 ``[N, C]``, of a head for classes of sequences."""
         return self._array("class_logits")
 
+    @cached_property
+    def pseudo_perplexity(self) -> Array:
+        """The pseudo-perplexity of each sequence, each residue masked once, float32 ``[N]``."""
+        return self._array("pseudo_perplexity")
+
     def to_pandas(self) -> "DataFrame":
         """Return the mean vectors as a table: a row for each id, a column for each dimension.
 

@@ -24,6 +24,7 @@ Include = Literal[
     "logits",
     "entropy",
     "pseudo_perplexity_unmasked",
+    "pseudo_perplexity",
     "class_logits",
     "residue_class_logits",
 ]
@@ -43,6 +44,7 @@ RESIDUE_SCORES: dict[str, tuple[int, ...]] = {
 }
 RECORD_SCORES: dict[str, tuple[int, ...]] = {
     "pseudo_perplexity_unmasked": (),
+    "pseudo_perplexity": (),
     "class_logits": (CLASSES,),
 }
 SCORES = RESIDUE_SCORES | RECORD_SCORES
@@ -138,6 +140,14 @@ class OutputForm(BaseModel):
         """Return how many of a record's letters are embedded."""
         return min(letters, self.max_residues) if self.overlap is None else letters
 
+    def passes(self, letters: int) -> int:
+        """Return how often the model computes a record with so many letters embedded.
+
+        Once, and for the exact pseudo-perplexity once more for each letter that is masked; each of
+        a record's windows counts as a whole one.
+        """
+        return 1 + min(letters, self.max_residues) if self.masks else 1
+
     def vector_shape(self, dim: int) -> tuple[int, ...]:
         """Return the shape of one vector: ``(D,)``, or ``(K, D)`` for K > 1 layers."""
         return (dim,) if len(self.layers) == 1 else (len(self.layers), dim)
@@ -165,6 +175,11 @@ class OutputForm(BaseModel):
     def score_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one entry of a score."""
         return tuple(self.classes or 0 if size == CLASSES else size for size in SCORES[name])
+
+    @property
+    def masks(self) -> bool:
+        """Whether each residue is masked once."""
+        return "pseudo_perplexity" in self.include
 
     @property
     def has_residues(self) -> bool:

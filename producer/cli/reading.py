@@ -50,8 +50,9 @@ class Reading:
         workers that were started with the same one take the job.
     include
         Vectors to keep: mean, per_residue, bos, max, std (several: --include mean bos, or
-        mean,bos), and of ESM-2 the scores logits, entropy, pseudo_perplexity_unmasked; of a
-        fine-tuned model with a classification head, class_logits.
+        mean,bos), and of ESM-2 the scores logits, entropy, pseudo_perplexity_unmasked, and
+        pseudo_perplexity, which takes a pass of the model for each residue; of a fine-tuned model
+        with a classification head, class_logits.
     layers
         Representations to keep; -1 is the last (several: --layers -1 6, or -1,6).
     precision

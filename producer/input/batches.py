@@ -63,7 +63,7 @@ class BatchSize(NamedTuple):
 
     records: int  # that are computed
     residues: int  # letters that are embedded, those of copies too
-    tokens: int  # as ModelSpec.tokens counts them, of what is computed
+    tokens: int  # as ModelSpec.tokens counts them, in all passes over what is computed
     copies: int = 0
     reused: int = 0
 
@@ -100,6 +100,7 @@ def cut_batches(
     longest = form.max_residues if form.overlap is None else sys.maxsize
     letters_per_token = spec.family.letters_per_token
     most_tokens, most_stored = budget.tokens, budget.shard_bytes
+    masks = form.masks
     batch: list[Record] = []
     copies: list[Copy] = []
     reused: list[Reused] = []
@@ -110,6 +111,8 @@ def cut_batches(
             length = min(len(residues), longest)
             # ModelSpec.tokens, inlined: calling it for each record would take a tenth of the time.
             more = -(-length // letters_per_token) + SPECIAL_TOKENS
+            if masks:
+                more *= form.passes(length)
             # A header is stored twice, with up to 4 bytes a letter.
             more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
             is_known = original != NONE and batch

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from operator import itemgetter
+from itertools import repeat
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from common.errors import InputError
 from common.job.cleaning import GAP_SIGNS, without_stop
 from common.job.records import Record
 from producer.input.blocks import Block, split_records, tidied
-from producer.input.duplicates import DuplicateCounter
+from producer.input.identical import NONE, RESIDUES, Chunk, with_originals
 from producer.input.reader import Reader
 
 #: The first lengths of the bins of a histogram: 1, 2, 5, 10, 20, 50 and so on.
@@ -57,10 +57,21 @@ class Survey:
         self.lost = 0
         #: Windows of records that are longer than one.
         self.windows = 0
-        self._sequences = DuplicateCounter()
+        #: Rows with the letters of an earlier one.
+        self.identical = 0
 
-    def records(self) -> Iterator[Record]:
-        """Read everything; yield the records that would be rows, if there were no others."""
+    def chunks(self, *, dedup: bool) -> Iterator[Chunk]:
+        """Read everything; yield the records that would be rows, if there were no others.
+
+        Args:
+            dedup: whether to tell those that are identical to an earlier one.
+        """
+        for records, originals in with_originals(self._records()):
+            if isinstance(originals, list):  # else none is identical
+                self.identical += sum(row != NONE for row in originals)
+            yield records, originals if dedup else repeat(NONE)
+
+    def _records(self) -> Iterator[Record]:
         reader = self.reader
         for part in reader.source.parts:
             before = reader.read
@@ -78,15 +89,9 @@ class Survey:
         if last is not None and not self.errors:
             self.errors.append(str(last))
 
-    def duplicate_sequences(self) -> int:
-        """Return how many rows have the letters of an earlier one."""
-        return self._sequences.duplicates()
-
     def _count_rows(self, records: list[Record]) -> None:
-        sequences = list(map(itemgetter(2), records))
-        self._sequences.add(sequences)
         most = self.reader.max_residues
-        for length in filter(most.__lt__, map(len, sequences)):
+        for length in filter(most.__lt__, map(len, map(RESIDUES, records))):
             if self.overlap is None:
                 self.lost += length - most
             else:

@@ -23,7 +23,7 @@ from producer.submission.input_check import (
 )
 from producer.submission.records import Input, as_source
 from producer.submission.request import DEFAULT_MODEL, Options, Request, make_request
-from producer.submission.staging import as_text, chunks_of, reader_of
+from producer.submission.staging import as_text, reader_of
 from producer.submission.submit import Hardware, budget_for, known_shape
 
 
@@ -71,7 +71,7 @@ def check_request(
     survey = Survey(reader, request.form.overlap)
     sizes = []
     with cycle_collection_off():
-        chunks = chunks_of(request, survey.records())
+        chunks = survey.chunks(dedup=request.dedup)
         for batch in cut_batches(chunks, budget, request.form, spec):
             sizes.append(batch.size)
             on_read(batch.size.rows)
@@ -115,7 +115,8 @@ def checked(
         mean_length=survey.total / with_letters if with_letters else 0.0,
         lengths=tuple(bins_of(survey)),
         duplicate_ids=reader.duplicate_ids(),
-        duplicate_sequences=survey.duplicate_sequences(),
+        duplicate_sequences=survey.identical,
+        computed=sum(size.records for size in sizes),
         long=reader.long_records,
         letters_lost=survey.lost,
         windows=survey.windows,

@@ -112,6 +112,7 @@ class InputCheck(Part):
     lengths: tuple[LengthBin, ...]
     duplicate_ids: int
     duplicate_sequences: int
+    computed: int
     long: int
     letters_lost: int
     windows: int

@@ -169,7 +169,8 @@ def budget_for(request: Request, spec: ModelSpec, hardware: Hardware, tokens: in
             spec,
             on_gpu=hardware.on_gpu,
             workers=hardware.workers,
-            input_bytes=request.source.estimated_bytes(),
+            # Where each residue is masked, a record has many more tokens than bytes.
+            input_bytes=None if request.form.masks else request.source.estimated_bytes(),
         )
     return Budget(tokens=tokens)
 

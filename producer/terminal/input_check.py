@@ -68,6 +68,7 @@ def rows_of(found: InputCheck, request: Request) -> Iterator[tuple[str, str, str
         ("lower case", found.lower_case, "letters"),
         ("equal ids", found.duplicate_ids, "records with the id of an earlier one"),
         ("equal letters", found.duplicate_sequences, "records with the letters of an earlier one"),
+        ("copies", found.rows - found.computed, "of them, which are not computed again"),
         ("long", found.long, describe_long(found, request.form)),
     ):
         if number:

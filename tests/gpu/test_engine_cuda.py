@@ -10,6 +10,7 @@ import torch
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
+from common.rungs import Rung
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
 from workers.embedder import Embedder
 from workers.engine.engine import Engine, Outcome
@@ -49,6 +50,35 @@ def batches() -> list[list[Record]]:
 def expected(engine, batches) -> list[Outcome]:
     """Embed one batch after another in one thread."""
     return [engine.embed(batch, FORM) for batch in batches]
+
+
+def test_the_exact_pseudo_perplexity_is_that_of_residues_masked_one_by_one(engine, batches):
+    """Copies are packed together and overlap on the device; here each one is alone."""
+    records = [Record(row, "", r.residues[:90]) for row, r in enumerate(batches[0][:8])]
+    form = OutputForm(include=("mean", "pseudo_perplexity"), max_residues=1022)
+    for rung in engine.models:
+        found = engine.embed(records, form, rung=rung).embeddings
+        assert len(found) == len(records)
+        for record, value in zip(records, found.scores["pseudo_perplexity"], strict=True):
+            np.testing.assert_allclose(value, masked_one_by_one(engine, record, rung), rtol=0.01)
+
+
+def masked_one_by_one(engine: Engine, record: Record, rung: Rung) -> float:
+    """The pseudo-perplexity of a record, each copy in a pass of its own."""
+    ids = torch.from_numpy(engine.loaded.tokenize([record.residues]).ids).to("cuda")
+    bounds, model = (
+        torch.tensor([0, len(ids)], dtype=torch.int32, device="cuda"),
+        engine.models[rung],
+    )
+    surprise = []
+    for position in range(1, len(ids) - 1):
+        copy = ids.clone()
+        copy[position] = ALPHABET.mask_idx
+        with torch.inference_mode():
+            last = model.forward_packed(copy, bounds, len(ids), [SPEC.layers])[SPEC.layers]
+            logs = engine._lm_head.get()(last[position]).log_softmax(0)
+        surprise.append(-float(logs[ids[position]]))
+    return float(np.exp(np.mean(surprise)))
 
 
 def assert_same(found: Outcome, other: Outcome) -> None:

@@ -41,6 +41,7 @@ def test_the_report_of_the_file_has_all_sequences(folder):
     assert report["points"]["ids"] == [
         *("sp|P69905|HBA_HUMAN", "sp|P68871|HBB_HUMAN", "again", "short")
     ]
+    assert ["25.0%", "1 identical, not computed again"] in report["cards"]
     assert report["run"] is None
 
 

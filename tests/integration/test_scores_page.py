@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.support.fair_esm import save_fair_esm, tokenize
+from tests.support.fair_esm import ALPHABET, save_fair_esm, tokenize
 from tests.support.processes import clean_environment, run_producer
 
 PAGE = (ROOT / "docs" / "scores.md").read_text()
@@ -40,6 +40,15 @@ def folder(tmp_path_factory, tiny) -> Path:
     return folder
 
 
+def masked_surprise(oracle, tokens: torch.Tensor) -> float:
+    """The mean of ``-ln p`` of each residue while it is masked."""
+    copies = tokens.repeat(tokens.shape[1] - 2, 1)
+    copies[:, 1:-1].fill_diagonal_(ALPHABET.mask_idx)
+    with torch.inference_mode():
+        logits = oracle(copies)["logits"][:, 1:-1].diagonal(dim1=0, dim2=1).T
+    return float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:-1]))
+
+
 def test_the_file_has_the_scores_of_fair_esm(folder, oracle):
     with h5py.File(folder / "scores.h5") as file:
         assert file.attrs["logits_tokens"].tolist()[4:24] == list("LAGVSERTIDPKQNFYMHWC")
@@ -53,8 +62,13 @@ def test_the_file_has_the_scores_of_fair_esm(folder, oracle):
             surprise = torch.nn.functional.cross_entropy(expected, tokens[0, 1:-1])
             found = np.log(file["pseudo_perplexity_unmasked"][row])
             np.testing.assert_allclose(found, surprise, atol=2e-4)
+            found = np.log(file["pseudo_perplexity"][row])
+            np.testing.assert_allclose(found, masked_surprise(oracle, tokens), atol=2e-4)
         assert file["entropy"].shape == (offsets[-1],)
         assert file["mean"].shape[0] == len(PROTEINS)
+        table = np.genfromtxt(folder / "perplexity.csv", delimiter=",", names=True)
+        for name in ("pseudo_perplexity_unmasked", "pseudo_perplexity"):
+            assert np.array_equal(table[name].astype(np.float32), file[name][:])
     with np.load(folder / "mean.npz") as arrays:
         assert "mean" in arrays
         assert "logits" not in arrays

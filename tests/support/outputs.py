@@ -87,10 +87,15 @@ def hard_job(
     *include: Include,
     layers: tuple[int, ...] = (-1,),
     residue_dtype: str = "float32",
+    classes: int | None = None,
 ) -> HardJob:
     """Compute the job in a store."""
     form = OutputForm(
-        include=include or ("mean",), layers=layers, residue_dtype=residue_dtype, max_residues=7
+        include=include or ("mean",),
+        layers=layers,
+        residue_dtype=residue_dtype,
+        max_residues=7,
+        classes=classes,
     )
     residues = sum(form.embedded(len(record.residues)) for record in RECORDS)
     manifest = manifest_of(BATCH_RECORDS, form=form, residues=residues)

@@ -35,7 +35,7 @@ from workers.batches.lease_renewer import LeaseRenewer
 from workers.batches.retry_policy import MAX_ATTEMPTS
 from workers.batches.runner import BatchRunner
 from workers.engine.engine import Outcome
-from workers.engine.in_flight import PackDone
+from workers.engine.flight import PackDone
 from workers.process.worker import exit_device_lost
 
 FP16, SELECTIVE, FP32 = Rung.FP16, Rung.SELECTIVE_FP32, Rung.FP32

@@ -60,4 +60,5 @@ def fetch_records(
 
 def tokens_of(records: Iterable[Record], form: OutputForm, spec: ModelSpec) -> int:
     """Return the tokens of records, as their job counts them."""
-    return sum(spec.tokens(form.embedded(len(record.residues))) for record in records)
+    lengths = (form.embedded(len(record.residues)) for record in records)
+    return sum(spec.tokens(length) * form.passes(length) for length in lengths)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from common.ledger.workers import CurrentBatch
 from common.wire.messages import Batch
-from workers.engine.in_flight import PackDone
+from workers.engine.flight import PackDone
 from workers.runtime import metrics, watchdog
 
 #: Seconds over which speeds are averaged.

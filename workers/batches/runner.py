@@ -38,7 +38,8 @@ from workers.batches.outcome import BatchOutcome, OutcomeKind, outcome_of, refus
 from workers.batches.results import failure_of, result_of, summary, text_of, with_history
 from workers.batches.retry_policy import RequeueError, RetryPolicy
 from workers.batches.shards import write_shard
-from workers.engine.engine import DeviceLostError, Engine, Outcome
+from workers.engine.device import DeviceLostError
+from workers.engine.engine import Engine, Outcome
 from workers.engine.finiteness import describe_instability
 from workers.runtime import watchdog
 

@@ -8,7 +8,35 @@ import torch
 
 from common.errors import UserError
 from common.text import counted
-from workers.engine.engine import DeviceLostError
+
+
+class DeviceLostError(Exception):
+    """An error of the device after which every later call fails too, until a new process."""
+
+
+#: Pattern of the device's errors in PyTorch and Triton.
+DEVICE_ERROR = re.compile(r"CUDA error|Triton Error \[CUDA\]")
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Raise the device's errors under two classes, and let all others pass.
+
+    Raises:
+        torch.OutOfMemoryError: the device has no memory left, as PyTorch or Triton reports.
+        DeviceLostError: any other error of the device.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if DEVICE_ERROR.search(str(error)) is None:
+            raise
+        first_line = str(error).splitlines()[0]
+        if "out of memory" in first_line:
+            raise torch.OutOfMemoryError(first_line) from error
+        raise DeviceLostError(first_line) from error
 
 
 def find_device(name: str) -> torch.device:

@@ -6,24 +6,26 @@ that are not finite are left out of the embeddings and described in the outcome.
 """
 
 import logging
-import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from common.embeddings.arrays import Embeddings
+from common.embeddings.arrays import Array, Embeddings
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import resolve_layers
 from common.rungs import Rung, ladder
-from common.wire.messages import Instability
-from workers.engine.in_flight import PackDone, PackInFlight, PackResult
-from workers.engine.packing import Pack, make_packs
+from common.wire.messages import Instability, NonFinite
+from workers.engine.device import device_errors
+from workers.engine.flight import Flight, PackDone, Timed
+from workers.engine.in_flight import PackInFlight, PackResult
+from workers.engine.masked import MaskedInFlight, mean_surprise
+from workers.engine.packing import Pack
 from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
 from workers.engine.windows import cut_windows
 from workers.models.classifier import LazyClassifier
@@ -36,6 +38,8 @@ from workers.runtime.device import exact_sums
 from workers.runtime.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_tokens_that_fit
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Timed)
 
 #: Dtype of the weights by the model's precision.
 DTYPES = {Rung.FP16: torch.float16, Rung.BF16: torch.bfloat16, Rung.FP32: torch.float32}
@@ -53,35 +57,6 @@ PACKS_AHEAD = 1
 #: Seconds for one pack after which the device counts as hung. On a GPU a pack takes seconds, or
 #: minutes if kernels are compiled first; on a CPU a large model may take an hour.
 GPU_PACK_SECONDS, CPU_PACK_SECONDS = 300.0, 7200.0
-
-
-class DeviceLostError(Exception):
-    """An error of the device after which every later call fails too, until a new process."""
-
-
-#: Pattern of the device's errors in PyTorch and Triton.
-DEVICE_ERROR = re.compile(r"CUDA error|Triton Error \[CUDA\]")
-
-
-@contextmanager
-def device_errors() -> Iterator[None]:
-    """Raise the device's errors under two classes, and let all others pass.
-
-    Raises:
-        torch.OutOfMemoryError: the device has no memory left, as PyTorch or Triton reports.
-        DeviceLostError: any other error of the device.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        if DEVICE_ERROR.search(str(error)) is None:
-            raise
-        first_line = str(error).splitlines()[0]
-        if "out of memory" in first_line:
-            raise torch.OutOfMemoryError(first_line) from error
-        raise DeviceLostError(first_line) from error
 
 
 @dataclass(frozen=True)
@@ -133,7 +108,7 @@ class Engine:
             segments, rest = divmod((1 + PACKS_AHEAD) * tokens, TRIAL_LENGTH)
             lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
             work = synthetic_batch(self.loaded.spec, lengths, self.precision)
-            self._run_packs(work, tokens, lambda: None)
+            self._run_packs(PackInFlight, work, tokens, lambda: None)
 
         tokens = pack_tokens_that_fit(run, self.pack_tokens[self.precision])
         self.pack_tokens = dict.fromkeys(self.models, tokens)
@@ -141,7 +116,7 @@ class Engine:
 
     def run_pack(self, work: PreparedBatch) -> PackResult:
         """Run a batch as one pack of any size."""
-        [result] = self._run_packs(work, len(work.tokens.ids), lambda: None)
+        [result] = self._run_packs(PackInFlight, work, len(work.tokens.ids), lambda: None)
         return result
 
     def embed(
@@ -173,9 +148,18 @@ class Engine:
         precision = rung if rung in self.models else self.precision
         with trace.span("tokenise"):
             work = self._prepare(records, form, precision)
-        parts = self._run(work, between_packs, on_pack)
+        parts = self._run(PackInFlight, work, between_packs, on_pack)
+        unstable = {k: v for part in parts for k, v in part.unstable.items()}
+        seconds = sum(part.seconds for part in parts)
+        masked = None
+        if form.masks:
+            copies = self._run(MaskedInFlight, work.masking(unstable), between_packs, on_pack)
+            masked, more = mean_surprise(copies, work.tokens)
+            unstable |= more
+            seconds += sum(part.seconds for part in copies)
         with trace.span("assemble"):
-            return self._assemble(work, parts)
+            vectors = [part.pooled.vectors for part in parts]
+            return self._assemble(work, vectors, masked, unstable, seconds)
 
     @device_errors()
     def _prepare(
@@ -205,15 +189,16 @@ class Engine:
     @device_errors()
     def _run(
         self,
+        flight: type[Flight[R]],
         work: PreparedBatch,
         between_packs: Callable[[], None],
         on_pack: Callable[[PackDone], None],
-    ) -> list[PackResult]:
+    ) -> list[R]:
         """Run all packs; if one does not fit the device, start again with smaller packs."""
         while True:
             budget = self.pack_tokens[work.precision]
             try:
-                return self._run_packs(work, budget, between_packs, on_pack)
+                return self._run_packs(flight, work, budget, between_packs, on_pack)
             except torch.OutOfMemoryError:
                 # Smaller packs do not help if one segment alone is too large.
                 if budget <= SMALLEST_PACK_TOKENS or work.tokens.lengths.max() >= budget:
@@ -230,27 +215,31 @@ class Engine:
     @device_errors()
     def _run_packs(
         self,
+        flight: type[Flight[R]],
         work: PreparedBatch,
         budget: int,
         between_packs: Callable[[], None],
         on_pack: Callable[[PackDone], None] = lambda _pack: None,
-    ) -> list[PackResult]:
-        running: deque[PackInFlight] = deque()
-        results: list[PackResult] = []
+    ) -> list[R]:
+        running: deque[Flight[R]] = deque()
+        results: list[R] = []
+        done = len(work.tokens.ids) if work.to_mask else 0  # those without masks are before
 
         def finish_first() -> None:
-            pack = running[0].pack
+            nonlocal done
+            tokens = len(running[0].pack.ids)
             results.append(self._finish(running))
-            on_pack(PackDone.of(pack, work, budget, results[-1].seconds))
+            done += tokens
+            on_pack(PackDone(tokens, budget, results[-1].seconds, work.tokens_in_all, done))
 
         try:
             with trace.span("wait for others"), metrics.stage("wait"):
                 self._lock.acquire()
             with metrics.stage("compute"):
                 try:
-                    for pack in make_packs(work.tokens, budget):
+                    for pack in flight.packs(work, budget):
                         between_packs()
-                        running.append(self._queue(work, pack))
+                        running.append(self._queue(flight, work, pack))
                         if len(running) > PACKS_AHEAD:
                             finish_first()
                 finally:
@@ -263,16 +252,16 @@ class Engine:
             for _ in running:
                 self._slots.release()
 
-    def _queue(self, work: PreparedBatch, pack: Pack) -> PackInFlight:
+    def _queue(self, flight: type[Flight[R]], work: PreparedBatch, pack: Pack) -> Flight[R]:
         self._slots.acquire()
         try:
             with watchdog.stage("launch", self._pack_seconds), exact_sums():
-                return PackInFlight(self.models[work.precision], work, pack)
+                return flight(self.models[work.precision], work, pack)
         except BaseException:
             self._slots.release()
             raise
 
-    def _finish(self, running: deque[PackInFlight]) -> PackResult:
+    def _finish(self, running: deque[Flight[R]]) -> R:
         """Wait for the first pack of ``running`` and remove it."""
         with watchdog.stage("wait for device", self._pack_seconds):
             result = running[0].result()
@@ -280,22 +269,28 @@ class Engine:
         self._slots.release()
         return result
 
-    def _assemble(self, work: PreparedBatch, parts: list[PackResult]) -> Outcome:
+    def _assemble(
+        self,
+        work: PreparedBatch,
+        parts: Sequence[Mapping[str, Array]],
+        masked: Array | None,
+        segments: dict[int, NonFinite],
+        seconds: float,
+    ) -> Outcome:
         """Join the results of packs: finite rows in order, and descriptions of the others."""
-        unstable = work.describe({k: v for part in parts for k, v in part.unstable.items()})
+        unstable = work.describe(segments)
         unstable_rows = {row.row for row in unstable}
         finite = np.array([record.row not in unstable_rows for record in work.records])
         embeddings = Embeddings.of_records(
             [record for record, good in zip(work.records, finite, strict=True) if good],
             work.form,
             precision=work.precision,
-            pooled={
-                name: values[finite]
-                for name, values in work.join([part.pooled.vectors for part in parts]).items()
-            },
+            pooled={name: values[finite] for name, values in work.join(parts).items()},
             residues=work.finite_residues(finite),
-            scores=work.join_scores([part.pooled.vectors for part in parts], finite),
+            scores=work.join_scores(parts, masked, finite),
         )
-        tokens = sum(map(self.loaded.spec.tokens, embeddings.lengths.tolist()))
-        seconds = sum(part.seconds for part in parts)
+        tokens = sum(
+            self.loaded.spec.tokens(length) * work.form.passes(length)
+            for length in embeddings.lengths.tolist()
+        )
         return Outcome(embeddings, unstable, work.precision, tokens, seconds)

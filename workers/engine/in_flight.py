@@ -1,7 +1,7 @@
-"""A pack on the device: its work is queued at once, and its result is awaited later."""
+"""A pack whose segments are pooled and scored."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from common.embeddings.arrays import Array
 from common.errors import UserError
 from common.wire.messages import NonFinite
 from workers.engine.finiteness import describe_non_finite
-from workers.engine.packing import Pack
+from workers.engine.flight import Flight
+from workers.engine.packing import Pack, make_packs
 from workers.engine.pooling import Pooled, pool, residue_positions
 from workers.engine.prepared import PreparedBatch
 from workers.engine.scores import CLASS_ROWS, SURPRISE, classify, read_segments, score
 from workers.models.classifier import Classifier
 from workers.models.encoder import Encoder
-from workers.runtime import trace
-from workers.runtime.device import DeviceEvent, to_device, to_host
+from workers.runtime.device import to_device, to_host
 
 
 @dataclass(frozen=True)
@@ -31,32 +31,17 @@ class PackResult:
     seconds: float  # of the device's time
 
 
-class PackDone(NamedTuple):
-    """A pack that is done, for those who count."""
-
-    tokens: int
-    room: int  # tokens that such packs may have
-    seconds: float  # of the device's time
-    batch_tokens: int
-    batch_done: int  # tokens, those of this pack included
-
-    @classmethod
-    def of(cls, pack: Pack, work: PreparedBatch, room: int, seconds: float) -> "PackDone":
-        before = int(work.tokens.cu_seqlens[pack.first])
-        tokens = len(pack.ids)
-        return cls(tokens, room, seconds, len(work.tokens.ids), before + tokens)
-
-
-class PackInFlight:
+class PackInFlight(Flight[PackResult]):
     """One forward pass with pooling, finiteness check and copy to the host, all queued."""
+
+    @staticmethod
+    def packs(work: PreparedBatch, budget: int) -> Iterator[Pack]:
+        return make_packs(work.tokens, budget)
 
     @torch.inference_mode()
     def __init__(self, model: Encoder, work: PreparedBatch, pack: Pack) -> None:
-        self.work, self.pack = work, pack
-        device = next(model.parameters()).device
-        ids = to_device(torch.from_numpy(pack.ids), device)
-        cu_seqlens = to_device(torch.from_numpy(pack.cu_seqlens), device)
-        self._began = DeviceEvent(device)
+        super().__init__(model, work, pack)
+        ids, cu_seqlens = self.ids, self.cu_seqlens
         layers = {*work.layers, model.spec.layers} if work.form.scores else work.layers
         found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, list(layers))
         self._hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
@@ -74,7 +59,7 @@ class PackInFlight:
             self._score_rows = to_host(self._scores.of_segments)
         if work.classifier is not None:
             self._classify(work.classifier, found[model.spec.layers], cu_seqlens, positions)
-        self._done = DeviceEvent(device)
+        self.land()
 
     def _classify(
         self, classifier: Classifier, hidden: Tensor, cu_seqlens: Tensor, positions: Tensor
@@ -114,10 +99,6 @@ class PackInFlight:
             return None
         return to_host((residues.isfinite() & ~stored.isfinite()).flatten(1).any(1))
 
-    @property
-    def device(self) -> torch.device:
-        return self._hidden.device
-
     @torch.inference_mode()
     def result(self) -> PackResult:
         """Wait for the device and return the result.
@@ -125,9 +106,7 @@ class PackInFlight:
         Raises:
             UserError: residues are beyond the range of the dtype they are to be stored in.
         """
-        self._done.wait()
-        seconds = self._done.seconds_since(self._began)
-        trace.add_device_span(f"{len(self.pack.ids):,} tokens", self._done, seconds)
+        seconds = self.wait()
         pooled = Pooled.read(self._rows, len(self.work.layers), self.work.form.more_pooled)
         if self.work.head is not None:
             surprise, finite = read_segments(self._score_rows, self.work.form)

@@ -1,7 +1,7 @@
 """A batch in the form that the engine runs: from records to segments, and back."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from common.model_specs import ModelSpec
 from common.rungs import Rung
 from common.wire.messages import Instability, NonFinite
 from workers.engine.finiteness import merge_non_finite
-from workers.engine.scores import CLASS_ROWS, PERPLEXITY, SURPRISE
+from workers.engine.scores import CLASS_ROWS, MASKED_PERPLEXITY, PERPLEXITY, SURPRISE
 from workers.engine.windows import join_windows
 from workers.models.classifier import Classifier
 from workers.models.lm_head import LMHead
@@ -38,6 +38,19 @@ class PreparedBatch:
     scores: Mapping[str, Tensor] = field(default_factory=dict)  # of residues, in the same way
     head: LMHead | None = None  # if its scores are included
     classifier: Classifier | None = None  # likewise
+    to_mask: Sequence[int] = ()  # segments whose residues are masked, once the others are known
+
+    @property
+    def tokens_in_all(self) -> int:
+        """Tokens of all passes of the model."""
+        lengths = self.tokens.lengths.astype(np.int64)
+        passes = lengths - SPECIAL_TOKENS + 1 if self.form.masks else 1
+        return int((lengths * passes).sum())
+
+    def masking(self, unstable: Collection[int]) -> "PreparedBatch":
+        """Return the batch with all residues to be masked but those of unstable segments."""
+        segments = range(len(self.tokens.lengths))
+        return replace(self, to_mask=[one for one in segments if one not in unstable])
 
     def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
         """Return a description of each record with segments that are not finite."""
@@ -62,16 +75,25 @@ class PreparedBatch:
         joined = join_windows(vectors, self.tokens.lengths, self.firsts)
         return {name: without_single_layer(joined[name]) for name in self.form.pooled_names}
 
-    def join_scores(self, parts: Sequence[Mapping[str, Array]], finite: Array) -> dict[str, Array]:
-        """Return the scores that the form includes, of finite records ``[N]``."""
+    def join_scores(
+        self, parts: Sequence[Mapping[str, Array]], masked: Array | None, finite: Array
+    ) -> dict[str, Array]:
+        """Return the scores that the form includes, of finite records ``[N]``.
+
+        Args:
+            masked: ``[S]``, the mean ``-ln p`` of each segment's masked residues, if included.
+        """
         if not self.form.scores:
             return {}
         of_residues = np.repeat(finite, self.lengths)
         scores = {name: values.numpy()[of_residues] for name, values in self.scores.items()}
+        means: dict[str, Array] = {}
         if PERPLEXITY in self.form.include:
-            means = {"mean": np.concatenate([part[SURPRISE] for part in parts])}
-            mean = join_windows(means, self.tokens.lengths, self.firsts)["mean"][finite, 0]
-            scores[PERPLEXITY] = np.exp(mean)
+            means[PERPLEXITY] = np.concatenate([part[SURPRISE] for part in parts])[:, 0]
+        if masked is not None:
+            means[MASKED_PERPLEXITY] = masked
+        for name, values in join_windows(means, self.tokens.lengths, self.firsts).items():
+            scores[name] = np.exp(values[finite])
         if CLASS_ROWS in self.form.include:
             scores[CLASS_ROWS] = np.concatenate([part[CLASS_ROWS] for part in parts])[finite]
         return scores

@@ -14,6 +14,7 @@ from workers.models.classifier import Classifier
 from workers.models.lm_head import LMHead
 
 PERPLEXITY: Include = "pseudo_perplexity_unmasked"
+MASKED_PERPLEXITY: Include = "pseudo_perplexity"
 
 #: The name of the mean negative log-likelihood among the vectors of segments.
 SURPRISE = "surprise"
@@ -99,6 +100,12 @@ def read_segments(rows: Tensor, form: OutputForm) -> tuple[Array, Array]:
     host = rows.numpy()
     finite = host[:, 1] != 0
     if PERPLEXITY in form.include:
-        with np.errstate(over="ignore"):
-            finite &= np.isfinite(np.exp(host[:, 0]))
+        finite &= np.isfinite(perplexity(host[:, 0]))
     return host[:, :1], finite
+
+
+def perplexity(surprise: Array) -> Array:
+    """Return ``exp`` of means of ``-ln p`` in their own dtype, Inf where it is beyond that."""
+    with np.errstate(over="ignore"):
+        found: Array = np.exp(surprise)
+    return found

@@ -37,7 +37,8 @@ from workers.batches.counting import counted
 from workers.batches.lease_renewer import ANSWER_SECONDS, LeaseRenewer
 from workers.batches.meter import Meter
 from workers.batches.runner import BatchRunner
-from workers.engine.engine import DTYPES, DeviceLostError, Engine
+from workers.engine.device import DeviceLostError
+from workers.engine.engine import DTYPES, Engine
 from workers.models.loading import LoadedModel, load_model
 from workers.process.entry import loaded_info, start_metrics, worker_info
 from workers.process.environment import (

@@ -16,7 +16,7 @@ from common.embeddings.file import plain
 from common.embeddings.reader import open_embedding_file
 from common.embeddings.sink import Sink
 from common.embeddings.table import PRECISION_NAMES
-from common.job.output_form import POOLED
+from common.job.output_form import POOLED, RECORD_SCORES
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.partial import locked_sink
@@ -35,6 +35,7 @@ class AnnDataLayout(Layout):
     name = "h5ad"
     suffixes = (".h5ad",)
     holds_residues = False
+    scores = RECORD_SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["AnnDataWriter"]:
@@ -44,8 +45,8 @@ class AnnDataLayout(Layout):
     def attributes_of(self, source: Path | BinaryIO) -> Mapping[str, Any] | None:
         with open_embedding_file(source) as file:
             found = {name: as_text(value[()]) for name, value in file["uns"].items()}
-            ours = set(file["obs"].attrs["column-order"]) == {*NUMBERS, "header", "precision"}
-            return found if ours else None
+            columns = set(file["obs"].attrs["column-order"]) - set(RECORD_SCORES)
+            return found if columns == {*NUMBERS, "header", "precision"} else None
 
 
 class AnnDataWriter:
@@ -66,7 +67,8 @@ class AnnDataWriter:
             self._matrices.append((kind, layer, encode(dataset, "array")))
         self._obs = encode(file.create_group("obs"), "dataframe")
         self._obs.attrs["_index"] = "_index"
-        order = ["header", *NUMBERS, "precision"]
+        self._create_scores(contents)
+        order = ["header", *NUMBERS, "precision", *self._numbers]
         self._obs.attrs["column-order"] = np.array(order, h5py.string_dtype())
         for name in ("_index", "header"):
             texts = self._obs.create_dataset(name, (records,), h5py.string_dtype())
@@ -82,6 +84,17 @@ class AnnDataWriter:
         self._positions = np.zeros(max(PRECISION_NAMES) + 1, np.int8)
         self._positions[list(PRECISION_NAMES)] = range(len(PRECISION_NAMES))
         self._create_var(dim)
+
+    def _create_scores(self, contents: Contents) -> None:
+        """Create columns of ``obs`` for scores that are numbers, ``obsm`` for those of several."""
+        self._numbers: list[str] = []
+        self._scores: dict[str, h5py.Dataset] = {}
+        for name in contents.form.scores:
+            shape = contents.form.score_shape(name)
+            place = self._file["obsm"] if shape else self._obs
+            dataset = place.create_dataset(name, (contents.records, *shape), np.float32)
+            self._scores[name] = encode(dataset, "array")
+            self._numbers += [] if shape else [name]
 
     def _create_var(self, dim: int) -> None:
         """Create the table of the dimensions, which has their numbers alone."""
@@ -100,6 +113,8 @@ class AnnDataWriter:
         self._obs["header"][here] = part.headers
         for name, column in NUMBERS.items():
             self._obs[name][here] = part.columns[column]
+        for name, dataset in self._scores.items():
+            dataset[here] = part.scores[name]
         self._codes[here] = self._positions[part.precision]
         self._written = here.stop
         if self._sink.error:

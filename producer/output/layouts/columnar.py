@@ -31,7 +31,7 @@ class ColumnarLayout(Layout):
     """One HDF5 file in the form of a shard."""
 
     name = "h5"
-    holds_scores = True
+    scores = SCORES
     suffixes = (".h5", ".hdf5", ".hdf")
 
     @contextmanager

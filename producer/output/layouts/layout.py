@@ -1,7 +1,7 @@
 """What all layouts of an output have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -43,8 +43,8 @@ class Layout(ABC):
     is_folder: ClassVar[bool] = False
     #: Whether vectors of residues have a place in it.
     holds_residues: ClassVar[bool] = True
-    #: Whether what the language-model head gives has a place in it.
-    holds_scores: ClassVar[bool] = False
+    #: Names of the scores that have a place in it.
+    scores: ClassVar[Collection[str]] = ()
     #: Whether it holds a single kind of vectors.
     holds_one_kind: ClassVar[bool] = False
 
@@ -86,10 +86,11 @@ class Layout(ABC):
         Raises:
             UserError: a package is missing, or the form has no place in the layout.
         """
-        if not self.holds_scores and form.scores:
+        refused = [name for name in form.scores if name not in self.scores]
+        if refused:
             raise UserError(
-                f"{place}: {self.name} has no place for {', '.join(form.scores)}. Leave them out, "
-                "as with --include mean, or name a .h5 file.",
+                f"{place}: {self.name} has no place for {', '.join(refused)}. Leave them out, as "
+                "with --include mean, or name a .h5, .parquet, .npz or .safetensors file.",
                 path=place,
             )
         if not self.holds_residues and form.per_residue:

@@ -13,6 +13,7 @@ import numpy as np
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.table import PRECISION_NAMES
 from common.errors import UserError
+from common.job.output_form import RESIDUE_SCORES, SCORES
 from common.text import counted_bytes
 from producer.output.contents import Contents
 from producer.output.layouts.at_place import array_bytes, bytes_of
@@ -39,6 +40,7 @@ class NpzLayout(Layout):
 
     name = "npz"
     suffixes = (".npz",)
+    scores = SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["NpzWriter"]:
@@ -73,11 +75,11 @@ class NpzWriter:
     def write(self, part: Embeddings) -> None:
         for name in NUMBERS:
             self._append(name, part.columns[name])
-        for name, values in part.pooled.items():
+        of_residues = part.of_residues
+        for name, values in {**part.pooled, **part.scores, **of_residues}.items():
             self._append(name, values)
-        if part.residues is not None:
+        if of_residues:
             self._append("offsets", self._letters + np.cumsum(part.lengths))
-            self._append("residues", part.residues)
             self._letters += int(part.lengths.sum())
         self._spool.append("ids", part.ids)
         self._spool.append("precision", [PRECISION_NAMES[code] for code in part.precision.tolist()])
@@ -116,6 +118,10 @@ def shapes_of(contents: Contents) -> dict[str, Member]:
     )
     if form.per_residue:
         shapes["residues"] = (contents.residues, *shape), form.residue_dtype
+    for name in form.scores:
+        entries = contents.residues if name in RESIDUE_SCORES else records
+        shapes[name] = (entries, *form.score_shape(name)), "float32"
+    if form.has_residues:
         shapes["offsets"] = (records + 1,), "<i8"
     return shapes | dict.fromkeys(NUMBERS, ((records,), "<i8"))
 

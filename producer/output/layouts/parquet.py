@@ -11,6 +11,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.table import PRECISION_NAMES
+from common.job.output_form import RESIDUE_SCORES, SCORES
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.partial import locked_file
@@ -32,6 +33,7 @@ class ParquetLayout(Layout):
     suffixes = (".parquet",)
     package = "pyarrow"
     extra = "parquet"
+    scores = SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["ParquetWriter"]:
@@ -70,6 +72,8 @@ class ParquetWriter:
             dtype = contents.form.residue_dtype if of_residues else contents.pooled_dtype
             vector = pyarrow.list_(pyarrow.from_numpy_dtype(np.dtype(dtype)), contents.dim)
             types[name] = pyarrow.list_(vector) if of_residues else vector
+        for name in contents.form.scores:
+            types[name] = self._score_type(name)
         self._schema = pyarrow.schema(types.items())
         #: The writer of Arrow, which is closed by the layout.
         self.arrow = import_module("pyarrow.parquet").ParquetWriter(
@@ -82,7 +86,8 @@ class ParquetWriter:
 
     def write(self, part: Embeddings) -> None:
         self._waiting.append(part)
-        self._bytes += sum(values.nbytes for values in part.pooled.values())
+        numbers = (*part.pooled.values(), *part.scores.values())
+        self._bytes += sum(values.nbytes for values in numbers)
         self._bytes += 0 if part.residues is None else part.residues.nbytes
         if self._bytes >= ROW_GROUP_BYTES:
             self._flush()
@@ -121,21 +126,42 @@ class ParquetWriter:
             assert values is not None
             vectors = self._vectors(values if layer is None else values[:, layer])
             if kind == "per_residue":
-                ends = np.concatenate([[0], np.cumsum(part.lengths)]).astype(np.int32)
-                vectors = pa.ListArray.from_arrays(ends, vectors)
+                vectors = pa.ListArray.from_arrays(offsets(part), vectors)
             columns[name] = vectors
+        for name, values in part.scores.items():
+            columns[name] = self._score(part, name, values)
         return pa.table(columns, schema=self._schema)
 
     def _vectors(self, values: Array) -> Any:
         flat = self._pa.array(np.ascontiguousarray(values).reshape(-1))
-        return self._pa.FixedSizeListArray.from_arrays(flat, self._contents.dim)
+        return self._pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+    def _score_type(self, name: str) -> Any:
+        """Return the type of a score's column: a number, a list of them, or a list of either."""
+        shape, type_ = self._contents.form.score_shape(name), self._pa.float32()
+        type_ = self._pa.list_(type_, *shape) if shape else type_
+        return self._pa.list_(type_) if name in RESIDUE_SCORES else type_
+
+    def _score(self, part: Embeddings, name: str, values: Array) -> Any:
+        """Return a score's column."""
+        entries = self._vectors(values) if values.ndim > 1 else self._pa.array(values)
+        if name not in RESIDUE_SCORES:
+            return entries
+        return self._pa.ListArray.from_arrays(offsets(part), entries)
 
     def _vector_columns(self) -> Iterator[tuple[str, str, int | None]]:
         """Yield the name of each column of vectors, their kind, and which of several layers."""
         layers = self._contents.layers
         for kind in self._contents.form.include:
+            if kind in SCORES:
+                continue
             name = "residues" if kind == "per_residue" else kind
             if len(layers) == 1:
                 yield name, kind, None
             else:
                 yield from ((f"{name}_{layer}", kind, k) for k, layer in enumerate(layers))
+
+
+def offsets(part: Embeddings) -> Array:
+    """Return where the residues of each row start ``[n + 1]``."""
+    return np.concatenate([[0], np.cumsum(part.lengths)]).astype(np.int32)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
+from common.job.output_form import RESIDUE_SCORES, SCORES
 from common.rungs import PRECISION_CODES
 from producer.output.contents import Contents
 from producer.output.layouts.at_place import array_bytes, bytes_of, write_at
@@ -42,6 +43,7 @@ class SafetensorsLayout(Layout):
 
     name = "safetensors"
     suffixes = (".safetensors",)
+    scores = SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["SafetensorsWriter"]:
@@ -65,12 +67,15 @@ class SafetensorsWriter:
         self._contents = contents
         form, shape, records = contents.form, contents.shape, contents.records
         self._shapes: dict[str, Tensor] = dict.fromkeys(NUMBERS, ("int64", (records,)))
-        if form.per_residue:
+        if form.has_residues:
             self._shapes["offsets"] = "int64", (records + 1,)
         for name in form.pooled_names:
             self._shapes[name] = contents.pooled_dtype, (records, *shape)
         if form.per_residue:
             self._shapes["residues"] = form.residue_dtype, (contents.residues, *shape)
+        for name in form.scores:
+            entries = contents.residues if name in RESIDUE_SCORES else records
+            self._shapes[name] = "float32", (entries, *form.score_shape(name))
         self._shapes["precision"] = "uint8", (records,)
         self._shapes["ids"] = "uint8", (0,)
         #: The size of the header, and where the next values of each array go.
@@ -78,17 +83,17 @@ class SafetensorsWriter:
         self._header_bytes += -self._header_bytes % 8
         self._places = self._starts()
         self._letters = 0
-        if form.per_residue:
+        if form.has_residues:
             self._write("offsets", np.zeros(1, np.int64))
 
     def write(self, part: Embeddings) -> None:
         for name in (*NUMBERS, "precision"):
             self._write(name, part.columns[name])
-        for name, values in part.pooled.items():
+        of_residues = part.of_residues
+        for name, values in {**part.pooled, **part.scores, **of_residues}.items():
             self._write(name, values)
-        if part.residues is not None:
+        if of_residues:
             self._write("offsets", self._letters + np.cumsum(part.lengths))
-            self._write("residues", part.residues)
             self._letters += int(part.lengths.sum())
         text = "".join(f"{id_}\n" for id_ in part.ids).encode()
         self._write("ids", np.frombuffer(text, np.uint8))

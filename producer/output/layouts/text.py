@@ -1,5 +1,6 @@
 """CSV and TSV: a line per record, a column per number."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from common.embeddings.arrays import Embeddings
 from common.embeddings.table import PRECISION_NAMES
+from common.job.output_form import RECORD_SCORES
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.partial import locked_file
@@ -29,6 +31,7 @@ class CsvLayout(Layout):
     name = "csv"
     suffixes = (".csv",)
     holds_residues = False
+    scores = RECORD_SCORES
     separator = ","
 
     @contextmanager
@@ -58,14 +61,21 @@ class TextWriter:
         self._kinds = contents.form.pooled_names
         count = len(contents.layers) * contents.dim
         number = f"{separator}%.{DIGITS[contents.pooled_dtype]}g"
-        #: The numbers of a vector, and what stands there in a row without an embedding.
-        self._numbers, self._nothing = number * count, separator * count
+        self._numbers = number * count
         self._origins = contents.origins
         columns = COLUMNS if self._origins is None else (*COLUMNS, "source")
-        self._write_line(columns, "".join(f"{separator}{name}" for name in names(contents)))
+        #: Scores, which are FP32 whatever the vectors are: as numbers, and in a row without them.
+        self._scores = {
+            name: f"{separator}%.{DIGITS['float32']}g" * math.prod(contents.form.score_shape(name))
+            for name in contents.form.scores
+        }
+        named = (*score_names(contents), *names(contents))
+        self._write_line(columns, "".join(f"{separator}{name}" for name in named))
 
     def write(self, part: Embeddings) -> None:
-        vectors = [part.pooled[kind].reshape(len(part), -1) for kind in self._kinds]
+        columns = [(part.scores[name], numbers) for name, numbers in self._scores.items()]
+        columns += [(part.pooled[kind], self._numbers) for kind in self._kinds]
+        tables = [(values.reshape(len(part), -1), numbers) for values, numbers in columns]
         sources = [] if self._origins is None else self._origins.names_of(part.rows)
         for position, (row, code) in enumerate(
             zip(part.rows.tolist(), part.precision.tolist(), strict=True)
@@ -75,11 +85,13 @@ class TextWriter:
                 *(PRECISION_NAMES[code], part.headers[position]),
                 *([sources[position]] if sources else []),
             )
-            numbers = (
-                self._numbers % tuple(values[position].tolist()) if code else self._nothing
-                for values in vectors
+            texts_of_numbers = (
+                numbers % tuple(values[position].tolist())
+                if code
+                else self._separator * values.shape[1]
+                for values, numbers in tables
             )
-            self._write_line(texts, "".join(numbers))
+            self._write_line(texts, "".join(texts_of_numbers))
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Do nothing: a table has no place for attributes."""
@@ -94,6 +106,13 @@ def quoted(text: str, separator: str) -> str:
     if separator in text or any(sign in text for sign in '"\r\n'):
         return '"' + text.replace('"', '""') + '"'
     return text
+
+
+def score_names(contents: Contents) -> Iterator[str]:
+    """Yield the names of the columns of scores; with several numbers ``class_logits_0``."""
+    for name in contents.form.scores:
+        shape = contents.form.score_shape(name)
+        yield from (f"{name}_{number}" for number in range(*shape)) if shape else [name]
 
 
 def names(contents: Contents) -> Iterator[str]:

@@ -11,11 +11,11 @@ import torch
 
 from common.errors import InputError, UserError
 from common.rungs import Rung
-from tests.support.fair_esm import tokenize
+from tests.support.fair_esm import ALPHABET, tokenize
 from tests.support.fixtures import TINY
 from workers.embedder import Embedder, embed
-from workers.engine.device import find_device
-from workers.engine.engine import DeviceLostError, Engine
+from workers.engine.device import DeviceLostError, find_device
+from workers.engine.engine import Engine
 
 SEQUENCES = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTN", "sp|P3|SHORT": "GA"}
 
@@ -42,6 +42,19 @@ def test_means_and_residues_are_those_of_fair_esm(embedder, oracle):
         expected = published(oracle, sequence)
         np.testing.assert_allclose(result.residues(id_), expected, atol=2e-5)
         np.testing.assert_allclose(result[id_], expected.mean(0), atol=2e-5)
+
+
+def test_the_exact_pseudo_perplexity_is_that_of_residues_masked_one_by_one(embedder, oracle):
+    result = embedder.embed(SEQUENCES, include=("mean", "pseudo_perplexity"))
+    for id_, sequence in SEQUENCES.items():
+        tokens = tokenize([sequence])
+        copies = tokens.repeat(len(sequence), 1)
+        copies[:, 1:-1].fill_diagonal_(ALPHABET.mask_idx)
+        with torch.inference_mode():
+            logits = oracle(copies)["logits"][:, 1:-1].diagonal(dim1=0, dim2=1).T
+        expected = torch.nn.functional.cross_entropy(logits, tokens[0, 1:-1])
+        found = np.log(result.pseudo_perplexity[result.ids.index(id_)])
+        np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
 def test_scores_are_those_of_fair_esm_and_only_where_they_are_included(embedder, oracle):

@@ -40,7 +40,8 @@ EVERYTHING_FITS = Budget(tokens=10**9, shard_bytes=10**12)
 lengths = st.lists(st.integers(1, 2 * MAX_RESIDUES), max_size=60)
 budgets = st.builds(Budget, tokens=st.integers(1, 300), shard_bytes=st.integers(1, 20_000))
 SCORES = OutputForm(include=("mean", "logits", "entropy"), max_residues=MAX_RESIDUES)
-forms = st.sampled_from([FORM, WIDE_FORM, WINDOWS, SCORES])
+MASKS = OutputForm(include=("mean", "pseudo_perplexity"), max_residues=MAX_RESIDUES)
+forms = st.sampled_from([FORM, WIDE_FORM, WINDOWS, SCORES, MASKS])
 models = st.sampled_from([PROTEIN_MODEL, DNA_MODEL])
 input_sizes = st.none() | st.integers(0, 10**12)
 workers = st.integers(0, 1000)
@@ -66,7 +67,8 @@ def letters_of(batch: list[Record], form: OutputForm = FORM) -> int:
 
 
 def tokens_of(batch: list[Record], form: OutputForm = FORM, spec: ModelSpec = PROTEIN_MODEL) -> int:
-    return sum(spec.tokens(form.embedded(len(record.residues))) for record in batch)
+    lengths = [form.embedded(len(record.residues)) for record in batch]
+    return sum(spec.tokens(length) * form.passes(length) for length in lengths)
 
 
 @given(lengths, budgets, forms, models)
@@ -116,6 +118,12 @@ def test_tokens_of_batches_are_those_that_the_model_s_shape_gives(lengths, spec)
     records = records_of(lengths)
     ((_, _, size, _),) = cut_batches(without_originals(records), EVERYTHING_FITS, form, spec)
     assert size.tokens == sum(spec.tokens(form.embedded(length)) for length in lengths)
+
+
+def test_where_residues_are_masked_a_batch_has_the_tokens_of_all_copies():
+    chunks = without_originals(records_of([3, 5]))
+    ((_, _, size, _),) = cut_batches(chunks, EVERYTHING_FITS, MASKS, PROTEIN_MODEL)
+    assert (size.residues, size.tokens) == (8, 4 * 5 + 6 * 7)
 
 
 def test_the_tokens_of_a_protein_are_its_residues_and_two_more():

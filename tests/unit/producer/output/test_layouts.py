@@ -18,6 +18,8 @@ from tests.support.outputs import DIM, HEADERS, by_layer, check_table, same
 
 ALL = ("mean", "per_residue", "bos", "max", "std")
 LAYERS = (-1, 2)
+OF_RECORDS = ("pseudo_perplexity_unmasked", "pseudo_perplexity")
+SCORES = (*OF_RECORDS, "logits", "entropy")
 
 every_number_of_layers = pytest.mark.parametrize("layers", [(-1,), LAYERS], ids=["one", "two"])
 
@@ -171,3 +173,53 @@ def test_safetensors_has_the_arrays_of_the_hdf5_file(job_with, layers):
     same(safetensors.torch.load_file(path)["mean"].numpy(), expected["mean"])
     attributes = json.loads(metadata["attributes"])
     assert (attributes["job"], attributes["rows_without_numbers"]) == (job.manifest.job, 1)
+
+
+# --- scores -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vectors", [("mean", "per_residue"), ()], ids=["with vectors", "alone"])
+def test_arrays_of_scores_are_those_of_the_hdf5_file(job_with, vectors):
+    job = job_with(*vectors, *SCORES)
+    with np.load(job.fetch("e.npz"), allow_pickle=False) as found:
+        in_npz = dict(found)
+    in_safetensors = safetensors.numpy.load_file(job.fetch("e.safetensors"))
+    expected = job.expected()
+    for name in (*SCORES, "offsets", *(["mean", "residues"] if vectors else [])):
+        same(in_npz[name], expected[name])
+        same(in_safetensors[name], expected[name])
+
+
+def test_parquet_has_scores_of_records_as_numbers_and_of_residues_as_lists(job_with):
+    job = job_with("mean", *SCORES)
+    table, expected = pd.read_parquet(job.fetch("e.parquet")), job.expected()
+    for name in OF_RECORDS:
+        same(table[name].to_numpy(), expected[name])
+    for position in range(len(HEADERS)):
+        here = slice(*expected["offsets"][position : position + 2])
+        same(table["entropy"][position], expected["entropy"][here])
+        same(np.stack(table["logits"][position]), expected["logits"][here])
+    alone = pd.read_parquet(job.fetch("alone.parquet", include=("logits",)))
+    assert "mean" not in alone
+    assert len(alone) == len(HEADERS)
+
+
+@pytest.mark.parametrize("include", [("mean", *OF_RECORDS), OF_RECORDS], ids=["both", "alone"])
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_tables_have_the_very_scores_of_records(job_with, include, dtype):
+    job = job_with(*include)
+    path, expected = job.fetch("e.csv", dtype=dtype), job.expected()
+    check_table(pd.read_csv(path, keep_default_na=False), expected)
+    table = pd.read_csv(path, float_precision="round_trip")
+    for name in OF_RECORDS:
+        same(table[name].to_numpy(np.float32), expected[name])
+    assert table[OF_RECORDS[0]].isna().sum() == 1
+
+
+def test_the_classes_of_records_have_a_column_each(job_with):
+    job = job_with("mean", "class_logits", classes=3)
+    expected = job.expected()["class_logits"]
+    columns = [f"class_logits_{number}" for number in range(3)]
+    table = pd.read_csv(job.fetch("e.tsv"), sep="\t", float_precision="round_trip")
+    same(table[columns].to_numpy(np.float32), expected)
+    same(np.stack(pd.read_parquet(job.fetch("e.parquet"))["class_logits"]), expected)

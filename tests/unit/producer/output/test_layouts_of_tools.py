@@ -20,6 +20,21 @@ every_number_of_layers = pytest.mark.parametrize("layers", [(-1,), LAYERS], ids=
 # --- AnnData ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_h5ad_has_the_scores_of_records(job_with):
+    perplexities = ("pseudo_perplexity_unmasked", "pseudo_perplexity")
+    job = job_with("mean", *perplexities, "class_logits", classes=3)
+    path, expected = job.fetch("e.h5ad"), job.expected()
+    found = anndata.read_h5ad(path)
+    for name in perplexities:
+        same(found.obs[name].to_numpy(), expected[name])
+    same(found.obsm["class_logits"], expected["class_logits"])
+    same(found.X, expected["mean"])
+    job.fetch("e.h5ad")  # it is the same job's: it is replaced
+    alone = anndata.read_h5ad(job.fetch("alone.h5ad", include=perplexities[:1]))
+    assert (alone.X, alone.n_obs) == (None, len(HEADERS))
+
+
 @every_number_of_layers
 def test_h5ad_is_read_by_anndata(job_with, layers):
     job = job_with("std", "bos", "mean", "max", layers=layers)

@@ -92,14 +92,21 @@ def test_a_layout_without_a_place_for_residues_refuses_them(job_with, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["e.csv", "e.h5ad", "e.npy", "e.npz", "e.parquet", "e.safetensors"]
+    ("name", "layout", "refused"),
+    [
+        ("e.csv", None, "entropy"),
+        ("e.tsv", None, "entropy"),
+        ("e.h5ad", None, "entropy"),
+        ("e.npy", None, "entropy, pseudo_perplexity"),
+        ("e.h5", "uniprot", "entropy, pseudo_perplexity"),
+        ("e", "esm", "entropy, pseudo_perplexity"),
+    ],
 )
-def test_a_layout_without_a_place_for_scores_refuses_them(job_with, name):
-    job = job_with("mean", "entropy", "pseudo_perplexity_unmasked")
-    with pytest.raises(UserError, match=r"no place for entropy, pseudo_.*--include mean"):
-        job.fetch(name)
-    job.fetch(name, include=("mean",))
-    job.fetch("e.h5")
+def test_a_layout_without_a_place_for_scores_refuses_them(job_with, name, layout, refused):
+    job = job_with("mean", "entropy", "pseudo_perplexity")
+    with pytest.raises(UserError, match=rf"no place for {refused}\. .*--include mean"):
+        job.fetch(name, layout=layout)
+    job.fetch(name, layout=layout, include=("mean",))
 
 
 @pytest.mark.parametrize(("name", "layout"), [("e.npy", None), ("e.h5", "uniprot")])

@@ -56,6 +56,8 @@ def staged(path: Path, folder: Path, model: str, **options):
         ("tests/cases/empty_record.faa", MODEL, {"invalid": "skip", "min_length": 22}),
         ("tests/cases/aligned.faa", MODEL, {"gaps": "strip"}),
         ("tests/cases/same_ids.faa", MODEL, {}),
+        ("tests/cases/same_sequences.faa", MODEL, {}),
+        ("tests/cases/same_sequences.faa", MODEL, {"dedup": False}),
         ("tests/cases/some_dna.faa", MODEL, {}),
         ("tests/cases/long_record.faa.gz", MODEL, {"include": "per_residue"}),
         ("tests/cases/long_contig.fna.gz", "dnabert_s", {"max_residues": 400}),
@@ -74,6 +76,8 @@ def test_the_counts_are_those_of_the_job(tmp_path, name, model, options):
     for field in ("long", "skipped", "empty", "short", "replaced", "rna", "like_dna", "molecule"):
         assert getattr(found, field) == getattr(report, field)
     assert found.duplicate_ids == report.duplicate_ids
+    assert found.computed == sum(manifest.batch_records) == found.rows - report.identical
+    assert found.duplicate_sequences >= report.identical
 
 
 @pytest.mark.parametrize(
@@ -176,3 +180,5 @@ def test_identical_sequences_are_computed_once_unless_each_is_asked_for():
     each = check(["MKT", "MKV", "MKT", "MKT"], model=MODEL, dedup=False)
     assert (found.rows, found.residues, found.tokens) == (4, 12, 10)
     assert (each.rows, each.residues, each.tokens) == (4, 12, 20)
+    assert (found.computed, each.computed) == (2, 4)
+    assert found.duplicate_sequences == each.duplicate_sequences == 2

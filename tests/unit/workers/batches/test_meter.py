@@ -9,7 +9,7 @@ from common.rungs import Rung
 from tests.support.jobs import manifest_of
 from workers.batches import meter as module
 from workers.batches.meter import Meter
-from workers.engine.in_flight import PackDone
+from workers.engine.flight import PackDone
 
 BATCH, OTHER = map(manifest_of([2, 3]).batch, range(2))
 

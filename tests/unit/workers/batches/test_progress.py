@@ -20,7 +20,7 @@ from tests.support.worlds import WORKER, FakeEngine
 from workers.batches import lease_renewer, meter
 from workers.batches.lease_renewer import LeaseRenewer
 from workers.batches.meter import Meter
-from workers.engine.in_flight import PackDone
+from workers.engine.flight import PackDone
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from tests.support.worlds import (
     run_first_rung,
 )
 from workers.batches.retry_policy import RequeueError
-from workers.engine.engine import DeviceLostError, Outcome
+from workers.engine.device import DeviceLostError
+from workers.engine.engine import Outcome
 from workers.process.worker import EXIT_DEVICE_LOST
 
 

@@ -48,7 +48,7 @@ from workers.batches.retry_policy import (
     STORE_RETRIES,
     RequeueError,
 )
-from workers.engine.engine import DeviceLostError
+from workers.engine.device import DeviceLostError
 from workers.process.worker import EXIT_DEVICE_LOST
 
 # --- a store that fails --------------------------------------------------------------------------

@@ -18,14 +18,8 @@ from common.model_specs import ModelSpec
 from common.rungs import PRECISION_CODES, Rung
 from common.wire.messages import NonFinite
 from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm, tokenize
-from workers.engine.engine import (
-    DTYPES,
-    SMALLEST_PACK_TOKENS,
-    DeviceLostError,
-    Engine,
-    Outcome,
-    device_errors,
-)
+from workers.engine.device import DeviceLostError, device_errors
+from workers.engine.engine import DTYPES, SMALLEST_PACK_TOKENS, Engine, Outcome
 from workers.engine.windows import windows
 from workers.models.loading import load_model
 
