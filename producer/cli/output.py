@@ -70,18 +70,20 @@ def fetch(
     follow
         Wait for the job, and write its batches as they are done; the file has its name at the end.
     partial
-        Write the rows of the batches that are done now.
+        Write only the rows of the batches that are done now.
     """
     if follow and partial:
         raise UserError("--follow and --partial: a file is whole or not. Leave out one of the two.")
     found = named_fleet(broker=broker, store=store).job(job)
     wanted = replace(wanted_of(layout, dtype, include, ids), partial=partial)
     file = found.output_file(output, overwrite=overwrite, wanted=wanted)
-    if follow and not found.was_finished():
+    try:
+        write_output(found, file)
+    except NotReadyError:
+        if not follow:
+            raise
         found.fleet.connect()
         write_while_it_runs(found, file)
-    else:
-        write_output(found, file)
 
 
 def export(

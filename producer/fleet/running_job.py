@@ -8,7 +8,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from common.embeddings.arrays import Array
-from common.errors import UserError
+from common.errors import NotReadyError, UserError
 from common.job.output_form import Include
 from common.ledger.events import Event
 from common.ledger.progress import Progress
@@ -166,8 +166,11 @@ class RunningJob(StoredJob):
             )
         wanted = make_wanted(layout=layout, dtype=dtype, include=include, ids=ids, partial=partial)
         output = self.output_file(path, overwrite=overwrite, wanted=wanted)
-        if not follow or self.was_finished():
+        try:
             return self.fetch_to(output)
+        except NotReadyError:
+            if not follow:
+                raise
         with self.following(output) as file:
             self.wait()
             return self.finish(file, output)
