@@ -2,8 +2,8 @@
 
     python -m benchmarks.follow [--rows 1000000] [--dim 1280] [--folder FOLDER]
 
-Store, ledger and files are real; the shards have random numbers instead of a model's, and are done
-in a random order within a window. Prints the seconds from the last batch's completion to the file's
+Store, ledger and files are real; the shards have random numbers instead of a model's, are not
+flushed to the disk, and are done in a random order within a window. Prints the seconds from the last batch's completion to the file's
 name, those of a fetch of the same job, the peak memory of both, and whether the bytes are equal.
 """
 
@@ -31,7 +31,7 @@ from common.job.records import Record
 from common.ledger.ledger import Ledger
 from common.local.embedded_redis import redis_server
 from common.rungs import Rung
-from common.store import Store, open_store
+from common.store import FileStore, open_store
 from common.wire.redis_client import connect
 from producer.output.fetch import fetch
 from producer.output.followed import Pace, follow
@@ -41,7 +41,7 @@ from tests.support.jobs import manifest_of, ok
 from tests.support.shards import store_inputs
 
 #: Rows of a batch, letters of a record, and batches that are done in any order.
-BATCH_ROWS, LETTERS, WINDOW = 200, 10, 64
+BATCH_ROWS, LETTERS, WINDOW = 500, 10, 32
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         folder = Path(stack.enter_context(temporary))
         url = f"unix://{folder}/redis.sock?db=0"
         stack.enter_context(redis_server(folder / "redis.sock"))
-        store, ledger = open_store(str(folder / "store")), Ledger(connect(url))
+        store, ledger = FileStore(folder / "store"), Ledger(connect(url))
         store.check_writable()
         manifest = staged(store, ledger, options.rows)
         following = start("follow", manifest.job, store.url, url)
@@ -80,7 +80,7 @@ def memory(run: dict[str, float]) -> str:
     return f"(peak memory {run['megabytes']:.0f} MB)"
 
 
-def staged(store: Store, ledger: Ledger, rows: int) -> Manifest:
+def staged(store: FileStore, ledger: Ledger, rows: int) -> Manifest:
     """Stage a job, and open it in Redis."""
     sizes = [min(BATCH_ROWS, rows - start) for start in range(0, rows, BATCH_ROWS)]
     manifest = manifest_of(sizes, form=OutputForm(max_residues=1022))
@@ -95,7 +95,7 @@ def header(row: int) -> str:
     return f"sp|P{row:07}|NAME_HUMAN Protein number {row} OS=Homo sapiens OX=9606 PE=1 SV=1"
 
 
-def compute(store: Store, ledger: Ledger, manifest: Manifest, dim: int) -> float:
+def compute(store: FileStore, ledger: Ledger, manifest: Manifest, dim: int) -> float:
     """Write all shards and count their batches; return when the last one was counted."""
     order, draw = list(range(manifest.batches)), random.Random(0)
     order.sort(key=lambda index: index + draw.random() * WINDOW)
@@ -106,7 +106,7 @@ def compute(store: Store, ledger: Ledger, manifest: Manifest, dim: int) -> float
     return time.monotonic()
 
 
-def write_shard(store: Store, manifest: Manifest, index: int, numbers: np.ndarray) -> None:
+def write_shard(store: FileStore, manifest: Manifest, index: int, numbers: np.ndarray) -> None:
     size, first = manifest.batch_records[index], index * BATCH_ROWS
     records = [Record(row, header(row), "M" * LETTERS) for row in range(first, first + size)]
     part = Embeddings.of_records(
@@ -122,19 +122,17 @@ def write_shard(store: Store, manifest: Manifest, index: int, numbers: np.ndarra
         records=size,
         weights="w",
     )
-    dim = numbers.shape[1]
-    with (
-        store.create(shard_key(manifest.job, index, Rung.FP16)) as path,
-        create_embedding_file(
-            path,
-            form=manifest.form,
-            records=size,
-            residues=size * LETTERS,
-            dim=dim,
-            attributes={"weights": "w", "dim": dim, "layers": [33], "job": manifest.job},
-            label=label,
-        ) as writer,
-    ):
+    dim, path = numbers.shape[1], store.root / shard_key(manifest.job, index, Rung.FP16)
+    path.parent.mkdir(exist_ok=True)
+    with create_embedding_file(
+        path,
+        form=manifest.form,
+        records=size,
+        residues=size * LETTERS,
+        dim=dim,
+        attributes={"weights": "w", "dim": dim, "layers": [33], "job": manifest.job},
+        label=label,
+    ) as writer:
         writer.write(part)
 
 
