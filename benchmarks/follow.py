@@ -3,8 +3,9 @@
     python -m benchmarks.follow [--rows 1000000] [--dim 1280] [--folder FOLDER]
 
 Store, ledger and files are real; the shards have random numbers instead of a model's, are not
-flushed to the disk, and are done in a random order within a window. Prints the seconds from the last batch's completion to the file's
-name, those of a fetch of the same job, the peak memory of both, and whether the bytes are equal.
+flushed to the disk, and are done in a random order within a window. Prints the seconds from the
+last batch's completion to the file's name, those of a fetch of the same job, the peak memory of
+both, and whether the bytes are equal.
 """
 
 import argparse
