@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from common.rungs import Rung
 from common.wire.address import without_password
 
-#: The commands that have no option for Redis, and those that have none for the store.
+#: The commands that need no Redis (but to follow a job), and those that have no option for the
+#: store.
 STORE_ALONE, REDIS_ALONE = ("fetch", "verify", "quarantine"), ("status", "cancel")
 
 
@@ -26,7 +27,8 @@ class CommandLine:
         """Return the command that does this to a job."""
         if self.local:  # its Redis has ended: a fleet's commands would not find the job
             return shlex.join(["producer", "resume", job, *words, *self.local])
-        options = self.options(store=verb not in REDIS_ALONE, broker=verb not in STORE_ALONE)
+        with_broker = verb not in STORE_ALONE or "--follow" in words
+        options = self.options(store=verb not in REDIS_ALONE, broker=with_broker)
         return shlex.join(["producer", verb, job, *words, *options])
 
     def options(self, *, store: bool = True, broker: bool = True) -> list[str]:

@@ -41,7 +41,7 @@ class EmbeddingWriter:
         here = slice(self.rows_written, self.rows_written + len(part))
         for name, values in part.columns.items():
             if name in part.pooled or name in part.scores:
-                self._write_vectors(name, values, here.start)
+                self.write_vectors(name, values, here.start)
             else:
                 self.file[name][here] = values
         self.checksums = checksums(part, self.checksums)
@@ -50,11 +50,11 @@ class EmbeddingWriter:
             ends = self.residues_written + np.cumsum(part.lengths)
             self.file["offsets"][here.start + 1 : here.stop + 1] = ends
             for name, values in of_residues.items():
-                self._write_vectors(name, values, self.residues_written)
+                self.write_vectors(name, values, self.residues_written)
             self.residues_written += int(part.lengths.sum())
         self.rows_written = here.stop
 
-    def _write_vectors(self, name: str, values: Array, start: int) -> None:
+    def write_vectors(self, name: str, values: Array, start: int) -> None:
         """Write vectors to their place in the file without HDF5.
 
         They are nearly all of the bytes. HDF5 would write them under a lock that all threads of

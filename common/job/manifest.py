@@ -181,6 +181,10 @@ class Manifest(Document):
         """Return the number of a batch's copies."""
         return self.batch_copies[index] if self.batch_copies else 0
 
+    def rows_of(self, index: int) -> int:
+        """Return the number of all rows of a batch."""
+        return self.batch_records[index] + self.copies_of(index) + self.reused_of(index)
+
     def reused_of(self, index: int) -> int:
         """Return the number of a batch's rows that were taken over from an earlier job."""
         return self.batch_reused[index] if self.batch_reused else 0

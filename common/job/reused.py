@@ -32,7 +32,7 @@ class ReusedNames(NamedTuple):
 
     rows: Array
     headers: list[str]
-    lengths: Array  # letters that are embedded
+    input_lengths: Array  # letters in the input
     digests: Digests
 
 
@@ -95,7 +95,9 @@ def read_reused_names(store: Store, manifest: Manifest, index: int) -> ReusedNam
         return ReusedNames(
             rows=numbers_in(file["rows"], "rows", np.dtype(np.int64), (count,)),
             headers=texts_in(file["headers"], "headers", count),
-            lengths=numbers_in(file["lengths"], "lengths", np.dtype(np.int64), (count,)),
+            input_lengths=numbers_in(
+                file["input_lengths"], "input_lengths", np.dtype(np.int64), (count,)
+            ),
             digests=numbers_in(file[DIGESTS], DIGESTS, np.dtype(np.uint64), (count, 2)),
         )
 

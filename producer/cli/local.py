@@ -48,8 +48,9 @@ def run_local(
             assert fleet.machine is not None
             say(f"Loading the model; the worker's log is {fleet.machine.log}.")
             job = start(fleet)
-            wait_for(job)
-            write_output(job, output, store_is_kept=store is not None)
+            with job.following(output) as file:
+                wait_for(job, file=file)
+                write_output(job, output, file, store_is_kept=store is not None)
             is_written = True
     except ProcessEndedError as error:
         if has_jobs(local_store(output.working, store)):

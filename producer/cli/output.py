@@ -1,16 +1,18 @@
 """Commands for the embeddings of a finished job. They need only the store, no Redis."""
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from common.errors import NotReadyError
+from common.errors import NotReadyError, UserError
 from common.job.layout import quarantine_prefix
 from common.job.output_form import Include
 from producer.cli.options import (
     EXIT_FAILED,
     EXIT_NOT_READY,
+    Broker,
     DtypeOption,
     Flag,
     JobName,
@@ -22,7 +24,9 @@ from producer.cli.options import (
     StoreUrl,
     named_fleet,
 )
+from producer.cli.watch import watch_job
 from producer.fleet.export import export_file
+from producer.fleet.following import FollowedFile
 from producer.fleet.job import Job
 from producer.fleet.output import Output
 from producer.output.chosen import ids_named
@@ -44,9 +48,12 @@ def fetch(
     dtype: DtypeOption = None,
     include: Annotated[tuple[Include, ...], Several] = (),
     ids: Annotated[tuple[str, ...], Many] = (),
+    follow: Annotated[bool, Flag] = False,
+    partial: Annotated[bool, Flag] = False,
     store: StoreUrl = None,
+    broker: Broker = None,
 ) -> None:
-    """Write a finished job's embeddings to one file. Needs only the store, no Redis.
+    """Write a job's embeddings to one file. Of a finished one it needs only the store, no Redis.
 
     Parameters
     ----------
@@ -60,10 +67,23 @@ def fetch(
         Vectors to write; default: all that were computed (several: --include mean bos).
     ids
         Write only these rows: ids, or files with an id in each line (several: --ids P69905 P68871).
+    follow
+        Wait for the job, and write its batches as they are done; the file has its name at the end.
+    partial
+        Write only the rows of the batches that are done now.
     """
-    found = named_fleet(store=store).job(job)
-    wanted = wanted_of(layout, dtype, include, ids)
-    write_output(found, found.output_file(output, overwrite=overwrite, wanted=wanted))
+    if follow and partial:
+        raise UserError("--follow and --partial: a file is whole or not. Leave out one of the two.")
+    found = named_fleet(broker=broker, store=store).job(job)
+    wanted = replace(wanted_of(layout, dtype, include, ids), partial=partial)
+    file = found.output_file(output, overwrite=overwrite, wanted=wanted)
+    try:
+        write_output(found, file)
+    except NotReadyError:
+        if not follow:
+            raise
+        found.fleet.connect()
+        write_while_it_runs(found, file)
 
 
 def export(
@@ -129,10 +149,23 @@ def verify(job: JobName, /, *, json: Json = False, store: StoreUrl = None) -> No
         sys.exit(EXIT_NOT_READY if not_ready else EXIT_FAILED)
 
 
-def write_output(job: Job, output: Output, *, store_is_kept: bool = True) -> None:
-    """Fetch a job whose batches are all done, and print what the file contains."""
+def write_while_it_runs(job: Job, output: Output) -> None:
+    """Wait for a job, write its file meanwhile, and print what that contains."""
+    with job.following(output) as file:
+        watch_job(job, output, file)
+        write_output(job, output, file)
+
+
+def write_output(
+    job: Job, output: Output, file: FollowedFile | None = None, *, store_is_kept: bool = True
+) -> None:
+    """Write the file of a job whose batches are all done, and print what it contains.
+
+    Args:
+        file: what was written of it while the job ran.
+    """
     with console.status(f"Writing {output.place} …"):
-        fetched = job.fetch_to(output)
+        fetched = job.fetch_to(output) if file is None else job.finish(file, output)
     reasons = (
         f"The reasons are in {job.fleet.store.url}/{quarantine_prefix(job.name)}"
         if store_is_kept

@@ -17,8 +17,8 @@ from producer.cli.options import (
     StoreUrl,
     named_fleet,
 )
-from producer.cli.output import write_output
-from producer.cli.watch import say_how_to_wait, watch_job
+from producer.cli.output import write_while_it_runs
+from producer.cli.watch import say_how_to_wait
 from producer.fleet.fleet import Fleet, precision_of
 from producer.fleet.job import Job
 from producer.fleet.output import working_file
@@ -95,5 +95,4 @@ def resume(
     file = resumed.output_file(output, overwrite=overwrite, wanted=wanted)
     file.check()
     start(resumed.fleet)
-    watch_job(resumed, file)
-    write_output(resumed, file)
+    write_while_it_runs(resumed, file)

@@ -21,9 +21,9 @@ from producer.cli.options import (
     StoreUrl,
     named_fleet,
 )
-from producer.cli.output import write_output
+from producer.cli.output import write_while_it_runs
 from producer.cli.reading import USUAL, Inputs, Reading, check_options
-from producer.cli.watch import say_how_to_wait, watch_job
+from producer.cli.watch import say_how_to_wait
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 from producer.fleet.output import Output, Place, bytes_of, output_at
@@ -173,8 +173,7 @@ def submit_and_fetch(
     """Queue a job for workers elsewhere, wait for it, and write its file."""
     output.check()
     job = enqueue(fleet, request, batch_tokens, output)
-    watch_job(job, output)
-    write_output(job, output)
+    write_while_it_runs(job, output)
 
 
 def enqueue(

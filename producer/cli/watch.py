@@ -16,11 +16,12 @@ from producer.cli.options import (
     StoreUrl,
     named_fleet,
 )
+from producer.fleet.following import FollowedFile
 from producer.fleet.job import Job
 from producer.fleet.output import Output
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.observation import Observation
-from producer.terminal.console import print_line, say
+from producer.terminal.console import print_line, say, warn
 from producer.terminal.documents import WatchLine
 from producer.terminal.report import report_failures, report_quarantined
 from producer.terminal.watch import PATIENCE_SECONDS, display, say_event
@@ -48,18 +49,25 @@ def watch(
         report_quarantined(fleet.ledger, manifest)
 
 
-def watch_job(job: Job, output: Output | None = None, *, json: bool = False) -> None:
+def watch_job(
+    job: Job,
+    output: Output | None = None,
+    file: FollowedFile | None = None,
+    *,
+    json: bool = False,
+) -> None:
     """Wait for a job; exit with code 1 if batches failed, 130 on Ctrl-C.
 
     Args:
-        output: the file that is written afterwards, if one is.
+        output: the file that the job is waited for, if there is one.
+        file: what is written of it meanwhile.
     """
     try:
         if json:
             job.wait(on_progress=lines_of_json(job.name))
             exit_if_batches_failed(job.fleet.ledger, job.manifest)
         else:
-            wait_for(job, WATCH_PATIENCE_SECONDS if output is None else PATIENCE_SECONDS)
+            wait_for(job, WATCH_PATIENCE_SECONDS if output is None else PATIENCE_SECONDS, file)
     except KeyboardInterrupt:
         say("Stopped watching; the job goes on.")
         say_how_to_wait(job.name, output)
@@ -89,9 +97,25 @@ def say_how_to_wait(job: str, output: Output | None = None) -> None:
     say(f"Then: {how_to('fetch', job, *options)}")
 
 
-def wait_for(job: Job, patience: float = PATIENCE_SECONDS) -> None:
-    """Wait for a job and show its progress; exit with code 1 if batches failed."""
-    with display(job.name, patience=patience) as show:
+def wait_for(
+    job: Job, patience: float = PATIENCE_SECONDS, file: FollowedFile | None = None
+) -> None:
+    """Wait for a job and show its progress; exit with code 1 if batches failed.
+
+    Args:
+        file: what is written meanwhile.
+    """
+    with display(job.name, patience=patience) as show_progress:
+        problem = None
+
+        def show(seen: Observation) -> None:
+            nonlocal problem
+            show_progress(seen)
+            if file is not None and problem is None and not seen.has_ended:
+                problem = file.problem
+                if problem is not None:
+                    warn(f"The file can only be written at the job's end. {problem}")
+
         job.wait(on_progress=show, on_event=say_event)
     exit_if_batches_failed(job.fleet.ledger, job.manifest)
 

@@ -51,7 +51,9 @@ def export_file(
         output = output_at(
             place,
             is_ours=lambda origin: origin.is_of(
-                str(attributes.get("job", "")), attributes.get("model_digest")
+                str(attributes.get("job", "")),
+                attributes.get("model_digest"),
+                for_partial="partial" in attributes,
             ),
             inputs=[file.path],
             model=ModelSource(str(attributes.get("model", ""))),

@@ -1,24 +1,17 @@
 """One job of a fleet: looking at it, ending it, and having its embeddings."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 import numpy as np
-from redis.exceptions import RedisError
 
 from common.advice import how_to
-from common.embeddings.arrays import Array
 from common.errors import JobEndedError, UnknownJobError, UserError
-from common.ledger.events import Event
 from common.ledger.progress import JobState, OnInstability, Progress
 from common.ledger.speed import Speed
 from common.ledger.workers import WorkerInfo
-from common.store import ObjectNotFoundError, StoreError
+from common.store import StoreError
 from common.wire.messages import Priority
-from producer.fleet.stored_job import StoredJob
-from producer.output.job_embeddings import BatchStream
+from producer.fleet.running_job import RunningJob
 from producer.output.verify import damaged_shards, delete_damaged
 from producer.scheduling.closed import mark_closed
 from producer.scheduling.deletion import (
@@ -30,24 +23,14 @@ from producer.scheduling.deletion import (
 )
 from producer.scheduling.diagnosis import diagnose
 from producer.scheduling.job_lock import job_lock
-from producer.scheduling.keeper import Keeper
-from producer.scheduling.observation import Observation, observe
+from producer.scheduling.observation import observe
 from producer.scheduling.opening import open_job
 from producer.scheduling.priority import set_priority
 from producer.scheduling.retry import retry_quarantined
-from producer.scheduling.waiting import (
-    LOCAL_POLL_SECONDS,
-    POLL_SECONDS,
-    observations,
-    wait,
-)
 from producer.submission.same_weights import check_same_files
 
-if TYPE_CHECKING:
-    pass
 
-
-class Job(StoredJob):
+class Job(RunningJob):
     """One submitted job."""
 
     def status(self) -> Progress:
@@ -76,102 +59,6 @@ class Job(StoredJob):
         progress = progress or self.status()
         found = observe(self.fleet.ledger, progress, Speed(), is_local=self.fleet.is_local)
         return diagnose(found)
-
-    def wait(
-        self,
-        *,
-        progress: bool = False,
-        timeout: float | None = None,
-        on_progress: Callable[[Observation], None] = lambda _observation: None,
-        on_event: Callable[[Event], None] = lambda _event: None,
-    ) -> Progress:
-        """Keep the job going until it is finished; return its last progress.
-
-        A finished job may have batches that failed: see the progress, and ``retry``.
-
-        Args:
-            progress: show a bar on a terminal and in a notebook, lines elsewhere.
-            timeout: seconds to wait at most; None: without limit.
-            on_progress: receives each observation of the job, at least two per second.
-            on_event: receives what was lost and queued again.
-
-        Raises:
-            JobEndedError: the job was cancelled or stopped.
-            UnknownJobError: the store has no such job, or no keeper restores it.
-            WaitTimeoutError: the job did not finish in time.
-        """
-        model = self.manifest.model  # a job that does not exist is an error at once
-        if progress:
-            from producer.terminal.watch import display  # Rich is loaded only to show something
-
-            with display(self.name) as show:
-                return self.wait(timeout=timeout, on_progress=show, on_event=on_event)
-        with self._keeping(on_event) as keep:
-            return wait(
-                self.fleet.ledger,
-                self.name,
-                keep=keep,
-                check=partial(self.fleet.check, self.name, model),
-                on_progress=on_progress,
-                poll_seconds=LOCAL_POLL_SECONDS if self.fleet.is_local else POLL_SECONDS,
-                timeout=timeout,
-                is_local=self.fleet.is_local,
-            )
-
-    def stream(self, *, poll_seconds: float = POLL_SECONDS) -> Iterator[tuple[list[str], Array]]:
-        """Keep the job going; yield each batch's ids ``[n]`` and mean vectors as it completes.
-
-            for ids, vectors in job.stream():
-                index.add(ids, vectors)  # float32 [n, *W]
-
-        Each batch comes once, with the final numbers of all its rows, in the order of completion;
-        rows that no rung could embed are NaN. Batches that are done already come first.
-
-        Args:
-            poll_seconds: seconds between two observations of the job.
-
-        Raises:
-            JobEndedError: the job was cancelled or stopped.
-            UnknownJobError: the store has no such job, or no keeper restores it.
-            UserError: at the end, if batches failed; or the job keeps no mean vectors.
-        """
-        fleet = self.fleet
-        batches = BatchStream(fleet.store, fleet.ledger, self.manifest)
-        with closing(batches), self._keeping() as keep:
-            for seen in observations(
-                fleet.ledger,
-                self.name,
-                keep=keep,
-                check=partial(fleet.check, self.name, self.manifest.model),
-                poll_seconds=poll_seconds,
-                is_local=fleet.is_local,
-            ):
-                try:
-                    for batch in batches.completed():
-                        yield batch
-                        keep()  # many batches may be done already
-                    if seen.progress is not None and seen.progress.finished:
-                        batches.check_all_came()
-                        return
-                except ObjectNotFoundError:
-                    raise
-                except (RedisError, StoreError):
-                    continue  # they may be restarting: the next look waits for them
-
-    @contextmanager
-    def _keeping(
-        self, on_event: Callable[[Event], None] = lambda _event: None
-    ) -> Iterator[Callable[[], None]]:
-        """Yield the function that keeps the job going, to be called now and then."""
-        fleet = self.fleet
-        keeper = Keeper(
-            fleet.store, fleet.ledger, fleet.publisher, on_event=on_event, only=self.name
-        )
-        try:
-            yield keeper.step
-        finally:
-            with suppress(RedisError):
-                keeper.stop()
 
     def cancel(self) -> None:
         """Stop the job: none of its batches are handed out any more; ``resume`` undoes it.

@@ -23,11 +23,16 @@ class Origin(NamedTuple):
     job: str
     input_fingerprint: str = ""  # empty: not known, as in files of earlier versions
     model_digest: str = ""  # of the model's files; likewise
+    partial: str = ""  # the batches that were done, if not all were
 
-    def is_of(self, job: str, model_digest: str | None) -> bool:
-        """Return whether it is this job, and not known to be one of other weights."""
+    def is_of(self, job: str, model_digest: str | None, *, for_partial: bool = False) -> bool:
+        """Return whether it is this job, and not known to be one of other weights.
+
+        Args:
+            for_partial: whether it is to give way to a partial file, as a whole one does not.
+        """
         known = {self.model_digest, model_digest or ""} - {""}
-        return self.job == job and len(known) < 2
+        return self.job == job and len(known) < 2 and bool(self.partial or not for_partial)
 
 
 #: The attributes of an output that tell.

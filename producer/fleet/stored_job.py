@@ -1,23 +1,23 @@
 """What a store alone knows of a job, without Redis: its manifest, its embeddings, its damage."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.advice import how_to
 from common.errors import NotReadyError, UnknownJobError, UserError
 from common.job.manifest import Manifest, find_job
-from common.job.output_form import Include
 from common.ledger.progress import JobState
 from common.model_source import ModelSource
 from common.wire.messages import JOB_NAME, Instability
 from producer.fleet.output import Output, output_at, place_of
 from producer.fleet.report import asked_of, write_report
-from producer.output.fetch import Fetched, fetch
+from producer.output.fetch import Fetched, JobRows
 from producer.output.job_embeddings import JobEmbeddings
 from producer.output.verify import problems_of
-from producer.output.wanted import Wanted, make_wanted
+from producer.output.wanted import Wanted
 from producer.report.collect import report_of_job
 from producer.report.contents import Report
 from producer.scheduling.closed import read_closed
@@ -77,44 +77,17 @@ class StoredJob:
         """Return the sequences without an embedding, and why, in input order."""
         return quarantined_rows(self.fleet.store, self.manifest)
 
-    def fetch(
-        self,
-        path: str | Path,
-        *,
-        overwrite: bool = False,
-        layout: str | None = None,
-        dtype: str | None = None,
-        include: Include | Sequence[Include] = (),
-        ids: str | Iterable[str] | None = None,
-    ) -> Fetched:
-        """Write the finished job's embeddings to one file.
-
-            job.fetch("e.h5")
-            job.fetch("e.parquet", dtype="float16", ids=["P69905", "P68871"])
-
-        Args:
-            path: the file, or the URL of an object, ``s3://bucket/key.h5``. An earlier one of this
-                job is replaced. Its suffix chooses the layout.
-            overwrite: replace any other file too.
-            layout: the layout, if the suffix does not tell, such as ``"uniprot"`` or ``"esm"``.
-            dtype: ``"float16"`` or ``"float32"``; None: as computed.
-            include: vectors to write; empty: all that were computed.
-            ids: write only the rows with these ids; None: all.
-
-        Raises:
-            UserError: batches are missing, the file cannot be written, or another one is there.
-        """
-        wanted = make_wanted(layout=layout, dtype=dtype, include=include, ids=ids)
-        return self.fetch_to(self.output_file(path, overwrite=overwrite, wanted=wanted))
-
     def output_file(
         self, path: str | Path, *, overwrite: bool = False, wanted: Wanted | None = None
     ) -> Output:
         """Return a place for the job's embeddings, with what it may replace; see ``fetch``."""
-        manifest = self.manifest
+        manifest, wanted = self.manifest, wanted or Wanted()
+        for_partial = wanted.partial
         return output_at(
             place_of(path),
-            is_ours=lambda origin: origin.is_of(self.name, manifest.model_digest),
+            is_ours=lambda origin: origin.is_of(
+                self.name, manifest.model_digest, for_partial=for_partial
+            ),
             inputs=manifest.inputs,
             model=ModelSource(manifest.model),
             store=self.fleet.store,
@@ -127,15 +100,22 @@ class StoredJob:
         """Write the finished job's embeddings as ``output`` allows; see ``fetch``."""
         output.check()
         with output.target() as target:
-            fetched = fetch(
-                self.fleet.store,
-                self.manifest,
+            rows = self._rows(output.wanted, target.path.parent)
+            fetched = rows.write(
                 target.path,
+                output.wanted,
                 before_replacing=target.before_replacing,
                 check_room=target.check_room,
-                wanted=output.wanted,
             )
         return replace(fetched, path=output.place)
+
+    def _rows(self, wanted: Wanted, folder: Path) -> JobRows:
+        """Return the rows to write."""
+        try:
+            return JobRows(self.fleet.store, self.manifest, folder)
+        except NotReadyError as error:
+            how = how_to("fetch", self.name, "-o", "FILE", follow=True)
+            raise NotReadyError(f"{error}\nTo write their file meanwhile: {how}") from error
 
     def report(
         self,

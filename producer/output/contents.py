@@ -1,7 +1,7 @@
 """What an output holds: rows in blocks, and what is known of them before the first."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -92,8 +92,15 @@ class Rows(ABC):
     def names(self, index: int) -> Names:
         """Return what the rows of a whole block are called."""
 
-    def begin(self, chosen: Mapping[int, Collection[int]] | None) -> Sequence[int]:
-        """Return the blocks to be read, in their order.
+    def announced(self) -> Iterator[Embeddings] | None:
+        """Yield the rows of each block without vectors, after which blocks come in any order.
+
+        None: they come in their order.
+        """
+        return None
+
+    def begin(self, chosen: Mapping[int, Collection[int]] | None) -> Iterable[int]:
+        """Return the blocks to be read: in their order, unless they were ``announced``.
 
         Args:
             chosen: the rows that are wanted, by their blocks; None: all.
@@ -101,7 +108,7 @@ class Rows(ABC):
         return range(self.blocks) if chosen is None else sorted(chosen)
 
     def whole(self, index: int, part: Embeddings, quarantined: tuple[Instability, ...]) -> Block:
-        """Return all rows of a block that ``block`` gave; called for blocks in their order."""
+        """Return all rows of a block that ``block`` gave; called in the order of ``begin``."""
         return part, quarantined
 
     @abstractmethod
@@ -110,7 +117,7 @@ class Rows(ABC):
 
     @abstractmethod
     def check(self, index: int, part: Embeddings) -> None:
-        """Check a block that was read; called for blocks in their order."""
+        """Check a block that was read; called in the order of ``begin``."""
 
     @abstractmethod
     def check_end(self) -> None:

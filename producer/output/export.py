@@ -33,4 +33,11 @@ def export(
         raise UserError(
             f"{file.path} is damaged ({error}); if it is a job's, fetch it again.", path=file.path
         ) from error
-    return Fetched(output, written.rows, written.precisions, [], rows.attributes.get("warning"))
+    return Fetched(
+        output,
+        written.rows,
+        written.precisions,
+        [],
+        rows.attributes.get("warning"),
+        rows.attributes.get("partial"),
+    )

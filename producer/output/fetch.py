@@ -1,6 +1,6 @@
 """Shards to one output: rows in input order, rungs merged, every row with its precision."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -41,6 +41,7 @@ class Fetched:
     precisions: dict[str, int]  # number of rows with vectors, by precision
     quarantined: list[Instability]  # rows without vectors
     warning: str | None
+    partial: str | None = None  # the batches that were done, if not all were
 
 
 def fetch(
@@ -67,23 +68,13 @@ def fetch(
         UserError: batches are missing, shards come from different weights, or the output cannot
             be written.
     """
-    rows = JobRows(store, manifest, output.parent)
-    try:
-        written = write_rows(
-            rows,
-            output,
-            wanted or Wanted(),
-            on_rows=on_rows,
-            before_replacing=before_replacing,
-            check_room=check_room,
-        )
-    except ValueError as error:
-        raise UserError(
-            f"{store.url}/{manifest_key(manifest.job)} does not belong to the shards ({error}): "
-            f"delete {store.url}/{job_prefix(manifest.job)} and submit the input again."
-        ) from error
-    warning = rows.attributes.get("warning")
-    return Fetched(output, written.rows, written.precisions, written.quarantined, warning)
+    return JobRows(store, manifest, output.parent).write(
+        output,
+        wanted or Wanted(),
+        on_rows=on_rows,
+        before_replacing=before_replacing,
+        check_room=check_room,
+    )
 
 
 class JobRows(Rows):
@@ -92,18 +83,25 @@ class JobRows(Rows):
     pooled_dtype = "float32"
     ahead = SHARDS_AHEAD
 
-    def __init__(self, store: Store, manifest: Manifest, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        folder: Path | None = None,
+        keys: dict[int, list[str]] | None = None,
+    ) -> None:
         """Find a job's shards.
 
         Args:
             folder: where temporary files are; None: where such files usually are.
+            keys: of each batch's shards; None: those in the store, of all batches.
 
         Raises:
             UserError: batches have none, or none can be read.
         """
         self._store = store
         self._manifest = manifest
-        self._keys = shards_by_batch(store, manifest)
+        self._keys = shards_by_batch(store, manifest) if keys is None else keys
         self._of_shards = attributes_of_file(store, manifest, self._keys)
         self._folder = folder
         self._fan_out: FanOut | None = None
@@ -116,7 +114,41 @@ class JobRows(Rows):
         self.blocks = manifest.batches
         self.origins = manifest.origins
 
-    def begin(self, chosen: Mapping[int, Collection[int]] | None) -> Sequence[int]:
+    def write(
+        self,
+        output: Path,
+        wanted: Wanted,
+        *,
+        before_replacing: Callable[[], None],
+        check_room: Callable[[int], None],
+        on_rows: Callable[[int], None] = lambda _rows: None,
+    ) -> Fetched:
+        """Write the rows to one output; see ``fetch``."""
+        store, job = self._store, self._manifest.job
+        try:
+            written = write_rows(
+                self,
+                output,
+                wanted,
+                on_rows=on_rows,
+                before_replacing=before_replacing,
+                check_room=check_room,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"{store.url}/{manifest_key(job)} does not belong to the shards ({error}): "
+                f"delete {store.url}/{job_prefix(job)} and submit the input again."
+            ) from error
+        return Fetched(
+            output,
+            written.rows,
+            written.precisions,
+            written.quarantined,
+            self.attributes.get("warning"),
+            self.attributes.get("partial"),
+        )
+
+    def begin(self, chosen: Mapping[int, Collection[int]] | None) -> Iterable[int]:
         only = None if chosen is None else set(chain.from_iterable(chosen.values()))
         fan_out = FanOut(self._store, self._manifest, only=only, folder=self._folder)
         self._fan_out = fan_out
@@ -142,17 +174,30 @@ class JobRows(Rows):
             self._fan_out.close()
 
     def names(self, index: int) -> Names:
+        named = self.named(index)
+        return Names(named.ids, named.lengths, named.rows)
+
+    def named(self, index: int) -> Embeddings:
+        """Return the rows of a whole block without vectors; no shard is read."""
         records = read_input(self._store, self._manifest, index)
         copies = read_copies(self._store, self._manifest, index)
-        named = [(r.row, r.id, len(r.residues)) for r in records]
-        named += [(copy.row, copy.id, copy.length) for copy in copies]
-        named = [(row, id_, self.form.embedded(length)) for row, id_, length in named]
+        named = [(record.row, record.header, len(record.residues)) for record in records]
+        named += [(copy.row, copy.header, copy.length) for copy in copies]
         if self._manifest.reused_of(index):
             reused = read_reused_names(self._store, self._manifest, index)
-            ids_ = map(first_word, reused.headers)
-            named += zip(reused.rows.tolist(), ids_, reused.lengths.tolist(), strict=True)
-        rows, ids, lengths = zip(*sorted(named), strict=True)
-        return Names(list(ids), np.array(lengths, np.int64), np.array(rows, np.int64))
+            numbers = reused.rows.tolist(), reused.headers, reused.input_lengths.tolist()
+            named += zip(*numbers, strict=True)
+        rows, headers, lengths = zip(*sorted(named), strict=True)
+        return Embeddings(
+            rows=np.array(rows, np.int64),
+            headers=list(headers),
+            ids=list(map(first_word, headers)),
+            lengths=np.array(list(map(self.form.embedded, lengths)), np.int64),
+            input_lengths=np.array(lengths, np.int64),
+            precision=np.zeros(len(rows), np.uint8),
+            pooled={},
+            residues=None,
+        )
 
     def check(self, index: int, part: Embeddings) -> None:
         self._last_row = check_order(self._manifest, self._keys[index], part, self._last_row)

@@ -99,9 +99,7 @@ class JobEmbeddings(EmbeddingTable):
     def _ends(self) -> Array:
         """The position after the last row of each batch."""
         manifest = self._manifest
-        none = np.zeros(manifest.batches, np.int64)
-        elsewhere = np.add(manifest.batch_copies or none, manifest.batch_reused or none)
-        return np.cumsum(manifest.batch_records + elsewhere)
+        return np.cumsum([manifest.rows_of(index) for index in range(manifest.batches)])
 
     def _originals(self, batch: int) -> dict[int, int]:
         """Return the original of each copy of a batch."""

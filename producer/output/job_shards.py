@@ -40,13 +40,18 @@ def check_order(manifest: Manifest, keys: list[str], part: Embeddings, last_row:
         DamagedShardsError: they do not: the input was cut into other batches.
     """
     if np.any(np.diff(part.rows, prepend=last_row) <= 0):
-        raise DamagedShardsError(
-            f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}. To "
-            "have it computed again:",
-            manifest.job,
-            keys,
-        )
+        raise another_batch(manifest, keys, part)
     return int(part.rows[-1]) if len(part) else last_row
+
+
+def another_batch(manifest: Manifest, keys: list[str], part: Embeddings) -> DamagedShardsError:
+    """Return the error of shards that have rows of another batch."""
+    return DamagedShardsError(
+        f"A shard of {manifest.job} has rows of another batch, near row {part.rows[0]:,}. To "
+        "have it computed again:",
+        manifest.job,
+        keys,
+    )
 
 
 def attributes_of_job(

@@ -23,6 +23,14 @@ class Wanted:
     dtype: Dtype | None = None  # None: as computed
     include: tuple[Include, ...] = ()  # empty: all that was computed
     ids: tuple[str, ...] | None = None  # None: all rows
+    partial: bool = False  # only the rows of batches that are final now
+
+    def __post_init__(self) -> None:
+        if self.partial and self.ids is not None:
+            raise UserError(
+                "partial and ids: a partial file has all rows of the batches that are done. Leave "
+                "out one of the two."
+            )
 
     def layout_at(self, place: str | Path) -> Layout:
         """Return the layout of an output.
@@ -69,6 +77,7 @@ def make_wanted(
     dtype: str | None = None,
     include: Include | Sequence[Include] = (),
     ids: str | Iterable[str] | None = None,
+    partial: bool = False,
 ) -> Wanted:
     """Return what a caller of the Python API wants.
 
@@ -87,6 +96,7 @@ def make_wanted(
         dtype=dtype,  # type: ignore[arg-type]
         include=kept,
         ids=None if ids is None else as_tuple(ids),
+        partial=partial,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from common.rungs import PRECISION_CODES
 from common.wire.messages import Instability
 from producer.output.chosen import Chosen, rows_with_ids
 from producer.output.contents import Block, Contents, Rows
+from producer.output.layouts.layout import PlacingWriter
 from producer.output.partial import partial_of, remove_abandoned
 from producer.output.wanted import Wanted, with_types_of
 
@@ -79,15 +80,20 @@ def write_rows(
     chosen = None if wanted.ids is None else rows_with_ids(rows, wanted.ids)
     contents = contents_of(rows, form, wanted, chosen)
     check_room(layout.bytes_of(contents))
+    announced = rows.announced() if layout.has_places and chosen is None else None
     partial, written = partial_of(output), Written()
     try:
         with layout.create(partial, contents) as writer:
             remove_abandoned(output, partial)
+            placing = cast(PlacingWriter, writer)
+            for names in announced or ():
+                placing.announce(names)
             for part in parts(rows, form, chosen):
                 rows.check(part.block, part.whole)
                 written.add(part.rows, part.quarantined)
                 check_count(written, contents, at_end=False)
-                writer.write(with_types_of(part.rows, contents))
+                kept = with_types_of(part.rows, contents)
+                writer.write(kept) if announced is None else placing.place(part.block, kept)
                 on_rows(len(part.rows))
             check_count(written, contents, at_end=True)
             if chosen is None:
@@ -101,6 +107,7 @@ def write_rows(
     finally:
         rows.end()
         layout.discard(partial)
+    written.quarantined.sort(key=lambda bad: bad.row)
     return written
 
 
@@ -125,11 +132,11 @@ def contents_of(rows: Rows, form: OutputForm, wanted: Wanted, chosen: Chosen | N
 def parts(rows: Rows, form: OutputForm, chosen: Chosen | None) -> Iterator[Part]:
     """Yield the rows of each block, or those that are chosen."""
 
-    def load(index: int) -> Block:
-        return rows.block(index, form)
+    def load(index: int) -> tuple[int, Block]:
+        return index, rows.block(index, form)
 
     blocks = rows.begin(None if chosen is None else chosen.rows)
-    for index, block in zip(blocks, bounded_map(load, blocks, rows.ahead), strict=True):
+    for index, block in bounded_map(load, blocks, rows.ahead):
         whole, quarantined = rows.whole(index, *block)
         if chosen is None:
             yield Part(index, whole, whole, quarantined)

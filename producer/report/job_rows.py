@@ -17,8 +17,7 @@ from producer.output.job_shards import SHARDS_AHEAD, merged
 
 def rows_in(manifest: Manifest, batch: int) -> int:
     """Return how many rows a batch has, with its copies."""
-    copies = manifest.batch_copies[batch] if manifest.batch_copies else 0
-    return manifest.batch_records[batch] + copies
+    return manifest.rows_of(batch)
 
 
 def rows_of_job(

@@ -69,8 +69,7 @@ def report_fetched(fetched: Fetched, reasons: str) -> None:
         )
         for line in first_lines(fetched.quarantined):
             say(f"  {line}")
-    if fetched.warning:
-        warn(f"{fetched.warning}.")
+    report_warnings(fetched)
 
 
 def report_exported(exported: Fetched) -> None:
@@ -79,8 +78,14 @@ def report_exported(exported: Fetched) -> None:
     without = exported.rows - sum(exported.precisions.values())
     if without:
         say(f"Without an embedding (NaN, precision 'none'): {counted(without, 'row')}.")
-    if exported.warning:
-        warn(f"{exported.warning}.")
+    report_warnings(exported)
+
+
+def report_warnings(fetched: Fetched) -> None:
+    if fetched.warning:
+        warn(f"{fetched.warning}.")
+    if fetched.partial:
+        warn(f"{fetched.path} is partial: it has the rows of {fetched.partial} of the job.")
 
 
 def report_damage(manifest: Manifest, damage: list[str]) -> None:

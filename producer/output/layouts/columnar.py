@@ -10,6 +10,7 @@ import numpy as np
 
 from common.embeddings.arrays import Embeddings
 from common.embeddings.origins import Origins
+from common.embeddings.placed_writer import PlacedWriter
 from common.embeddings.reader import open_embedding_file
 from common.embeddings.writer import EmbeddingWriter, create_embedding_file
 from common.job.output_form import POOLED, SCORES
@@ -32,6 +33,7 @@ class ColumnarLayout(Layout):
 
     name = "h5"
     scores = SCORES
+    has_places = True
     suffixes = (".h5", ".hdf5", ".hdf")
 
     @contextmanager
@@ -61,21 +63,43 @@ class ColumnarWriter:
     def __init__(self, writer: EmbeddingWriter, origins: Origins | None) -> None:
         self._writer = writer
         self._origins = origins
+        self._rows = 0
+        self._placed: PlacedWriter | None = None
 
     @property
     def file(self) -> h5py.File:
         return self._writer.file
 
     def write(self, part: Embeddings) -> None:
-        if self._origins is not None:
-            first = self._writer.rows_written
-            numbers = self._origins.numbers(part.rows)
-            self.file["source"][first : first + len(part)] = numbers
+        self._write_sources(part)
         self._writer.write(part)
+        self._raise_error()
+
+    def announce(self, names: Embeddings) -> None:
+        if self._placed is None:
+            self._placed = PlacedWriter(self._writer)
+        self._write_sources(names)
+        self._placed.announce(names)
+        self._raise_error()
+
+    def place(self, block: int, part: Embeddings) -> None:
+        assert self._placed is not None
+        self._placed.place(block, part)
+        self._raise_error()
+
+    def _write_sources(self, part: Embeddings) -> None:
+        if self._origins is not None:
+            numbers = self._origins.numbers(part.rows)
+            self.file["source"][self._rows : self._rows + len(part)] = numbers
+            self._rows += len(part)
+
+    def _raise_error(self) -> None:
         if self._writer.sink.error:
             raise self._writer.sink.error
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
+        if self._placed is not None:
+            self._placed.finish()
         new = {name: value for name, value in attributes.items() if name not in self.file.attrs}
         self.file.attrs.update(new)
 

@@ -28,6 +28,16 @@ class RowWriter(Protocol):
         """
 
 
+class PlacingWriter(RowWriter, Protocol):
+    """Writes an output that has a place for each block of rows, in any order."""
+
+    def announce(self, names: Embeddings) -> None:
+        """Write what the rows of the next block are called, before any block is placed."""
+
+    def place(self, block: int, part: Embeddings) -> None:
+        """Write a block of rows to its place."""
+
+
 class Layout(ABC):
     """How embeddings are laid out in a file, or in a folder."""
 
@@ -41,6 +51,8 @@ class Layout(ABC):
     #: Whether it is one file, which can be an object in a bucket too.
     is_one_file: ClassVar[bool] = True
     is_folder: ClassVar[bool] = False
+    #: Whether its writer is a PlacingWriter.
+    has_places: ClassVar[bool] = False
     #: Whether vectors of residues have a place in it.
     holds_residues: ClassVar[bool] = True
     #: Names of the scores that have a place in it.

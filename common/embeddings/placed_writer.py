@@ -1,0 +1,105 @@
+"""Writing blocks of rows to HDF5 in any order; the file is that of the blocks in their order."""
+
+from array import array
+from collections import defaultdict
+
+import numpy as np
+
+from common.crc import combined
+from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.checksums import checksum, checksums
+from common.embeddings.writer import EmbeddingWriter
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
+
+#: What is known of rows before they are computed.
+NAMES = ("rows", "ids", "headers", "lengths", "input_lengths")
+
+
+class PlacedWriter:
+    """Writes blocks to their places, once what their rows are called is written in order.
+
+    HDF5 gives datasets and texts room in the order in which they are first written. That order is
+    the one of ``EmbeddingWriter.write``: the bytes of the two files are equal.
+    """
+
+    def __init__(self, writer: EmbeddingWriter) -> None:
+        self._writer = writer
+        #: Where the rows and the residues of each announced block begin, and where the last ends.
+        self._rows, self._residues = array("q", [0]), array("q", [0])
+        self._checksums: defaultdict[str, JoinedChecksum] = defaultdict(JoinedChecksum)
+
+    def announce(self, names: Embeddings) -> None:
+        """Write what the rows of the next block are called; their vectors come later."""
+        writer, file = self._writer, self._writer.file
+        is_first, start = len(self._rows) == 1, self._rows[-1]
+        end, ends = start + len(names), self._residues[-1] + np.cumsum(names.lengths)
+        for name in NAMES:
+            file[name][start:end] = names.columns[name]
+        if is_first:
+            self._allocate("precision", *of_records(writer.form))
+        if writer.form.has_residues:
+            file["offsets"][start + 1 : end + 1] = ends
+        if is_first:
+            self._allocate(*of_residues(writer.form))
+        found = checksums(names, writer.checksums)
+        writer.checksums = {name: found[name] for name in NAMES}
+        self._rows.append(end)
+        self._residues.append(int(ends[-1]))
+
+    def place(self, block: int, part: Embeddings) -> None:
+        """Write what was computed of the rows of an announced block.
+
+        Raises:
+            ValueError: the block has another number of rows or residues than was announced.
+        """
+        form, rows, residues = self._writer.form, self._rows, self._residues
+        first, letters = rows[block], residues[block]
+        if (
+            first + len(part) != rows[block + 1]
+            or letters + part.lengths.sum() != residues[block + 1]
+        ):
+            raise ValueError(f"block {block} has another size than was announced")
+        self._writer.file["precision"][first : first + len(part)] = part.precision
+        self._checksums["precision"].add(block, part.precision)
+        for name in of_records(form):
+            self._place(name, part.columns[name], first, block)
+        for name in of_residues(form):
+            self._place(name, part.of_residues[name], letters, block)
+
+    def finish(self) -> None:
+        """Leave the checksums of all blocks to the file, after the last one."""
+        self._writer.checksums |= {name: found.crc for name, found in self._checksums.items()}
+
+    def _place(self, name: str, values: Array, start: int, block: int) -> None:
+        self._writer.write_vectors(name, values, start)
+        self._checksums[name].add(block, values)
+
+    def _allocate(self, *names: str) -> None:
+        for name in names:
+            self._writer.file[name][:1] = 0  # HDF5 allocates the dataset at its first write
+
+
+class JoinedChecksum:
+    """The CRC-32 of blocks that are written in any order; only those after a gap are kept apart."""
+
+    def __init__(self) -> None:
+        self.crc = 0
+        self._next = 0
+        self._waiting: dict[int, tuple[int, int]] = {}
+
+    def add(self, block: int, values: Array) -> None:
+        self._waiting[block] = checksum(values, 0), values.nbytes
+        while self._next in self._waiting:
+            self.crc = combined(self.crc, *self._waiting.pop(self._next))
+            self._next += 1
+
+
+def of_records(form: OutputForm) -> list[str]:
+    """Return the datasets of an output form with an entry for each record, in their order."""
+    return [*form.pooled_names, *(name for name in form.scores if name in RECORD_SCORES)]
+
+
+def of_residues(form: OutputForm) -> list[str]:
+    """Return the datasets of an output form with an entry for each residue, in their order."""
+    scores = [name for name in form.scores if name in RESIDUE_SCORES]
+    return ["residues", *scores] if form.per_residue else list(scores)
