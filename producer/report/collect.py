@@ -17,7 +17,7 @@ from common.text import counted, counted_batches, duration
 from producer.output.file_rows import FileRows
 from producer.output.job_shards import attributes_of_file
 from producer.report.contents import Points, Report
-from producer.report.job_rows import rows_in, rows_of_job
+from producer.report.job_rows import rows_of_job
 from producer.report.metadata import read_colours
 from producer.report.projection import has_umap, projections
 from producer.report.rows import (
@@ -89,7 +89,7 @@ def report_of_job(
     shards = shards_of(store, manifest)
     keys = {batch: [key for _, key in found] for batch, found in sorted(shards.items())}
     pooled, report = shown_vectors(manifest.form), manifest.report
-    records = sum(rows_in(manifest, batch) for batch in keys)
+    records = sum(manifest.rows_of(batch) for batch in keys)
     attributes = attributes_of_file(store, manifest, keys) if keys else report.attributes()
     found = collect(rows_of_job(store, manifest, keys, attributes), records, pooled)
     told = ask_ledger(connected, manifest.job)

@@ -15,11 +15,6 @@ from producer.output.job_embeddings import without_residues
 from producer.output.job_shards import SHARDS_AHEAD, merged
 
 
-def rows_in(manifest: Manifest, batch: int) -> int:
-    """Return how many rows a batch has, with its copies."""
-    return manifest.rows_of(batch)
-
-
 def rows_of_job(
     store: Store,
     manifest: Manifest,
