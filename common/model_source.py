@@ -11,7 +11,7 @@ from common.adapters import is_adapter, read_adapter
 from common.errors import UserError
 from common.model_config import parse_config
 from common.model_digest import model_digest
-from common.model_files import model_files
+from common.model_files import FAIR_ESM, model_files
 from common.model_revision import check_revision, queue_part
 from common.model_specs import MODELS, NAMES, ModelSpec, read_hugging_face_config, spec_of
 from common.paths import user_path
@@ -162,6 +162,11 @@ class ModelSource:
         if self.is_path and exists(config):
             return read_hugging_face_config(config)
         return MODELS.get(self.name)
+
+    @property
+    def is_fair_esm(self) -> bool:
+        """Whether it is a file of fair-esm, which has weights of ESM-2 and nothing else."""
+        return (self.is_path or self.is_stored) and self.text.endswith(FAIR_ESM)
 
     def base(self) -> "ModelSource":
         """Return the base of an adapter.

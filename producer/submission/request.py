@@ -145,7 +145,7 @@ def make_request(
     options = checked(options)
     molecule = options.get("molecule", "auto")
     family = family_of(model_source, molecule)
-    if model_source.spec() is None and molecule == "auto":
+    if model_source.spec() is None and not model_source.is_fair_esm and molecule == "auto":
         molecule = "protein"  # what the model is for is not known: nothing is refused for it
     check_molecule(molecule, model_source, family)
     invalid = options.get("invalid", "error")
@@ -236,7 +236,8 @@ def family_of(model: ModelSource, molecule: Molecule = "auto") -> Family:
     spec = model.spec()
     if spec is not None:
         return spec.family
-    return DNABERT_S if molecule in ("dna", "rna") else ESM2
+    of_dna = molecule in ("dna", "rna") and not model.is_fair_esm
+    return DNABERT_S if of_dna else ESM2
 
 
 def default_long(family: Family) -> Long:

@@ -119,7 +119,9 @@ def test_a_shard_that_is_damaged_or_missing_is_computed_again_as_the_message_say
     manifest = read_manifest(store, job)
     fetch = ["fetch", job, "-o", "e.h5", *(options[:2])]
     early = run_producer(*fetch, environment=environment)
-    assert advised(early.stderr)[-1][:2] == ["watch", job]
+    wait, follow_it = advised(early.stderr)[-2:]
+    assert (wait[:2], follow_it[:2]) == (["watch", job], ["fetch", job])
+    assert "--follow" in follow_it
     for index in range(2):
         fleet.ledger.results.complete(ok(manifest.batch(index)))
         store_shard(store, manifest, index)

@@ -82,7 +82,7 @@ def test_every_command_that_reports_prints_one_json_object(fleet, q):
 
 
 def test_watch_prints_a_line_when_the_job_went_on_and_one_at_its_end(fleet, q):
-    q.write_text(">a\nMK\n>b\nMK\n")
+    q.write_text(">a\nMK\n>b\nML\n")
     job = submitted(fleet, q, "--batch-tokens", "4")
     manifest = manifest_in(fleet, job)
     watching = subprocess.Popen(

@@ -128,5 +128,7 @@ def test_ctrl_c_while_a_command_starts_prints_no_traceback(name, fleet, examples
         time.sleep(seconds)
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
+        if output.startswith("Fatal Python error: init_"):
+            continue  # the interpreter had not started: no program can say anything then
         assert "Traceback" not in output, (seconds, output)
         assert process.returncode in (-signal.SIGINT, 0, 130), (seconds, output)

@@ -26,12 +26,19 @@ HUNG = Path(os.environ["HUNG"])
 PATIENCE = float(os.environ.get("PATIENCE", "600"))
 
 
-def hang_once(*arguments: Any) -> PackInFlight:
+def hang_once() -> None:
     """Hang, with the engine's lock held, unless a process has hung before."""
     if not HUNG.exists():
         HUNG.touch()
         threading.Event().wait()
-    return PackInFlight(*arguments)
+
+
+class HangingOnce(PackInFlight):
+    """A pack before which a process hangs."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        hang_once()
+        super().__init__(*arguments, **options)
 
 
 if __name__ == "__main__":
@@ -45,6 +52,6 @@ if __name__ == "__main__":
     engine.CPU_PACK_SECONDS = runner.STORE_SECONDS = PATIENCE
     if sys.argv[1] == "start":
         cli.main()
-    engine.PackInFlight = hang_once  # type: ignore[assignment, misc]
+    engine.PackInFlight = HangingOnce  # type: ignore[misc]
     start_logs("worker")
     process.main()
