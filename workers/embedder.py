@@ -20,6 +20,7 @@ from common.embeddings.table import EmbeddingTable
 from common.errors import UserError
 from common.job.output_form import (
     CLASS_LOGITS,
+    PAIR_SCORES,
     RESIDUE_SCORES,
     Gaps,
     Include,
@@ -55,6 +56,9 @@ class EmbeddedSequences(EmbeddingTable):
 
     def _residues_at(self, position: int, name: str) -> Array:
         return self.embeddings.residues_of(position, name)
+
+    def _pairs_at(self, position: int, name: str) -> Array:
+        return self.embeddings.pairs_of(position, name)
 
 
 class Embedder:
@@ -134,7 +138,7 @@ class Embedder:
             sequences: sequences, ``{id: sequence}``, pairs of id and sequence, or Biopython's
                 records, in upper or lower case.
             include: ``mean``, ``max`` and ``std`` (of each dimension), ``bos`` (the vector at the
-                first token), ``per_residue``; of ESM-2 also ``logits``, ``entropy``,
+                first token), ``per_residue``; of ESM-2 also ``contacts``, ``logits``, ``entropy``,
                 ``pseudo_perplexity_unmasked``, and ``pseudo_perplexity``, which takes a pass for
                 each residue; of a model with a classification head also ``class_logits``.
             layers: layers from 0, or negative ones counted from the last, which is -1.
@@ -214,7 +218,7 @@ def form_of(
         if head is None:
             raise no_head(loaded.source)
         kept, classes = checked_include(kept, head, loaded.source), len(head.labels)
-    if long == "window" and {"per_residue", *RESIDUE_SCORES} & set(kept):
+    if long == "window" and {"per_residue", *RESIDUE_SCORES, *PAIR_SCORES} & set(kept):
         raise UserError(
             "Residues of windows, which overlap, have no vectors or scores of their own: give "
             "long='truncate' or long='error'."

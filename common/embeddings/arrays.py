@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
+from common.job.output_form import PAIR_SCORES, RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.job.records import Record, first_word
 from common.rungs import PRECISION_CODES
 
@@ -37,7 +37,8 @@ class Embeddings:
     precision: NDArray[np.uint8]  # [n], PRECISION_CODES
     pooled: Mapping[str, Array]  # "mean", "bos", "max", "std": float32 [n, *W]
     residues: Array | None  # [sum(lengths), *W]
-    #: RECORD_SCORES float32 ``[n, ...]``, RESIDUE_SCORES float32 ``[sum(lengths), ...]``.
+    #: RECORD_SCORES float32 ``[n, ...]``, RESIDUE_SCORES float32 ``[sum(lengths), ...]``,
+    #: PAIR_SCORES ``[sum(lengths ** 2), ...]``.
     scores: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -63,6 +64,16 @@ class Embeddings:
         vectors = {} if self.residues is None else {"residues": self.residues}
         scores = {name: values for name, values in self.scores.items() if name in RESIDUE_SCORES}
         return vectors | scores
+
+    @property
+    def of_pairs(self) -> dict[str, Array]:
+        """Everything with one entry per pair of a row's residues, by the name of its dataset."""
+        return {name: values for name, values in self.scores.items() if name in PAIR_SCORES}
+
+    @property
+    def ragged(self) -> dict[str, Array]:
+        """Everything of which rows have more entries the longer they are."""
+        return self.of_residues | self.of_pairs
 
     @classmethod
     def of_records(
@@ -93,7 +104,8 @@ class Embeddings:
     def without_vectors(cls, records: Sequence[Record], form: OutputForm, dim: int) -> Self:
         """Return rows of NaN with precision ``none``."""
         shape = form.vector_shape(dim)
-        count, letters = len(records), sum(form.embedded(len(r.residues)) for r in records)
+        lengths = np.array([form.embedded(len(r.residues)) for r in records], np.int64)
+        count, letters = len(records), int(lengths.sum())
         return cls.of_records(
             records,
             form,
@@ -104,9 +116,9 @@ class Embeddings:
             else None,
             scores={
                 name: np.full(
-                    (letters if name in RESIDUE_SCORES else count, *form.score_shape(name)),
+                    (entries_of(name, lengths), *form.score_shape(name)),
                     np.nan,
-                    np.float32,
+                    form.score_dtype(name),
                 )
                 for name in form.scores
             },
@@ -162,10 +174,9 @@ class Embeddings:
             for name, values in part.pooled.items():
                 whole.pooled[name][places] = values
             if whole.residues is not None and part.residues is not None:
-                whole.residues[whole._letters(places)] = part.residues
+                whole.residues[whole._entries("residues", places)] = part.residues
             for name, values in part.scores.items():
-                here = whole._letters(places) if name in RESIDUE_SCORES else places
-                whole.scores[name][here] = values
+                whole.scores[name][whole._entries(name, places)] = values
         return whole
 
     def select(self, mask: NDArray[np.bool_]) -> Self:
@@ -175,7 +186,7 @@ class Embeddings:
     def take(self, places: NDArray[np.int64]) -> Self:
         """Return the rows at some positions, in their order, which may occur several times."""
         # Without residues there may be very many letters.
-        letters = self._letters(places) if self.of_residues else places
+        letters = self._entries("residues", places) if self.of_residues else places
         return replace(
             self,
             rows=self.rows[places],
@@ -187,7 +198,7 @@ class Embeddings:
             pooled={name: values[places] for name, values in self.pooled.items()},
             residues=None if self.residues is None else self.residues[letters],
             scores={
-                name: values[letters if name in RESIDUE_SCORES else places]
+                name: values[letters if name in RESIDUE_SCORES else self._entries(name, places)]
                 for name, values in self.scores.items()
             },
         )
@@ -212,15 +223,46 @@ class Embeddings:
         values: Array = self.of_residues[name][end - int(self.lengths[position]) : end]
         return values
 
+    def pairs_of(self, position: int, name: str) -> Array:
+        """Return what each pair of one row's residues has ``[L, L]``.
+
+        Raises:
+            UserError: they were not included.
+        """
+        if name not in self.of_pairs:
+            raise not_included(name)
+        length, end = int(self.lengths[position]), int(self._pair_ends[position])
+        values: Array = self.of_pairs[name][end - length**2 : end].reshape(length, length)
+        return values
+
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
         """Where the residues of each row end ``[n]``."""
         ends: NDArray[np.int64] = np.cumsum(self.lengths)
         return ends
 
-    def _letters(self, places: Array) -> Array:
-        """Return where the residues of the rows at some positions lie."""
-        return entries(self._ends[places] - self.lengths[places], self.lengths[places])
+    @cached_property
+    def _pair_ends(self) -> NDArray[np.int64]:
+        """Where the pairs of residues of each row end ``[n]``."""
+        ends: NDArray[np.int64] = np.cumsum(self.lengths**2)
+        return ends
+
+    def _entries(self, name: str, places: Array) -> Array:
+        """Return where the entries of one kind lie, of the rows at some positions."""
+        if name in PAIR_SCORES:
+            counts = self.lengths[places] ** 2
+            return entries(self._pair_ends[places] - counts, counts)
+        if name == "residues" or name in RESIDUE_SCORES:
+            return entries(self._ends[places] - self.lengths[places], self.lengths[places])
+        return places
+
+
+def entries_of(name: str, lengths: Array) -> int:
+    """Return how many entries rows of some lengths have of one kind."""
+    if name in PAIR_SCORES:
+        return int((lengths**2).sum())
+    is_of_residues = name == "residues" or name in RESIDUE_SCORES
+    return int(lengths.sum()) if is_of_residues else len(lengths)
 
 
 def entries(starts: Array, lengths: Array) -> Array:

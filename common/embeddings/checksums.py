@@ -17,7 +17,7 @@ class DamagedError(Exception):
 
 def checksums(part: Embeddings, previous: Mapping[str, int] | None = None) -> dict[str, int]:
     """Return the CRC-32 of each dataset, continued from ``previous``, those of earlier parts."""
-    values = part.columns | part.of_residues
+    values = part.columns | part.ragged
     return {name: checksum(values[name], (previous or {}).get(name, 0)) for name in values}
 
 

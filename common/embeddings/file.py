@@ -149,6 +149,15 @@ class EmbeddingFile(EmbeddingTable):
             here: Array = vectors[start:end]
             return here
 
+    def _pairs_at(self, position: int, name: str) -> Array:
+        with self.errors(name):
+            start, end = self._column("contact_offsets" if name in self._file else name)[
+                position : position + 2
+            ]
+            length = int(self._column("lengths")[position])
+            here: Array = self._column(name)[start:end].reshape(length, length)
+            return here
+
     @cached_property
     def _offsets(self) -> Any:
         """Where each sequence's residues start ``[N + 1]``: an array, or a dataset that is one."""

@@ -8,8 +8,8 @@ import numpy as np
 from common.crc import combined
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import checksum, checksums
-from common.embeddings.writer import EmbeddingWriter
-from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
+from common.embeddings.writer import PAIR_OFFSETS, EmbeddingWriter
+from common.job.output_form import PAIR_SCORES, RECORD_SCORES, RESIDUE_SCORES, OutputForm
 
 #: What is known of rows before they are computed.
 NAMES = ("rows", "ids", "headers", "lengths", "input_lengths")
@@ -24,8 +24,9 @@ class PlacedWriter:
 
     def __init__(self, writer: EmbeddingWriter) -> None:
         self._writer = writer
-        #: Where the rows and the residues of each announced block begin, and where the last ends.
-        self._rows, self._residues = array("q", [0]), array("q", [0])
+        #: Where the rows, the residues and the pairs of residues of each announced block begin, and
+        #: where the last ends.
+        self._rows, self._residues, self._pairs = (array("q", [0]) for _ in range(3))
         self._checksums: defaultdict[str, JoinedChecksum] = defaultdict(JoinedChecksum)
 
     def announce(self, names: Embeddings) -> None:
@@ -41,10 +42,16 @@ class PlacedWriter:
             file["offsets"][start + 1 : end + 1] = ends
         if is_first:
             self._allocate(*of_residues(writer.form))
+        pair_ends = self._pairs[-1] + np.cumsum(names.lengths**2)
+        if writer.form.contacts:
+            file[PAIR_OFFSETS][start + 1 : end + 1] = pair_ends
+            if is_first:
+                self._allocate(*of_pairs(writer.form))
         found = checksums(names, writer.checksums)
         writer.checksums = {name: found[name] for name in NAMES}
         self._rows.append(end)
         self._residues.append(int(ends[-1]))
+        self._pairs.append(int(pair_ends[-1]))
 
     def place(self, block: int, part: Embeddings) -> None:
         """Write what was computed of the rows of an announced block.
@@ -65,6 +72,8 @@ class PlacedWriter:
             self._place(name, part.columns[name], first, block)
         for name in of_residues(form):
             self._place(name, part.of_residues[name], letters, block)
+        for name in of_pairs(form):
+            self._place(name, part.of_pairs[name], self._pairs[block], block)
 
     def finish(self) -> None:
         """Leave the checksums of all blocks to the file, after the last one."""
@@ -103,3 +112,8 @@ def of_residues(form: OutputForm) -> list[str]:
     """Return the datasets of an output form with an entry for each residue, in their order."""
     scores = [name for name in form.scores if name in RESIDUE_SCORES]
     return ["residues", *scores] if form.per_residue else list(scores)
+
+
+def of_pairs(form: OutputForm) -> list[str]:
+    """Return the datasets of an output form with an entry for each pair of residues."""
+    return [name for name in form.scores if name in PAIR_SCORES]

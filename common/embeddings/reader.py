@@ -8,9 +8,9 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from common.embeddings.arrays import Array, Embeddings
+from common.embeddings.arrays import Array, Embeddings, entries_of
 from common.embeddings.checksums import CHECKSUM, DamagedError, checksums
-from common.job.output_form import RESIDUE_SCORES, OutputForm
+from common.job.output_form import OutputForm
 from common.rungs import PRECISION_CODES
 
 
@@ -54,8 +54,8 @@ def read_embeddings(file: h5py.File, form: OutputForm, dim: int) -> Embeddings:
         scores={
             name: numbers(
                 name,
-                "float32",
-                residues if name in RESIDUE_SCORES else count,
+                form.score_dtype(name),
+                entries_of(name, lengths),
                 *form.score_shape(name),
             )
             for name in form.scores

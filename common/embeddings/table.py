@@ -48,6 +48,10 @@ class EmbeddingTable(ABC):
     def _residues_at(self, position: int, name: str) -> Array:
         """Return what each residue of one sequence has ``[L, ...]``: ``residues`` or a score."""
 
+    @abstractmethod
+    def _pairs_at(self, position: int, name: str) -> Array:
+        """Return what each pair of one sequence's residues has ``[L, L]``."""
+
     def __len__(self) -> int:
         return len(self._column("rows"))
 
@@ -114,6 +118,17 @@ class EmbeddingTable(ABC):
             UserError: ``include`` did not have ``entropy``.
         """
         return self._residues_at(self._position(id_), "entropy")
+
+    def contacts(self, id_: str | int) -> Array:
+        """Return the probabilities that one sequence's residues touch, ``[L, L]``, symmetric.
+
+        They are float16, or float32 if residues are.
+
+        Raises:
+            KeyError: no sequence has this id, or several have; the message names near ids.
+            UserError: ``include`` did not have ``contacts``.
+        """
+        return self._pairs_at(self._position(id_), "contacts")
 
     def residue_class_logits(self, id_: str | int) -> Array:
         """Return the logits of each class at one sequence's residues, float32 ``[L, C]``.

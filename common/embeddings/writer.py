@@ -17,11 +17,14 @@ from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.seal import Label, seal
 from common.embeddings.sink import Sink
-from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
+from common.job.output_form import PAIR_SCORES, RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.rungs import PRECISION_CODES
 
 #: The HDF5 type of the dataset ``precision``.
 PRECISION_TYPE = h5py.enum_dtype(PRECISION_CODES, basetype="u1")
+
+#: The dataset with where the contacts of each row begin.
+PAIR_OFFSETS = "contact_offsets"
 
 
 class EmbeddingWriter:
@@ -32,7 +35,7 @@ class EmbeddingWriter:
         self.sink = sink
         self.form = form
         self.rows_written = 0
-        self.residues_written = 0
+        self.residues_written = self.pairs_written = 0
         #: The CRC-32 of each dataset's rows so far.
         self.checksums: dict[str, int] = {}
 
@@ -52,6 +55,12 @@ class EmbeddingWriter:
             for name, values in of_residues.items():
                 self.write_vectors(name, values, self.residues_written)
             self.residues_written += int(part.lengths.sum())
+        if part.of_pairs:
+            ends = self.pairs_written + np.cumsum(part.lengths**2)
+            self.file[PAIR_OFFSETS][here.start + 1 : here.stop + 1] = ends
+            for name, values in part.of_pairs.items():
+                self.write_vectors(name, values, self.pairs_written)
+            self.pairs_written = int(ends[-1]) if len(ends) else self.pairs_written
         self.rows_written = here.stop
 
     def write_vectors(self, name: str, values: Array, start: int) -> None:
@@ -80,6 +89,7 @@ def create_embedding_file(
     form: OutputForm,
     records: int,
     residues: int,
+    pairs: int = 0,
     dim: int,
     attributes: Mapping[str, Any],
     label: Label | None = None,
@@ -88,6 +98,7 @@ def create_embedding_file(
     """Create an HDF5 file with room for ``records`` rows and ``residues`` residues.
 
     Args:
+        pairs: sum of the squares of the records' lengths, if contacts are kept.
         label: of a shard, which is sealed with it.
         pooled_dtype: of the vectors of records; of a shard always float32.
 
@@ -109,12 +120,16 @@ def create_embedding_file(
             create_unfilled(file, "residues", (residues, *shape), np.dtype(form.residue_dtype))
         for name in form.scores:
             entries = residues if name in RESIDUE_SCORES else records
-            create_unfilled(file, name, (entries, *form.score_shape(name)), np.dtype(np.float32))
+            entries = pairs if name in PAIR_SCORES else entries
+            dtype = np.dtype(form.score_dtype(name))
+            create_unfilled(file, name, (entries, *form.score_shape(name)), dtype)
         # Created here and not at the end, so that all metadata lies before the vectors.
         for dataset in file.values():
             dataset.attrs[CHECKSUM] = np.uint32(0)
         if form.has_residues:
             file.create_dataset("offsets", (records + 1,), np.int64)
+        if form.contacts:
+            file.create_dataset(PAIR_OFFSETS, (records + 1,), np.int64)
         writer = EmbeddingWriter(file, sink, form)
         yield writer
         for name, crc in writer.checksums.items():
@@ -152,6 +167,11 @@ def shard_bytes(form: OutputForm, dim: int) -> tuple[int, int]:
     per_record += score_bytes(form, RECORD_SCORES)
     per_residue += score_bytes(form, RESIDUE_SCORES)
     return per_record, per_residue
+
+
+def pair_bytes(form: OutputForm) -> int:
+    """Return a shard's bytes per pair of a record's residues."""
+    return np.dtype(form.residue_dtype).itemsize if form.contacts else 0
 
 
 def score_bytes(form: OutputForm, kinds: Collection[str]) -> int:

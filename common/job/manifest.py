@@ -42,6 +42,7 @@ class InputReport(Document):
     identical: int = 0  # records that are identical to an earlier one: they are not computed
     reused: int = 0  # records that an earlier job had computed
     short: int = 0  # records shorter than min_length, which were skipped
+    pairs: int = 0  # pairs of each record's residues, of a job with contacts
     #: What the records were read as. Jobs of earlier versions do not say.
     molecule: Literal["", "protein", "dna", "rna"] = ""
 
@@ -141,6 +142,8 @@ class Manifest(Document):
     def as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return what is written: what earlier versions wrote, but for what a job does not have."""
         written: dict[str, Any] = fields(self)
+        if not self.form.contacts:
+            written["report"].pop("pairs")
         if not self.batch_reused:
             written["report"].pop("reused")
             for name in ("batch_reused", "reused_weights"):

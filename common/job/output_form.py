@@ -27,6 +27,7 @@ Include = Literal[
     "pseudo_perplexity",
     "class_logits",
     "residue_class_logits",
+    "contacts",
 ]
 
 #: Names of the vectors of a record: of all its tokens that are pooled, and of its first token.
@@ -47,7 +48,9 @@ RECORD_SCORES: dict[str, tuple[int, ...]] = {
     "pseudo_perplexity": (),
     "class_logits": (CLASSES,),
 }
-SCORES = RESIDUE_SCORES | RECORD_SCORES
+#: The same for an entry for each pair of a record's residues, row by row: L * L of them.
+PAIR_SCORES: dict[str, tuple[int, ...]] = {"contacts": ()}
+SCORES = RESIDUE_SCORES | RECORD_SCORES | PAIR_SCORES
 
 #: Names of what a classification head gives: of a record, or of each residue. The others are of the
 #: language-model head.
@@ -105,7 +108,7 @@ class OutputForm(BaseModel):
 
     @model_validator(mode="after")
     def windows_can_be_pooled(self) -> Self:
-        if self.overlap is not None and self.has_residues:
+        if self.overlap is not None and (self.has_residues or self.contacts):
             raise ValueError(
                 "per-residue vectors and scores cannot be combined with windows, which overlap: "
                 "set long to truncate or error"
@@ -165,7 +168,9 @@ class OutputForm(BaseModel):
     @property
     def lm_scores(self) -> tuple[Include, ...]:
         """Names of what the language-model head gives."""
-        return tuple(name for name in self.scores if name not in CLASS_LOGITS)
+        return tuple(
+            name for name in self.scores if name not in CLASS_LOGITS and name not in PAIR_SCORES
+        )
 
     @property
     def class_logits(self) -> Include | None:
@@ -175,6 +180,15 @@ class OutputForm(BaseModel):
     def score_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one entry of a score."""
         return tuple(self.classes or 0 if size == CLASSES else size for size in SCORES[name])
+
+    def score_dtype(self, name: str) -> str:
+        """Return the type of a score: of contacts, which are the most, that of residues."""
+        return self.residue_dtype if name in PAIR_SCORES else "float32"
+
+    @property
+    def contacts(self) -> bool:
+        """Whether the probabilities of contacts are kept, an entry for each pair of residues."""
+        return "contacts" in self.include
 
     @property
     def masks(self) -> bool:

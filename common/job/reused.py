@@ -57,6 +57,7 @@ def write_reused(
             form=form,
             records=len(part),
             residues=int(part.lengths.sum()),
+            pairs=int((part.lengths**2).sum()),
             dim=int(attributes["dim"]),
             attributes=attributes,
             label=label,

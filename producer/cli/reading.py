@@ -51,15 +51,16 @@ class Reading:
     include
         Vectors to keep: mean, per_residue, bos, max, std (several: --include mean bos, or
         mean,bos), and of ESM-2 the scores logits, entropy, pseudo_perplexity_unmasked, and
-        pseudo_perplexity, which takes a pass of the model for each residue; of a fine-tuned model
-        with a classification head, class_logits.
+        pseudo_perplexity, which takes a pass of the model for each residue, and contacts, which
+        have a number for each pair of residues; of a fine-tuned model with a classification head,
+        class_logits.
     layers
         Representations to keep; -1 is the last (several: --layers -1 6, or -1,6).
     precision
         auto is FP16 on GPUs and FP32 on CPUs.
     residue_dtype
-        Number type of per-residue vectors; default: float16 for the last layer, which is
-        normalised, float32 for others. Pooled vectors are always float32.
+        Number type of per-residue vectors and of contacts; default: float16 for the last layer,
+        which is normalised, float32 for others. Pooled vectors are always float32.
     molecule
         What the input consists of: protein, dna or rna. auto refuses one whose records are nearly
         all not what the model is for, by the shares of their letters.

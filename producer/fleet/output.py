@@ -98,6 +98,7 @@ def bytes_of(output: Output, manifest: Manifest, dim: int) -> int:
         pooled_dtype=wanted.dtype or "float32",
         records=manifest.report.records,
         residues=manifest.report.residues,
+        pairs=manifest.report.pairs,
         dim=dim,
         attributes={},
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from common.alphabet import SPECIAL_TOKENS
-from common.embeddings.writer import shard_bytes
+from common.embeddings.writer import pair_bytes, shard_bytes
 from common.job.copies import Copy
 from common.job.output_form import OutputForm
 from common.job.records import Record
@@ -66,6 +66,7 @@ class BatchSize(NamedTuple):
     tokens: int  # as ModelSpec.tokens counts them, in all passes over what is computed
     copies: int = 0
     reused: int = 0
+    pairs: int = 0  # of the letters of one record, if contacts are kept
 
     @property
     def rows(self) -> int:
@@ -97,6 +98,7 @@ def cut_batches(
     Copies count in a batch's bytes, as its part of the output will have them.
     """
     bytes_per_record, bytes_per_residue = shard_bytes(form, spec.dim)
+    bytes_per_pair = pair_bytes(form)
     longest = form.max_residues if form.overlap is None else sys.maxsize
     letters_per_token = spec.family.letters_per_token
     most_tokens, most_stored = budget.tokens, budget.shard_bytes
@@ -104,7 +106,7 @@ def cut_batches(
     batch: list[Record] = []
     copies: list[Copy] = []
     reused: list[Reused] = []
-    total = tokens = stored = 0
+    total = tokens = stored = pairs = 0
     for records, originals in chunks:
         for record, original in zip(records, originals, strict=False):
             row, header, residues = record
@@ -115,13 +117,15 @@ def cut_batches(
                 more *= form.passes(length)
             # A header is stored twice, with up to 4 bytes a letter.
             more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
+            if bytes_per_pair:
+                more_stored += bytes_per_pair * length**2
             is_known = original != NONE and batch
             full = tokens + more > most_tokens and not is_known
             if batch and (full or stored + more_stored > most_stored):
-                size = BatchSize(len(batch), total, tokens, len(copies), len(reused))
+                size = BatchSize(len(batch), total, tokens, len(copies), len(reused), pairs)
                 yield CutBatch(batch, copies, size, reused)
                 batch, copies, reused = [], [], []
-                total = tokens = stored = 0
+                total = tokens = stored = pairs = 0
                 is_known = False
             if not is_known:
                 batch.append(record)
@@ -131,7 +135,9 @@ def cut_batches(
             else:
                 reused.append(Reused(record, place_of(original)))
             total += length
+            if bytes_per_pair:
+                pairs += length**2
             stored += more_stored
     if batch:
-        size = BatchSize(len(batch), total, tokens, len(copies), len(reused))
+        size = BatchSize(len(batch), total, tokens, len(copies), len(reused), pairs)
         yield CutBatch(batch, copies, size, reused)

@@ -23,6 +23,7 @@ class Chosen:
     rows: dict[int, list[int]] = field(default_factory=dict)
     records: int = 0
     residues: int = 0
+    pairs: int = 0  # of residues of one row
 
 
 def rows_with_ids(rows: Rows, ids: Iterable[str]) -> Chosen:
@@ -56,6 +57,7 @@ def rows_with_ids(rows: Rows, ids: Iterable[str]) -> Chosen:
         chosen.rows.setdefault(block, []).append(row)
         chosen.records += 1
         chosen.residues += length
+        chosen.pairs += length**2
     return chosen
 
 

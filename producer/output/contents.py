@@ -9,7 +9,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.origins import Origins
-from common.embeddings.writer import score_bytes
+from common.embeddings.writer import pair_bytes, score_bytes
 from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, OutputForm
 from common.wire.messages import Instability
 
@@ -30,6 +30,7 @@ class Contents:
     pooled_dtype: str  # of mean and bos
     records: int
     residues: int  # of all records
+    pairs: int = 0  # pairs of each record's residues, if contacts are kept
     dim: int
     attributes: Mapping[str, Any]
     #: Where rows come from, if there are several sources.
@@ -54,6 +55,7 @@ class Contents:
         residues = self.residues * per_residue if self.form.per_residue else 0
         scores = self.records * score_bytes(self.form, RECORD_SCORES)
         scores += self.residues * score_bytes(self.form, RESIDUE_SCORES)
+        scores += self.pairs * pair_bytes(self.form)
         return self.records * (RECORD_BYTES + pooled) + residues + scores
 
 
@@ -72,6 +74,8 @@ class Rows(ABC):
     pooled_dtype: str
     records: int
     residues: int
+    #: Sum of the squares of all lengths, if contacts are kept.
+    pairs: int = 0
     dim: int
     attributes: Mapping[str, Any]
     #: Where rows come from, if there are several sources.

@@ -109,6 +109,7 @@ class JobRows(Rows):
         self.form = manifest.form
         self.records = manifest.report.records
         self.residues = manifest.report.residues
+        self.pairs = manifest.report.pairs
         self.dim = int(self._of_shards["dim"])
         self.attributes = self._of_shards | of_file(manifest)
         self.blocks = manifest.batches

@@ -8,9 +8,10 @@ import numpy as np
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.checksums import CHECKSUM, checksums
 from common.embeddings.file import EmbeddingFile, EmbeddingFileError
-from common.embeddings.writer import shard_bytes
+from common.embeddings.writer import pair_bytes, shard_bytes
 from common.job.output_form import (
     CLASS_LOGITS,
+    PAIR_SCORES,
     POOLED,
     RESIDUE_SCORES,
     SCORES,
@@ -67,11 +68,13 @@ class FileRows(Rows):
         self.pooled_dtype = "float32"
         if include[0] != "per_residue":
             self.pooled_dtype = datasets[include[0]].dtype.name
-        residues = "residues" in datasets
+        kept: Any = next(
+            (datasets[n].dtype.name for n in ("residues", *PAIR_SCORES) if n in datasets), "float32"
+        )
         self.form = OutputForm(
             include=(*include, *scores),
             layers=tuple(known),
-            residue_dtype=datasets["residues"].dtype.name if residues else "float32",
+            residue_dtype=kept,
             classes=next((datasets[n].shape[1] for n in CLASS_LOGITS if n in datasets), None),
             max_residues=1,  # not known, and of no use: the lengths are
         )
@@ -79,15 +82,17 @@ class FileRows(Rows):
             (len(datasets[name]) for name in ("residues", *RESIDUE_SCORES) if name in datasets), 0
         )
 
+        self.pairs = next((len(datasets[name]) for name in PAIR_SCORES if name in datasets), 0)
+
     def _find_blocks(self) -> None:
         """Cut the rows into blocks."""
         vector = np.dtype(self.pooled_dtype).itemsize * self.dim * len(self.form.layers)
         per_row = vector * len(self.form.pooled_names)
-        has_residues = self.form.has_residues
+        has_residues = self.form.has_residues or self.form.contacts
         most = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, per_row)))
-        per_residue = shard_bytes(self.form, self.dim)[1]
-        self._starts, self._first_residues = [0], [0]
-        residues, total = 0, 0
+        per_residue, per_pair = shard_bytes(self.form, self.dim)[1], pair_bytes(self.form)
+        self._starts, self._first_residues, self._first_pairs = [0], [0], [0]
+        stored = total = pairs = 0
         for start in range(0, self.records, LENGTHS):
             lengths = self._file.datasets["lengths"][start : start + LENGTHS]
             if not has_residues:
@@ -95,14 +100,18 @@ class FileRows(Rows):
                 continue
             for row, length in enumerate(lengths.tolist(), start):
                 rows = row - self._starts[-1]
-                if rows == most or (rows and (residues + length) * per_residue > BLOCK_BYTES):
+                more = length * per_residue + length**2 * per_pair
+                if rows == most or (rows and stored + more > BLOCK_BYTES):
                     self._starts.append(row)
                     self._first_residues.append(total)
-                    residues = 0
-                residues += length
+                    self._first_pairs.append(pairs)
+                    stored = 0
+                stored += more
                 total += length
+                pairs += length**2
         if not has_residues:
             self._starts = list(range(0, self.records, most)) or [0]
+        if not self.form.has_residues:
             self.residues = total
         self.blocks = len(self._starts) if self.records else 0
         self._starts.append(self.records)
@@ -119,6 +128,9 @@ class FileRows(Rows):
             lengths = column("lengths", "lengths")
             first = self._first_residues[index] if self.form.has_residues else 0
             letters = slice(first, first + int(lengths.sum()))
+            first = self._first_pairs[index] if self.form.contacts else 0
+            pairs = slice(first, first + int((lengths**2).sum()))
+            places = {**dict.fromkeys(RESIDUE_SCORES, letters), **dict.fromkeys(PAIR_SCORES, pairs)}
             part = Embeddings(
                 rows=column("rows", "rows"),
                 ids=list(column("ids", "ids")),
@@ -128,10 +140,7 @@ class FileRows(Rows):
                 precision=column("precision", "precision").astype(np.uint8),
                 pooled={name: self._column(name)[here] for name in form.pooled_names},
                 residues=self._column("residues")[letters] if form.per_residue else None,
-                scores={
-                    name: self._column(name)[letters if name in RESIDUE_SCORES else here]
-                    for name in form.scores
-                },
+                scores={name: self._column(name)[places.get(name, here)] for name in form.scores},
             )
         return part, ()
 

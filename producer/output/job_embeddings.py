@@ -84,16 +84,28 @@ class JobEmbeddings(EmbeddingTable):
         return Embeddings.concatenate(parts, manifest.form, int(self.attributes["dim"]))
 
     def _residues_at(self, position: int, name: str) -> Array:
-        kind = "per_residue" if name == "residues" else name
+        self._check_included("per_residue" if name == "residues" else name)
+        part, place = self._found_at(position)
+        return part.residues_of(place, name)
+
+    def _pairs_at(self, position: int, name: str) -> Array:
+        self._check_included(name)
+        part, place = self._found_at(position)
+        return part.pairs_of(place, name)
+
+    def _check_included(self, kind: str) -> None:
         if kind not in self._manifest.form.include:
             raise not_included(kind)
+
+    def _found_at(self, position: int) -> tuple[Embeddings, int]:
+        """Return the batch that computed a row, and where in it the row is."""
         batch = int(np.searchsorted(self._ends, position, side="right"))
         row = int(self.rows[position])
         original = self._originals(batch).get(row)
         if original is not None:
             row, batch = original, self._manifest.batch_of(original)
         part = self._batch(batch)
-        return part.residues_of(int(np.searchsorted(part.rows, row)), name)
+        return part, int(np.searchsorted(part.rows, row))
 
     @cached_property
     def _ends(self) -> Array:

@@ -7,7 +7,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings, entries
-from common.job.output_form import POOLED, RECORD_SCORES
+from common.job.output_form import PAIR_SCORES, POOLED, RECORD_SCORES
+
+#: Where the residues, and the pairs of residues, of a record begin.
+STARTS = ("start", "pair_start")
 
 
 class RowSet:
@@ -73,7 +76,7 @@ class KeptRows:
         self._dtype: np.dtype[Any] | None = None  # of a record
         self._files: dict[str, BinaryIO] = {}
         self._residues: dict[str, Array] = {}  # no rows of each kind, for its type and shape
-        self._letters = 0
+        self._letters = self._pairs = 0
 
     def close(self) -> None:
         for file in self._files.values():
@@ -84,19 +87,22 @@ class KeptRows:
         columns = {name: v for name, v in part.columns.items() if isinstance(v, np.ndarray)}
         if self._dtype is None:
             of_record = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
-            self._dtype = np.dtype([*of_record, ("start", np.int64)])
-            self._residues = {name: values[:0] for name, values in part.of_residues.items()}
+            self._dtype = np.dtype([*of_record, *((start, np.int64) for start in STARTS)])
+            self._residues = {name: values[:0] for name, values in part.ragged.items()}
             self._file("").truncate(self._count * self._dtype.itemsize)
         records = np.empty(len(part), self._dtype)
         for name, column in columns.items():
             records[name] = column
+        squares = part.lengths**2
         records["start"] = self._letters + np.cumsum(part.lengths) - part.lengths
+        records["pair_start"] = self._pairs + np.cumsum(squares) - squares
         file = self._file("")
         file.seek(first * self._dtype.itemsize)
         write(file, records)
-        for name, values in part.of_residues.items():
+        for name, values in part.ragged.items():
             write(self._file(name), values)
         self._letters += int(part.lengths.sum())
+        self._pairs += int(squares.sum())
 
     def read(self, positions: Array) -> Embeddings:
         """Return the rows at some positions, without names.
@@ -110,14 +116,17 @@ class KeptRows:
         records = np.memmap(self._file(""), self._dtype, "r", shape=(self._count,))[positions]
         if not records["lengths"].all():  # no record is empty
             raise ValueError("rows were not kept that are needed")
-        letters = entries(records["start"], records["lengths"]) if self._residues else None
-        of_residues = {
-            name: np.memmap(
-                *(self._file(name), none.dtype, "r"), shape=(self._letters, *none.shape[1:])
-            )[letters]
-            for name, none in self._residues.items()
-        }
-        return embeddings_of(records, of_residues)
+        ragged = {name: self._read(name, none, records) for name, none in self._residues.items()}
+        return embeddings_of(records, ragged)
+
+    def _read(self, name: str, none: Array, records: Array) -> Array:
+        """Return the entries of one kind of some records."""
+        is_pair = name in PAIR_SCORES
+        total = self._pairs if is_pair else self._letters
+        start, lengths = records[STARTS[is_pair]], records["lengths"]
+        mapped = np.memmap(*(self._file(name), none.dtype, "r"), shape=(total, *none.shape[1:]))
+        found: Array = mapped[entries(start, lengths**2 if is_pair else lengths)]
+        return found
 
     def _file(self, name: str) -> BinaryIO:
         if name not in self._files:
@@ -132,7 +141,7 @@ def write(file: BinaryIO, values: Array) -> None:
         file.flush()
 
 
-def embeddings_of(records: Array, of_residues: dict[str, Array]) -> Embeddings:
+def embeddings_of(records: Array, ragged: dict[str, Array]) -> Embeddings:
     """Return rows without names, from what ``KeptRows`` keeps of them."""
     names = records.dtype.names or ()
     scores = {name: records[name] for name in names if name in RECORD_SCORES}
@@ -142,6 +151,6 @@ def embeddings_of(records: Array, of_residues: dict[str, Array]) -> Embeddings:
         headers=none,
         ids=none,
         pooled={name: records[name] for name in names if name in POOLED},
-        residues=of_residues.get("residues"),
-        scores=scores | {name: v for name, v in of_residues.items() if name != "residues"},
+        residues=ragged.get("residues"),
+        scores=scores | {name: v for name, v in ragged.items() if name != "residues"},
     )

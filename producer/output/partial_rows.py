@@ -39,6 +39,8 @@ class PartialRows(JobRows):
         self.records = sum(manifest.rows_of(index) for index in self._written)
         if self.form.has_residues:
             self.residues = sum(int(self.names(index).lengths.sum()) for index in self._written)
+        if self.form.contacts:
+            self.pairs = sum(int((self.names(i).lengths ** 2).sum()) for i in self._written)
         if len(self._written) < manifest.batches:
             done = f"{len(self._written):,} of {counted_batches(manifest.batches)}"
             self.attributes = {**self.attributes, "partial": done}

@@ -1,7 +1,7 @@
 """What a user wants of a job's embeddings: which rows and vectors, in which type and layout."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -106,7 +106,10 @@ def with_types_of(part: Embeddings, contents: Contents) -> Embeddings:
     Raises:
         UserError: a number is too large for its type.
     """
-    return part.with_vectors(
+    scores = {
+        name: converted(part, v, contents.form.residue_dtype) for name, v in part.of_pairs.items()
+    }
+    return replace(part, scores={**part.scores, **scores}).with_vectors(
         {name: converted(part, v, contents.pooled_dtype) for name, v in part.pooled.items()},
         None
         if part.residues is None

@@ -27,6 +27,7 @@ class Written:
 
     rows: int = 0
     residues: int = 0
+    pairs: int = 0
     quarantined: list[Instability] = field(default_factory=list)  # rows without vectors
     #: Number of rows by the code of their precision.
     codes: Array = field(default_factory=lambda: np.zeros(len(PRECISION_CODES), np.int64))
@@ -34,6 +35,7 @@ class Written:
     def add(self, part: Embeddings, quarantined: tuple[Instability, ...]) -> None:
         self.rows += len(part)
         self.residues += int(part.lengths.sum())
+        self.pairs += int((part.lengths**2).sum())
         self.quarantined += quarantined
         self.codes += np.bincount(part.precision, minlength=len(self.codes))
 
@@ -123,6 +125,7 @@ def contents_of(rows: Rows, form: OutputForm, wanted: Wanted, chosen: Chosen | N
         pooled_dtype=wanted.dtype or rows.pooled_dtype,
         records=rows.records if chosen is None else chosen.records,
         residues=rows.residues if chosen is None else chosen.residues,
+        pairs=rows.pairs if chosen is None else chosen.pairs,
         dim=rows.dim,
         attributes=attributes,
         origins=rows.origins,
@@ -158,6 +161,8 @@ def check_count(written: Written, contents: Contents, *, at_end: bool) -> None:
     counts = [("rows", written.rows, contents.records)]
     if contents.form.has_residues:
         counts.append(("residues", written.residues, contents.residues))
+    if contents.form.contacts:
+        counts.append(("pairs of residues", written.pairs, contents.pairs))
     for name, found, expected in counts:
         if found > expected:
             raise ValueError(f"there are more than {expected:,} {name}")

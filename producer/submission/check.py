@@ -123,7 +123,7 @@ def checked(
         residues=residues,
         tokens=tokens,
         batches=len(sizes),
-        output_bytes=output_bytes(request, rows, residues),
+        output_bytes=output_bytes(request, rows, residues, sum(size.pairs for size in sizes)),
         time=None if speed is None else time_of(tokens, speed),
     )
 
@@ -139,7 +139,7 @@ def bins_of(survey: Survey) -> Iterator[LengthBin]:
         yield LengthBin(shortest=int(BINS[place]), longest=longest, records=records)
 
 
-def output_bytes(request: Request, rows: int, residues: int) -> int | None:
+def output_bytes(request: Request, rows: int, residues: int, pairs: int) -> int | None:
     """Estimate the bytes of an HDF5 file of the embeddings; None if a worker alone knows them."""
     spec = request.model.spec()
     if spec is None:
@@ -149,6 +149,7 @@ def output_bytes(request: Request, rows: int, residues: int) -> int | None:
         pooled_dtype="float32",
         records=rows,
         residues=residues,
+        pairs=pairs,
         dim=spec.dim,
         attributes={},
     ).bytes

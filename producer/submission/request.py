@@ -25,6 +25,7 @@ from common.class_head import checked_include, class_head_of
 from common.errors import UserError
 from common.job.output_form import (
     CLASS_LOGITS,
+    PAIR_SCORES,
     SCORES,
     Empty,
     Gaps,
@@ -158,8 +159,9 @@ def make_request(
         )
     scores = [name for name in include if name in SCORES]
     if family is not ESM2 and scores:
+        head_of = "contact" if scores[0] in PAIR_SCORES else "language-model"
         raise UserError(
-            f"include {scores[0]}: {family.name} has no language-model head here. Give mean or bos."
+            f"include {scores[0]}: {family.name} has no {head_of} head here. Give mean or bos."
         )
     classes = None
     if set(CLASS_LOGITS) & set(include):

@@ -200,6 +200,7 @@ def manifest_of(
         report=InputReport(
             records=sum(size.rows for size in sizes),
             residues=sum(size.residues for size in sizes),
+            pairs=sum(size.pairs for size in sizes),
             long=reader.long_records,
             skipped=reader.skipped,
             replaced=reader.replaced,

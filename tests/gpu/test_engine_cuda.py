@@ -11,7 +11,13 @@ from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
 from common.rungs import Rung
-from tests.support.fair_esm import ALPHABET, random_fair_esm, save_fair_esm
+from tests.support.fair_esm import (
+    ALPHABET,
+    random_fair_esm,
+    save_contact_regression,
+    save_fair_esm,
+    tokenize,
+)
 from workers.embedder import Embedder
 from workers.engine.engine import Engine, Outcome
 from workers.models.loading import load_model
@@ -155,3 +161,20 @@ def test_an_embedder_uses_the_gpu_that_it_is_given(tmp_path):
     assert torch.cuda.memory_reserved(1) > 0
     assert found.tobytes() == first.embed(["MKTAYIAKQR", "GA"]).mean.tobytes()
     assert torch.cuda.current_device() == 0
+
+
+def test_contacts_are_those_of_fair_esm_at_each_rung(batches, tmp_path):
+    """Packs of many segments, whose attention flash kernels compute beside the maps."""
+    oracle = random_fair_esm(SPEC)
+    path = save_fair_esm(oracle, tmp_path / "small.pt")
+    save_contact_regression(oracle, path)
+    engine = Engine(load_model(str(path), device="cuda", dtype=torch.float16))
+    engine.pack_tokens = dict.fromkeys(engine.models, 2000)
+    records = batches[0][:12]
+    form = OutputForm(include=("mean", "contacts"), residue_dtype="float32", max_residues=1022)
+    with torch.inference_mode():
+        expected = [oracle.predict_contacts(tokenize([r.residues]))[0].numpy() for r in records]
+    for rung in engine.models:
+        found = engine.embed(records, form, rung=rung).embeddings
+        for position, right in enumerate(expected):
+            np.testing.assert_allclose(found.pairs_of(position, "contacts"), right, atol=0.02)

@@ -66,7 +66,9 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
             np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("include", ["mean", ("mean", "per_residue", "entropy")], ids=str)
+@pytest.mark.parametrize(
+    "include", ["mean", ("mean", "per_residue", "entropy", "contacts")], ids=str
+)
 def test_the_second_release_computes_only_what_is_new(fleet, tmp_path, include):
     first = done(fleet, FIRST, include=include)
     again = done(fleet, SECOND, include=include, reuse=True, new=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.support.fair_esm import ALPHABET, save_fair_esm, tokenize
+from tests.support.fair_esm import ALPHABET, save_contact_regression, save_fair_esm, tokenize
 from tests.support.processes import clean_environment, run_producer
 
 PAGE = (ROOT / "docs" / "scores.md").read_text()
@@ -25,16 +25,18 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny) -> Path:
+def folder(tmp_path_factory, oracle) -> Path:
     """A folder with the outputs of all commands of the page."""
     folder = tmp_path_factory.mktemp("scores")
+    weights = save_fair_esm(oracle, tmp_path_factory.mktemp("weights") / "tiny.pt")
+    save_contact_regression(oracle, weights)
     fasta = "".join(f">{id_} words\n{protein}\n" for id_, protein in PROTEINS.items())
     (folder / "proteins.fasta").write_text(fasta)
     for line in "".join(blocks("sh")).splitlines():
         program, *words = shlex.split(line)
         assert program == "producer"
         if words[0] == "submit":
-            words += ["--model", str(tiny), "--gpus", "none"]
+            words += ["--model", str(weights), "--gpus", "none"]
         done = run_producer(*words, cwd=folder, environment=clean_environment())
         assert done.returncode == 0, f"{line}: {done.stderr}"
     return folder
@@ -74,6 +76,16 @@ def test_the_file_has_the_scores_of_fair_esm(folder, oracle):
         assert "logits" not in arrays
 
 
+def test_the_file_has_the_contacts_of_fair_esm(folder, oracle):
+    with h5py.File(folder / "contacts.h5") as file:
+        offsets = file["contact_offsets"][:]
+        for row, protein in enumerate(PROTEINS.values()):
+            with torch.inference_mode():
+                expected = oracle.predict_contacts(tokenize([protein]))[0].numpy()
+            found = file["contacts"][slice(*offsets[row : row + 2])].reshape(expected.shape)
+            np.testing.assert_allclose(found, expected, atol=5e-4)
+
+
 def test_the_blocks_of_python_print_what_they_should(folder):
     script = "\n".join(blocks("python"))
     done = subprocess.run(
@@ -84,21 +96,25 @@ def test_the_blocks_of_python_print_what_they_should(folder):
         "P1 (11, 33) (11,) (11,)",
         "dict_keys(['P1', 'P2', 'P3'])",
         "(320,) (10, 33) (10,)",
+        "(11, 11) float16",
     ]
 
 
-def test_a_job_of_weights_without_a_head_fails_with_a_sentence(folder, oracle, tmp_path):
+@pytest.mark.parametrize(("kind", "head"), [("logits", "language-model"), ("contacts", "contact")])
+def test_a_job_of_weights_without_a_head_fails_with_a_sentence(
+    folder, oracle, tmp_path, kind, head
+):
     path = save_fair_esm(oracle, tmp_path / "bare.pt")
     with torch.serialization.safe_globals([argparse.Namespace]):
         data = torch.load(path, weights_only=True)
     data["model"] = {name: t for name, t in data["model"].items() if "lm_head" not in name}
     torch.save(data, path)
-    words = ["--local", "--model", str(path), "--gpus", "none", "--include", "logits"]
+    words = ["--local", "--model", str(path), "--gpus", "none", "--include", kind]
     done = run_producer(
         *("submit", "proteins.fasta", *words, "-o", str(tmp_path / "e.h5")),
         cwd=folder,
         environment=clean_environment(),
     )
     assert done.returncode != 0
-    assert "these weights have no language-model head" in done.stderr
+    assert f"these weights have no {head} head" in done.stderr
     assert not (tmp_path / "e.h5").exists()

@@ -45,6 +45,10 @@ def store_job(
     parts = split(batches) if dedup else [(list(batch), []) for batch in batches]
     identical = sum(len(copies) for _, copies in parts)
     residues = sum(form.embedded(len(r.residues)) for batch in batches for r in batch)
+    if form.contacts:
+        report["pairs"] = sum(
+            form.embedded(len(r.residues)) ** 2 for batch in batches for r in batch
+        )
     manifest = manifest_of([len(c) for c, _ in parts], job=job, form=form, residues=residues)
     counts = {"records": manifest.report.records + identical, "identical": identical, **report}
     update: dict[str, object] = {"report": manifest.report.model_copy(update=counts)}

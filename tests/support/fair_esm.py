@@ -51,6 +51,17 @@ def save_fair_esm(model: esm.ESM2, path: Path) -> Path:
     return path
 
 
+def save_contact_regression(model: esm.ESM2, checkpoint: Path) -> None:
+    """Write the file with the contact head beside a checkpoint, as the authors do."""
+    weights = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith("contact_head.")
+    }
+    path = checkpoint.with_name(f"{checkpoint.stem}-contact-regression.pt")
+    torch.save({"model": weights}, path)
+
+
 def checkpoint_name(name: str) -> str:
     prefix = "encoder." if name.startswith("lm_head.") else "encoder.sentence_encoder."
     return prefix + name

@@ -98,7 +98,8 @@ def hard_job(
         classes=classes,
     )
     residues = sum(form.embedded(len(record.residues)) for record in RECORDS)
-    manifest = manifest_of(BATCH_RECORDS, form=form, residues=residues)
+    pairs = sum(form.embedded(len(record.residues)) ** 2 for record in RECORDS)
+    manifest = manifest_of(BATCH_RECORDS, form=form, residues=residues, pairs=pairs)
     manifest = store_inputs(store, manifest, RECORDS)
     write_manifest(store, manifest)
     bad = RECORDS[QUARANTINED]

@@ -7,12 +7,12 @@ import numpy as np
 
 from common.alphabet import SPECIAL_TOKENS
 from common.crc import crc32
-from common.embeddings.arrays import Embeddings
+from common.embeddings.arrays import Embeddings, entries_of
 from common.embeddings.seal import Label
 from common.embeddings.writer import create_embedding_file
 from common.job.layout import shard_key
 from common.job.manifest import Manifest
-from common.job.output_form import RESIDUE_SCORES, OutputForm
+from common.job.output_form import OutputForm
 from common.job.records import Record, decode_batch, encode_batch
 from common.rungs import Rung
 from common.store import Store
@@ -27,7 +27,8 @@ def embeddings_of(
     seed: int | None = None,
 ) -> Embeddings:
     """Return embeddings of records with random values, all of them different."""
-    letters = sum(form.embedded(len(record.residues)) for record in records)
+    lengths = np.array([form.embedded(len(record.residues)) for record in records], np.int64)
+    letters = int(lengths.sum())
     random = np.random.default_rng(seed)
 
     def numbers(count: int, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -42,8 +43,8 @@ def embeddings_of(
         residues=numbers(letters, form.residue_dtype) if form.per_residue else None,
         scores={
             name: numbers(
-                letters if name in RESIDUE_SCORES else len(records),
-                "float32",
+                entries_of(name, lengths),
+                form.score_dtype(name),
                 form.score_shape(name),
             )
             for name in form.scores
@@ -79,6 +80,7 @@ def write_shard(
         form=form,
         records=sum(len(part) for part in parts),
         residues=sum(int(part.lengths.sum()) for part in parts),
+        pairs=sum(int((part.lengths**2).sum()) for part in parts),
         dim=dim,
         attributes=attributes,
         label=label,

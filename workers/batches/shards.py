@@ -82,6 +82,7 @@ def fill_shard(
         form=form,
         records=len(embeddings),
         residues=int(embeddings.lengths.sum()),
+        pairs=int((embeddings.lengths**2).sum()),
         dim=dim,
         attributes=attributes,
         label=label,

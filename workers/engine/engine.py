@@ -29,6 +29,8 @@ from workers.engine.packing import Pack
 from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
 from workers.engine.windows import cut_windows
 from workers.models.classifier import LazyClassifier
+from workers.models.contact_head import LazyContactHead, observe_attention
+from workers.models.encoder import Encoder, view_of
 from workers.models.fused import apply_fused, can_fuse
 from workers.models.lm_head import LazyLMHead
 from workers.models.loading import LoadedModel
@@ -90,6 +92,8 @@ class Engine:
         self._lock = threading.Lock()
         self._lm_head = LazyLMHead(loaded)
         self._classifier = LazyClassifier(loaded)
+        self._contact_head = LazyContactHead(loaded)
+        self._observed: dict[Rung, Encoder] = {}  # views whose attention can be seen
         #: Slots for the packs of all threads that hold device memory.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)
 
@@ -171,7 +175,7 @@ class Engine:
         if form.overlap is not None:
             sequences, firsts = cut_windows(sequences, form.max_residues, form.overlap)
         layers = resolve_layers(form.layers, self.loaded.spec.layers)
-        buffers = residue_buffers(form, int(lengths.sum()), self.loaded.spec.dim, self.device)
+        buffers = residue_buffers(form, lengths, self.loaded.spec.dim, self.device)
         return PreparedBatch(
             records=records,
             lengths=lengths,
@@ -184,6 +188,7 @@ class Engine:
             scores=buffers,
             head=self._lm_head.get() if form.lm_scores else None,
             classifier=self._classifier.get(form.class_logits, form.classes),
+            contacts=self._contact_head.get() if form.contacts else None,
         )
 
     @device_errors()
@@ -256,10 +261,20 @@ class Engine:
         self._slots.acquire()
         try:
             with watchdog.stage("launch", self._pack_seconds), exact_sums():
-                return flight(self.models[work.precision], work, pack)
+                return flight(self._model_of(work), work, pack)
         except BaseException:
             self._slots.release()
             raise
+
+    def _model_of(self, work: PreparedBatch) -> Encoder:
+        """Return the view that computes a batch. Called under the lock."""
+        if work.contacts is None:
+            return self.models[work.precision]
+        if work.precision not in self._observed:
+            apply = VIEWS.get(work.precision, view_of)
+            apply = view_of if work.precision is self.precision else apply
+            self._observed[work.precision] = observe_attention(apply(self.loaded.model))
+        return self._observed[work.precision]
 
     def _finish(self, running: deque[Flight[R]]) -> R:
         """Wait for the first pack of ``running`` and remove it."""

@@ -18,6 +18,7 @@ from workers.engine.pooling import Pooled, pool, residue_positions
 from workers.engine.prepared import PreparedBatch
 from workers.engine.scores import CLASS_ROWS, SURPRISE, classify, read_segments, score
 from workers.models.classifier import Classifier
+from workers.models.contact_head import ContactMaps, observed_by
 from workers.models.encoder import Encoder
 from workers.runtime.device import to_device, to_host
 
@@ -43,7 +44,11 @@ class PackInFlight(Flight[PackResult]):
         super().__init__(model, work, pack)
         ids, cu_seqlens = self.ids, self.cu_seqlens
         layers = {*work.layers, model.spec.layers} if work.form.scores else work.layers
-        found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, list(layers))
+        maps = None
+        if work.contacts is not None:
+            maps = ContactMaps(work.contacts, pack.lengths.tolist(), self.device)
+        with observed_by(model, maps):
+            found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, list(layers))
         self._hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
         self._rows = to_host(
             pool(self._hidden, cu_seqlens, model.spec.family, work.form.more_pooled)
@@ -59,6 +64,11 @@ class PackInFlight(Flight[PackResult]):
             self._score_rows = to_host(self._scores.of_segments)
         if work.classifier is not None:
             self._classify(work.classifier, found[model.spec.layers], cu_seqlens, positions)
+        if maps is not None:
+            probabilities, finite = maps.finish()
+            self._contact_maps = maps
+            self._copy_scores("contacts", probabilities, self._pairs)
+            self._contacts_finite = to_host(finite)
         self.land()
 
     def _classify(
@@ -69,9 +79,11 @@ class PackInFlight(Flight[PackResult]):
             self._copy_scores(classifier.head.include, self._classes.logits)
         self._class_rows = to_host(self._classes.of_segments)
 
-    def _copy_scores(self, name: str, values: Tensor) -> None:
-        """Copy scores of the pack's residues to their place in the batch's buffer."""
-        self.work.scores[name][self._letters].copy_(values, non_blocking=True)
+    def _copy_scores(self, name: str, values: Tensor, place: slice | None = None) -> None:
+        """Copy scores to their place in the batch's buffer: that of the pack's residues."""
+        here = self.work.scores[name][place or self._letters]
+        # Converted on the device: the copy is smaller.
+        here.copy_(values.to(here.dtype), non_blocking=True)
 
     def _positions(self) -> Tensor:
         """Return the positions ``[R]`` of the pack's residues on the device."""
@@ -83,6 +95,14 @@ class PackInFlight(Flight[PackResult]):
         first = self.pack.first
         start = int(self.work.tokens.cu_seqlens[first]) - SPECIAL_TOKENS * first
         return slice(start, start + len(self.pack.ids) - SPECIAL_TOKENS * self.pack.segments)
+
+    @property
+    def _pairs(self) -> slice:
+        """The place of the pairs of the pack's residues in the batch's buffers."""
+        squares = (self.work.tokens.lengths.astype(np.int64) - SPECIAL_TOKENS) ** 2
+        first = self.pack.first
+        start = int(squares[:first].sum())
+        return slice(start, start + int(squares[first : first + self.pack.segments].sum()))
 
     def _copy_residues(self, positions: Tensor) -> Tensor | None:
         """Copy the pack's residues to their place in the batch's buffer.
@@ -116,6 +136,8 @@ class PackInFlight(Flight[PackResult]):
             rows = self._class_rows.numpy()
             vectors = {**pooled.vectors, CLASS_ROWS: rows[:, :-1]}
             pooled = Pooled(vectors, pooled.finite & (rows[:, -1] != 0))
+        if self.work.contacts is not None:
+            pooled = Pooled(pooled.vectors, pooled.finite & self._contacts_finite.numpy())
         self._check_range(pooled.finite)
         unstable = {
             self.pack.first + segment: self._describe(segment, pooled)
@@ -150,5 +172,7 @@ class PackInFlight(Flight[PackResult]):
         if self.work.classifier is not None and self.work.classifier.head.of_residues:
             letters = slice(start - SPECIAL_TOKENS * segment, end - SPECIAL_TOKENS * (segment + 1))
             seen = seen or describe_non_finite(self._classes.logits[letters])
+        if self.work.contacts is not None:
+            seen = seen or describe_non_finite(self._contact_maps.of_segment(segment))
         assert seen is not None, "a sum over the segment is not finite, but all its terms are"
         return seen

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from common.alphabet import SPECIAL_TOKENS
-from common.embeddings.arrays import Array
-from common.job.output_form import RESIDUE_SCORES, OutputForm
+from common.embeddings.arrays import Array, entries_of
+from common.job.output_form import PAIR_SCORES, RESIDUE_SCORES, OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
 from common.rungs import Rung
@@ -18,6 +18,7 @@ from workers.engine.finiteness import merge_non_finite
 from workers.engine.scores import CLASS_ROWS, MASKED_PERPLEXITY, PERPLEXITY, SURPRISE
 from workers.engine.windows import join_windows
 from workers.models.classifier import Classifier
+from workers.models.contact_head import ContactHead
 from workers.models.lm_head import LMHead
 from workers.models.tokens import Tokens
 from workers.runtime.device import host_buffer
@@ -38,6 +39,7 @@ class PreparedBatch:
     scores: Mapping[str, Tensor] = field(default_factory=dict)  # of residues, in the same way
     head: LMHead | None = None  # if its scores are included
     classifier: Classifier | None = None  # likewise
+    contacts: ContactHead | None = None  # likewise
     to_mask: Sequence[int] = ()  # segments whose residues are masked, once the others are known
 
     @property
@@ -85,8 +87,11 @@ class PreparedBatch:
         """
         if not self.form.scores:
             return {}
-        of_residues = np.repeat(finite, self.lengths)
-        scores = {name: values.numpy()[of_residues] for name, values in self.scores.items()}
+        of_residues, of_pairs = (np.repeat(finite, self.lengths**power) for power in (1, 2))
+        scores = {
+            name: values.numpy()[of_pairs if name in PAIR_SCORES else of_residues]
+            for name, values in self.scores.items()
+        }
         means: dict[str, Array] = {}
         if PERPLEXITY in self.form.include:
             means[PERPLEXITY] = np.concatenate([part[SURPRISE] for part in parts])[:, 0]
@@ -112,18 +117,18 @@ def without_single_layer(values: Array) -> Array:
 
 
 def residue_buffers(
-    form: OutputForm, residues: int, dim: int, device: torch.device
+    form: OutputForm, lengths: Array, dim: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """Return room on the host for what a batch keeps of each residue, by name."""
+    """Return room on the host for what a batch keeps of each residue, or pair of them, by name."""
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        name: (form.score_shape(name), torch.float32)
-        for name in RESIDUE_SCORES
+        name: (form.score_shape(name), getattr(torch, form.score_dtype(name)))
+        for name in (*RESIDUE_SCORES, *PAIR_SCORES)
         if name in form.include
     }
     if form.per_residue:
         shapes["residues"] = (len(form.layers), dim), getattr(torch, form.residue_dtype)
     return {
-        name: host_buffer(residues, *shape, dtype=dtype, device=device)
+        name: host_buffer(entries_of(name, lengths), *shape, dtype=dtype, device=device)
         for name, (shape, dtype) in shapes.items()
     }
 

@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.model_specs import ESM2, ModelSpec
 from workers.models.esm2.checkpoint import read_fair_esm_file
 from workers.models.loading import (
+    Checkpoint,
     LoadedModel,
     fingerprint_of_checkpoint,
     place_of,
@@ -100,9 +101,22 @@ def read_head(loaded: LoadedModel) -> State:
         UserError: there are none, or they do not fit; or the weights have changed.
     """
     place = loaded.place or place_of(loaded.source)
+    checkpoint = check_unchanged(loaded, place)
+    try:
+        raw = raw_tensors(place) if place.is_dir() else read_fair_esm_file(place)[1]
+    except OSError as error:
+        raise UserError(f"{place} cannot be read ({error.strerror}).") from error
+    return head_of(raw, checkpoint.state["embed_tokens.weight"], loaded.spec, place)
+
+
+def check_unchanged(loaded: LoadedModel, place: Path) -> Checkpoint:
+    """Return a loaded model's checkpoint, read again.
+
+    Raises:
+        UserError: it cannot be read, or has other weights than were loaded.
+    """
     try:
         checkpoint = read_weights(loaded.source, place)
-        raw = raw_tensors(place) if place.is_dir() else read_fair_esm_file(place)[1]
     except OSError as error:
         raise UserError(f"{place} cannot be read ({error.strerror}).") from error
     found = fingerprint_of_checkpoint(checkpoint)
@@ -111,7 +125,7 @@ def read_head(loaded: LoadedModel) -> State:
             f"{place}: these are no longer the weights that were loaded ({loaded.fingerprint}): "
             "restart this process to use them."
         )
-    return head_of(raw, checkpoint.state["embed_tokens.weight"], loaded.spec, place)
+    return checkpoint
 
 
 def head_of(raw: State, embeddings: Tensor, spec: ModelSpec, place: Path) -> State:

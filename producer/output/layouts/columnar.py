@@ -12,7 +12,7 @@ from common.embeddings.arrays import Embeddings
 from common.embeddings.origins import Origins
 from common.embeddings.placed_writer import PlacedWriter
 from common.embeddings.reader import open_embedding_file
-from common.embeddings.writer import EmbeddingWriter, create_embedding_file
+from common.embeddings.writer import PAIR_OFFSETS, EmbeddingWriter, create_embedding_file
 from common.job.output_form import POOLED, SCORES
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
@@ -24,7 +24,7 @@ ORIGINS = ("source", "source_names", "source_records")
 #: All datasets that there can be. A file with another one has something of its owner.
 DATASETS = {
     *("ids", "headers", "rows", "lengths", "input_lengths", "precision"),
-    *(*POOLED, *SCORES, "residues", "offsets", *ORIGINS),
+    *(*POOLED, *SCORES, "residues", "offsets", PAIR_OFFSETS, *ORIGINS),
 }
 
 
@@ -43,6 +43,7 @@ class ColumnarLayout(Layout):
             form=contents.form,
             records=contents.records,
             residues=contents.residues,
+            pairs=contents.pairs,
             dim=contents.dim,
             attributes=contents.attributes,
             pooled_dtype=contents.pooled_dtype,

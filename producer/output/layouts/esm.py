@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.table import PRECISION_NAMES
+from common.job.output_form import PAIR_SCORES
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.layouts.torch_file import Value, save
@@ -42,6 +43,7 @@ class EsmLayout(Layout):
     suffixes = ()
     is_one_file = False
     is_folder = True
+    scores = PAIR_SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["EsmWriter"]:
@@ -78,7 +80,7 @@ class EsmWriter:
     def __init__(self, folder: Path, index: Any, contents: Contents) -> None:
         self._folder = folder
         self._index = index
-        self._kinds = contents.form.include
+        self._kinds = [name for name in contents.form.include if name in KINDS]
         self._layers = contents.layers
         self._count = 0
         self._index.writerow(["file", "row", "id", "length", "input_length", "precision", "label"])
@@ -93,6 +95,7 @@ class EsmWriter:
                     else part.pooled[kind][position]
                 )
                 values[KINDS[kind]] = self._by_layer(vectors)
+            values |= {name: part.pairs_of(position, name) for name in part.of_pairs}
             row = int(part.rows[position])
             name = self._save(header, row, values)
             self._index.writerow(

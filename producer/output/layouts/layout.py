@@ -13,6 +13,9 @@ from common.installing import how_to_install
 from common.job.output_form import OutputForm
 from producer.output.contents import Contents
 
+#: Files that hold what residues have.
+FILES_OF_RESIDUES = "a .h5, .parquet, .npz or .safetensors file"
+
 
 class RowWriter(Protocol):
     """Writes an output that is open."""
@@ -100,15 +103,16 @@ class Layout(ABC):
         """
         refused = [name for name in form.scores if name not in self.scores]
         if refused:
+            others = "a .h5 file" if form.contacts else FILES_OF_RESIDUES
             raise UserError(
                 f"{place}: {self.name} has no place for {', '.join(refused)}. Leave them out, as "
-                "with --include mean, or name a .h5, .parquet, .npz or .safetensors file.",
+                f"with --include mean, or name {others}.",
                 path=place,
             )
         if not self.holds_residues and form.per_residue:
             raise UserError(
                 f"{place}: {self.name} has no place for the vectors of residues. Leave them out, "
-                "as with --include mean, or name a .h5, .parquet, .npz or .safetensors file.",
+                f"as with --include mean, or name {FILES_OF_RESIDUES}.",
                 path=place,
             )
         if self.holds_one_kind and len(form.include) > 1:

@@ -13,7 +13,7 @@ import numpy as np
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.table import PRECISION_NAMES
 from common.errors import UserError
-from common.job.output_form import RESIDUE_SCORES, SCORES
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES
 from common.text import counted_bytes
 from producer.output.contents import Contents
 from producer.output.layouts.at_place import array_bytes, bytes_of
@@ -40,7 +40,7 @@ class NpzLayout(Layout):
 
     name = "npz"
     suffixes = (".npz",)
-    scores = SCORES
+    scores = RESIDUE_SCORES | RECORD_SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["NpzWriter"]:

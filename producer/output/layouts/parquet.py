@@ -11,7 +11,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
 from common.embeddings.table import PRECISION_NAMES
-from common.job.output_form import RESIDUE_SCORES, SCORES
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES, SCORES
 from producer.output.contents import Contents
 from producer.output.layouts.layout import Layout
 from producer.output.partial import locked_file
@@ -33,7 +33,7 @@ class ParquetLayout(Layout):
     suffixes = (".parquet",)
     package = "pyarrow"
     extra = "parquet"
-    scores = SCORES
+    scores = RESIDUE_SCORES | RECORD_SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["ParquetWriter"]:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
-from common.job.output_form import RESIDUE_SCORES, SCORES
+from common.job.output_form import RECORD_SCORES, RESIDUE_SCORES
 from common.rungs import PRECISION_CODES
 from producer.output.contents import Contents
 from producer.output.layouts.at_place import array_bytes, bytes_of, write_at
@@ -43,7 +43,7 @@ class SafetensorsLayout(Layout):
 
     name = "safetensors"
     suffixes = (".safetensors",)
-    scores = SCORES
+    scores = RESIDUE_SCORES | RECORD_SCORES
 
     @contextmanager
     def create(self, path: Path, contents: Contents) -> Iterator["SafetensorsWriter"]:

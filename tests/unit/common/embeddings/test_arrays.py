@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.embeddings.arrays import Embeddings
-from common.job.output_form import RESIDUE_SCORES, OutputForm
+from common.job.output_form import PAIR_SCORES, RESIDUE_SCORES, OutputForm
 from common.job.records import Record
 from common.rungs import PRECISION_CODES, Rung
 from tests.support.shards import embeddings_of
@@ -18,6 +18,7 @@ FORMS = [
     OutputForm(max_residues=1022, include=("mean", "bos", "per_residue"), layers=(-1, 0, 3)),
     OutputForm(max_residues=6, include=("entropy", "pseudo_perplexity_unmasked", "logits")),
     OutputForm(max_residues=6, include=("mean", "per_residue", "logits"), layers=(-1, 0)),
+    OutputForm(max_residues=6, include=("contacts", "bos")),
 ]
 RECORDS = [Record(row, f"id{row} x", "MKVLGAST"[: 1 + row % 8]) for row in (0, 1, 3, 4, 7, 12, 13)]
 
@@ -36,7 +37,7 @@ def everything_of(embeddings: Embeddings) -> dict[str, object]:
         is_array = isinstance(values, np.ndarray)
         return (values.dtype, values.shape, values.tobytes()) if is_array else values
 
-    columns = {**embeddings.columns, **embeddings.of_residues}
+    columns = {**embeddings.columns, **embeddings.ragged}
     return {name: described(values) for name, values in columns.items()}
 
 
@@ -44,6 +45,9 @@ def row_of(whole: Embeddings, index: int) -> Embeddings:
     """One row, cut out by its place."""
     end = int(whole.lengths[: index + 1].sum())
     here, letters = slice(index, index + 1), slice(end - int(whole.lengths[index]), end)
+    end = int((whole.lengths[: index + 1] ** 2).sum())
+    pairs = slice(end - int(whole.lengths[index]) ** 2, end)
+    places = dict.fromkeys(RESIDUE_SCORES, letters) | dict.fromkeys(PAIR_SCORES, pairs)
     return Embeddings(
         rows=whole.rows[here],
         headers=whole.headers[here],
@@ -53,10 +57,7 @@ def row_of(whole: Embeddings, index: int) -> Embeddings:
         precision=whole.precision[here],
         pooled={name: values[here] for name, values in whole.pooled.items()},
         residues=None if whole.residues is None else whole.residues[letters],
-        scores={
-            name: values[letters if name in RESIDUE_SCORES else here]
-            for name, values in whole.scores.items()
-        },
+        scores={name: values[places.get(name, here)] for name, values in whole.scores.items()},
     )
 
 

@@ -32,6 +32,7 @@ forms = st.builds(
         [
             *(("mean",), ("bos",), ("per_residue",), ("bos", "mean"), ("logits",)),
             ("mean", "bos", "per_residue"),
+            ("contacts", "per_residue", "mean"),
             ("max", "per_residue", "entropy", "pseudo_perplexity_unmasked", "std"),
         ]
     ),

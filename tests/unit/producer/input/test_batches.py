@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from common.alphabet import SPECIAL_TOKENS
-from common.embeddings.writer import shard_bytes
+from common.embeddings.writer import pair_bytes, shard_bytes
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import DNABERT_S, ESM2, MODELS, ModelSpec
@@ -41,7 +41,8 @@ lengths = st.lists(st.integers(1, 2 * MAX_RESIDUES), max_size=60)
 budgets = st.builds(Budget, tokens=st.integers(1, 300), shard_bytes=st.integers(1, 20_000))
 SCORES = OutputForm(include=("mean", "logits", "entropy"), max_residues=MAX_RESIDUES)
 MASKS = OutputForm(include=("mean", "pseudo_perplexity"), max_residues=MAX_RESIDUES)
-forms = st.sampled_from([FORM, WIDE_FORM, WINDOWS, SCORES, MASKS])
+CONTACTS = OutputForm(include=("mean", "contacts"), max_residues=MAX_RESIDUES)
+forms = st.sampled_from([FORM, WIDE_FORM, WINDOWS, SCORES, MASKS, CONTACTS])
 models = st.sampled_from([PROTEIN_MODEL, DNA_MODEL])
 input_sizes = st.none() | st.integers(0, 10**12)
 workers = st.integers(0, 1000)
@@ -84,10 +85,9 @@ def test_a_batch_is_over_a_budget_only_if_it_is_a_single_record(lengths, budget,
     per_record, per_residue = shard_bytes(form, DIM)
     for batch in cut(records_of(lengths), budget, form, spec):
         letters = letters_of(batch, form)
-        within = (
-            tokens_of(batch, form, spec) <= budget.tokens
-            and per_record * len(batch) + per_residue * letters <= budget.shard_bytes
-        )
+        pairs = sum(form.embedded(len(record.residues)) ** 2 for record in batch)
+        stored = per_record * len(batch) + per_residue * letters + pair_bytes(form) * pairs
+        within = tokens_of(batch, form, spec) <= budget.tokens and stored <= budget.shard_bytes
         assert within or len(batch) == 1
 
 
@@ -178,7 +178,7 @@ def test_windows_that_would_not_move_on_are_refused(overlap):
         OutputForm(max_residues=40, overlap=overlap)
 
 
-@pytest.mark.parametrize("name", ["per_residue", "logits", "entropy"])
+@pytest.mark.parametrize("name", ["per_residue", "logits", "entropy", "contacts"])
 def test_what_residues_have_cannot_be_had_from_windows(name):
     with pytest.raises(ValidationError, match="set long to truncate or error"):
         OutputForm(include=("mean", name), max_residues=40, overlap=4)
@@ -189,8 +189,8 @@ def test_what_residues_have_cannot_be_had_from_windows(name):
 
 @pytest.mark.parametrize(
     "form",
-    [FORM, WIDE_FORM, WINDOWS, SCORES],
-    ids=["mean", "everything", "windows", "scores"],
+    [FORM, WIDE_FORM, WINDOWS, SCORES, CONTACTS],
+    ids=["mean", "everything", "windows", "scores", "contacts"],
 )
 @pytest.mark.parametrize(
     "header", ["", "sp|P69905 Hemoglobin", "i" * 500, "i" * 2100, "é" * 200, "中" * 900]
@@ -202,6 +202,12 @@ def test_a_shard_is_no_larger_than_its_budget(tmp_path, form, header):
     path = tmp_path / "shard.h5"
     write_shard(path, form, DIM, embeddings_of(batches[0], form, DIM))
     assert path.stat().st_size <= budget.shard_bytes
+
+
+def test_contacts_of_long_records_fill_batches():
+    form = CONTACTS.model_copy(update={"max_residues": 1022})
+    batches = cut(records_of([1022] * 10), Budget(tokens=10**9, shard_bytes=7 * 10**6), form)
+    assert [len(batch) for batch in batches] == [3, 3, 3, 1]
 
 
 # --- how large a batch is -----------------------------------------------------------------------

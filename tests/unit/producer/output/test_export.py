@@ -31,6 +31,8 @@ def contents(path) -> dict[str, np.ndarray]:
         ALL,
         ("mean", "entropy", "pseudo_perplexity_unmasked", "logits"),
         ("pseudo_perplexity_unmasked", "mean"),
+        ("mean", "contacts"),
+        ("bos", "per_residue", "contacts"),
     ],
 )
 @pytest.mark.parametrize("most_rows", [1, 4, 100])

@@ -36,6 +36,7 @@ FORMS = {
         include=("bos", "per_residue", "logits", "entropy", "pseudo_perplexity_unmasked"),
         max_residues=5,
     ),
+    "contacts": OutputForm(include=("bos", "contacts", "entropy"), max_residues=5),
 }
 
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

@@ -11,7 +11,7 @@ from common.embeddings.arrays import Embeddings
 from common.errors import UserError
 from common.job.layout import input_key, output_prefix, quarantine_key, shard_key
 from common.job.manifest import Manifest, write_manifest
-from common.job.output_form import RESIDUE_SCORES, OutputForm
+from common.job.output_form import PAIR_SCORES, RESIDUE_SCORES, OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record
 from common.rungs import PRECISION_CODES, Rung
@@ -44,6 +44,7 @@ FORMS = {
         include=("mean", "per_residue", "logits", "entropy", "pseudo_perplexity_unmasked"),
         max_residues=MAX_RESIDUES,
     ),
+    "contacts": OutputForm(include=("bos", "contacts", "entropy"), max_residues=MAX_RESIDUES),
 }
 
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -64,7 +65,10 @@ class Job:
         rest = iter(RECORDS)
         self.batches = [list(islice(rest, size)) for size in BATCH_RECORDS]
         residues = sum(form.embedded(len(record.residues)) for record in RECORDS)
-        self.manifest: Manifest = manifest_of(BATCH_RECORDS, form=form, residues=residues)
+        pairs = sum(form.embedded(len(record.residues)) ** 2 for record in RECORDS)
+        self.manifest: Manifest = manifest_of(
+            BATCH_RECORDS, form=form, residues=residues, pairs=pairs
+        )
         self.manifest = store_inputs(store, self.manifest, RECORDS)
         write_manifest(store, self.manifest)
 
@@ -223,7 +227,8 @@ def test_rows_come_from_the_rung_that_had_numbers_for_them(job_of, output, form)
         assert np.array_equal(residues_of(found, 2), first.residues[3:])
     for name in form.scores:
         one, other = first.scores[name], second.scores[name]
-        cut = 3 if name in RESIDUE_SCORES else 1  # the first record has three residues
+        # The first record has three residues.
+        cut = 9 if name in PAIR_SCORES else 3 if name in RESIDUE_SCORES else 1
         expected = np.concatenate([one[:cut], other, one[cut:]])
         assert np.array_equal(found[name][: len(expected)], expected)
 
@@ -313,8 +318,8 @@ def test_a_quarantined_row_is_nan_and_its_precision_none(job_of, output, form, m
         assert np.array_equal(found[name][:3][~is_missing[:3]], part.pooled[name])
         assert np.isfinite(found[name][3:]).all()
     for name in form.scores:
-        of_residues = name in RESIDUE_SCORES
-        gone = np.repeat(is_missing, found["lengths"]) if of_residues else is_missing
+        power = 2 if name in PAIR_SCORES else 1 if name in RESIDUE_SCORES else 0
+        gone = np.repeat(is_missing, found["lengths"] ** power)
         assert np.isnan(found[name][gone]).all()
         assert np.array_equal(found[name][~gone][: len(part.scores[name])], part.scores[name])
         assert np.isfinite(found[name][~gone]).all()

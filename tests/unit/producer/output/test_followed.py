@@ -45,6 +45,7 @@ FORMS = {
         include=("per_residue", "std", "pseudo_perplexity_unmasked", "entropy", "bos", "logits"),
         max_residues=5,
     ),
+    "contacts": OutputForm(include=("bos", "contacts", "entropy"), max_residues=5),
 }
 
 #: Batches with copies of rows of the same batch, of the one before, and of one far before.

@@ -54,8 +54,11 @@ def test_they_are_what_fetch_would_write(store, tmp_path):
 
 
 def test_scores_are_what_fetch_would_write(store, tmp_path):
-    form = FORM.model_copy(update={"include": ("pseudo_perplexity_unmasked", "logits", "entropy")})
-    manifest = MANIFEST.model_copy(update={"form": form})
+    form = FORM.model_copy(
+        update={"include": ("pseudo_perplexity_unmasked", "logits", "entropy", "contacts")}
+    )
+    report = MANIFEST.report.model_copy(update={"pairs": 1 + 4 + 9 + 16 + 25})
+    manifest = MANIFEST.model_copy(update={"form": form, "report": report})
     for index in range(2):
         store_shard(store, manifest, index)
     found = JobEmbeddings(store, manifest)
@@ -67,6 +70,8 @@ def test_scores_are_what_fetch_would_write(store, tmp_path):
             assert np.array_equal(found.logits(id_), file.logits(id_))
             assert np.array_equal(found.entropy(id_), file.entropy(id_))
             assert file.logits(id_).shape == (length, 33)
+            assert np.array_equal(found.contacts(id_), file.contacts(id_))
+            assert file.contacts(id_).shape == (length, length)
     with pytest.raises(UserError, match="have no per_residue: add it to include"):
         found.residues("id1")
 

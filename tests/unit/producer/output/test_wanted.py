@@ -1,11 +1,13 @@
 """What is written of a job: the type, the kinds of vectors, the rows; and what is refused."""
 
+import csv
 import re
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from common.embeddings.arrays import Embeddings
 from common.embeddings.file import load
@@ -89,6 +91,50 @@ def test_a_layout_without_a_place_for_residues_refuses_them(job_with, name):
     with pytest.raises(UserError, match=r"no place for the vectors of residues.*--include mean"):
         job.fetch(name)
     job.fetch(name, include=("mean",))
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        *(("e.csv", None), ("e.h5ad", None), ("e.npy", None), ("e.h5", "uniprot")),
+        *(("e.npz", None), ("e.parquet", None), ("e.safetensors", None)),
+    ],
+)
+def test_only_hdf5_and_folders_of_esm_hold_contacts(job_with, name, layout):
+    job = job_with("mean", "contacts")
+    with pytest.raises(UserError, match=r"no place for contacts\. .*name a \.h5 file"):
+        job.fetch(name, layout=layout)
+    job.fetch(name, layout=layout, include=("mean",))
+
+
+def test_a_folder_of_esm_has_the_contacts_of_each_record(job_with):
+    job = job_with("mean", "contacts")
+    with load(job.fetch("e.h5")) as file:
+        folder = job.fetch("e", layout="esm")
+        with (folder / "index.csv").open(newline="") as index:
+            names = [row["file"] for row in csv.DictReader(index)]
+        assert len(names) == len(file)
+        for position, name in enumerate(names):
+            found = torch.load(folder / name, weights_only=True)["contacts"].numpy()
+            np.testing.assert_array_equal(found, file.contacts(position))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_contacts_are_in_the_type_that_is_asked_for(job_with, dtype):
+    job = job_with("mean", "contacts")
+    with load(job.fetch("e.h5")) as whole, load(job.fetch("f.h5", dtype=dtype)) as file:
+        found, expected = file.contacts(1), whole.contacts(1)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected.astype(dtype))
+
+
+def test_contacts_of_some_ids_are_theirs(job_with):
+    job = job_with("mean", "contacts")
+    with load(job.fetch("e.h5")) as whole:
+        chosen = whole.ids[1]
+        with load(job.fetch("f.h5", ids=(chosen,))) as file:
+            assert len(file.datasets["contacts"]) == int((file.lengths**2).sum())
+            np.testing.assert_array_equal(file.contacts(0), whole.contacts(1))
 
 
 @pytest.mark.parametrize(
