@@ -152,21 +152,26 @@ def test_random_weights_have_a_random_head(records):
     np.testing.assert_allclose(found[1], found[1].T, atol=1e-6)
 
 
-def test_an_embedder_gives_them_by_id_in_float32(checkpoint, records, expected):
+def test_an_embedder_gives_them_by_id_in_float32(checkpoint, oracle):
+    proteins = {"P1": "MKTAYIAKQR", "P2": "MVLSPADKTNVKAAW"}
     with Embedder(checkpoint, device="cpu") as embedder:
-        found = embedder.embed({r.id: r.residues for r in records}, include=("mean", "contacts"))
-        assert found.contacts("id1").dtype == np.float32
-        np.testing.assert_allclose(found.contacts("id2"), expected[2], atol=1e-4)
+        found = embedder.embed(proteins, include=("mean", "contacts"))
+        assert found.contacts("P1").dtype == np.float32
+        with torch.inference_mode():
+            right = oracle.predict_contacts(tokenize([proteins["P2"]]))[0]
+        np.testing.assert_allclose(found.contacts("P2"), right, atol=1e-4)
         with pytest.raises(UserError, match="give long='truncate'"):
             embedder.embed(["MKV"], include="contacts", long="window")
-        with pytest.raises(UserError, match="no contacts: add it to include"):
+        with pytest.raises(UserError, match="no contacts: add"):
             embedder.embed(["MKV"]).contacts(0)
 
 
 def test_dnabert_s_has_no_contacts():
-    with Embedder("random:DNABERT-S", device="cpu") as embedder:
-        with pytest.raises(UserError, match=r"DNABERT-S has no contact head"):
-            embedder.embed(["ACGT"], include="contacts", long="truncate")
+    with (
+        Embedder("random:dnabert_s", device="cpu") as embedder,
+        pytest.raises(UserError, match="DNABERT-S has no contact head"),
+    ):
+        embedder.embed(["ACGTACGT"], include="contacts", long="truncate")
 
 
 def test_a_checkpoint_without_a_head_is_refused(oracle, folder, records, tmp_path):
