@@ -74,25 +74,24 @@ def read_reused(store: Store, manifest: Manifest, index: int, dim: int, weights:
         StoreError: the store did not give the object.
         UserError: it is not the one that was staged, or its weights are not the job's.
     """
-    with opened(store, manifest, index) as (label, file):
-        if label.weights != weights:
-            raise UserError(
-                f"The workers that computed {manifest.job} have weights {weights}, but the rows "
-                f"that it took over from an earlier job have {label.weights}: submit the input "
-                "again without --reuse, and with --new."
-            )
+    with opened(store, manifest, index, weights) as (_, file):
         return read_embeddings(file, manifest.form, dim)
 
 
-def read_reused_names(store: Store, manifest: Manifest, index: int) -> ReusedNames:
-    """Return what the reused rows of a batch are, without reading their vectors.
+def read_reused_names(
+    store: Store, manifest: Manifest, index: int, weights: str | None = None
+) -> ReusedNames:
+    """Return what the reused rows of a batch are; the whole object is proven.
+
+    Args:
+        weights: the fingerprint that those of the vectors must have; None: any.
 
     Raises:
         StoreError: the store did not give the object.
-        UserError: it is not the one that was staged.
+        UserError: it is not the one that was staged, or its weights are not the job's.
     """
     count = manifest.reused_of(index)
-    with opened(store, manifest, index) as (_, file):
+    with opened(store, manifest, index, weights) as (_, file):
         return ReusedNames(
             rows=numbers_in(file["rows"], "rows", np.dtype(np.int64), (count,)),
             headers=texts_in(file["headers"], "headers", count),
@@ -104,7 +103,7 @@ def read_reused_names(store: Store, manifest: Manifest, index: int) -> ReusedNam
 
 
 @contextmanager
-def opened(store: Store, manifest: Manifest, index: int) -> Iterator[Shard]:
+def opened(store: Store, manifest: Manifest, index: int, weights: str | None) -> Iterator[Shard]:
     """Open the reused rows of a batch, proven to be those that were staged."""
     key = manifest.reused_key(index)
     try:
@@ -115,6 +114,12 @@ def opened(store: Store, manifest: Manifest, index: int) -> Iterator[Shard]:
                 raise DamagedError(f"it is of batch {label.batch} of {label.job}")
             if found != expected:
                 raise DamagedError(f"it has {found:,} rows instead of {expected:,}")
+            if weights not in (None, label.weights):
+                raise UserError(
+                    f"The workers that computed {manifest.job} have weights {weights}, but the "
+                    f"rows that it took over from an earlier job have {label.weights}: submit the "
+                    "input again without --reuse, and with --new."
+                )
             yield shard
     except DamagedError as error:
         raise UserError(

@@ -68,6 +68,8 @@ class Jobs:
             "owner": manifest.owner,
             "input": manifest.input,
             "identical": str(manifest.report.identical or ""),
+            # Workers with others would compute what does not belong beside rows taken over.
+            "weights": manifest.reused_weights,
         }
         fields |= {name: text for name, text in others.items() if text}
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]

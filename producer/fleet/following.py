@@ -1,5 +1,6 @@
 """Writing a job's file in a thread, while another one waits for the job."""
 
+import logging
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from producer.fleet.output import Output
 from producer.fleet.output_file import Target
 from producer.output.fetch import Fetched
 from producer.output.followed import AbandonedError, ChangedError, Pace, follow
+
+log = logging.getLogger(__name__)
 
 
 class FollowedFile:
@@ -44,8 +47,6 @@ class FollowedFile:
         """Return what was written, of a job that is finished; None if the file must be fetched."""
         self._pace.end()
         self._thread.join()
-        if self._error is not None and self.problem is None:
-            raise self._error
         return self._fetched
 
     def _run(self) -> None:
@@ -57,6 +58,8 @@ class FollowedFile:
             pass
         except Exception as error:
             self._error = error
+            if self.problem is None:  # users are told of others by whoever waits
+                log.warning("%s is written at the end: %r", self._output.place, error)
 
     def _write(self, target: Target) -> Fetched:
         def check_room(needed: int) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from common.advice import how_to
 from common.embeddings.arrays import Array
-from common.errors import NotReadyError, UserError
+from common.errors import NotReadyError, UnknownJobError, UserError
 from common.job.output_form import Include
 from common.ledger.events import Event
 from common.ledger.progress import Progress
@@ -200,4 +201,10 @@ class RunningJob(StoredJob):
         if not wanted.partial:
             return super()._rows(wanted, folder)
         store, manifest = self.fleet.store, self.manifest
+        if self.fleet.ledger.jobs.progress(self.name) is None:
+            raise UnknownJobError(
+                f"Redis knows no job {self.name!r}, and only it tells which batches are final. To "
+                f"have the job restored from its store: {how_to('resume', self.name)}. If it was "
+                "finished, fetch it without --partial."
+            )
         return PartialRows(store, manifest, final_shards(self.fleet.ledger, manifest), folder)

@@ -179,7 +179,7 @@ class JobRows(Rows):
         return Names(named.ids, named.lengths, named.rows)
 
     def named(self, index: int) -> Embeddings:
-        """Return the rows of a whole block without vectors; no shard is read."""
+        """Return the rows of a whole block without vectors; none of its shards is read."""
         records = read_input(self._store, self._manifest, index)
         copies = read_copies(self._store, self._manifest, index)
         named = [(record.row, record.header, len(record.residues)) for record in records]

@@ -29,13 +29,15 @@ class PartialRows(JobRows):
             NotReadyError: there are none.
             UserError: none of their shards can be read.
         """
-        if not keys:
+        self._written = with_needs(store, manifest, sorted(keys))
+        if not self._written:
+            # One that is done may have copies of rows that are not.
+            state = "can be written" if keys else "is done"
             raise NotReadyError(
-                f"None of {counted_batches(manifest.batches)} of {manifest.job} is done yet. To "
+                f"None of {counted_batches(manifest.batches)} of {manifest.job} {state} yet. To "
                 f"wait for them: {how_to('watch', manifest.job)}"
             )
         super().__init__(store, manifest, folder, keys)
-        self._written = with_needs(store, manifest, sorted(keys))
         self.records = sum(manifest.rows_of(index) for index in self._written)
         if self.form.has_residues:
             self.residues = sum(int(self.names(index).lengths.sum()) for index in self._written)

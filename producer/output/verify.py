@@ -139,7 +139,8 @@ def problems_of_batch(
         yield error
     try:
         if manifest.reused_of(index):
-            read_reused_names(store, manifest, index)
+            weights = None if attributes is None else str(attributes["weights"])
+            read_reused_names(store, manifest, index, weights)
     except UserError as error:
         yield error
     for key in keys:

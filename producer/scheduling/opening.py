@@ -94,8 +94,6 @@ def create_open(
     """Create a job unless the ledger knows it, and resume it; False if another staging is known."""
     queue = job_queue(with_stored_priority(store, manifest))
     ledger.jobs.create(manifest, queue, stored)
-    if manifest.reused_weights:  # workers with others would compute what does not belong together
-        ledger.jobs.pin_weights(manifest, manifest.reused_weights)
     return ledger.jobs.resume(manifest, on_instability)
 
 

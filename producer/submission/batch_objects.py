@@ -74,9 +74,11 @@ class BatchWriter:
     def _write_reused(self, index: int, reused: list[Reused]) -> None:
         """Write the rows of a batch that earlier jobs have computed."""
         assert self.earlier is not None
+        self.keep()  # this thread may have waited for others
         records = [record for record, _ in reused]
         part = self.earlier.take(np.array([place for _, place in reused], np.int64))
         attributes = self.earlier.attributes
+        self.keep()
         write_reused(
             self.store,
             reused_key(self.job, index, self.staging),

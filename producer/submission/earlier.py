@@ -3,16 +3,18 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Set
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
 from common.embeddings.checksums import DamagedError
 from common.embeddings.shards import read_label
-from common.errors import UserError
+from common.errors import NotReadyError, UserError
 from common.job.digests import Digests, digests_of
 from common.job.inputs import read_input
 from common.job.manifest import Manifest, read_manifest
@@ -41,7 +43,7 @@ class EarlierBatch(NamedTuple):
 
 
 class EarlierRows:
-    """An index of rows by the digests of their sequences, in 40 bytes of memory for each."""
+    """An index of rows by the digests of their sequences: 32 bytes each, 56 while it is sorted."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -109,14 +111,33 @@ class EarlierRows:
         """Return all rows of a batch."""
         with self._lock:
             if number not in self._recent:
-                batch = self._batches[number]
-                self._recent[number], _ = merged(
-                    self._store, batch.manifest, batch.number, batch.keys, batch.attributes
-                )
+                self._recent[number] = read_batch(self._store, self._batches[number])
                 if len(self._recent) > KEPT_BATCHES:
                     self._recent.popitem(last=False)
             self._recent.move_to_end(number)
             return self._recent[number]
+
+
+def read_batch(store: Store, batch: EarlierBatch) -> Embeddings:
+    """Return all rows of a batch.
+
+    Raises:
+        StoreError: the store does not answer.
+        UserError: a shard is damaged, or the job was deleted meanwhile.
+    """
+    job = batch.manifest.job
+    try:
+        found, _ = merged(store, batch.manifest, batch.number, batch.keys, batch.attributes)
+    except UserError as error:
+        if isinstance(error, StoreError) and not isinstance(error, ObjectNotFoundError):
+            raise
+        # The error's own advice is about that job, and may name the output of this one.
+        raise UserError(
+            f"Rows of the earlier job {job} cannot be taken over: its batch {batch.number} is "
+            f"damaged or gone ({batch.keys[0]}). Submit the input without --reuse, or have that "
+            f"job mended first: producer retry {job} --damaged."
+        ) from error
+    return found
 
 
 def earlier_rows(
@@ -124,7 +145,8 @@ def earlier_rows(
 ) -> EarlierRows | None:
     """Find what earlier jobs have computed of a request's model in its output form.
 
-    A row without numbers does not count, nor a batch that is not done or cannot be read.
+    A row without numbers does not count, nor a batch that is not done, or whose input cannot be
+    read. Vectors are read only when they are taken.
 
     Args:
         digest: of the model's files; None if they are not on this machine.
@@ -138,12 +160,14 @@ def earlier_rows(
     """
     index = EarlierRows(store)
     for manifest in alike(store, request, digest):
-        for batch in done_batches(store, manifest):
-            found = str(batch.attributes["weights"])
-            known = {str(index.attributes["weights"])} if len(index) else weights
-            if known and found not in known:
-                break
-            add_batch(store, index, batch)
+        batches = done_batches(store, manifest)
+        known = {str(index.attributes["weights"])} if len(index) else weights
+        if batches and known and str(batches[0].attributes["weights"]) not in known:
+            continue
+        found = bounded_map(partial(rows_of, store), batches, max(2, store.parallel_reads))
+        for batch, rows in zip(batches, found, strict=True):
+            if rows is not None:
+                index.add(batch, *rows)
     if not len(index):
         return None
     index.sort()
@@ -183,26 +207,25 @@ def has_same_model(manifest: Manifest, request: Request, digest: str | None) -> 
     return manifest.model == request.model.text
 
 
-def done_batches(store: Store, manifest: Manifest) -> Iterator[EarlierBatch]:
-    """Yield the batches of a job that have shards."""
+def done_batches(store: Store, manifest: Manifest) -> list[EarlierBatch]:
+    """Return the batches of a job that have shards; none, if no shard can be read."""
     shards = {
         index: [key for _, key in found] for index, found in shards_of(store, manifest).items()
     }
     if not shards:
-        return
+        return []
     try:
         attributes = attributes_of_job(store, manifest, shards)
     except StoreError:
         raise
     except UserError as error:
         log.warning("Rows of %s/%s are not used again: %s", store.url, manifest.job, error)
-        return
-    for index in sorted(shards):
-        yield EarlierBatch(manifest, index, shards[index], attributes)
+        return []
+    return [EarlierBatch(manifest, index, shards[index], attributes) for index in sorted(shards)]
 
 
-def add_batch(store: Store, index: EarlierRows, batch: EarlierBatch) -> None:
-    """Add the rows of a batch that have vectors; none, if an object cannot be read.
+def rows_of(store: Store, batch: EarlierBatch) -> tuple[Digests, NDArray[np.int64]] | None:
+    """Return the digests and rows of a batch that have vectors; None, if it cannot be read.
 
     Raises:
         StoreError: the store does not answer.
@@ -217,12 +240,14 @@ def add_batch(store: Store, index: EarlierRows, batch: EarlierBatch) -> None:
             digests.append(reused.digests)
             rows.append(reused.rows)
         usable = have_vectors(store, batch, np.concatenate(rows))
+    except NotReadyError:
+        return None  # some of its rows wait for a higher rung
     except (UserError, DamagedError) as error:
         if isinstance(error, StoreError) and not isinstance(error, ObjectNotFoundError):
             raise
         log.warning("Rows of %s/%s are not used again: %s", store.url, manifest.job, error)
-        return
-    index.add(batch, np.concatenate(digests)[usable], np.concatenate(rows)[usable])
+        return None
+    return np.concatenate(digests)[usable], np.concatenate(rows)[usable]
 
 
 def have_vectors(store: Store, batch: EarlierBatch, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

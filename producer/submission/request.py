@@ -107,7 +107,8 @@ class Request:
     columns: Columns = USUAL_COLUMNS  # of tables
     #: Whether identical sequences are computed once. The output is the same: it makes no other job.
     dedup: bool = True
-    #: Whether rows of earlier jobs are taken over. They are equal: it makes no other job.
+    #: Whether rows of earlier jobs are taken over. They are equal, but for the last bits of numbers
+    #: that were computed in other batches: it makes no other job.
     reuse: bool = False
     #: A random text that makes this request differ from equal ones; None: equal requests are one
     #: job.

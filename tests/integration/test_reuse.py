@@ -9,6 +9,7 @@ import pytest
 
 import virnucpro_fleet as vf
 from common.embeddings.file import EmbeddingFile
+from common.ledger.keys import job_key
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 
@@ -124,6 +125,18 @@ def test_ids_verify_and_the_file_see_rows_that_were_taken_over(fleet, tmp_path):
         job.fetch(tmp_path / "all.h5")
     job.delete()
     assert list(fleet.store.keys(f"{job.name}/")) == []
+
+
+def test_workers_with_other_weights_cannot_claim_what_rows_are_taken_over_for(fleet):
+    done(fleet, FIRST)
+    job = done(fleet, SECOND, reuse=True, new=True)
+    weights = job.manifest.reused_weights
+    assert weights == job.embeddings().attributes["weights"]
+    assert fleet.ledger.redis.hget(job_key(job.name), "weights") == weights
+    fleet.ledger.jobs.forget(job.name)
+    fleet.ledger.jobs.create(job.manifest, "q")
+    assert fleet.ledger.redis.hget(job_key(job.name), "weights") == weights
+    job.delete()
 
 
 def test_nothing_to_take_over_is_said(fleet):

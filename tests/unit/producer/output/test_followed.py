@@ -437,6 +437,10 @@ def test_a_batch_with_copies_of_rows_that_are_not_final_is_not_in_a_partial_file
 def test_a_partial_file_of_no_batch_is_not_written(job_of):
     with pytest.raises(NotReadyError, match=r"None of 7 batches of job-.* is done yet"):
         partial(job_of(), "some.h5")
+    job = job_of()
+    job.complete(2)  # it has copies of rows of others
+    with pytest.raises(NotReadyError, match=r"None of 7 batches of job-.* can be written yet"):
+        partial(job, "some.h5")
 
 
 def test_a_partial_file_with_some_ids_is_refused():

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from common.job.digests import digests_of
+from common.job.layout import shard_key
 from common.job.manifest import write_manifest
 from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
@@ -131,3 +133,18 @@ def test_sequences_whose_digests_begin_alike_are_told_apart(store, request_, mon
     for letters in found(rows):
         place = rows.find([letters])
         assert rows.take(place).lengths.tolist() == [len(letters)]
+
+
+def test_a_shard_that_is_damaged_is_named_with_what_to_do(store, request_):
+    manifest = job_of(store)
+    rows = earlier_rows(store, request_, None, frozenset())
+    path = store.root / shard_key(manifest.job, 0, manifest.rung)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    rows.take(rows.find(["LIV"]))
+    with pytest.raises(UserError) as raised:
+        rows.take(rows.find(["MKV"]))
+    assert "Submit the input without --reuse" in str(raised.value)
+    assert f"producer retry {manifest.job} --damaged" in str(raised.value)
+    assert "--output" not in str(raised.value)
