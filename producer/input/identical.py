@@ -1,14 +1,16 @@
 """Finding records with the same letters as an earlier one, in memory that does not grow with them.
 
-Two records are identical if 127 bits of their letters' hash are, which begins with a random number:
+Two records are identical if 128 bits of their letters' hash are, which begins with a random number:
 nobody can make two that are not. Of 10^8 records the chance that any two are taken for identical
-that are not is below 10^-22. All hashes are in a table with open addressing, the place of each
-being its first bits, and those of many records are looked up together.
+that are not is below 10^-22. A table in memory with open addressing has 8 bytes for each slot: the
+row, and some bits of its hash; a hash's first bits are its place. The whole hashes are in the
+order of rows, in a file if they are many: it is written in order, and read where these bits agree.
 """
 
 import os
 import secrets
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
 from operator import itemgetter
@@ -24,16 +26,22 @@ from common.text import counted_bytes
 
 #: Records that are looked up together: with fewer of them it would take longer, and the letters of
 #: more do not fit into the cache.
-TOGETHER = 4096
+TOGETHER = 2048
 
-#: Bits of the number of entries that a table begins with, and of the largest in memory (100 MB).
-FIRST_BITS, MEMORY_BITS = 18, 22
+#: Bits of the number of slots that a table begins with, and of the largest (2.1 GB). What would
+#: have to go into a larger one is not looked for in later records.
+FIRST_BITS, MOST_BITS = 18, 28
 
-#: The share of a table's entries that may be taken: 10^8 records take 3.2 GB, 2^27 entries.
-LOAD = 0.75
+#: The share of a table's slots that may be taken.
+LOAD = 0.5
 
-#: Entries that are moved at once to a larger table.
-MOVED = 1 << 18
+#: Rows whose hashes are in memory, 64 MB, and by which the file of more is extended.
+STEP = 1 << 22
+
+#: Rows that a slot can name.
+MOST_ROWS = 2**32 - 1
+
+HALF, LOW = np.uint64(32), np.uint64(2**32 - 1)
 
 #: Bytes that are written at once where space cannot be reserved.
 ZEROS = 1 << 20
@@ -100,35 +108,39 @@ def without_originals(records: Iterable[Record]) -> Iterator[Chunk]:
 
 
 class OriginalFinder:
-    """The hashes of all records so far, with the row of each."""
+    """The hashes of all records so far, and a table of their rows."""
 
     def __init__(
         self,
         hashes: Hashes | None = None,
         *,
         bits: int = FIRST_BITS,
-        memory_bits: int = MEMORY_BITS,
+        most_bits: int = MOST_BITS,
+        step: int = STEP,
     ) -> None:
         """Make an empty table.
 
         Args:
             hashes: hashes sequences; None: with a random seed.
-            bits: of the number of entries of the first table.
-            memory_bits: of the largest in memory; larger ones are in a temporary file.
+            bits: of the number of slots of the first table.
+            most_bits: of the largest.
+            step: rows whose hashes are in memory, and by which the file of more is extended.
         """
         self._hashes = hashes or hashes_with(secrets.randbits(64))
-        self._memory_bits = memory_bits
+        self._bits, self._most_bits = bits, most_bits
         self._count = 0
-        self._bits = bits
-        #: Three numbers of 8 bytes each: the two of a hash, of which the first is not 0, and the
-        #: row.
-        self._entries = self._new_table()
+        #: The last 32 bits of the first number of a hash, and 1 + the row in 32 bits; 0 is free.
+        self._slots: Array = np.zeros(1 << bits, np.uint64)
+        self._step = step
+        #: The two numbers of each row's hash; 0 for rows that are not in the table.
+        self._log: Array = np.zeros((step, 2), np.uint64)
+        self._file: BinaryIO | None = None  # that the log is in
 
     def find(self, rows: Array, sequences: Iterable[str]) -> Array | None:
         """Return the row of the first record with the letters of each one, or NONE.
 
         Args:
-            rows: of the records, which follow all earlier ones.
+            rows: of the records, ascending, which follow all earlier ones.
 
         Returns:
             None if no record has the letters of an earlier one.
@@ -136,82 +148,105 @@ class OriginalFinder:
         Raises:
             UserError: there is no room for the temporary file.
         """
-        entries = np.empty((len(rows), 3), np.uint64)
-        entries[:, :2] = self._hashes(sequences)
-        entries[:, 0] |= np.uint64(1)  # 0 is the place that is free
-        entries[:, 2] = rows
-        while self._count + len(rows) > LOAD * len(self._entries):
-            self._grow()
-        found = self._settle(entries)
-        new = found == rows
-        self._count += int(np.count_nonzero(new))
-        return None if new.all() else np.where(new, NONE, found)
+        hashes = self._hashes(sequences)
+        end = int(rows[-1]) + 1
+        keep = self._make_room(len(rows), int(rows[0])) and end <= MOST_ROWS
+        if keep:
+            while end > len(self._log):
+                self._extend_log(end)
+            self._log[rows] = hashes
+        found = self._settle(hashes, rows, keep=keep)
+        copies = np.flatnonzero(found != rows)
+        if keep:
+            self._log[rows[copies]] = 0
+            self._count += len(rows) - len(copies)
+        if not len(copies):
+            return None
+        originals = np.full(len(rows), NONE, np.int64)
+        originals[copies] = found[copies]
+        return originals
 
-    def _settle(self, entries: Array) -> Array:
-        """Put entries into the table, unless it has their hashes; return the rows that it has."""
-        first, second, row = self._entries.T  # of the table
-        my_first, my_second, my_row = np.ascontiguousarray(entries.T)
-        found = np.empty(len(entries), np.int64)
-        left = np.arange(len(entries))  # those that have no place yet
-        places = (my_first >> np.uint64(64 - self._bits)).astype(np.int64)
+    def _settle(self, hashes: Array, rows: Array, *, keep: bool) -> Array:
+        """Return the rows that the table has for hashes; put those in that it has not.
+
+        Args:
+            keep: whether to put them in; their own row is returned in any case.
+        """
+        table, last = self._slots, len(self._slots) - 1
+        places = (hashes[:, 0] >> np.uint64(64 - self._bits)).astype(np.int64)
+        slots = (hashes[:, 0] << HALF) | (rows + 1).astype(np.uint64)
+        found = rows.copy()
+        left = np.arange(len(rows))  # those that have no place yet
         while len(left):
-            there = first[places]
-            free = np.flatnonzero(there == 0)[::-1]
-            if len(free):
+            there = table[places]
+            free = np.flatnonzero(there == 0)
+            if keep:
                 # Of several for one place NumPy keeps the last, which is the first record.
-                taken = places[free]
-                first[taken] = my_first[free]
-                second[taken] = my_second[free]
-                row[taken] = my_row[free]
-                there[free] = first[taken]
-            same = np.flatnonzero(there == my_first)
-            same = same[second[places[same]] == my_second[same]]
-            found[left[same]] = row[places[same]]
-            others = np.ones(len(left), np.bool_)
-            others[same] = False
-            left, my_first, my_second, my_row, places = (
-                values[others] for values in (left, my_first, my_second, my_row, places)
-            )
-            places = (places + 1) & (len(first) - 1)
+                table[places[free[::-1]]] = slots[free[::-1]]
+                there[free] = table[places[free]]
+            else:
+                there[free] = slots[free]
+            others = np.flatnonzero(there != slots)
+            left, places, slots, there = left[others], places[others], slots[others], there[others]
+            alike = np.flatnonzero((there ^ slots) <= LOW)
+            if len(alike):
+                known = (there[alike] & LOW).astype(np.int64) - 1
+                same = (self._log[known] == hashes[left[alike]]).all(axis=1)
+                found[left[alike[same]]] = known[same]
+                others = np.ones(len(left), np.bool_)
+                others[alike[same]] = False
+                left, places, slots = left[others], places[others], slots[others]
+            places = (places + 1) & last
         return found
 
-    def _grow(self) -> None:
-        """Move all entries to a larger table, in order: each stays about where it was."""
-        in_memory = self._bits + 2 <= self._memory_bits
-        old, self._bits = self._entries, self._bits + (2 if in_memory else 1)
-        self._entries = self._new_table()
-        for start in range(0, len(old), MOVED):
-            entries = np.array(old[start : start + MOVED])
-            self._settle(entries[entries[:, 0] > 0])
+    def _make_room(self, more: int, rows: int) -> bool:
+        """Return whether so many records can be added to those of the first rows.
 
-    def _new_table(self) -> Array:
-        shape = (1 << self._bits, 3)
-        if self._bits <= self._memory_bits:
-            return np.zeros(shape, np.uint64)
-        size = 24 << self._bits
+        The table is replaced by a larger one if need be.
+        """
+        while self._count + more > LOAD * len(self._slots):
+            if self._bits >= self._most_bits:
+                return False
+            self._bits = min(self._bits + 2, self._most_bits)
+            # The old table is not needed for the new one: never are both in memory.
+            del self._slots
+            self._slots = np.zeros(1 << self._bits, np.uint64)
+            for start in range(0, rows, TOGETHER):
+                hashes = np.array(self._log[start : min(start + TOGETHER, rows)])
+                taken = np.flatnonzero(hashes.any(axis=1))
+                self._settle(hashes[taken], start + taken, keep=True)
+        return True
+
+    def _extend_log(self, end: int) -> None:
+        """Make room for the hashes of rows up to ``end``, in a temporary file."""
+        rows = -(-end // self._step) * self._step
         try:
-            # The memory map keeps the file open.
-            with tempfile.TemporaryFile(prefix="virnucpro-identical-") as file:
-                # All of it is taken now: a disk that is full later would end the process.
-                reserve(file, size)
-                return np.memmap(file, np.uint64, "r+", shape=shape)
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="virnucpro-identical-")  # noqa: SIM115
+                weakref.finalize(self, self._file.close)
+                self._file.write(self._log.data)
+                self._file.flush()
+            # All of it is taken now: a disk that is full later would end the process.
+            reserve(self._file, self._log.nbytes, 16 * rows)
+            self._log = np.memmap(self._file, np.uint64, "r+", shape=(rows, 2))
         except OSError as error:
             raise UserError(
-                f"{tempfile.gettempdir()} has no room for the {counted_bytes(size)} in which "
+                f"{tempfile.gettempdir()} has no room for the {counted_bytes(16 * rows)} in which "
                 f"identical sequences are looked for ({error.strerror}). Set TMPDIR to a folder "
                 "that has, or switch dedup off."
             ) from error
 
 
-def reserve(file: BinaryIO, size: int) -> None:
-    """Make an empty file this long, with all of its space on the disk.
+def reserve(file: BinaryIO, start: int, end: int) -> None:
+    """Make a file of ``start`` bytes ``end`` long, with all of its space on the disk.
 
     Raises:
         OSError: there is too little.
     """
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file.fileno(), start, end - start)
         return
-    for start in range(0, size, ZEROS):
-        file.write(bytes(min(ZEROS, size - start)))
+    file.seek(start)
+    for begin in range(start, end, ZEROS):
+        file.write(bytes(min(ZEROS, end - begin)))
     file.flush()

@@ -52,17 +52,27 @@ def test_each_record_is_told_the_first_with_the_same_letters(sequences, step, to
     records = records_of(sequences, step)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(identical, "TOGETHER", together)
-        assert found_in(records, OriginalFinder(bits=4, memory_bits=6)) == first_rows(records)
+        assert found_in(records, OriginalFinder(bits=4, step=7)) == first_rows(records)
 
 
 def test_many_records_in_a_table_that_grows_into_a_file():
     draw = np.random.default_rng(0)
     sequences = [f"M{number}" for number in draw.integers(0, 20_000, 50_000).tolist()]
     records = records_of(sequences)
-    finder = OriginalFinder(bits=4, memory_bits=12)
+    finder = OriginalFinder(bits=4, step=1000)
     assert found_in(records, finder) == first_rows(records)
-    assert isinstance(finder._entries, np.memmap)
-    assert len(finder._entries) == 1 << 15
+    assert isinstance(finder._log, np.memmap)
+    assert (len(finder._log), len(finder._slots)) == (50_000, 1 << 16)
+
+
+@pytest.mark.parametrize("limit", ["slots", "rows"])
+def test_what_the_table_has_no_room_for_is_computed_again(monkeypatch, limit):
+    monkeypatch.setattr(identical, "TOGETHER", 500)
+    if limit == "rows":
+        monkeypatch.setattr(identical, "MOST_ROWS", 2000)
+    records = records_of([f"M{n}" for n in [*range(5000), *range(5000), 4999]])
+    finder = OriginalFinder(bits=4, most_bits=12 if limit == "slots" else 20)
+    assert found_in(records, finder) == [-1] * 5000 + [*range(2000)] + [-1] * 3001
 
 
 def weak(first_bits: int, second_bits: int):
@@ -80,7 +90,7 @@ def weak(first_bits: int, second_bits: int):
 @given(sequences, st.integers(0, 3))
 def test_records_whose_first_64_bits_collide_are_told_apart(sequences, first_bits):
     records = records_of(sequences)
-    finder = OriginalFinder(weak(first_bits, 60), bits=3, memory_bits=5)
+    finder = OriginalFinder(weak(first_bits, 60), bits=3, step=5)
     assert found_in(records, finder) == first_rows(records)
 
 
@@ -103,7 +113,7 @@ def test_a_table_without_room_is_an_error_that_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(identical, "reserve", full)
     with pytest.raises(UserError, match=r"no room for the .* TMPDIR .* or switch dedup off"):
-        found_in(records_of([f"M{n}" for n in range(100)]), OriginalFinder(bits=3, memory_bits=4))
+        found_in(records_of([f"M{n}" for n in range(100)]), OriginalFinder(bits=3, step=9))
 
 
 @pytest.mark.parametrize("can_reserve", [True, False])
@@ -112,7 +122,8 @@ def test_a_file_gets_all_of_its_space_at_once(tmp_path, monkeypatch, can_reserve
         monkeypatch.delattr(identical.os, "posix_fallocate")
     monkeypatch.setattr(identical, "ZEROS", 1000)
     with (tmp_path / "table").open("w+b") as file:
-        identical.reserve(file, 10_500)
+        identical.reserve(file, 0, 4_200)
+        identical.reserve(file, 4_200, 10_500)
     status = (tmp_path / "table").stat()
     assert (status.st_size, status.st_blocks * 512 >= 10_500) == (10_500, True)
 
