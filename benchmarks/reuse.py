@@ -1,10 +1,10 @@
 """A second release of a database: what ``--reuse`` computes of it, and what taking over takes.
 
-    python -m benchmarks.reuse [--records 100000] [--share 0.95] [--model NAME]
+    python -m benchmarks.reuse [--records 100000] [--share 0.95] [--shuffled] [--model NAME]
 
 Stages a first release with realistic proteins and writes its shards, with random numbers, then
-stages the second, which has a share of the same sequences in another order, with and without
-``--reuse``, each in a process of its own.
+stages the second, which has a share of the same sequences in the same order, or in any, between
+new ones, with and without ``--reuse``, each in a process of its own.
 """
 
 import argparse
@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--share", type=float, default=0.95, help="that the releases share")
+    parser.add_argument("--shuffled", action="store_true", help="in another order")
     parser.add_argument("--model", default="esm2_t33_650M_UR50D", choices=MODELS)
     parser.add_argument("--folder", type=Path, help="where the store is")
     parser.add_argument("--once", choices=["first", "plain", "reuse"], help="one step, as JSON")
@@ -43,7 +44,7 @@ def main() -> None:
         print(json.dumps(step(options.once, options.folder, options.model)))
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        write_releases(Path(folder), options.records, options.share)
+        write_releases(Path(folder), options.records, options.share, shuffled=options.shuffled)
         found = {name: run(name, folder, options.model) for name in ("first", "plain", "reuse")}
         plain, reuse = found["plain"], found["reuse"]
         print(f"{options.records:,} proteins, {options.share:.0%} of them shared, {options.model}")
@@ -55,14 +56,17 @@ def main() -> None:
         print(f"  tokens: {reuse['tokens'] / plain['tokens']:.4f} of those without --reuse")
 
 
-def write_releases(folder: Path, records: int, share: float) -> None:
+def write_releases(folder: Path, records: int, share: float, *, shuffled: bool) -> None:
     """Write two FASTA files, the second with a share of the first and as many in all."""
     draw = random.Random(0)
     lengths = [max(30, int(draw.lognormvariate(5.67, 0.64))) for _ in range(2 * records)]
     proteins = ["".join(draw.choices(LETTERS, k=length)) for length in lengths]
     kept = int(share * records)
     second = [*range(kept), *range(records, 2 * records - kept)]
-    draw.shuffle(second)
+    places = {number: draw.random() for number in second}
+    if not shuffled:
+        places |= {number: number / kept for number in range(kept)}
+    second.sort(key=lambda number: places[number])
     for name, numbers in (("first", list(range(records))), ("second", second)):
         lines = [f">{name}{number}\n{proteins[number]}\n" for number in numbers]
         (folder / f"{name}.fasta").write_text("".join(lines))
