@@ -16,6 +16,7 @@ from common.embeddings.checksums import CHECKSUM, DamagedError, checksum
 from common.embeddings.origins import Origins
 from common.embeddings.reader import check_stored
 from common.embeddings.table import EmbeddingTable
+from common.embeddings.writer import PAIR_OFFSETS
 from common.errors import UserError
 from common.job.output_form import POOLED, RECORD_SCORES
 from common.paths import user_path
@@ -151,11 +152,10 @@ class EmbeddingFile(EmbeddingTable):
 
     def _pairs_at(self, position: int, name: str) -> Array:
         with self.errors(name):
-            start, end = self._column("contact_offsets" if name in self._file else name)[
-                position : position + 2
-            ]
+            values = self._column(name)
+            start, end = self._column(PAIR_OFFSETS)[position : position + 2]
             length = int(self._column("lengths")[position])
-            here: Array = self._column(name)[start:end].reshape(length, length)
+            here: Array = values[start:end].reshape(length, length)
             return here
 
     @cached_property
