@@ -41,7 +41,7 @@ STEP = 1 << 22
 #: Rows that a slot can name.
 MOST_ROWS = 2**32 - 1
 
-HALF, LOW = np.uint64(32), np.uint64(2**32 - 1)
+HALF, LOW, ODD = np.uint64(32), np.uint64(2**32 - 1), np.uint64(1)
 
 #: Bytes that are written at once where space cannot be reserved.
 ZEROS = 1 << 20
@@ -196,7 +196,8 @@ class OriginalFinder:
                 others = np.ones(len(left), np.bool_)
                 others[alike[same]] = False
                 left, places, slots = left[others], places[others], slots[others]
-            places = (places + 1) & last
+            # Steps of a hash's own leave few to the end; odd ones come to all places.
+            places = (places + ((slots >> HALF) | ODD).astype(np.int64)) & last
         return found
 
     def _make_room(self, more: int, rows: int) -> bool:
