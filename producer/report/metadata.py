@@ -1,6 +1,7 @@
 """Columns of a table, by the ids of rows, to colour points by."""
 
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from producer.report.contents import Colour
 
 #: The most columns that are read if none are named, and those that a message names.
 MOST_COLUMNS = 20
+
+#: A number as tables have it. ``float`` takes more, such as the labels 1_2 and infinity.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+
+#: What stands for a missing value, in lower case.
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "."})
 
 
 def read_colours(path: Path, columns: Sequence[str], ids: Sequence[str]) -> list[Colour]:
@@ -78,12 +85,10 @@ def cells_of(id_: str, found: Mapping[str, list[str]]) -> list[str] | None:
 
 
 def colour_of(name: str, cells: Sequence[str]) -> Colour:
-    """Return a column: numbers if all cells that are not empty are, else texts."""
-    try:
-        numbers = [float(cell) if cell else np.nan for cell in cells]
-    except ValueError:
-        return categories(name, [cell or "(none)" for cell in cells])
-    if np.isfinite(numbers).any():
+    """Return a column: numbers if all cells that have a value are, else texts."""
+    values = [cell for cell in cells if cell.lower() not in MISSING]
+    if values and all(map(NUMBER.fullmatch, values)):
+        numbers = [float(cell) if cell.lower() not in MISSING else np.nan for cell in cells]
         return Colour(name, np.array(numbers, np.float32))
     return categories(name, [cell or "(none)" for cell in cells])
 

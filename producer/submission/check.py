@@ -21,6 +21,7 @@ from producer.submission.input_check import (
     InputCheck,
     LengthBin,
 )
+from producer.submission.notes import input_warnings
 from producer.submission.records import Input, as_source
 from producer.submission.request import DEFAULT_MODEL, Options, Request, make_request
 from producer.submission.staging import as_text, reader_of
@@ -90,6 +91,7 @@ def checked(
     return InputCheck(
         accepted=not problems.count and not survey.errors,
         refusals=tuple(survey.errors),
+        warnings=tuple(input_warnings(request.model, looks_like_dna=reader.looks_like_dna)),
         model=request.model.text,
         molecule=reader.molecule,
         sources=tuple(

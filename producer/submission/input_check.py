@@ -89,6 +89,7 @@ class InputCheck(Part):
 
     accepted: bool
     refusals: tuple[str, ...]  # reasons beside bad records
+    warnings: tuple[str, ...]  # why all embeddings may be useless, as submit says it
     model: str
     molecule: Literal["protein", "dna", "rna"]
     sources: tuple[CheckedSource, ...]

@@ -7,8 +7,9 @@ from common.alphabet import ALPHABETS
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
+from common.model_source import ModelSource
 from common.text import counted, counted_batches
-from producer.scheduling.opening import job_queue, model_of
+from producer.scheduling.opening import job_queue
 from producer.submission.request import Request
 
 MEANINGLESS = (
@@ -135,11 +136,11 @@ def new_weights_warning(manifest: Manifest, other: str) -> str:
     )
 
 
-def input_warnings(manifest: Manifest) -> Iterator[str]:
-    """Yield a warning for each reason why all embeddings of a job may be useless."""
-    if model_of(manifest).is_random:
-        yield MEANINGLESS.format(model=manifest.model)
-    if manifest.report.looks_like_dna:
+def input_warnings(model: ModelSource, *, looks_like_dna: bool) -> Iterator[str]:
+    """Yield a warning for each reason why all embeddings of an input may be useless."""
+    if model.is_random:
+        yield MEANINGLESS.format(model=model.text)
+    if looks_like_dna:
         yield f"{LOOKS_LIKE_DNA}. For DNA give the model dnabert_s."
 
 

@@ -136,7 +136,7 @@ def submit(
         error.add_note(how_to("resume", manifest.job))
         raise
     warnings = [
-        *input_warnings(manifest),
+        *input_warnings(request.model, looks_like_dna=manifest.report.looks_like_dna),
         *resume_warnings(ledger, manifest, request),
         *reuse_warnings(request, manifest, resumed=resumed),
     ]

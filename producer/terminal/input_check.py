@@ -34,6 +34,7 @@ def print_check(console: Console, found: InputCheck, request: Request) -> None:
         print_table(console, ["letters", "records", ""], histogram(found.lengths), framed=False)
     for title, lines in (
         (bad_title(found), list(bad_lines(found))),
+        ("Warning:", list(found.warnings)),
         ("Refused:", list(found.refusals)),
     ):
         if lines:
@@ -74,10 +75,12 @@ def rows_of(found: InputCheck, request: Request) -> Iterator[tuple[str, str, str
         if number:
             yield name, f"{number:,}", what
     yield "letters", f"{sum(found.letters.values()):,}", shares(found.letters)
-    yield (
-        *("lengths", f"{found.mean_length:,.0f}"),
-        f"on average, from {found.shortest:,} to {found.longest:,}",
-    )
+    range_ = f"on average, from {found.shortest:,} to {found.longest:,}"
+    if found.shortest == found.longest:
+        range_ = "each"
+    yield "lengths", f"{found.mean_length:,.0f}", range_
+    if not found.rows:
+        return
     yield "embedded", f"{found.residues:,}", letters
     yield "tokens", f"{found.tokens:,}", f"in {counted_batches(found.batches)}"
     if found.output_bytes is None:

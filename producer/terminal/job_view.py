@@ -162,7 +162,7 @@ def details(view: JobView) -> list[str]:
         f"{progress.rows_done:,}/{progress.records:,} sequences",
     ]
     if progress.identical:
-        parts.append(f"{progress.identical:,} identical ones")
+        parts.append(f"{progress.identical:,} more identical")
     if seen.tokens_per_second is not None:
         parts.append(f"{seen.tokens_per_second:,.0f} tokens/s")
     if not seen.has_ended:

@@ -43,6 +43,15 @@ def test_without_a_column_of_that_name_the_first_has_the_ids(tmp_path):
     assert [colour.names[k] for k in colour.values] == ["(none)", "1", "(none)", "one"]
 
 
+def test_labels_with_underscores_are_no_numbers_and_missing_values_are_none(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("id,cluster,ph\nP1,1_2,7.5\nP2,1_3,NA\nP4,2_1,6.1\n")
+    cluster, ph = read_colours(path, (), IDS)
+    assert set(cluster.names) == {"1_2", "1_3", "2_1", "(none)"}
+    assert ph.names is None
+    np.testing.assert_array_equal(ph.values, np.float32([7.5, np.nan, np.nan, 6.1]))
+
+
 def test_a_column_without_any_value_is_no_number(table):
     [colour] = read_colours(table, ("gc",), ["P2"])
     assert colour.names == ("(none)",)

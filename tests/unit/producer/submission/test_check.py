@@ -1,6 +1,7 @@
 """The check of an input says what its submission would: same counts, same refusal."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,16 @@ def test_what_a_submission_refuses_is_not_accepted(tmp_path, name, model):
     found = check(CASES / name, model=model)
     assert not found.accepted
     assert found.bad or found.refusals
+
+
+def test_the_warnings_of_a_submission_are_given_before_it():
+    draw = random.Random(0)
+    reads = ["".join(draw.choices("ACGT", k=19)) for _ in range(50)]
+    [warning] = check(reads, model=MODEL).warnings
+    assert warning.startswith("most records have hardly any letters but A, C, G, T")
+    assert check(["MKTAYIAKQR"], model=MODEL).warnings == ()
+    [warning] = check(["MKTAYIAKQR"], model=f"random:{MODEL}").warnings
+    assert "meaningless" in warning
 
 
 def test_all_kinds_of_bad_records_are_counted_and_the_first_twenty_listed():
