@@ -1,8 +1,7 @@
 """What a user is told about a submission: notes on the input, and warnings."""
 
-from typing import Any
-
 from common.job.output_form import OutputForm
+from common.model_source import ModelSource
 from producer.submission.notes import describe_input, input_notes, input_warnings
 from tests.support.jobs import manifest_of
 
@@ -45,11 +44,10 @@ def test_dna_is_spoken_of_as_bases_and_windows():
 
 
 def test_dna_for_a_protein_model_is_pointed_out():
-    def warned(**options: Any) -> str:
-        return "".join(input_warnings(manifest_of([3, 5], **options)))
-
-    assert "For DNA give the model dnabert_s." in warned(looks_like_dna=True)
-    assert "model dnabert_s" not in warned()
+    model = ModelSource.parse(MODEL)
+    [warning] = input_warnings(model, looks_like_dna=True)
+    assert "For DNA give the model dnabert_s." in warning
+    assert list(input_warnings(model, looks_like_dna=False)) == []
 
 
 def test_gaps_rna_and_empty_records_are_said():
@@ -68,12 +66,11 @@ def test_gaps_rna_and_empty_records_are_said():
 def test_records_like_dna_are_a_warning_or_a_note():
     manifest = manifest_of([3], like_dna=2, looks_like_dna=True)
     assert not input_notes(manifest)
-    assert "most records have hardly any letters but A, C, G, T" in "".join(
-        input_warnings(manifest)
-    )
+    [warning] = input_warnings(ModelSource.parse(MODEL), looks_like_dna=True)
+    assert "most records have hardly any letters but A, C, G, T" in warning
 
 
 def test_random_weights_are_pointed_out():
-    (text,) = input_warnings(manifest_of([3]))
+    random = ModelSource.parse(f"random:{MODEL}")
+    [text] = input_warnings(random, looks_like_dna=False)
     assert "random:esm2_t6_8M_UR50D has random weights" in text
-    assert list(input_warnings(manifest_of([3], model=MODEL))) == []
