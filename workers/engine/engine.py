@@ -29,10 +29,11 @@ from workers.engine.packing import Pack
 from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
 from workers.engine.windows import cut_windows
 from workers.models.classifier import LazyClassifier
-from workers.models.contact_head import LazyContactHead, observe_attention
+from workers.models.contact_head import load_contact_head, observe_attention
 from workers.models.encoder import Encoder, view_of
 from workers.models.fused import apply_fused, can_fuse
-from workers.models.lm_head import LazyLMHead
+from workers.models.lazy import Lazy
+from workers.models.lm_head import load_lm_head
 from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 from workers.runtime import metrics, trace, watchdog
@@ -90,9 +91,9 @@ class Engine:
         on_gpu = self.device.type == "cuda"
         self._pack_seconds = GPU_PACK_SECONDS if on_gpu else CPU_PACK_SECONDS
         self._lock = threading.Lock()
-        self._lm_head = LazyLMHead(loaded)
+        self._lm_head = Lazy(load_lm_head, loaded)
         self._classifier = LazyClassifier(loaded)
-        self._contact_head = LazyContactHead(loaded)
+        self._contact_head = Lazy(load_contact_head, loaded)
         self._observed: dict[Rung, Encoder] = {}  # views whose attention can be seen
         #: Slots for the packs of all threads that hold device memory.
         self._slots = threading.Semaphore(1 + PACKS_AHEAD)

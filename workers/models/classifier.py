@@ -1,7 +1,5 @@
 """The classification heads of ESM-2: logits of classes of a sequence, or of each residue."""
 
-import threading
-
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +7,7 @@ from common.class_head import ClassHead, no_head
 from common.errors import UserError
 from common.model_specs import ESM2, ModelSpec
 from common.text import counted
+from workers.models.lazy import Lazy
 from workers.models.loading import LoadedModel
 from workers.models.weight_files import State
 
@@ -38,9 +37,8 @@ class LazyClassifier:
     """The head of a loaded model, which goes to the device when it is first asked for."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
-        self._classifier: Classifier | None = None
-        self._lock = threading.Lock()
+        self._classifier = Lazy(build_classifier, loaded)
+        self._place = loaded.source.text
 
     def get(self, name: str | None, classes: int | None) -> Classifier | None:
         """Return the head; None if no logits are asked for.
@@ -54,17 +52,15 @@ class LazyClassifier:
         """
         if name is None:
             return None
-        with self._lock:
-            if self._classifier is None:
-                self._classifier = build_classifier(self._loaded)
-        head, place = self._classifier.head, self._loaded.source.text
+        classifier = self._classifier.get()
+        head, place = classifier.head, self._place
         if (head.include, len(head.labels)) != (name, classes):
             raise UserError(
                 f"{place}: its head gives {head.include} of {counted(len(head.labels), 'label')}, "
                 f"and {name} of {classes} are asked for: the job was submitted for another model "
                 "of this name. Submit the input again."
             )
-        return self._classifier
+        return classifier
 
 
 def build_classifier(loaded: LoadedModel) -> Classifier:

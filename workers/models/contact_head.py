@@ -6,7 +6,6 @@ the average product of its rows and columns (APC; Rao et al. 2021, fair-esm
 """
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,22 +145,6 @@ def observed_by(model: Encoder, maps: ContactMaps | None) -> Iterator[None]:
     finally:
         for attention in attentions:
             attention.observer = None
-
-
-class LazyContactHead:
-    """The head of a loaded model, which is loaded when it is first asked for."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
-        self._head: ContactHead | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> ContactHead:
-        """Return the head; see ``load_contact_head``."""
-        with self._lock:
-            if self._head is None:
-                self._head = load_contact_head(self._loaded)
-            return self._head
 
 
 def load_contact_head(loaded: LoadedModel) -> ContactHead:

@@ -1,7 +1,6 @@
 """The language-model head of ESM-2: logits of tokens. It is loaded only for jobs that need it."""
 
 import re
-import threading
 from pathlib import Path
 
 import torch
@@ -52,22 +51,6 @@ class LMHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x.float()))))
         return logits
-
-
-class LazyLMHead:
-    """The head of a loaded model, which is loaded when it is first asked for."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
-        self._head: LMHead | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> LMHead:
-        """Return the head; see ``load_lm_head``."""
-        with self._lock:
-            if self._head is None:
-                self._head = load_lm_head(self._loaded)
-            return self._head
 
 
 def load_lm_head(loaded: LoadedModel) -> LMHead:

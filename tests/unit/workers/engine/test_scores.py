@@ -125,9 +125,9 @@ def test_scores_do_not_change_vectors_and_need_no_last_layer(checkpoint, records
 
 def test_the_head_is_loaded_when_it_is_first_asked_for_and_once(checkpoint, records, monkeypatch):
     calls = []
-    read = engine_module.LazyLMHead.get.__globals__["load_lm_head"]
+    read = engine_module.load_lm_head
     monkeypatch.setattr(
-        "workers.models.lm_head.load_lm_head", lambda loaded: calls.append(1) or read(loaded)
+        engine_module, "load_lm_head", lambda loaded: calls.append(1) or read(loaded)
     )
     engine = engine_of(checkpoint)
     engine.embed(records, OutputForm(max_residues=1022))
