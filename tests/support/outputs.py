@@ -98,7 +98,7 @@ def hard_job(
         classes=classes,
     )
     residues = sum(form.embedded(len(record.residues)) for record in RECORDS)
-    pairs = sum(form.embedded(len(record.residues)) ** 2 for record in RECORDS)
+    pairs = sum(form.embedded(len(r.residues)) ** 2 for r in RECORDS) if form.contacts else 0
     manifest = manifest_of(BATCH_RECORDS, form=form, residues=residues, pairs=pairs)
     manifest = store_inputs(store, manifest, RECORDS)
     write_manifest(store, manifest)
