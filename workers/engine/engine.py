@@ -32,7 +32,7 @@ from workers.models.classifier import LazyClassifier
 from workers.models.contact_head import load_contact_head, observe_attention
 from workers.models.encoder import Encoder, view_of
 from workers.models.fused import apply_fused, can_fuse
-from workers.models.lazy import Lazy
+from workers.models.heads import Lazy
 from workers.models.lm_head import load_lm_head
 from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32

@@ -7,7 +7,7 @@ from common.class_head import ClassHead, no_head
 from common.errors import UserError
 from common.model_specs import ESM2, ModelSpec
 from common.text import counted
-from workers.models.lazy import Lazy
+from workers.models.heads import Lazy, with_weights
 from workers.models.loading import LoadedModel
 from workers.models.weight_files import State
 
@@ -88,8 +88,4 @@ def build_classifier(loaded: LoadedModel) -> Classifier:
             )
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{place}: {name} of the classifier contains NaN or Inf.")
-    device = next(loaded.model.parameters()).device
-    module.load_state_dict(
-        {name: state[name].to(device, torch.float32, copy=True) for name in expected}, assign=True
-    )
-    return module.eval().requires_grad_(False)
+    return with_weights(module, state, loaded)

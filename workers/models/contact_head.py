@@ -21,6 +21,7 @@ from workers.models.attention.attention import Attention
 from workers.models.attention.layouts import Layout
 from workers.models.encoder import Encoder
 from workers.models.esm2.checkpoint import read_fair_esm_file
+from workers.models.heads import with_weights
 from workers.models.lm_head import check_unchanged
 from workers.models.loading import LoadedModel, place_of, raw_tensors
 from workers.models.mixed_precision import MixedPrecisionAttention
@@ -165,14 +166,9 @@ def load_contact_head(loaded: LoadedModel) -> ContactHead:
         place = loaded.place or place_of(source)
         check_unchanged(loaded, place)
         state = contact_head_of(tensors_of(place), spec, place)
-    device = next(loaded.model.parameters()).device
     with torch.device("meta"):
         head = ContactHead(spec)
-    head.load_state_dict(
-        {name: tensor.to(device, torch.float32, copy=True) for name, tensor in state.items()},
-        assign=True,
-    )
-    return head.eval().requires_grad_(False)
+    return with_weights(head, state, loaded)
 
 
 def random_head(spec: ModelSpec) -> State:

@@ -11,6 +11,7 @@ from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
 from common.model_specs import ESM2, ModelSpec
 from workers.models.esm2.checkpoint import read_fair_esm_file
+from workers.models.heads import with_weights
 from workers.models.loading import (
     Checkpoint,
     LoadedModel,
@@ -67,14 +68,9 @@ def load_lm_head(loaded: LoadedModel) -> LMHead:
             "and pseudo-perplexity are of ESM-2 alone."
         )
     state = random_weights(LMHead, spec, seed=1) if source.is_random else read_head(loaded)
-    device = next(loaded.model.parameters()).device
     with torch.device("meta"):
         head = LMHead(spec)
-    head.load_state_dict(
-        {name: tensor.to(device, torch.float32, copy=True) for name, tensor in state.items()},
-        assign=True,
-    )
-    return head.eval().requires_grad_(False)
+    return with_weights(head, state, loaded)
 
 
 def read_head(loaded: LoadedModel) -> State:
