@@ -225,7 +225,7 @@ def done_batches(store: Store, manifest: Manifest) -> list[EarlierBatch]:
 
 
 def rows_of(store: Store, batch: EarlierBatch) -> tuple[Digests, NDArray[np.int64]] | None:
-    """Return the digests and rows of a batch that have vectors; None, if it cannot be read.
+    """Return the digests and rows of a batch that have vectors; None, if none has, or can be read.
 
     Raises:
         StoreError: the store does not answer.
@@ -246,6 +246,8 @@ def rows_of(store: Store, batch: EarlierBatch) -> tuple[Digests, NDArray[np.int6
         if isinstance(error, StoreError) and not isinstance(error, ObjectNotFoundError):
             raise
         log.warning("Rows of %s/%s are not used again: %s", store.url, manifest.job, error)
+        return None
+    if not usable.any():  # the attributes of its job are no others' either
         return None
     return np.concatenate(digests)[usable], np.concatenate(rows)[usable]
 

@@ -14,7 +14,7 @@ PREFIXES = (reused_prefix, copies_prefix, input_prefix)
 
 
 class InputKeys:
-    """The keys that one staging writes a job's input objects and copies under.
+    """The keys that one staging writes a job's objects under.
 
     If nothing is left of another staging, they have no name of a staging, so that processes of
     earlier versions find them. A producer that slept may come to the same: then the claim, an

@@ -28,28 +28,16 @@ def describe_input(manifest: Manifest) -> str:
     )
 
 
-def describe_identical(manifest: Manifest) -> str | None:
-    """Return a sentence about the records that are computed once with an identical one, if any."""
+def describe_known(manifest: Manifest) -> Iterator[str]:
+    """Yield a sentence about each kind of records that need not be computed, if there are any."""
     report = manifest.report
-    if not report.identical:
-        return None
-    are = "is" if report.identical == 1 else "are"
-    return (
-        f"{report.identical:,} of {report.records:,} sequences {are} identical to an earlier one "
-        "and computed once with it."
-    )
-
-
-def describe_reused(manifest: Manifest) -> str | None:
-    """Return a sentence about the records that earlier jobs have computed, if any."""
-    report = manifest.report
-    if not report.reused:
-        return None
-    are = "is" if report.reused == 1 else "are"
-    return (
-        f"{report.reused:,} of {report.records:,} sequences {are} taken over from earlier jobs in "
-        "the store."
-    )
+    for count, what in (
+        (report.identical, "identical to an earlier one and computed once with it"),
+        (report.reused, "taken over from earlier jobs in the store"),
+    ):
+        if count:
+            are = "is" if count == 1 else "are"
+            yield f"{count:,} of {report.records:,} sequences {are} {what}."
 
 
 def reuse_warnings(request: Request, manifest: Manifest, *, resumed: bool) -> Iterator[str]:

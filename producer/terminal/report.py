@@ -7,7 +7,7 @@ from common.text import counted, counted_batches
 from common.wire.messages import Status
 from producer.output.fetch import Fetched
 from producer.scheduling.waiting import first_lines, problems
-from producer.submission.notes import describe_identical, describe_input, describe_reused
+from producer.submission.notes import describe_input, describe_known
 from producer.submission.submit import Submission
 from producer.terminal.console import say, warn
 
@@ -21,9 +21,8 @@ def report_submission(submission: Submission) -> None:
             f"of {counted_batches(manifest.batches)} to do."
         )
     say(describe_input(manifest))
-    for sentence in (describe_identical(manifest), describe_reused(manifest)):
-        if sentence is not None:
-            say(sentence)
+    for sentence in describe_known(manifest):
+        say(sentence)
     for note in submission.notes:
         say(f"Note: {note}")
     for warning in submission.warnings:
