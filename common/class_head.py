@@ -123,7 +123,8 @@ def head_of_config(config: Config, path: Path | str) -> ClassHead | None:
 def head_of_adapter(adapter: Adapter) -> ClassHead | None:
     """Return the head that an adapter has, or otherwise its base.
 
-    Labels are those of a ``config.json`` beside the adapter, or of the base, if there are as many.
+    Labels of its own classifier are those of a ``config.json`` beside it, or of a base without a
+    head, if there are as many: those of a base's head are of another task.
     """
     base = adapter.base_folder
     configs = [adapter.folder / "config.json", *([] if base is None else [base / "config.json"])]
@@ -133,6 +134,8 @@ def head_of_adapter(adapter: Adapter) -> ClassHead | None:
         return head_of_config(*there[-1]) if there and there[-1][1] is configs[-1] else None
     of_residues, classes = own
     for config, path in there:
+        if path is not configs[0] and head_of_config(config, path) is not None:
+            continue
         labels = labels_of(config, path)
         if len(labels) == classes:
             return ClassHead(of_residues, labels, problem_type_of(config))

@@ -93,6 +93,17 @@ def test_an_adapter_s_own_classifier_tells_its_kind_and_classes(tmp_path, name, 
     assert class_head_in(folder) == ClassHead(of_residues, labels)
 
 
+def test_an_adapter_s_own_classifier_has_no_labels_of_another_task(tmp_path):
+    labels = {"id2label": {"0": "soluble", "1": "not"}}
+    encoder = write_config(tmp_path / "encoder", **labels)
+    tuned = write_config(tmp_path / "tuned", architectures=[SEQUENCE], **labels)
+    weight = {f"{PREFIX}classifier.out_proj.weight": [2, 320]}
+    for base, expected in ((encoder, ("soluble", "not")), (tuned, ("LABEL_0", "LABEL_1"))):
+        folder = write_adapter(tmp_path / f"of_{base.name}", base_model_name_or_path=str(base))
+        write_header(folder / "adapter_model.safetensors", **weight)
+        assert class_head_in(folder).labels == expected
+
+
 def test_an_adapter_without_a_classifier_has_its_base_s_head(tmp_path):
     base = write_config(tmp_path / "base", architectures=[TOKEN], id2label={"0": "a", "1": "b"})
     folder = write_adapter(tmp_path / "a", base_model_name_or_path=str(base))
