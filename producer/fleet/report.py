@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.paths import beginning, check_has_folder, user_path
 from producer.fleet.output import place_of
 from producer.fleet.output_file import is_same
+from producer.output.layouts.choice import BY_SUFFIX
 from producer.output.partial import partial_of
 from producer.report.collect import Asked, report_of_file
 from producer.report.contents import Report
@@ -40,6 +41,11 @@ def report(
         UserError: the page cannot be written, or another file is there.
     """
     asked = asked_of(csv, color, umap=umap)
+    layout = BY_SUFFIX.get(Path(file).suffix)
+    if layout is not None and layout.name != "h5":
+        raise UserError(
+            f"{file}: a report is made of an HDF5 file (.h5), as fetch writes it, or of a job."
+        )
     with EmbeddingFile(file) as source:
         job = str(source.attributes.get("job", "")) or Path(source.path).name
         sources = [Path(source.path)]

@@ -12,7 +12,6 @@ from common.alphabet import PROTEIN, Alphabet
 from common.errors import InputError
 from common.job.cleaning import AMINO_ACIDS_ONLY, GAP_SIGNS, SURELY_DNA
 from common.job.records import SHOWN
-from common.text import counted
 from producer.input.problems import Problem
 from producer.input.sources import AnySource
 
@@ -113,14 +112,18 @@ class OtherMolecule:
         first = self.example
         assert first is not None
         of_dna = self.alphabet is PROTEIN
-        which = "" if to_the_end else "first "
+        if read == 1:
+            found = f"the only record with a sequence is {'DNA or RNA' if of_dna else 'a protein'}"
+        else:
+            which = "" if to_the_end else "first "
+            kind = "DNA or RNA" if of_dna else "proteins"
+            found = f"{self.records:,} of the {which}{read:,} records with a sequence are {kind}"
         where = "" if first.source.path is None else f"{first.place}: "
         if len(source.parts) > 1:
             where = f"{first.source.shown}, {where}"
         return InputError(
-            f"{source.shown}: {self.records:,} of the {which}{counted(read, 'record')} with a "
-            f"sequence are {'DNA or RNA' if of_dna else 'proteins'}: A, C, G, T, U and N are "
-            f"{self.bases / self.letters:.1%} of their letters. The model is for "
+            f"{source.shown}: {found}: A, C, G, T, U and N are {self.bases / self.letters:.1%} of "
+            f"{'its' if read == 1 else 'their'} letters. The model is for "
             f"{'proteins' if of_dna else 'DNA'}. For example, {where}{first.record} {first.what}. "
             + (
                 "Give a model of DNA (model dnabert_s), or translate the records; to embed their "

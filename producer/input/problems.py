@@ -17,6 +17,9 @@ LISTED = 20
 #: that may not be, or a header that cannot be stored.
 Kind = Literal["empty", "short", "long", "letters", "gaps", "header"]
 
+#: Kinds of bad records that ``--invalid`` decides on together.
+LEFT_OUT_BY_INVALID: frozenset[Kind] = frozenset({"empty", "short", "letters"})
+
 
 class Problem(NamedTuple):
     """A record that cannot be embedded."""
@@ -118,4 +121,6 @@ class Problems:
         if self.count > LISTED:
             lines.append(f"  … and {self.count - LISTED:,} more.")
         advice = dict.fromkeys(problem.advice for problem in self.first)
+        if len(self.kinds.keys() & LEFT_OUT_BY_INVALID) > 1:
+            lines.append("To leave all such records out, set invalid to skip. By kind:")
         return "\n".join([*lines, *(f"{text}." for text in advice)])

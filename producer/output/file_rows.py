@@ -56,17 +56,20 @@ class FileRows(Rows):
         if "residues" in datasets:
             include.append("per_residue")
         scores = [name for name in get_args(Include) if name in SCORES and name in datasets]
-        if not include:
+        if not include and not scores:
             raise EmbeddingFileError(
-                f"{self._file.path} has no vectors: none of {', '.join(POOLED)} and residues.",
+                f"{self._file.path} has no vectors, and no scores: none of {', '.join(POOLED)} and "
+                "residues.",
                 path=self._file.path,
             )
-        vectors = datasets[include[0] if include[0] != "per_residue" else "residues"]
-        self.dim = int(vectors.shape[-1])
-        layers = 1 if vectors.ndim == 2 else int(vectors.shape[1])
+        self.dim, layers = int(self.attributes.get("dim", 0)), 1
+        if include:
+            vectors = datasets[include[0] if include[0] != "per_residue" else "residues"]
+            self.dim = int(vectors.shape[-1])
+            layers = 1 if vectors.ndim == 2 else int(vectors.shape[1])
         known = [int(layer) for layer in self.attributes.get("layers", range(-layers, 0))]
         self.pooled_dtype = "float32"
-        if include[0] != "per_residue":
+        if include and include[0] != "per_residue":
             self.pooled_dtype = datasets[include[0]].dtype.name
         kept: Any = next(
             (datasets[n].dtype.name for n in ("residues", *PAIR_SCORES) if n in datasets), "float32"

@@ -52,7 +52,6 @@ def report_of_file(file: EmbeddingFile, asked: Asked) -> Report:
     form = only(rows.form, pooled)
     found = collect((rows.block(k, form)[0] for k in range(rows.blocks)), rows.records, pooled)
     attributes = file.attributes
-    identical = int(attributes.get("records_identical", 0))
     facts = [
         ("job", str(attributes.get("job", ""))),
         ("model", name_of(str(attributes.get("model", "")))),
@@ -63,7 +62,7 @@ def report_of_file(file: EmbeddingFile, asked: Asked) -> Report:
         subject=Path(file.path).name,
         job=str(attributes.get("job", "")),
         facts=tuple((name, text) for name, text in facts if text),
-        cards=tuple(cards_of_rows(found, found.count, identical)),
+        cards=tuple(cards_of_rows(found, found.count, attributes)),
         warnings=tuple(warnings_of(attributes)),
         notes=tuple(changes_of(attributes)),
         letters="letters",
@@ -95,7 +94,7 @@ def report_of_job(
     told = ask_ledger(connected, manifest.job)
     quarantined = quarantined_rows(store, manifest)
     labels = read_labels(store, [key for of_batch in keys.values() for key in of_batch])
-    cards = cards_of_rows(found, report.records, report.identical)
+    cards = cards_of_rows(found, report.records, report.attributes())
     cards += [(f"{manifest.tokens:,}", "tokens"), *cards_of_run(manifest, len(keys), told)]
     return Report(
         subject=manifest.job,
@@ -160,10 +159,21 @@ def map_notes(found: Collected, pooled: str | None, form: OutputForm) -> Iterato
         yield f"Left out: {counted(found.without_numbers, 'sequence')} without an embedding."
 
 
-def cards_of_rows(found: Collected, records: int, identical: int) -> list[tuple[str, str]]:
+def cards_of_rows(
+    found: Collected, records: int, attributes: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return what is counted of rows.
+
+    Args:
+        attributes: of the input; see ``InputReport.attributes``.
+    """
     cards = [(f"{records:,}", "sequences")]
-    if identical:
-        cards.append((f"{identical / records:.1%}", f"{identical:,} identical, not computed again"))
+    for name, what in (
+        ("records_identical", "identical, not computed again"),
+        ("records_reused", "taken over from earlier jobs"),
+    ):
+        if count := int(attributes.get(name, 0)):
+            cards.append((f"{count / records:.1%}", f"{count:,} {what}"))
     if found.without_numbers:
         cards.append((f"{found.without_numbers:,}", "without an embedding"))
     return cards

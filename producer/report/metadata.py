@@ -36,6 +36,8 @@ def read_colours(path: Path, columns: Sequence[str], ids: Sequence[str]) -> list
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
+            if first.startswith(">"):
+                raise UserError(f"{path} is FASTA, not a table with a column of ids and others.")
             delimiter = delimiter_of(first)
             names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
             id_place, places = places_of(names, columns, path)

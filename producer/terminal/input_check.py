@@ -87,6 +87,8 @@ def rows_of(found: InputCheck, request: Request) -> Iterator[tuple[str, str, str
         yield "output", "unknown", "only the workers know the model"
     else:
         yield "output", counted_bytes(found.output_bytes), "about, as HDF5"
+    if not found.accepted:
+        yield "", "", "all of this of the good records alone"
     yield "computing", *time_shown(found)
 
 

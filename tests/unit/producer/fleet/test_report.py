@@ -45,6 +45,11 @@ def test_a_report_of_another_job_is_kept(file, tmp_path):
         report(file, path)
 
 
+def test_an_output_of_another_layout_is_refused_with_what_reports_read(file, tmp_path):
+    with pytest.raises(UserError, match=r"e\.npz: a report is made of an HDF5 file"):
+        report(tmp_path / "e.npz", tmp_path / "report.html")
+
+
 @pytest.mark.parametrize("name", ["report.pdf", "report", "report.html.gz", "e.h5"])
 def test_another_suffix_is_refused(file, tmp_path, name):
     with pytest.raises(UserError, match=r"a report is a page of HTML. Name a file that ends in"):

@@ -78,6 +78,14 @@ def test_dna_for_a_protein_model_is_refused_with_the_evidence(refusal):
     )
 
 
+def test_a_single_record_is_spoken_of_as_one(refusal):
+    assert refusal([2 * GENE], PROTEIN).startswith(
+        "in.fa: the only record with a sequence is DNA or RNA: A, C, G, T, U and N are 100.0% of "
+        "its letters."
+    )
+    assert "the only record with a sequence is a protein" in refusal([PEPTIDE], DNA)
+
+
 def test_proteins_for_a_model_of_dna_are_refused_once_not_for_each_letter(refusal):
     message = refusal([PEPTIDE, *proteins(30)], DNA)
     assert message.startswith(

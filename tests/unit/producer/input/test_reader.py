@@ -347,6 +347,7 @@ def test_all_bad_records_are_listed_each_with_the_line_of_its_letter(folder):
         f"  line 8: record 4 ('d') has '1' at position 2, {strange}.",
         r"  line 9: record 5 ('e\x00') has a NUL in its header.",
         "  line 11: record 6 ('f') has 5 residues, more than the limit of 4.",
+        "To leave all such records out, set invalid to skip. By kind:",
         "Fix it, or set unknown to x (embed it as X) or to skip (leave such records out).",
         "Remove it, or set empty to skip (leave such records out).",
         "Digits are no sequence: are they line numbers, or is it no FASTA? Fix it, or set unknown "

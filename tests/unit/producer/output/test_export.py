@@ -31,6 +31,7 @@ def contents(path) -> dict[str, np.ndarray]:
         ALL,
         ("mean", "entropy", "pseudo_perplexity_unmasked", "logits"),
         ("pseudo_perplexity_unmasked", "mean"),
+        ("pseudo_perplexity_unmasked", "entropy"),
         ("mean", "contacts"),
         ("bos", "per_residue", "contacts"),
     ],
@@ -77,6 +78,13 @@ def test_an_export_is_the_file_that_a_fetch_writes(job, layout):
             assert file.stat().st_size == other.stat().st_size
         elif suffix != ".parquet":  # row groups are others
             assert file.read_bytes() == other.read_bytes()
+
+
+def test_scores_alone_are_exported_as_a_table_too(job_with):
+    job = job_with("entropy", "pseudo_perplexity_unmasked")
+    path = job.fetch("e.h5")
+    vf.export(path, job.folder / "e.csv", include="pseudo_perplexity_unmasked")
+    assert "pseudo_perplexity_unmasked" in (job.folder / "e.csv").read_text().splitlines()[0]
 
 
 def test_an_export_to_npz_has_equal_arrays(job):

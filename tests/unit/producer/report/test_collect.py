@@ -112,9 +112,10 @@ def test_columns_of_a_table_are_colours_and_the_first_is_shown(job_with, tmp_pat
 def test_identical_sequences_are_counted_where_a_file_says_so(job_with):
     job = job_with()
     with load(job.fetch("e.h5")) as file:
-        file.attributes["records_identical"] = 3
+        file.attributes |= {"records_identical": 3, "records_reused": 6}
         cards = report_of_file(file, Asked()).cards
     assert ("20.0%", "3 identical, not computed again") in cards
+    assert ("40.0%", "6 taken over from earlier jobs") in cards
 
 
 def test_a_report_names_no_folder_and_no_owner(job_with):

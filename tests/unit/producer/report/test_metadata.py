@@ -65,8 +65,9 @@ def test_a_column_without_any_value_is_no_number(table):
         ("id,host\nQ,x\n", (), "no id in its column 'id' is one of these embeddings, such as 'sp"),
         ("", (), "has no column but the one of ids"),
         (b"id,host\n\xff\xfe,x\n", (), "cannot be read: not a table"),
+        (">P2\nMKV\n", (), "is FASTA, not a table with a column of ids and others."),
     ],
-    ids=["column", "ids-alone", "other-ids", "empty", "bytes"],
+    ids=["column", "ids-alone", "other-ids", "empty", "bytes", "FASTA"],
 )
 def test_a_table_of_no_use_is_an_error_that_says_why(tmp_path, text, columns, message):
     path = tmp_path / "table.csv"
