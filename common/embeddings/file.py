@@ -24,6 +24,9 @@ from common.paths import user_path
 #: Datasets that every file of embeddings has.
 NEEDED = ("ids", "rows", "lengths", "precision")
 
+#: The attribute of a joint job's file that names its groups, one for each model.
+GROUPS = "models"
+
 
 class EmbeddingFileError(UserError):
     """A file that has no embeddings, or is damaged.
@@ -36,7 +39,7 @@ class EmbeddingFileError(UserError):
 class EmbeddingFile(EmbeddingTable):
     """The embeddings in a file; see ``load``."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], model: str | None = None) -> None:
         self.path = str(user_path(os.fspath(path)))
         if not Path(self.path).exists():
             raise EmbeddingFileError(f"{self.path}: no such file.", path=self.path)
@@ -55,24 +58,39 @@ class EmbeddingFile(EmbeddingTable):
                 path=self.path,
             ) from error
         try:
+            self._group = self._group_of(model)
             self._check_datasets()
             with self.errors("attributes"):
-                super().__init__({name: plain(value) for name, value in self._file.attrs.items()})
+                attributes = self._group.attrs.items()
+                super().__init__({name: plain(value) for name, value in attributes})
         except EmbeddingFileError:
             self._file.close()
             raise
 
+    def _group_of(self, model: str | None) -> h5py.Group:
+        """Return what holds the embeddings: the file, or the group of one of its models."""
+        with self.errors("attributes"):
+            groups = [str(name) for name in plain(self._file.attrs.get(GROUPS, ()))]
+        if model is None and not groups:
+            return self._file
+        if model in groups:
+            return self._file[model]
+        has = f"has the embeddings of {' and '.join(groups) if groups else 'a single model'}"
+        advice = f"name one of them, as model={groups[0]!r}" if groups else "name none"
+        what = "" if model is None else f", and none of {model!r}"
+        raise EmbeddingFileError(f"{self.path} {has}{what}: {advice}.", path=self.path)
+
     def _check_datasets(self) -> None:
         """Raise EmbeddingFileError unless the file has the datasets of embeddings."""
         with self.errors("the list of datasets"):
-            missing = [name for name in NEEDED if name not in self._file]
+            missing = [name for name in NEEDED if name not in self._group]
             if missing:
                 raise EmbeddingFileError(
                     f"{self.path} is an HDF5 file, but not one of embeddings: it has no dataset "
                     f"{missing[0]!r}.",
                     path=self.path,
                 )
-            columns = [name for name in (*NEEDED, *POOLED, *RECORD_SCORES) if name in self._file]
+            columns = [name for name in (*NEEDED, *POOLED, *RECORD_SCORES) if name in self._group]
             if len({len(self._column(name)) for name in columns}) > 1:
                 raise DamagedError("they have different numbers of rows")
 
@@ -96,9 +114,9 @@ class EmbeddingFile(EmbeddingTable):
         self._file.close()
 
     @property
-    def datasets(self) -> h5py.File:
-        """The open HDF5 file."""
-        return self._file
+    def datasets(self) -> h5py.Group:
+        """The open HDF5 file, or the group of a model in it."""
+        return self._group
 
     def _vectors(self, where: int | slice) -> Array:
         with self.errors("mean"):
@@ -108,9 +126,9 @@ class EmbeddingFile(EmbeddingTable):
         if not self._file:
             raise EmbeddingFileError(f"{self.path} is closed: load it again.", path=self.path)
         with self.errors(name):
-            if name not in self._file:
+            if name not in self._group:
                 raise not_included("per_residue" if name == "residues" else name)
-            dataset = self._file[name]
+            dataset = self._group[name]
             return dataset.asstr() if name == "ids" else dataset
 
     def _array(self, name: str) -> Array:
@@ -125,18 +143,18 @@ class EmbeddingFile(EmbeddingTable):
 
     @cached_property
     def origins(self) -> Origins | None:
-        if "source_names" not in self._file:
+        if "source_names" not in self._group:
             return None
         with self.errors("source_names"):
-            names = self._file["source_names"].asstr()[:].tolist()
-            return Origins.of(zip(names, self._file["source_records"][:].tolist(), strict=True))
+            names = self._group["source_names"].asstr()[:].tolist()
+            return Origins.of(zip(names, self._group["source_records"][:].tolist(), strict=True))
 
     def _read(self, name: str) -> Array:
         """Read a whole column; compare it with the checksum that it was written with."""
         column = self._column(name)
-        check_stored(self._file[name], name)
+        check_stored(self._group[name], name)
         values: Array = column[:]
-        expected = self._file[name].attrs.get(CHECKSUM)
+        expected = self._group[name].attrs.get(CHECKSUM)
         if expected is not None:
             texts_or_numbers = list(values) if name == "ids" else values
             if checksum(texts_or_numbers, 0) != expected:
@@ -161,8 +179,8 @@ class EmbeddingFile(EmbeddingTable):
     @cached_property
     def _offsets(self) -> Any:
         """Where each sequence's residues start ``[N + 1]``: an array, or a dataset that is one."""
-        if "offsets" in self._file:
-            return self._file["offsets"]
+        if "offsets" in self._group:
+            return self._group["offsets"]
         return np.concatenate([[0], np.cumsum(self.lengths)])
 
     @contextmanager
@@ -185,7 +203,7 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def load(path: str | os.PathLike[str]) -> EmbeddingFile:
+def load(path: str | os.PathLike[str], *, model: str | None = None) -> EmbeddingFile:
     """Open a file of embeddings; nothing is read from it before it is needed.
 
         embeddings = load("embeddings.h5")
@@ -193,7 +211,10 @@ def load(path: str | os.PathLike[str]) -> EmbeddingFile:
 
     A shard in the store can be read in the same way. Files of earlier versions stay readable.
 
+    Args:
+        model: whose embeddings, of a file that has those of several.
+
     Raises:
-        EmbeddingFileError: there is no such file, or it has no embeddings.
+        EmbeddingFileError: there is no such file, or it has no embeddings, or several models'.
     """
-    return EmbeddingFile(path)
+    return EmbeddingFile(path, model)

@@ -85,6 +85,11 @@ class LocalFleet:
         self.stack.callback(stop, worker, WORKER_STOP_SECONDS)
         self.workers[served] = worker
 
+    def stop_workers(self, model: str) -> None:
+        """Stop the workers of a model, so that those of another have their memory."""
+        for served in [served for served in self.workers if served[0] == model]:
+            stop(self.workers.pop(served), WORKER_STOP_SECONDS)
+
     def check(self, model: str) -> None:
         """Raise if a process that jobs of a model need has ended.
 

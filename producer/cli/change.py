@@ -5,10 +5,12 @@ from typing import Annotated
 
 from common.advice import how_to
 from common.errors import UserError
+from common.job.joint import is_joint, joint_key
 from common.text import counted, counted_batches
 from common.wire.messages import Priority
 from producer.cli.options import Broker, Flag, JobName, StoreUrl, named_fleet
 from producer.fleet.job import Job
+from producer.fleet.joint import not_finished
 from producer.terminal.console import confirmed, say
 
 
@@ -17,7 +19,8 @@ def cancel(job: JobName, /, *, broker: Broker = None) -> None:
 
     Finished batches stay in the store; producer resume goes on with the job.
     """
-    named_fleet(broker=broker).job(job).cancel()
+    for one in not_finished(named_fleet(broker=broker).jobs_named(job)):
+        one.cancel()
     say(f"Job {job} is cancelled. To resume it: {how_to('resume', job)}")
 
 
@@ -39,9 +42,10 @@ def retry(
     damaged
         Also compute again what is in shards that cannot be used. All shards are read to find them.
     """
-    retried = named_fleet(broker=broker, store=store).job(job)
-    left = retried.retry(quarantined=quarantined, damaged=damaged)
-    say(f"{left:,} of {counted_batches(retried.manifest.batches)} of job {job} left to do.")
+    for retried in named_fleet(broker=broker, store=store).jobs_named(job):
+        left = retried.retry(quarantined=quarantined, damaged=damaged)
+        batches = counted_batches(retried.manifest.batches)
+        say(f"{left:,} of {batches} of job {retried.name} left to do.")
 
 
 def set_priority(
@@ -56,7 +60,8 @@ def set_priority(
     priority
         Workers take batches of higher priority first.
     """
-    moved = named_fleet(broker=broker, store=store).job(job).set_priority(priority)
+    jobs = named_fleet(broker=broker, store=store).jobs_named(job)
+    moved = sum(one.set_priority(priority) for one in not_finished(jobs))
     say(f"Job {job} has {priority} priority; {counted(moved, 'waiting message')} moved.")
 
 
@@ -80,13 +85,15 @@ def delete(
     if not jobs:
         raise UserError("delete: name a job, or several. To list them: producer jobs")
     fleet = named_fleet(broker=broker, store=store)
-    found = [fleet.job(name) for name in dict.fromkeys(jobs)]
+    found = [job for name in dict.fromkeys(jobs) for job in fleet.jobs_named(name)]
     for job in found:
         job.check_deletable()
     if not yes:
         ask_to_delete(found)
     for job in found:
         say(f"Deleted job {job.name}: {job.delete(running=False)}.")
+    for name in filter(is_joint, jobs):
+        fleet.store.delete(joint_key(name))
 
 
 def ask_to_delete(jobs: list[Job]) -> None:

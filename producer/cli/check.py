@@ -38,7 +38,7 @@ def check(
     """
     check_options(inputs, "check")
     with reading.source(inputs) as source:
-        request = reading.request(source)
+        request = reading.request(source, reading.only_model)
         with reading_display() as show:
             found = check_request(request, reading.batch_tokens, bench, show)
     if json:

@@ -11,7 +11,8 @@ from producer.terminal.documents import DeadLetterList, PrintedLetter, Quarantin
 
 def quarantine(job: JobName, /, *, json: Json = False, store: StoreUrl = None) -> None:
     """List the sequences of a job that have no embedding, and why. Needs only the store."""
-    rows = named_fleet(store=store).job(job).quarantined()
+    jobs = named_fleet(store=store).jobs_named(job)
+    rows = [row for one in jobs for row in one.quarantined()]
     if json:
         print_line(QuarantineList(job=job, sequences=tuple(rows)).text())
         return

@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from common.advice import CommandLine, advise_commands, how_to
 from common.errors import ProcessEndedError, UserError
@@ -36,22 +37,51 @@ def run_local(
     Args:
         start: queues the job on the fleet of this machine.
     """
+    job, is_written = None, False
+
+    def stopped(kept: Store) -> None:
+        if not is_written:
+            say_stopped(job, kept)
+
+    with fleet_of_this_machine(
+        output, model=model, precision=precision, gpus=gpus, store=store, stopped=stopped
+    ) as fleet:
+        job = start(fleet)
+        with job.following(output) as file:
+            wait_for(job, file=file)
+            write_output(job, output, file, store_is_kept=store is not None)
+        is_written = True
+
+
+@contextmanager
+def fleet_of_this_machine(
+    output: Output,
+    *,
+    model: ModelSource,
+    precision: PrecisionChoice,
+    gpus: str,
+    store: str | None,
+    stopped: Callable[[Store], None],
+) -> Iterator[Fleet]:
+    """Run a fleet beside an output; exit with code 130 on Ctrl-C and SIGTERM.
+
+    Args:
+        output: beside it is the working folder.
+        model: whose worker is started first.
+        store: where objects stay; None: in the working folder, until the end.
+        stopped: prints what is kept in the store, if the block was interrupted.
+    """
     # A cluster's scheduler stops its jobs with SIGTERM, which is handled like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     output.check()
     advise_commands(CommandLine(local=local_options(output, gpus, store)))
-    job, is_written = None, False
     try:
         with local_run(
             output, model=model, precision=precision, gpus=gpus, store_url=store
         ) as fleet:
             assert fleet.machine is not None
             say(f"Loading the model; the worker's log is {fleet.machine.log}.")
-            job = start(fleet)
-            with job.following(output) as file:
-                wait_for(job, file=file)
-                write_output(job, output, file, store_is_kept=store is not None)
-            is_written = True
+            yield fleet
     except ProcessEndedError as error:
         if has_jobs(local_store(output.working, store)):
             raise
@@ -59,8 +89,7 @@ def run_local(
             f"{error.__cause__}\nMend that, then run the same command again."
         ) from error
     except KeyboardInterrupt:
-        if not is_written:
-            say_stopped(job, local_store(output.working, store))
+        stopped(local_store(output.working, store))
         sys.exit(EXIT_INTERRUPTED)
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from common.errors import NotReadyError, UserError
+from common.job.joint import is_joint
 from common.job.layout import quarantine_prefix
 from common.job.output_form import Include
+from producer.cli.joint import fetch_joint
 from producer.cli.options import (
     EXIT_FAILED,
     EXIT_NOT_READY,
@@ -28,6 +30,7 @@ from producer.cli.watch import watch_job
 from producer.fleet.export import export_file
 from producer.fleet.following import FollowedFile
 from producer.fleet.job import Job
+from producer.fleet.joint import JointJob
 from producer.fleet.output import Output
 from producer.output.chosen import ids_named
 from producer.output.contents import Dtype
@@ -74,15 +77,19 @@ def fetch(
     """
     if follow and partial:
         raise UserError("--follow and --partial: a file is whole or not. Leave out one of the two.")
-    found = named_fleet(broker=broker, store=store).job(job)
+    fleet = named_fleet(broker=broker, store=store)
     wanted = replace(wanted_of(layout, dtype, include, ids), partial=partial)
+    if is_joint(job):
+        fetch_joint(JointJob(fleet, job), output, wanted, overwrite=overwrite, follow=follow)
+        return
+    found = fleet.job(job)
     file = found.output_file(output, overwrite=overwrite, wanted=wanted)
     try:
         write_output(found, file)
     except NotReadyError:
         if not follow:
             raise
-        found.fleet.connect()
+        fleet.connect()
         write_while_it_runs(found, file)
 
 
@@ -136,14 +143,16 @@ def verify(job: JobName, /, *, json: Json = False, store: StoreUrl = None) -> No
     Needs only the store, no Redis. Exit code 0: all are intact; 1: some are not; 3: some are
     missing, and the job may not be finished yet.
     """
-    found = named_fleet(store=store).job(job)
-    with console.status(f"Reading the input and the shards of {job} …"):
-        damage = found.problems()
-    texts = list(map(str, damage))
-    if json:
-        print_line(Verification.of(found.manifest, texts).text())
-    else:
-        report_damage(found.manifest, texts)
+    damage: list[UserError] = []
+    for found in named_fleet(store=store).jobs_named(job):
+        with console.status(f"Reading the input and the shards of {found.name} …"):
+            problems = found.problems()
+        texts = list(map(str, problems))
+        if json:
+            print_line(Verification.of(found.manifest, texts).text())
+        else:
+            report_damage(found.manifest, texts)
+        damage += problems
     if damage:
         not_ready = all(isinstance(problem, NotReadyError) for problem in damage)
         sys.exit(EXIT_NOT_READY if not_ready else EXIT_FAILED)

@@ -44,7 +44,8 @@ class Reading:
         A sequence itself; the first has the id seq_1. May be given several times.
     model
         Name such as esm2_t33_650M_UR50D, a folder with safetensors, a fair-esm .pt file, either
-        also as s3://bucket/key, or random:NAME for random weights, to test the fleet.
+        also as s3://bucket/key, or random:NAME for random weights, to test the fleet. Several
+        (--model A --model B) are one job, whose file has a group for each.
     revision
         Branch, tag or commit of the model on the Hugging Face hub, also as NAME@REVISION. Only
         workers that were started with the same one take the job.
@@ -98,7 +99,9 @@ class Reading:
 
     list_: Annotated[tuple[str, ...], Parameter(name="--from", negative="")] = ()
     sequence: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    model: str = DEFAULT_MODEL
+    model: Annotated[tuple[str, ...], Parameter(negative="", show_default=" ".join)] = (
+        DEFAULT_MODEL,
+    )
     revision: str | None = None
     include: Annotated[tuple[Include, ...], Several] = ("mean",)
     layers: Annotated[tuple[int, ...], Several] = (-1,)
@@ -122,7 +125,31 @@ class Reading:
         """Return a context with the source of everything that is named; see ``as_sources``."""
         return as_sources(inputs, lists=self.list_, sequences=self.sequence)
 
-    def request(self, source: AnySource, **more: Unpack[Options]) -> Request:
+    @property
+    def models(self) -> list[str]:
+        """The models, each with its revision.
+
+        Raises:
+            UserError: two are the same, or one revision is of several.
+        """
+        if self.revision is not None and len(self.model) > 1:
+            raise UserError("--revision is of one model: of several, give each as NAME@REVISION.")
+        if len({*self.model}) < len(self.model):
+            raise UserError("--model: a model is given twice.")
+        return [with_revision(model, self.revision) for model in self.model]
+
+    @property
+    def only_model(self) -> str:
+        """The model, of a command that takes one.
+
+        Raises:
+            UserError: several are given.
+        """
+        if len(self.model) > 1:
+            raise UserError("--model: this command takes one model. Give it once for each.")
+        return self.models[0]
+
+    def request(self, source: AnySource, model: str, **more: Unpack[Options]) -> Request:
         """Return the request for a source with these options, and more.
 
         Raises:
@@ -147,7 +174,7 @@ class Reading:
             "dedup": self.dedup == "on",
             **more,
         }
-        return make_request(source, with_revision(self.model, self.revision), **options)
+        return make_request(source, model, **options)
 
 
 #: The options if none is given.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from common.errors import UserError
+from common.job.joint import is_joint
 from common.paths import user_path
 from common.wire.messages import JOB_NAME
 from producer.cli.options import (
@@ -54,6 +56,9 @@ def report(
     overwrite
         Replace any other file too.
     """
+    if is_joint(job):
+        names = " or ".join(one.name for one in named_fleet(store=store).jobs_named(job))
+        raise UserError(f"report: {job} has several models. Name the job of one: {names}.")
     write: Callable[..., Path] = (
         named_fleet(broker=broker, store=store).job(job).report
         if JOB_NAME.fullmatch(job)

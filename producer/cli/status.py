@@ -11,6 +11,7 @@ from rich.console import Console
 
 from common.bounded_map import bounded_map
 from common.errors import UserError
+from common.job.joint import is_joint
 from common.ledger.events import Event
 from common.ledger.progress import Progress
 from common.ledger.unreadable import UnreadableJobError, is_odd_value
@@ -29,6 +30,7 @@ from producer.terminal.documents import (
     FleetStatus,
     JobList,
     JobStatus,
+    JointStatus,
     PrintedJob,
     PrintedWorker,
 )
@@ -55,7 +57,7 @@ def status(job: JobName | None = None, /, *, json: Json = False, broker: Broker 
     if job is None:
         show_fleet(fleet, json=json)
     else:
-        show_job(fleet.job(job), json=json)
+        show_jobs(job, fleet.jobs_named(job), json=json)
 
 
 def jobs(
@@ -187,22 +189,38 @@ def look_at(job: Job) -> Look:
     )
 
 
-def show_job(job: Job, *, json: bool = False) -> None:
-    seen = look_at(job)
-    reasons = list(dict.fromkeys(map(str, seen.unreadable)))
-    if json:
-        document = JobStatus.of_job(
-            seen.progress,
-            seen.keep,
-            queued=seen.queued,
-            waits=seen.reason,
-            workers=seen.workers,
-            problems=problems(seen.results),
-            events=seen.events,
-            unreadable=reasons,
-        )
-        print_line(document.text())
-        return
+def show_jobs(name: str, jobs: Sequence[Job], *, json: bool = False) -> None:
+    """Show a job in full, or all jobs of a joint one."""
+    looks = [(job, look_at(job)) for job in jobs]
+    if not json:
+        for job, seen in looks:
+            show_job(job, seen)
+    elif is_joint(name):
+        documents = tuple(document_of(seen) for _, seen in looks)
+        print_line(JointStatus(job=name, jobs=documents).text())
+    else:
+        print_line(document_of(looks[0][1]).text())
+
+
+def document_of(seen: Look) -> JobStatus:
+    return JobStatus.of_job(
+        seen.progress,
+        seen.keep,
+        queued=seen.queued,
+        waits=seen.reason,
+        workers=seen.workers,
+        problems=problems(seen.results),
+        events=seen.events,
+        unreadable=reasons_of(seen),
+    )
+
+
+def reasons_of(seen: Look) -> list[str]:
+    """Return why something of a job cannot be read, each reason once."""
+    return list(dict.fromkeys(map(str, seen.unreadable)))
+
+
+def show_job(job: Job, seen: Look) -> None:
     out = output_console()
     print_job(out, seen.progress, seen.queued, seen.results, seen.keep)
     if seen.reason:
@@ -211,7 +229,7 @@ def show_job(job: Job, *, json: bool = False) -> None:
         show_workers(out, job.fleet, seen.workers)
     if seen.event_count:
         print_events(out, seen.events, seen.event_count)
-    print_unreadable(out, reasons)
+    print_unreadable(out, reasons_of(seen))
 
 
 def shown(read: Callable[[], T], otherwise: T, unreadable: list[object]) -> T:

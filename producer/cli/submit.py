@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from common.errors import UserError
 from common.job.manifest import Manifest
@@ -11,6 +11,8 @@ from common.ledger.progress import OnInstability
 from common.paths import user_path
 from common.store import Store, open_store
 from common.wire.messages import Priority
+from producer.cli.joint import joint_output_of, queue_joint, submit_and_fetch_joint
+from producer.cli.joint_local import run_joint_locally
 from producer.cli.local import run_local
 from producer.cli.options import (
     Broker,
@@ -23,6 +25,7 @@ from producer.cli.options import (
 )
 from producer.cli.output import write_while_it_runs
 from producer.cli.reading import USUAL, Inputs, Reading, check_options
+from producer.cli.translating import UNTRANSLATED, Asked, Translating, requests_of
 from producer.cli.watch import say_how_to_wait
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
@@ -30,16 +33,18 @@ from producer.fleet.output import Output, Place, bytes_of, output_at
 from producer.fleet.output_file import Origin
 from producer.output.layouts.choice import suffix_of
 from producer.output.wanted import Wanted
-from producer.submission.request import Request
+from producer.submission.request import Options, Request
 from producer.submission.same_weights import job_names
 from producer.submission.submit import OnStaged
 from producer.terminal.console import console, print_line, say
+from producer.terminal.frames import report_frames
 from producer.terminal.report import report_submission
 
 
 def submit(
     *inputs: Inputs,
     reading: Reading = USUAL,
+    translating: Translating = UNTRANSLATED,
     output: OutputPlace | None = None,
     overwrite: Annotated[bool, Flag] = False,
     layout: LayoutOption = None,
@@ -95,48 +100,80 @@ def submit(
             "--reuse takes rows of earlier jobs from their store, and without --store a local job "
             "has an empty one: name a folder with --store, in this run and in later ones."
         )
-    with reading.source(inputs) as source:
-        request = reading.request(
-            source,
-            on_instability=on_instability,
-            priority=priority,
-            owner=owner,
-            new=new,
-            reuse=reuse,
-        )
-        wanted = Wanted(layout=layout, dtype=dtype)
+    more: Options = {
+        "on_instability": on_instability,
+        "priority": priority,
+        "owner": owner,
+        "new": new,
+        "reuse": reuse,
+    }
+    wanted = Wanted(layout=layout, dtype=dtype)
+    if wanted.options() and output is None and not local:
+        raise UserError(f"{wanted.options()[0]} is of an output: name one with -o.")
+    with (
+        reading.source(inputs) as source,
+        requests_of(reading, translating.translation(), source, **more) as asked,
+    ):
+        if asked.frames is not None:
+            report_frames(asked.frames)
+        place = Placing(output, overwrite=overwrite, wanted=wanted)
         if local:
-            kept = None if store is None else open_store(store)
-            file = output_file(request, output, kept, overwrite=overwrite, wanted=wanted)
-            start = partial(
-                enqueue, request=request, batch_tokens=reading.batch_tokens, output=file
-            )
-            run_local(
-                start,
-                file,
-                model=request.model,
-                precision=reading.precision,
-                gpus=gpus,
-                store=store,
-            )
-            return
-        fleet = named_fleet(broker=broker, store=store)
-        if output is None:
-            if wanted.options():
-                raise UserError(f"{wanted.options()[0]} is of an output: name one with -o.")
-            queue(fleet, request, reading.batch_tokens)
+            run_here(asked, place, reading, gpus=gpus, store=store)
         else:
-            file = output_file(request, output, fleet.store, overwrite=overwrite, wanted=wanted)
-            submit_and_fetch(fleet, request, file, reading.batch_tokens)
+            fleet = named_fleet(broker=broker, store=store)
+            run_on_fleet(fleet, asked, place, reading.batch_tokens)
+
+
+class Placing(NamedTuple):
+    """Where embeddings are to be written, as the options say."""
+
+    place: Place | None  # None: nowhere; on this machine: beside the input
+    overwrite: bool
+    wanted: Wanted
+
+
+def run_here(
+    asked: Asked, placing: Placing, reading: Reading, *, gpus: str, store: str | None
+) -> None:
+    """Run what is asked for on this machine, to its file."""
+    kept = None if store is None else open_store(store)
+    if len(asked.requests) > 1:
+        output = joint_output_of(asked, *placing, kept)
+        start = partial(enqueue, batch_tokens=reading.batch_tokens)
+        run_joint_locally(asked, output, start, gpus=gpus, store=store)
+        return
+    request = asked.requests[0]
+    output = output_file(request, *placing, kept)
+    run_local(
+        partial(enqueue, request=request, batch_tokens=reading.batch_tokens, output=output),
+        output,
+        model=request.model,
+        precision=reading.precision,
+        gpus=gpus,
+        store=store,
+    )
+
+
+def run_on_fleet(fleet: Fleet, asked: Asked, placing: Placing, batch_tokens: int | None) -> None:
+    """Queue what is asked for; if there is a place for its file, wait for that."""
+    if len(asked.requests) > 1:
+        start = partial(enqueue, batch_tokens=batch_tokens)
+        if placing.place is None:
+            queue_joint(fleet, asked, start)
+        else:
+            output = joint_output_of(asked, *placing, fleet.store)
+            submit_and_fetch_joint(fleet, asked, output, start)
+        return
+    request = asked.requests[0]
+    if placing.place is None:
+        queue(fleet, request, batch_tokens)
+    else:
+        output = output_file(request, *placing, fleet.store)
+        submit_and_fetch(fleet, request, output, batch_tokens)
 
 
 def output_file(
-    request: Request,
-    place: Place | None,
-    store: Store | None,
-    *,
-    overwrite: bool,
-    wanted: Wanted | None = None,
+    request: Request, place: Place | None, overwrite: bool, wanted: Wanted, store: Store | None
 ) -> Output:
     """Return the file for a request's embeddings; without a place it is named after the input."""
     source = request.source
@@ -148,10 +185,10 @@ def output_file(
         return any(found.is_of(job, digest) for job in job_names(request, digest))
 
     return output_at(
-        place or user_path(f"./{source.stem}{suffix_of(wanted.layout if wanted else None)}"),
+        place or user_path(f"./{source.stem}{suffix_of(wanted.layout)}"),
         is_ours=is_ours,
         inputs=[part.name for part in source.parts],
-        model=request.model,
+        models=[request.model],
         store=store,
         overwrite=overwrite,
         wanted=wanted,
@@ -161,7 +198,7 @@ def output_file(
 
 def queue(fleet: Fleet, request: Request, batch_tokens: int | None) -> None:
     """Queue a job for workers elsewhere, and print its name."""
-    job = enqueue(fleet, request, batch_tokens)
+    job = enqueue(fleet, request, batch_tokens=batch_tokens)
     say("Queued.")
     say_how_to_wait(job.name)
     print_line(job.name)
@@ -172,12 +209,12 @@ def submit_and_fetch(
 ) -> None:
     """Queue a job for workers elsewhere, wait for it, and write its file."""
     output.check()
-    job = enqueue(fleet, request, batch_tokens, output)
+    job = enqueue(fleet, request, batch_tokens=batch_tokens, output=output)
     write_while_it_runs(job, output)
 
 
 def enqueue(
-    fleet: Fleet, request: Request, batch_tokens: int | None, output: Output | None = None
+    fleet: Fleet, request: Request, *, batch_tokens: int | None, output: Output | None = None
 ) -> Job:
     """Queue a job whose output has room, and print what was read."""
     spec = request.model.spec()

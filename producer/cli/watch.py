@@ -42,11 +42,11 @@ def watch(
     """
     fleet = named_fleet(broker=broker, store=store)
     fleet.connect()
-    watched = fleet.job(job)
-    manifest = watched.manifest  # an unknown job is an error before the display begins
-    watch_job(watched, json=json)
-    if not json:
-        report_quarantined(fleet.ledger, manifest)
+    for watched in fleet.jobs_named(job):
+        manifest = watched.manifest  # an unknown job is an error before the display begins
+        watch_job(watched, name=job, json=json)
+        if not json:
+            report_quarantined(fleet.ledger, manifest)
 
 
 def watch_job(
@@ -54,6 +54,7 @@ def watch_job(
     output: Output | None = None,
     file: FollowedFile | None = None,
     *,
+    name: str | None = None,
     json: bool = False,
 ) -> None:
     """Wait for a job; exit with code 1 if batches failed, 130 on Ctrl-C.
@@ -61,6 +62,7 @@ def watch_job(
     Args:
         output: the file that the job is waited for, if there is one.
         file: what is written of it meanwhile.
+        name: of what the user waits for, if that is a joint job.
     """
     try:
         if json:
@@ -70,7 +72,7 @@ def watch_job(
             wait_for(job, WATCH_PATIENCE_SECONDS if output is None else PATIENCE_SECONDS, file)
     except KeyboardInterrupt:
         say("Stopped watching; the job goes on.")
-        say_how_to_wait(job.name, output)
+        say_how_to_wait(name or job.name, output)
         sys.exit(EXIT_INTERRUPTED)
 
 

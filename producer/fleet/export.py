@@ -56,7 +56,7 @@ def export_file(
                 for_partial="partial" in attributes,
             ),
             inputs=[file.path],
-            model=ModelSource(str(attributes.get("model", ""))),
+            models=[ModelSource(str(attributes.get("model", "")))],
             store=None,
             overwrite=overwrite,
             wanted=wanted,

@@ -12,6 +12,7 @@ from typing import Self, Unpack, cast
 
 from common.advice import how_to
 from common.errors import ProcessEndedError, UserError
+from common.job.joint import is_joint
 from common.ledger.ledger import Ledger
 from common.ledger.workers import WorkerInfo
 from common.local.fleet import LocalFleet, local_fleet
@@ -23,6 +24,7 @@ from common.store import Store, open_store
 from common.wire.address import without_password
 from common.wire.redis_client import connect
 from producer.fleet.job import Job
+from producer.fleet.joint import JointJob
 from producer.scheduling.publisher import Publisher, publisher_of
 from producer.submission.new_store import make_store
 from producer.submission.notes import input_notes
@@ -124,6 +126,11 @@ class Fleet:
         """Start the worker that jobs of a model need, if this is a fleet of one machine."""
         if self.machine is not None:
             self.machine.start_worker(ModelSource.parse(model).text, precision_of(rung))
+
+    def stop_workers(self, model: str) -> None:
+        """Stop the workers of a model, if this is a fleet of one machine."""
+        if self.machine is not None:
+            self.machine.stop_workers(ModelSource.parse(model).text)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -277,6 +284,14 @@ class Fleet:
     def job(self, name: str) -> Job:
         """Return the job of this name; the first use of it tells whether it exists."""
         return Job(self, name)
+
+    def jobs_named(self, name: str) -> list[Job]:
+        """Return the job of this name; of a joint job, those of its models.
+
+        Raises:
+            UnknownJobError: the store has no joint job of this name.
+        """
+        return JointJob(self, name).jobs if is_joint(name) else [Job(self, name)]
 
     def jobs(self) -> list[Job]:
         """Return the jobs that Redis knows, newest first."""

@@ -52,7 +52,7 @@ def output_at(
     *,
     is_ours: Callable[[Origin], bool],
     inputs: Sequence[str],
-    model: ModelSource,
+    models: Sequence[ModelSource],
     store: Store | None,
     overwrite: bool,
     wanted: Wanted | None = None,
@@ -63,7 +63,7 @@ def output_at(
     Args:
         is_ours: whether what is there may be replaced, by what it comes from.
         inputs: the names of the sources, which are not replaced.
-        model: likewise.
+        models: likewise, if they are files.
         store: likewise; None: the job's own, which is removed with it.
         overwrite: whether anything else is replaced.
         wanted: what is written, and how; None: all, in the layout of the suffix.
@@ -71,7 +71,7 @@ def output_at(
     """
     wanted = wanted or Wanted()
     if isinstance(place, Path):
-        sources = sources_of(inputs, model, store)
+        sources = sources_of(inputs, models, store)
         return OutputFile(
             path=place,
             is_ours=is_ours,
@@ -83,7 +83,7 @@ def output_at(
     return OutputObject(
         url=place,
         is_ours=is_ours,
-        sources=s3_sources_of(inputs, model, store),
+        sources=s3_sources_of(inputs, models, store),
         overwrite=overwrite,
         wanted=wanted,
         form=form,

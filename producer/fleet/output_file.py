@@ -217,7 +217,9 @@ def other_is_there(path: str | Path, origin: Origin | None) -> UserError:
     )
 
 
-def sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -> dict[str, Path]:
+def sources_of(
+    inputs: Sequence[str], models: Sequence[ModelSource], store: Store | None
+) -> dict[str, Path]:
     """Return what a job's embeddings are made from: files and folders of this machine."""
     return {
         # What a manifest calls its input may be a name alone, and a folder's by chance.
@@ -226,7 +228,7 @@ def sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -
             for name in inputs
             if not Path(name).is_dir()
         },
-        **({"the model's weights": Path(model.text)} if model.is_path else {}),
+        **{named_model(models, model): Path(model.text) for model in models if model.is_path},
         **({"the store": store.root} if isinstance(store, FileStore) else {}),
     }
 
@@ -234,6 +236,11 @@ def sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -
 def named_input(inputs: Sequence[str], name: str) -> str:
     """Return how messages name one of the inputs."""
     return "the input" if len(inputs) == 1 else f"the input {name}"
+
+
+def named_model(models: Sequence[ModelSource], model: ModelSource) -> str:
+    """Return how messages name the weights of one of the models."""
+    return "the model's weights" if len(models) == 1 else f"the weights {model.text}"
 
 
 def is_same(path: Path, source: Path) -> bool:

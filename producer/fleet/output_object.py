@@ -25,6 +25,7 @@ from producer.fleet.output_file import (
     Target,
     check_form,
     named_input,
+    named_model,
     origin_of,
     other_is_there,
 )
@@ -232,11 +233,17 @@ def temporary_folder(url: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def s3_sources_of(inputs: Sequence[str], model: ModelSource, store: Store | None) -> dict[str, str]:
+def s3_sources_of(
+    inputs: Sequence[str], models: Sequence[ModelSource], store: Store | None
+) -> dict[str, str]:
     """Return what a job's embeddings are made from: URLs of objects, and of prefixes."""
     return {
         **{named_input(inputs, url): normal(url) for url in inputs if url.startswith("s3://")},
-        **({"the model": f"{model.text.rstrip('/')}/"} if model.text.startswith("s3://") else {}),
+        **{
+            named_model(models, model): f"{model.text.rstrip('/')}/"
+            for model in models
+            if model.text.startswith("s3://")
+        },
         **({"the store": f"{store.url}/"} if isinstance(store, S3Store) else {}),
     }
 

@@ -89,7 +89,7 @@ class StoredJob:
                 self.name, manifest.model_digest, for_partial=for_partial
             ),
             inputs=manifest.inputs,
-            model=ModelSource(manifest.model),
+            models=[ModelSource(manifest.model)],
             store=self.fleet.store,
             overwrite=overwrite,
             wanted=wanted,

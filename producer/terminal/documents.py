@@ -243,6 +243,13 @@ def rung_of(job: Progress, rung: Rung, queued: int) -> PrintedRung:
     )
 
 
+class JointStatus(Printed):
+    """The document of ``producer status JOB`` of a joint job."""
+
+    job: str
+    jobs: tuple[JobStatus, ...]  # of each model
+
+
 class WatchLine(Printed):
     """A line of ``producer watch``."""
 

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from common.embeddings.arrays import Embeddings
+from common.embeddings.file import GROUPS
 from common.embeddings.origins import Origins
 from common.embeddings.placed_writer import PlacedWriter
 from common.embeddings.reader import open_embedding_file
@@ -55,7 +56,8 @@ class ColumnarLayout(Layout):
 
     def attributes_of(self, source: Path | BinaryIO) -> Mapping[str, Any] | None:
         with open_embedding_file(source) as file:
-            return dict(file.attrs) if set(file) <= DATASETS else None
+            groups = {str(name) for name in file.attrs.get(GROUPS, ())}
+            return dict(file.attrs) if set(file) - groups <= DATASETS else None
 
 
 class ColumnarWriter:

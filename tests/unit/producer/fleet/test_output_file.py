@@ -304,7 +304,7 @@ def test_finished_batches_of_another_interrupted_run_stay(tmp_path):
     output = OutputFile(
         path=tmp_path / "p.h5",
         is_ours=lambda origin: origin.input_fingerprint == "f" or origin.job == "mine",
-        sources=sources_of(["p.fasta"], ModelSource("m"), None),
+        sources=sources_of(["p.fasta"], [ModelSource("m")], None),
     )
     store = folder_store(local_folder(output.path) / "store")
     begun = named(MANIFEST, "begun").model_copy(update={"input_fingerprint": "g"})
@@ -323,7 +323,7 @@ def test_finished_batches_of_the_same_job_with_other_weights_stay(tmp_path):
     output = OutputFile(
         path=tmp_path / "p.h5",
         is_ours=lambda origin: origin.is_of("mine", "now"),
-        sources=sources_of(["p.fasta"], ModelSource("m"), None),
+        sources=sources_of(["p.fasta"], [ModelSource("m")], None),
     )
     store = folder_store(local_folder(output.path) / "store")
     mine = named(MANIFEST, "mine")

@@ -1,0 +1,48 @@
+"""Joint jobs on this machine: one model after the other."""
+
+from common.store import Store
+from producer.cli.joint import Enqueue, joint_of, write_joint_output
+from producer.cli.local import fleet_of_this_machine
+from producer.cli.translating import Asked
+from producer.cli.watch import wait_for
+from producer.fleet.fleet import Fleet, precision_of
+from producer.fleet.joint import JointJob
+from producer.fleet.output import Output
+from producer.local.run import check_weights
+from producer.terminal.console import say
+
+
+def run_in_turn(fleet: Fleet, asked: Asked, enqueue: Enqueue) -> JointJob:
+    """Run the jobs of all models on this machine, one after the other; return their joint job.
+
+    Each model has all memory of the GPUs: its workers end before those of the next one start.
+    """
+    jobs = []
+    for request in asked.requests:
+        job = enqueue(fleet, request)
+        wait_for(job)
+        fleet.stop_workers(request.model.text)
+        jobs.append(job)
+    return joint_of(fleet, jobs, asked)
+
+
+def run_joint_locally(
+    asked: Asked, output: Output, enqueue: Enqueue, *, gpus: str, store: str | None
+) -> None:
+    """Run a joint job to its file on this machine."""
+    for request in asked.requests:
+        check_weights(request.model)
+    first = asked.requests[0]
+    with fleet_of_this_machine(
+        output,
+        model=first.model,
+        precision=precision_of(first.rung),
+        gpus=gpus,
+        store=store,
+        stopped=say_stopped,
+    ) as fleet:
+        write_joint_output(run_in_turn(fleet, asked, enqueue), output)
+
+
+def say_stopped(_kept: Store) -> None:
+    say("Stopped. What is computed is kept: the same command goes on with it.")
