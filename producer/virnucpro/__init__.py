@@ -1,0 +1,1 @@
+"""VirNucPro: frames to scores of a classifier, and scores to virus calls."""
