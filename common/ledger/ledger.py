@@ -21,6 +21,7 @@ Keys, each after ``virnucpro:``
                                 next rung settles them. For rows that crash their worker the result
                                 is also under <batch>.<rung>.poison
     job:<job>:events            list of events as JSON, newest first
+    joint                       hash of joint job: the jobs of its models
     staged-by:<job>             the owner that had the lock job:<job>:staging last; expires
     keeper:<store>              lock of the keeper of a store's jobs; expires
     look:<store>                name of the look for the store's jobs that is under way
@@ -42,6 +43,7 @@ from common.ledger.batches import Batches
 from common.ledger.demand import PoolDemand
 from common.ledger.events import Events
 from common.ledger.jobs import Jobs
+from common.ledger.joint import JointJobs
 from common.ledger.leases import Leases
 from common.ledger.locks import Locks
 from common.ledger.results import Results
@@ -56,6 +58,7 @@ class Ledger:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.jobs = Jobs(redis)
+        self.joint = JointJobs(redis)
         self.batches = Batches(redis)
         self.leases = Leases(redis)
         self.results = Results(redis)

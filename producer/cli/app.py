@@ -25,6 +25,7 @@ from producer.cli.options import (
     EXIT_NOT_READY,
     EXIT_USER_ERROR,
 )
+from producer.cli.predict import predict
 from producer.cli.report import report
 from producer.cli.resume import resume
 from producer.cli.submit import submit
@@ -39,8 +40,8 @@ app = App(
 )
 for command in (
     *(submit, status.status, status.jobs, watch.watch, output.fetch, output.export, output.verify),
-    *(check, report, change.cancel, resume, change.retry, change.set_priority, change.delete),
-    *(lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
+    *(check, predict, report, resume, change.cancel, change.retry, change.set_priority),
+    *(change.delete, lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
 ):
     app.command(command)
 app.register_install_completion_command()

@@ -5,12 +5,12 @@ from typing import Annotated
 
 from common.advice import how_to
 from common.errors import UserError
-from common.job.joint import is_joint, joint_key
+from common.job.joint import is_joint
 from common.text import counted, counted_batches
 from common.wire.messages import Priority
 from producer.cli.options import Broker, Flag, JobName, StoreUrl, named_fleet
 from producer.fleet.job import Job
-from producer.fleet.joint import not_finished
+from producer.fleet.joint import JointJob, not_finished
 from producer.terminal.console import confirmed, say
 
 
@@ -93,7 +93,7 @@ def delete(
     for job in found:
         say(f"Deleted job {job.name}: {job.delete(running=False)}.")
     for name in filter(is_joint, jobs):
-        fleet.store.delete(joint_key(name))
+        JointJob(fleet, name).delete()
 
 
 def ask_to_delete(jobs: list[Job]) -> None:

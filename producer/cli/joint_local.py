@@ -1,5 +1,8 @@
 """Joint jobs on this machine: one model after the other."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from common.store import Store
 from producer.cli.joint import Enqueue, joint_of, write_joint_output
 from producer.cli.local import fleet_of_this_machine
@@ -26,10 +29,11 @@ def run_in_turn(fleet: Fleet, asked: Asked, enqueue: Enqueue) -> JointJob:
     return joint_of(fleet, jobs, asked)
 
 
-def run_joint_locally(
-    asked: Asked, output: Output, enqueue: Enqueue, *, gpus: str, store: str | None
-) -> None:
-    """Run a joint job to its file on this machine."""
+@contextmanager
+def local_fleet_for(
+    asked: Asked, output: Output, *, gpus: str, store: str | None
+) -> Iterator[Fleet]:
+    """Run a fleet of this machine for a joint job, beside its file."""
     for request in asked.requests:
         check_weights(request.model)
     first = asked.requests[0]
@@ -41,6 +45,14 @@ def run_joint_locally(
         store=store,
         stopped=say_stopped,
     ) as fleet:
+        yield fleet
+
+
+def run_joint_locally(
+    asked: Asked, output: Output, enqueue: Enqueue, *, gpus: str, store: str | None
+) -> None:
+    """Run a joint job to its file on this machine."""
+    with local_fleet_for(asked, output, gpus=gpus, store=store) as fleet:
         write_joint_output(run_in_turn(fleet, asked, enqueue), output)
 
 

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from common import __version__
 from common.errors import UnknownJobError, UserError
-from common.job.joint import FramesReport, JointManifest, Member, find_joint, is_joint, write_joint
+from common.job.joint import (
+    FramesReport,
+    JointManifest,
+    Member,
+    find_joint,
+    is_joint,
+    joint_key,
+    write_joint,
+)
 from common.model_source import ModelSource
 from common.store import Store
 from producer.fleet.job import Job
 from producer.fleet.output import Output, output_at, place_of
 from producer.fleet.output_file import Target
-from producer.output.fetch import Fetched
+from producer.output.fetch import Fetched, JobRows
 from producer.output.joint_file import group_names, join_files
 from producer.output.partial import partial_of
 from producer.output.wanted import Wanted
@@ -64,6 +72,7 @@ class JointJob:
             frames=frames,
         )
         write_joint(fleet.store, manifest)
+        fleet.ledger.joint.put(joint.name, [job.name for job in jobs])
         return joint
 
     @cached_property
@@ -83,8 +92,20 @@ class JointJob:
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """The jobs of the models, in their order."""
-        return [Job(self.fleet, member.job) for member in self.manifest.members]
+        """The jobs of the models, in their order; without a store, as Redis knows them.
+
+        Raises:
+            UnknownJobError: there is no such job.
+        """
+        if self.fleet.settings.store is None:
+            names = self.fleet.ledger.joint.get(self.name)
+            if not names:
+                raise UnknownJobError(
+                    f"Redis knows no job {self.name!r}. Its store may: name it by VIRNUCPRO_STORE."
+                )
+        else:
+            names = [member.job for member in self.manifest.members]
+        return [Job(self.fleet, name) for name in names]
 
     def output_file(
         self, path: str | Path, *, overwrite: bool = False, wanted: Wanted | None = None
@@ -129,6 +150,19 @@ class JointJob:
             finally:
                 partial.unlink(missing_ok=True)
         return [replace(one, path=output.place) for one in fetched]
+
+    def rows(self) -> list[JobRows]:
+        """Return the rows of each model's job, which is finished.
+
+        Raises:
+            NotReadyError: batches are missing.
+        """
+        return [JobRows(self.fleet.store, job.manifest) for job in self.jobs]
+
+    def delete(self) -> None:
+        """Delete the description of the job, whose parts are deleted."""
+        self.fleet.store.delete(joint_key(self.name))
+        self.fleet.ledger.joint.forget(self.name)
 
     @contextmanager
     def _beside(self, target: Target) -> Iterator[Path]:

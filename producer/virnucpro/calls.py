@@ -56,7 +56,7 @@ class Calls:
     def proportions(self) -> Array:
         """Confident chunks of each class, as a share of those that are not ambiguous ``[g, 2]``."""
         clear = np.maximum(self.chunks - self.ambiguous, 1)
-        return self.confident / clear[:, None]
+        return np.asarray(self.confident / clear[:, None])
 
     def texts(self, group: int) -> list[str]:
         """Return a group's columns after the ID; without a chunk that has a score, no numbers."""

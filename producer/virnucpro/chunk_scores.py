@@ -1,6 +1,7 @@
 """The scores of frames, and the highest of each chunk."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -88,5 +89,6 @@ def joined(one: Scored, other: Scored) -> Scored:
 def first_of_each(names: Sequence[str], contigs: Array) -> Array:
     """Return where each chunk begins."""
     is_first = np.diff(contigs, prepend=-1) != 0
-    is_first[1:] |= [one != other for one, other in zip(names[1:], names, strict=False)]
+    is_other = [one != other for one, other in pairwise(names)]
+    is_first[1:] |= np.array(is_other, np.bool_)
     return np.flatnonzero(is_first)

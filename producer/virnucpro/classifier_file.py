@@ -1,5 +1,6 @@
 """The file of a classifier: VirNucPro's own, a state dict, or safetensors."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from producer.virnucpro.pickled import Module, attributes_of, mapping, read_torc
 KIND = "VirNucPro classifier"
 
 SUFFIX = ".safetensors"
+
+#: The names of the published files, which alone say what chunks they are for.
+PUBLISHED = re.compile(r"(?<!\d)(\d{3,4})_model")
 
 #: Keys under which a training script keeps a state dict.
 WRAPPERS = ("state_dict", "model_state_dict")
@@ -41,6 +45,8 @@ def read_classifier(path: str | Path) -> Classifier:
         return read_safetensors(file)
     found = read_torch_file(file)
     more: dict[str, Any] = {}
+    if named := PUBLISHED.search(file.name):
+        more["chunk"] = int(named[1])
     if isinstance(found, Module):
         norm = mapping(attributes_of(found).get("_modules")).get("bn1")
         if isinstance(norm, Module):
