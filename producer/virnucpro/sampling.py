@@ -88,7 +88,7 @@ def compare(one: Scored, other: Scored) -> Comparison:
 
     A frame without a score in either is left out.
     """
-    known = ~(np.isnan(one.scores) | np.isnan(other.scores)).any(axis=1)
+    known = np.asarray(~np.isnan(one.scores + other.scores).any(axis=1))
     pair = [known_of(each, known) for each in (one, other)]
     labels = [each.scores.argmax(axis=1) for each in pair]
     chunks = [chunks_of([each]) for each in pair]

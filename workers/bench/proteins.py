@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from common.alphabet import SPECIAL_TOKENS, Alphabet
+from common.alphabet import DNA, SPECIAL_TOKENS, Alphabet
 
 #: Parameters of the lognormal distribution of lengths: the median, sigma, and the shortest length
 #: in residues. The sequence of an average token then has 487 residues.
@@ -39,7 +39,9 @@ def segment_lengths(tokens: int, longest: int) -> list[int]:
 def random_sequences(alphabet: Alphabet, longest: int, seed: int = 0) -> Iterator[str]:
     """Yield sequences, without end."""
     draw = random.Random(seed)  # noqa: S311
-    pool = "".join(draw.choices(sorted(alphabet.letters), k=POOL_LETTERS))
+    # Codes for several bases would be tokens of their own, where DNA has five bases in a token.
+    letters = "ACGT" if alphabet is DNA else "".join(sorted(alphabet.letters))
+    pool = "".join(draw.choices(letters, k=POOL_LETTERS))
     for length in random_lengths(longest, seed):
         start = draw.randrange(POOL_LETTERS - length)
         yield pool[start : start + length]
