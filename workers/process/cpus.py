@@ -19,10 +19,6 @@ OPENMP, BLAS, TOKENIZERS = (
     "RAYON_NUM_THREADS",
 )
 
-#: One in this many threads makes tokens of DNA, which takes a small part of the CPUs' time, but all
-#: of them at once: the thread that feeds the GPU must not wait for them.
-TOKENIZER_SHARE = 4
-
 
 def thread_variables(
     environment: Mapping[str, str], processes: int, cpus: float, host_cpus: int
@@ -36,11 +32,12 @@ def thread_variables(
         host_cpus: CPUs of the machine, by which libraries would count their threads.
     """
     threads = max(1, int(cpus / processes))
-    found = {TOKENIZERS: max(1, threads // TOKENIZER_SHARE)}
-    if threads < host_cpus:  # otherwise libraries know better, such as which CPUs share a core
-        names = [OPENMP, *(BLAS if OPENMP not in environment else ())]
-        found |= dict.fromkeys(names, threads)
-    return {name: str(count) for name, count in found.items() if name not in environment}
+    if threads >= host_cpus:  # libraries know better, such as which CPUs share a core
+        return {}
+    names = [OPENMP, TOKENIZERS]
+    if OPENMP not in environment:
+        names += BLAS
+    return {name: str(threads) for name in names if name not in environment}
 
 
 def usable_cpus(groups: Path = CGROUPS, own_groups: Path = OWN_GROUPS) -> float:

@@ -62,6 +62,10 @@ log = logging.getLogger("workers")
 #: Seconds after which loading a model counts as hung. The largest, over a slow line, takes less.
 LOAD_SECONDS = 7200.0
 
+#: Seconds after which a thread gives the interpreter to one that waits for it. The thread that
+#: feeds the GPU waits for it after every kernel, while others read and write batches in Python.
+SWITCH_SECONDS = 0.0005
+
 
 class DeviceUnusableError(Exception):
     """A GPU that PyTorch cannot use."""
@@ -269,6 +273,7 @@ def main() -> NoReturn:
     A lack of memory may pass: after exit code 1 the supervisor starts the process again.
     """
     model, precision = sys.argv[1:]
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         code = serve(model, precision)  # type: ignore[arg-type]
     except UserError as error:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, processors
 
 from common.errors import UserError
 from common.memory import is_out_of_memory
+from workers.models.dnabert_s import tokenizer
 from workers.models.dnabert_s.model import VOCABULARY
 from workers.models.dnabert_s.tokenizer import DNATokenizer, own_tokenizer
 
@@ -21,13 +22,13 @@ OWN = DNATokenizer.own()
 DNA = st.text("ACGT", max_size=120)
 
 
-def words(tokenizer: DNATokenizer, sequences: list[str]) -> list[list[str]]:
+def words(tokenize: DNATokenizer, sequences: list[str]) -> list[list[str]]:
     """Return the tokens of every sequence as text."""
-    tokens = tokenizer(sequences)
+    tokens = tokenize(sequences)
     assert tokens.ids.dtype == np.int64
     assert tokens.cu_seqlens.dtype == np.int32
     parts = np.split(tokens.ids, tokens.cu_seqlens[1:-1])
-    return [[tokenizer.tokenizer.id_to_token(int(one)) for one in part] for part in parts]
+    return [[tokenize.tokenizer.id_to_token(int(one)) for one in part] for part in parts]
 
 
 # --- our own ----------------------------------------------------------------------------------
@@ -270,3 +271,14 @@ def test_a_tokenizer_of_the_same_vocabulary_that_makes_other_tokens_differs(file
         assert tokenizer.vocabulary == OWN.vocabulary
         found.add(tokenizer.deviations)
     assert len(found - {""}) == len(changes)
+
+
+def test_tokens_do_not_depend_on_how_many_sequences_are_tokenised_together(monkeypatch):
+    tokenize = DNATokenizer.own()
+    sequences = ["ACGT" * n for n in range(40)]
+    expected = tokenize(sequences)
+    for count in (1, 7, 40):
+        monkeypatch.setattr(tokenizer, "TOGETHER", count)
+        found = tokenize(sequences)
+        assert found.ids.tolist() == expected.ids.tolist()
+        assert found.cu_seqlens.tolist() == expected.cu_seqlens.tolist()
