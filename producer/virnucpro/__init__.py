@@ -1,0 +1,1 @@
+"""VirNucPro's classifier: its files, scores, calls and training."""
