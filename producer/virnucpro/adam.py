@@ -38,9 +38,10 @@ class Adam:
         scale = 1 / sqrt(1 - BETA2**self.steps)
         for name, parameter in self.parameters.items():
             arrays = (parameter, gradients[name], self._first[name], self._second[name])
-            flat = [array.reshape(-1) for array in arrays]
+            a, b, c, d = (array.reshape(-1) for array in arrays)
             for start in range(0, parameter.size, BLOCK):
-                update(*(array[start : start + BLOCK] for array in flat), rate, scale)
+                part = slice(start, start + BLOCK)
+                update(a[part], b[part], c[part], d[part], rate, scale)
 
 
 def update(

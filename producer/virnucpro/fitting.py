@@ -74,7 +74,7 @@ class Sets:
         weights = np.array(class_weights(labels))
         total = 0.0
         for rows in RowReader(self.features, self.held_out).in_order():
-            of_rows = self.labels[rows.index]
+            of_rows = self.labels[rows.places]
             losses = cross_entropy(network.logits(rows.features), of_rows)
             total += float((losses * weights[of_rows]).sum())
         return total / len(labels)
@@ -117,7 +117,7 @@ def train_epoch(
     weights = np.array(sets.class_weights)
     total, count = 0.0, 0
     for rows in RowReader(sets.features, sets.training).minibatches(generators.order, batch):
-        labels = sets.labels[rows.index]
+        labels = sets.labels[rows.places]
         shape = (len(labels), len(network.hidden_bias))
         dropout = dropout_factors(generators.dropout, shape, DROPOUT)
         total += len(labels) * train_step(

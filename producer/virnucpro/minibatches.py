@@ -30,7 +30,7 @@ class Features(Protocol):
 class Rows(NamedTuple):
     """Some rows of a table."""
 
-    index: Array  # places in the table, int64 [m]
+    places: Array  # in the table, int64 [m]
     features: Array  # float32 [m, D]
 
 
@@ -61,9 +61,9 @@ class RowReader:
         """
         assert rows >= FEWEST_ROWS
         for buffer in self._buffers(generator.permutation(self._starts)):
-            order = generator.permutation(len(buffer.index))
+            order = generator.permutation(len(buffer.places))
             for part in np.array_split(order, -(-len(order) // rows)):
-                yield Rows(buffer.index[part], buffer.features[part])
+                yield Rows(buffer.places[part], buffer.features[part])
 
     def _buffers(self, starts: Array) -> Iterator[Rows]:
         """Yield the chosen rows of slices; each buffer is overwritten by the next."""
@@ -71,14 +71,14 @@ class RowReader:
         most = max(FEWEST_SLICES, BUFFER_BYTES // (4 * max(width, 1) * SLICE_ROWS))
         space = np.empty((min(most, len(starts)) * SLICE_ROWS, width), np.float32)
         for some in np.array_split(starts, max(1, -(-len(starts) // most))):
-            index = np.concatenate([self._places(start) for start in some])
+            places = np.concatenate([self._places(start) for start in some])
             filled = 0
             for start in some:
                 stop = start + SLICE_ROWS
                 read = self._features[int(start) : int(stop)][self._chosen[start:stop]]
                 space[filled : filled + len(read)] = read
                 filled += len(read)
-            yield Rows(index, space[:filled])
+            yield Rows(places, space[:filled])
 
     def _places(self, start: int) -> Array:
         return start + np.flatnonzero(self._chosen[start : start + SLICE_ROWS])

@@ -4,7 +4,7 @@
 float32 to train, float64 to check gradients.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -51,15 +51,12 @@ class Network:
         )
 
     def copy(self) -> Self:
-        return replace(
-            self, **{each.name: getattr(self, each.name).copy() for each in fields(self)}
-        )
+        """Return a network that training this one does not change."""
+        return replace(self, **{name: array.copy() for name, array in vars(self).items()})
 
     def logits(self, features: Array) -> Array:
         """Return the logits ``[B, 2]`` of features ``[B, D]``, by the running statistics."""
-        scale = self.norm_weight / np.sqrt(
-            self.running_var + self.running_var.dtype.type(NORM_EPSILON)
-        )
+        scale = self.norm_weight / np.sqrt(self.running_var + NORM_EPSILON)
         hidden = features @ self.hidden_weight.T
         hidden *= scale
         hidden += (self.hidden_bias - self.running_mean) * scale + self.norm_bias
@@ -111,8 +108,8 @@ def backward(
     linear += network.hidden_bias
     mean = linear.mean(axis=0)
     normal = np.subtract(linear, mean, out=linear)
-    variance = np.einsum("bh,bh->h", normal, normal) / dtype.type(rows)
-    deviation = np.sqrt(variance + dtype.type(NORM_EPSILON))
+    variance = np.einsum("bh,bh->h", normal, normal) / rows
+    deviation = np.sqrt(variance + NORM_EPSILON)
     normal /= deviation
     hidden = normal * network.norm_weight
     hidden += network.norm_bias
@@ -133,8 +130,8 @@ def backward(
     norm_weight = np.einsum("bh,bh->h", to_normal, normal)
     # The gradient of batch normalisation (Ioffe and Szegedy 2015, section 3), simplified.
     to_linear = to_normal
-    to_linear -= norm_bias / dtype.type(rows)
-    to_linear -= normal * (norm_weight / dtype.type(rows))
+    to_linear -= norm_bias / rows
+    to_linear -= normal * (norm_weight / rows)
     to_linear *= network.norm_weight / deviation
     gradients = {
         "hidden_weight": to_linear.T @ features,
@@ -148,15 +145,17 @@ def backward(
 
 def probabilities(logits: Array) -> Array:
     """Return the softmax of logits ``[B, 2]``."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Return the cross-entropy of each row, float64 ``[B]``, from logits ``[B, 2]``."""
     exact = logits.astype(np.float64)
     rows = np.arange(len(labels))
-    return np.logaddexp(0, exact[rows, 1 - labels] - exact[rows, labels])
+    losses: Array = np.logaddexp(0, exact[rows, 1 - labels] - exact[rows, labels])
+    return losses
 
 
 def dropout_factors(

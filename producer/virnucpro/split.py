@@ -1,7 +1,5 @@
 """The split of labelled frames into a training set and a held-out set, by contig."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from common.embeddings.arrays import Array
@@ -31,10 +29,9 @@ def held_out_rows(
     return held_out
 
 
-def contigs_by_class(labels: Array, groups: Array) -> Iterator[Array]:
-    """Yield the sorted numbers of each class's contigs."""
-    for label in range(len(CLASSES)):
-        yield np.unique(groups[labels == label])
+def contigs_by_class(labels: Array, groups: Array) -> tuple[Array, Array]:
+    """Return the sorted numbers of each class's contigs, others first."""
+    return np.unique(groups[labels == 0]), np.unique(groups[labels == 1])
 
 
 def chunk_numbers(groups: Array, chunks: Array) -> Array:
