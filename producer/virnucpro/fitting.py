@@ -86,7 +86,7 @@ def fit(
     """Return the network at its lowest held-out loss, and all epochs.
 
     Raises:
-        UserError: a loss is not finite.
+        UserError: a loss or a weight is not finite.
     """
     width = sets.features.shape[1]
     network = Network.initial(width, options.hidden, generators.weights)
@@ -97,7 +97,7 @@ def fit(
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
             loss = train_epoch(network, optimiser, sets, options.batch, generators)
             held_out_loss = sets.held_out_loss(network)
-        check_losses(loss, held_out_loss, len(epochs) + 1)
+        check_finite(network, loss, held_out_loss, len(epochs) + 1)
         epochs.append(Epoch(number=len(epochs) + 1, loss=loss, held_out_loss=held_out_loss))
         if best_epoch(epochs).number == len(epochs):
             kept, best = network.copy(), len(epochs)
@@ -142,9 +142,11 @@ def train_step(
     return found.loss
 
 
-def check_losses(loss: float, held_out_loss: float, epoch: int) -> None:
-    if not np.isfinite([loss, held_out_loss]).all():
+def check_finite(network: Network, loss: float, held_out_loss: float, epoch: int) -> None:
+    """Raise an error unless the losses and all arrays of a network are finite."""
+    arrays = vars(network).values()
+    if not all(np.isfinite(each).all() for each in (loss, held_out_loss, *arrays)):
         raise UserError(
-            f"The loss is no longer finite in epoch {epoch} ({loss} in training, {held_out_loss} "
-            "held out). Give a lower rate, or look for features of very large values."
+            f"The training overflowed in epoch {epoch} (loss {loss:g}, held out "
+            f"{held_out_loss:g}). Give a lower rate, or look for features of very large values."
         )

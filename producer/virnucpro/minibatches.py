@@ -67,10 +67,12 @@ class RowReader:
 
     def _buffers(self, starts: Array) -> Iterator[Rows]:
         """Yield the chosen rows of slices; each buffer is overwritten by the next."""
+        if not len(starts):
+            return
         width = self._features.shape[1]
         most = max(FEWEST_SLICES, BUFFER_BYTES // (4 * max(width, 1) * SLICE_ROWS))
         space = np.empty((min(most, len(starts)) * SLICE_ROWS, width), np.float32)
-        for some in np.array_split(starts, max(1, -(-len(starts) // most))):
+        for some in np.array_split(starts, -(-len(starts) // most)):
             places = np.concatenate([self._places(start) for start in some])
             filled = 0
             for start in some:

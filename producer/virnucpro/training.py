@@ -94,7 +94,7 @@ def train(
 
     Raises:
         UserError: an option is out of its range, a class has fewer than two contigs with finite
-            features, or a loss is not finite.
+            features, or the training overflows.
     """
     options = Options(
         held_out=held_out,
