@@ -25,7 +25,7 @@ def frame_figures(scores: Array, labels: Array) -> FrameFigures:
     return FrameFigures(
         **figures(virus, scores[:, 1] > scores[:, 0], labels).model_dump(),
         brier=brier_score(virus, labels),
-        calibration_error=expected_calibration_error(bins),
+        expected_calibration_error=expected_calibration_error(bins),
         reliability=bins,
     )
 

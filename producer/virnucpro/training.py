@@ -13,6 +13,7 @@ import numpy as np
 
 from common.embeddings.arrays import Array
 from common.errors import UserError
+from common.text import counted
 from producer.virnucpro.classifier import Classifier
 from producer.virnucpro.evaluation import chunk_figures, frame_figures
 from producer.virnucpro.fitting import Generators, Options, Sets, best_epoch, fit
@@ -46,7 +47,7 @@ class Examples:
             raise UserError("A label is neither 0 nor 1. Give 1 for a virus, 0 for others.")
         if len(both := np.intersect1d(*contigs_by_class(self.labels, self.groups))):
             raise UserError(
-                f"{len(both)} contigs have frames of both classes, the first is number {both[0]}. "
+                f"Contigs with frames of both classes: {len(both)}, the first is number {both[0]}. "
                 "Give each contig one label."
             )
 
@@ -130,10 +131,11 @@ def check_contigs(labels: Array, groups: Array, not_finite: int) -> None:
     """Raise an error unless each class has two contigs or more."""
     for name, contigs in zip(CLASSES, contigs_by_class(labels, groups), strict=True):
         if len(contigs) < 2:
-            without = f" ({not_finite} frames without finite features)" if not_finite else ""
+            without = f" ({counted(not_finite, 'frame')} left out for NaN or infinite features)"
             raise UserError(
-                f"Of class {name}, {len(contigs)} contigs have frames to train on{without}. Give "
-                "at least 2 of each class: one is held out to measure the classifier."
+                f"Class {name} has {counted(len(contigs), 'contig')} to train on"
+                f"{without if not_finite else ''}. Give at least 2 of each class: one is held out "
+                "to measure the classifier."
             )
 
 
@@ -169,7 +171,7 @@ def report(
         rate=options.rate,
         patience=options.patience,
         held_out_share=options.held_out,
-        class_weights=sets.class_weights,
+        class_weights=dict(zip(CLASSES, sets.class_weights, strict=True)),
         frames_not_finite=int((~(sets.training | sets.held_out)).sum()),
         training=counts(sets.labels, examples.groups, chunks, sets.training),
         held_out=counts(sets.labels, examples.groups, chunks, sets.held_out),

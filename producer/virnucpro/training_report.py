@@ -68,7 +68,7 @@ class FrameFigures(Figures):
     """
 
     brier: float
-    calibration_error: float
+    expected_calibration_error: float
     reliability: tuple[ReliabilityBin, ...]
 
 
@@ -86,8 +86,8 @@ class TrainingReport(Document):
     rate: float
     patience: int
     held_out_share: float
-    #: Weight of a frame of each class in the loss: both classes count alike.
-    class_weights: tuple[float, float]
+    #: Weight of a frame in the loss, by class: both classes count alike.
+    class_weights: dict[str, float]
     frames_not_finite: int  # left out, for NaN or infinite features
     training: SetCounts
     held_out: SetCounts
