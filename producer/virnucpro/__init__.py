@@ -1,1 +1,1 @@
-"""VirNucPro: frames to scores of a classifier, and scores to virus calls."""
+"""VirNucPro: frames to scores of a classifier, scores to virus calls, and training one."""
