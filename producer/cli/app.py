@@ -29,6 +29,8 @@ from producer.cli.predict import predict
 from producer.cli.report import report
 from producer.cli.resume import resume
 from producer.cli.submit import submit
+from producer.cli.train_classifier import train_classifier
+from producer.cli.translate import translate
 from producer.cli.values import one_each
 
 log = logging.getLogger("producer.cli")
@@ -40,8 +42,9 @@ app = App(
 )
 for command in (
     *(submit, status.status, status.jobs, watch.watch, output.fetch, output.export, output.verify),
-    *(check, predict, report, resume, change.cancel, change.retry, change.set_priority),
-    *(change.delete, lists.quarantine, init, keeper.keeper, flower, lists.dead_letters, doctor),
+    *(check, translate, predict, train_classifier, report, resume, change.cancel, change.retry),
+    *(change.set_priority, change.delete, lists.quarantine, init, keeper.keeper, flower),
+    *(lists.dead_letters, doctor),
 ):
     app.command(command)
 app.register_install_completion_command()

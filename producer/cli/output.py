@@ -103,6 +103,7 @@ def export(
     dtype: DtypeOption = None,
     include: Annotated[tuple[Include, ...], Several] = (),
     ids: Annotated[tuple[str, ...], Many] = (),
+    model: str | None = None,
 ) -> None:
     """Write a file of embeddings, as fetch writes it by default, in another layout.
 
@@ -120,10 +121,12 @@ def export(
         Vectors to write; default: all that the file has (several: --include mean bos).
     ids
         Write only these rows: ids, or files with an id in each line (several: --ids P69905 P68871).
+    model
+        Whose embeddings to write, of a file that has those of several models.
     """
     wanted = wanted_of(layout, dtype, include, ids)
     with console.status(f"Writing {output} …"):
-        exported = export_file(file, output, overwrite=overwrite, wanted=wanted)
+        exported = export_file(file, output, overwrite=overwrite, wanted=wanted, model=model)
     report_exported(exported)
 
 

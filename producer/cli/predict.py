@@ -1,29 +1,20 @@
 """``producer predict``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from common.errors import UserError
-from common.model_source import ModelSource
-from common.store import open_store
 from producer.cli.contigs import USUAL_CONTIGS, Contigs
-from producer.cli.joint import joint_output_of, queue_all, watch_all
-from producer.cli.joint_local import local_fleet_for, run_in_turn
-from producer.cli.options import Broker, Flag, StoreUrl, named_fleet, to_path
+from producer.cli.features import Machine, computed, computed_on
+from producer.cli.options import Broker, Flag, StoreUrl, to_path
 from producer.cli.reading import Inputs, Reading, check_options
-from producer.cli.submit import enqueue
 from producer.cli.translating import Asked, requests_of_frames, translated
 from producer.fleet.fleet import Fleet
 from producer.fleet.joint import JointJob
 from producer.input.sources import AnySource
-from producer.output.wanted import Wanted
 from producer.submission.frames import Frames
 from producer.terminal.console import console, say
 from producer.terminal.frames import report_frames
@@ -33,6 +24,7 @@ from producer.terminal.prediction import (
     warn_of_short_contigs,
 )
 from producer.translation.options import Translation
+from producer.virnucpro.choice import check_models, chunk_for, models_for
 from producer.virnucpro.classifier import Classifier
 from producer.virnucpro.classifier_file import read_classifier
 from producer.virnucpro.feature_files import write_feature_files
@@ -40,23 +32,11 @@ from producer.virnucpro.features import features_of
 from producer.virnucpro.folder import WORKING, check_folder, keep_frames, written_into
 from producer.virnucpro.page import write_page
 from producer.virnucpro.prediction import Contigs as ContigTable
-from producer.virnucpro.prediction import Prediction, check_width
+from producer.virnucpro.prediction import Prediction
 from producer.virnucpro.prediction import predict as write_prediction
 from producer.virnucpro.record import UsedModel, record_of, write_record
 from producer.virnucpro.result_files import ScoreColumns
 from producer.virnucpro.sampling import Comparison, compare, sample_of, scores_of_rows
-
-#: The models of VirNucPro's published classifiers.
-DNA_MODEL, PROTEIN_MODEL = "dnabert_s", "esm2_t36_3B_UR50D"
-
-
-class Machine(NamedTuple):
-    """Where models run."""
-
-    local: bool
-    gpus: str
-    store: str | None
-    broker: str | None
 
 
 def predict(
@@ -132,7 +112,7 @@ def predict(
         report_frames(frames)
         table = ContigTable.read(frames.contigs)
         warn_of_short_contigs(table.lengths)
-        with computed(reading, frames, source, output, machine) as (fleet, joint):
+        with computed(reading, frames, source, output / WORKING, machine) as (fleet, joint):
             prediction = scored(joint, read, frames, parts, scores, group)
             if features is not None:
                 write_features(joint, features)
@@ -147,82 +127,6 @@ def predict(
     if compared is not None:
         report_comparison(compared)
     report_prediction(prediction, output, grouped=group is not None)
-
-
-def chunk_for(classifier: Classifier, asked: int | None, path: Path) -> int:
-    """Return the bases of a chunk.
-
-    Raises:
-        UserError: the classifier was trained on others, or nothing says how many.
-    """
-    known = classifier.chunk
-    if known is None and asked is None:
-        raise UserError(
-            f"{path.name} does not say which chunks it was trained on: give --chunk 300 or --chunk "
-            "500."
-        )
-    if known is not None and asked not in (None, known):
-        raise UserError(
-            f"--chunk {asked}: {path.name} was trained on chunks of {known} bases, and scores of "
-            f"others mean little. Leave out --chunk, or give a classifier for chunks of {asked}."
-        )
-    return known or asked or 0
-
-
-def models_for(classifier: Classifier, dna: str | None, protein: str | None) -> tuple[str, str]:
-    """Return the models of the DNA and of the proteins.
-
-    Raises:
-        UserError: the classifier was trained on the features of others.
-    """
-    known = classifier.models or (DNA_MODEL, PROTEIN_MODEL)
-    found = dna or known[0], protein or known[1]
-    if classifier.models is not None and found != known:
-        raise UserError(
-            f"The classifier was trained on the features of {' and '.join(known)}, and has no "
-            f"meaning for those of {' and '.join(found)}. Leave out --dna-model and "
-            "--protein-model."
-        )
-    return found
-
-
-def check_models(classifier: Classifier, models: tuple[str, str]) -> None:
-    """Check that features of models fit a classifier, as far as their widths are known here.
-
-    Raises:
-        UserError: they do not, or a model is for the other molecule.
-    """
-    specs = [ModelSource.parse(model).spec() for model in models]
-    for model, spec, name, option in zip(
-        models, specs, ("dna", "protein"), ("--dna-model", "--protein-model"), strict=True
-    ):
-        if spec is not None and spec.family.alphabet.name != name:
-            raise UserError(f"{option} {model}: this is no model of {name}.")
-    widths = [spec.dim for spec in specs if spec is not None]
-    if len(widths) == len(models):
-        check_width(classifier, sum(widths))
-
-
-@contextmanager
-def computed(
-    reading: Reading, frames: Frames, source: AnySource, output: Path, machine: Machine
-) -> Iterator[tuple[Fleet | None, JointJob | None]]:
-    """Have frames embedded; yield the fleet and the job, or None if there is no frame."""
-    if not frames.report.frames:
-        yield None, None
-        return
-    asked = Asked(requests_of_frames(reading, frames), frames, source)
-    start = partial(enqueue, batch_tokens=reading.batch_tokens)
-    if machine.local:
-        kept = None if machine.store is None else open_store(machine.store)
-        file = joint_output_of(asked, output / WORKING, False, Wanted(), kept)
-        with local_fleet_for(asked, file, gpus=machine.gpus, store=machine.store) as fleet:
-            yield fleet, run_in_turn(fleet, asked, start)
-        return
-    fleet = named_fleet(broker=machine.broker, store=machine.store)
-    joint = queue_all(fleet, asked, start)
-    watch_all(joint)
-    yield fleet, joint
 
 
 def scored(
@@ -289,12 +193,7 @@ def compared_with_fp32(
     say(f"Computing {sample.frames.report.frames:,} frames in FP32 too.")
     requests = requests_of_frames(reading, sample.frames, precision="fp32")
     asked = Asked(requests, sample.frames, source)
-    start = partial(enqueue, batch_tokens=reading.batch_tokens)
-    if fleet.is_local:
-        other = run_in_turn(fleet, asked, start)
-    else:
-        other = queue_all(fleet, asked, start)
-        watch_all(other)
+    other = computed_on(fleet, asked, reading)
     return compare(
         scores_of_rows(features_of(*joint.rows()), classifier, sample.rows),
         scores_of_rows(features_of(*other.rows()), classifier, np.arange(len(sample.rows))),

@@ -24,6 +24,7 @@ def export(
     dtype: str | None = None,
     include: Include | Sequence[Include] = (),
     ids: str | Iterable[str] | None = None,
+    model: str | None = None,
 ) -> Fetched:
     """Write a file of embeddings, as ``Job.fetch`` writes it by default, in another layout.
 
@@ -33,20 +34,26 @@ def export(
     Args:
         file: the HDF5 file.
         output: the file or object to write; see ``Job.fetch`` for it and for all that follows.
+        model: whose embeddings, of a file that has those of several.
 
     Raises:
         EmbeddingFileError: there is no such file, or it is damaged.
         UserError: the output cannot be written, or another one is there.
     """
     wanted = make_wanted(layout=layout, dtype=dtype, include=include, ids=ids)
-    return export_file(file, place_of(output), overwrite=overwrite, wanted=wanted)
+    return export_file(file, place_of(output), overwrite=overwrite, wanted=wanted, model=model)
 
 
 def export_file(
-    path: str | os.PathLike[str], place: Place, *, overwrite: bool, wanted: Wanted
+    path: str | os.PathLike[str],
+    place: Place,
+    *,
+    overwrite: bool,
+    wanted: Wanted,
+    model: str | None = None,
 ) -> Fetched:
     """Write a file of embeddings to a place; see ``export``."""
-    with EmbeddingFile(path) as file:
+    with EmbeddingFile(path, model) as file:
         attributes = file.attributes
         output = output_at(
             place,

@@ -1,6 +1,7 @@
 """The frames of an input's contigs, written to files that jobs are submitted of."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from producer.input.source import Source
 from producer.translation.fasta import write_dna, write_proteins
 from producer.translation.frames import Contig, translate
 from producer.translation.options import Translation
+
+#: The files of an input's frames.
+FILES = ("proteins", "dna", "contigs")
 
 #: The columns of the table of contigs.
 CONTIG_COLUMNS = ("contig", *Contig._fields[1:])
@@ -102,4 +106,25 @@ def write_frames(
         report=report,
         duplicate_ids=reader.duplicate_ids(),
         input=source.shown,
+    )
+
+
+def joined(several: Sequence[Frames], folder: Path) -> Frames:
+    """Return the frames of several inputs as those of one, whose files are in a folder."""
+    paths = [folder / getattr(several[0], name).name for name in FILES]
+    for name, path in zip(FILES, paths, strict=True):
+        with path.open("wb") as out:
+            for number, frames in enumerate(several):
+                with getattr(frames, name).open("rb") as file:
+                    if name == "contigs" and number:
+                        file.readline()  # the names of the columns
+                    shutil.copyfileobj(file, out)
+    counts = {name: sum(getattr(f.report, name) for f in several) for name in Counts._fields}
+    return Frames(
+        proteins=paths[0],
+        dna=paths[1],
+        contigs=paths[2],
+        report=several[0].report.model_copy(update=counts),
+        duplicate_ids=sum(frames.duplicate_ids for frames in several),
+        input=" and ".join(frames.input for frames in several),
     )
