@@ -85,7 +85,8 @@ class Classifier:
                     path=place,
                 )
             sizes.update(zip(dimensions, array.shape, strict=True))
-            found[field] = np.ascontiguousarray(array, np.float32)
+            with np.errstate(over="ignore"):  # looked for below
+                found[field] = np.array(array, np.float32)
             if not np.isfinite(found[field]).all():
                 raise UserError(f"{place}: {name} contains NaN or Inf.", path=place)
         if found["running_var"].min(initial=0) < 0:

@@ -23,7 +23,7 @@ class Features(NamedTuple):
 
 
 def features_of(dna: Rows, proteins: Rows) -> Iterator[Features]:
-    """Yield the features of all frames: the vector of the DNA, then that of the protein.
+    """Return the features of all frames: the vector of the DNA, then that of the protein.
 
     Args:
         dna: the rows of the job with the bases of each frame.
@@ -32,18 +32,26 @@ def features_of(dna: Rows, proteins: Rows) -> Iterator[Features]:
     Raises:
         UserError: they are not of the same frames, or a shard cannot be read.
     """
-    streams = blocks_of(dna), blocks_of(proteins)
+    return side_by_side(blocks_of(dna), blocks_of(proteins))
+
+
+def side_by_side(first: Iterator[Features], second: Iterator[Features]) -> Iterator[Features]:
+    """Yield the vectors of the same frames side by side, however they come in blocks.
+
+    Raises:
+        UserError: they are of other frames.
+    """
     one = other = None
     while True:
-        one = one or next(streams[0], None)
-        other = other or next(streams[1], None)
+        one = one or next(first, None)
+        other = other or next(second, None)
         if one is None or other is None:
             break
         count = min(len(one.rows), len(other.rows))
-        (first, one), (second, other) = split(one, count), split(other, count)
-        check_same(first, second)
-        vectors = np.concatenate([first.vectors, second.vectors], axis=1)
-        yield Features(first.ids, first.rows, vectors)
+        (left, one), (right, other) = split(one, count), split(other, count)
+        check_same(left, right)
+        vectors = np.concatenate([left.vectors, right.vectors], axis=1)
+        yield Features(left.ids, left.rows, vectors)
     if one is not None or other is not None:
         raise other_frames()
 
