@@ -21,7 +21,7 @@ class JointJobs:
     def get(self, name: str) -> list[str]:
         """Return the names of a joint job's jobs; none if it is not known."""
         found = self.redis.hget(JOINT_KEY, name)
-        return [] if found is None else str(found, "utf-8").split()  # type: ignore[arg-type]
+        return [] if found is None else str(found).split()
 
     def forget(self, name: str) -> None:
         self.redis.hdel(JOINT_KEY, name)

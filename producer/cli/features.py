@@ -42,7 +42,7 @@ def computed(
     if not frames.report.frames:
         yield None, None
         return
-    asked = Asked(requests_of_frames(reading, frames), frames, source)
+    asked = Asked(requests_of_frames(reading, frames), frames, source, reading.precision)
     if machine.local:
         kept = None if machine.store is None else open_store(machine.store)
         file = joint_output_of(asked, place, False, Wanted(), kept)

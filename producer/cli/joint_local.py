@@ -8,7 +8,7 @@ from producer.cli.joint import Enqueue, joint_of, write_joint_output
 from producer.cli.local import fleet_of_this_machine
 from producer.cli.translating import Asked
 from producer.cli.watch import wait_for
-from producer.fleet.fleet import Fleet, precision_of
+from producer.fleet.fleet import Fleet
 from producer.fleet.joint import JointJob
 from producer.fleet.output import Output
 from producer.local.run import check_weights
@@ -22,6 +22,7 @@ def run_in_turn(fleet: Fleet, asked: Asked, enqueue: Enqueue) -> JointJob:
     """
     jobs = []
     for request in asked.requests:
+        fleet.start_worker(request.model.text, request.rung, asked.precision)
         job = enqueue(fleet, request)
         wait_for(job)
         fleet.stop_workers(request.model.text)
@@ -40,7 +41,7 @@ def local_fleet_for(
     with fleet_of_this_machine(
         output,
         model=first.model,
-        precision=precision_of(first.rung),
+        precision=asked.precision,
         gpus=gpus,
         store=store,
         stopped=say_stopped,

@@ -192,7 +192,7 @@ def compared_with_fp32(
     sample = sample_of(frames, report.chunks - report.chunks_without_frame, place)
     say(f"Computing {sample.frames.report.frames:,} frames in FP32 too.")
     requests = requests_of_frames(reading, sample.frames, precision="fp32")
-    asked = Asked(requests, sample.frames, source)
+    asked = Asked(requests, sample.frames, source, "fp32")
     other = computed_on(fleet, asked, reading)
     return compare(
         scores_of_rows(features_of(*joint.rows()), classifier, sample.rows),

@@ -1,11 +1,14 @@
 """``producer resume``."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from common.errors import UserError
+from common.job.joint import is_joint
 from common.ledger.progress import OnInstability
 from common.model_source import ModelSource
 from common.text import counted_batches
+from producer.cli.joint import watch_all, write_joint_output
 from producer.cli.local import run_local
 from producer.cli.options import (
     Broker,
@@ -21,7 +24,8 @@ from producer.cli.output import write_while_it_runs
 from producer.cli.watch import say_how_to_wait
 from producer.fleet.fleet import Fleet, precision_of
 from producer.fleet.job import Job
-from producer.fleet.output import working_file
+from producer.fleet.joint import JointJob
+from producer.fleet.output import Place, working_file
 from producer.local.run import has_jobs, local_store
 from producer.output.wanted import Wanted
 from producer.terminal.console import say
@@ -63,14 +67,23 @@ def resume(
         GPUs to use with --local: all, none for the CPU, or numbers such as 0,1.
     """
 
-    def start(fleet: Fleet) -> Job:
-        resumed = fleet.job(job)
+    def start(fleet: Fleet, name: str = job) -> Job:
+        resumed = fleet.job(name)
         left = resumed.resume(on_instability=on_instability)
         left = resumed.retry(damaged=True) if damaged else left
-        say(f"{left:,} of {counted_batches(resumed.manifest.batches)} of job {job} left to do.")
+        say(f"{left:,} of {counted_batches(resumed.manifest.batches)} of job {name} left to do.")
         return resumed
 
     wanted = Wanted(layout=layout, dtype=dtype)
+    if is_joint(job):
+        if local:
+            raise UserError(
+                f"resume --local: {job} has several models. Give the command that submitted it "
+                "again, which goes on with what is computed."
+            )
+        joint = JointJob(named_fleet(broker=broker, store=store), job)
+        resume_joint(joint, start, output, wanted, overwrite=overwrite)
+        return
     if local:
         if output is None:
             raise UserError("resume --local: name the file that the job was to write with -o.")
@@ -96,3 +109,22 @@ def resume(
     file.check()
     start(resumed.fleet)
     write_while_it_runs(resumed, file)
+
+
+def resume_joint(
+    joint: JointJob,
+    start: Callable[[Fleet, str], Job],
+    place: Place | None,
+    wanted: Wanted,
+    *,
+    overwrite: bool,
+) -> None:
+    """Go on with the jobs of all models; if there is a place for their file, wait for that."""
+    output = joint.output_file(place, overwrite=overwrite, wanted=wanted) if place else None
+    for job in joint.jobs:
+        start(joint.fleet, job.name)
+    if output is None:
+        say_how_to_wait(joint.name)
+        return
+    watch_all(joint, output)
+    write_joint_output(joint, output)

@@ -13,6 +13,7 @@ from cyclopts.types import PositiveInt
 from common.alphabet import PROTEIN
 from common.errors import UserError
 from common.model_source import ModelSource
+from common.rungs import PrecisionChoice
 from producer.cli.reading import Reading
 from producer.input.sources import AnySource
 from producer.submission.frames import Frames, write_frames
@@ -76,6 +77,7 @@ class Asked(NamedTuple):
     requests: list[Request]  # one for each model
     frames: Frames | None  # that they are of, if contigs are translated
     source: AnySource  # as the user named it
+    precision: PrecisionChoice  # of workers that are started for it
 
 
 @contextmanager
@@ -94,13 +96,15 @@ def requests_of(
             raise UserError(
                 "Several models read the input one after the other: name a file, not a stream."
             )
-        yield Asked([reading.request(source, model, **more) for model in models], None, source)
+        requests = [reading.request(source, model, **more) for model in models]
+        yield Asked(requests, None, source, reading.precision)
         return
     with TemporaryDirectory(prefix="virnucpro-") as folder:
         frames = translated(reading, translation, source, Path(folder))
         if not frames.report.frames:
             raise no_frames(frames)
-        yield Asked(requests_of_frames(reading, frames, **more), frames, source)
+        requests = requests_of_frames(reading, frames, **more)
+        yield Asked(requests, frames, source, reading.precision)
 
 
 def translated(

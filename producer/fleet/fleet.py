@@ -122,10 +122,17 @@ class Fleet:
                     f"{error}\nTo go on with the job: {how_to('resume', job)}"
                 ) from error
 
-    def start_worker(self, model: str, rung: Rung) -> None:
-        """Start the worker that jobs of a model need, if this is a fleet of one machine."""
+    def start_worker(
+        self, model: str, rung: Rung, precision: PrecisionChoice | None = None
+    ) -> None:
+        """Start the worker that jobs of a model need, if this is a fleet of one machine.
+
+        Args:
+            precision: of a worker that is not running; None: the usual one of the rung.
+        """
         if self.machine is not None:
-            self.machine.start_worker(ModelSource.parse(model).text, precision_of(rung))
+            chosen = precision or precision_of(rung)
+            self.machine.start_worker(ModelSource.parse(model).text, chosen)
 
     def stop_workers(self, model: str) -> None:
         """Stop the workers of a model, if this is a fleet of one machine."""

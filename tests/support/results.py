@@ -28,9 +28,9 @@ def oracle_means(model: esm.ESM2, sequences: list[str], layer: int) -> NDArray[n
     return np.stack([oracle_residues(model, sequence, layer).mean(0) for sequence in sequences])
 
 
-def load(path: Path) -> dict[str, NDArray]:
+def load(path: Path, group: str = "/") -> dict[str, NDArray]:
     with h5py.File(path) as file:
-        return {name: dataset[()] for name, dataset in file.items()}
+        return {name: dataset[()] for name, dataset in file[group].items()}
 
 
 def attributes(path: Path) -> dict[str, object]:
