@@ -12,15 +12,21 @@ import h5py
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.contigs import classifier_for, write_contigs
 from tests.support.fair_esm import random_fair_esm
 from tests.support.fixtures import TINY
 from tests.support.hub import Hub, running_hub
 from tests.support.hugging_face import to_hugging_face
-from tests.support.nextflow import PIPELINE, task
+from tests.support.nextflow import PIPELINE, script_of, task
 from tests.support.processes import clean_environment
 from tests.support.results import load
 
 WDL = ROOT / "deploy" / "wdl" / "embed.wdl"
+PREDICT_WDL = ROOT / "deploy" / "wdl" / "predict.wdl"
+PREDICT_NF = ROOT / "deploy" / "nextflow" / "predict.nf"
+
+#: Models of a prediction, of which no weights are downloaded.
+DNA_MODEL, PROTEIN_MODEL = "random:dnabert_s", "random:esm2_t6_8M_UR50D"
 
 NAME = "esm2_t6_8M_UR50D"
 
@@ -122,8 +128,10 @@ def test_the_nextflow_pipeline_publishes_each_file_under_the_name_of_its_input()
     assert "inputs.collect { [it.name, it] }" in call
 
 
-def test_miniwdl_finds_nothing_in_the_wdl(tmp_path):
-    run([required("miniwdl"), "check", "--strict", WDL], clean_environment(), tmp_path)
+@pytest.mark.parametrize("workflow", [WDL, PREDICT_WDL], ids=["embed", "predict"])
+def test_miniwdl_finds_nothing_in_the_wdl(workflow, tmp_path):
+    words = [required("miniwdl"), "check", "--strict", "--no-shellcheck", workflow]
+    run(words, clean_environment(), tmp_path)
 
 
 def test_miniwdl_runs_the_workflow_and_again_without_the_hub_with_the_weights_of_the_first_run(
@@ -151,3 +159,50 @@ def test_miniwdl_runs_the_workflow_and_again_without_the_hub_with_the_weights_of
     for path in outputs["embed.embeddings"]:
         assert_embedded(Path(path))
     assert len(hub.asked) == asked
+
+
+# --- predictions --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prediction(tmp_path) -> dict[str, Path]:
+    """Return contigs, and a classifier for the features of two models."""
+    contigs = write_contigs(tmp_path / ODD_NAME.replace("fasta", "fna"), 10, longest=700)
+    classifier = classifier_for(tmp_path / "my (1).safetensors", 768 + 320, chunk=500)
+    return {"contigs": contigs, "classifier": classifier}
+
+
+def test_the_script_of_the_nextflow_pipeline_predicts(environment, prediction, tmp_path):
+    folder = tmp_path / "work"
+    (folder / "classifier").mkdir(parents=True)
+    (folder / "contigs.fna").symlink_to(prediction["contigs"])
+    (folder / "classifier" / "c.safetensors").symlink_to(prediction["classifier"])
+    for number in (1, 2):  # both have a file of the same name
+        (folder / f"weights-{number}" / "cache").mkdir(parents=True)
+        (folder / f"weights-{number}" / "cache" / "same").touch()
+    values = {"dna_model": DNA_MODEL, "protein_model": PROTEIN_MODEL, "gpus": "none"}
+    named = {f"params.{name}": value for name, value in values.items()}
+    script = folder / ".command.sh"
+    script.write_text(script_of("PREDICT", named, {}, PREDICT_NF))
+    run(["bash", "-ue", script], environment, folder)
+    assert len((folder / "calls" / "contigs.tsv").read_text().splitlines()) == 11
+
+
+def test_miniwdl_runs_the_prediction(environment, prediction, tmp_path):
+    tool = required("miniwdl")
+    environment["MINIWDL__SCHEDULER__CONTAINER_BACKEND"] = "bare"
+    (tmp_path / "weights").mkdir()
+    subprocess.run(["tar", "-cf", "w.tar", "weights"], cwd=tmp_path, check=True)
+    given = {
+        "contigs": [str(prediction["contigs"])],
+        "classifier": str(prediction["classifier"]),
+        "dna_model": DNA_MODEL,
+        "protein_model": PROTEIN_MODEL,
+        "weights": [str(tmp_path / "w.tar")],
+        "gpus": "none",
+    }
+    (tmp_path / "in.json").write_text(json.dumps(given))
+    words = [tool, "run", PREDICT_WDL, "--input", tmp_path / "in.json", "--dir", tmp_path / "."]
+    outputs = json.loads(run(words, environment, tmp_path).stdout)["outputs"]
+    [calls] = outputs["predict.calls"]
+    assert len(Path(calls).read_text().splitlines()) == 11

@@ -12,8 +12,8 @@ PIPELINE = ROOT / "deploy" / "nextflow" / "embed.nf"
 SPECIAL = re.compile(r"""['"\\ ()!&|<>`:]""")
 
 
-def body_of(process: str) -> str:
-    [body] = re.findall(rf"^process {process} \{{\n(.*?)^\}}", PIPELINE.read_text(), re.M | re.S)
+def body_of(process: str, pipeline: Path = PIPELINE) -> str:
+    [body] = re.findall(rf"^process {process} \{{\n(.*?)^\}}", pipeline.read_text(), re.M | re.S)
     return str(body)
 
 
@@ -28,21 +28,26 @@ def staged(process: str, inputs: Mapping[str, Path]) -> dict[str, str]:
     return names
 
 
-def script_of(process: str, values: Mapping[str, str], names: Mapping[str, str]) -> str:
+def script_of(
+    process: str,
+    values: Mapping[str, str],
+    names: Mapping[str, str],
+    pipeline: Path = PIPELINE,
+) -> str:
     """Return the script of a process as Nextflow writes it into ``.command.sh``.
 
     Args:
         values: of the expressions that the script names as ``${expression}``.
         names: of files; ``${variable}`` is escaped, ``${variable.name}`` is not.
     """
-    [script] = re.findall(r'script:\n    """\n(.*?)    """', body_of(process), re.S)
+    [script] = re.findall(r'script:\n    """\n(.*?)    """', body_of(process, pipeline), re.S)
     values = {
         **values,
         **{variable: SPECIAL.sub(r"\\\g<0>", name) for variable, name in names.items()},
         **{f"{variable}.name": name for variable, name in names.items()},
     }
     text = re.sub(r"(?<!\\)\$\{([^}]+)\}", lambda found: values[found[1]], script)
-    return "#!/bin/bash -ue\n" + text.replace("\\$", "$")
+    return "#!/bin/bash -ue\n" + text.replace("\\$", "$").replace("\\\\", "\\")
 
 
 def task(folder: Path, process: str, values: Mapping[str, str], inputs: Mapping[str, Path]) -> Path:
