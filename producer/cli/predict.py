@@ -24,6 +24,7 @@ from producer.terminal.prediction import (
     warn_of_short_contigs,
 )
 from producer.translation.options import Translation
+from producer.virnucpro.calls import Groups
 from producer.virnucpro.choice import check_models, chunk_for, models_for
 from producer.virnucpro.classifier import Classifier
 from producer.virnucpro.classifier_file import read_classifier
@@ -99,6 +100,7 @@ def predict(
     """
     check_options(inputs, "predict")
     check_folder(output, overwrite=overwrite)
+    groups = Groups(group)
     read = read_classifier(classifier)
     models = models_for(read, dna_model, protein_model)
     check_models(read, models)
@@ -113,7 +115,7 @@ def predict(
         table = ContigTable.read(frames.contigs)
         warn_of_short_contigs(table.lengths)
         with computed(reading, frames, source, output / WORKING, machine) as (fleet, joint):
-            prediction = scored(joint, read, frames, parts, scores, group)
+            prediction = scored(joint, read, frames, parts, scores, groups)
             if features is not None:
                 write_features(joint, features)
             compared = None
@@ -135,7 +137,7 @@ def scored(
     frames: Frames,
     folder: Path,
     scores: ScoreColumns,
-    group: str | None,
+    groups: Groups,
 ) -> Prediction:
     """Write the result files, and show how far they are."""
     total = 0
@@ -148,7 +150,7 @@ def scored(
 
         found = iter(()) if joint is None else features_of(*joint.rows())
         return write_prediction(
-            found, classifier, frames, folder, scores=scores, group=group, on_frames=show
+            found, classifier, frames, folder, scores=scores, groups=groups, on_frames=show
         )
 
 

@@ -79,7 +79,7 @@ def predict(
     folder: Path,
     *,
     scores: ScoreColumns = "original",
-    group: str | None = None,
+    groups: Groups,
     on_frames: Callable[[int], None] = lambda _frames: None,
 ) -> Prediction:
     """Write the result files of an input into a folder.
@@ -88,7 +88,7 @@ def predict(
         features: of all its frames, in their order.
         frames: the input.
         scores: which columns the highest scores have.
-        group: see ``Groups``.
+        groups: in which contigs are called, with none in them yet.
         on_frames: called with the number of frames that were scored.
 
     Raises:
@@ -96,7 +96,6 @@ def predict(
         UserError: the features have another width than the classifier.
     """
     contigs = Contigs.read(frames.contigs)
-    groups = Groups(group)
     of_contigs = np.array([groups.add(contig) for contig in contigs.ids], np.int64)
     without_score = np.zeros(len(contigs.ids), np.int64)
     with (folder / RESULTS).open("w", encoding="utf-8", newline="\n") as file:
