@@ -95,3 +95,18 @@ def cache_folder() -> Path:
     home = os.path.expanduser("~")
     cache = Path(given) if os.path.isabs(given) else Path(home if home != "~" else "/", ".cache")
     return cache / "virnucpro-fleet"
+
+
+def check_new_file(place: Path, *, overwrite: bool) -> None:
+    """Check, before any work, that a file may be written.
+
+    Raises:
+        UserError: there is one, or its folder is not there.
+    """
+    check_has_folder(place)
+    if place.is_dir():
+        raise UserError(f"{place} is a folder: name a file.", path=place)
+    if place.exists() and not overwrite:
+        raise UserError(
+            f"{place} exists: name another file, or replace it with --overwrite.", path=place
+        )

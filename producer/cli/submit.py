@@ -112,7 +112,7 @@ def submit(
         raise UserError(f"{wanted.options()[0]} is of an output: name one with -o.")
     with (
         reading.source(inputs) as source,
-        requests_of(reading, translating.translation(), source, **more) as asked,
+        requests_of(reading, translating, source, **more) as asked,
     ):
         if asked.frames is not None:
             report_frames(asked.frames)

@@ -1,7 +1,5 @@
 """``producer train-classifier``."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +9,13 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from common.errors import UserError
-from common.paths import check_has_folder
+from common.paths import check_new_file
 from producer.cli.contigs import USUAL_CONTIGS, Contigs
 from producer.cli.features import Machine, computed
 from producer.cli.options import Broker, Flag, Many, StoreUrl, to_path
 from producer.cli.reading import Reading
 from producer.cli.translating import translated
-from producer.output.partial import partial_of
+from producer.output.partial import written
 from producer.submission.frames import Frames, joined
 from producer.submission.records import as_sources
 from producer.terminal.console import console
@@ -141,14 +139,9 @@ def places(output: Path, *, overwrite: bool) -> tuple[Path, Path, Path]:
     """
     if output.suffix != SUFFIX:
         raise UserError(f"{output}: name a file that ends in {SUFFIX} (-o).", path=output)
-    check_has_folder(output)
     found = output, output.with_suffix(".json"), output.with_suffix(".svg")
     for path in found:
-        if path.exists() and not overwrite:
-            raise UserError(
-                f"{path} exists: name another file (-o), or replace it with --overwrite.",
-                path=path,
-            )
+        check_new_file(path, overwrite=overwrite)
     return found
 
 
@@ -178,16 +171,3 @@ def write_files(files: tuple[Path, Path, Path], trained: Trained) -> None:
         path.write_text(trained.report.json_text + "\n", encoding="utf-8")
     with written(classifier) as path:
         write_classifier(path, trained.classifier)
-
-
-@contextmanager
-def written(place: Path) -> Iterator[Path]:
-    """Yield a name for the time being, which becomes the file's at the end of the block."""
-    partial = partial_of(place)
-    with ExitStack() as stack:
-        stack.callback(partial.unlink, missing_ok=True)
-        try:
-            yield partial
-            partial.replace(place)
-        except OSError as error:
-            raise UserError(f"{place} cannot be written: {error.strerror}.", path=place) from error

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -10,14 +9,13 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from common.errors import UserError
-from common.paths import check_has_folder
+from common.paths import check_new_file
 from producer.cli.contigs import USUAL_CONTIGS, Contigs
 from producer.cli.options import Flag, to_path
 from producer.cli.reading import Inputs, check_options
 from producer.cli.translating import MODEL_OF_CONTIGS, translated
-from producer.output.partial import partial_of
-from producer.submission.frames import CONTIG_COLUMNS, Frames
+from producer.output.partial import written
+from producer.submission.frames import Frames, write_left_out
 from producer.terminal.console import say, warn
 from producer.terminal.frames import report_frames
 from producer.translation.options import Translation
@@ -65,7 +63,7 @@ def translate(
     check_options(inputs, "translate")
     places = [place for place in (output, dna, left_out) if place not in (None, STDOUT)]
     for place in places:
-        check_place(place, overwrite=overwrite)
+        check_new_file(place, overwrite=overwrite)
     translation = Translation.of(kind, chunk=chunk, code=contigs.code, min_frame=min_frame)
     reading = contigs.reading([MODEL_OF_CONTIGS])
     with reading.source(inputs) as source, TemporaryDirectory(prefix="virnucpro-") as folder:
@@ -78,52 +76,22 @@ def translate(
         say(f"Wrote {place}.")
 
 
-def check_place(place: Path, *, overwrite: bool) -> None:
-    """Check, before any work, that a file may be written.
-
-    Raises:
-        UserError: there is one, or its folder is not there.
-    """
-    check_has_folder(place)
-    if place.is_dir():
-        raise UserError(f"{place} is a folder: name a file.", path=place)
-    if place.exists() and not overwrite:
-        raise UserError(
-            f"{place} exists: name another file, or replace it with --overwrite.", path=place
-        )
-
-
 def write_files(frames: Frames, output: Path, dna: Path | None, left_out: Path | None) -> None:
-    """Copy the frames to the files of a user, each of which is whole or not there.
+    """Write the files of a user, each of which is whole or not there.
 
     Raises:
         UserError: a file cannot be written.
     """
-    if left_out is not None:
-        keep_left_out(frames.contigs)
     if output == STDOUT:
         sys.stdout.write(frames.proteins.read_text("utf-8"))
-    copies = ((frames.proteins, output), (frames.dna, dna), (frames.contigs, left_out))
-    for source, place in copies:
-        if place is None or place == STDOUT:
-            continue
-        partial = partial_of(place)
-        with ExitStack() as stack:
-            stack.callback(partial.unlink, missing_ok=True)
-            try:
-                shutil.copyfile(source, partial)
-                partial.replace(place)
-            except OSError as error:
-                raise UserError(
-                    f"{place} cannot be written: {error.strerror}.", path=place
-                ) from error
+    else:
+        write_copy(frames.proteins, output)
+    if dna is not None:
+        write_copy(frames.dna, dna)
+    if left_out is not None:
+        write_left_out(frames, left_out)
 
 
-def keep_left_out(table: Path) -> None:
-    """Leave only the contigs in a table of which a chunk has no frame."""
-    kept = table.with_suffix(".left_out")
-    with table.open(encoding="utf-8") as lines, kept.open("w", encoding="utf-8") as file:
-        file.write(next(lines))
-        column = CONTIG_COLUMNS.index("chunks_without_frame")
-        file.writelines(line for line in lines if line.rstrip("\n").split("\t")[column] != "0")
-    kept.replace(table)
+def write_copy(source: Path, place: Path) -> None:
+    with written(place) as path:
+        shutil.copyfile(source, path)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple, Unpack
+from typing import Annotated, Literal, NamedTuple, Unpack
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
@@ -14,9 +14,10 @@ from common.alphabet import PROTEIN
 from common.errors import UserError
 from common.model_source import ModelSource
 from common.rungs import PrecisionChoice
+from producer.cli.options import to_path
 from producer.cli.reading import Reading
 from producer.input.sources import AnySource
-from producer.submission.frames import Frames, write_frames
+from producer.submission.frames import Frames, write_frames, write_left_out
 from producer.submission.request import Options, Request, family_of
 from producer.submission.staging import reader_of
 from producer.terminal.console import console
@@ -43,12 +44,16 @@ class Translating:
         NCBI's number of the genetic code.
     min_frame
         Fewest amino acids of a frame; default: 1, of orfs 30.
+    left_out
+        Table to write of the contigs that have chunks without a frame, and how many; an earlier
+        one is replaced.
     """
 
     translate: Literal["six-frame", "orfs", "none"] = "none"
     chunk: PositiveInt | None = None
     code: PositiveInt | None = None
     min_frame: PositiveInt | None = None
+    left_out: Annotated[Path | None, Parameter(converter=to_path)] = None
 
     def translation(self) -> Translation | None:
         """Return the translation; None if there is none.
@@ -57,7 +62,7 @@ class Translating:
             UserError: there is none, but an option of one; or an option is bad.
         """
         if self.translate == "none":
-            for name in ("chunk", "code", "min_frame"):
+            for name in ("chunk", "code", "min_frame", "left_out"):
                 if getattr(self, name) is not None:
                     option = name.replace("_", "-")
                     raise UserError(f"--{option} is of a translation: add --translate six-frame.")
@@ -82,7 +87,7 @@ class Asked(NamedTuple):
 
 @contextmanager
 def requests_of(
-    reading: Reading, translation: Translation | None, source: AnySource, **more: Unpack[Options]
+    reading: Reading, translating: Translating, source: AnySource, **more: Unpack[Options]
 ) -> Iterator[Asked]:
     """Yield a request for each model; frames are in temporary files until the end of the block.
 
@@ -90,7 +95,7 @@ def requests_of(
         InputError: a contig is bad, or none has a frame.
         UserError: options exclude each other, or a model does not support them.
     """
-    models = reading.models
+    models, translation = reading.models, translating.translation()
     if translation is None:
         if len(models) > 1 and any(part.is_stream for part in source.parts):
             raise UserError(
@@ -101,6 +106,8 @@ def requests_of(
         return
     with TemporaryDirectory(prefix="virnucpro-") as folder:
         frames = translated(reading, translation, source, Path(folder))
+        if translating.left_out is not None:
+            write_left_out(frames, translating.left_out)
         if not frames.report.frames:
             raise no_frames(frames)
         requests = requests_of_frames(reading, frames, **more)

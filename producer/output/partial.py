@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from common.embeddings.sink import Sink
+from common.errors import UserError
 
 #: Seconds since the last write after which a file that no process has locked is abandoned. Before
 #: the lock is taken, and between its end and the new name, are milliseconds.
@@ -23,6 +24,23 @@ WITHOUT_LOCKS_SECONDS = 24 * 3600.0
 def partial_of(output: Path) -> Path:
     """Return a new name for an output that is being written."""
     return output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+
+
+@contextmanager
+def written(place: Path) -> Iterator[Path]:
+    """Yield a name for the time being, which becomes the file's at the end of the block.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    partial = partial_of(place)
+    try:
+        yield partial
+        partial.replace(place)
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror}.", path=place) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from common.alphabet import PROTEIN, Alphabet
 from common.job.joint import FramesReport
 from producer.input.reader import Reader
 from producer.input.source import Source
+from producer.output.partial import written
 from producer.translation.fasta import write_dna, write_proteins
 from producer.translation.frames import Contig, translate
 from producer.translation.options import Translation
@@ -107,6 +108,22 @@ def write_frames(
         duplicate_ids=reader.duplicate_ids(),
         input=source.shown,
     )
+
+
+def write_left_out(frames: Frames, place: Path) -> None:
+    """Write a table of the contigs that have chunks without a frame.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    column = CONTIG_COLUMNS.index("chunks_without_frame")
+    with (
+        written(place) as path,
+        frames.contigs.open(encoding="utf-8") as lines,
+        path.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write(next(lines))
+        file.writelines(line for line in lines if line.rstrip("\n").split("\t")[column] != "0")
 
 
 def joined(several: Sequence[Frames], folder: Path) -> Frames:

@@ -29,14 +29,18 @@ def contigs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def submitted(fleet, contigs, dnabert, tiny) -> str:
+def submitted(fleet, contigs, dnabert, tiny, tmp_path) -> str:
     """Return the name of a joint job that is queued, with no worker yet."""
     done = fleet.producer(
         *("submit", contigs, "--translate", "six-frame", "--chunk", 500),
         *("--model", tiny, "--model", dnabert, "--precision", "fp32"),
+        *("--left-out", tmp_path / "left_out.tsv"),
     )
     assert done.returncode == 0, done.stderr
     assert "Translated 20 contigs" in done.stderr
+    left_out = (tmp_path / "left_out.tsv").read_text().splitlines()
+    assert left_out[0].split("\t")[-1] == "chunks_without_frame"
+    assert len(left_out) > 10
     return done.stdout.strip()
 
 
