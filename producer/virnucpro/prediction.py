@@ -1,5 +1,6 @@
 """From the features of frames to scores, and from these to all files of a prediction."""
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from common.embeddings.arrays import Array
 from common.errors import UserError
 from producer.submission.frames import Frames
 from producer.virnucpro.calls import CALLS, TIERS, Calls, Groups, call_groups, table_of
-from producer.virnucpro.chunk_scores import Chunks, Scored, chunks_of
+from producer.virnucpro.chunk_scores import Scored, chunks_of
 from producer.virnucpro.classifier import Classifier
 from producer.virnucpro.features import Features
 from producer.virnucpro.result_files import ScoreColumns, highest_scores, write_frames, write_header
@@ -32,13 +33,13 @@ class Contigs(NamedTuple):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the table that ``write_frames`` of a submission wrote."""
-        ids, numbers = [], []
+        ids, numbers = [], array("q")
         with path.open(encoding="utf-8") as file:
             next(file)
             for line in file:
                 id_, *columns = line.rstrip("\n").split("\t")
                 ids.append(id_)
-                numbers.append(list(map(int, columns)))
+                numbers.extend(map(int, columns))
         return cls(ids, np.array(numbers, np.int64).reshape(-1, 4))
 
     @property
@@ -147,8 +148,3 @@ def check_width(classifier: Classifier, width: int) -> None:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
-
-
-def labels_of(chunks: Chunks) -> Array:
-    """Return whether each chunk is called a virus, ``[c]``."""
-    return np.asarray(chunks.maxima[:, 1] >= chunks.maxima[:, 0])
