@@ -1,10 +1,11 @@
 """Joint jobs: queued on a fleet, waited for and fetched."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import product
 
 from common.advice import how_to
-from common.errors import UserError
+from common.errors import JobEndedError, UserError
 from common.store import Store
 from producer.cli.translating import Asked
 from producer.cli.watch import watch_job
@@ -66,7 +67,8 @@ def queue_all(fleet: Fleet, asked: Asked, enqueue: Enqueue) -> JointJob:
             jobs += [enqueue(fleet, request)]
     except UserError:
         for job in jobs:
-            job.cancel()
+            with suppress(JobEndedError):  # it was submitted before, and is finished
+                job.cancel()
         raise
     return joint_of(fleet, jobs, asked)
 
