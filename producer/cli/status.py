@@ -191,15 +191,13 @@ def look_at(job: Job) -> Look:
 
 def show_jobs(name: str, jobs: Sequence[Job], *, json: bool = False) -> None:
     """Show a job in full, or all jobs of a joint one."""
-    looks = [(job, look_at(job)) for job in jobs]
     if not json:
-        for job, seen in looks:
-            show_job(job, seen)
-    elif is_joint(name):
-        documents = tuple(document_of(seen) for _, seen in looks)
-        print_line(JointStatus(job=name, jobs=documents).text())
-    else:
-        print_line(document_of(looks[0][1]).text())
+        for job in jobs:
+            show_job(job)
+        return
+    documents = tuple(document_of(look_at(job)) for job in jobs)
+    found = JointStatus(job=name, jobs=documents) if is_joint(name) else documents[0]
+    print_line(found.text())
 
 
 def document_of(seen: Look) -> JobStatus:
@@ -220,8 +218,8 @@ def reasons_of(seen: Look) -> list[str]:
     return list(dict.fromkeys(map(str, seen.unreadable)))
 
 
-def show_job(job: Job, seen: Look) -> None:
-    out = output_console()
+def show_job(job: Job) -> None:
+    seen, out = look_at(job), output_console()
     print_job(out, seen.progress, seen.queued, seen.results, seen.keep)
     if seen.reason:
         print_reason(out, job.name, seen.reason)

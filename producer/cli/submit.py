@@ -143,7 +143,9 @@ def run_here(
         run_joint_locally(asked, output, start, gpus=gpus, store=store)
         return
     request = asked.requests[0]
-    output = output_file(request, *placing, kept)
+    output = output_file(
+        request, placing.place, kept, overwrite=placing.overwrite, wanted=placing.wanted
+    )
     run_local(
         partial(enqueue, request=request, batch_tokens=reading.batch_tokens, output=output),
         output,
@@ -168,12 +170,19 @@ def run_on_fleet(fleet: Fleet, asked: Asked, placing: Placing, batch_tokens: int
     if placing.place is None:
         queue(fleet, request, batch_tokens)
     else:
-        output = output_file(request, *placing, fleet.store)
+        output = output_file(
+            request, placing.place, fleet.store, overwrite=placing.overwrite, wanted=placing.wanted
+        )
         submit_and_fetch(fleet, request, output, batch_tokens)
 
 
 def output_file(
-    request: Request, place: Place | None, overwrite: bool, wanted: Wanted, store: Store | None
+    request: Request,
+    place: Place | None,
+    store: Store | None,
+    *,
+    overwrite: bool,
+    wanted: Wanted | None = None,
 ) -> Output:
     """Return the file for a request's embeddings; without a place it is named after the input."""
     source = request.source
@@ -185,7 +194,7 @@ def output_file(
         return any(found.is_of(job, digest) for job in job_names(request, digest))
 
     return output_at(
-        place or user_path(f"./{source.stem}{suffix_of(wanted.layout)}"),
+        place or user_path(f"./{source.stem}{suffix_of(wanted.layout if wanted else None)}"),
         is_ours=is_ours,
         inputs=[part.name for part in source.parts],
         models=[request.model],

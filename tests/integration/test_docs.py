@@ -95,9 +95,9 @@ def run_python(page: str, **run_options: Any) -> str:
 
 def test_every_block_of_python_is_run_by_a_test_here():
     # By test_inputs_page, test_outputs_page, test_scores_page, test_finetuned_page,
-    # test_quick_start_page and test_coming_from_pages.
+    # test_virnucpro_page, test_quick_start_page and test_coming_from_pages.
     run_elsewhere = {
-        *("inputs.md", "outputs.md", "scores.md", "finetuned.md"),
+        *("inputs.md", "outputs.md", "scores.md", "finetuned.md", "virnucpro.md"),
         *(
             "quick-start.md",
             "from-esm-extract.md",

@@ -13,11 +13,13 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support.contigs import classifier_for, write_contigs
+from tests.support.dnabert import random_checkpoint, save_checkpoint
 from tests.support.fair_esm import random_fair_esm
 from tests.support.fixtures import TINY
 from tests.support.hub import Hub, running_hub
 from tests.support.hugging_face import to_hugging_face
 from tests.support.nextflow import PIPELINE, script_of, task
+from tests.support.overflow_dna import DNA_SPEC
 from tests.support.processes import clean_environment
 from tests.support.results import load
 
@@ -25,8 +27,8 @@ WDL = ROOT / "deploy" / "wdl" / "embed.wdl"
 PREDICT_WDL = ROOT / "deploy" / "wdl" / "predict.wdl"
 PREDICT_NF = ROOT / "deploy" / "nextflow" / "predict.nf"
 
-#: Models of a prediction, of which no weights are downloaded.
-DNA_MODEL, PROTEIN_MODEL = "random:dnabert_s", "random:esm2_t6_8M_UR50D"
+#: A model of a prediction, of which no weights are downloaded.
+PROTEIN_MODEL = "random:esm2_t6_8M_UR50D"
 
 NAME = "esm2_t6_8M_UR50D"
 
@@ -166,10 +168,11 @@ def test_miniwdl_runs_the_workflow_and_again_without_the_hub_with_the_weights_of
 
 @pytest.fixture
 def prediction(tmp_path) -> dict[str, Path]:
-    """Return contigs, and a classifier for the features of two models."""
+    """Return contigs, a small model of DNA, and a classifier for its features and a protein's."""
+    dna = save_checkpoint(DNA_SPEC, random_checkpoint(DNA_SPEC), tmp_path / "dnabert")
     contigs = write_contigs(tmp_path / ODD_NAME.replace("fasta", "fna"), 10, longest=700)
-    classifier = classifier_for(tmp_path / "my (1).safetensors", 768 + 320, chunk=500)
-    return {"contigs": contigs, "classifier": classifier}
+    classifier = classifier_for(tmp_path / "my (1).safetensors", DNA_SPEC.dim + 320, chunk=500)
+    return {"contigs": contigs, "classifier": classifier, "dna": dna}
 
 
 def test_the_script_of_the_nextflow_pipeline_predicts(environment, prediction, tmp_path):
@@ -180,7 +183,11 @@ def test_the_script_of_the_nextflow_pipeline_predicts(environment, prediction, t
     for number in (1, 2):  # both have a file of the same name
         (folder / f"weights-{number}" / "cache").mkdir(parents=True)
         (folder / f"weights-{number}" / "cache" / "same").touch()
-    values = {"dna_model": DNA_MODEL, "protein_model": PROTEIN_MODEL, "gpus": "none"}
+    values = {
+        "dna_model": str(prediction["dna"]),
+        "protein_model": PROTEIN_MODEL,
+        "gpus": "none",
+    }
     named = {f"params.{name}": value for name, value in values.items()}
     script = folder / ".command.sh"
     script.write_text(script_of("PREDICT", named, {}, PREDICT_NF))
@@ -196,7 +203,7 @@ def test_miniwdl_runs_the_prediction(environment, prediction, tmp_path):
     given = {
         "contigs": [str(prediction["contigs"])],
         "classifier": str(prediction["classifier"]),
-        "dna_model": DNA_MODEL,
+        "dna_model": str(prediction["dna"]),
         "protein_model": PROTEIN_MODEL,
         "weights": [str(tmp_path / "w.tar")],
         "gpus": "none",

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.support.contigs import classifier_for, write_contigs
+from tests.support.dnabert import random_checkpoint, save_checkpoint
+from tests.support.overflow_dna import DNA_SPEC
 from tests.support.pages import blocks, run_blocks
 from tests.support.processes import clean_environment
 
@@ -15,10 +17,10 @@ from tests.support.processes import clean_environment
 MODELS = {
     "esm2_t36_3B_UR50D": "random:esm2_t6_8M_UR50D",
     "esm2_t33_650M_UR50D": "random:esm2_t6_8M_UR50D",
-    "dnabert_s": "random:dnabert_s",
-    "500_model.pth --local": "500_model.safetensors --dna-model random:dnabert_s "
+    "--model dnabert_s": "--model ./dnabert_s",
+    "500_model.pth --local": "500_model.safetensors --dna-model ./dnabert_s "
     "--protein-model random:esm2_t6_8M_UR50D --local",
-    "train-classifier --positive": "train-classifier --dna-model random:dnabert_s --positive",
+    "train-classifier --positive": "train-classifier --dna-model ./dnabert_s --positive",
     "--local": "--local --gpus none",
 }
 
@@ -27,7 +29,8 @@ MODELS = {
 def folder(tmp_path_factory) -> Path:
     """A folder with what the page's commands read, and what they wrote."""
     folder = tmp_path_factory.mktemp("virnucpro")
-    classifier_for(folder / "500_model.safetensors", 768 + 320, chunk=500)
+    save_checkpoint(DNA_SPEC, random_checkpoint(DNA_SPEC), folder / "dnabert_s")
+    classifier_for(folder / "500_model.safetensors", DNA_SPEC.dim + 320, chunk=500)
     for seed, name in enumerate(("contigs", "viral", "others")):
         write_contigs(folder / f"{name}.fna", 20, seed=seed, longest=700)
     found = blocks("virnucpro.md", "sh", "python")
