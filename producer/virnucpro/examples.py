@@ -1,12 +1,11 @@
 """The frames of viruses and of others, as examples to train on."""
 
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from producer.virnucpro.chunk_scores import FRAME_LETTERS
+from producer.virnucpro.chunk_scores import FRAME_LETTERS, first_of_each
 from producer.virnucpro.features import Features
 from producer.virnucpro.prediction import Contigs
 from producer.virnucpro.training import Examples
@@ -28,13 +27,11 @@ def examples_of(
     shape = (count, width)
     stored = np.memmap(folder / "features.f32", np.float32, "w+", shape=shape)
     groups = np.zeros(count, np.int64)
-    chunks = np.zeros(count, np.int64)
     names: list[str] = []
     for block in features:
         stored[block.rows] = block.vectors
         groups[block.rows] = contigs.of_rows(block.rows)
         names += [id_[:-FRAME_LETTERS] for id_ in block.ids]
-    is_new = np.diff(groups, prepend=-1) != 0
-    is_new[1:] |= np.array([one != other for one, other in pairwise(names)], np.bool_)
-    chunks = np.cumsum(is_new) - 1
+    firsts = first_of_each(names, groups)
+    chunks = np.searchsorted(firsts, np.arange(count), side="right") - 1
     return Examples(stored, (groups < viruses).astype(np.int64), groups, chunks)
