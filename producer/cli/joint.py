@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import product
 
-from common.advice import how_to
 from common.errors import JobEndedError, UserError
 from common.store import Store
 from producer.cli.translating import Asked
-from producer.cli.watch import watch_job
+from producer.cli.watch import say_how_to_wait, watch_job
 from producer.fleet.fleet import Fleet
 from producer.fleet.job import Job
 from producer.fleet.joint import JointJob, joint_output
@@ -46,8 +45,7 @@ def queue_joint(fleet: Fleet, asked: Asked, enqueue: Enqueue) -> None:
     """Queue a joint job for workers elsewhere, and print its name."""
     joint = queue_all(fleet, asked, enqueue)
     say("Queued.")
-    say(f"To wait: {how_to('watch', joint.name)}")
-    say(f"Then: {how_to('fetch', joint.name, '-o', 'FILE.h5')}")
+    say_how_to_wait(joint.name)
     print_line(joint.name)
 
 
@@ -79,14 +77,14 @@ def joint_of(fleet: Fleet, jobs: Sequence[Job], asked: Asked) -> JointJob:
     return JointJob.of(fleet, jobs, source=asked.source.shown, frames=report)
 
 
-def watch_all(joint: JointJob, output: Output | None = None, *, json: bool = False) -> None:
+def watch_all(joint: JointJob, output: Output | None = None) -> None:
     """Wait for the jobs of all models; exit with code 1 if batches failed, 130 on Ctrl-C.
 
     Args:
         output: the file that they are waited for, if there is one.
     """
     for job in joint.jobs:
-        watch_job(job, output, name=joint.name, json=json)
+        watch_job(job, output, name=joint.name)
 
 
 def write_joint_output(joint: JointJob, output: Output) -> None:

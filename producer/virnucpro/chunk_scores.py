@@ -29,6 +29,11 @@ class Chunks(NamedTuple):
     maxima: Floats  # [c, 2]
     frames_without_score: int
 
+    @property
+    def is_virus(self) -> Array:
+        """Whether each chunk is called a virus ``[c]``, by VirNucPro's rule."""
+        return np.asarray(self.maxima[:, 1] >= self.maxima[:, 0])
+
 
 def chunks_of(blocks: Iterable[Scored]) -> Chunks:
     """Return the highest score of each class in each chunk.

@@ -10,10 +10,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from common.embeddings.arrays import Array
+from producer.virnucpro.classifier import NORM_EPS
 
-#: Added to variances before their square root, and the weight of a minibatch in the running
-#: statistics: the defaults of ``torch.nn.BatchNorm1d``.
-NORM_EPSILON, MOMENTUM = 1e-5, 0.1
+#: Weight of a minibatch in the running statistics: the default of ``torch.nn.BatchNorm1d``.
+MOMENTUM = 0.1
 
 #: Names of the arrays that training changes by their gradients. The bias of the hidden layer has
 #: none: batch normalisation subtracts it again.
@@ -56,7 +56,7 @@ class Network:
 
     def logits(self, features: Array) -> Array:
         """Return the logits ``[B, 2]`` of features ``[B, D]``, by the running statistics."""
-        scale = self.norm_weight / np.sqrt(self.running_var + NORM_EPSILON)
+        scale = self.norm_weight / np.sqrt(self.running_var + NORM_EPS)
         hidden = features @ self.hidden_weight.T
         hidden *= scale
         hidden += (self.hidden_bias - self.running_mean) * scale + self.norm_bias
@@ -109,7 +109,7 @@ def backward(
     mean = linear.mean(axis=0)
     normal = np.subtract(linear, mean, out=linear)
     variance = np.einsum("bh,bh->h", normal, normal) / rows
-    deviation = np.sqrt(variance + NORM_EPSILON)
+    deviation = np.sqrt(variance + NORM_EPS)
     normal /= deviation
     hidden = normal * network.norm_weight
     hidden += network.norm_bias

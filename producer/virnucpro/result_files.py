@@ -42,13 +42,13 @@ def highest_scores(chunks: Chunks, columns: ScoreColumns) -> Iterator[str]:
     The original's chunks are in the order of their ids as texts, _10 before _2; those of the fork
     in that of the input.
     """
-    is_virus = chunks.maxima[:, 1] >= chunks.maxima[:, 0]
+    is_virus = chunks.is_virus.tolist()
     if columns == "original":
         yield "Modified_ID\tIs_Virus\n"
         for place in sorted(range(len(chunks.ids)), key=chunks.ids.__getitem__):
-            yield f"{chunks.ids[place]}\t{bool(is_virus[place])}\n"
+            yield f"{chunks.ids[place]}\t{is_virus[place]}\n"
         return
     yield "Modified_ID\tIs_Virus\tmax_score_0\tmax_score_1\n"
     texts = [texts_of(chunks.maxima[:, k]) for k in range(len(CLASSES))]
-    for id_, virus, one, other in zip(chunks.ids, is_virus.tolist(), *texts, strict=True):
+    for id_, virus, one, other in zip(chunks.ids, is_virus, *texts, strict=True):
         yield f"{id_}\t{virus}\t{one}\t{other}\n"

@@ -91,8 +91,7 @@ def compare(one: Scored, other: Scored) -> Comparison:
     known = np.asarray(~np.isnan(one.scores + other.scores).any(axis=1))
     pair = [known_of(each, known) for each in (one, other)]
     labels = [each.scores.argmax(axis=1) for each in pair]
-    chunks = [chunks_of([each]) for each in pair]
-    viral = [found.maxima[:, 1] >= found.maxima[:, 0] for found in chunks]
+    viral = [chunks_of([each]).is_virus for each in pair]
     differences: Floats = np.abs(pair[0].scores - pair[1].scores)
     return Comparison(
         frames=int(known.sum()),

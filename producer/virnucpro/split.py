@@ -4,9 +4,6 @@ import numpy as np
 
 from common.embeddings.arrays import Array
 
-#: Names of the classes by label.
-CLASSES = ("others", "virus")
-
 
 def held_out_rows(
     labels: Array, groups: Array, share: float, generator: np.random.Generator

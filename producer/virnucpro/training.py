@@ -14,12 +14,12 @@ import numpy as np
 from common.embeddings.arrays import Array
 from common.errors import UserError
 from common.text import counted
-from producer.virnucpro.classifier import Classifier
+from producer.virnucpro.classifier import CLASSES, NORM_EPS, Classifier
 from producer.virnucpro.evaluation import chunk_figures, frame_figures
 from producer.virnucpro.fitting import Generators, Options, Sets, best_epoch, fit
 from producer.virnucpro.minibatches import Features, RowReader, finite_rows
-from producer.virnucpro.network import NORM_EPSILON, Network
-from producer.virnucpro.split import CLASSES, chunk_numbers, contigs_by_class, held_out_rows
+from producer.virnucpro.network import Network
+from producer.virnucpro.split import chunk_numbers, contigs_by_class, held_out_rows
 from producer.virnucpro.training_report import ByClass, Epoch, SetCounts, TrainingReport
 
 
@@ -147,7 +147,7 @@ def as_classifier(network: Network) -> Classifier:
         norm_bias=network.norm_bias,
         running_mean=network.running_mean,
         running_var=network.running_var,
-        norm_eps=NORM_EPSILON,
+        norm_eps=NORM_EPS,
         output_weight=network.output_weight,
         output_bias=network.output_bias,
         chunk=None,

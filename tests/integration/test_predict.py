@@ -164,3 +164,15 @@ def test_a_classifier_of_one_class_is_refused_with_what_is_needed(options, tmp_p
     assert done.returncode == 2
     assert "Class virus has 1 contig to train on. Give at least 2 of each class" in done.stderr
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_an_empty_contig_is_an_error_with_its_line_or_left_out(tmp_path):
+    (tmp_path / "c.fna").write_text(f">a\n{coding(300, random.Random(1))}\n>empty\n>b\nACGT\n")
+    refused = run_producer("translate", "c.fna", "-o", "f.faa", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "c.fna, line 3: record 2 ('empty') has no sequence." in refused.stderr
+    assert not (tmp_path / "f.faa").exists()
+    words = ("c.fna", "-o", "f.faa", "--empty", "skip")
+    done = run_producer("translate", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Translated 2 contigs" in done.stderr
