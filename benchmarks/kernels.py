@@ -22,13 +22,13 @@ from benchmarks.inputs import random_proteins
 from benchmarks.machine import attempt, describe_machine, device_or_exit, release, time_runs
 from workers.models import kernels
 from workers.models.attention.attention import segment_attention
-from workers.models.esm2.model import RotaryEmbedding, rotate
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.kernels import hopper
 from workers.models.kernels.attention import tiles_of, varlen_attention
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm
 from workers.models.kernels.rotary import rotate_in_place
+from workers.models.rotary import RotaryEmbedding, rotate
 from workers.runtime.device import exact_sums
 
 HEADS = 20
@@ -96,7 +96,7 @@ def cases(tokens: int) -> dict[str, Callable[[], Case]]:
     """Return a function that makes each case, by name: all at once would fill the GPU."""
     return {
         **{f"attention, head dim {d}": partial(attention_case, tokens, d) for d in HEAD_DIMS},
-        "rotary_attention (Hopper), head dim 64": partial(hopper_case, tokens),
+        **{f"attention (Hopper), head dim {d}": partial(hopper_case, tokens, d) for d in HEAD_DIMS},
         **{f"layer_norm, D {d}": partial(norm_case, tokens, d) for d in DIMS},
         **{f"rotate_in_place, head dim {d}": partial(rotary_case, tokens, d) for d in HEAD_DIMS},
         f"gelu_gate, D {GATE_DIM}": partial(gate_case, tokens, GATE_DIM),
@@ -111,13 +111,12 @@ def attention_case(tokens: int, head_dim: int) -> Case:
     return Case(lambda: varlen_attention(q, k, v, tiles, None), library, exact)
 
 
-def hopper_case(tokens: int) -> Case:
+def hopper_case(tokens: int, head_dim: int) -> Case:
     """Return the case of the Hopper kernel, which also rotates queries: here by an angle of 0."""
-    qkv, tiles, library, exact = attention_inputs(tokens, hopper.HEAD_DIM)
-    cos, sin = torch.ones(tokens, 1, 32), torch.zeros(tokens, 1, 32)
-    return Case(
-        lambda: hopper.rotary_attention(qkv.flatten(1), HEADS, cos, sin, tiles), library, exact
-    )
+    qkv, tiles, library, exact = attention_inputs(tokens, head_dim)
+    half = tokens, 1, head_dim // 2
+    turns = torch.ones(half), torch.zeros(half)
+    return Case(lambda: hopper.attention(qkv.flatten(1), HEADS, tiles, turns=turns), library, exact)
 
 
 def attention_inputs(

@@ -19,7 +19,7 @@ from tests.support.dnabert import (
     small_spec,
 )
 from workers.models.dnabert_s.model import DNABERTS
-from workers.models.fused import apply_fused
+from workers.models.fused import fastest
 from workers.models.kernels.attention import STEPS, takes, tiles_of, varlen_attention
 from workers.models.loading import load_model
 
@@ -132,7 +132,7 @@ def half(exact) -> DNABERTS:
 @pytest.fixture(scope="module")
 def served(half) -> DNABERTS:
     """The model as workers run it."""
-    return apply_fused(half)
+    return fastest(half)
 
 
 def cast(model: DNABERTS, dtype: torch.dtype) -> DNABERTS:

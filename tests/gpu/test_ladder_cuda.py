@@ -19,7 +19,7 @@ from tests.support.overflow import (
 from workers.engine.engine import Engine
 from workers.models.encoder import Encoder
 from workers.models.families import model_class
-from workers.models.fused import apply_fused
+from workers.models.fused import fastest
 from workers.models.loading import load_model
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 
@@ -94,7 +94,7 @@ def random_half(name: str) -> Encoder:
 def test_all_views_of_3b_take_less_than_a_megabyte():
     model = random_half("esm2_t36_3B_UR50D")
     before = torch.cuda.memory_allocated()
-    views = [apply_fused(model), apply_selective_fp32(model), apply_fp32(model)]
+    views = [fastest(model), apply_selective_fp32(model), apply_fp32(model)]
     assert torch.cuda.memory_allocated() - before < 1e6
     assert len(views) == 3
 

@@ -31,7 +31,7 @@ from workers.engine.windows import cut_windows
 from workers.models.classifier import LazyClassifier
 from workers.models.contact_head import load_contact_head, observe_attention
 from workers.models.encoder import Encoder, view_of
-from workers.models.fused import apply_fused, can_fuse
+from workers.models.fused import fastest
 from workers.models.heads import Lazy
 from workers.models.lm_head import load_lm_head
 from workers.models.loading import LoadedModel
@@ -82,8 +82,7 @@ class Engine:
         self.device = weight.device
         #: Precision of the weights, and the rung of a batch that does not name one.
         self.precision = PRECISIONS[weight.dtype]
-        first = apply_fused(loaded.model) if can_fuse(loaded.model) else loaded.model
-        self.models = {self.precision: first}
+        self.models = {self.precision: fastest(loaded.model)}
         for rung in ladder(self.precision)[1:]:
             self.models[rung] = VIEWS[rung](loaded.model)
         tokens = fastest_pack_tokens(loaded.spec, self.device)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from common.model_specs import ModelSpec
-from workers.models.attention.layouts import Layout, kernel_of, packed_layout
+from workers.models.attention.choice import Case, Kernel, packed_choice
+from workers.models.attention.layouts import Layout, packed_layout
 
 M = TypeVar("M", bound="Encoder")
 
@@ -28,6 +29,9 @@ class Encoder(nn.Module):
     #: Dtype of queries, keys and values; None for the stream's.
     attention_dtype: torch.dtype | None = None
 
+    #: The kernel of attention of fused blocks; None: that of the pack's layout.
+    kernel: Kernel | None = None
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -44,11 +48,13 @@ class Encoder(nn.Module):
     @property
     def attention_kernel(self) -> str:
         """The name of the kernel that computes the attention of packs."""
-        if any(getattr(block, "on_hopper", False) for block in self.blocks):
-            return "hopper"
+        if self.kernel is not None:
+            return self.kernel
         weight = next(self.parameters())
-        dtype, alibi = self.attention_dtype or weight.dtype, hasattr(self, "alibi")
-        return kernel_of(weight.device, dtype, self.head_dim, alibi=alibi)
+        dtype = self.attention_dtype or weight.dtype
+        return packed_choice(
+            Case(weight.device, dtype, self.head_dim, self.spec.family.alibi)
+        ).kernel
 
     @abstractmethod
     def forward(

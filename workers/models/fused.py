@@ -11,17 +11,25 @@ another order:
   is as close to FP32 as the exact GELU of a rounded number (``benchmarks.kernels``).
 """
 
+from workers.models.attention.choice import Case, Choice, Kernel, fused_choice
 from workers.models.encoder import Encoder
 from workers.models.families import CODE_OF
-from workers.models.kernels import attention
+from workers.models.kernels.attention import padded_dim
 
 
-def can_fuse(model: Encoder) -> bool:
-    """Return whether the fast path supports this model on its device and in its dtype."""
+def choice_for(model: Encoder) -> Choice | None:
+    """Return the kernel of attention of the fast path; None if the model has to do without."""
     weight = next(model.parameters())
-    return attention.takes(weight.device, weight.dtype, model.head_dim)
+    head_dim = padded_dim(model.head_dim)
+    return fused_choice(Case(weight.device, weight.dtype, head_dim, model.spec.family.alibi))
 
 
-def apply_fused(model: Encoder) -> Encoder:
-    """Return a view of ``model`` for packs, not for padded batches."""
-    return CODE_OF[model.spec.family].fused(model)
+def fastest(model: Encoder) -> Encoder:
+    """Return the view of ``model`` on the fast path, for packs alone, or the model itself."""
+    found = choice_for(model)
+    return model if found is None else apply_fused(model, found.kernel)
+
+
+def apply_fused(model: Encoder, kernel: Kernel) -> Encoder:
+    """Return the view of ``model`` on the fast path, with a kernel of attention."""
+    return CODE_OF[model.spec.family].fused(model, kernel)

@@ -48,8 +48,7 @@ class Attention(nn.Module):
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, layout: FlashSegments) -> Tensor:
     """Attend with a library's FlashAttention kernel."""
     bounds = (layout.cu_seqlens,) * 2 + (layout.max_seqlen,) * 2
-    kernel = flash.find_kernel(alibi=layout.slopes is not None)
-    assert kernel is not None
+    kernel = flash.kernel_named(layout.kernel)
     if layout.slopes is None:
         return kernel(q, k, v, *bounds)
     q, k = (nan_beyond(t, t.dtype) for t in (q, k))

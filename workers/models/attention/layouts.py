@@ -1,18 +1,12 @@
-"""Layouts: which tokens attend to each other, in the form that one kernel takes.
+"""Layouts: which tokens attend to each other, in the form that one kernel takes."""
 
-``kernel_of`` is the one place that chooses a kernel. In FP16 and BF16 on CUDA that is this
-project's Triton kernel, or a library's FlashAttention if Triton is not installed. Otherwise, and in
-FP32, which neither supports, it is ``scaled_dot_product_attention`` segment by segment.
-"""
-
-from enum import StrEnum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from workers.models.attention import flash
 from workers.models.attention.alibi import bias_table, padded_biases
+from workers.models.attention.choice import Case, Kernel, packed_choice
 from workers.models.kernels import attention as own_kernel
 
 
@@ -26,6 +20,7 @@ class TiledSegments(NamedTuple):
 class FlashSegments(NamedTuple):
     """A pack, for a library's FlashAttention."""
 
+    kernel: Kernel
     cu_seqlens: Tensor  # [N + 1] int32, on the tokens' device
     max_seqlen: int
     slopes: Tensor | None  # [H] FP32, with ALiBi
@@ -47,23 +42,6 @@ class PaddedBatch(NamedTuple):
 Layout = TiledSegments | FlashSegments | SeparateSegments | PaddedBatch
 
 
-class Kernel(StrEnum):
-    """What computes the attention of packs."""
-
-    TRITON = "triton"  # this project's
-    FLASH = "flash"  # a library's FlashAttention
-    SDPA = "sdpa"  # PyTorch's, segment by segment
-
-
-def kernel_of(device: torch.device, dtype: torch.dtype, head_dim: int, *, alibi: bool) -> Kernel:
-    """Return the fastest exact kernel for queries of this dtype and head dimension."""
-    if own_kernel.takes(device, dtype, head_dim):
-        return Kernel.TRITON
-    if flash.can_run(device, dtype, head_dim, alibi=alibi):
-        return Kernel.FLASH
-    return Kernel.SDPA
-
-
 def packed_layout(
     cu_seqlens: Tensor,
     max_seqlen: int,
@@ -73,7 +51,7 @@ def packed_layout(
     dtype: torch.dtype,
     head_dim: int,
 ) -> Layout:
-    """Return the layout of a pack for the fastest exact kernel; one layout serves all blocks.
+    """Return the layout of a pack for the fastest kernel that works; one layout serves all blocks.
 
     Args:
         cu_seqlens: ``[N + 1]`` int32, where each segment starts; the last entry is ``total``.
@@ -83,11 +61,12 @@ def packed_layout(
         dtype: dtype of queries, keys and values.
         head_dim: width of a head.
     """
-    match kernel_of(cu_seqlens.device, dtype, head_dim, alibi=slopes is not None):
+    case = Case(cu_seqlens.device, dtype, head_dim, slopes is not None)
+    match packed_choice(case).kernel:
         case Kernel.TRITON:
             return TiledSegments(own_kernel.tiles_of(cu_seqlens, total), slopes)
-        case Kernel.FLASH:
-            return FlashSegments(cu_seqlens, max_seqlen, slopes)
+        case Kernel.FLASH_ATTN | Kernel.TORCH_VARLEN as kernel:
+            return FlashSegments(kernel, cu_seqlens, max_seqlen, slopes)
     # This is the only case in which the host waits for the device.
     biases = None if slopes is None else bias_table(slopes, max_seqlen)
     return SeparateSegments(cu_seqlens.diff().tolist(), biases)

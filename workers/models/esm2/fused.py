@@ -3,26 +3,37 @@
 import torch
 from torch import Tensor, nn
 
+from workers.models.attention.choice import Kernel
 from workers.models.attention.layouts import Layout, TiledSegments
 from workers.models.encoder import share_weights
 from workers.models.esm2.model import ESM2, Block
 from workers.models.kernels import hopper
+from workers.models.kernels.attention import padded_dim, varlen_attention
 from workers.models.kernels.norm import layer_norm
 from workers.models.kernels.rotary import rotate_in_place
+from workers.models.padded_heads import pad_halves, padded_out, padded_qkv
 
 
 class FusedESM2(ESM2):
     """ESM-2 with fused blocks, whose stream lacks the biases of the blocks before."""
 
-    def __init__(self, base: ESM2) -> None:
+    def __init__(self, base: ESM2, kernel: Kernel) -> None:
         with torch.device("meta"):
             super().__init__(base.spec)
         share_weights(self, base)
+        self.kernel = kernel
         self.lacking = [torch.zeros_like(self.final_norm.weight, dtype=torch.float32)]  # [D] each
         for k, block in enumerate(self.block_list()):
-            fused = FusedBlock(block, self.lacking[-1])
+            fused = FusedBlock(block, self.lacking[-1], kernel)
             self.blocks[k] = fused
             self.lacking.append(fused.lacking)
+        if hasattr(self, "rotary"):  # the angles of the zeros that pad a head do not matter
+            self.rotary.inv_freq = pad_halves(base.rotary.inv_freq, base.head_dim)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head of attention, with the zeros that pad it."""
+        return padded_dim(super().head_dim)
 
     def representation(self, x: Tensor, k: int) -> Tensor:
         if k == self.spec.layers:
@@ -33,33 +44,38 @@ class FusedESM2(ESM2):
 class FusedBlock(nn.Module):
     """ESM-2's block, for a stream that lacks the biases of the blocks before."""
 
-    def __init__(self, block: Block, lacking: Tensor) -> None:
+    def __init__(self, block: Block, lacking: Tensor, kernel: Kernel) -> None:
         super().__init__()
         self.block = block
+        self.kernel = kernel
+        self.qkv = padded_qkv(block.qkv, block.head_dim)
+        self.out = padded_out(block.out, block.head_dim)
         #: Sums of the biases that the stream lacks before attention, before the MLP and after the
         #: block: ``[D]`` FP32 each.
         self.before_attention = lacking
         self.before_mlp = lacking + block.out.bias.float()
         self.lacking = self.before_mlp + block.fc2.bias.float()
-        weight = block.qkv.weight
-        self.on_hopper = hopper.takes(weight.device, weight.dtype, block.head_dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout) -> Tensor:
         block = self.block
-        qkv = block.qkv(layer_norm(x, block.attention_norm, self.before_attention))
-        x.addmm_(self._attend(qkv, cos, sin, layout).flatten(-2), block.out.weight.t())
+        qkv = self.qkv(layer_norm(x, block.attention_norm, self.before_attention))
+        x.addmm_(self._attend(qkv, cos, sin, layout).flatten(-2), self.out.weight.t())
         normed = layer_norm(x, block.mlp_norm, self.before_mlp)
         hidden = torch._addmm_activation(
             block.fc1.bias, normed, block.fc1.weight.t(), use_gelu=True
         )
         return x.addmm_(hidden, block.fc2.weight.t())
 
-    def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
-        heads = self.block.heads
-        if self.on_hopper:
-            assert isinstance(layout, TiledSegments)
-            rotate_in_place(qkv, heads, cos, sin, keys_only=True)
-            return hopper.rotary_attention(qkv, heads, cos, sin, layout.tiles)
-        rotate_in_place(qkv, heads, cos, sin)
+    def _attend(
+        self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout
+    ) -> Tensor:
+        assert isinstance(layout, TiledSegments)
+        heads, head_dim = self.block.heads, self.block.head_dim
+        on_hopper = self.kernel is Kernel.HOPPER
+        turns = None if cos is None or sin is None else (cos, sin)
+        if turns is not None:
+            rotate_in_place(qkv, heads, *turns, keys_only=on_hopper)
+        if on_hopper:
+            return hopper.attention(qkv, heads, layout.tiles, turns=turns, scaled_dim=head_dim)
         q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T, H, Dh]
-        return self.block.attention(q, k, v, layout)
+        return varlen_attention(q, k, v, layout.tiles, None, head_dim)

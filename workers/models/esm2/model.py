@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from common.alphabet import ESM2_TOKENS
 from common.model_specs import ModelSpec
-from workers.models.attention.attention import Attention, nan_beyond
+from workers.models.attention.attention import Attention
 from workers.models.attention.layouts import Layout, padded_layout
 from workers.models.encoder import Encoder
-from workers.models.exact_buffers import ExactBuffers
+from workers.models.rotary import RotaryEmbedding, positions_in, rotate
 
 MASK = ESM2_TOKENS.index("<mask>")
 
@@ -53,14 +53,13 @@ class ESM2(Encoder):
         # input_ids [T], cu_seqlens [N + 1]
         assert (input_ids.ndim, cu_seqlens.ndim) == (1, 1), (input_ids.shape, cu_seqlens.shape)
         total = input_ids.shape[0]
-        starts, lengths = cu_seqlens[:-1], cu_seqlens.diff()
+        lengths = cu_seqlens.diff()
         segment = torch.repeat_interleave(lengths, output_size=total)  # [T]
         masked = torch.zeros_like(lengths, dtype=torch.float32)
         masked.index_add_(0, segment, (input_ids == MASK).float())
         x = self._embed(input_ids, (masked / lengths)[segment])
-        positions = torch.arange(total, device=input_ids.device) - starts[segment]
         layout = self.layout_of(x, cu_seqlens, max_seqlen)
-        return self._run(x, positions, layout, repr_layers)
+        return self._run(x, positions_in(cu_seqlens, total), layout, repr_layers)
 
     def _embed(self, tokens: Tensor, masked_ratio: Tensor) -> Tensor:
         scale = (1 - TRAINING_MASK_RATIO) / (1 - masked_ratio)
@@ -97,40 +96,9 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [..., H, Dh]
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = self.placed(q, cos, sin), self.placed(k, cos, sin)
         return self.out(self.attention(q, k, v, layout).flatten(-2))
 
-
-class RotaryEmbedding(ExactBuffers):
-    """Angles of rotary position embedding (Su et al. 2021), in FP32 whatever the model's dtype.
-
-    The frequencies of the checkpoints were rounded in training and are part of the weights:
-    computing them again, or rounding them again, would change the trained model.
-    """
-
-    inv_freq: Tensor
-
-    def __init__(self, head_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("inv_freq", exact_inv_freq(head_dim).to(torch.get_default_device()))
-
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines ``[T, 1, Dh / 2]`` (FP32) of ``positions`` ``[T]``."""
-        angles = torch.outer(positions.float(), self.inv_freq)[:, None, :]
-        return angles.cos(), angles.sin()
-
-
-def exact_inv_freq(head_dim: int) -> Tensor:
-    """Return the frequencies by their formula, ``10000^(-2i / head_dim)``: ``[head_dim / 2]``."""
-    even = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu")
-    return 1.0 / (10000 ** (even / head_dim))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the two halves of every head ``[..., T, H, Dh]`` (NeoX style) in FP32.
-
-    Values beyond the range of ``x.dtype`` become NaN.
-    """
-    a, b = x.float().chunk(2, dim=-1)
-    rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-    return nan_beyond(rotated, x.dtype).to(x.dtype)
+    def placed(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return queries or keys ``[..., H, Dh]`` that know their positions."""
+        return rotate(x, cos, sin)

@@ -67,9 +67,14 @@ def tiles_of(cu_seqlens: Tensor, total: int) -> Tensor:
 
 
 def varlen_attention(
-    q: Tensor, k: Tensor, v: Tensor, tiles: Tensor, slopes: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tiles: Tensor,
+    slopes: Tensor | None,
+    scaled_dim: int | None = None,
 ) -> Tensor:
-    """Return softmax attention, scaled by ``Dh ** -0.5``, within each segment.
+    """Return softmax attention within each segment.
 
     Scores, softmax and sums are FP32.
 
@@ -78,6 +83,8 @@ def varlen_attention(
             a view of a fused tensor.
         tiles: the pack's ``tiles_of``.
         slopes: ``[H]`` FP32: ``slope * |i - j|`` is subtracted from each score (ALiBi); or None.
+        scaled_dim: the dimension by whose ``-0.5``th power scores are scaled, if it is not Dh: that
+            of heads before they were padded.
 
     Returns:
         ``[T, H, Dh]``, contiguous; NaN at least at tokens whose query or key is not finite.
@@ -92,6 +99,7 @@ def varlen_attention(
         *(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
         head_dim=head_dim,
         lanes=padded_dim(head_dim),
+        root=(scaled_dim or head_dim) ** 0.5,
         block_m=BLOCK_M,
         block_n=block_n,
         has_alibi=slopes is not None,
@@ -122,6 +130,7 @@ if triton is not None:
         v_head: tl.tensor,
         head_dim: tl.constexpr,
         lanes: tl.constexpr,
+        root: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         has_alibi: tl.constexpr,
@@ -147,8 +156,8 @@ if triton is not None:
         queries = tl.load(q_at, mask=queries_here, other=0.0)
         own_keys = tl.load(own_at, mask=queries_here, other=0.0)
 
-        scale: tl.constexpr = LOG2_E * head_dim**-0.5
-        slope = tl.load(slopes + head) * LOG2_E / scale if has_alibi else 0.0
+        scale: tl.constexpr = LOG2_E / root
+        slope = tl.load(slopes + head) * root if has_alibi else 0.0
         i = (first + row).to(tl.float32)  # exact to 2^24
         values = tl.zeros([block_m, lanes], tl.float32)
         # A key whose scores are all -Inf has weights of 0, so the result would be finite as if the

@@ -1,4 +1,4 @@
-"""The gated unit of DNABERT-S's MLP, in one pass over its hidden layer."""
+"""The gated units of MLPs (Shazeer 2020), in one pass over the hidden layer."""
 
 from torch import Tensor
 
@@ -20,10 +20,20 @@ def gelu_gate(hidden: Tensor) -> Tensor:
     Returns:
         ``[T, D]`` in the dtype of ``hidden``.
     """
+    return gate(hidden, is_silu=False)
+
+
+def silu_gate(hidden: Tensor) -> Tensor:
+    """Return ``silu(first half) * second half``; see ``gelu_gate``."""
+    return gate(hidden, is_silu=True)
+
+
+def gate(hidden: Tensor, *, is_silu: bool) -> Tensor:
     assert hidden.is_contiguous()
     total, dim = hidden.shape[0], hidden.shape[1] // 2
     out = hidden.new_empty(total, dim)
-    gate_part[(total, triton.cdiv(dim, PROGRAM_SIZE))](hidden, out, dim=dim, lanes=PROGRAM_SIZE)
+    grid = total, triton.cdiv(dim, PROGRAM_SIZE)
+    gate_part[grid](hidden, out, dim=dim, lanes=PROGRAM_SIZE, is_silu=is_silu)
     return out
 
 
@@ -32,12 +42,16 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def gate_part(
-        hidden: tl.tensor, out: tl.tensor, dim: tl.constexpr, lanes: tl.constexpr
+        hidden: tl.tensor,
+        out: tl.tensor,
+        dim: tl.constexpr,
+        lanes: tl.constexpr,
+        is_silu: tl.constexpr,
     ) -> None:
         token = tl.program_id(0).to(tl.int64)
         lane = tl.program_id(1) * lanes + tl.arange(0, lanes)
         here = lane < dim
         gate = tl.load(hidden + token * 2 * dim + lane, mask=here, other=0.0).to(tl.float32)
         value = tl.load(hidden + token * 2 * dim + dim + lane, mask=here, other=0.0).to(tl.float32)
-        gated = 0.5 * gate * (1 + tl.erf(gate * SQRT_HALF)) * value
-        tl.store(out + token * dim + lane, gated.to(out.dtype.element_ty), mask=here)
+        open_ = tl.sigmoid(gate) if is_silu else 0.5 * (1 + tl.erf(gate * SQRT_HALF))
+        tl.store(out + token * dim + lane, (gate * open_ * value).to(out.dtype.element_ty), here)

@@ -1,4 +1,4 @@
-"""LayerNorm of the residual stream, in one pass that also adds the biases that the stream lacks.
+"""LayerNorm of the residual stream, in one pass that also adds biases that the stream lacks.
 
 On an H200 it takes 0.09 ms for 65,536 tokens of width 1280, where PyTorch's takes 0.17 and reading
 and writing the memory 0.08.
@@ -16,13 +16,13 @@ if triton is not None:
 PROGRAM_SIZE = 4096
 
 
-def layer_norm(x: Tensor, norm: nn.LayerNorm, plus: Tensor) -> Tensor:
+def layer_norm(x: Tensor, norm: nn.LayerNorm, plus: Tensor | None = None) -> Tensor:
     """Return ``norm(x + plus)``, computed in FP32.
 
     Args:
         x: ``[T, D]`` FP16 or BF16, contiguous.
-        norm: a LayerNorm over the last dimension, with weight and bias.
-        plus: ``[D]`` FP32.
+        norm: a LayerNorm over the last dimension, with a weight and perhaps a bias.
+        plus: ``[D]`` FP32; None for nothing.
 
     Returns:
         ``[T, D]`` in the dtype of ``x``; a row with a value that is not finite is NaN.
@@ -61,11 +61,13 @@ if triton is not None:
         in_row = lane < dim
         here = in_row & (row < total)
         values = tl.load(x + row * dim + lane, mask=here, other=0.0).to(tl.float32)
-        values += tl.load(plus + lane, mask=in_row, other=0.0)
+        if plus is not None:
+            values += tl.load(plus + lane, mask=in_row, other=0.0)
         centred = values - tl.sum(values, 1)[:, None] / dim
         centred = tl.where(here, centred, 0.0)
         variance = tl.sum(centred * centred, 1)[:, None] / dim
         scale = tl.load(weight + lane, mask=in_row, other=0.0).to(tl.float32)
-        shift = tl.load(bias + lane, mask=in_row, other=0.0).to(tl.float32)
-        normed = centred * tl.rsqrt(variance + eps) * scale + shift
+        normed = centred * tl.rsqrt(variance + eps) * scale
+        if bias is not None:
+            normed += tl.load(bias + lane, mask=in_row, other=0.0).to(tl.float32)
         tl.store(out + row * dim + lane, normed.to(out.dtype.element_ty), mask=here)
