@@ -37,7 +37,7 @@ from benchmarks.peers import PACKAGES, fair_esm_means, peers
 from common.model_specs import ESM2, MODELS, ModelSpec
 from workers.engine.pooling import Pooled, pool
 from workers.models.encoder import Encoder
-from workers.models.fused import apply_fused, can_fuse
+from workers.models.fused import fastest
 from workers.runtime.device import exact_sums
 
 DEFAULT_MODELS = ("esm2_t6_8M_UR50D", "esm2_t33_650M_UR50D", "esm2_t36_3B_UR50D")
@@ -119,8 +119,9 @@ class Bench:
         """Measure the model and print all results."""
         own, means, profile = self.own_rows(packs)
         others: list[Row] = []
-        if self.options.peers and self.spec.family is ESM2:
+        if self.options.peers:
             others = self.peers()
+        if self.options.peers and self.spec.family is ESM2:
             found = attempt("fair-esm's means", self.fair_esm_means)
             means |= {} if found is None else {"fair-esm FP32": found}
         print_table(self.spec.name, own, others)
@@ -156,7 +157,7 @@ class Bench:
         given = first_proteins(self.proteins, tokens)
         limits = min(PEER_REPEATS, self.options.repeats), PEER_SECONDS
         rows = []
-        for peer in peers():
+        for peer in peers(self.spec):
             load = partial(peer.load, self.spec, given, peer.batch_tokens, self.device)
             rows.append(self.row(peer.name, peer.batch_tokens, tokens, load, *limits))
         return rows
@@ -217,7 +218,7 @@ def served_in_half(model: Encoder) -> Encoder:
     """Cast a model to half precision, and return the view of it that the engine runs."""
     on_gpu = next(model.parameters()).is_cuda
     model.to(torch.float16 if on_gpu else torch.bfloat16)
-    return apply_fused(model) if can_fuse(model) else model
+    return fastest(model)
 
 
 # --- what is printed --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from common.alphabet import SPECIAL_TOKENS
+from common.alphabet import PROTEIN, SPECIAL_TOKENS
 from common.model_specs import ESM2, ModelSpec
 from workers.bench.proteins import segment_lengths
 from workers.models.encoder import Encoder
@@ -39,7 +39,7 @@ def first_proteins(proteins: list[str], tokens: int) -> list[str]:
 def tokens_for(spec: ModelSpec, proteins: list[str]) -> Tokens:
     """Return the proteins' tokens; for DNA, as many random tokens for each."""
     tokens = ESM2_TOKENIZER(proteins)
-    if spec.family is ESM2:
+    if spec.family.alphabet is PROTEIN:
         return tokens
     return Tokens(np.random.default_rng(0).integers(5, 4096, len(tokens.ids)), tokens.cu_seqlens)
 

@@ -1,4 +1,4 @@
-"""Other implementations of ESM-2, to time beside this project's.
+"""Other implementations of the protein models, to time beside this project's.
 
 Each is loaded by a function that returns a run: one forward pass over all proteins, whose tokens
 are on the device already. Weights are random: fair-esm has those of this project's model, so that
@@ -8,7 +8,7 @@ embeddings can be compared; the others have their own initialisation.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from benchmarks.inputs import random_model, tokens_for
 from benchmarks.machine import Run
 from common.alphabet import ESM2_TOKENS
-from common.model_specs import ModelSpec
+from common.model_specs import ESM2, ESMC, ModelSpec, swiglu_width
 from workers.engine.packing import make_packs
 
 #: Packages whose versions are printed with the results.
@@ -42,14 +42,22 @@ class Peer:
     load: Load
 
 
-def peers() -> list[Peer]:
+def peers(spec: ModelSpec) -> list[Peer]:
+    """Return the implementations of a model."""
+    padded = Peer("transformers FP16, SDPA, padded, sorted", 16_384, load_transformers)
+    if spec.family is ESMC:
+        return [padded, replace(padded, batch_tokens=65_536)]
+    return esm2_peers(padded) if spec.family is ESM2 else []
+
+
+def esm2_peers(padded: Peer) -> list[Peer]:
     flash = "" if HAS_FLASH_ATTN else " (flash_attn: torch's kernel)"
     fair_esm_32 = partial(load_fair_esm, dtype=torch.float32)
     fair_esm_16 = partial(load_fair_esm, dtype=torch.float16)
     return [
         Peer("fair-esm FP32, as esm-extract", 4096, fair_esm_32),
         Peer("fair-esm FP16, padded, sorted", 16_384, fair_esm_16),
-        Peer("transformers FP16, SDPA, padded, sorted", 16_384, load_transformers),
+        padded,
         Peer(f"esm-efficient FP16, packed{flash}", 50_000, load_esm_efficient),
         Peer(f"esm-efficient FP16, packed{flash}", 4096, load_esm_efficient),
     ]
@@ -137,6 +145,8 @@ def load_transformers(
 
 
 def transformers_model(spec: ModelSpec) -> Any:
+    if spec.family is ESMC:
+        return transformers_esmc(spec)
     from transformers import EsmConfig, EsmModel
 
     config = EsmConfig(
@@ -152,6 +162,19 @@ def transformers_model(spec: ModelSpec) -> Any:
         attn_implementation="sdpa",
     )
     return EsmModel(config, add_pooling_layer=False)
+
+
+def transformers_esmc(spec: ModelSpec) -> Any:
+    from transformers.models.esmc import EsmcConfig, EsmcModel
+
+    config = EsmcConfig(
+        hidden_size=spec.dim,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        intermediate_size=swiglu_width(spec.dim),
+        attn_implementation="sdpa",
+    )
+    return EsmcModel(config)
 
 
 # --- esm-efficient ----------------------------------------------------------------------------

@@ -212,8 +212,9 @@ def unknown_model(text: str, bare: str) -> str:
         meant = f" For the folder or file of this name, give ./{bare}."
     known = "\n  ".join(MODELS)
     return (
-        f"Unknown model {text!r}.{meant} Only models of ESM-2 and DNABERT-S can be served: by name "
-        f"(each also as {RANDOM_PREFIX}NAME, for trials without weights),\n  {known}\n"
+        f"Unknown model {text!r}.{meant} Only models of ESM-2, ESM-1b, ESM-1v, ESM C, DNABERT-S "
+        f"and DNABERT-2 can be served: by name (each also as {RANDOM_PREFIX}NAME, for trials "
+        f"without weights),\n  {known}\n"
         "or by the path of a folder with safetensors or of a fair-esm .pt file. The path contains "
         "a '/', and is absolute or exists here: what only the workers can see needs its whole path."
         " Either may be in a bucket too: s3://bucket/folder."

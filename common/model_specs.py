@@ -3,6 +3,7 @@
 Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``).
 """
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from common.errors import UserError
 from common.model_config import (
     Config,
     check_settings,
-    is_dnabert_s,
     layer_norm_eps,
     read_config,
     size,
@@ -25,7 +25,6 @@ class Family:
 
     name: str
     alphabet: Alphabet
-    hub: str  # repository on the Hugging Face hub; {} is the model's name
     max_residues: int  # letters that are embedded in one piece, by default
     windows: bool  # whether longer records are embedded in windows, by default
     letters_per_token: int  # approximate
@@ -33,12 +32,13 @@ class Family:
     pools_special_tokens: bool  # whether the mean includes the first and the last token
     pooling: str  # the same in words
     layer_norm_eps: float  # of the published models
+    alibi: bool = False  # whether attention has ALiBi (Press et al. 2022)
+    longest: int | None = None  # letters of a piece that the model has positions for; None: any
 
 
 ESM2 = Family(
     name="ESM-2",
     alphabet=PROTEIN,
-    hub="facebook/{}",
     # Trained on crops of 1024 tokens, <cls> and <eos> among them.
     max_residues=1022,
     windows=False,
@@ -49,10 +49,36 @@ ESM2 = Family(
     layer_norm_eps=1e-5,
 )
 
+ESM1 = Family(
+    name="ESM-1",
+    alphabet=PROTEIN,
+    # Positions are learned, for 1024 tokens (Rives et al. 2021, Meier et al. 2021).
+    max_residues=1022,
+    longest=1022,
+    windows=False,
+    letters_per_token=1,
+    block_weights=12,
+    pools_special_tokens=False,
+    pooling=ESM2.pooling,
+    layer_norm_eps=1e-5,
+)
+
+ESMC = Family(
+    name="ESM C",
+    alphabet=PROTEIN,
+    # Trained on up to 2048 tokens, <cls> and <eos> among them.
+    max_residues=2046,
+    windows=False,
+    letters_per_token=1,
+    block_weights=12,
+    pools_special_tokens=False,
+    pooling=ESM2.pooling,
+    layer_norm_eps=1e-5,
+)
+
 DNABERT_S = Family(
     name="DNABERT-S",
     alphabet=DNA,
-    hub="zhihan1996/DNABERT-S",
     # Its authors' sequences have up to 10,000 bases (Zhou et al. 2024).
     max_residues=10_000,
     windows=True,
@@ -61,6 +87,7 @@ DNABERT_S = Family(
     pools_special_tokens=True,
     pooling="mean over all tokens, [CLS] and [SEP] among them",
     layer_norm_eps=1e-12,
+    alibi=True,
 )
 
 
@@ -73,6 +100,8 @@ class ModelSpec:
     dim: int
     heads: int
     family: Family = ESM2
+    hub: str = ""  # repository on the Hugging Face hub
+    embed_norm: bool = False  # whether ESM-1 has a LayerNorm before its blocks
     layer_norm_eps: float | None = None  # None: the family's
 
     @property
@@ -91,16 +120,53 @@ class ModelSpec:
         return -(-letters // self.family.letters_per_token) + SPECIAL_TOKENS
 
 
+def esm2(name: str, layers: int, dim: int, heads: int) -> ModelSpec:
+    return ModelSpec(name=name, layers=layers, dim=dim, heads=heads, hub=f"facebook/{name}")
+
+
+def esm1(name: str, *, embed_norm: bool) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        layers=33,
+        dim=1280,
+        heads=20,
+        family=ESM1,
+        hub=f"facebook/{name}",
+        embed_norm=embed_norm,
+    )
+
+
+def esmc(size: str, layers: int, dim: int, heads: int) -> ModelSpec:
+    return ModelSpec(
+        name=f"esmc_{size.lower()}",
+        layers=layers,
+        dim=dim,
+        heads=heads,
+        family=ESMC,
+        hub=f"biohub/ESMC-{size}",
+    )
+
+
+def dnabert(name: str, hub: str) -> ModelSpec:
+    return ModelSpec(name=name, layers=12, dim=768, heads=12, family=DNABERT_S, hub=hub)
+
+
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec(name="esm2_t6_8M_UR50D", layers=6, dim=320, heads=20),
-        ModelSpec(name="esm2_t12_35M_UR50D", layers=12, dim=480, heads=20),
-        ModelSpec(name="esm2_t30_150M_UR50D", layers=30, dim=640, heads=20),
-        ModelSpec(name="esm2_t33_650M_UR50D", layers=33, dim=1280, heads=20),
-        ModelSpec(name="esm2_t36_3B_UR50D", layers=36, dim=2560, heads=40),
-        ModelSpec(name="esm2_t48_15B_UR50D", layers=48, dim=5120, heads=40),
-        ModelSpec(name="dnabert_s", layers=12, dim=768, heads=12, family=DNABERT_S),
+        esm2("esm2_t6_8M_UR50D", 6, 320, 20),
+        esm2("esm2_t12_35M_UR50D", 12, 480, 20),
+        esm2("esm2_t30_150M_UR50D", 30, 640, 20),
+        esm2("esm2_t33_650M_UR50D", 33, 1280, 20),
+        esm2("esm2_t36_3B_UR50D", 36, 2560, 40),
+        esm2("esm2_t48_15B_UR50D", 48, 5120, 40),
+        esmc("300M", 30, 960, 15),
+        esmc("600M", 36, 1152, 18),
+        esmc("6B", 80, 2560, 40),
+        esm1("esm1b_t33_650M_UR50S", embed_norm=True),
+        *(esm1(f"esm1v_t33_650M_UR90S_{n}", embed_norm=False) for n in range(1, 6)),
+        dnabert("dnabert_s", "zhihan1996/DNABERT-S"),
+        dnabert("dnabert_2", "zhihan1996/DNABERT-2-117M"),
     )
 }
 
@@ -110,8 +176,7 @@ MODELS: dict[str, ModelSpec] = {
 NAMES = {
     spelling.lower(): name
     for name, spec in MODELS.items()
-    for hub in [spec.family.hub.format(name)]
-    for spelling in (hub.rpartition("/")[2], hub, name)
+    for spelling in (spec.hub.rpartition("/")[2], spec.hub, name)
 }
 
 
@@ -134,10 +199,14 @@ def read_hugging_face_config(path: Path) -> ModelSpec:
     """Read the shape of a model from a Hugging Face ``config.json``.
 
     Raises:
-        UserError: the model is neither ESM-2 nor DNABERT-S, a setting is not implemented, or the
-            file is not valid JSON.
+        UserError: the model is of no known family, a setting is not implemented, or the file is
+            not valid JSON.
     """
     return spec_of(read_config(path), path, path.parent.name)
+
+
+#: Families by the names that ``check_settings`` gives them.
+FAMILIES = {family.name: family for family in (ESM2, ESM1, ESMC, DNABERT_S)}
 
 
 def spec_of(config: Config, path: Path | str, name: str) -> ModelSpec:
@@ -148,10 +217,9 @@ def spec_of(config: Config, path: Path | str, name: str) -> ModelSpec:
         name: the model's name.
 
     Raises:
-        UserError: the model is neither ESM-2 nor DNABERT-S, or a setting is not implemented.
+        UserError: the model is of no known family, or a setting is not implemented.
     """
-    check_settings(config, path)
-    family = DNABERT_S if is_dnabert_s(config) else ESM2
+    family = FAMILIES[check_settings(config, path)]
     eps = layer_norm_eps(config, path)
     spec = ModelSpec(
         name=name,
@@ -160,10 +228,21 @@ def spec_of(config: Config, path: Path | str, name: str) -> ModelSpec:
         heads=size(config, "num_attention_heads", path),
         layer_norm_eps=None if eps == family.layer_norm_eps else eps,
         family=family,
+        embed_norm=family is ESM1 and bool(config.get("emb_layer_norm_before")),
     )
     if spec.dim % spec.heads or config.get("head_dim") not in (None, spec.dim // spec.heads):
         raise UserError(
             f"{path}: heads of another width than hidden_size / num_attention_heads, "
             f"{spec.dim} / {spec.heads}, are not supported."
         )
+    if family is ESMC and config.get("intermediate_size") not in (None, swiglu_width(spec.dim)):
+        raise UserError(
+            f"{path}: intermediate_size is {reprlib.repr(config['intermediate_size'])}, but ESM C "
+            f"of width {spec.dim} has {swiglu_width(spec.dim)}."
+        )
     return spec
+
+
+def swiglu_width(dim: int) -> int:
+    """Return the width of ESM C's hidden layer: 8/3 of the model's, in whole steps of 256."""
+    return -(-8 * dim // (3 * 256)) * 256

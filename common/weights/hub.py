@@ -47,7 +47,7 @@ class HubModel:
 
     @property
     def repository(self) -> str:
-        return MODELS[self.source.name].family.hub.format(self.source.name)
+        return MODELS[self.source.name].hub
 
     @property
     def revision(self) -> str:

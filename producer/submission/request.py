@@ -153,10 +153,10 @@ def make_request(
     invalid = options.get("invalid", "error")
     left_out: Short = "error" if invalid == "error" else "skip"
     include, layers = as_tuple(options.get("include", "mean")), as_tuple(options.get("layers", -1))
-    if family is DNABERT_S and "per_residue" in include:
+    if family.letters_per_token > 1 and "per_residue" in include:
         raise UserError(
-            "include per_residue: DNABERT-S has tokens of several bases, not a vector for each "
-            "base. Give mean or bos."
+            f"include per_residue: {family.name} has tokens of several bases, not a vector for "
+            "each base. Give mean or bos."
         )
     scores = [name for name in include if name in SCORES]
     if family is not ESM2 and scores:
@@ -170,6 +170,11 @@ def make_request(
         include, classes = checked_include(include, head, model_source), len(head.labels)
     long = options.get("long") or default_long(family)
     max_residues = options.get("max_residues") or family.max_residues
+    if family.longest is not None and max_residues > family.longest:
+        raise UserError(
+            f"max_residues {max_residues}: {family.name} has positions for {family.longest} "
+            f"residues. Give at most {family.longest}, or another model."
+        )
     residue_dtype = options.get("residue_dtype")
     try:
         form = OutputForm(

@@ -242,7 +242,7 @@ def test_a_worker_names_what_a_download_left_in_place_of_weights(fleet, tmp_path
     [
         ("facebok/esm2_t33_650M_UR50D", "Did you mean esm2_t33_650M_UR50D?"),
         ("https://huggingface.co/facebook/esm2_t6_8M_UR50D", "Did you mean esm2_t6_8M_UR50D?"),
-        ("Rostlab/prot_t5_xl_uniref50", "Only models of ESM-2 and DNABERT-S can be served"),
+        ("Rostlab/prot_t5_xl_uniref50", "Only models of ESM-2, ESM-1b, ESM-1v"),
         ("folder", "merge_and_unload"),
     ],
 )

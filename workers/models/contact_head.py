@@ -20,11 +20,11 @@ from common.model_specs import ESM2, ModelSpec
 from workers.models.attention.attention import Attention
 from workers.models.attention.layouts import Layout
 from workers.models.encoder import Encoder
-from workers.models.esm2.checkpoint import read_fair_esm_file
 from workers.models.heads import with_weights
 from workers.models.lm_head import check_unchanged
 from workers.models.loading import LoadedModel, place_of, raw_tensors
 from workers.models.mixed_precision import MixedPrecisionAttention
+from workers.models.single_file import read_single_file
 from workers.models.weight_files import State, first_line, is_state_dict, safe_load
 
 #: Names in both formats, before those of this project.
@@ -188,7 +188,7 @@ def tensors_of(place: Path) -> State:
             return raw_tensors(place)
         beside = place.with_name(place.stem + REGRESSION_FILE)
         if not beside.is_file():
-            return read_fair_esm_file(place)[1]
+            return read_single_file(place)[1]
         try:
             state = safe_load(beside)["model"]
         except Exception as error:

@@ -1,20 +1,28 @@
-"""The code of each family of models: the place to add another one."""
+"""The code of each family of models: the place to add another one (``docs/models.md``)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.model_specs import DNABERT_S, ESM2, Family, ModelSpec
+from common.model_specs import DNABERT_S, ESM1, ESM2, ESMC, Family, ModelSpec
+from workers.models.attention.choice import Kernel
 from workers.models.dnabert_s import checkpoint as dnabert_s_checkpoint
 from workers.models.dnabert_s.fused import FusedDNABERTS
 from workers.models.dnabert_s.model import DNABERTS
 from workers.models.dnabert_s.tokenizer import DNATokenizer
 from workers.models.encoder import Encoder
+from workers.models.esm1 import checkpoint as esm1_checkpoint
+from workers.models.esm1 import model as esm1_model
+from workers.models.esm1.fused import FusedESM1
 from workers.models.esm2 import checkpoint as esm2_checkpoint
 from workers.models.esm2 import model as esm2_model
 from workers.models.esm2.fused import FusedESM2
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER, tokenizer_in
+from workers.models.esmc import checkpoint as esmc_checkpoint
+from workers.models.esmc import model as esmc_model
+from workers.models.esmc import tokenizer as esmc_tokenizer
+from workers.models.esmc.fused import FusedESMC
 from workers.models.tokens import Tokenizer
 from workers.models.weight_files import Names, State
 
@@ -24,16 +32,15 @@ class FamilyCode:
     """The classes and functions that build and load the models of one family."""
 
     model: type[Encoder]
-    #: Builds the fused view of a half-precision model.
-    fused: Callable[[Any], Encoder]
-    #: Renames the tensors of a Hugging Face checkpoint to this project's names; the folder is for
-    #: error messages.
-    from_hugging_face: Callable[[State, ModelSpec, Path], State]
-    #: The names of a Hugging Face checkpoint's tensors.
-    names: Names
+    #: Builds the fused view of a half-precision model, with a kernel of attention.
+    fused: Callable[[Any, Kernel], Encoder]
+    #: Renames a checkpoint's tensors to this project's names; the path is for error messages.
+    from_published: Callable[[State, ModelSpec, Path], State]
+    #: Returns the names that the format of a checkpoint's tensors has.
+    names_of: Callable[[State], Names]
     #: Returns the tokenizer in a checkpoint's folder.
     tokenizer_in: Callable[[Path], Tokenizer]
-    #: Returns the tokenizer for random weights.
+    #: Returns the tokenizer for weights without a folder: random ones, or a single file.
     own_tokenizer: Callable[[], Tokenizer]
 
 
@@ -41,16 +48,32 @@ CODE_OF: dict[Family, FamilyCode] = {
     ESM2: FamilyCode(
         model=esm2_model.ESM2,
         fused=FusedESM2,
-        from_hugging_face=esm2_checkpoint.from_hugging_face,
-        names=esm2_checkpoint.HUGGING_FACE,
+        from_published=esm2_checkpoint.from_published,
+        names_of=esm2_checkpoint.names_of,
         tokenizer_in=tokenizer_in,
+        own_tokenizer=lambda: ESM2_TOKENIZER,
+    ),
+    ESM1: FamilyCode(
+        model=esm1_model.ESM1,
+        fused=FusedESM1,
+        from_published=esm1_checkpoint.from_published,
+        names_of=esm1_checkpoint.names_of,
+        tokenizer_in=tokenizer_in,
+        own_tokenizer=lambda: ESM2_TOKENIZER,
+    ),
+    ESMC: FamilyCode(
+        model=esmc_model.ESMC,
+        fused=FusedESMC,
+        from_published=esmc_checkpoint.from_published,
+        names_of=esmc_checkpoint.names_of,
+        tokenizer_in=esmc_tokenizer.tokenizer_in,
         own_tokenizer=lambda: ESM2_TOKENIZER,
     ),
     DNABERT_S: FamilyCode(
         model=DNABERTS,
         fused=FusedDNABERTS,
-        from_hugging_face=dnabert_s_checkpoint.from_hugging_face,
-        names=dnabert_s_checkpoint.NAMES,
+        from_published=dnabert_s_checkpoint.from_published,
+        names_of=dnabert_s_checkpoint.names_of,
         tokenizer_in=lambda folder: DNATokenizer.from_file(folder / "tokenizer.json"),
         own_tokenizer=DNATokenizer.own,
     ),

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
 from common.model_specs import ESM2, ModelSpec
-from workers.models.esm2.checkpoint import read_fair_esm_file
 from workers.models.heads import with_weights
 from workers.models.loading import (
     Checkpoint,
@@ -21,6 +20,7 @@ from workers.models.loading import (
     read_weights,
 )
 from workers.models.random_weights import random_weights
+from workers.models.single_file import read_single_file
 from workers.models.weight_files import State, samples
 
 #: Names in both formats, after their prefixes, and this project's names. The bias is of the
@@ -82,7 +82,7 @@ def read_head(loaded: LoadedModel) -> State:
     place = loaded.place or place_of(loaded.source)
     checkpoint = check_unchanged(loaded, place)
     try:
-        raw = raw_tensors(place) if place.is_dir() else read_fair_esm_file(place)[1]
+        raw = raw_tensors(place) if place.is_dir() else read_single_file(place)[1]
     except OSError as error:
         raise UserError(f"{place} cannot be read ({error.strerror}).") from error
     return head_of(raw, checkpoint.state["embed_tokens.weight"], loaded.spec, place)

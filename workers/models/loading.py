@@ -19,11 +19,10 @@ from common.model_source import ModelSource
 from common.model_specs import MODELS, ModelSpec
 from common.rungs import should_use_fp16
 from workers.models.encoder import Encoder
-from workers.models.esm2.checkpoint import FAIR_ESM, read_fair_esm
-from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.families import CODE_OF, model_class
 from workers.models.lora import merge
 from workers.models.random_weights import random_weights
+from workers.models.single_file import read_single_file
 from workers.models.tokens import Tokenizer
 from workers.models.weight_files import State, read_hugging_face
 
@@ -160,7 +159,8 @@ def read_weights(source: ModelSource, place: Path | None = None) -> Checkpoint:
         if path.is_dir():
             return read_folder(path)
         if path.is_file():
-            return Checkpoint(*read_fair_esm(path), ESM2_TOKENIZER, FAIR_ESM.published)
+            spec, raw = read_single_file(path)
+            return checkpoint_of(spec, raw, path, CODE_OF[spec.family].own_tokenizer())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     raise UserError(f"{path}: no such folder or file with weights.")
@@ -179,14 +179,15 @@ def read_folder(folder: Path) -> Checkpoint:
     if is_adapter(folder):
         return read_adapted(folder)
     spec, raw = read_hugging_face(folder)
-    return checkpoint_of(spec, raw, folder)
+    return checkpoint_of(spec, raw, folder, CODE_OF[spec.family].tokenizer_in(folder))
 
 
 def read_adapted(folder: Path) -> Checkpoint:
     """Read an adapter merged into its base, whose tokenizer it has."""
     adapter, (spec, raw, place) = read_adapter(folder), read_base(folder)
-    base = checkpoint_of(spec, raw, place)
-    merged = checkpoint_of(replace(spec, name=folder.name), merge(adapter, raw), place)
+    tokenize = CODE_OF[spec.family].tokenizer_in(place)
+    base = checkpoint_of(spec, raw, place, tokenize)
+    merged = checkpoint_of(replace(spec, name=folder.name), merge(adapter, raw), place, tokenize)
     return merged._replace(
         origins={
             "base_model": adapter.base,
@@ -215,12 +216,12 @@ def read_base(folder: Path) -> tuple[ModelSpec, State, Path]:
     return *read_hugging_face(place), place
 
 
-def checkpoint_of(spec: ModelSpec, raw: State, folder: Path) -> Checkpoint:
-    """Return what a folder has, from its tensors under their published names."""
+def checkpoint_of(spec: ModelSpec, raw: State, place: Path, tokenize: Tokenizer) -> Checkpoint:
+    """Return what a folder or file has, from its tensors under their published names."""
     code = CODE_OF[spec.family]
-    state = code.from_hugging_face(raw, spec, folder)
+    state = code.from_published(raw, spec, place)
     return Checkpoint(
-        *(spec, state, code.tokenizer_in(folder), code.names.published),
+        *(spec, state, tokenize, code.names_of(raw).published),
         # Copied: what is read may be a map of the file, and change with it.
         classifier={
             name.removeprefix(CLASSIFIER): tensor.clone()

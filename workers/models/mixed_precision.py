@@ -33,7 +33,7 @@ class MixedPrecisionLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         norm = self.norm
-        weight, bias = norm.weight.float(), norm.bias.float()
+        weight, bias = norm.weight.float(), None if norm.bias is None else norm.bias.float()
         return F.layer_norm(x.float(), norm.normalized_shape, weight, bias, norm.eps)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from common.model_specs import ModelSpec
 from workers.models.attention.alibi import alibi_slopes
-from workers.models.esm2.model import exact_inv_freq
+from workers.models.rotary import exact_inv_freq
 
 #: Number of random values drawn; larger models repeat them. It is a prime, so that no two rows of a
 #: matrix begin with the same value.
@@ -46,5 +46,5 @@ def fill_from(drawn: Tensor, start: int, values: Tensor) -> int:
 
 def random_scale(name: str, shape: torch.Size) -> float:
     """Return the standard deviation of weights that keep a product as large as its input."""
-    is_matrix = len(shape) == 2 and name != "embed_tokens.weight"
+    is_matrix = len(shape) == 2 and not name.startswith("embed_")
     return float(shape[1]) ** -0.5 if is_matrix else 1.0 if len(shape) == 2 else 0.1

@@ -49,7 +49,7 @@ def test_a_base_beside_the_adapter_comes_first(tmp_path):
     assert read_adapter(folder).base_folder == (tmp_path / "esm2").resolve()
 
 
-@pytest.mark.parametrize("named", ["./runs/esm2", "facebook/esm1b_t33_650M_UR50S", "", None, 3])
+@pytest.mark.parametrize("named", ["./runs/esm2", "facebook/esm_msa1b_t12_100M_UR50S", "", None, 3])
 def test_a_base_that_is_no_model_is_refused_with_what_to_do(tmp_path, named):
     folder = write_adapter(tmp_path / "a", base_model_name_or_path=named)
     with pytest.raises(UserError, match=rf"ln -s /path/of/base {folder}/base"):

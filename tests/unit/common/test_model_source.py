@@ -14,8 +14,16 @@ from common.rungs import Rung
 
 NAME = "esm2_t6_8M_UR50D"
 DNA_NAME = "dnabert_s"
-DNA_HUB = "zhihan1996/DNABERT-S"
-ESM2_NAMES = [name for name in MODELS if name != DNA_NAME]
+ESM_NAMES = [name for name in MODELS if name.startswith("esm")]
+
+#: Repositories that are not called as their model is here.
+OTHER_HUBS = [
+    ("zhihan1996/DNABERT-S", DNA_NAME),
+    ("zhihan1996/DNABERT-2-117M", "dnabert_2"),
+    ("biohub/ESMC-300M", "esmc_300m"),
+    ("biohub/ESMC-600M", "esmc_600m"),
+    ("biohub/ESMC-6B", "esmc_6b"),
+]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -25,7 +33,8 @@ def test_a_name_of_the_table_is_a_model(name):
 
 
 @pytest.mark.parametrize(
-    ("hub", "name"), [*((f"facebook/{name}", name) for name in ESM2_NAMES), (DNA_HUB, DNA_NAME)]
+    ("hub", "name"),
+    [*((f"facebook/{name}", name) for name in ESM_NAMES if "esmc" not in name), *OTHER_HUBS],
 )
 def test_a_model_s_name_on_the_hub_means_the_same(hub, name):
     assert ModelSource.parse(hub) == ModelSource(name)
@@ -65,7 +74,7 @@ def test_any_text_is_a_model_in_its_normal_form_or_an_error_of_the_user(text):
     assert ModelSource.parse(source.text) == source
 
 
-@pytest.mark.parametrize("name", [f"facebook/{DNA_NAME}", "facebook/esm2", "random:DNABERT-2"])
+@pytest.mark.parametrize("name", [f"facebook/{DNA_NAME}", "facebook/esm2", "random:DNABERT-3"])
 def test_a_name_that_the_hub_does_not_have_is_unknown(name):
     with pytest.raises(UserError, match=re.escape(f"Unknown model {name!r}")):
         ModelSource.parse(name)
@@ -130,10 +139,10 @@ def test_a_folder_here_without_a_slash_is_refused_with_what_to_write(tmp_path, m
         ("facebok/esm2_t33_650M_UR50D", "Did you mean esm2_t33_650M_UR50D?"),
         ("https://huggingface.co/facebook/esm2_t6_8M_UR50D", "Did you mean esm2_t6_8M_UR50D?"),
         ("esm2_t33_650M", "Did you mean esm2_t33_650M_UR50D?"),
-        ("random:dnabert2", "Did you mean dnabert_s?"),
-        ("Rostlab/prot_t5_xl_uniref50", "Only models of ESM-2 and DNABERT-S can be served"),
-        ("gs://bucket/weights", "Only models of ESM-2 and DNABERT-S can be served"),
-        ("file://host/weights", "Only models of ESM-2 and DNABERT-S can be served"),
+        ("random:dnabert2", "Did you mean dnabert_2 or dnabert_s?"),
+        ("Rostlab/prot_t5_xl_uniref50", "Only models of ESM-2, ESM-1b, ESM-1v"),
+        ("gs://bucket/weights", "Only models of ESM-2, ESM-1b, ESM-1v"),
+        ("file://host/weights", "Only models of ESM-2, ESM-1b, ESM-1v"),
     ],
 )
 def test_an_unknown_model_is_refused_with_the_nearest_names(text, nearest):

@@ -2,17 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from common.alphabet import DNA, PROTEIN
 from common.errors import UserError
 from common.model_source import ModelSource
-from common.model_specs import DNABERT_S, ESM2, MODELS, resolve_layers
+from common.model_specs import DNABERT_S, ESM1, ESM2, ESMC, MODELS, resolve_layers, swiglu_width
 
 NAME = "esm2_t6_8M_UR50D"
 DNA_NAME = "dnabert_s"
-ESM2_NAMES = [name for name in MODELS if name != DNA_NAME]
+ESM2_NAMES = [name for name in MODELS if name.startswith("esm2")]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,35 @@ def test_esm_2_is_for_proteins_and_cuts_at_what_it_was_trained_on(name):
     assert family is ESM2
     assert family.alphabet is PROTEIN
     assert (family.max_residues, family.windows) == (1022, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "heads"),
+    [("esmc_300m", 333, 15), ("esmc_600m", 575, 18), ("esmc_6b", 6300, 40)],
+)
+def test_esm_c_has_heads_of_64_and_its_published_size(name, millions, heads):
+    spec = MODELS[name]
+    assert (spec.family, spec.dim // spec.heads) == (ESMC, 64)
+    assert (spec.heads, spec.family.max_residues, spec.family.longest) == (heads, 2046, None)
+    assert spec.parameters == pytest.approx(millions * 1e6, rel=0.05)
+
+
+def test_the_hidden_layers_of_esm_c_are_those_of_its_published_tensors():
+    assert [swiglu_width(dim) for dim in (960, 1152, 2560)] == [2560, 3072, 6912]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("esm1")])
+def test_esm_1_has_positions_for_1024_tokens(name):
+    spec = MODELS[name]
+    assert (spec.family, spec.layers, spec.dim, spec.heads) == (ESM1, 33, 1280, 20)
+    assert (spec.family.max_residues, spec.family.longest) == (1022, 1022)
+    assert spec.embed_norm == name.startswith("esm1b")
+
+
+def test_dnabert_2_is_the_base_of_dnabert_s():
+    one, other = MODELS["dnabert_2"], MODELS[DNA_NAME]
+    assert one.hub == "zhihan1996/DNABERT-2-117M"
+    assert replace(one, name=other.name, hub=other.hub) == other
 
 
 def test_dnabert_s_is_for_dna_and_takes_long_records_in_windows():
@@ -113,6 +143,42 @@ DNA_CONFIG = {
 }
 
 
+ESM1_CONFIG = CONFIG | {"position_embedding_type": "absolute", "max_position_embeddings": 1026}
+
+
+@pytest.mark.parametrize("embed_norm", [True, False, None])
+def test_a_folder_with_learned_positions_is_esm_1(tmp_path, embed_norm):
+    config = ESM1_CONFIG | {"emb_layer_norm_before": embed_norm}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    spec = ModelSource.parse(str(tmp_path)).spec()
+    assert (spec.family, spec.embed_norm) == (ESM1, bool(embed_norm))
+
+
+#: As the hub has it; its authors' own files before had other names of the sizes.
+ESMC_CONFIG = {
+    "model_type": "esmc",
+    "num_hidden_layers": 4,
+    "hidden_size": 128,
+    "num_attention_heads": 2,
+    "intermediate_size": 512,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**ESMC_CONFIG, "rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default"}},
+        {"model_type": "esmc", "n_layers": 4, "d_model": 128, "n_heads": 2, "vocab_size": 64},
+    ],
+    ids=["transformers", "its authors"],
+)
+def test_a_folder_of_esm_c_is_read_in_both_formats(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    spec = ModelSource.parse(str(tmp_path)).spec()
+    assert (spec.family, spec.layers, spec.dim, spec.heads) == (ESMC, 4, 128, 2)
+    assert spec.eps == 1e-5
+
+
 @pytest.mark.parametrize("model_type", ["bert", None])
 def test_a_folder_whose_config_has_alibi_s_size_is_dnabert_s(tmp_path, model_type):
     (tmp_path / "config.json").write_text(json.dumps(DNA_CONFIG | {"model_type": model_type}))
@@ -127,8 +193,9 @@ def test_a_plain_bert_is_refused_with_what_would_be_served(tmp_path):
     with pytest.raises(UserError) as caught:
         ModelSource.parse(str(tmp_path)).spec()
     assert str(caught.value) == (
-        f"{tmp_path / 'config.json'}: model_type is 'bert', but only ESM-2 ('esm') and DNABERT-S "
-        "('bert' with 'alibi_starting_size') can be served from a folder."
+        f"{tmp_path / 'config.json'}: model_type is 'bert', but only ESM-2, ESM-1b and ESM-1v "
+        "('esm'), ESM C ('esmc'), and DNABERT-S and DNABERT-2 ('bert' with 'alibi_starting_size') "
+        "can be served from a folder."
     )
 
 
@@ -136,7 +203,13 @@ def test_a_plain_bert_is_refused_with_what_would_be_served(tmp_path):
     ("text", "message"),
     [
         (json.dumps(CONFIG | {"model_type": "bert"}), "model_type is 'bert', but only ESM-2"),
-        (json.dumps(CONFIG | {"position_embedding_type": "absolute"}), "is 'absolute', but ESM-2"),
+        (json.dumps(CONFIG | {"position_embedding_type": "relative"}), "is 'relative', but ESM-2"),
+        (json.dumps(ESM1_CONFIG | {"max_position_embeddings": 2050}), "is 2050, but ESM-1 has"),
+        (json.dumps(ESM1_CONFIG | {"token_dropout": False}), "is False, but ESM-1 has True"),
+        (json.dumps(ESMC_CONFIG | {"hidden_act": "gelu"}), "is 'gelu', but ESM C has 'silu'"),
+        (json.dumps(ESMC_CONFIG | {"intermediate_size": 768}), "intermediate_size is 768, but"),
+        (json.dumps(ESMC_CONFIG | {"attention_bias": True}), "is True, but ESM C has False"),
+        (json.dumps(ESMC_CONFIG | {"qk_layernorm": False}), "is False, but ESM C has True"),
         (json.dumps(CONFIG | {"emb_layer_norm_before": True}), "is True, but ESM-2 has False"),
         (json.dumps({"model_type": "esm"}), "is None, but ESM-2 has"),
         (json.dumps(CONFIG | {"token_dropout": False}), "is False, but ESM-2 has True"),

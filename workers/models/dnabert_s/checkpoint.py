@@ -33,7 +33,12 @@ NAMES = Names(
 PLAIN_BERT = re.compile(r"position_embeddings\.weight$|attention\.self\.(query|key|value)\.")
 
 
-def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
+def names_of(raw: State) -> Names:
+    """Return the format of a checkpoint's tensors, which is the only one."""
+    return NAMES
+
+
+def from_published(raw: State, spec: ModelSpec, folder: Path) -> State:
     """Return the tensors of ``read_hugging_face`` under this project's names.
 
     Args:

@@ -3,7 +3,7 @@
 Their quirks are handled here and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,22 +11,10 @@ from torch import Tensor
 
 from common.alphabet import ESM2_TOKENS
 from common.errors import UserError
-from common.memory import is_out_of_memory
-from common.model_config import size
-from common.model_files import check_single
 from common.model_specs import ModelSpec
-from workers.models.esm2.model import ESM2, exact_inv_freq
-from workers.models.weight_files import (
-    Names,
-    State,
-    add_tensors,
-    check_fit,
-    describe,
-    first_line,
-    is_state_dict,
-    safe_load,
-    taker,
-)
+from workers.models.esm2.model import ESM2
+from workers.models.rotary import exact_inv_freq
+from workers.models.weight_files import Names, State, check_fit, taker
 
 HUGGING_FACE = Names(
     prefix=r"(?:esm\.)?",
@@ -71,93 +59,54 @@ FAIR_ESM = Names(
 )
 
 
-def from_hugging_face(raw: State, spec: ModelSpec, folder: Path) -> State:
-    """Return the tensors of ``read_hugging_face`` under this project's names.
+def is_fair_esm(raw: State) -> bool:
+    """Return whether a checkpoint's tensors have the names of fair-esm."""
+    return any("self_attn" in name for name in raw)
+
+
+def names_of(raw: State) -> Names:
+    """Return the format of a checkpoint's tensors."""
+    return FAIR_ESM if is_fair_esm(raw) else HUGGING_FACE
+
+
+def from_published(raw: State, spec: ModelSpec, place: Path) -> State:
+    """Return a checkpoint's tensors under this project's names.
 
     Args:
         raw: tensors under their published names.
         spec: the model's shape.
-        folder: where they come from, for errors.
+        place: where they come from, for errors.
 
     Raises:
         UserError: a tensor is missing, or differs from that of any ESM-2.
     """
-    return fuse(raw, HUGGING_FACE, spec, folder)
+    names = names_of(raw)
+    state = names.rename(raw, place)
+    frequencies = take_inv_freq(state, spec, place)
+    fused = fuse(state, taker(state, raw, names, place), spec, place)
+    fused["rotary.inv_freq"] = frequencies
+    check_fit(fused, ESM2, spec, names, place)
+    return fused
 
 
-def read_fair_esm(path: Path) -> tuple[ModelSpec, State]:
-    """Read a fair-esm ``.pt`` file.
+def fuse(state: State, take: Callable[[str], Tensor], spec: ModelSpec, place: Path) -> State:
+    """Join the query, key and value projections.
 
-    Raises:
-        UserError: it is not such a file, or a tensor is missing or differs from that of any ESM-2.
+    Args:
+        state: tensors under this project's names, of each projection by itself.
+        take: ``weight_files.taker`` of them.
     """
-    spec, raw = read_fair_esm_file(path)
-    return spec, fuse(raw, FAIR_ESM, spec, path)
-
-
-def read_fair_esm_file(path: Path) -> tuple[ModelSpec, State]:
-    """Read the shape and all tensors of a fair-esm ``.pt`` file, under their published names.
-
-    Raises:
-        UserError: it is not such a file.
-    """
-    check_single(path)
-    try:
-        data = safe_load(path)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{path}: not a fair-esm ESM-2 checkpoint that can be opened safely "
-            f"({type(error).__name__}: {first_line(error)})."
-        ) from error
-    if not isinstance(data, Mapping) or not {"cfg", "model"} <= data.keys():
-        raise UserError(
-            f"{path}: not a fair-esm ESM-2 checkpoint, but {describe(data)}. Load it into a "
-            "transformers model of its shape, call save_pretrained(folder), and give that folder."
-        )
-    try:
-        config = vars(data["cfg"]["model"])
-        spec = ModelSpec(
-            name=path.stem,
-            layers=size(config, "encoder_layers", path),
-            dim=size(config, "encoder_embed_dim", path),
-            heads=size(config, "encoder_attention_heads", path),
-        )
-        if spec.dim % spec.heads:
-            raise ValueError(f"{spec.heads} heads do not divide the width {spec.dim}")
-        if not config["token_dropout"]:
-            raise ValueError("token_dropout is off, unlike in any ESM-2")
-        if not is_state_dict(data["model"]):
-            raise TypeError("its model is not tensors by their names")
-        raw: State = {}
-        add_tensors(raw, data["model"].items(), path)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        why = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{path}: not a fair-esm ESM-2 checkpoint ({why}).") from error
-    return spec, raw
-
-
-def fuse(raw: State, names: Names, spec: ModelSpec, path: Path) -> State:
-    """Join the query, key and value projections, and keep one copy of the rotary frequencies."""
-    state = names.rename(raw, path)
-    take = taker(state, raw, names, path)
     embeddings = take("embed_tokens.weight")
     if len(embeddings) != len(ESM2_TOKENS):
         raise UserError(
-            f"{path}: a vocabulary of {len(embeddings)} tokens, unlike ESM-2's {len(ESM2_TOKENS)}."
+            f"{place}: a vocabulary of {len(embeddings)} tokens, unlike ESM-2's {len(ESM2_TOKENS)}."
         )
-    fused = {
-        "embed_tokens.weight": embeddings,
-        "rotary.inv_freq": take_inv_freq(state, spec, path),
-    }
+    fused = {"embed_tokens.weight": embeddings}
     for layer in range(spec.layers):
         for kind in ("weight", "bias"):
             parts = [take(f"blocks.{layer}.{projection}.{kind}") for projection in "qkv"]
             fused[f"blocks.{layer}.qkv.{kind}"] = torch.cat(parts)
-    fused |= state
-    check_fit(fused, ESM2, spec, names, path)
-    return fused
+    return fused | state
 
 
 def take_inv_freq(state: State, spec: ModelSpec, path: Path) -> Tensor:

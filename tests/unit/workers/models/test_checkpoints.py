@@ -255,7 +255,7 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(folder, setting
     assert said in refusal(folder)
 
 
-def test_an_esm1b_which_shares_model_type_and_vocabulary_is_refused(tmp_path):
+def test_an_esm1b_with_more_positions_is_refused(tmp_path):
     config = EsmConfig(
         vocab_size=33,
         mask_token_id=32,
@@ -266,9 +266,10 @@ def test_an_esm1b_which_shares_model_type_and_vocabulary_is_refused(tmp_path):
         intermediate_size=256,
         position_embedding_type="absolute",
         emb_layer_norm_before=True,
+        max_position_embeddings=2050,
     )
     EsmForMaskedLM(config).save_pretrained(tmp_path / "esm1b")
-    assert "position_embedding_type" in refusal(tmp_path / "esm1b")
+    assert "max_position_embeddings is 2050, but ESM-1 has 1026" in refusal(tmp_path / "esm1b")
 
 
 def test_layers_with_different_frequencies_are_refused(oracle, tmp_path):
@@ -312,19 +313,19 @@ def test_a_path_where_nothing_lies_is_refused(tmp_path):
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     file = tmp_path / "weights.pt"
     file.write_bytes(content)
-    assert "not a fair-esm ESM-2 checkpoint" in refusal(file)
+    assert "not a checkpoint of fair-esm or ESM C" in refusal(file)
 
 
 def test_a_truncated_fair_esm_file_is_refused(fair_esm_file):
     content = fair_esm_file.read_bytes()
     fair_esm_file.write_bytes(content[: len(content) // 2])
-    assert "not a fair-esm ESM-2 checkpoint" in refusal(fair_esm_file)
+    assert "not a checkpoint of fair-esm or ESM C" in refusal(fair_esm_file)
 
 
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
     file = tmp_path / "other.pt"
     torch.save({"state_dict": {"weight": torch.zeros(3)}}, file)
-    assert "not a fair-esm ESM-2 checkpoint" in refusal(file)
+    assert "not a checkpoint of fair-esm or ESM C" in refusal(file)
 
 
 def test_a_fair_esm_file_without_a_tensor_is_refused(fair_esm_file):

@@ -28,6 +28,7 @@ from tests.support.dnabert import (
 from workers.models.attention import flash
 from workers.models.attention.alibi import QUERIES, Alibi, alibi_slopes, bias_table, biases_of
 from workers.models.attention.attention import Attention
+from workers.models.attention.choice import Kernel
 from workers.models.attention.layouts import FlashSegments, SeparateSegments, padded_layout
 from workers.models.dnabert_s.model import DNABERTS, VOCABULARY
 from workers.models.loading import load_model, read_weights
@@ -260,7 +261,8 @@ def test_flash_attn_is_given_nan_for_infinite_queries_and_keys(broken, monkeypat
 
     monkeypatch.setattr(flash, "find_flash_attn", lambda: kernel)
     given, cu_seqlens, longest = infinite(broken, 5)
-    Attention()(**given, layout=FlashSegments(cu_seqlens, longest, alibi_slopes(4)))
+    slopes = alibi_slopes(4)
+    Attention()(**given, layout=FlashSegments(Kernel.FLASH_ATTN, cu_seqlens, longest, slopes))
     for name, tensor in given.items():
         assert seen[name].dtype == torch.float16
         assert torch.equal(seen[name].isnan(), tensor.isinf())

@@ -16,8 +16,9 @@ from tests.support.fair_esm import (
     save_fair_esm,
     tokenize,
 )
-from workers.models.esm2.model import ESM2, exact_inv_freq, rotate
+from workers.models.esm2.model import ESM2
 from workers.models.loading import load_model
+from workers.models.rotary import exact_inv_freq, rotate
 
 #: The bound of every comparison in FP32.
 CLOSE = 2e-5

@@ -198,7 +198,7 @@ def test_a_state_dict_alone_in_a_file_is_named(tmp_path, weights):
 )
 def test_a_file_of_something_else_is_named(tmp_path, content, what):
     torch.save(content, tmp_path / "esm2.pt")
-    assert f"not a fair-esm ESM-2 checkpoint, but {what}" in refusal(tmp_path / "esm2.pt")
+    assert f"not a checkpoint of fair-esm or ESM C, but {what}" in refusal(tmp_path / "esm2.pt")
 
 
 @pytest.mark.parametrize("content", [{"step": 1}, [1], {}])

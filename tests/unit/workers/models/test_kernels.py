@@ -6,6 +6,7 @@ left to a GPU, in ``tests/gpu``.
 """
 
 import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
+from common.alphabet import PROTEIN
 from common.model_specs import ModelSpec
 from tests.support.dnabert import (
     SLOPES,
@@ -26,17 +28,23 @@ from tests.support.dnabert import (
     random_tokens,
     small_spec,
 )
+from tests.support.esm1 import ESM1B
+from tests.support.esmc import SPEC as ESMC_SMALL
 from workers.models import kernels
-from workers.models.dnabert_s.checkpoint import from_hugging_face
+from workers.models.attention import layouts
+from workers.models.attention.choice import Choice, Kernel
+from workers.models.dnabert_s.checkpoint import from_published
 from workers.models.dnabert_s.model import DNABERTS
 from workers.models.encoder import Encoder
-from workers.models.esm2.model import ESM2, rotate
+from workers.models.families import model_class
 from workers.models.fused import apply_fused
 from workers.models.kernels.attention import BLOCK_M, takes, tiles_of, varlen_attention
-from workers.models.kernels.gate import gelu_gate
+from workers.models.kernels.gate import gelu_gate, silu_gate
 from workers.models.kernels.norm import layer_norm
+from workers.models.kernels.norm_rotary import norm_and_rotate
 from workers.models.kernels.rotary import rotate_in_place
 from workers.models.random_weights import random_weights
+from workers.models.rotary import RotaryEmbedding, rotate
 
 IS_INTERPRETED = kernels.triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -212,34 +220,93 @@ def test_the_gate_is_exact_gelu_times_the_values(dim):
     assert (gelu_gate(hidden) - F.gelu(gate) * values).abs().max() < 1e-2
 
 
+@interpreted
+@pytest.mark.parametrize("dim", [96, 1024, 3072])
+def test_the_gate_of_esm_c_is_silu_times_the_values(dim):
+    hidden = 2 * torch.randn(5, 2 * dim).half()
+    gate, values = hidden.float().chunk(2, dim=-1)
+    assert (silu_gate(hidden) - F.silu(gate) * values).abs().max() < 1e-2
+
+
+@interpreted
+@pytest.mark.parametrize("heads", [2, 3, 15])
+def test_queries_and_keys_are_normed_over_all_heads_then_rotated(heads):
+    dim = 64 * heads
+    qkv = 3 * torch.randn(7, 3 * dim).half() + 1
+    norms = [nn.LayerNorm(dim, bias=False).half() for _ in "qk"]
+    for norm in norms:
+        norm.weight.data.normal_(1.0, 0.2)
+    cos, sin = RotaryEmbedding(64)(torch.arange(7))
+    q, k, v = qkv.float().chunk(3, dim=-1)
+    expected = [
+        rotate(F.layer_norm(x, (dim,), norm.weight.float()).unflatten(-1, (heads, 64)), cos, sin)
+        for x, norm in zip((q, k), norms, strict=True)
+    ]
+    values = v.clone()
+    norm_and_rotate(qkv, heads, *norms, cos, sin)
+    found = qkv.float().unflatten(-1, (3, heads, 64)).unbind(1)
+    assert (found[0] - expected[0]).abs().max() < 5e-3
+    assert (found[1] - expected[1]).abs().max() < 5e-3
+    assert torch.equal(found[2].flatten(1), values)
+
+
+@interpreted
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on NaN
+def test_a_query_that_is_not_finite_is_nan_in_all_heads_and_its_key_is_not():
+    qkv = torch.randn(3, 3 * 128).half()
+    qkv[1, 5] = torch.inf
+    norms = [nn.LayerNorm(128, bias=False).half() for _ in "qk"]
+    norm_and_rotate(qkv, 2, *norms, *RotaryEmbedding(64)(torch.arange(3)))
+    assert qkv[1, :128].isnan().all()
+    assert qkv[1, 128:].isfinite().all()
+    assert qkv[[0, 2]].isfinite().all()
+
+
 # --- the fast path ----------------------------------------------------------------------------
 
 
-def protein_model() -> Encoder:
-    spec = ModelSpec(name="small", layers=3, dim=96, heads=HEADS)
-    model = ESM2(spec)
-    model.load_state_dict(random_weights(ESM2, spec))
+def random_half(spec: ModelSpec) -> Encoder:
+    kind = model_class(spec)
+    model = kind(spec)
+    model.load_state_dict(random_weights(kind, spec))
     return model.half().eval().requires_grad_(False)
+
+
+def protein_model() -> Encoder:
+    return random_half(ModelSpec(name="small", layers=3, dim=64, heads=HEADS))
+
+
+def heads_of_24() -> Encoder:
+    return random_half(ModelSpec(name="small", layers=3, dim=96, heads=HEADS))
+
+
+def esm1_model() -> Encoder:
+    return random_half(replace(ESM1B, layers=2))
+
+
+def esmc_model() -> Encoder:
+    return random_half(ESMC_SMALL)
 
 
 def dna_model() -> Encoder:
     spec = small_spec(heads=HEADS, dim=64)
     model = DNABERTS(spec)
-    model.load_state_dict(from_hugging_face(random_checkpoint(spec), spec, Path("none")))
+    model.load_state_dict(from_published(random_checkpoint(spec), spec, Path("none")))
     return model.half().eval().requires_grad_(False)
 
 
 @interpreted
-@pytest.mark.parametrize("make", [protein_model, dna_model])
+@pytest.mark.parametrize("make", [protein_model, dna_model, esmc_model, esm1_model, heads_of_24])
 def test_the_fast_path_gives_every_layer_as_the_plain_one_does(make, monkeypatch):
     model = make()
     sequences = random_tokens([70, 5, 9, 64])
-    if isinstance(model, ESM2):
+    if model.spec.family.alphabet is PROTEIN:
         sequences = [one % 20 + 4 for one in sequences]
     layers = range(model.spec.layers + 1)
     expected = model.forward_packed(*packed(sequences), layers)
-    monkeypatch.setattr(kernels.attention, "takes", lambda *_: True)
-    fused = apply_fused(model)
+    of_triton = Choice(Kernel.TRITON, "")
+    monkeypatch.setattr(layouts, "packed_choice", lambda _: of_triton)
+    fused = apply_fused(model, Kernel.TRITON)
     found = fused.forward_packed(*packed(sequences), layers)
     for layer in layers:
         assert found[layer].dtype == torch.float16
@@ -252,4 +319,5 @@ def test_the_fast_path_gives_every_layer_as_the_plain_one_does(make, monkeypatch
 def test_the_fast_path_has_the_models_own_weights():
     model = protein_model()
     own = {weight.data_ptr() for weight in model.parameters()}
-    assert {weight.data_ptr() for weight in apply_fused(model).parameters()} == own
+    fused = apply_fused(model, Kernel.TRITON)
+    assert {weight.data_ptr() for weight in fused.parameters()} == own

@@ -1,0 +1,1 @@
+"""ESM-1b and ESM-1v."""
