@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.model_files import FAIR_ESM, chosen
+from common.model_files import SINGLE_FILES, chosen
 from common.store import ObjectNotFoundError, S3Store, StoreError
 from common.store.bucket import split_s3_url
 
@@ -62,7 +62,7 @@ def bucket_of(url: str) -> S3Store:
 def split_file(url: str) -> tuple[str, str]:
     """Return the URL of a folder, and the name of the one file that is meant; "" for all."""
     folder, _, name = url.rpartition("/")
-    return (folder, name) if name.endswith(FAIR_ESM) else (url, "")
+    return (folder, name) if name.endswith(SINGLE_FILES) else (url, "")
 
 
 def look(url: str) -> Listing:

@@ -21,8 +21,10 @@ PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 #: Files beside the weights that are loaded.
 BESIDE = ("config.json", "tokenizer.json", "vocab.txt")
 
-#: The suffix of fair-esm's files, each of which is a model.
+#: The suffix of fair-esm's files, and those of all files that are a model each: ESM C's first ones
+#: end in the other.
 FAIR_ESM = ".pt"
+SINGLE_FILES = (FAIR_ESM, ".pth")
 
 #: Number of names listed in an error.
 LISTED = 12

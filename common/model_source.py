@@ -11,9 +11,16 @@ from common.adapters import is_adapter, read_adapter
 from common.errors import UserError
 from common.model_config import parse_config
 from common.model_digest import model_digest
-from common.model_files import FAIR_ESM, model_files
+from common.model_files import FAIR_ESM, SINGLE_FILES, model_files
 from common.model_revision import check_revision, queue_part
-from common.model_specs import MODELS, NAMES, ModelSpec, read_hugging_face_config, spec_of
+from common.model_specs import (
+    FILE_NAMES,
+    MODELS,
+    NAMES,
+    ModelSpec,
+    read_hugging_face_config,
+    spec_of,
+)
 from common.paths import user_path
 
 RANDOM_PREFIX, S3_PREFIX, FILE_PREFIX = "random:", "s3://", "file://"
@@ -27,8 +34,8 @@ class ModelSource:
     """The source of weights, as ``--model`` names it.
 
     It is ``NAME``, ``NAME@REVISION``, ``random:NAME``, ``s3://bucket/prefix``, or the path of a
-    folder or of a ``.pt`` file. ``text`` is normalised: two sources of the same weights have equal
-    texts.
+    folder or of a ``.pt`` or ``.pth`` file. ``text`` is normalised: two sources of the same
+    weights have equal texts.
     """
 
     text: str
@@ -75,7 +82,7 @@ class ModelSource:
             path = user_path(text)
             if path.is_absolute() or exists(path):
                 return cls(os.path.abspath(path))
-            if isinstance(value, Path) or text.startswith(".") or text.endswith(".pt"):
+            if isinstance(value, Path) or text.startswith(".") or text.endswith(SINGLE_FILES):
                 raise UserError(
                     f"{text}: no such folder or file with weights here. A path that only the "
                     "workers can see must be absolute."
@@ -103,9 +110,10 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """The name in the table, or the last part of a path or URL without ``.pt``."""
+        """The name in the table, or the last part of a path or URL without its suffix."""
         if self.is_path or self.is_stored:
-            return os.path.basename(self.text).removesuffix(".pt")
+            last = Path(self.text).name
+            return last.rpartition(".")[0] if last.endswith(SINGLE_FILES) else last
         name = self.text.removeprefix(RANDOM_PREFIX)
         return name if self.revision is None else name.partition(AT)[0]
 
@@ -161,7 +169,8 @@ class ModelSource:
         config = Path(self.text) / "config.json"
         if self.is_path and exists(config):
             return read_hugging_face_config(config)
-        return MODELS.get(self.name)
+        published = MODELS.get(FILE_NAMES.get(self.name, self.name))
+        return None if published is None else replace(published, name=self.name)
 
     @property
     def is_fair_esm(self) -> bool:
@@ -187,10 +196,10 @@ def with_revision(model: str, revision: str | None) -> str:
 
 
 def looks_like_path(value: str) -> bool:
-    is_url = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", value)
-    return not is_url and (
-        "/" in value or value.endswith(".pt") or value in {".", ".."} or value.startswith("~")
-    )
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", value):  # a URL
+        return False
+    is_file = value.endswith(SINGLE_FILES)
+    return is_file or "/" in value or value in {".", ".."} or value.startswith("~")
 
 
 def exists(path: str | Path) -> bool:
@@ -215,7 +224,7 @@ def unknown_model(text: str, bare: str) -> str:
         f"Unknown model {text!r}.{meant} Only models of ESM-2, ESM-1b, ESM-1v, ESM C, DNABERT-S "
         f"and DNABERT-2 can be served: by name (each also as {RANDOM_PREFIX}NAME, for trials "
         f"without weights),\n  {known}\n"
-        "or by the path of a folder with safetensors or of a fair-esm .pt file. The path contains "
-        "a '/', and is absolute or exists here: what only the workers can see needs its whole path."
-        " Either may be in a bucket too: s3://bucket/folder."
+        "or by the path of a folder with safetensors, of a fair-esm .pt file, or of ESM C's .pth. "
+        "The path contains a '/', and is absolute or exists here: what only the workers can see "
+        "needs its whole path. Each may be in a bucket too: s3://bucket/folder."
     )

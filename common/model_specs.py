@@ -180,6 +180,10 @@ NAMES = {
 }
 
 
+#: Names in the table by those of published files that are called otherwise, without their suffix.
+FILE_NAMES = {"esmc_300m_2024_12_v0": "esmc_300m", "esmc_600m_2024_12_v0": "esmc_600m"}
+
+
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
     """Return layers as numbers from 0 to ``count``; -1 means the last one, and so on.
 

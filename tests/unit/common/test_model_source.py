@@ -1,6 +1,7 @@
 """The parsing of ``--model``, and the names that follow from it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,8 @@ def test_a_home_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("/models/my-esm", "my-esm"), ("/models/esm2_x.pt", "esm2_x")]
+    ("path", "name"),
+    [("/models/my-esm", "my-esm"), ("/models/esm2_x.pt", "esm2_x"), ("/models/c.pth", "c")],
 )
 def test_a_path_is_called_by_its_last_part(path, name):
     assert ModelSource.parse(path).name == name
@@ -194,3 +196,8 @@ def test_queue_names_are_safe_and_different():
 def test_names_of_queues_with_their_rungs_are_different():
     queues = [ModelSource.parse(text).queue for text in (*MODELS, *(f"random:{m}" for m in MODELS))]
     assert len({f"{queue}.{rung}" for queue in queues for rung in Rung}) == len(queues) * len(Rung)
+
+
+def test_the_first_files_of_esm_c_are_known_by_their_names(tmp_path):
+    spec = ModelSource.parse(str(tmp_path / "esmc_600m_2024_12_v0.pth")).spec()
+    assert spec == replace(MODELS["esmc_600m"], name="esmc_600m_2024_12_v0")
