@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Base64Bytes
 
+from common.job.output_form import Include
 from common.model_specs import MODELS, ModelSpec
 from common.wire.messages import Document
 
 #: The vectors of each protein, in the order of the figures' second axis.
-VECTORS = ("mean", "bos")
+VECTORS: tuple[Include, ...] = ("mean", "bos")
 
 
 class PublishedModel(Document):

@@ -1,0 +1,83 @@
+"""The comparison with the published vectors, and the verdict."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import AwareDatetime
+
+from common.embeddings.arrays import Array
+from common.rungs import Rung
+from common.wire.messages import Document
+from workers.validation.published.figures import PublishedModel
+from workers.validation.statistics import cosines
+
+
+class Compared(Document):
+    """The comparison of all vectors, computed here in one precision."""
+
+    precision: Rung
+    cosine_min: float | None  # the smallest of a vector; None: one is not finite
+    difference: float | None  # the largest L2 norm of a difference, relative to the vector's
+    passed: bool
+
+
+class Installation(Document):
+    """Whether an installation gives the published numbers: what ``--json`` prints."""
+
+    version: int = 1
+    model: str  # ModelSource.text
+    weights: str | None  # their source, if the model's name does not say it
+    fingerprint: str
+    device: str
+    date: AwareDatetime
+    passed: bool
+    tolerance: float
+    published: str  # the published model's name
+    repository: str
+    revision: str
+    sha256: dict[str, str]  # of the files of weights here, by their path
+    #: Those of them that are not published; not empty if the numbers are the same but the file is
+    #: another, such as one in another format.
+    other_files: tuple[str, ...]
+    comparisons: tuple[Compared, ...]
+    versions: dict[str, str]
+
+    @property
+    def worst(self) -> Compared:
+        """The comparison with the largest difference."""
+        return max(self.comparisons, key=difference_of)
+
+    @property
+    def json_text(self) -> str:
+        return self.model_dump_json(indent=2)
+
+
+def compare(measured: Array, published: Array, precision: Rung, tolerance: float) -> Compared:
+    """Compare vectors ``[V, D]`` with the published ones ``[V, D]``.
+
+    The difference of two vectors is the L2 norm of their difference, relative to that of the
+    published one. It has the angle between them and the ratio of their norms: ``d² ≈ 2(1 - cos) +
+    (ratio - 1)²``.
+    """
+    assert measured.shape == published.shape, (measured.shape, published.shape)
+    if not np.isfinite(measured).all():
+        return Compared(precision=precision, cosine_min=None, difference=None, passed=False)
+    a, b = measured.astype(np.float64), published.astype(np.float64)
+    difference = float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)).max())
+    return Compared(
+        precision=precision,
+        cosine_min=float(cosines(a, b).min()),
+        difference=difference,
+        passed=difference <= tolerance,
+    )
+
+
+def difference_of(compared: Compared) -> float:
+    """Return the difference of a comparison; infinity if a vector is not finite."""
+    return np.inf if compared.difference is None else compared.difference
+
+
+def other_files(found: Mapping[str, str], published: PublishedModel) -> tuple[str, ...]:
+    """Return the files whose SHA-256 is none of the published ones, whatever their names."""
+    known = set(published.sha256.values())
+    return tuple(file for file, sha256 in found.items() if sha256 not in known)
