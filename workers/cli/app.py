@@ -134,14 +134,16 @@ def refuse_beside_published(
 
 def print_installation(request: Request, *, as_json: bool) -> NoReturn:
     """Compare with the published numbers, print the result, and exit."""
+    from workers.validation.published.figures import read_published
     from workers.validation.published.report import print_report
     from workers.validation.published.run import run as compared
 
-    found = compared(request)
+    published = read_published()
+    found = compared(request, published)
     if as_json:
         sys.stdout.write(f"{found.json_text}\n")
     else:
-        print_report(found)
+        print_report(found, published.source)
     sys.exit(EXIT_PASSED if found.passed else EXIT_FAILED)
 
 

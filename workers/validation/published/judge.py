@@ -36,11 +36,16 @@ class Installation(Document):
     repository: str
     revision: str
     sha256: dict[str, str]  # of the files of weights here, by their path
-    #: Those of them that are not published; not empty if the numbers are the same but the file is
-    #: another, such as one in another format.
-    other_files: tuple[str, ...]
+    published_sha256: dict[str, str]  # of the published ones, by their name
+    other_files: tuple[str, ...]  # those here that are none of the published ones
     comparisons: tuple[Compared, ...]
     versions: dict[str, str]
+
+    @property
+    def has_published_weights(self) -> bool:
+        """Whether the weights are the published ones, by their file or else by their numbers."""
+        numbers = any(each.passed for each in self.comparisons if each.precision is Rung.FP32)
+        return not self.other_files or numbers
 
     @property
     def worst(self) -> Compared:

@@ -2,74 +2,79 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.text import Text
 
-from workers.validation.published.figures import read_published
 from workers.validation.published.judge import Compared, Installation
-from workers.validation.report import WIDTH
 
-#: What may be wrong where the published weights give other numbers.
-ADVICE = (
-    "The weights are the published ones, so that something in this installation computes "
-    "otherwise: try --device cpu, then other versions of PyTorch and of the GPU's driver."
+#: What to do where the published weights give other numbers, in FP32 or in half precision alone.
+COMPUTES_OTHERWISE = (
+    "The weights are the published ones, so this installation computes otherwise: try --device "
+    "cpu, then other versions of PyTorch and of the GPU's driver."
 )
+HALF_ALONE = "In fp32 it does: worker validate without --published compares the two."
 
 
-def print_report(found: Installation) -> None:
-    """Print the report to standard output."""
-    console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, soft_wrap=True)
-    for line in heading(found):
+def print_report(found: Installation, source: str) -> None:
+    """Print the report to standard output, each of its lines on one line.
+
+    Args:
+        source: where the published numbers come from.
+    """
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    for line in heading(found, source):
         console.print(line)
     style = "bold green" if found.passed else "bold red"
     console.print(Text(verdict(found), style=style))
 
 
-def heading(found: Installation) -> Iterator[str]:
-    """Yield what was compared with what, a line for each precision, and what files differ."""
+def heading(found: Installation, source: str) -> Iterator[str]:
+    """Yield what was compared with what, and the figures of each precision."""
     weights = f" from {found.weights}" if found.weights else ""
     software = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     yield f"Model      {found.model}{weights}, fingerprint {found.fingerprint}"
-    yield f"Published  {found.repository} at revision {found.revision}"
-    yield f"Source     {read_published().source}"
+    yield f"Published  {found.published}: {found.repository}, revision {found.revision}"
+    yield f"Source     {source}"
     yield f"Software   {software}"
+    yield from files(found)
     for each in found.comparisons:
         yield f"{each.precision:10} {figures(each)}: {'pass' if each.passed else 'FAIL'}"
+
+
+def files(found: Installation) -> Iterator[str]:
+    """Yield whether the files are the published ones; if not, both hashes and how to see them."""
+    if not found.other_files:
+        names = ", ".join(Path(file).name for file in found.sha256)
+        yield f"Files      {names}: published, by their SHA-256"
     for file in found.other_files:
-        yield f"{Path(file).name}: {why_other(file, found)}"
+        yield f"Files      {Path(file).name}: not a published file. sha256sum {quote(file)} gives"
+        yield f"           {found.sha256[file]}; published are"
+        for name, sha256 in found.published_sha256.items():
+            yield f"           {sha256} {name}"
 
 
 def figures(compared: Compared) -> str:
-    if compared.difference is None:
+    """Return the figures of a comparison in words."""
+    if compared.cosine_min is None or compared.difference is None:
         return "a vector is not finite"
     return (
         f"smallest cosine {compared.cosine_min:.6f}, largest difference {compared.difference:.2%}"
     )
 
 
-def why_other(file: str, found: Installation) -> str:
-    """Return a sentence about a file that is not one of the published ones."""
-    (model,) = (each for each in read_published().models if each.name == found.published)
-    known = ", ".join(f"{sha256} ({name})" for name, sha256 in model.sha256.items())
-    return f"SHA-256 {found.sha256[file]}, but published are {known}. See: sha256sum {file}"
-
-
 def verdict(found: Installation) -> str:
     """Return the verdict in one line, with the figures of the precision that is furthest off."""
-    tolerance = f"tolerance {found.tolerance:.0%}"
-    worst = f"{figures(found.worst)} ({tolerance}) in {found.worst.precision} on {found.device}"
+    worst, tolerance = found.worst, f"tolerance {found.tolerance:.0%}"
+    where = f"{figures(worst)} ({tolerance}), in {worst.precision} on {found.device}"
+    numbers = f"the numbers of the authors' code for {found.published}"
     if found.passed:
-        other = " (from another file than the published ones)" if found.other_files else ""
+        return f"PASS: this installation gives {numbers}: {where}."
+    if not found.has_published_weights:
         return (
-            f"PASS: this installation gives the numbers of the authors' code for "
-            f"{found.published}{other}: {worst}."
+            f"FAIL: these are other weights than the published ones of {found.published}: {where}."
         )
-    if found.other_files:
-        return (
-            f"FAIL: these are other weights than the published ones of {found.published}: {worst}."
-        )
-    return (
-        f"FAIL: this installation does not give the numbers of the authors' code for "
-        f"{found.published}: {worst}. {ADVICE}"
-    )
+    in_half_alone = any(each.passed for each in found.comparisons)
+    advice = HALF_ALONE if in_half_alone else COMPUTES_OTHERWISE
+    return f"FAIL: this installation does not give {numbers}: {where}. {advice}"

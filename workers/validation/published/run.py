@@ -27,7 +27,6 @@ from workers.validation.published.figures import (
     VECTORS,
     Published,
     PublishedModel,
-    read_published,
 )
 from workers.validation.published.judge import Installation, compare, other_files
 from workers.validation.run import (
@@ -50,8 +49,12 @@ class Embedded(NamedTuple):
     vectors: NDArray[np.float32]  # [N, 2, D], as PublishedModel.vectors; NaN if not finite
 
 
-def run(request: Request) -> Installation:
+def run(request: Request, published: Published) -> Installation:
     """Compare this installation's vectors of the published proteins with the published ones.
+
+    Args:
+        request: its model, weights, precision and device; the others are of no use here.
+        published: what is published.
 
     Raises:
         UserError: nothing is published for these weights, they or the device cannot be used, or
@@ -60,7 +63,7 @@ def run(request: Request) -> Installation:
     model = ModelSource.parse(request.model)
     source = weights_of(model, request.weights)
     check_trained(source)
-    published, known = read_published(), source.spec()
+    known = source.spec()
     if known is not None:  # before its weights are downloaded
         of_model(known, published)
     device = choose_device(request.device)
@@ -94,6 +97,7 @@ def run(request: Request) -> Installation:
         repository=expected.repository,
         revision=expected.revision,
         sha256=sha256,
+        published_sha256=expected.sha256,
         other_files=other_files(sha256, expected),
         comparisons=comparisons,
         versions=versions(),
@@ -159,7 +163,7 @@ def embed(
 
 def check_tokens(loaded: LoadedModel, published: Published) -> None:
     """Raise UserError if the tokenizer gives other tokens than the authors' did."""
-    if loaded.tokenize(published.sequences).ids.tolist() != sum(published.tokens, ()):
+    if tuple(loaded.tokenize(published.sequences).ids) != sum(published.tokens, ()):
         raise UserError(
             f"{loaded.source.text}: its tokenizer gives other tokens for the published proteins "
             "than the authors' does. Use the tokenizer's files that were published with these "
