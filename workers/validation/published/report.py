@@ -59,15 +59,15 @@ def figures(compared: Compared) -> str:
     """Return the figures of a comparison in words."""
     if compared.cosine_min is None or compared.difference is None:
         return "a vector is not finite"
-    return (
-        f"smallest cosine {compared.cosine_min:.6f}, largest difference {compared.difference:.2%}"
-    )
+    cosine = f"smallest cosine {compared.cosine_min:.6f}"
+    difference = f"largest difference {compared.difference:.2%}"
+    return f"{cosine}, {difference} (tolerance {compared.tolerance:.0%})"
 
 
 def verdict(found: Installation) -> str:
     """Return the verdict in one line, with the figures of the precision that is furthest off."""
-    worst, tolerance = found.worst, f"tolerance {found.tolerance:.0%}"
-    where = f"{figures(worst)} ({tolerance}), in {worst.precision} on {found.device}"
+    worst = found.worst
+    where = f"{figures(worst)}, in {worst.precision} on {found.device}"
     numbers = f"the numbers of the authors' code for {found.published}"
     if found.passed:
         return f"PASS: this installation gives {numbers}: {where}."

@@ -92,7 +92,6 @@ def run(request: Request, published: Published) -> Installation:
         device=device_name(device),
         date=datetime.now(UTC),
         passed=all(each.passed for each in comparisons),
-        tolerance=expected.tolerance,
         published=expected.name,
         repository=expected.repository,
         revision=expected.revision,
