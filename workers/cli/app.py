@@ -125,9 +125,10 @@ def refuse_beside_published(
         "--sequences-per-set": sequences_per_set != SEQUENCES_PER_SET,
         "--store": store is not None,
     }
-    for option in (name for name, is_given in given.items() if is_given):
+    useless = [option for option, is_given in given.items() if is_given]
+    if useless:
         raise UserError(
-            f"{option} is for random sequences and their record: --published compares three "
+            f"{useless[0]} is for random sequences and their record: --published compares three "
             "proteins and records nothing. Omit one of the two."
         )
 
