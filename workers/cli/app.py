@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -48,6 +48,7 @@ def validate(
     device: DeviceChoice = "auto",
     sequences_per_set: Annotated[int, Parameter(validator=Number(gte=2))] = SEQUENCES_PER_SET,
     picture: UserPath | None = None,
+    published: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     store: str | None = None,
 ) -> None:
@@ -55,7 +56,8 @@ def validate(
 
     Random sequences of all lengths are embedded in half precision and in FP32, packed and padded.
     The result is recorded: on a device of the same name, a worker refuses to serve weights in a
-    precision that failed.
+    precision that failed. With --published, three proteins are compared with the numbers of the
+    authors' own code instead, and nothing is recorded.
     Exit code 0: passed; 1: failed; 2: the validation could not be done.
 
     Parameters
@@ -74,16 +76,18 @@ def validate(
         Number of sequences in each of the sets short, medium, long, very_long and mixed.
     picture
         PNG file to write: cosine similarity against length.
+    published
+        Compare with numbers that the authors' code gave with the published weights.
     as_json
         Print one JSON document instead of tables.
     store
         Folder or s3://bucket/prefix for another copy of the record; default: VIRNUCPRO_STORE.
     """
     require_torch()
+    if published:
+        refuse_beside_published(picture, sequences_per_set, store)
     if picture is not None:
         require_matplotlib()
-    from workers.validation.report import print_report
-    from workers.validation.run import run as validated
 
     request = Request(
         model=with_revision(model, revision),
@@ -94,6 +98,11 @@ def validate(
         picture=picture,
         store=Settings.read(store=store).store,
     )
+    if published:
+        print_installation(request, as_json=as_json)
+    from workers.validation.report import print_report
+    from workers.validation.run import run as validated
+
     validation = validated(request)
     if as_json:
         sys.stdout.write(f"{validation.json_text}\n")
@@ -105,6 +114,38 @@ def validate(
         save_picture(validation, picture)
         log.info("The picture is %s.", picture)
     sys.exit(EXIT_PASSED if validation.passed else EXIT_FAILED)
+
+
+def refuse_beside_published(
+    picture: UserPath | None, sequences_per_set: int, store: str | None
+) -> None:
+    """Raise UserError if an option was given that --published has no use for."""
+    given = {
+        "--picture": picture is not None,
+        "--sequences-per-set": sequences_per_set != SEQUENCES_PER_SET,
+        "--store": store is not None,
+    }
+    useless = [option for option, is_given in given.items() if is_given]
+    if useless:
+        raise UserError(
+            f"{useless[0]} is for random sequences and their record: --published compares three "
+            "proteins and records nothing. Omit one of the two."
+        )
+
+
+def print_installation(request: Request, *, as_json: bool) -> NoReturn:
+    """Compare with the published numbers, print the result, and exit."""
+    from workers.validation.published.figures import read_published
+    from workers.validation.published.report import print_report
+    from workers.validation.published.run import run as compared
+
+    published = read_published()
+    found = compared(request, published)
+    if as_json:
+        sys.stdout.write(f"{found.json_text}\n")
+    else:
+        print_report(found, published.source)
+    sys.exit(EXIT_PASSED if found.passed else EXIT_FAILED)
 
 
 @app.command

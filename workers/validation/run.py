@@ -3,6 +3,8 @@
 import gc
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,11 +120,18 @@ def measure_or_explain(source: ModelSource, precision: Rung, device: str, count:
     Raises:
         UserError: the weights cannot be loaded, or do not fit the device.
     """
+    with memory_explained(source, precision, device):
+        return measure(source, precision, device, count)
+
+
+@contextmanager
+def memory_explained(source: ModelSource, precision: Rung, device: str) -> Iterator[None]:
+    """Raise UserError if a model does not fit the device, and free its memory afterwards."""
     try:
         with warnings.catch_warnings():
             # PyTorch warns about speed, which does not matter here.
             warnings.simplefilter("ignore")
-            return measure(source, precision, device, count)
+            yield
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{source.text} in {precision} does not fit {device_name(device)} "

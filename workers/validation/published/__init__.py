@@ -1,0 +1,1 @@
+"""``worker validate --published``: this installation against numbers of the authors' own code."""
