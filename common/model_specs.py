@@ -5,7 +5,7 @@ Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``
 
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.alphabet import DNA, PROTEIN, SPECIAL_TOKENS, Alphabet
@@ -100,7 +100,7 @@ class ModelSpec:
     dim: int
     heads: int
     family: Family = ESM2
-    hub: str = ""  # repository on the Hugging Face hub
+    hub: str = field(default="", compare=False)  # repository on the Hugging Face hub
     embed_norm: bool = False  # whether ESM-1 has a LayerNorm before its blocks
     layer_norm_eps: float | None = None  # None: the family's
 
