@@ -22,6 +22,7 @@ from benchmarks.inputs import random_proteins
 from benchmarks.machine import attempt, describe_machine, device_or_exit, release, time_runs
 from workers.models import kernels
 from workers.models.attention.attention import segment_attention
+from workers.models.attention.flash import find_flash_attn, kernel_named
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER
 from workers.models.kernels import hopper
 from workers.models.kernels.attention import tiles_of, varlen_attention
@@ -97,6 +98,11 @@ def cases(tokens: int) -> dict[str, Callable[[], Case]]:
     return {
         **{f"attention, head dim {d}": partial(attention_case, tokens, d) for d in HEAD_DIMS},
         **{f"attention (Hopper), head dim {d}": partial(hopper_case, tokens, d) for d in HEAD_DIMS},
+        **{
+            f"flash_attn, head dim {d}": partial(flash_attn_case, tokens, d)
+            for d in (32, 64)
+            if find_flash_attn() is not None
+        },
         **{f"layer_norm, D {d}": partial(norm_case, tokens, d) for d in DIMS},
         **{f"rotate_in_place, head dim {d}": partial(rotary_case, tokens, d) for d in HEAD_DIMS},
         f"gelu_gate, D {GATE_DIM}": partial(gate_case, tokens, GATE_DIM),
@@ -117,6 +123,16 @@ def hopper_case(tokens: int, head_dim: int) -> Case:
     half = tokens, 1, head_dim // 2
     turns = torch.ones(half), torch.zeros(half)
     return Case(lambda: hopper.attention(qkv.flatten(1), HEADS, tiles, turns=turns), library, exact)
+
+
+def flash_attn_case(tokens: int, head_dim: int) -> Case:
+    """Return the case of the ``flash_attn`` package in this project's place, if it is installed."""
+    qkv, _, library, exact = attention_inputs(tokens, head_dim)
+    packed = ESM2_TOKENIZER(random_proteins(tokens))
+    bounds, longest = torch.tensor(packed.cu_seqlens), int(packed.lengths.max())
+    kernel = kernel_named("flash_attn")
+    q, k, v = qkv.unbind(1)
+    return Case(lambda: kernel(q, k, v, bounds, bounds, longest, longest), library, exact)
 
 
 def attention_inputs(
