@@ -174,7 +174,7 @@ class ModelSource:
 
     @property
     def is_fair_esm(self) -> bool:
-        """Whether it is a file of fair-esm, which has weights of ESM-2 and nothing else."""
+        """Whether it is a file of fair-esm, which has weights of a model of proteins."""
         return (self.is_path or self.is_stored) and self.text.endswith(FAIR_ESM)
 
     def base(self) -> "ModelSource":

@@ -18,7 +18,7 @@ WRAPPER = "base_model.model."
 INSIDE = ".base_layer."
 
 #: What only some classes of a model have before its names.
-FAMILY = re.compile(r"^(?:esm|bert)\.")
+FAMILY = re.compile(r"^(?:esm|esmc|bert)\.")
 
 #: Names of two tensors that may be one in the base.
 EMBEDDINGS = "embeddings.word_embeddings.weight"
