@@ -137,10 +137,15 @@ class OriginalFinder:
         self._file: BinaryIO | None = None  # that the log is in
 
     def find(self, rows: Array, sequences: Iterable[str]) -> Array | None:
-        """Return the row of the first record with the letters of each one, or NONE.
+        """Return the row of the first record with the letters of each one; see ``find_hashes``."""
+        return self.find_hashes(rows, self._hashes(sequences))
+
+    def find_hashes(self, rows: Array, hashes: Array) -> Array | None:
+        """Return the row of the first record with the hash of each one, or NONE.
 
         Args:
             rows: of the records, ascending, which follow all earlier ones.
+            hashes: of their letters ``[n, 2]``, with the seed of all others.
 
         Returns:
             None if no record has the letters of an earlier one.
@@ -148,7 +153,6 @@ class OriginalFinder:
         Raises:
             UserError: there is no room for the temporary file.
         """
-        hashes = self._hashes(sequences)
         end = int(rows[-1]) + 1
         keep = self._make_room(len(rows), int(rows[0])) and end <= MOST_ROWS
         if keep:
