@@ -37,9 +37,17 @@ class Copy(NamedTuple):
         return first_word(self.header)
 
 
-def encode_copies(copies: Iterable[Copy]) -> bytes:
+def encode_copies(copies: Iterable[Copy], before: int = 0) -> bytes:
+    """Return the object of a batch's copies.
+
+    Args:
+        before: rows of the input before those that the copies' own rows are counted from.
+    """
     return "".join(
-        [f"{row}\t{original}\t{length}\t{header}\n" for row, original, length, header in copies]
+        [
+            f"{before + row}\t{original}\t{length}\t{header}\n"
+            for row, original, length, header in copies
+        ]
     ).encode()
 
 

@@ -91,8 +91,15 @@ def with_id(row: int, item: Any) -> tuple[str, str]:
     return id_, sequence
 
 
-def encode_batch(records: Iterable[Record]) -> bytes:
-    return "".join([f">{row} {header}\n{residues}\n" for row, header, residues in records]).encode()
+def encode_batch(records: Iterable[Record], before: int = 0) -> bytes:
+    """Return the input object of a batch.
+
+    Args:
+        before: rows of the input before those that the records' rows are counted from.
+    """
+    return "".join(
+        [f">{before + row} {header}\n{residues}\n" for row, header, residues in records]
+    ).encode()
 
 
 def decode_batch(data: bytes) -> list[Record]:

@@ -227,7 +227,10 @@ def cut_batches(
                     yield batch
                 batch = CutBatch([], [], NOTHING, [])
             part = slice(stretch.start, stretch.end)
-            add_to(batch, records[part], originals[part])
+            told = told_apart(records[part], originals[part], begins=stretch.begins)
+            batch.records.extend(told.computed)
+            batch.copies.extend(told.copies)
+            batch.reused.extend(told.reused)
             batch = batch._replace(size=batch.size.plus(stretch.size))
     if batch.records:
         yield batch
@@ -241,18 +244,31 @@ def together(chunks: Iterable[Chunk]) -> Iterator[tuple[list[Record], Integers]]
             yield some, np.fromiter(islice(more, len(some)), np.int64, len(some))
 
 
-def add_to(batch: CutBatch, records: list[Record], originals: Integers) -> None:
-    """Add records to a batch, the first of which is computed in any case."""
+class Told(NamedTuple):
+    """Records told apart by what becomes of them."""
+
+    computed: list[Record]
+    copies: list[Copy]
+    reused: list[Reused]
+
+
+def told_apart(records: list[Record], originals: Integers, *, begins: bool) -> Told:
+    """Tell consecutive records of a batch apart.
+
+    Args:
+        begins: whether the first is the first of the batch, which is computed in any case.
+    """
     if (originals == NONE).all():
-        batch.records.extend(records)
-        return
+        return Told(records, [], [])
+    computed, copies, reused = told = Told([], [], [])
     new_tuple = tuple.__new__
     for record, original in zip(records, originals.tolist(), strict=True):
-        if original == NONE or not batch.records:
-            batch.records.append(record)
+        if original == NONE or (begins and not computed):
+            computed.append(record)
         elif original >= 0:
             row, header, residues = record
             # The constructor of a named tuple takes twice as long.
-            batch.copies.append(new_tuple(Copy, (row, original, len(residues), header)))
+            copies.append(new_tuple(Copy, (row, original, len(residues), header)))
         else:
-            batch.reused.append(Reused(record, place_of(original)))
+            reused.append(Reused(record, place_of(original)))
+    return told

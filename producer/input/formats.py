@@ -1,6 +1,7 @@
 """The format of a source, decided by its content."""
 
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,6 +64,24 @@ def blocks_of(source: Source, columns: Columns) -> Iterator[Block]:
             yield from checked(rest, name, None)
         else:
             yield from blocks(rest, name)
+
+
+def is_plain_fasta(source: Source, columns: Columns) -> int | None:
+    """Return how many bytes are read at first of a file of FASTA, if it is not compressed.
+
+    Returns:
+        None if the source is anything else, or if it begins with a comment.
+
+    Raises:
+        InputError: the source cannot be opened.
+    """
+    if source.is_s3 or source.is_stream:
+        return None
+    with source.open() as file:
+        first = file.read1(READ_BYTES)  # type: ignore[attr-defined]
+        begin = first.lstrip(BLANKS)[:1]
+        plain = begin == b">" and not is_table(source, columns, begin) and b"\0" not in first
+        return len(first) if plain and isinstance(file, BufferedReader) else None
 
 
 def is_table(source: Source, columns: Columns, begin: bytes) -> bool:

@@ -121,12 +121,13 @@ class OriginalFinder:
         """Make an empty table.
 
         Args:
-            hashes: hashes sequences; None: with a random seed.
+            hashes: hashes sequences; None: ``hashes_with`` the ``seed``, a random one.
             bits: of the number of slots of the first table.
             most_bits: of the largest.
             step: rows whose hashes are in memory, and by which the file of more is extended.
         """
-        self._hashes = hashes or hashes_with(secrets.randbits(64))
+        self.seed = secrets.randbits(64)
+        self._hashes = hashes or hashes_with(self.seed)
         self._bits, self._most_bits = bits, most_bits
         self._count = 0
         #: The last 32 bits of the first number of a hash, and 1 + the row in 32 bits; 0 is free.

@@ -76,6 +76,14 @@ class Reader(RecordChecks):
                     raise refused
                 if not self.problems.count:
                     yield from records
+        self.check_end()
+
+    def check_end(self) -> None:
+        """Check what was read, which is everything.
+
+        Raises:
+            InputError: it is bad.
+        """
         if refused := self.other_molecule(to_the_end=True):
             raise refused
         if self.problems.count:
@@ -90,7 +98,7 @@ class Reader(RecordChecks):
             InputError: the source is of no format that is read, damaged or empty.
         """
         self.begin_part(part)
-        for block in self._blocks():
+        for block in self.readable(self.blocks_of(part)):
             yield block, self.checked(block)
         self.end_part()
 
@@ -123,9 +131,14 @@ class Reader(RecordChecks):
         advice = f" {EMPTY_FILE_ADVICE}." if several else ""
         raise InputError(f"{part.shown} is empty: it contains no record.{advice}", path=part.path)
 
-    def _blocks(self) -> Iterator[Block]:
+    def readable(self, found: Iterator[Block]) -> Iterator[Block]:
+        """Yield blocks of the source that is being read.
+
+        Raises:
+            InputError: there is an error in reading them.
+        """
         try:
-            yield from self.blocks_of(self._part)
+            yield from found
         except VirnucproError:
             raise
         except Exception as error:  # each way of compression has errors of its own

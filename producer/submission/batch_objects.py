@@ -63,13 +63,12 @@ class BatchWriter:
 
     def _write(self, batch: EncodedBatch) -> StagedBatch:
         self.keep()
-        self.store.put(input_key(self.job, batch.number, self.staging), batch.records)
-        if batch.copies:
-            self.store.put(copies_key(self.job, batch.number, self.staging), batch.copies)
+        place = self.store, self.job, self.staging, batch.number
+        checksums = write_batch(*place, batch.records, batch.copies)
         if batch.reused:
             with self.taking:
                 self._write_reused(batch.number, batch.reused)
-        return StagedBatch(batch.size, batch.first_row, crc32(batch.records), crc32(batch.copies))
+        return StagedBatch(batch.size, batch.first_row, *checksums)
 
     def _write_reused(self, index: int, reused: list[Reused]) -> None:
         """Write the rows of a batch that earlier jobs have computed."""
@@ -99,6 +98,16 @@ class BatchWriter:
             digests_of(record.residues for record in records),
             attributes,
         )
+
+
+def write_batch(
+    store: Store, job: str, staging: str, number: int, records: bytes, copies: bytes
+) -> tuple[int, int]:
+    """Write the input object of a batch, and that of its copies; return the checksums of both."""
+    store.put(input_key(job, number, staging), records)
+    if copies:
+        store.put(copies_key(job, number, staging), copies)
+    return crc32(records), crc32(copies)
 
 
 def encoded(batches: Iterable[CutBatch]) -> Iterator[EncodedBatch]:

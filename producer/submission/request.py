@@ -46,6 +46,7 @@ from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
 from producer.input.columns import USUAL_COLUMNS, Columns
+from producer.input.reader import Reader
 from producer.input.sources import AnySource
 from producer.submission.owner import owner_named
 
@@ -268,3 +269,20 @@ def job_name(source: AnySource, fingerprint: str) -> str:
 
 def queue_of_request(request: Request) -> str:
     return queue_name(request.model, request.rung, request.rung, request.priority)
+
+
+def reader_of(request: Request) -> Reader:
+    """Return the reader of a request's input."""
+    return Reader(
+        request.source,
+        alphabet=request.alphabet,
+        unknown=request.unknown,
+        long=request.long,
+        max_residues=request.form.max_residues,
+        gaps=request.gaps,
+        empty=request.empty,
+        columns=request.columns,
+        min_length=request.min_length,
+        short=request.short,
+        molecule=request.molecule,
+    )

@@ -1,0 +1,194 @@
+"""What a process does that stages pieces of an input: reading and checking, and writing batches."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from common.alphabet import ALPHABETS
+from common.bounded_map import bounded_map
+from common.embeddings.arrays import Array
+from common.errors import InputError
+from common.job.copies import encode_copies
+from common.job.records import Record, encode_batch
+from common.store import Store, open_store
+from producer.input.batches import told_apart
+from producer.input.checks import Findings
+from producer.input.duplicates import DuplicateCounter
+from producer.input.identical import NONE, hashes_with
+from producer.input.pieces import Piece, Range, blocks_in, next_line
+from producer.submission.batch_objects import write_batch
+from producer.submission.request import Request, reader_of
+
+#: Seconds after which a process asks again whether it still may write.
+KEPT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a process has to know of a job."""
+
+    request: Request
+    store: str  # its URL
+    job: str
+    staging: str
+    id_seed: int  # of the hashes of ids
+    letter_seed: int | None  # of the hashes of letters; None: none are needed
+
+
+class Parse(NamedTuple):
+    """The message that a piece is to be read; see ``PieceWork``."""
+
+    number: int
+    piece: Piece
+
+
+class Parsed(NamedTuple):
+    """What is known of the records of a piece, which stay in the process that has read them."""
+
+    findings: Findings
+    lines: int  # of a range
+    ids: bytes  # hashes; see DuplicateCounter
+    rows: Array  # of the good records, from the piece's beginning
+    letters: Array  # of each of them
+    headers: Array  # letters of its header
+    hashes: Array | None  # of its letters ``[n, 2]``
+    #: Why no more can be read, as far as the piece alone tells: without its place in the file.
+    error: InputError | None
+
+
+class Part(NamedTuple):
+    """Consecutive records of a piece that are of the same batch."""
+
+    start: int
+    end: int
+    begins: bool  # whether the batch begins with them
+    number: int | None  # of the batch, if all of it is in the piece: then it is written
+
+
+class Order(NamedTuple):
+    """What becomes of the records of a piece."""
+
+    piece: int
+    before: int  # rows before the piece
+    originals: Array | None  # as Chunk has them; None: no record has one
+    parts: list[Part]
+
+
+class Drop(NamedTuple):
+    """The message that the records of a piece are not needed."""
+
+    piece: int
+
+
+class Encoded(NamedTuple):
+    """A part of a batch as its objects have it."""
+
+    records: bytes
+    copies: bytes
+
+
+#: What became of a part: its bytes, or the checksums of the objects that were written.
+Done = Encoded | tuple[int, int]
+
+
+class Keep:
+    """The question whether batches still may be written; the answer is None."""
+
+
+class Failed(NamedTuple):
+    """The answer that there was an error."""
+
+    error: BaseException
+
+
+class PieceWork:
+    """The work of one process.
+
+    Args:
+        keep: called before batches are written, if the last call was some time ago; raises if they
+            must not be.
+    """
+
+    def __init__(self, setup: Setup, keep: Callable[[], None]) -> None:
+        # What is pickled is equal to an alphabet, but the checks ask for the very same.
+        self._request = replace(setup.request, alphabet=ALPHABETS[setup.request.alphabet.name])
+        self._setup = setup
+        self._store: Store = open_store(setup.store)
+        self._keep = keep
+        self._kept = float("-inf")
+        self._hashes = None if setup.letter_seed is None else hashes_with(setup.letter_seed)
+        self._records: dict[int, list[Record]] = {}
+
+    def parse(self, number: int, piece: Piece) -> Parsed:
+        """Read the records of a piece, and keep them."""
+        reader = reader_of(self._request)
+        reader.ids = DuplicateCounter(seed=self._setup.id_seed)
+        reader.begin_part(reader.source.parts[0])
+        records: list[Record] = []
+        error: InputError | None = None
+        lines = 0
+        try:
+            for block in reader.readable(blocks_in(piece)):
+                records += reader.checked(block)
+                lines = next_line(block) - 1 if isinstance(piece, Range) else 0
+        except InputError as found:
+            error = found
+        self._records[number] = records
+        count = len(records)
+        sequences = [record.residues for record in records]
+        return Parsed(
+            reader.findings(),
+            lines,
+            reader.ids.recent,
+            np.fromiter((record.row for record in records), np.int64, count),
+            np.fromiter(map(len, sequences), np.int64, count),
+            np.fromiter((len(record.header) for record in records), np.int64, count),
+            None if self._hashes is None else self._hashes(sequences),
+            error,
+        )
+
+    def drop(self, piece: int) -> None:
+        """Forget the records of a piece: nothing is written any more."""
+        self._records.pop(piece, None)
+
+    def write(self, order: Order) -> list[Done]:
+        """Write the batches that are in a piece as a whole, and encode the parts of others.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        records = self._records.pop(order.piece)
+        originals = order.originals
+        if originals is None:
+            originals = np.full(len(records), NONE)
+
+        def encoded() -> Iterator[tuple[Part, Encoded]]:
+            for part in order.parts:
+                place = slice(part.start, part.end)
+                told = told_apart(records[place], originals[place], begins=part.begins)
+                self._keep_on()
+                yield (
+                    part,
+                    Encoded(
+                        encode_batch(told.computed, order.before),
+                        encode_copies(told.copies, order.before),
+                    ),
+                )
+
+        return list(bounded_map(self._written, encoded(), self._store.parallel_writes))
+
+    def _keep_on(self) -> None:
+        # Not the monotonic clock, which stops while a laptop sleeps.
+        if abs(time.time() - self._kept) >= KEPT_SECONDS:
+            self._keep()
+            self._kept = time.time()
+
+    def _written(self, found: tuple[Part, Encoded]) -> Done:
+        part, encoded = found
+        if part.number is None:
+            return encoded
+        setup = self._setup
+        return write_batch(self._store, setup.job, setup.staging, part.number, *encoded)
