@@ -10,16 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from common.bounded_map import bounded_map
-from common.crc import crc32
 from common.embeddings.seal import Label
-from common.job.copies import encode_copies
+from common.job.copy_lines import encode_copies
 from common.job.digests import digests_of
-from common.job.layout import copies_key, input_key, reused_key
+from common.job.layout import reused_key
 from common.job.records import encode_batch
 from common.job.reused import write_reused
 from common.store import Store
-from producer.input.batches import BatchSize, CutBatch, Reused
+from producer.input.batches import BatchSize, CutBatch
+from producer.input.told_apart import Reused
 from producer.submission.earlier import EarlierRows
+from producer.submission.input_objects import write_batch
 from producer.submission.request import Request
 
 
@@ -98,16 +99,6 @@ class BatchWriter:
             digests_of(record.residues for record in records),
             attributes,
         )
-
-
-def write_batch(
-    store: Store, job: str, staging: str, number: int, records: bytes, copies: bytes
-) -> tuple[int, int]:
-    """Write the input object of a batch, and that of its copies; return the checksums of both."""
-    store.put(input_key(job, number, staging), records)
-    if copies:
-        store.put(copies_key(job, number, staging), copies)
-    return crc32(records), crc32(copies)
 
 
 def encoded(batches: Iterable[CutBatch]) -> Iterator[EncodedBatch]:

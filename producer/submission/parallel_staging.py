@@ -22,7 +22,8 @@ from producer.input.identical import NONE, OriginalFinder
 from producer.input.pieces import Piece, blocks_in, pieces_of
 from producer.input.reader import Reader
 from producer.input.source import Source
-from producer.submission.batch_objects import StagedBatch, write_batch
+from producer.submission.batch_objects import StagedBatch
+from producer.submission.input_objects import write_batch
 from producer.submission.piece_work import Done, Encoded, Order, Parsed, Part, Setup
 from producer.submission.staging_pool import StagingPool, StagingProcess
 

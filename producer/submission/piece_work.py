@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,16 +11,17 @@ from common.alphabet import ALPHABETS
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Array
 from common.errors import InputError
-from common.job.copies import encode_copies
+from common.job.copy_lines import encode_copies
 from common.job.records import Record, encode_batch
 from common.store import Store, open_store
-from producer.input.batches import told_apart
 from producer.input.checks import Findings
 from producer.input.duplicates import DuplicateCounter
 from producer.input.identical import NONE, hashes_with
 from producer.input.pieces import Piece, Range, blocks_in, next_line
-from producer.submission.batch_objects import write_batch
-from producer.submission.request import Request, reader_of
+from producer.input.reader import Reader
+from producer.input.source import Source
+from producer.input.told_apart import told_apart
+from producer.submission.input_objects import write_batch
 
 #: Seconds after which a process asks again whether it still may write.
 KEPT_SECONDS = 1.0
@@ -30,7 +31,8 @@ KEPT_SECONDS = 1.0
 class Setup:
     """What a process has to know of a job."""
 
-    request: Request
+    source: Source  # any of the input
+    checks: dict[str, Any]  # the options of its reader
     store: str  # its URL
     job: str
     staging: str
@@ -114,7 +116,8 @@ class PieceWork:
 
     def __init__(self, setup: Setup, keep: Callable[[], None]) -> None:
         # What is pickled is equal to an alphabet, but the checks ask for the very same.
-        self._request = replace(setup.request, alphabet=ALPHABETS[setup.request.alphabet.name])
+        alphabet = ALPHABETS[setup.checks["alphabet"].name]
+        self._checks = setup.checks | {"alphabet": alphabet}
         self._setup = setup
         self._store: Store = open_store(setup.store)
         self._keep = keep
@@ -124,9 +127,9 @@ class PieceWork:
 
     def parse(self, number: int, piece: Piece) -> Parsed:
         """Read the records of a piece, and keep them."""
-        reader = reader_of(self._request)
+        reader = Reader(self._setup.source, **self._checks)
         reader.ids = DuplicateCounter(seed=self._setup.id_seed)
-        reader.begin_part(reader.source.parts[0])
+        reader.begin_part(self._setup.source)
         records: list[Record] = []
         error: InputError | None = None
         lines = 0

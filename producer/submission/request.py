@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Unpack
+from typing import Annotated, Any, Unpack
 
 from pydantic import (
     ConfigDict,
@@ -273,16 +273,20 @@ def queue_of_request(request: Request) -> str:
 
 def reader_of(request: Request) -> Reader:
     """Return the reader of a request's input."""
-    return Reader(
-        request.source,
-        alphabet=request.alphabet,
-        unknown=request.unknown,
-        long=request.long,
-        max_residues=request.form.max_residues,
-        gaps=request.gaps,
-        empty=request.empty,
-        columns=request.columns,
-        min_length=request.min_length,
-        short=request.short,
-        molecule=request.molecule,
-    )
+    return Reader(request.source, **checks_of(request))
+
+
+def checks_of(request: Request) -> dict[str, Any]:
+    """Return the options of the reader of a request's input."""
+    return {
+        "alphabet": request.alphabet,
+        "unknown": request.unknown,
+        "long": request.long,
+        "max_residues": request.form.max_residues,
+        "gaps": request.gaps,
+        "empty": request.empty,
+        "columns": request.columns,
+        "min_length": request.min_length,
+        "short": request.short,
+        "molecule": request.molecule,
+    }

@@ -23,7 +23,7 @@ from producer.submission.batch_objects import BatchWriter, StagedBatch, cycle_co
 from producer.submission.earlier import EarlierRows
 from producer.submission.parallel_staging import ParallelStaging
 from producer.submission.piece_work import Setup
-from producer.submission.request import Request
+from producer.submission.request import Request, checks_of
 from producer.submission.staging_pool import StagingPool
 
 #: Bytes of FASTA from which on several processes stage an input: with fewer, they would hardly have
@@ -74,7 +74,8 @@ def staged_batches(
         return
     finder = OriginalFinder() if request.dedup else None
     setup = Setup(
-        request=request,
+        source=request.source.parts[0],
+        checks=checks_of(request),
         store=store.url,
         job=job,
         staging=staging,
