@@ -51,7 +51,7 @@ def staged(
 
 
 class WithoutProcess:
-    """What a process would do, in this one: no time for its start; messages are pickled as usual."""
+    """What a process would do, in this one; messages are pickled as usual."""
 
     def __init__(self, setup: Setup, keep: Callable[[], None]) -> None:
         self.work = PieceWork(pickle.loads(pickle.dumps(setup)), keep)

@@ -1,8 +1,6 @@
 """Several processes stage an input exactly as one does, with the same errors."""
 
 import gzip
-import io
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from isal import igzip
 
-from producer.input import pieces
+from producer.input import blocks, checks, formats, molecule, pieces, reader
 from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.input.sources import together
@@ -74,9 +71,12 @@ def fastas(draw: st.DrawFn) -> bytes:
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have several pieces even of a small input."""
+    """Have several pieces even of a small input, and few records that are looked at in order."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 256)
-    monkeypatch.setattr(pieces, "READ_BYTES", 64)
+    for module in (blocks, formats, pieces):
+        monkeypatch.setattr(module, "READ_BYTES", 64)
+    for module in (checks, molecule, reader):
+        monkeypatch.setattr(module, "EARLY_RECORDS", 5)
 
 
 @pytest.fixture
