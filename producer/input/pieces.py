@@ -1,5 +1,6 @@
 """Pieces of an input, which several processes read: ranges of a file, or blocks that were read."""
 
+import os
 from collections.abc import Callable, Iterator
 from io import SEEK_SET
 from itertools import pairwise
@@ -23,6 +24,7 @@ class Range(NamedTuple):
     """A part of a file of plain FASTA: whole records, as they are in it."""
 
     path: str
+    inode: int  # of the file
     name: str  # of the file in messages
     start: int
     end: int | None  # None: the end of the file
@@ -88,7 +90,8 @@ def ranges_of(source: Source, first: int) -> Iterator[Range]:
     path = Path(source.name)
     start, target = 0, first + PIECE_BYTES
     with path.open("rb", buffering=0) as file:
-        size = path.stat().st_size
+        status = os.fstat(file.fileno())
+        size, about = status.st_size, (source.name, status.st_ino, source.shown)
         while target < size:
             begin = max(target - READ_BYTES - 1, start)
             file.seek(begin)
@@ -97,9 +100,9 @@ def ranges_of(source: Source, first: int) -> Iterator[Range]:
                 target += READ_BYTES
                 continue
             end = begin + found + 1
-            yield Range(source.name, source.shown, start, end, first)
+            yield Range(*about, start, end, first)
             start, target = end, target + PIECE_BYTES
-    yield Range(source.name, source.shown, start, None, first)
+        yield Range(*about, start, None, first)
 
 
 def grouped(found: Iterator[Block]) -> Iterator[Blocks]:
@@ -130,6 +133,8 @@ def blocks_in(piece: Piece, lines: int = 0) -> Iterator[Block]:
         yield from piece.blocks
         return
     with Path(piece.path).open("rb") as file:
+        if os.fstat(file.fileno()).st_ino != piece.inode:
+            raise OSError("it was replaced meanwhile")
         found = blocks(Section(file, piece), piece.name, lines)
         if piece.end is None:
             yield from found
