@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +15,12 @@ from common.job.copy_lines import Copy
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
-from producer.input.identical import NONE, TOGETHER, Chunk
+from producer.input.identical import NONE, RESIDUES, TOGETHER, Chunk
 from producer.input.told_apart import Reused, told_apart
 
 Integers = NDArray[np.int64]
+
+HEADER = itemgetter(1)  # of a record
 
 #: Operations per second of a whole forward pass: on an H200 in FP16, and on two CPU cores in FP32.
 #: Only the size of a batch depends on them.
@@ -213,8 +216,8 @@ def cut_batches(
     cutter = Cutter(budget, form, spec)
     batch = CutBatch([], [], NOTHING, [])
     for records, originals in together(chunks):
-        letters = np.fromiter((len(record[2]) for record in records), np.int64, len(records))
-        headers = np.fromiter((len(record[1]) for record in records), np.int64, len(records))
+        letters = np.fromiter(map(len, map(RESIDUES, records)), np.int64, len(records))
+        headers = np.fromiter(map(len, map(HEADER, records)), np.int64, len(records))
         for stretch in cutter.cut(letters, headers, originals):
             if stretch.begins:
                 if batch.records:

@@ -141,14 +141,14 @@ class PieceWork:
             error = found
         self._records[number] = records
         count = len(records)
-        sequences = [record.residues for record in records]
+        rows, headers, sequences = zip(*records, strict=True) if records else ((), (), ())
         return Parsed(
             reader.findings(),
             lines,
             reader.ids.recent,
-            np.fromiter((record.row for record in records), np.int64, count),
+            np.array(rows, np.int64),
             np.fromiter(map(len, sequences), np.int64, count),
-            np.fromiter((len(record.header) for record in records), np.int64, count),
+            np.fromiter(map(len, headers), np.int64, count),
             None if self._hashes is None else self._hashes(sequences),
             error,
         )
