@@ -1,7 +1,6 @@
 """The format of a source, decided by its content."""
 
 from collections.abc import Iterator
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,45 +42,47 @@ def blocks_of(source: Source, columns: Columns) -> Iterator[Block]:
     Raises:
         InputError: it is of no format that is read, or damaged.
     """
-    name = source.shown
     with source.open() as file:
         first = file.read1(READ_BYTES)  # type: ignore[attr-defined]
-        if first.startswith(b"PAR1"):
-            yield from stored_parquet(source, columns)
-            return
-        if first.startswith((b"BAM\1", b"CRAM")):
-            check_is_file(source, "BAM and CRAM are")
-            if first.startswith(b"CRAM"):
-                check_not_packed(source, "CRAM", b"CRAM")
-            yield from alignment_blocks(source.name, name)
-            return
-        check_binary(first, name)
-        rest = Rest(first, file)
-        begin = first.lstrip(BLANKS)[:1]
-        if is_table(source, columns, begin):
-            yield from checked(rest, name, columns)
-        elif begin == b"@":
-            yield from checked(rest, name, None)
-        else:
-            yield from blocks(rest, name)
+        yield from blocks_from(first, file, source, columns)
 
 
-def is_plain_fasta(source: Source, columns: Columns) -> int | None:
-    """Return how many bytes are read at first of a file of FASTA, if it is not compressed.
+def blocks_from(first: bytes, file: BinaryIO, source: Source, columns: Columns) -> Iterator[Block]:
+    """Yield the same of a source that is open.
 
-    Returns:
-        None if the source is anything else, or if it begins with a comment.
-
-    Raises:
-        InputError: the source cannot be opened.
+    Args:
+        first: what was read of it already.
+        file: the rest.
     """
-    if source.is_s3 or source.is_stream:
-        return None
-    with source.open() as file:
-        first = file.read1(READ_BYTES)  # type: ignore[attr-defined]
-        begin = first.lstrip(BLANKS)[:1]
-        plain = begin == b">" and not is_table(source, columns, begin) and b"\0" not in first
-        return len(first) if plain and isinstance(file, BufferedReader) else None
+    name = source.shown
+    if first.startswith(b"PAR1"):
+        yield from stored_parquet(source, columns)
+        return
+    if first.startswith((b"BAM\1", b"CRAM")):
+        check_is_file(source, "BAM and CRAM are")
+        if first.startswith(b"CRAM"):
+            check_not_packed(source, "CRAM", b"CRAM")
+        yield from alignment_blocks(source.name, name)
+        return
+    check_binary(first, name)
+    rest = Rest(first, file)
+    begin = first.lstrip(BLANKS)[:1]
+    if is_table(source, columns, begin):
+        yield from checked(rest, name, columns)
+    elif begin == b"@":
+        yield from checked(rest, name, None)
+    else:
+        yield from blocks(rest, name)
+
+
+def is_fasta(first: bytes, source: Source, columns: Columns) -> bool:
+    """Return whether a source is FASTA that begins with a record, and neither binary nor a table.
+
+    Args:
+        first: its first bytes, unpacked.
+    """
+    begin = first.lstrip(BLANKS)[:1]
+    return begin == b">" and b"\0" not in first and not is_table(source, columns, begin)
 
 
 def is_table(source: Source, columns: Columns, begin: bytes) -> bool:

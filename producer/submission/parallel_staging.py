@@ -7,7 +7,7 @@ within their pieces; one that two pieces share is put together here.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from common.errors import VirnucproError
 from common.store import Store
 from producer.input.batches import NOTHING, BatchSize, Cutter
 from producer.input.identical import NONE, OriginalFinder
-from producer.input.pieces import Piece, blocks_in, pieces_of
+from producer.input.pieces import Piece, PieceBlocks
 from producer.input.reader import Reader
 from producer.input.source import Source
 from producer.submission.batch_objects import StagedBatch
@@ -75,6 +76,7 @@ class ParallelStaging:
 
     Args:
         reader: of the input; nothing of it was read yet. It has all counts in the end.
+        pieces_of: yields the pieces of a source.
         cutter: of the batches.
         finder: of identical records; None: they are not looked for.
         pool: the processes.
@@ -87,6 +89,7 @@ class ParallelStaging:
         store: Store,
         setup: Setup,
         reader: Reader,
+        pieces_of: Callable[[Source], Iterator[Piece]],
         cutter: Cutter,
         finder: OriginalFinder | None,
         pool: StagingPool,
@@ -96,6 +99,7 @@ class ParallelStaging:
         self._store = store
         self._setup = setup
         self._reader = reader
+        self._pieces_of = pieces_of
         self._cutter = cutter
         self._finder = finder
         self._pool = pool
@@ -105,7 +109,7 @@ class ParallelStaging:
         self._writing: deque[Future[Any]] = deque()
         self._staged: deque[Staged] = deque()
         self._open: OpenBatch | None = None
-        self._pieces = self._batches = 0  # so far
+        self._numbers = self._batches = 0  # so far
         self._lines = 0  # of the source before the next piece
 
     def batches(self) -> Iterator[StagedBatch]:
@@ -116,7 +120,7 @@ class ParallelStaging:
             ProcessEndedError: a process was ended.
             StoreError: a batch cannot be written.
         """
-        for entry in entries(self._reader):
+        for entry in entries(self._reader.source.parts, self._pieces_of):
             self._make_room()
             yield from self._done()
             self._ahead.append(entry if isinstance(entry, Begin | End) else self._read(entry))
@@ -129,8 +133,8 @@ class ParallelStaging:
 
     def _read(self, piece: Piece) -> Reading:
         """Have a piece read."""
-        process, number = self._pool.least_busy(), self._pieces
-        self._pieces += 1
+        process, number = self._pool.least_busy(), self._numbers
+        self._numbers += 1
         return Reading(number, piece, process, process.parse(number, piece))
 
     def _make_room(self) -> None:
@@ -152,8 +156,10 @@ class ParallelStaging:
             reader.begin_part(entry.part)
             self._lines = 0
         elif isinstance(entry, End):
-            if entry.error is not None:
+            if isinstance(entry.error, VirnucproError):
                 raise entry.error
+            if entry.error is not None:
+                raise reader.unreadable(entry.error) from entry.error
             reader.end_part()
         else:
             before, parsed = reader.read, entry.parsed.result()
@@ -169,7 +175,7 @@ class ParallelStaging:
         """Add what was found in the next piece to what is known."""
         reader = self._reader
         if parsed.error is not None or reader.may_decide(parsed.findings):
-            for block in reader.readable(blocks_in(piece, self._lines)):
+            for block in reader.readable(iter(PieceBlocks(piece, self._lines))):
                 reader.checked(block)
                 if refused := reader.other_molecule(to_the_end=False):
                     raise refused
@@ -233,16 +239,18 @@ class ParallelStaging:
         return StagedBatch(batch.size, batch.first_row, *write_batch(*place, records, copies))
 
 
-def entries(reader: Reader) -> Iterator[Begin | Piece | End]:
+def entries(
+    sources: Iterable[Source], pieces_of: Callable[[Source], Iterator[Piece]]
+) -> Iterator[Begin | Piece | End]:
     """Yield the pieces of an input, between the beginnings and ends of its sources.
 
     An error in reading is the end of a source: what was read before may show another one.
     """
-    for part in reader.source.parts:
+    for part in sources:
         yield Begin(part)
         error: Exception | None = None
         try:
-            yield from pieces_of(part, reader.columns, reader.blocks_of)
+            yield from pieces_of(part)
         except Exception as found:
             error = found
         yield End(error)

@@ -17,7 +17,7 @@ from common.store import Store, open_store
 from producer.input.checks import Findings
 from producer.input.duplicates import DuplicateCounter
 from producer.input.identical import NONE, hashes_with
-from producer.input.pieces import Piece, Range, blocks_in, next_line
+from producer.input.pieces import Piece, PieceBlocks
 from producer.input.reader import Reader
 from producer.input.source import Source
 from producer.input.told_apart import told_apart
@@ -51,7 +51,7 @@ class Parsed(NamedTuple):
     """What is known of the records of a piece, which stay in the process that has read them."""
 
     findings: Findings
-    lines: int  # of a range
+    lines: int  # before the next piece, from the piece's beginning
     ids: bytes  # hashes; see DuplicateCounter
     rows: Array  # of the good records, from the piece's beginning
     letters: Array  # of each of them
@@ -132,11 +132,10 @@ class PieceWork:
         reader.begin_part(self._setup.source)
         records: list[Record] = []
         error: InputError | None = None
-        lines = 0
+        blocks = PieceBlocks(piece)
         try:
-            for block in reader.readable(blocks_in(piece)):
+            for block in reader.readable(iter(blocks)):
                 records += reader.checked(block)
-                lines = next_line(block) - 1 if isinstance(piece, Range) else 0
         except InputError as found:
             error = found
         self._records[number] = records
@@ -144,7 +143,7 @@ class PieceWork:
         rows, headers, sequences = zip(*records, strict=True) if records else ((), (), ())
         return Parsed(
             reader.findings(),
-            lines,
+            blocks.lines,
             reader.ids.recent,
             np.array(rows, np.int64),
             np.fromiter(map(len, sequences), np.int64, count),

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import chain
 
 from common.cpus import usable_cpus
 from common.job.records import Record
 from common.model_specs import ModelSpec
 from common.store import FileStore, S3Store, Store
 from producer.input.batches import Budget, Cutter, cut_batches
-from producer.input.blocks import Block
 from producer.input.identical import (
     Chunk,
     OriginalFinder,
@@ -18,7 +16,9 @@ from producer.input.identical import (
     with_originals,
     without_originals,
 )
+from producer.input.pieces import Pieces
 from producer.input.reader import Reader
+from producer.input.sources import AnySource
 from producer.submission.batch_objects import BatchWriter, StagedBatch, cycle_collection_off
 from producer.submission.earlier import EarlierRows
 from producer.submission.parallel_staging import ParallelStaging
@@ -60,11 +60,13 @@ def staged_batches(
     Raises:
         UserError: a record is bad, or the store cannot be written.
     """
+    pieces = Pieces(request.source, request.columns)
     if earlier is not None or type(store) not in (FileStore, S3Store):
         processes = 1  # the others would need the rows, or could not open the store
     elif processes is None:
-        processes = processes_for(reader)
+        processes = processes_for(request.source, pieces)
     if processes == 1:
+        reader.blocks_of = pieces.blocks_of
         chunks = chunks_of(request, reader)
         if earlier is not None:
             chunks = with_earlier(chunks, earlier.find)
@@ -89,7 +91,7 @@ def staged_batches(
         cycle_collection_off(),
     ):
         yield from ParallelStaging(
-            store, setup, reader, cutter, finder, pool, threads, keep
+            store, setup, reader, pieces.of, cutter, finder, pool, threads, keep
         ).batches()
 
 
@@ -98,42 +100,12 @@ def chunks_of(request: Request, records: Iterable[Record]) -> Iterator[Chunk]:
     return with_originals(records) if request.dedup else without_originals(records)
 
 
-def processes_for(reader: Reader) -> int:
-    """Return the number of processes that an input is large enough for.
-
-    The beginning of a stream is read for it, and is in the reader then.
-    """
+def processes_for(source: AnySource, pieces: Pieces) -> int:
+    """Return the number of processes that an input is large enough for."""
     processes = min(int(usable_cpus()), MOST_PROCESSES)
     if processes < 2:
         return 1
-    known = [part.estimated_bytes() for part in reader.source.parts]
+    known = [part.estimated_bytes() for part in source.parts]
     if known[0] is None:
-        known[0] = read_ahead(reader)
+        known[0] = pieces.read_ahead(LARGE_BYTES)
     return processes if sum(size or 0 for size in known) >= LARGE_BYTES else 1
-
-
-def read_ahead(reader: Reader) -> int:
-    """Read the beginning of an input's first source; return how many letters it is.
-
-    The reader will have it as if nothing was read yet, and errors at their time.
-    """
-    first, blocks_of = reader.source.parts[0], reader.blocks_of
-    rest = blocks_of(first)
-    read: list[Block] = []
-    letters = 0
-    try:
-        while letters < LARGE_BYTES:
-            read.append(next(rest))
-            letters += len(read[-1].text)
-    except StopIteration:
-        pass
-    except Exception as error:
-        rest = raising(error)
-    reader.blocks_of = lambda part: chain(read, rest) if part is first else blocks_of(part)
-    return letters
-
-
-def raising(error: Exception) -> Iterator[Block]:
-    """Raise an error where the first block would be."""
-    raise error
-    yield

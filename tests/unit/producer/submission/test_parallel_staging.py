@@ -85,7 +85,11 @@ def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def packed(data: bytes, suffix: str) -> bytes:
-    return gzip.compress(data) if suffix == ".gz" else data
+    """Return data as a file has it: as it is, packed, or packed and damaged."""
+    if not suffix:
+        return data
+    whole = gzip.compress(data)
+    return whole if suffix == ".gz" else whole[:-12]
 
 
 def assert_same(
@@ -108,7 +112,11 @@ def assert_same(
 
 @pytest.mark.usefixtures("without_processes")
 @given(
-    st.lists(st.tuples(st.sampled_from(["", "", ".gz"]), fastas()), min_size=1, max_size=3),
+    st.lists(
+        st.tuples(st.sampled_from(["", "", "", ".gz", ".gz", ".cut.gz"]), fastas()),
+        min_size=1,
+        max_size=3,
+    ),
     budgets,
     options,
 )
