@@ -26,18 +26,15 @@ class Copy(NamedTuple):
         return first_word(self.header)
 
 
-def encode_copies(copies: Iterable[Copy], before: int = 0) -> bytes:
-    """Return the object of a batch's copies.
-
-    Args:
-        before: rows of the input before those that the copies' own rows are counted from.
-    """
+def encode_copies(copies: Iterable[Copy]) -> bytes:
     return "".join(
-        [
-            f"{before + row}\t{original}\t{length}\t{header}\n"
-            for row, original, length, header in copies
-        ]
+        [f"{row}\t{original}\t{length}\t{header}\n" for row, original, length, header in copies]
     ).encode()
+
+
+def encode_copy_rows(rows: Iterable[tuple[int, int, int, bytes]]) -> bytes:
+    """Return the same of copies whose header is encoded."""
+    return b"".join([b"%d\t%d\t%d\t%b\n" % row for row in rows])
 
 
 def decode_copies(data: bytes) -> list[Copy]:

@@ -91,15 +91,13 @@ def with_id(row: int, item: Any) -> tuple[str, str]:
     return id_, sequence
 
 
-def encode_batch(records: Iterable[Record], before: int = 0) -> bytes:
-    """Return the input object of a batch.
+def encode_batch(records: Iterable[Record]) -> bytes:
+    return "".join([f">{row} {header}\n{residues}\n" for row, header, residues in records]).encode()
 
-    Args:
-        before: rows of the input before those that the records' rows are counted from.
-    """
-    return "".join(
-        [f">{before + row} {header}\n{residues}\n" for row, header, residues in records]
-    ).encode()
+
+def encode_rows(rows: Iterable[tuple[int, bytes, bytes]]) -> bytes:
+    """Return the same of records whose header and letters are encoded."""
+    return b"".join([b">%d %b\n%b\n" % row for row in rows])
 
 
 def decode_batch(data: bytes) -> list[Record]:

@@ -15,8 +15,7 @@ from common.job.copy_lines import Copy
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
-from producer.input.identical import NONE, RESIDUES, TOGETHER, Chunk
-from producer.input.told_apart import Reused, told_apart
+from producer.input.identical import NONE, RESIDUES, TOGETHER, Chunk, place_of
 
 Integers = NDArray[np.int64]
 
@@ -89,6 +88,13 @@ class BatchSize(NamedTuple):
 
 #: The size of a batch without records.
 NOTHING = BatchSize(0, 0, 0)
+
+
+class Reused(NamedTuple):
+    """A record that an earlier job has computed."""
+
+    record: Record
+    place: int  # among the rows of earlier jobs
 
 
 class CutBatch(NamedTuple):
@@ -239,3 +245,33 @@ def together(chunks: Iterable[Chunk]) -> Iterator[tuple[list[Record], Integers]]
         rest, more = iter(records), iter(originals)
         while some := list(islice(rest, TOGETHER)):
             yield some, np.fromiter(islice(more, len(some)), np.int64, len(some))
+
+
+class Told(NamedTuple):
+    """Records told apart by what becomes of them."""
+
+    computed: list[Record]
+    copies: list[Copy]
+    reused: list[Reused]
+
+
+def told_apart(records: list[Record], originals: Integers, *, begins: bool) -> Told:
+    """Tell consecutive records of a batch apart.
+
+    Args:
+        begins: whether the first is the first of the batch, which is computed in any case.
+    """
+    if (originals == NONE).all():
+        return Told(records, [], [])
+    computed, copies, reused = told = Told([], [], [])
+    new_tuple = tuple.__new__
+    for record, original in zip(records, originals.tolist(), strict=True):
+        if original == NONE or (begins and not computed):
+            computed.append(record)
+        elif original >= 0:
+            row, header, residues = record
+            # The constructor of a named tuple takes twice as long.
+            copies.append(new_tuple(Copy, (row, original, len(residues), header)))
+        else:
+            reused.append(Reused(record, place_of(original)))
+    return told

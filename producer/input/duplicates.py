@@ -44,8 +44,10 @@ class DuplicateCounter:
         return self._recent.tobytes()
 
     def add(self, texts: Iterable[str]) -> None:
-        digests = map(xxhash.xxh3_64_digest, map(str.encode, texts), repeat(self.seed))
-        self.add_hashes(b"".join(digests))
+        self.add_encoded(map(str.encode, texts))
+
+    def add_encoded(self, texts: Iterable[bytes]) -> None:
+        self.add_hashes(b"".join(map(xxhash.xxh3_64_digest, texts, repeat(self.seed))))
 
     def add_hashes(self, hashes: bytes) -> None:
         """Add the hashes that a counter with the same seed had in memory."""

@@ -63,10 +63,15 @@ def hashes_with(seed: int) -> Hashes:
     """Return a function that hashes letters; one with another seed has nothing to do with it."""
 
     def hashes(sequences: Iterable[str]) -> Array:
-        digests = map(xxhash.xxh3_128_digest, map(str.encode, sequences), repeat(seed))
-        return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+        return hashes_of(map(str.encode, sequences), seed)
 
     return hashes
+
+
+def hashes_of(sequences: Iterable[bytes], seed: int) -> Array:
+    """Return two numbers of 64 bits ``[n, 2]`` for each of some sequences."""
+    digests = map(xxhash.xxh3_128_digest, sequences, repeat(seed))
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 
 def with_originals(

@@ -38,14 +38,14 @@ class Reader(RecordChecks):
     """
 
     @cached_property
-    def _plain(self) -> bytes:
+    def plain(self) -> bytes:
         """The letters of the alphabet."""
         return self.alphabet.encoded.translate(None, GAP_SIGNS.encode())
 
     @cached_property
-    def _easy(self) -> bytes:
+    def easy(self) -> bytes:
         """What is not plain, but easily made so."""
-        return self._plain.lower() + b"*"
+        return self.plain.lower() + b"*"
 
     @cached_property
     def ids(self) -> DuplicateCounter:
@@ -207,10 +207,10 @@ class Reader(RecordChecks):
             return None
         pieces = [piece.partition("\n") for piece in split_records(text)]
         sequences = [lines.replace("\n", "") for _, _, lines in pieces]
-        strange = strange_letters(sequences, self._plain)
-        if strange and not strange.translate(None, self._easy):
+        strange = strange_letters(sequences, self.plain)
+        if strange and not strange.translate(None, self.easy):
             sequences = [letters.upper().rstrip("*") for letters in sequences]
-            strange = strange_letters(sequences, self._plain)
+            strange = strange_letters(sequences, self.plain)
         if strange or not all(sequences):
             return None
         if self.min_length > 1 and min(map(len, sequences)) < self.min_length:

@@ -17,8 +17,7 @@ from common.job.layout import reused_key
 from common.job.records import encode_batch
 from common.job.reused import write_reused
 from common.store import Store
-from producer.input.batches import BatchSize, CutBatch
-from producer.input.told_apart import Reused
+from producer.input.batches import BatchSize, CutBatch, Reused
 from producer.submission.earlier import EarlierRows
 from producer.submission.input_objects import write_batch
 from producer.submission.request import Request

@@ -3,24 +3,23 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from common.alphabet import ALPHABETS
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Array
 from common.errors import InputError
-from common.job.copy_lines import encode_copies
-from common.job.records import Record, encode_batch
+from common.job.copy_lines import encode_copy_rows
+from common.job.records import encode_rows
 from common.store import Store, open_store
 from producer.input.checks import Findings
 from producer.input.duplicates import DuplicateCounter
-from producer.input.identical import NONE, hashes_with
-from producer.input.pieces import Piece, PieceBlocks
+from producer.input.identical import NONE, hashes_of
+from producer.input.packed import Packed, joined, read_packed
+from producer.input.pieces import Piece
 from producer.input.reader import Reader
 from producer.input.source import Source
-from producer.input.told_apart import told_apart
 from producer.submission.input_objects import write_batch
 
 #: Seconds after which a process asks again whether it still may write.
@@ -122,33 +121,33 @@ class PieceWork:
         self._store: Store = open_store(setup.store)
         self._keep = keep
         self._kept = float("-inf")
-        self._hashes = None if setup.letter_seed is None else hashes_with(setup.letter_seed)
-        self._records: dict[int, list[Record]] = {}
+        self._records: dict[int, Packed] = {}
 
     def parse(self, number: int, piece: Piece) -> Parsed:
         """Read the records of a piece, and keep them."""
-        reader = Reader(self._setup.source, **self._checks)
-        reader.ids = DuplicateCounter(seed=self._setup.id_seed)
-        reader.begin_part(self._setup.source)
-        records: list[Record] = []
+        setup = self._setup
+        reader = Reader(setup.source, **self._checks)
+        reader.ids = DuplicateCounter(seed=setup.id_seed)
+        reader.begin_part(setup.source)
+        found: list[Packed] = []
         error: InputError | None = None
-        blocks = PieceBlocks(piece)
+        lines = 0
         try:
-            for block in reader.readable(iter(blocks)):
-                records += reader.checked(block)
-        except InputError as found:
-            error = found
-        self._records[number] = records
-        count = len(records)
-        rows, headers, sequences = zip(*records, strict=True) if records else ((), (), ())
+            found, lines = read_packed(piece, reader)
+        except InputError as problem:
+            error = problem
+        except (OSError, UnicodeDecodeError) as problem:
+            error = reader.unreadable(problem)
+        records = self._records[number] = joined(found)
+        seed = setup.letter_seed
         return Parsed(
             reader.findings(),
-            blocks.lines,
+            lines,
             reader.ids.recent,
-            np.array(rows, np.int64),
-            np.fromiter(map(len, sequences), np.int64, count),
-            np.fromiter(map(len, headers), np.int64, count),
-            None if self._hashes is None else self._hashes(sequences),
+            records.rows,
+            records.letters,
+            records.header_letters,
+            None if seed is None else hashes_of(records.sequences, seed),
             error,
         )
 
@@ -163,22 +162,11 @@ class PieceWork:
             StoreError: they cannot be written.
         """
         records = self._records.pop(order.piece)
-        originals = order.originals
-        if originals is None:
-            originals = np.full(len(records), NONE)
 
         def encoded() -> Iterator[tuple[Part, Encoded]]:
             for part in order.parts:
-                place = slice(part.start, part.end)
-                told = told_apart(records[place], originals[place], begins=part.begins)
                 self._keep_on()
-                yield (
-                    part,
-                    Encoded(
-                        encode_batch(told.computed, order.before),
-                        encode_copies(told.copies, order.before),
-                    ),
-                )
+                yield part, encoded_part(records, order, part)
 
         return list(bounded_map(self._written, encoded(), self._store.parallel_writes))
 
@@ -194,3 +182,30 @@ class PieceWork:
             return encoded
         setup = self._setup
         return write_batch(self._store, setup.job, setup.staging, part.number, *encoded)
+
+
+def encoded_part(records: Packed, order: Order, part: Part) -> Encoded:
+    """Return a part of a batch as its objects have it."""
+    place = slice(part.start, part.end)
+    rows = (order.before + records.rows[place]).tolist()
+    headers, sequences = records.headers[place], records.sequences[place]
+    if order.originals is None:
+        return Encoded(encode_rows(zip(rows, headers, sequences, strict=True)), b"")
+    originals = order.originals[place]
+    computed = originals == NONE
+    if part.begins:
+        computed[0] = True  # as it is in any case
+    copies = ~computed
+    letters = records.letters[place][copies].tolist()
+    return Encoded(
+        encode_rows(compress(zip(rows, headers, sequences, strict=True), computed)),
+        encode_copy_rows(
+            zip(
+                compress(rows, copies),
+                originals[copies].tolist(),
+                letters,
+                compress(headers, copies),
+                strict=True,
+            )
+        ),
+    )

@@ -28,7 +28,7 @@ from producer.submission.staging_pool import StagingPool
 
 #: Bytes of FASTA from which on several processes stage an input: with fewer, they would hardly have
 #: started before one is done.
-LARGE_BYTES = 64 * 10**6
+LARGE_BYTES = 128 * 10**6
 
 #: The most processes: the one that goes through what they found has no time for more.
 MOST_PROCESSES = 8

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.input import blocks, checks, formats, molecule, pieces, reader
+from producer.input import blocks, checks, formats, molecule, packed, pieces, reader
 from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.input.sources import together
@@ -73,6 +73,7 @@ def fastas(draw: st.DrawFn) -> bytes:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have several pieces even of a small input, and few records that are looked at in order."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 256)
+    monkeypatch.setattr(packed, "CHUNK_BYTES", 100)
     for module in (blocks, formats, pieces):
         monkeypatch.setattr(module, "READ_BYTES", 64)
     for module in (checks, molecule, reader):
@@ -84,7 +85,7 @@ def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staged_batches, "StagingPool", PoolWithoutProcesses)
 
 
-def packed(data: bytes, suffix: str) -> bytes:
+def as_file(data: bytes, suffix: str) -> bytes:
     """Return data as a file has it: as it is, packed, or packed and damaged."""
     if not suffix:
         return data
@@ -100,7 +101,7 @@ def assert_same(
         sources = []
         for number, (suffix, data) in enumerate(files):
             path = Path(folder, f"{number}.fasta{suffix}")
-            path.write_bytes(packed(data, suffix))
+            path.write_bytes(as_file(data, suffix))
             sources.append(Source(str(path)))
         request = make_request(together(sources), model, **chosen)
         one, several = (
