@@ -64,10 +64,13 @@ class StagingProcess:
     def _without_piece(self, _future: "Future[Any]") -> None:
         self.pieces -= 1
 
-    def end(self) -> None:
+    def let_end(self) -> None:
         """Let it end; it has nothing to do any more."""
         self._calls.shutdown()
         self._connection.close()
+
+    def wait(self) -> None:
+        """Wait for its end."""
         wait_or_kill(self._process, GRACE_SECONDS)
 
     def stop(self) -> None:
@@ -134,7 +137,9 @@ class StagingPool:
             self._stop()
             return
         for process in self._processes:
-            process.end()
+            process.let_end()
+        for process in self._processes:
+            process.wait()
 
     def __len__(self) -> int:
         return len(self._processes)
