@@ -16,6 +16,13 @@ from producer.submission.piece_work import Done, Drop, Failed, Keep, Order, Pars
 #: ``-P``: a folder with the name of one of our packages where the user is must not come first.
 COMMAND = [sys.executable, "-P", "-m", "producer.submission.staging_process"]
 
+#: Settings of glibc: memory of one piece is not given back to the system before the next, which
+#: would take a sixth of the time.
+KEPT_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+}
+
 #: Seconds that a process has to end.
 GRACE_SECONDS = 5
 
@@ -34,7 +41,8 @@ class StagingProcess:
         self._connection, theirs = Pipe()
         with theirs:
             descriptor = theirs.fileno()
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(module_folders())}
+            folders = os.pathsep.join(module_folders())
+            environment = KEPT_MEMORY | os.environ | {"PYTHONPATH": folders}
             command = [*COMMAND, str(descriptor)]
             self._process = start_dependent(command, env=environment, files=[descriptor])
         # A thread of its own for each process: one that sends while the other does not read yet
