@@ -11,7 +11,7 @@ from typing import Any, Self
 from common.errors import VirnucproError
 from common.job.manifest import Manifest
 from common.model_specs import MODELS
-from common.store import FileStore
+from common.store import Store
 from producer.input.batches import Budget
 from producer.input.pieces import Piece
 from producer.submission.piece_work import Done, Order, Parsed, PieceWork, Setup
@@ -38,7 +38,7 @@ def outcome(root: Path, request: Request, budget: Budget, processes: int, model:
 
 
 def staged(
-    store: FileStore, request: Request, budget: Budget, processes: int, model: str, **options: Any
+    store: Store, request: Request, budget: Budget, processes: int, model: str, **options: Any
 ) -> Manifest:
     return stage(
         *(store, request, "0123456789abcdef"),

@@ -9,16 +9,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import pytest
 
 from common.errors import InputError, ProcessEndedError
-from common.store import FileStore, StoreError
+from common.store import FileStore, StoreError, open_store
 from producer.input import pieces
 from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.scheduling.job_lock import JobLockedError
 from producer.submission import staged_batches, staging_pool
 from producer.submission.request import Request, make_request
+from tests.support.fixtures import BUCKET
 from tests.support.staging import outcome, staged
 from tests.support.stores import folder_store
 from tests.unit.common.local.test_processes import is_alive
@@ -129,6 +131,24 @@ def test_a_stream_is_staged_by_processes_if_it_is_large(tmp_path, monkeypatch, p
     writer.join()
     assert len(pids) == (2 if large else 0)
     assert (manifest.report.records, manifest.report.identical) == (2000, IDENTICAL)
+
+
+def test_processes_stage_an_object_of_a_bucket_into_the_bucket(tmp_path, s3, monkeypatch, pids):
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    folder, found = f"s3://{BUCKET}/{tmp_path.name}", []
+    boto3.client("s3").put_object(
+        Bucket=BUCKET, Key=f"{tmp_path.name}/p.fasta", Body=as_fasta(records())
+    )
+    request = make_request(Source(f"{folder}/p.fasta"), MODEL)
+    for processes in (1, 2):
+        store = open_store(f"{folder}/store-{processes}")
+        store.check_writable()
+        manifest = staged(store, request, BUDGET, processes, MODEL)
+        found.append((manifest, {key: store.get(key) for key in store.keys(f"{manifest.job}/")}))
+    assert len(pids) == 2
+    assert found[0] == found[1]
+    assert found[0][0].report.records == 2000
 
 
 def test_a_small_file_is_staged_by_this_process(tmp_path, request_, pids):
