@@ -8,6 +8,13 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+from producer.input.bgzip import (
+    BEFORE_RECORD,
+    PackedRange,
+    check_same,
+    packed_ranges,
+    text_of,
+)
 from producer.input.blocks import READ_BYTES, Block, Readable, blocks
 from producer.input.columns import Columns
 from producer.input.formats import blocks_from, blocks_of, is_fasta
@@ -17,9 +24,6 @@ from producer.input.sources import AnySource
 #: Bytes of a piece, about: fewer records would have more of the batches that two pieces share, and
 #: more take more memory.
 PIECE_BYTES = 64 * READ_BYTES
-
-#: The ends of lines before a record.
-BEFORE_RECORD = (b"\n>", b"\r>")
 
 
 class Range(NamedTuple):
@@ -53,7 +57,7 @@ class Blocks(NamedTuple):
     blocks: list[Block]
 
 
-Piece = Range | Text | Blocks
+Piece = Range | PackedRange | Text | Blocks
 
 
 class Section:
@@ -95,10 +99,17 @@ def pieces_of(source: Source, columns: Columns) -> Iterator[Piece]:
         first = file.read1(READ_BYTES)  # type: ignore[attr-defined]
         if not is_fasta(first, source, columns):
             yield from grouped(blocks_from(first, file, source, columns))
-        elif source.is_s3 or source.is_stream or not isinstance(file, BufferedReader):
+        elif source.is_s3 or source.is_stream:
             yield from texts_of(first, cast(Readable, file), source.shown)
-        else:
+        elif isinstance(file, BufferedReader):
             yield from ranges_of(len(first), file, source)
+        else:
+            found = packed_ranges(source.shown, source.name, PIECE_BYTES)
+            begin = next(found, None)
+            if begin is None:
+                yield from texts_of(first, cast(Readable, file), source.shown)
+            else:
+                yield from chain([begin], found)
 
 
 def ranges_of(first: int, file: BufferedReader, source: Source) -> Iterator[Range]:
@@ -206,14 +217,16 @@ class PieceBlocks:
 
 
 @contextmanager
-def opened(piece: Range | Text) -> Iterator[Section]:
+def opened(piece: Range | PackedRange | Text) -> Iterator[Section]:
     """Yield a piece as a file."""
     if isinstance(piece, Text):
         yield Section(BytesIO(piece.data), 0, None, piece.first)
         return
+    if isinstance(piece, PackedRange):
+        yield Section(BytesIO(text_of(piece)), 0, None, READ_BYTES)
+        return
     with Path(piece.path).open("rb") as file:
-        if os.fstat(file.fileno()).st_ino != piece.inode:
-            raise OSError("it was replaced meanwhile")
+        check_same(file, piece.inode)
         file.seek(piece.start)
         end = None if piece.end is None else piece.end + 1
         yield Section(file, piece.start, end, piece.first)

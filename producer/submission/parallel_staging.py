@@ -19,6 +19,7 @@ import numpy as np
 from common.errors import VirnucproError
 from common.store import Store
 from producer.input.batches import NOTHING, BatchSize, Cutter
+from producer.input.bgzip import PackedRange
 from producer.input.identical import NONE, OriginalFinder
 from producer.input.pieces import Piece, PieceBlocks
 from producer.input.reader import Reader
@@ -110,7 +111,8 @@ class ParallelStaging:
         self._staged: deque[Staged] = deque()
         self._open: OpenBatch | None = None
         self._numbers = self._batches = 0  # so far
-        self._lines = 0  # of the source before the next piece
+        self._part = reader.source.parts[0]  # the source of the next piece
+        self._lines = 0  # of it before the piece
 
     def batches(self) -> Iterator[StagedBatch]:
         """Yield the batches in order, once they are written.
@@ -154,7 +156,7 @@ class ParallelStaging:
         entry, reader = self._ahead.popleft(), self._reader
         if isinstance(entry, Begin):
             reader.begin_part(entry.part)
-            self._lines = 0
+            self._part, self._lines = entry.part, 0
         elif isinstance(entry, End):
             if isinstance(entry.error, VirnucproError):
                 raise entry.error
@@ -174,6 +176,10 @@ class ParallelStaging:
     def _count(self, piece: Piece, parsed: Parsed) -> None:
         """Add what was found in the next piece to what is known."""
         reader = self._reader
+        if parsed.error is not None and isinstance(piece, PackedRange):
+            # Where it is damaged, only the whole file tells.
+            deque(Reader(self._part, **self._setup.checks).read_part(self._part), maxlen=0)
+            raise parsed.error
         if parsed.error is not None or reader.may_decide(parsed.findings):
             for block in reader.readable(iter(PieceBlocks(piece, self._lines))):
                 reader.checked(block)

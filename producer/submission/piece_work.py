@@ -136,7 +136,7 @@ class PieceWork:
             found, lines = read_packed(piece, reader)
         except InputError as problem:
             error = problem
-        except (OSError, UnicodeDecodeError) as problem:
+        except Exception as problem:  # each way of compression has errors of its own
             error = reader.unreadable(problem)
         records = self._records[number] = joined(found)
         seed = setup.letter_seed

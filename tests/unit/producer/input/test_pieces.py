@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from producer.input import blocks, formats, pieces
-from producer.input.blocks import Block
+from producer.input.bgzip import PackedRange
+from producer.input.blocks import Block, split_records
 from producer.input.columns import USUAL_COLUMNS
 from producer.input.formats import blocks_of
 from producer.input.pieces import Piece, PieceBlocks, Pieces, Range, Text, pieces_of
 from producer.input.source import Source
+from tests.support.bgzip import END, bgzip
 
 READ_BYTES = 64
 
@@ -76,6 +78,37 @@ def test_pieces_of_a_packed_file_have_the_blocks_of_the_whole_file(text, newline
         found = list(pieces_of(source, USUAL_COLUMNS))
         assert all(isinstance(piece, Text) for piece in found)
         assert together(found) == list(blocks_of(source, USUAL_COLUMNS))
+
+
+@given(texts, newlines, st.integers(1, 300))
+def test_ranges_of_bgzip_have_the_records_of_the_whole_file(text, newline, block_bytes):
+    data = text.replace("\n", newline).encode()
+    with TemporaryDirectory() as folder:
+        source = Source(str(Path(folder, "p.fasta.gz")))
+        Path(source.name).write_bytes(bgzip(data, block_bytes))
+        found = list(pieces_of(source, USUAL_COLUMNS))
+        assert all(isinstance(piece, PackedRange) for piece in found)
+        assert len(found) >= len(data) // (4 * READ_BYTES + block_bytes)
+        assert records_of(together(found)) == records_of(list(blocks_of(source, USUAL_COLUMNS)))
+
+
+@given(texts, st.integers(100, 300))
+def test_members_of_gzip_behind_those_of_bgzip_are_read_too(text, block_bytes):
+    with TemporaryDirectory() as folder:
+        source = Source(str(Path(folder, "p.fasta.gz")))
+        packed = bgzip(text.encode(), block_bytes).removesuffix(END)
+        Path(source.name).write_bytes(packed + gzip.compress(b"MK\n>z\nMKT\n"))
+        found = list(pieces_of(source, USUAL_COLUMNS))
+        assert records_of(together(found)) == records_of(list(blocks_of(source, USUAL_COLUMNS)))
+
+
+def records_of(read: list[Block]) -> list[tuple[str, int]]:
+    """Return the text of each record, and its line."""
+    found = []
+    for block in read:
+        pieces = split_records(block.text)
+        found += zip(pieces, block.lines(pieces), strict=True)
+    return found
 
 
 def test_a_file_has_as_many_pieces_as_it_is_larger_than_one(tmp_path):

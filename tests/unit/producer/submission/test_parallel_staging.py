@@ -15,6 +15,7 @@ from producer.input.source import Source
 from producer.input.sources import together
 from producer.submission import staged_batches
 from producer.submission.request import make_request
+from tests.support.bgzip import bgzip
 from tests.support.staging import PoolWithoutProcesses, outcome
 
 PROTEINS, BASES = "esm2_t6_8M_UR50D", "dnabert_s"
@@ -50,6 +51,7 @@ options = st.fixed_dictionaries(
         "molecule": st.just("auto"),
     }
 )
+kinds = st.sampled_from(["", "", ".gz", ".bgz.gz", ".cut.gz", ".cut.bgz.gz"])
 budgets = st.builds(Budget, tokens=st.integers(1, 2000))
 
 
@@ -89,8 +91,8 @@ def as_file(data: bytes, suffix: str) -> bytes:
     """Return data as a file has it: as it is, packed, or packed and damaged."""
     if not suffix:
         return data
-    whole = gzip.compress(data)
-    return whole if suffix == ".gz" else whole[:-12]
+    whole = bgzip(data, 100) if "bgz" in suffix else gzip.compress(data)
+    return whole[:-12] if "cut" in suffix else whole
 
 
 def assert_same(
@@ -114,7 +116,7 @@ def assert_same(
 @pytest.mark.usefixtures("without_processes")
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["", "", "", ".gz", ".gz", ".cut.gz"]), fastas()),
+        st.tuples(kinds, fastas()),
         min_size=1,
         max_size=3,
     ),
