@@ -1,62 +1,22 @@
 """The copies of a batch: its rows that are identical to an earlier one, and are not computed.
 
-An object beside the batch's input has a line for each, of a row, its original, the letters and the
-header; a header may have tabs.
-
-    5120	17	142	sp|P69907|HBA_PANPA Hemoglobin subunit alpha
+Their object is described in ``copy_lines``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 from common.bounded_map import bounded_map
 from common.crc import crc32
+from common.job.copy_lines import Copy, decode_copies
 from common.job.inputs import read_staged
 from common.job.manifest import Manifest
-from common.job.records import first_word
 from common.store import Store
 from common.wire.messages import Instability
 
 #: Objects that are read ahead.
 READ_AHEAD = 4
-
-
-class Copy(NamedTuple):
-    """A row with the same letters as an earlier one."""
-
-    row: int
-    original: int  # an earlier row, which is computed: it is in the input object of some batch
-    length: int  # letters in the input
-    header: str
-
-    @property
-    def id(self) -> str:
-        """The header's first word."""
-        return first_word(self.header)
-
-
-def encode_copies(copies: Iterable[Copy]) -> bytes:
-    return "".join(
-        [f"{row}\t{original}\t{length}\t{header}\n" for row, original, length, header in copies]
-    ).encode()
-
-
-def decode_copies(data: bytes) -> list[Copy]:
-    """Return the copies of a batch's object.
-
-    Raises:
-        ValueError: ``encode_copies`` cannot have written it.
-    """
-    *lines, rest = data.decode().split("\n")
-    if rest:
-        raise ValueError("the object is cut short")
-    copies = []
-    for line in lines:
-        row, original, length, header = line.split("\t", 3)
-        copies.append(Copy(int(row), int(original), int(length), header))
-    return copies
 
 
 def read_copies(store: Store, manifest: Manifest, index: int) -> list[Copy]:

@@ -95,6 +95,11 @@ def encode_batch(records: Iterable[Record]) -> bytes:
     return "".join([f">{row} {header}\n{residues}\n" for row, header, residues in records]).encode()
 
 
+def encode_rows(rows: Iterable[tuple[int, bytes, bytes]]) -> bytes:
+    """Return the same of records whose header and letters are encoded."""
+    return b"".join([b">%d %b\n%b\n" % row for row in rows])
+
+
 def decode_batch(data: bytes) -> list[Record]:
     """Return the records of an input object.
 

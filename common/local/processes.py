@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -19,12 +19,19 @@ LOG_TAIL = 12
 
 
 def start_dependent(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, output: IO[bytes] | None = None
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+    files: Collection[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Start a process that gets SIGTERM when this one dies, even by SIGKILL (on Linux).
 
     It has its own session: Ctrl-C in a terminal reaches only this process, which then stops its
     children in the right order.
+
+    Args:
+        files: descriptors that it has open, too.
     """
     started: Future[subprocess.Popen[bytes]] = Future()
 
@@ -36,6 +43,7 @@ def start_dependent(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                pass_fds=files,
                 start_new_session=True,
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )

@@ -18,8 +18,7 @@ from producer.cli.options import to_path
 from producer.cli.reading import Reading
 from producer.input.sources import AnySource
 from producer.submission.frames import Frames, write_frames, write_left_out
-from producer.submission.request import Options, Request, family_of
-from producer.submission.staging import reader_of
+from producer.submission.request import Options, Request, family_of, reader_of
 from producer.terminal.console import console
 from producer.translation.options import Translation
 

@@ -1,17 +1,25 @@
 """Cutting records into batches: the size of a batch, and where one ends."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from common.alphabet import SPECIAL_TOKENS
 from common.embeddings.writer import pair_bytes, shard_bytes
-from common.job.copies import Copy
+from common.job.copy_lines import Copy
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ModelSpec
-from producer.input.identical import NONE, Chunk, place_of
+from producer.input.identical import NONE, RESIDUES, TOGETHER, Chunk, place_of
+
+Integers = NDArray[np.int64]
+
+HEADER = itemgetter(1)  # of a record
 
 #: Operations per second of a whole forward pass: on an H200 in FP16, and on two CPU cores in FP32.
 #: Only the size of a batch depends on them.
@@ -73,6 +81,14 @@ class BatchSize(NamedTuple):
         """The number of all rows."""
         return self.records + self.copies + self.reused
 
+    def plus(self, other: "BatchSize") -> "BatchSize":
+        """Return the size of both together."""
+        return BatchSize(*map(sum, zip(self, other, strict=True)))
+
+
+#: The size of a batch without records.
+NOTHING = BatchSize(0, 0, 0)
+
 
 class Reused(NamedTuple):
     """A record that an earlier job has computed."""
@@ -90,56 +106,172 @@ class CutBatch(NamedTuple):
     reused: list[Reused]
 
 
+class Stretch(NamedTuple):
+    """Consecutive records that are of the same batch, of some that were looked at together."""
+
+    begins: bool  # whether the batch begins with them, or has records before
+    start: int  # position of the first
+    end: int  # position after the last
+    size: BatchSize
+
+
+class Cutter:
+    """Finds where batches of consecutive records end.
+
+    A record begins a batch if it would make the one before larger than ``budget``. One that is
+    known, for its letters are those of an earlier record, adds no tokens; but the first of a batch
+    is computed in any case. Copies count in a batch's bytes, as its part of the output will have
+    them.
+    """
+
+    def __init__(self, budget: Budget, form: OutputForm, spec: ModelSpec) -> None:
+        self._budget = budget
+        self._form = form
+        self._letters_per_token = spec.family.letters_per_token
+        self._bytes_per_record, self._bytes_per_residue = shard_bytes(form, spec.dim)
+        self._bytes_per_pair = pair_bytes(form)
+        self._tokens = self._stored = 0  # of the last batch, which the next records may belong to
+        self._is_open = False
+
+    def cut(self, letters: Integers, headers: Integers, originals: Integers) -> list[Stretch]:
+        """Return the stretches of the next records ``[n]``, which follow all earlier ones.
+
+        Args:
+            letters: of each record.
+            headers: letters of each record's header.
+            originals: as ``Chunk`` has them.
+        """
+        lengths = self._embedded(letters)
+        tokens = -(-lengths // self._letters_per_token) + SPECIAL_TOKENS
+        if self._form.masks:
+            tokens *= np.fromiter(map(self._form.passes, lengths.tolist()), np.int64, len(lengths))
+        pairs = lengths**2 if self._bytes_per_pair else np.zeros_like(lengths)
+        # A header is stored twice, with up to 4 bytes a letter.
+        stored = self._bytes_per_record + self._bytes_per_residue * lengths + 8 * headers
+        stored += self._bytes_per_pair * pairs
+        computed = originals == NONE
+        starts = self._starts(sums(np.where(computed, tokens, 0)), sums(stored), tokens)
+        computed[starts] = True
+        tokens = np.where(computed, tokens, 0)
+        copies = ~computed & (originals >= 0)
+        counts = np.stack([computed, lengths, tokens, copies, ~computed & ~copies, pairs])
+        return self._stretches(starts, counts, stored)
+
+    def _embedded(self, letters: Integers) -> Integers:
+        if self._form.overlap is not None:
+            return letters
+        return np.minimum(letters, self._form.max_residues)
+
+    def _starts(self, tokens: Integers, stored: Integers, first: Integers) -> list[int]:
+        """Return the positions of records that begin a batch.
+
+        Args:
+            tokens: before each record, of those that are not known ``[n + 1]``.
+            stored: bytes before each record ``[n + 1]``.
+            first: tokens of each record, if a batch begins with it.
+        """
+        most_tokens, most_stored = self._budget.tokens, self._budget.shard_bytes
+        found: list[int] = []
+        # What the batch has, less what is before its first position here.
+        has_tokens, has_stored, after = self._tokens, self._stored, 0
+        if not self._is_open and len(first):
+            found, has_tokens, after = [0], int(first[0] - tokens[1]), 1
+        while True:
+            # A record that is known never is too much for the tokens, though they may be already.
+            room = max(most_tokens - has_tokens, int(tokens[after]))
+            full = int(np.searchsorted(tokens, room, side="right"))
+            heavy = int(np.searchsorted(stored, most_stored - has_stored, side="right"))
+            start = max(after, min(full, heavy) - 1)
+            if start >= len(first):
+                return found
+            found.append(start)
+            has_tokens = int(first[start] - tokens[start + 1])
+            has_stored, after = -int(stored[start]), start + 1
+
+    def _stretches(self, starts: list[int], counts: Integers, stored: Integers) -> list[Stretch]:
+        number = len(stored)
+        bounds = [*([] if starts[:1] == [0] else [0]), *starts]
+        if not number:
+            return []
+        sizes = np.add.reduceat(counts, bounds, axis=1).T.tolist()
+        begins = set(starts)
+        found = [
+            Stretch(start in begins, start, end, BatchSize(*size))
+            for start, end, size in zip(bounds, [*bounds[1:], number], sizes, strict=True)
+        ]
+        last = found[-1]
+        if last.begins:
+            self._tokens = self._stored = 0
+        self._tokens += last.size.tokens
+        self._stored += int(stored[last.start :].sum())
+        self._is_open = True
+        return found
+
+
+def sums(numbers: Integers) -> Integers:
+    """Return the sum of all numbers before each one, and of all ``[n + 1]``."""
+    found = np.zeros(len(numbers) + 1, np.int64)
+    np.cumsum(numbers, out=found[1:])
+    return found
+
+
 def cut_batches(
     chunks: Iterable[Chunk], budget: Budget, form: OutputForm, spec: ModelSpec
 ) -> Iterator[CutBatch]:
-    """Cut consecutive records into batches of at most ``budget``.
+    """Cut consecutive records into batches of at most ``budget``; see ``Cutter``."""
+    cutter = Cutter(budget, form, spec)
+    batch = CutBatch([], [], NOTHING, [])
+    for records, originals in together(chunks):
+        letters = np.fromiter(map(len, map(RESIDUES, records)), np.int64, len(records))
+        headers = np.fromiter(map(len, map(HEADER, records)), np.int64, len(records))
+        for stretch in cutter.cut(letters, headers, originals):
+            if stretch.begins:
+                if batch.records:
+                    yield batch
+                batch = CutBatch([], [], NOTHING, [])
+            part = slice(stretch.start, stretch.end)
+            told = told_apart(records[part], originals[part], begins=stretch.begins)
+            batch.records.extend(told.computed)
+            batch.copies.extend(told.copies)
+            batch.reused.extend(told.reused)
+            batch = batch._replace(size=batch.size.plus(stretch.size))
+    if batch.records:
+        yield batch
 
-    Copies count in a batch's bytes, as its part of the output will have them.
-    """
-    bytes_per_record, bytes_per_residue = shard_bytes(form, spec.dim)
-    bytes_per_pair = pair_bytes(form)
-    longest = form.max_residues if form.overlap is None else sys.maxsize
-    letters_per_token = spec.family.letters_per_token
-    most_tokens, most_stored = budget.tokens, budget.shard_bytes
-    masks, new_tuple = form.masks, tuple.__new__
-    batch: list[Record] = []
-    copies: list[Copy] = []
-    reused: list[Reused] = []
-    total = tokens = stored = pairs = 0
+
+def together(chunks: Iterable[Chunk]) -> Iterator[tuple[list[Record], Integers]]:
+    """Yield the same records, as many at once as are looked up together."""
     for records, originals in chunks:
-        for record, original in zip(records, originals, strict=False):
+        rest, more = iter(records), iter(originals)
+        while some := list(islice(rest, TOGETHER)):
+            yield some, np.fromiter(islice(more, len(some)), np.int64, len(some))
+
+
+class Told(NamedTuple):
+    """Records told apart by what becomes of them."""
+
+    computed: list[Record]
+    copies: list[Copy]
+    reused: list[Reused]
+
+
+def told_apart(records: list[Record], originals: Integers, *, begins: bool) -> Told:
+    """Tell consecutive records of a batch apart.
+
+    Args:
+        begins: whether the first is the first of the batch, which is computed in any case.
+    """
+    if (originals == NONE).all():
+        return Told(records, [], [])
+    computed, copies, reused = told = Told([], [], [])
+    new_tuple = tuple.__new__
+    for record, original in zip(records, originals.tolist(), strict=True):
+        if original == NONE or (begins and not computed):
+            computed.append(record)
+        elif original >= 0:
             row, header, residues = record
-            letters = len(residues)
-            length = letters if letters < longest else longest
-            # ModelSpec.tokens, inlined: calling it for each record would take a tenth of the time.
-            more = -(-length // letters_per_token) + SPECIAL_TOKENS
-            if masks:
-                more *= form.passes(length)
-            # A header is stored twice, with up to 4 bytes a letter.
-            more_stored = bytes_per_record + bytes_per_residue * length + 8 * len(header)
-            if bytes_per_pair:
-                more_stored += bytes_per_pair * length**2
-            is_known = original != NONE and batch
-            full = tokens + more > most_tokens and not is_known
-            if batch and (full or stored + more_stored > most_stored):
-                size = BatchSize(len(batch), total, tokens, len(copies), len(reused), pairs)
-                yield CutBatch(batch, copies, size, reused)
-                batch, copies, reused = [], [], []
-                total = tokens = stored = pairs = 0
-                is_known = False
-            if not is_known:
-                batch.append(record)
-                tokens += more
-            elif original >= 0:
-                # The constructor of a named tuple takes twice as long.
-                copies.append(new_tuple(Copy, (row, original, letters, header)))
-            else:
-                reused.append(Reused(record, place_of(original)))
-            total += length
-            if bytes_per_pair:
-                pairs += length**2
-            stored += more_stored
-    if batch:
-        size = BatchSize(len(batch), total, tokens, len(copies), len(reused), pairs)
-        yield CutBatch(batch, copies, size, reused)
+            # The constructor of a named tuple takes twice as long.
+            copies.append(new_tuple(Copy, (row, original, len(residues), header)))
+        else:
+            reused.append(Reused(record, place_of(original)))
+    return told

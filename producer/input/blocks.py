@@ -58,20 +58,24 @@ class Readable(Protocol):
         """Return some bytes; at the end none."""
 
 
-def blocks(file: Readable, name: str) -> Iterator[Block]:
+def blocks(file: Readable, name: str, lines: int = 0) -> Iterator[Block]:
     """Yield the records of a file in blocks.
+
+    Args:
+        lines: of the file before what is read here, which begins with a record.
 
     Raises:
         InputError: it is not UTF-8, or does not begin with a record.
     """
     texts = decoded(file)
-    line = 1
+    line = 1 + lines
     pending: list[str] = []
     newline = ""  # the last of a text, held back: the next may begin with '>'
     try:
-        head, line = from_first_record(texts, name)
+        head, first = from_first_record(texts, name)
         if not head:
             return
+        line = first + lines
         for text in chain([head], texts):
             whole = newline + text
             newline = "\n" if whole.endswith("\n") else ""

@@ -1,8 +1,9 @@
 """The checks of one record, and the counts of what they found."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from common.alphabet import DNA, PROTEIN, Alphabet
 from common.errors import InputError
@@ -12,9 +13,24 @@ from producer.input import complaints
 from producer.input.advice import stands_for_a_letter
 from producer.input.blocks import Block
 from producer.input.columns import USUAL_COLUMNS, Columns
-from producer.input.molecule import OtherMolecule
-from producer.input.problems import Problem, Problems, nothing_left
+from producer.input.molecule import EARLY_RECORDS, NEARLY_ALL, Counted, OtherMolecule
+from producer.input.problems import LISTED, Kind, Problem, Problems, nothing_left
 from producer.input.sources import AnySource
+
+#: Counts that add up over the parts of an input.
+COUNTS = (
+    *("read", "long_records", "skipped", "empty", "short", "replaced", "gapped", "stripped", "rna"),
+    *("like_dna", "like_dna_of_any_length"),
+)
+
+
+class Findings(NamedTuple):
+    """What checks of some records found, which are a part of an input."""
+
+    counts: tuple[int, ...]  # as COUNTS names them
+    kinds: Counter[Kind]  # of bad records
+    first: list[Problem]
+    other: Counted
 
 
 class RecordChecks:
@@ -80,6 +96,41 @@ class RecordChecks:
         if self.given_molecule != "auto" or not self._other.refuses(found, to_the_end=to_the_end):
             return None
         return self._other.error(self.source, found, to_the_end=to_the_end)
+
+    def findings(self) -> Findings:
+        """Return everything that was found so far."""
+        counts = tuple(getattr(self, name) for name in COUNTS)
+        problems = self.problems
+        return Findings(counts, problems.kinds, problems.first, self._other.counted())
+
+    def add_findings(self, found: Findings, lines: int) -> None:
+        """Add what was found in the next records of the source that is being read.
+
+        Args:
+            lines: of the source before those that the findings' lines are counted from.
+        """
+
+        def moved(problem: Problem) -> Problem:
+            return problem.moved(self._part, self.read - self._before, lines)
+
+        example = found.other.example
+        self.problems.add_all(found.kinds, map(moved, found.first[:LISTED]))
+        self._other.add_counted(found.other._replace(example=example and moved(example)))
+        for name, count in zip(COUNTS, found.counts, strict=True):
+            setattr(self, name, getattr(self, name) + count)
+
+    def may_decide(self, found: Findings) -> bool:
+        """Return whether the next records may show that the input is of the other molecule.
+
+        Then they have to be looked at in the order of the input.
+        """
+        if self.given_molecule != "auto":
+            return False
+        if self.alphabet is PROTEIN and self.read < EARLY_RECORDS:
+            return True
+        read = self.read - self.empty - self.problems.kinds["empty"]
+        records = found.other.records
+        return bool(records) and self._other.records + records >= NEARLY_ALL * read
 
     def nothing_left(self) -> InputError | None:
         """Return the error of an input of which all records were skipped; None if some were not."""

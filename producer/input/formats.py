@@ -42,27 +42,47 @@ def blocks_of(source: Source, columns: Columns) -> Iterator[Block]:
     Raises:
         InputError: it is of no format that is read, or damaged.
     """
-    name = source.shown
     with source.open() as file:
         first = file.read1(READ_BYTES)  # type: ignore[attr-defined]
-        if first.startswith(b"PAR1"):
-            yield from stored_parquet(source, columns)
-            return
-        if first.startswith((b"BAM\1", b"CRAM")):
-            check_is_file(source, "BAM and CRAM are")
-            if first.startswith(b"CRAM"):
-                check_not_packed(source, "CRAM", b"CRAM")
-            yield from alignment_blocks(source.name, name)
-            return
-        check_binary(first, name)
-        rest = Rest(first, file)
-        begin = first.lstrip(BLANKS)[:1]
-        if is_table(source, columns, begin):
-            yield from checked(rest, name, columns)
-        elif begin == b"@":
-            yield from checked(rest, name, None)
-        else:
-            yield from blocks(rest, name)
+        yield from blocks_from(first, file, source, columns)
+
+
+def blocks_from(first: bytes, file: BinaryIO, source: Source, columns: Columns) -> Iterator[Block]:
+    """Yield the same of a source that is open.
+
+    Args:
+        first: what was read of it already.
+        file: the rest.
+    """
+    name = source.shown
+    if first.startswith(b"PAR1"):
+        yield from stored_parquet(source, columns)
+        return
+    if first.startswith((b"BAM\1", b"CRAM")):
+        check_is_file(source, "BAM and CRAM are")
+        if first.startswith(b"CRAM"):
+            check_not_packed(source, "CRAM", b"CRAM")
+        yield from alignment_blocks(source.name, name)
+        return
+    check_binary(first, name)
+    rest = Rest(first, file)
+    begin = first.lstrip(BLANKS)[:1]
+    if is_table(source, columns, begin):
+        yield from checked(rest, name, columns)
+    elif begin == b"@":
+        yield from checked(rest, name, None)
+    else:
+        yield from blocks(rest, name)
+
+
+def is_fasta(first: bytes, source: Source, columns: Columns) -> bool:
+    """Return whether a source is FASTA that begins with a record, and neither binary nor a table.
+
+    Args:
+        first: its first bytes, unpacked.
+    """
+    begin = first.lstrip(BLANKS)[:1]
+    return begin == b">" and b"\0" not in first and not is_table(source, columns, begin)
 
 
 def is_table(source: Source, columns: Columns, begin: bytes) -> bool:

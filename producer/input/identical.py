@@ -63,10 +63,15 @@ def hashes_with(seed: int) -> Hashes:
     """Return a function that hashes letters; one with another seed has nothing to do with it."""
 
     def hashes(sequences: Iterable[str]) -> Array:
-        digests = map(xxhash.xxh3_128_digest, map(str.encode, sequences), repeat(seed))
-        return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+        return hashes_of(map(str.encode, sequences), seed)
 
     return hashes
+
+
+def hashes_of(sequences: Iterable[bytes], seed: int) -> Array:
+    """Return two numbers of 64 bits ``[n, 2]`` for each of some sequences."""
+    digests = map(xxhash.xxh3_128_digest, sequences, repeat(seed))
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 
 def with_originals(
@@ -121,12 +126,13 @@ class OriginalFinder:
         """Make an empty table.
 
         Args:
-            hashes: hashes sequences; None: with a random seed.
+            hashes: hashes sequences; None: ``hashes_with`` the ``seed``, a random one.
             bits: of the number of slots of the first table.
             most_bits: of the largest.
             step: rows whose hashes are in memory, and by which the file of more is extended.
         """
-        self._hashes = hashes or hashes_with(secrets.randbits(64))
+        self.seed = secrets.randbits(64)
+        self._hashes = hashes or hashes_with(self.seed)
         self._bits, self._most_bits = bits, most_bits
         self._count = 0
         #: The last 32 bits of the first number of a hash, and 1 + the row in 32 bits; 0 is free.
@@ -137,10 +143,15 @@ class OriginalFinder:
         self._file: BinaryIO | None = None  # that the log is in
 
     def find(self, rows: Array, sequences: Iterable[str]) -> Array | None:
-        """Return the row of the first record with the letters of each one, or NONE.
+        """Return the row of the first record with the letters of each one; see ``find_hashes``."""
+        return self.find_hashes(rows, self._hashes(sequences))
+
+    def find_hashes(self, rows: Array, hashes: Array) -> Array | None:
+        """Return the row of the first record with the hash of each one, or NONE.
 
         Args:
             rows: of the records, ascending, which follow all earlier ones.
+            hashes: of their letters ``[n, 2]``, with the seed of all others.
 
         Returns:
             None if no record has the letters of an earlier one.
@@ -148,7 +159,6 @@ class OriginalFinder:
         Raises:
             UserError: there is no room for the temporary file.
         """
-        hashes = self._hashes(sequences)
         end = int(rows[-1]) + 1
         keep = self._make_room(len(rows), int(rows[0])) and end <= MOST_ROWS
         if keep:

@@ -7,6 +7,7 @@ nearly all records have them, if they are enough together, and if all four bases
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from common.alphabet import PROTEIN, Alphabet
 from common.errors import InputError
@@ -57,6 +58,16 @@ def is_protein(residues: str) -> bool:
     return len(letters) >= ENOUGH_OF_A_RECORD and found >= PROTEIN_SHARE * len(letters)
 
 
+class Counted(NamedTuple):
+    """What ``OtherMolecule`` has counted."""
+
+    records: int
+    letters: int
+    bases: int
+    kinds: frozenset[str]  # of bases
+    example: Problem | None
+
+
 class OtherMolecule:
     """The records of an input that are surely not of the molecule that a model is for.
 
@@ -87,6 +98,19 @@ class OtherMolecule:
         if self.example is None:
             shown = residues if len(residues) <= SHOWN else f"{residues[:SHOWN]}…"
             self.example = example(f"is {shown}")
+
+    def counted(self) -> Counted:
+        """Return what was counted so far."""
+        kinds = frozenset(self._bases)
+        return Counted(self.records, self.letters, self.bases, kinds, self.example)
+
+    def add_counted(self, found: Counted) -> None:
+        """Count what another one has counted of the next records."""
+        self.records += found.records
+        self.letters += found.letters
+        self.bases += found.bases
+        self._bases |= found.kinds
+        self.example = self.example or found.example
 
     def refuses(self, read: int, *, to_the_end: bool) -> bool:
         """Return whether nearly all records read so far are of this molecule.

@@ -1,6 +1,7 @@
 """The bad records of an input, listed together."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from common.errors import InputError
@@ -32,6 +33,10 @@ class Problem(NamedTuple):
     advice: str
     kind: Kind
     word: str = "line"  # what the line is: also a row, or a read
+
+    def moved(self, source: Source, records: int, lines: int) -> "Problem":
+        """Return the problem as it is in a file that has so much before what was read."""
+        return self._replace(source=source, number=self.number + records, line=self.line + lines)
 
     @property
     def place(self) -> str:
@@ -86,6 +91,11 @@ class Problems:
         self.kinds[problem.kind] += 1
         if len(self.first) < LISTED:
             self.first.append(problem)
+
+    def add_all(self, kinds: Counter[Kind], first: Iterable[Problem]) -> None:
+        """Add the problems of the next records: how many of each kind, and the first of them."""
+        self.kinds.update(kinds)
+        self.first = [*self.first, *first][:LISTED]
 
     def error(self, source: AnySource) -> InputError:
         """Return the error that names the bad records; its place is that of the first one.

@@ -1,6 +1,6 @@
 """Reading sequences into checked records, in memory that does not grow with the input."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from itertools import count
 from operator import itemgetter
@@ -38,18 +38,24 @@ class Reader(RecordChecks):
     """
 
     @cached_property
-    def _plain(self) -> bytes:
+    def plain(self) -> bytes:
         """The letters of the alphabet."""
         return self.alphabet.encoded.translate(None, GAP_SIGNS.encode())
 
     @cached_property
-    def _easy(self) -> bytes:
+    def easy(self) -> bytes:
         """What is not plain, but easily made so."""
-        return self._plain.lower() + b"*"
+        return self.plain.lower() + b"*"
 
     @cached_property
-    def _ids(self) -> DuplicateCounter:
+    def ids(self) -> DuplicateCounter:
+        """The ids of all records."""
         return DuplicateCounter()
+
+    @cached_property
+    def blocks_of(self) -> Callable[[Source], Iterator[Block]]:
+        """What reads the blocks of a source."""
+        return partial(blocks_of, columns=self.columns)
 
     @cached_property
     def records_of(self) -> list[int]:
@@ -70,6 +76,14 @@ class Reader(RecordChecks):
                     raise refused
                 if not self.problems.count:
                     yield from records
+        self.check_end()
+
+    def check_end(self) -> None:
+        """Check what was read, which is everything.
+
+        Raises:
+            InputError: it is bad.
+        """
         if refused := self.other_molecule(to_the_end=True):
             raise refused
         if self.problems.count:
@@ -83,10 +97,10 @@ class Reader(RecordChecks):
         Raises:
             InputError: the source is of no format that is read, damaged or empty.
         """
-        self._part, self._before = part, self.read
-        for block in self._blocks():
-            yield block, self._checked(block)
-        self._end_part()
+        self.begin_part(part)
+        for block in self.readable(self.blocks_of(part)):
+            yield block, self.checked(block)
+        self.end_part()
 
     @property
     def looks_like_dna(self) -> bool:
@@ -95,10 +109,18 @@ class Reader(RecordChecks):
 
     def duplicate_ids(self) -> int:
         """Return how many records so far have the id of an earlier one."""
-        return self._ids.duplicates()
+        return self.ids.duplicates()
 
-    def _end_part(self) -> None:
-        """Count the records of a source that was read to its end."""
+    def begin_part(self, part: Source) -> None:
+        """Take the next blocks for those of another source."""
+        self._part, self._before = part, self.read
+
+    def end_part(self) -> None:
+        """Count the records of a source that was read to its end.
+
+        Raises:
+            InputError: there are none.
+        """
         found = self.read - self._before
         self.records_of.append(found)
         if found:
@@ -109,20 +131,29 @@ class Reader(RecordChecks):
         advice = f" {EMPTY_FILE_ADVICE}." if several else ""
         raise InputError(f"{part.shown} is empty: it contains no record.{advice}", path=part.path)
 
-    def _blocks(self) -> Iterator[Block]:
-        name = self._part.shown
+    def readable(self, found: Iterator[Block]) -> Iterator[Block]:
+        """Yield blocks of the source that is being read.
+
+        Raises:
+            InputError: there is an error in reading them.
+        """
         try:
-            yield from blocks_of(self._part, self.columns)
+            yield from found
         except VirnucproError:
             raise
         except Exception as error:  # each way of compression has errors of its own
-            raise InputError(
-                f"{name}, after record {self.read - self._before}: cannot be read to its end "
-                f"({first_line(error)}). Is the file complete? Nothing was queued.",
-                path=name,
-            ) from error
+            raise self.unreadable(error) from error
 
-    def _checked(self, block: Block) -> list[Record]:
+    def unreadable(self, error: Exception) -> InputError:
+        """Return the error of a source that failed to be read after the records so far."""
+        name = self._part.shown
+        return InputError(
+            f"{name}, after record {self.read - self._before}: cannot be read to its end "
+            f"({first_line(error)}). Is the file complete? Nothing was queued.",
+            path=name,
+        )
+
+    def checked(self, block: Block) -> list[Record]:
         """Return the records of a block, without bad ones and those to be skipped."""
         before = self.read
         records = self._plain_records(block.text)
@@ -133,7 +164,7 @@ class Reader(RecordChecks):
             records = self._without_too_long(records, block)
         if self.alphabet is PROTEIN:
             self._count_nucleic_acids(records, block, before)
-        self._ids.add(first_words(map(HEADER, records)))
+        self.ids.add(first_words(map(HEADER, records)))
         return records
 
     def _count_nucleic_acids(self, records: list[Record], block: Block, first: int) -> None:
@@ -176,10 +207,10 @@ class Reader(RecordChecks):
             return None
         pieces = [piece.partition("\n") for piece in split_records(text)]
         sequences = [lines.replace("\n", "") for _, _, lines in pieces]
-        strange = strange_letters(sequences, self._plain)
-        if strange and not strange.translate(None, self._easy):
+        strange = strange_letters(sequences, self.plain)
+        if strange and not strange.translate(None, self.easy):
             sequences = [letters.upper().rstrip("*") for letters in sequences]
-            strange = strange_letters(sequences, self._plain)
+            strange = strange_letters(sequences, self.plain)
         if strange or not all(sequences):
             return None
         if self.min_length > 1 and min(map(len, sequences)) < self.min_length:

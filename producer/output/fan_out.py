@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from common.embeddings.arrays import Array, Embeddings
-from common.job.copies import Copy, as_copy, copies_by_batch, read_copies
+from common.job.copies import as_copy, copies_by_batch, read_copies
+from common.job.copy_lines import Copy
 from common.job.manifest import Manifest
 from common.store import Store
 from common.wire.messages import Instability

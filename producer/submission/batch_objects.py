@@ -10,16 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from common.bounded_map import bounded_map
-from common.crc import crc32
 from common.embeddings.seal import Label
-from common.job.copies import encode_copies
+from common.job.copy_lines import encode_copies
 from common.job.digests import digests_of
-from common.job.layout import copies_key, input_key, reused_key
+from common.job.layout import reused_key
 from common.job.records import encode_batch
 from common.job.reused import write_reused
 from common.store import Store
 from producer.input.batches import BatchSize, CutBatch, Reused
 from producer.submission.earlier import EarlierRows
+from producer.submission.input_objects import write_batch
 from producer.submission.request import Request
 
 
@@ -63,13 +63,12 @@ class BatchWriter:
 
     def _write(self, batch: EncodedBatch) -> StagedBatch:
         self.keep()
-        self.store.put(input_key(self.job, batch.number, self.staging), batch.records)
-        if batch.copies:
-            self.store.put(copies_key(self.job, batch.number, self.staging), batch.copies)
+        place = self.store, self.job, self.staging, batch.number
+        checksums = write_batch(*place, batch.records, batch.copies)
         if batch.reused:
             with self.taking:
                 self._write_reused(batch.number, batch.reused)
-        return StagedBatch(batch.size, batch.first_row, crc32(batch.records), crc32(batch.copies))
+        return StagedBatch(batch.size, batch.first_row, *checksums)
 
     def _write_reused(self, index: int, reused: list[Reused]) -> None:
         """Write the rows of a batch that earlier jobs have computed."""

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Unpack
+from typing import Annotated, Any, Unpack
 
 from pydantic import (
     ConfigDict,
@@ -46,6 +46,7 @@ from common.rungs import PrecisionChoice, Rung, first_rung
 from common.wire.messages import Priority
 from common.wire.queues import queue_name
 from producer.input.columns import USUAL_COLUMNS, Columns
+from producer.input.reader import Reader
 from producer.input.sources import AnySource
 from producer.submission.owner import owner_named
 
@@ -273,3 +274,24 @@ def job_name(source: AnySource, fingerprint: str) -> str:
 
 def queue_of_request(request: Request) -> str:
     return queue_name(request.model, request.rung, request.rung, request.priority)
+
+
+def reader_of(request: Request) -> Reader:
+    """Return the reader of a request's input."""
+    return Reader(request.source, **checks_of(request))
+
+
+def checks_of(request: Request) -> dict[str, Any]:
+    """Return the options of the reader of a request's input."""
+    return {
+        "alphabet": request.alphabet,
+        "unknown": request.unknown,
+        "long": request.long,
+        "max_residues": request.form.max_residues,
+        "gaps": request.gaps,
+        "empty": request.empty,
+        "columns": request.columns,
+        "min_length": request.min_length,
+        "short": request.short,
+        "molecule": request.molecule,
+    }

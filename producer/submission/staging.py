@@ -1,8 +1,7 @@
 """Staging an input: checking every record, writing every batch, and the manifest last."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from datetime import datetime
 from typing import Any
 
@@ -23,20 +22,16 @@ from common.job.manifest import (
     read_manifest,
     write_manifest,
 )
-from common.job.records import Record
 from common.model_specs import ModelSpec
 from common.store import ObjectExistsError, Store, StoreError
-from producer.input.batches import Budget, cut_batches
-from producer.input.identical import Chunk, with_earlier, with_originals, without_originals
+from producer.input.batches import Budget
 from producer.input.reader import Reader
 from producer.scheduling.job_lock import JobLockedError
-from producer.submission.batch_objects import BatchWriter, StagedBatch
+from producer.submission.batch_objects import StagedBatch
 from producer.submission.earlier import EarlierRows
 from producer.submission.input_keys import InputKeys
-from producer.submission.request import Request, job_name
-
-#: The most bytes of a batch with rows of earlier jobs, which are in memory several times.
-MAX_REUSED_BYTES = 64 * 10**6
+from producer.submission.request import Request, job_name, reader_of
+from producer.submission.staged_batches import staged_batches
 
 
 def stage(
@@ -53,6 +48,7 @@ def stage(
     keep: Callable[[Callable[[], None]], None] = lambda _check: None,
     hold: Callable[[], None] = lambda: None,
     earlier: EarlierRows | None = None,
+    processes: int | None = None,
 ) -> Manifest:
     """Write a job's input objects and its manifest.
 
@@ -71,6 +67,8 @@ def stage(
             this producer slept and lost the lock.
         hold: renews the job's lock; raises if another producer had it meanwhile.
         earlier: what earlier jobs have computed, and is not computed again.
+        processes: that stage the input; None: as many as its size and the CPUs give. The result is
+            the same.
 
     Returns:
         The manifest; another producer's, if that was faster.
@@ -85,15 +83,18 @@ def stage(
     at: datetime | None = None
     try:
         keys.check()  # they are free again once another has done the whole
-        chunks = chunks_of(request, reader)
-        if earlier is not None:
-            chunks = with_earlier(chunks, earlier.find)
-            budget = replace(budget, shard_bytes=min(budget.shard_bytes, MAX_REUSED_BYTES))
-        batches = cut_batches(chunks, budget, request.form, spec)
-        writer = BatchWriter(store, request, job, keys.staging, earlier, lambda: keep(keys.check))
-        for batch in writer.write_all(batches):
-            staged.append(batch)
-            on_batch(batch.size.rows)
+        batches = staged_batches(
+            *(store, request, job, keys.staging, reader),
+            budget=budget,
+            spec=spec,
+            earlier=earlier,
+            keep=lambda: keep(keys.check),
+            processes=processes,
+        )
+        with closing(batches):  # on an error nothing is written any more
+            for batch in batches:
+                staged.append(batch)
+                on_batch(batch.size.rows)
         hold()
         at = created()
         weights = "" if earlier is None else str(earlier.attributes["weights"])
@@ -119,28 +120,6 @@ def stage(
     with suppress(RedisError, JobLockedError):  # the job is staged: what is left does no harm
         keys.delete_dead()
     return manifest
-
-
-def reader_of(request: Request) -> Reader:
-    """Return the reader of a request's input."""
-    return Reader(
-        request.source,
-        alphabet=request.alphabet,
-        unknown=request.unknown,
-        long=request.long,
-        max_residues=request.form.max_residues,
-        gaps=request.gaps,
-        empty=request.empty,
-        columns=request.columns,
-        min_length=request.min_length,
-        short=request.short,
-        molecule=request.molecule,
-    )
-
-
-def chunks_of(request: Request, records: Iterable[Record]) -> Iterator[Chunk]:
-    """Yield a request's records, with the originals of those that are not computed."""
-    return with_originals(records) if request.dedup else without_originals(records)
 
 
 def delete_leftovers(store: Store, job: str, check: Callable[[], None]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from common.crc import crc32
-from common.job.copies import Copy, encode_copies
+from common.job.copy_lines import Copy, encode_copies
 from common.job.inputs import read_input
 from common.job.manifest import Manifest, checksums_text, write_manifest
 from common.job.output_form import OutputForm

@@ -18,7 +18,7 @@ from common.store import open_store
 from common.wire.address import RedisAddress
 from common.wire.first_contact import passing_problem
 from workers.cli.options import UserPath, chosen_gpus, require_torch
-from workers.process.cpus import thread_variables, usable_cpus
+from common.cpus import thread_variables, usable_cpus
 from workers.process.health import Health
 from workers.process.liveness import touch
 from workers.process.supervisor import supervise

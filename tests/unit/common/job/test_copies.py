@@ -9,14 +9,8 @@ from pydantic import ValidationError
 
 from common.errors import UserError
 from common.job import sealed
-from common.job.copies import (
-    Copy,
-    checked_copies,
-    copies_by_batch,
-    decode_copies,
-    encode_copies,
-    read_copies,
-)
+from common.job.copies import checked_copies, copies_by_batch, read_copies
+from common.job.copy_lines import Copy, decode_copies, encode_copies
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.job.records import Record

@@ -22,7 +22,7 @@ from producer.input.batches import (
     batch_tokens,
     cut_batches,
 )
-from producer.input.identical import without_originals
+from producer.input.identical import TOGETHER, without_originals
 from tests.support.shards import embeddings_of, write_shard
 
 MAX_RESIDUES = 40
@@ -140,9 +140,9 @@ def test_the_tokens_of_dna_are_about_a_fifth_of_its_bases_and_never_fewer(letter
 
 
 def test_records_are_taken_as_they_are_needed():
-    records = iter(records_of([10] * 100))
+    records = iter(records_of([10] * 3 * TOGETHER))
     next(cut_batches(without_originals(records), Budget(tokens=24), FORM, PROTEIN_MODEL))
-    assert next(records).row == 3
+    assert next(records).row == TOGETHER
 
 
 # --- long records -------------------------------------------------------------------------------

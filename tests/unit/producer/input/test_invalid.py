@@ -12,8 +12,7 @@ from common.model_source import ModelSource
 from common.model_specs import DNABERT_S, ESM2
 from producer.input.reader import Reader
 from producer.input.source import Source
-from producer.submission.request import check_molecule, make_request
-from producer.submission.staging import reader_of
+from producer.submission.request import check_molecule, make_request, reader_of
 
 MIXED = ">ok\nMKTAY\n>none\n>star\nMK\n*A\n>tiny\nMK\n>digit\nM1K\n>good\nMKTAYI\n"
 

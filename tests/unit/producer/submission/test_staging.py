@@ -17,7 +17,7 @@ from common.rungs import Rung
 from common.store import FileStore
 from producer.input.batches import Budget
 from producer.scheduling.job_lock import JobLockedError
-from producer.submission import batch_objects, staging
+from producer.submission import input_objects, staging
 from producer.submission.input_keys import InputKeys
 from producer.submission.request import Request, job_name
 from producer.submission.submit import known_shape, stage_alone
@@ -281,7 +281,7 @@ def test_a_producer_that_wakes_writes_nothing_more(ledger, store, request_, stag
         assert stage_it(40).staging == ""
         seen.update({key: store.get(key) for key in store.keys("")})
 
-    once_before(monkeypatch, batch_objects, "crc32", frozen)  # in the thread that writes
+    once_before(monkeypatch, input_objects, "crc32", frozen)  # in the thread that writes
     manifest = stage_it(20)
     assert {key: store.get(key) for key in store.keys("")} == seen
     assert_whole(store, manifest)
@@ -332,7 +332,7 @@ def test_a_producer_that_wakes_after_one_of_the_version_before_has_staged_change
         stage_as_before(store, request_, 100)
         seen.update({key: store.get(key) for key in store.keys("")})
 
-    once_before(monkeypatch, batch_objects, "crc32", frozen)  # in the thread that writes
+    once_before(monkeypatch, input_objects, "crc32", frozen)  # in the thread that writes
     manifest = stage_it(20)
     assert seen
     assert {key: store.get(key) for key in store.keys("")} == seen
@@ -349,7 +349,7 @@ def test_a_producer_whose_keys_another_took_and_left_writes_no_manifest(
         store.delete(f"{job}/")
         store.put(f"{job}/input/0000000.fasta", b"of a batch of another size")
 
-    once_before(monkeypatch, batch_objects, "crc32", frozen)  # in the thread that writes
+    once_before(monkeypatch, input_objects, "crc32", frozen)  # in the thread that writes
     with pytest.raises(JobLockedError, match=r"while this one stood still\. Run the command again"):
         stage_it(20)
     assert find_job(store, job) is None

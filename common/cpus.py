@@ -1,4 +1,4 @@
-"""The CPUs that a worker may use, and the threads of its processes that follow from them.
+"""The CPUs that this process may use, and the threads of its children that follow from them.
 
 BLAS, OpenMP and the tokenizers start a thread for each CPU of the host. In a container that may use
 two of 64, they take turns on these two, and each pass takes several times as long.

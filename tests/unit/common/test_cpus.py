@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.processes import clean_environment
-from workers.process.cpus import group_cpus, thread_variables, usable_cpus
+from common.cpus import group_cpus, thread_variables, usable_cpus
 
 
 def groups(folder: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -66,7 +66,7 @@ def test_affinity_counts_too(tmp_path):
     assert usable_cpus(*limited) == 0.5
     unlimited = groups(tmp_path, "0::/\n", {"cpu.max": "max 100000"})
     code = (
-        f"from pathlib import Path; from workers.process.cpus import usable_cpus as u\n"
+        f"from pathlib import Path; from common.cpus import usable_cpus as u\n"
         f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         f"print(u(Path({str(unlimited[0])!r}), Path({str(unlimited[1])!r})))"
     )

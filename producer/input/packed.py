@@ -1,0 +1,182 @@
+"""The good records of a piece as bytes, many of which are read together.
+
+Nearly all records are letters alone. Of these the lines of many are found at once, and nothing is
+done for each of them but to cut out its header and letters, and to hash them: that takes half the
+time of the reader. It has the others, and what is counted.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from common.alphabet import PROTEIN
+from common.embeddings.arrays import Array
+from common.job.cleaning import AMINO_ACIDS_ONLY
+from producer.input.blocks import Block
+from producer.input.pieces import Blocks, Piece, PieceBlocks, opened
+from producer.input.reader import Reader
+
+#: Bytes that are looked at together: fewer would take longer, and so would more, which the reader
+#: has if there is anything unusual among them.
+CHUNK_BYTES = 1 << 17
+
+#: The first sign that may be in a header, the end of a line, and the begin of a record.
+BLANK, NEWLINE, BEGIN = map(ord, " \n>")
+
+#: One of AMINO_ACIDS_ONLY that most proteins have, and all of them.
+COMMON, FOR_PROTEINS = b"L", frozenset("".join(AMINO_ACIDS_ONLY).encode())
+
+
+class Packed(NamedTuple):
+    """Some records as bytes."""
+
+    rows: Array
+    headers: list[bytes]
+    sequences: list[bytes]
+    header_letters: Array
+    letters: Array
+
+
+EMPTY: Array = np.empty(0, np.int64)
+NO_RECORDS = Packed(EMPTY, [], [], EMPTY, EMPTY)
+
+
+def joined(parts: Iterable[Packed]) -> Packed:
+    """Return records that follow each other as one."""
+    rows, headers, sequences, header_letters, letters = zip(NO_RECORDS, *parts, strict=True)
+    return Packed(
+        np.concatenate(rows),
+        list(chain.from_iterable(headers)),
+        list(chain.from_iterable(sequences)),
+        np.concatenate(header_letters),
+        np.concatenate(letters),
+    )
+
+
+class Lines(NamedTuple):
+    """Some records, and the lines that they have."""
+
+    headers: list[bytes]
+    sequences: list[bytes]
+    lines: int
+
+
+def read_packed(piece: Piece, reader: Reader) -> tuple[list[Packed], int]:
+    """Read a piece; the reader counts everything.
+
+    Returns:
+        The good records; the lines before the next piece.
+
+    Raises:
+        InputError: the piece cannot be read.
+        OSError: the same.
+        UnicodeDecodeError: the same.
+    """
+    data = b"" if isinstance(piece, Blocks) else data_of(piece)
+    if not data.startswith(b">"):
+        blocks = PieceBlocks(piece)
+        return [checked(block, reader) for block in blocks], blocks.lines
+    found, lines = [], 0
+    for chunk in chunks(data):
+        text = lines_of(chunk)
+        packed = None if text is None else plain(text, reader)
+        if text is None or packed is None:
+            block = Block(as_text(chunk), lines + 1)
+            packed = checked(block, reader)
+            lines += block.text.count("\n") + 1
+        else:
+            lines += text.lines
+        found.append(packed)
+    return found, lines
+
+
+def data_of(piece: Piece) -> bytes:
+    """Return a piece's bytes, without the ``>`` of the next one."""
+    assert not isinstance(piece, Blocks)
+    with opened(piece) as file:
+        data = b"".join(iter(lambda: file.read1(1 << 20), b""))
+    return data if piece.is_last else data[:-1]
+
+
+def chunks(data: bytes) -> Iterator[bytes]:
+    """Yield whole records, without the end of the line after them."""
+    bounds = [-1]
+    while bounds[-1] + CHUNK_BYTES < len(data):
+        after = bounds[-1] + 1
+        end = data.rfind(b"\n>", after, after + CHUNK_BYTES)
+        end = end if end >= 0 else data.find(b"\n>", after + CHUNK_BYTES - 1)
+        if end < 0:
+            break
+        bounds.append(end)
+    for before, end in pairwise([*bounds, len(data.removesuffix(b"\n"))]):
+        yield data[before + 1 : end]
+
+
+def as_text(chunk: bytes) -> str:
+    r"""Return a chunk as a block has it, with ``\n`` for every kind of newline."""
+    text = chunk.decode().replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n") if chunk.endswith(b"\r") else text
+
+
+def checked(block: Block, reader: Reader) -> Packed:
+    """Return the good records of a block, each of which the reader has checked."""
+    records = reader.checked(block)
+    rows, headers, sequences = zip(*records, strict=True) if records else ((), (), ())
+    return Packed(
+        np.array(rows, np.int64),
+        list(map(str.encode, headers)),
+        list(map(str.encode, sequences)),
+        lengths(headers),
+        lengths(sequences),
+    )
+
+
+def lengths(texts: list[str] | list[bytes] | tuple[str, ...]) -> Array:
+    return np.fromiter(map(len, texts), np.int64, len(texts))
+
+
+def lines_of(chunk: bytes) -> Lines | None:
+    """Return the lines of records; None if there is anything in headers that may have to change."""
+    signs = np.frombuffer(chunk + b"\n", np.uint8)
+    ends = np.flatnonzero(signs < BLANK)
+    if not chunk.isascii() or (signs[ends] != NEWLINE).any():
+        return None
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    heads = np.flatnonzero(signs[starts] == BEGIN)  # the lines of headers
+    if (signs[ends[heads] - 1] == BLANK).any():
+        return None
+    letters = chunk.replace(b"\n", b"")
+    # The place of a sign among them is less by the lines before it.
+    begins, middles = (starts[heads] - heads).tolist(), (ends[heads] - heads).tolist()
+    headers = [letters[begin + 1 : middle] for begin, middle in zip(begins, middles, strict=True)]
+    next_ones = [*begins[1:], len(letters)]
+    sequences = [letters[middle:end] for middle, end in zip(middles, next_ones, strict=True)]
+    return Lines(headers, sequences, len(ends))
+
+
+def plain(text: Lines, reader: Reader) -> Packed | None:
+    """Return records that are but letters and final stops; None if some are not.
+
+    What the reader does with such records in any case, is done here for all together.
+    """
+    sequences = text.sequences
+    strange = b"".join(sequences).translate(None, reader.plain)
+    if strange and not strange.translate(None, reader.easy):
+        sequences = [letters.upper().rstrip(b"*") for letters in sequences]
+        strange = b"".join(sequences).translate(None, reader.plain)
+    letters = lengths(sequences)
+    long = int((letters > reader.max_residues).sum())
+    if strange or letters.min() < max(1, reader.min_length) or (long and reader.long == "error"):
+        return None
+    if reader.alphabet is PROTEIN:
+        doubtful = [each for each in sequences if COMMON not in each]
+        if any(map(FOR_PROTEINS.isdisjoint, doubtful)):
+            return None
+    words = [header.split(maxsplit=1) for header in text.headers]
+    reader.ids.add_encoded([word[0] if word else b"" for word in words])
+    rows = np.arange(reader.read, reader.read + len(sequences))
+    reader.read += len(sequences)
+    reader.long_records += long
+    return Packed(rows, text.headers, sequences, lengths(text.headers), letters)

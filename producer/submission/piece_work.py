@@ -1,0 +1,211 @@
+"""What a process does that stages pieces of an input: reading and checking, and writing batches."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any, NamedTuple
+
+from common.alphabet import ALPHABETS
+from common.bounded_map import bounded_map
+from common.embeddings.arrays import Array
+from common.errors import InputError
+from common.job.copy_lines import encode_copy_rows
+from common.job.records import encode_rows
+from common.store import Store, open_store
+from producer.input.checks import Findings
+from producer.input.duplicates import DuplicateCounter
+from producer.input.identical import NONE, hashes_of
+from producer.input.packed import Packed, joined, read_packed
+from producer.input.pieces import Piece
+from producer.input.reader import Reader
+from producer.input.source import Source
+from producer.submission.input_objects import write_batch
+
+#: Seconds after which a process asks again whether it still may write.
+KEPT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a process has to know of a job."""
+
+    source: Source  # any of the input
+    checks: dict[str, Any]  # the options of its reader
+    store: str  # its URL
+    job: str
+    staging: str
+    id_seed: int  # of the hashes of ids
+    letter_seed: int | None  # of the hashes of letters; None: none are needed
+
+
+class Parse(NamedTuple):
+    """The message that a piece is to be read; see ``PieceWork``."""
+
+    number: int
+    piece: Piece
+
+
+class Parsed(NamedTuple):
+    """What is known of the records of a piece, which stay in the process that has read them."""
+
+    findings: Findings
+    lines: int  # before the next piece, from the piece's beginning
+    ids: bytes  # hashes; see DuplicateCounter
+    rows: Array  # of the good records, from the piece's beginning
+    letters: Array  # of each of them
+    headers: Array  # letters of its header
+    hashes: Array | None  # of its letters ``[n, 2]``
+    #: Why no more can be read, as far as the piece alone tells: without its place in the file.
+    error: InputError | None
+
+
+class Part(NamedTuple):
+    """Consecutive records of a piece that are of the same batch."""
+
+    start: int
+    end: int
+    begins: bool  # whether the batch begins with them
+    number: int | None  # of the batch, if all of it is in the piece: then it is written
+
+
+class Order(NamedTuple):
+    """What becomes of the records of a piece."""
+
+    piece: int
+    before: int  # rows before the piece
+    originals: Array | None  # as Chunk has them; None: no record has one
+    parts: list[Part]
+
+
+class Drop(NamedTuple):
+    """The message that the records of a piece are not needed."""
+
+    piece: int
+
+
+class Encoded(NamedTuple):
+    """A part of a batch as its objects have it."""
+
+    records: bytes
+    copies: bytes
+
+
+#: What became of a part: its bytes, or the checksums of the objects that were written.
+Done = Encoded | tuple[int, int]
+
+
+class Keep:
+    """The question whether batches still may be written; the answer is None."""
+
+
+class Failed(NamedTuple):
+    """The answer that there was an error."""
+
+    error: BaseException
+
+
+class PieceWork:
+    """The work of one process.
+
+    Args:
+        keep: called before batches are written, if the last call was some time ago; raises if they
+            must not be.
+    """
+
+    def __init__(self, setup: Setup, keep: Callable[[], None]) -> None:
+        # What is pickled is equal to an alphabet, but the checks ask for the very same.
+        alphabet = ALPHABETS[setup.checks["alphabet"].name]
+        self._checks = setup.checks | {"alphabet": alphabet}
+        self._setup = setup
+        self._store: Store = open_store(setup.store)
+        self._keep = keep
+        self._kept = float("-inf")
+        self._records: dict[int, Packed] = {}
+
+    def parse(self, number: int, piece: Piece) -> Parsed:
+        """Read the records of a piece, and keep them."""
+        setup = self._setup
+        reader = Reader(setup.source, **self._checks)
+        reader.ids = DuplicateCounter(seed=setup.id_seed)
+        reader.begin_part(setup.source)
+        found: list[Packed] = []
+        error: InputError | None = None
+        lines = 0
+        try:
+            found, lines = read_packed(piece, reader)
+        except InputError as problem:
+            error = problem
+        except Exception as problem:  # each way of compression has errors of its own
+            error = reader.unreadable(problem)
+        records = self._records[number] = joined(found)
+        seed = setup.letter_seed
+        return Parsed(
+            reader.findings(),
+            lines,
+            reader.ids.recent,
+            records.rows,
+            records.letters,
+            records.header_letters,
+            None if seed is None else hashes_of(records.sequences, seed),
+            error,
+        )
+
+    def drop(self, piece: int) -> None:
+        """Forget the records of a piece: nothing is written any more."""
+        self._records.pop(piece, None)
+
+    def write(self, order: Order) -> list[Done]:
+        """Write the batches that are in a piece as a whole, and encode the parts of others.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        records = self._records.pop(order.piece)
+
+        def encoded() -> Iterator[tuple[Part, Encoded]]:
+            for part in order.parts:
+                self._keep_on()
+                yield part, encoded_part(records, order, part)
+
+        return list(bounded_map(self._written, encoded(), self._store.parallel_writes))
+
+    def _keep_on(self) -> None:
+        # Not the monotonic clock, which stops while a laptop sleeps.
+        if abs(time.time() - self._kept) >= KEPT_SECONDS:
+            self._keep()
+            self._kept = time.time()
+
+    def _written(self, found: tuple[Part, Encoded]) -> Done:
+        part, encoded = found
+        if part.number is None:
+            return encoded
+        setup = self._setup
+        return write_batch(self._store, setup.job, setup.staging, part.number, *encoded)
+
+
+def encoded_part(records: Packed, order: Order, part: Part) -> Encoded:
+    """Return a part of a batch as its objects have it."""
+    place = slice(part.start, part.end)
+    rows = (order.before + records.rows[place]).tolist()
+    headers, sequences = records.headers[place], records.sequences[place]
+    if order.originals is None:
+        return Encoded(encode_rows(zip(rows, headers, sequences, strict=True)), b"")
+    originals = order.originals[place]
+    computed = originals == NONE
+    if part.begins:
+        computed[0] = True  # as it is in any case
+    copies = ~computed
+    letters = records.letters[place][copies].tolist()
+    return Encoded(
+        encode_rows(compress(zip(rows, headers, sequences, strict=True), computed)),
+        encode_copy_rows(
+            zip(
+                compress(rows, copies),
+                originals[copies].tolist(),
+                letters,
+                compress(headers, copies),
+                strict=True,
+            )
+        ),
+    )
