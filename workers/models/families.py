@@ -13,6 +13,7 @@ from workers.models.dnabert_s.tokenizer import DNATokenizer
 from workers.models.encoder import Encoder
 from workers.models.esm2 import checkpoint as esm2_checkpoint
 from workers.models.esm2 import model as esm2_model
+from workers.models.esm2.cpu import CpuESM2
 from workers.models.esm2.fused import FusedESM2
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER, tokenizer_in
 from workers.models.tokens import Tokenizer
@@ -26,6 +27,8 @@ class FamilyCode:
     model: type[Encoder]
     #: Builds the fused view of a half-precision model.
     fused: Callable[[Any], Encoder]
+    #: Builds the view for a CPU of a model in FP32 or BF16, if there is a fast one.
+    on_cpu: Callable[[Any], Encoder] | None = None
     #: Renames the tensors of a Hugging Face checkpoint to this project's names; the folder is for
     #: error messages.
     from_hugging_face: Callable[[State, ModelSpec, Path], State]
@@ -41,6 +44,7 @@ CODE_OF: dict[Family, FamilyCode] = {
     ESM2: FamilyCode(
         model=esm2_model.ESM2,
         fused=FusedESM2,
+        on_cpu=CpuESM2,
         from_hugging_face=esm2_checkpoint.from_hugging_face,
         names=esm2_checkpoint.HUGGING_FACE,
         tokenizer_in=tokenizer_in,
