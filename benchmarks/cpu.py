@@ -1,10 +1,16 @@
-"""This project's packed engine against fair-esm's batching on a CPU: same run, same weights.
+"""This project's packed engine on a CPU, beside the machine's limit and other implementations.
 
     python -m benchmarks.cpu [--fasta PATH] [--models NAME ...] [--records N] [--repeats N]
 
-fair-esm runs as in ``esm-extract``: sequences sorted by length, padded batches of 4096 tokens, the
-mean over each sequence's residues. The throughputs over the same records are compared; the two take
-turns, and each turn gives one ratio.
+All embed the same records in the same process and take turns; each turn gives one ratio of
+throughputs. They are:
+
+- the matrix products alone (``benchmarks.matrix_products``), of which no implementation can take
+  less than all: the ratio is this project's share of the machine's limit;
+- fair-esm as in ``esm-extract``: sequences sorted by length, padded batches of 4096 tokens, the
+  mean over each sequence's residues;
+- ONNX Runtime and OpenVINO, if they are installed (``benchmarks.onnx_peers``), with the same
+  batches.
 """
 
 import argparse
@@ -13,7 +19,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import esm
@@ -23,6 +30,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks import onnx_peers
+from benchmarks.inputs import token_count, tokens_for
+from benchmarks.machine import describe_package
+from benchmarks.matrix_products import matrix_products
 from common.job.output_form import OutputForm
 from common.job.records import Record
 from common.model_specs import ESM2, MODELS
@@ -32,6 +43,16 @@ from workers.engine.engine import DTYPES, Engine
 from workers.models.loading import load_model
 
 FASTA = Path(__file__).parents[2] / "shared" / "data" / "disprot_proteins.fasta"
+
+#: A run over all records.
+Entrant = Callable[[], object]
+
+#: What is timed.
+OURS, LIMIT, FAIR_ESM = "this project", "matrix products alone", "fair-esm FP32"
+
+#: Packages whose versions are printed with the results.
+PACKAGES = ("fair-esm", "transformers", "onnxruntime", "openvino")
+
 FORM = OutputForm(max_residues=ESM2.max_residues)
 
 
@@ -40,25 +61,31 @@ def main() -> None:
     console = Console()
     console.width = max(console.width, 100)  # a pipe's 80 columns would cut the names
     proteins = sample(options.fasta, options.records)
-    residues = sum(map(len, proteins))
+    versions = [describe_package(name) for name in PACKAGES]
     console.print(
-        f"{len(proteins)} records of {options.fasta.name}, {residues:,} residues; "
+        f"{len(proteins)} records of {options.fasta.name}, {sum(map(len, proteins)):,} residues; "
         f"{cpu_name()}, {torch.get_num_threads()} threads; torch {torch.__version__}, "
-        f"fair-esm {esm.__version__}, Python {platform.python_version()}"
+        f"{', '.join(versions)}, Python {platform.python_version()}"
     )
-    table = Table("model", "precision", "residues/s", "fair-esm", "ratio", "min", "max", "cosine")
+    table = Table(
+        "model", "precision", "implementation", "tokens/s", "ratio", "min", "max", "cosine"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             path = save_fair_esm(random_fair_esm(MODELS[name]), Path(folder) / f"{name}.pt")
-            for row in compare(path, proteins, options.repeats, options.pack_tokens):
-                table.add_row(name, *row)
+            for rung in fast_precisions():
+                entrants = gather(path, rung, proteins, options.pack_tokens)
+                for row in compare(entrants, proteins, options.repeats):
+                    table.add_row(name, str(rung), *row)
+                table.add_section()
     console.print(table)
+    console.print("ratio: tokens/s of this project by theirs, the median of the turns")
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fasta", type=Path, default=FASTA)
-    parser.add_argument("--models", nargs="+", default=list(MODELS)[:2], choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=list(MODELS)[:3], choices=MODELS)
     parser.add_argument("--records", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pack-tokens", type=int, help="instead of the engine's own choice")
@@ -75,15 +102,40 @@ def sample(fasta: Path, count: int) -> list[str]:
     return random.Random(0).sample(short, min(count, len(short)))
 
 
+def gather(
+    path: Path, rung: Rung, proteins: list[str], pack_tokens: int | None
+) -> dict[str, Entrant | None]:
+    """Return runs by the names of what they time; None for what is not installed.
+
+    Runs of this project and of fair-esm, which have the same weights, return mean vectors.
+    """
+    peer, engine = load_fair_esm(path), make_engine(path, rung, pack_tokens)
+    spec = engine.loaded.spec
+    tokens = tokens_for(spec, proteins)
+    limit = matrix_products(engine.loaded.model, tokens, engine.pack_tokens[engine.precision])
+    entrants: dict[str, Entrant | None] = {
+        OURS: lambda: embed_packed(engine, proteins),
+        LIMIT: limit,
+        FAIR_ESM: lambda: embed_fair_esm(peer, proteins),
+    }
+    for package, name, load in (
+        ("onnxruntime", "ONNX Runtime FP32", onnx_peers.onnx_runtime),
+        ("openvino", f"OpenVINO {rung.upper()}", partial(onnx_peers.openvino, rung=rung)),
+    ):
+        absent = onnx_peers.missing(package)
+        if absent:
+            entrants[f"{name}: no {', '.join(absent)}"] = None
+        else:
+            exported = onnx_peers.export(spec, path.parent)
+            entrants[name] = onnx_peers.over(onnx_peers.inputs(spec, proteins), load(exported))
+    return entrants
+
+
 def compare(
-    path: Path, proteins: list[str], repeats: int, pack_tokens: int | None
-) -> list[tuple[str, ...]]:
-    """Return a table row for each precision in which this CPU is fast."""
-    peer = load_fair_esm(path)
-    engines = {rung: make_engine(path, rung, pack_tokens) for rung in fast_precisions()}
-    runs: dict[str, Callable[[], Tensor]] = {"fair-esm": lambda: embed_fair_esm(peer, proteins)}
-    for rung, engine in engines.items():
-        runs[rung] = lambda engine=engine: embed_packed(engine, proteins)
+    entrants: dict[str, Entrant | None], proteins: list[str], repeats: int
+) -> Iterator[tuple[str, ...]]:
+    """Yield a table row for each of the ``entrants``."""
+    runs = {name: run for name, run in entrants.items() if run is not None}
     vectors = {name: run() for name, run in runs.items()}  # the first turn warms up
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
@@ -91,23 +143,19 @@ def compare(
             started = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - started)
-    return [row(rung, seconds, vectors, sum(map(len, proteins))) for rung in engines]
-
-
-def row(
-    rung: Rung, seconds: dict[str, list[float]], vectors: dict[str, Tensor], residues: int
-) -> tuple[str, ...]:
-    pairs = zip(seconds["fair-esm"], seconds[rung], strict=True)
-    ratios = [peer / own for peer, own in pairs]
-    cosine = torch.cosine_similarity(vectors["fair-esm"], vectors[rung]).min()
-    speeds = [residues / statistics.median(seconds[name]) for name in (rung, "fair-esm")]
-    figures = [statistics.median(ratios), min(ratios), max(ratios)]
-    return (
-        str(rung),
-        *(f"{speed:,.0f}" for speed in speeds),
-        *(f"{figure:.2f}" for figure in figures),
-        f"{cosine:.6f}",
-    )
+    count = token_count(map(len, proteins))
+    for name in entrants:
+        if name not in runs:
+            yield (name,)
+            continue
+        turns = zip(seconds[name], seconds[OURS], strict=True)
+        ratios = [theirs / ours for theirs, ours in turns]
+        figures = [statistics.median(ratios), min(ratios), max(ratios)]
+        cosine = ""
+        if vectors[name] is not None:
+            cosine = f"{torch.cosine_similarity(vectors[FAIR_ESM], vectors[name]).min():.6f}"
+        speed = f"{count / statistics.median(seconds[name]):,.0f}"
+        yield (name, speed, *(f"{figure:.2f}" for figure in figures), cosine)
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from workers.models.esm1 import model as esm1_model
 from workers.models.esm1.fused import FusedESM1
 from workers.models.esm2 import checkpoint as esm2_checkpoint
 from workers.models.esm2 import model as esm2_model
+from workers.models.esm2.cpu import CpuESM2
 from workers.models.esm2.fused import FusedESM2
 from workers.models.esm2.tokenizer import ESM2_TOKENIZER, tokenizer_in
 from workers.models.esmc import checkpoint as esmc_checkpoint
@@ -34,6 +35,8 @@ class FamilyCode:
     model: type[Encoder]
     #: Builds the fused view of a half-precision model, with a kernel of attention.
     fused: Callable[[Any, Kernel], Encoder]
+    #: Builds the view for a CPU of a model in FP32 or BF16, if there is a fast one.
+    on_cpu: Callable[[Any], Encoder] | None = None
     #: Renames a checkpoint's tensors to this project's names; the path is for error messages.
     from_published: Callable[[State, ModelSpec, Path], State]
     #: Returns the names that the format of a checkpoint's tensors has.
@@ -48,6 +51,7 @@ CODE_OF: dict[Family, FamilyCode] = {
     ESM2: FamilyCode(
         model=esm2_model.ESM2,
         fused=FusedESM2,
+        on_cpu=CpuESM2,
         from_published=esm2_checkpoint.from_published,
         names_of=esm2_checkpoint.names_of,
         tokenizer_in=tokenizer_in,

@@ -113,7 +113,8 @@ def test_vectors_are_those_of_a_pass_without_contacts(checkpoint, records):
     engine = engine_of(checkpoint)
     plain = engine.embed(records, OutputForm(max_residues=1022)).embeddings
     found = engine.embed(records, FORM).embeddings
-    assert np.array_equal(found.pooled["mean"], plain.pooled["mean"])
+    # Attention that is observed runs in the plain blocks.
+    np.testing.assert_allclose(found.pooled["mean"], plain.pooled["mean"], rtol=0, atol=1e-5)
 
 
 def test_float16_is_the_default_and_rounds_to_it(checkpoint, records, expected):

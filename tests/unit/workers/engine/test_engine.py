@@ -303,7 +303,7 @@ def out_of_memory_beyond(engine: Engine, tokens: int) -> list[int]:
         if given[-1] > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine.loaded.model.blocks[0].register_forward_pre_hook(check)
+    engine.models[engine.precision].blocks[0].register_forward_pre_hook(check)
     return given
 
 
