@@ -266,6 +266,7 @@ def test_an_esm1b_with_more_positions_is_refused(tmp_path):
         intermediate_size=256,
         position_embedding_type="absolute",
         emb_layer_norm_before=True,
+        token_dropout=True,
         max_position_embeddings=2050,
     )
     EsmForMaskedLM(config).save_pretrained(tmp_path / "esm1b")
