@@ -28,6 +28,7 @@ from workers.engine.masked import MaskedInFlight, mean_surprise
 from workers.engine.packing import Pack
 from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
 from workers.engine.windows import cut_windows
+from workers.models.attention.choice import choice_of
 from workers.models.classifier import LazyClassifier
 from workers.models.contact_head import load_contact_head, observe_attention
 from workers.models.encoder import Encoder, view_of
@@ -117,6 +118,9 @@ class Engine:
         tokens = pack_tokens_that_fit(run, self.pack_tokens[self.precision])
         self.pack_tokens = dict.fromkeys(self.models, tokens)
         log.info("Packs have up to %s tokens.", f"{tokens:,}")
+        weight = next(self.loaded.model.parameters())
+        found = choice_of(self.loaded.spec, self.device, weight.dtype)
+        log.info("Kernel of attention: %s (%s).", found.kernel, found.why)
 
     def run_pack(self, work: PreparedBatch) -> PackResult:
         """Run a batch as one pack of any size."""
