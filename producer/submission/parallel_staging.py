@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from common.errors import VirnucproError
 from common.store import Store
-from producer.input.batches import NOTHING, BatchSize, Cutter
+from producer.input.batches import NOTHING, BatchSize, Cutter, Stretch
 from producer.input.bgzip import PackedRange
 from producer.input.identical import NONE, OriginalFinder
 from producer.input.pieces import Piece, PieceBlocks
@@ -200,31 +199,28 @@ class ParallelStaging:
             originals = self._finder.find_hashes(rows, parsed.hashes)
         known = np.full(len(rows), NONE) if originals is None else originals
         stretches = self._cutter.cut(parsed.letters, parsed.headers, known)
-        numbers = list(accumulate((s.begins for s in stretches), initial=self._batches - 1))[1:]
-        self._batches = numbers[-1] + 1
-        whole = [stretch.begins for stretch in stretches[:-1]] + [False]
-        order = reading.process.write(
-            Order(
-                reading.number,
-                before,
-                originals,
-                [
-                    Part(stretch.start, stretch.end, stretch.begins, number if alone else None)
-                    for stretch, number, alone in zip(stretches, numbers, whole, strict=True)
-                ],
-            )
-        )
+        parts = self._parts(stretches)
+        order = reading.process.write(Order(reading.number, before, originals, parts))
         self._writing.append(order)
-        for place, (stretch, number) in enumerate(zip(stretches, numbers, strict=True)):
-            if stretch.begins:
+        for place, (stretch, part) in enumerate(zip(stretches, parts, strict=True)):
+            if part.begins:
                 self._close()
-                self._open = OpenBatch(number, int(rows[stretch.start]))
+                self._open = OpenBatch(part.number, int(rows[part.start]))
             assert self._open is not None
             self._open.size = self._open.size.plus(stretch.size)
             self._open.parts.append((order, place))
-            if whole[place]:
+            if part.is_whole:
                 self._staged.append(Staged(order, partial(written_by, order, place, self._open)))
                 self._open = None
+
+    def _parts(self, stretches: list[Stretch]) -> list[Part]:
+        """Number the batches of stretches; the last one may go on in the next piece."""
+        parts = []
+        for begins, start, end, _ in stretches:
+            self._batches += begins
+            is_whole = begins and end < stretches[-1].end
+            parts.append(Part(start, end, begins, self._batches - 1, is_whole))
+        return parts
 
     def _close(self) -> None:
         """Have the open batch written, which has all of its records."""

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 from common.alphabet import ALPHABETS
 from common.bounded_map import bounded_map
-from common.embeddings.arrays import Array
 from common.errors import InputError
 from common.job.copy_lines import encode_copy_rows
 from common.job.records import encode_rows
 from common.store import Store, open_store
 from producer.input.checks import Findings
 from producer.input.duplicates import DuplicateCounter
-from producer.input.identical import NONE, hashes_of
+from producer.input.identical import NONE, Array, hashes_of
 from producer.input.packed import Packed, joined, read_packed
 from producer.input.pieces import Piece
 from producer.input.reader import Reader
@@ -66,7 +65,8 @@ class Part(NamedTuple):
     start: int
     end: int
     begins: bool  # whether the batch begins with them
-    number: int | None  # of the batch, if all of it is in the piece: then it is written
+    number: int  # of the batch
+    is_whole: bool  # whether they are all of it: then it is written
 
 
 class Order(NamedTuple):
@@ -178,7 +178,7 @@ class PieceWork:
 
     def _written(self, found: tuple[Part, Encoded]) -> Done:
         part, encoded = found
-        if part.number is None:
+        if not part.is_whole:
             return encoded
         setup = self._setup
         return write_batch(self._store, setup.job, setup.staging, part.number, *encoded)
