@@ -9,6 +9,7 @@ from pathlib import Path
 from cyclopts.types import PositiveInt
 
 from common import logs
+from common.cpus import thread_variables, usable_cpus
 from common.errors import UserError
 from common.logs import LogFormat, LogLevel, start_logs
 from common.model_source import ModelSource
@@ -18,7 +19,6 @@ from common.store import open_store
 from common.wire.address import RedisAddress
 from common.wire.first_contact import passing_problem
 from workers.cli.options import UserPath, chosen_gpus, require_torch
-from common.cpus import thread_variables, usable_cpus
 from workers.process.health import Health
 from workers.process.liveness import touch
 from workers.process.supervisor import supervise

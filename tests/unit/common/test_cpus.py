@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.processes import clean_environment
 from common.cpus import group_cpus, thread_variables, usable_cpus
+from tests.support.processes import clean_environment
 
 
 def groups(folder: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
