@@ -21,10 +21,7 @@ from producer.input.reader import Reader
 from producer.input.sources import AnySource
 from producer.submission.batch_objects import BatchWriter, StagedBatch, cycle_collection_off
 from producer.submission.earlier import EarlierRows
-from producer.submission.parallel_staging import ParallelStaging
-from producer.submission.piece_work import Setup
 from producer.submission.request import Request, checks_of
-from producer.submission.staging_pool import StagingPool
 
 #: Bytes of FASTA from which on several processes stage an input: with fewer, they would hardly have
 #: started before one is done.
@@ -75,6 +72,11 @@ def staged_batches(
             chunks = with_earlier(chunks, earlier.find)
         yield from writer.write_all(cut_batches(chunks, budget, request.form, spec))
         return
+    # A small input needs none of them, and they take a while.
+    from producer.submission.parallel_staging import ParallelStaging
+    from producer.submission.piece_work import Setup
+    from producer.submission.staging_pool import StagingPool
+
     finder = OriginalFinder() if request.dedup else None
     setup = Setup(
         source=request.source.parts[0],

@@ -17,7 +17,7 @@ from common.store import FileStore
 from producer.input import blocks, formats, packed, pieces
 from producer.input.batches import Budget
 from producer.input.source import Source
-from producer.submission import staged_batches
+from producer.submission import staging_pool
 from producer.submission.earlier import earlier_rows
 from producer.submission.request import make_request
 from tests.support.copies import compute, store_job
@@ -38,7 +38,7 @@ budgets = st.builds(Budget, tokens=st.integers(1, 200))
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staged_batches, "StagingPool", PoolWithoutProcesses)
+    monkeypatch.setattr(staging_pool, "StagingPool", PoolWithoutProcesses)
     monkeypatch.setattr(pieces, "PIECE_BYTES", 128)
     monkeypatch.setattr(packed, "CHUNK_BYTES", 100)
     for module in (blocks, formats, pieces):

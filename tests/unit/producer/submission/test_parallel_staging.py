@@ -13,7 +13,7 @@ from producer.input import blocks, checks, formats, molecule, packed, pieces, re
 from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.input.sources import together
-from producer.submission import staged_batches
+from producer.submission import staging_pool
 from producer.submission.request import make_request
 from tests.support.bgzip import bgzip
 from tests.support.staging import PoolWithoutProcesses, outcome
@@ -87,7 +87,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staged_batches, "StagingPool", PoolWithoutProcesses)
+    monkeypatch.setattr(staging_pool, "StagingPool", PoolWithoutProcesses)
 
 
 def as_file(data: bytes, suffix: str) -> bytes:
