@@ -1,9 +1,11 @@
 """Cleaning a sequence: taking away what is written in it besides its letters."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.alphabet import DNA, Alphabet
-from common.job.output_form import Gaps
+
+if TYPE_CHECKING:  # pydantic takes a third of the start of a process that only reads
+    from common.job.output_form import Gaps
 
 #: The signs of a gap in an alignment.
 GAP_SIGNS = "-."
@@ -32,7 +34,7 @@ class Cleaned(NamedTuple):
     rna: bool  # each U became T
 
 
-def clean(text: str, alphabet: Alphabet, gaps: Gaps) -> Cleaned:
+def clean(text: str, alphabet: Alphabet, gaps: "Gaps") -> Cleaned:
     """Return a sequence as a model takes it, but for letters that are not in the alphabet."""
     # As bytes: str.upper() would turn a German sharp s into SS.
     residues = without_stop("".join(text.split()).encode().upper().decode())

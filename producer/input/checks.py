@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from common.alphabet import DNA, PROTEIN, Alphabet
 from common.errors import InputError
 from common.job.cleaning import GAP_SIGNS, clean, place_of, unknown_letters
-from common.job.output_form import Empty, Gaps, Long, Molecule, Short, Unknown
 from producer.input import complaints
 from producer.input.advice import stands_for_a_letter
 from producer.input.blocks import Block
@@ -16,6 +15,9 @@ from producer.input.columns import USUAL_COLUMNS, Columns
 from producer.input.molecule import EARLY_RECORDS, NEARLY_ALL, Counted, OtherMolecule
 from producer.input.problems import LISTED, Kind, Problem, Problems, nothing_left
 from producer.input.sources import AnySource
+
+if TYPE_CHECKING:  # as in common.job.cleaning
+    from common.job.output_form import Empty, Gaps, Long, Molecule, Short, Unknown
 
 #: Counts that add up over the parts of an input.
 COUNTS = (
@@ -47,15 +49,15 @@ class RecordChecks:
         source: AnySource,
         *,
         alphabet: Alphabet,
-        unknown: Unknown,
-        long: Long,
+        unknown: "Unknown",
+        long: "Long",
         max_residues: int,
-        gaps: Gaps = "keep",
-        empty: Empty = "error",
+        gaps: "Gaps" = "keep",
+        empty: "Empty" = "error",
         columns: Columns = USUAL_COLUMNS,
         min_length: int = 1,
-        short: Short = "error",
-        molecule: Molecule = "auto",
+        short: "Short" = "error",
+        molecule: "Molecule" = "auto",
     ) -> None:
         self.source = source
         self.alphabet = alphabet

@@ -14,12 +14,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
 from operator import itemgetter
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
-from common.embeddings.arrays import Array
 from common.errors import UserError
 from common.job.records import Record
 from common.text import counted_bytes
@@ -49,6 +49,8 @@ ZEROS = 1 << 20
 #: What stands for the original of a record that has none. Lower numbers are of rows of earlier
 #: jobs: see ``place_of``.
 NONE = -1
+
+Array = NDArray[Any]
 
 #: Records, with the row of each one's original, or NONE.
 Chunk = tuple[Iterable[Record], Iterable[int]]

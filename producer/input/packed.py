@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from common.alphabet import PROTEIN
-from common.embeddings.arrays import Array
 from common.job.cleaning import AMINO_ACIDS_ONLY
 from producer.input.blocks import Block
+from producer.input.identical import Array
 from producer.input.pieces import Blocks, Piece, PieceBlocks, opened
 from producer.input.reader import Reader
 

@@ -8,11 +8,12 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.bounded_map import bounded_map
 from common.embeddings.seal import Label
 from common.job.copy_lines import encode_copies
-from common.job.digests import digests_of
+from common.job.digests import Digests, digests_of
 from common.job.layout import reused_key
 from common.job.records import encode_batch
 from common.job.reused import write_reused
@@ -43,6 +44,15 @@ class EncodedBatch(NamedTuple):
     size: BatchSize
 
 
+class ReusedRows(NamedTuple):
+    """Rows of a batch that earlier jobs have computed."""
+
+    rows: NDArray[np.int64]
+    headers: list[str]
+    places: NDArray[np.int64]  # among the rows of earlier jobs
+    digests: Digests  # of their sequences
+
+
 @dataclass(frozen=True)
 class BatchWriter:
     """The writer of a job's batches."""
@@ -63,19 +73,24 @@ class BatchWriter:
 
     def _write(self, batch: EncodedBatch) -> StagedBatch:
         self.keep()
-        place = self.store, self.job, self.staging, batch.number
-        checksums = write_batch(*place, batch.records, batch.copies)
+        checksums = self.write(batch.number, batch.records, batch.copies)
         if batch.reused:
-            with self.taking:
-                self._write_reused(batch.number, batch.reused)
+            self.write_reused(batch.number, reused_rows(batch.reused))
         return StagedBatch(batch.size, batch.first_row, *checksums)
 
-    def _write_reused(self, index: int, reused: list[Reused]) -> None:
+    def write(self, index: int, records: bytes, copies: bytes) -> tuple[int, int]:
+        """Write the input object of a batch, and that of its copies; see ``write_batch``."""
+        return write_batch(self.store, self.job, self.staging, index, records, copies)
+
+    def write_reused(self, index: int, reused: ReusedRows) -> None:
         """Write the rows of a batch that earlier jobs have computed."""
+        with self.taking:
+            self._write_reused(index, reused)
+
+    def _write_reused(self, index: int, reused: ReusedRows) -> None:
         assert self.earlier is not None
         self.keep()  # this thread may have waited for others
-        records = [record for record, _ in reused]
-        part = self.earlier.take(np.array([place for _, place in reused], np.int64))
+        part = self.earlier.take(reused.places)
         attributes = self.earlier.attributes
         self.keep()
         write_reused(
@@ -87,17 +102,25 @@ class BatchWriter:
                 rung=self.request.rung,
                 precision=self.request.rung,
                 tokens=0,
-                records=len(records),
+                records=len(reused.rows),
                 weights=str(attributes["weights"]),
             ),
             self.request.form,
-            part.with_names(
-                np.array([record.row for record in records], np.int64),
-                [record.header for record in records],
-            ),
-            digests_of(record.residues for record in records),
+            part.with_names(reused.rows, reused.headers),
+            reused.digests,
             attributes,
         )
+
+
+def reused_rows(reused: list[Reused]) -> ReusedRows:
+    """Return records that earlier jobs have computed, as they are written."""
+    records = [record for record, _ in reused]
+    return ReusedRows(
+        np.array([record.row for record in records], np.int64),
+        [record.header for record in records],
+        np.array([place for _, place in reused], np.int64),
+        digests_of(record.residues for record in records),
+    )
 
 
 def encoded(batches: Iterable[CutBatch]) -> Iterator[EncodedBatch]:

@@ -78,12 +78,15 @@ class EarlierRows:
         self._digests, self._rows = [], []
 
     def find(self, sequences: list[str]) -> Positions:
-        """Return the position of a row with each sequence ``[n]``; -1: there is none.
+        """Return the position of a row with each sequence ``[n]``; -1: there is none."""
+        return self.find_digests(digests_of(sequences))
+
+    def find_digests(self, digests: Digests) -> Positions:
+        """Return the position of a row with the digest of each sequence ``[n]``; -1: there is none.
 
         Of two digests that begin alike and differ, only the first is found: the sequence of the
         other is computed again.
         """
-        digests = digests_of(sequences)
         places = np.searchsorted(self._sorted[:, 0], digests[:, 0])
         places = np.minimum(places, len(self._sorted) - 1)
         found = (self._sorted[places] == digests).all(axis=1)

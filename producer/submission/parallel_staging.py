@@ -11,22 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.errors import VirnucproError
-from common.store import Store
-from producer.input.batches import NOTHING, BatchSize, Cutter
+from producer.input.batches import NOTHING, BatchSize, Cutter, Stretch
 from producer.input.bgzip import PackedRange
-from producer.input.identical import NONE, OriginalFinder
+from producer.input.identical import NONE, Array, OriginalFinder
 from producer.input.pieces import Piece, PieceBlocks
 from producer.input.reader import Reader
 from producer.input.source import Source
-from producer.submission.batch_objects import StagedBatch
-from producer.submission.input_objects import write_batch
-from producer.submission.piece_work import Done, Encoded, Order, Parsed, Part, Setup
+from producer.submission.batch_objects import BatchWriter, ReusedRows, StagedBatch
+from producer.submission.piece_work import Done, Order, Parsed, Part, Setup
 from producer.submission.staging_pool import StagingPool, StagingProcess
 
 #: Pieces for each process that are read ahead, and that are being written.
@@ -63,6 +60,8 @@ class OpenBatch:
     size: BatchSize = NOTHING
     #: What processes encode, and the places of this batch's parts in it.
     parts: list[tuple["Future[list[Done]]", int]] = field(default_factory=list)
+    #: Rows, places and digests of the rows of earlier jobs.
+    reused: list[tuple[Array, Array, Array]] = field(default_factory=list)
 
 
 class Staged(NamedTuple):
@@ -82,12 +81,11 @@ class ParallelStaging:
         finder: of identical records; None: they are not looked for.
         pool: the processes.
         threads: that write batches which pieces share.
-        keep: called before batches are written; raises if they must not be.
+        writer: of the job's batches; it has the rows of earlier jobs.
     """
 
     def __init__(
         self,
-        store: Store,
         setup: Setup,
         reader: Reader,
         pieces_of: Callable[[Source], Iterator[Piece]],
@@ -95,9 +93,8 @@ class ParallelStaging:
         finder: OriginalFinder | None,
         pool: StagingPool,
         threads: ThreadPoolExecutor,
-        keep: Callable[[], None],
+        writer: BatchWriter,
     ) -> None:
-        self._store = store
         self._setup = setup
         self._reader = reader
         self._pieces_of = pieces_of
@@ -105,7 +102,7 @@ class ParallelStaging:
         self._finder = finder
         self._pool = pool
         self._threads = threads
-        self._keep = keep
+        self._writer = writer
         self._ahead: deque[Begin | Reading | End] = deque()
         self._writing: deque[Future[Any]] = deque()
         self._staged: deque[Staged] = deque()
@@ -194,55 +191,80 @@ class ParallelStaging:
 
     def _order(self, reading: Reading, parsed: Parsed, before: int) -> None:
         """Have the records of a piece written, in batches."""
-        rows, originals = before + parsed.rows, None
-        if self._finder is not None:
-            assert parsed.hashes is not None
-            originals = self._finder.find_hashes(rows, parsed.hashes)
+        rows = before + parsed.rows
+        originals = self._originals(rows, parsed)
         known = np.full(len(rows), NONE) if originals is None else originals
         stretches = self._cutter.cut(parsed.letters, parsed.headers, known)
-        numbers = list(accumulate((s.begins for s in stretches), initial=self._batches - 1))[1:]
-        self._batches = numbers[-1] + 1
-        whole = [stretch.begins for stretch in stretches[:-1]] + [False]
-        order = reading.process.write(
-            Order(
-                reading.number,
-                before,
-                originals,
-                [
-                    Part(stretch.start, stretch.end, stretch.begins, number if alone else None)
-                    for stretch, number, alone in zip(stretches, numbers, whole, strict=True)
-                ],
-            )
-        )
+        parts = self._parts(stretches)
+        order = reading.process.write(Order(reading.number, before, originals, parts))
         self._writing.append(order)
-        for place, (stretch, number) in enumerate(zip(stretches, numbers, strict=True)):
-            if stretch.begins:
+        for place, (stretch, part) in enumerate(zip(stretches, parts, strict=True)):
+            if part.begins:
                 self._close()
-                self._open = OpenBatch(number, int(rows[stretch.start]))
+                self._open = OpenBatch(part.number, int(rows[part.start]))
             assert self._open is not None
             self._open.size = self._open.size.plus(stretch.size)
             self._open.parts.append((order, place))
-            if whole[place]:
-                self._staged.append(Staged(order, partial(written_by, order, place, self._open)))
-                self._open = None
+            if stretch.size.reused:
+                assert parsed.digests is not None
+                here = reused_in(part, known)
+                places = NONE - 1 - known[here]
+                self._open.reused.append((rows[here], places, parsed.digests[here]))
+            if part.is_whole:
+                self._close(order)
 
-    def _close(self) -> None:
-        """Have the open batch written, which has all of its records."""
-        if self._open is None:
+    def _originals(self, rows: Array, parsed: Parsed) -> Array | None:
+        """Return the originals of rows, as ``Chunk`` has them; None if there are none."""
+        originals: Array | None = None
+        if self._finder is not None:
+            assert parsed.hashes is not None
+            originals = self._finder.find_hashes(rows, parsed.hashes)
+        if self._writer.earlier is not None:
+            assert parsed.digests is not None
+            places = self._writer.earlier.find_digests(parsed.digests)
+            known = NONE if originals is None else originals
+            originals = np.where(places < 0, known, NONE - 1 - places)
+        return originals
+
+    def _parts(self, stretches: list[Stretch]) -> list[Part]:
+        """Number the batches of stretches; the last one may go on in the next piece."""
+        parts = []
+        for begins, start, end, _ in stretches:
+            self._batches += begins
+            is_whole = begins and end < stretches[-1].end
+            parts.append(Part(start, end, begins, self._batches - 1, is_whole))
+        return parts
+
+    def _close(self, order: "Future[list[Done]] | None" = None) -> None:
+        """Have the open batch written, which has all of its records.
+
+        Args:
+            order: what writes it as a whole; None: it is put together here.
+        """
+        batch, self._open = self._open, None
+        if batch is None:
             return
-        written = self._threads.submit(self._join, self._open)
+        if order is not None and not batch.reused:
+            self._staged.append(Staged(order, partial(self._complete, batch)))
+            return
+        written = self._threads.submit(self._complete, batch)
         self._writing.append(written)
         self._staged.append(Staged(written, written.result))
-        self._open = None
 
-    def _join(self, batch: OpenBatch) -> StagedBatch:
-        """Write a batch whose parts other processes have encoded."""
-        parts = [cast(Encoded, order.result()[place]) for order, place in batch.parts]
-        records = b"".join([part.records for part in parts])
-        copies = b"".join([part.copies for part in parts])
-        self._keep()
-        place = self._store, self._setup.job, self._setup.staging, batch.number
-        return StagedBatch(batch.size, batch.first_row, *write_batch(*place, records, copies))
+    def _complete(self, batch: OpenBatch) -> StagedBatch:
+        """Write what processes have not written of a batch, once they have done their parts."""
+        done = [order.result()[place] for order, place in batch.parts]
+        checksums = done[0].checksums
+        if done[0].records:
+            records = b"".join([part.records for part in done])
+            copies = b"".join([part.copies for part in done])
+            self._writer.keep()
+            checksums = self._writer.write(batch.number, records, copies)
+        if batch.reused:
+            rows, places, digests = map(np.concatenate, zip(*batch.reused, strict=True))
+            headers = [header.decode() for part in done for header in part.reused]
+            self._writer.write_reused(batch.number, ReusedRows(rows, headers, places, digests))
+        return StagedBatch(batch.size, batch.first_row, *checksums)
 
 
 def entries(
@@ -264,7 +286,10 @@ def entries(
             return
 
 
-def written_by(order: "Future[list[Done]]", place: int, batch: OpenBatch) -> StagedBatch:
-    """Return a batch that a process has written, once it has."""
-    checksums = cast(tuple[int, int], order.result()[place])
-    return StagedBatch(batch.size, batch.first_row, *checksums)
+def reused_in(part: Part, known: Array) -> Array:
+    """Return the positions of a part's records that earlier jobs have computed.
+
+    The first of a batch is computed in any case.
+    """
+    first = part.start + part.begins
+    return first + np.flatnonzero(known[first : part.end] < NONE)

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from common.alphabet import ALPHABETS
 from common.bounded_map import bounded_map
-from common.embeddings.arrays import Array
 from common.errors import InputError
 from common.job.copy_lines import encode_copy_rows
+from common.job.digests import digests_of_encoded
 from common.job.records import encode_rows
 from common.store import Store, open_store
 from producer.input.checks import Findings
 from producer.input.duplicates import DuplicateCounter
-from producer.input.identical import NONE, hashes_of
+from producer.input.identical import NONE, Array, hashes_of
 from producer.input.packed import Packed, joined, read_packed
 from producer.input.pieces import Piece
 from producer.input.reader import Reader
@@ -37,6 +37,7 @@ class Setup:
     staging: str
     id_seed: int  # of the hashes of ids
     letter_seed: int | None  # of the hashes of letters; None: none are needed
+    digests: bool  # whether digests of the letters are needed
 
 
 class Parse(NamedTuple):
@@ -56,6 +57,7 @@ class Parsed(NamedTuple):
     letters: Array  # of each of them
     headers: Array  # letters of its header
     hashes: Array | None  # of its letters ``[n, 2]``
+    digests: Array | None  # of its letters ``[n, 2]``
     #: Why no more can be read, as far as the piece alone tells: without its place in the file.
     error: InputError | None
 
@@ -66,7 +68,8 @@ class Part(NamedTuple):
     start: int
     end: int
     begins: bool  # whether the batch begins with them
-    number: int | None  # of the batch, if all of it is in the piece: then it is written
+    number: int  # of the batch
+    is_whole: bool  # whether they are all of it: then it is written
 
 
 class Order(NamedTuple):
@@ -84,15 +87,13 @@ class Drop(NamedTuple):
     piece: int
 
 
-class Encoded(NamedTuple):
-    """A part of a batch as its objects have it."""
+class Done(NamedTuple):
+    """What became of a part."""
 
-    records: bytes
-    copies: bytes
-
-
-#: What became of a part: its bytes, or the checksums of the objects that were written.
-Done = Encoded | tuple[int, int]
+    records: bytes  # as the input object has them; empty if that was written
+    copies: bytes  # the same
+    reused: list[bytes]  # headers of records that earlier jobs have computed
+    checksums: tuple[int, int] = (0, 0)  # of the objects that were written
 
 
 class Keep:
@@ -148,6 +149,7 @@ class PieceWork:
             records.letters,
             records.header_letters,
             None if seed is None else hashes_of(records.sequences, seed),
+            digests_of_encoded(records.sequences) if setup.digests else None,
             error,
         )
 
@@ -163,7 +165,7 @@ class PieceWork:
         """
         records = self._records.pop(order.piece)
 
-        def encoded() -> Iterator[tuple[Part, Encoded]]:
+        def encoded() -> Iterator[tuple[Part, Done]]:
             for part in order.parts:
                 self._keep_on()
                 yield part, encoded_part(records, order, part)
@@ -176,28 +178,29 @@ class PieceWork:
             self._keep()
             self._kept = time.time()
 
-    def _written(self, found: tuple[Part, Encoded]) -> Done:
+    def _written(self, found: tuple[Part, Done]) -> Done:
         part, encoded = found
-        if part.number is None:
+        if not part.is_whole:
             return encoded
-        setup = self._setup
-        return write_batch(self._store, setup.job, setup.staging, part.number, *encoded)
+        place = self._store, self._setup.job, self._setup.staging, part.number
+        checksums = write_batch(*place, encoded.records, encoded.copies)
+        return Done(b"", b"", encoded.reused, checksums)
 
 
-def encoded_part(records: Packed, order: Order, part: Part) -> Encoded:
+def encoded_part(records: Packed, order: Order, part: Part) -> Done:
     """Return a part of a batch as its objects have it."""
     place = slice(part.start, part.end)
     rows = (order.before + records.rows[place]).tolist()
     headers, sequences = records.headers[place], records.sequences[place]
     if order.originals is None:
-        return Encoded(encode_rows(zip(rows, headers, sequences, strict=True)), b"")
+        return Done(encode_rows(zip(rows, headers, sequences, strict=True)), b"", [])
     originals = order.originals[place]
     computed = originals == NONE
     if part.begins:
         computed[0] = True  # as it is in any case
-    copies = ~computed
+    copies, reused = ~computed & (originals >= 0), ~computed & (originals < NONE)
     letters = records.letters[place][copies].tolist()
-    return Encoded(
+    return Done(
         encode_rows(compress(zip(rows, headers, sequences, strict=True), computed)),
         encode_copy_rows(
             zip(
@@ -208,4 +211,5 @@ def encoded_part(records: Packed, order: Order, part: Part) -> Encoded:
                 strict=True,
             )
         ),
+        list(compress(headers, reused)),
     )

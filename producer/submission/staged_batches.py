@@ -21,10 +21,7 @@ from producer.input.reader import Reader
 from producer.input.sources import AnySource
 from producer.submission.batch_objects import BatchWriter, StagedBatch, cycle_collection_off
 from producer.submission.earlier import EarlierRows
-from producer.submission.parallel_staging import ParallelStaging
-from producer.submission.piece_work import Setup
 from producer.submission.request import Request, checks_of
-from producer.submission.staging_pool import StagingPool
 
 #: Bytes of FASTA from which on several processes stage an input: with fewer, they would hardly have
 #: started before one is done.
@@ -61,19 +58,25 @@ def staged_batches(
         UserError: a record is bad, or the store cannot be written.
     """
     pieces = Pieces(request.source, request.columns)
-    if earlier is not None or type(store) not in (FileStore, S3Store):
-        processes = 1  # the others would need the rows, or could not open the store
+    if type(store) not in (FileStore, S3Store):
+        processes = 1  # others could not open it
     elif processes is None:
         processes = processes_for(request.source, pieces)
+    if earlier is not None:
+        budget = replace(budget, shard_bytes=min(budget.shard_bytes, MAX_REUSED_BYTES))
+    writer = BatchWriter(store, request, job, staging, earlier, keep)
     if processes == 1:
         reader.blocks_of = pieces.blocks_of
         chunks = chunks_of(request, reader)
         if earlier is not None:
             chunks = with_earlier(chunks, earlier.find)
-            budget = replace(budget, shard_bytes=min(budget.shard_bytes, MAX_REUSED_BYTES))
-        batches = cut_batches(chunks, budget, request.form, spec)
-        yield from BatchWriter(store, request, job, staging, earlier, keep).write_all(batches)
+        yield from writer.write_all(cut_batches(chunks, budget, request.form, spec))
         return
+    # A small input needs none of them, and they take a while.
+    from producer.submission.parallel_staging import ParallelStaging
+    from producer.submission.piece_work import Setup
+    from producer.submission.staging_pool import StagingPool
+
     finder = OriginalFinder() if request.dedup else None
     setup = Setup(
         source=request.source.parts[0],
@@ -83,6 +86,7 @@ def staged_batches(
         staging=staging,
         id_seed=reader.ids.seed,
         letter_seed=None if finder is None else finder.seed,
+        digests=earlier is not None,
     )
     cutter = Cutter(budget, request.form, spec)
     with (
@@ -90,9 +94,8 @@ def staged_batches(
         StagingPool(setup, processes, keep) as pool,
         cycle_collection_off(),
     ):
-        yield from ParallelStaging(
-            store, setup, reader, pieces.of, cutter, finder, pool, threads, keep
-        ).batches()
+        parallel = ParallelStaging(setup, reader, pieces.of, cutter, finder, pool, threads, writer)
+        yield from parallel.batches()
 
 
 def chunks_of(request: Request, records: Iterable[Record]) -> Iterator[Chunk]:

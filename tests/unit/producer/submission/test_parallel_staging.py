@@ -13,7 +13,7 @@ from producer.input import blocks, checks, formats, molecule, packed, pieces, re
 from producer.input.batches import Budget
 from producer.input.source import Source
 from producer.input.sources import together
-from producer.submission import staged_batches
+from producer.submission import staging_pool
 from producer.submission.request import make_request
 from tests.support.bgzip import bgzip
 from tests.support.staging import PoolWithoutProcesses, outcome
@@ -55,8 +55,11 @@ kinds = st.sampled_from(["", "", ".gz", ".bgz.gz", ".cut.gz", ".cut.bgz.gz"])
 budgets = st.builds(Budget, tokens=st.integers(1, 2000))
 
 
+bases = st.sampled_from(["ACGTACGTTA" * 5, "GATTACA", "acgtn" * 9, "ACGU" * 9, "RYSWN", "TTTA*"])
+
+
 @st.composite
-def fastas(draw: st.DrawFn) -> bytes:
+def fastas(draw: st.DrawFn, good: st.SearchStrategy[str] = good) -> bytes:
     """FASTA, most of it good."""
     letters = good if draw(st.booleans()) else good | good | good | odd
     width = draw(st.sampled_from([7, 60, 1000]))
@@ -84,7 +87,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staged_batches, "StagingPool", PoolWithoutProcesses)
+    monkeypatch.setattr(staging_pool, "StagingPool", PoolWithoutProcesses)
 
 
 def as_file(data: bytes, suffix: str) -> bytes:
@@ -131,3 +134,15 @@ def test_any_proteins_are_staged_as_in_one_process(files, budget, options):
 @given(fastas(), budgets, options)
 def test_any_proteins_are_refused_by_a_model_of_dna_as_in_one_process(data, budget, options):
     assert_same([("", data)], budget, BASES, **options)
+
+
+@pytest.mark.usefixtures("without_processes")
+@given(st.lists(st.tuples(kinds, fastas(bases)), min_size=1, max_size=3), budgets, options)
+def test_any_bases_are_staged_as_in_one_process(files, budget, options):
+    assert_same(files, budget, BASES, **options)
+
+
+@pytest.mark.usefixtures("without_processes")
+@given(fastas(bases), budgets, options)
+def test_any_bases_are_refused_by_a_model_of_proteins_as_in_one_process(data, budget, options):
+    assert_same([("", data)], budget, **options)
