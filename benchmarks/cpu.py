@@ -1,6 +1,7 @@
 """This project's packed engine on a CPU, beside the machine's limit and other implementations.
 
     python -m benchmarks.cpu [--fasta PATH] [--models NAME ...] [--records N] [--repeats N]
+                             [--processor-time]
 
 All embed the same records in the same process and take turns; each turn gives one ratio of
 throughputs. They are:
@@ -11,6 +12,10 @@ throughputs. They are:
   mean over each sequence's residues;
 - ONNX Runtime and OpenVINO, if they are installed (``benchmarks.onnx_peers``), with the same
   batches.
+
+On a machine that others use too, take ``OMP_NUM_THREADS=1`` and ``--processor-time``: the time in
+which this process did not run is then left out. With several threads it would count how they wait
+for each other.
 """
 
 import argparse
@@ -61,6 +66,7 @@ def main() -> None:
     console = Console()
     console.width = max(console.width, 100)  # a pipe's 80 columns would cut the names
     proteins = sample(options.fasta, options.records)
+    clock = time.process_time if options.processor_time else time.perf_counter
     versions = [describe_package(name) for name in PACKAGES]
     console.print(
         f"{len(proteins)} records of {options.fasta.name}, {sum(map(len, proteins)):,} residues; "
@@ -75,7 +81,7 @@ def main() -> None:
             path = save_fair_esm(random_fair_esm(MODELS[name]), Path(folder) / f"{name}.pt")
             for rung in fast_precisions():
                 entrants = gather(path, rung, proteins, options.pack_tokens)
-                for row in compare(entrants, proteins, options.repeats):
+                for row in compare(entrants, proteins, options.repeats, clock):
                     table.add_row(name, str(rung), *row)
                 table.add_section()
     console.print(table)
@@ -88,6 +94,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=list(MODELS)[:3], choices=MODELS)
     parser.add_argument("--records", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--processor-time", action="store_true", help="instead of elapsed time")
     parser.add_argument("--pack-tokens", type=int, help="instead of the engine's own choice")
     options = parser.parse_args()
     if not options.fasta.is_file():
@@ -132,7 +139,10 @@ def gather(
 
 
 def compare(
-    entrants: dict[str, Entrant | None], proteins: list[str], repeats: int
+    entrants: dict[str, Entrant | None],
+    proteins: list[str],
+    repeats: int,
+    clock: Callable[[], float],
 ) -> Iterator[tuple[str, ...]]:
     """Yield a table row for each of the ``entrants``."""
     runs = {name: run for name, run in entrants.items() if run is not None}
@@ -140,9 +150,9 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = clock()
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     count = token_count(map(len, proteins))
     for name in entrants:
         if name not in runs:
