@@ -153,19 +153,25 @@ def compare(
             started = clock()
             run()
             seconds[name].append(clock() - started)
-    count = token_count(map(len, proteins))
+    tokens = token_count(map(len, proteins))
     for name in entrants:
-        if name not in runs:
-            yield (name,)
-            continue
-        turns = zip(seconds[name], seconds[OURS], strict=True)
-        ratios = [theirs / ours for theirs, ours in turns]
-        figures = [statistics.median(ratios), min(ratios), max(ratios)]
-        cosine = ""
-        if vectors[name] is not None:
-            cosine = f"{torch.cosine_similarity(vectors[FAIR_ESM], vectors[name]).min():.6f}"
-        speed = f"{count / statistics.median(seconds[name]):,.0f}"
-        yield (name, speed, *(f"{figure:.2f}" for figure in figures), cosine)
+        yield (name, *(figures(name, seconds, vectors, tokens) if name in runs else ()))
+
+
+def figures(
+    name: str, seconds: dict[str, list[float]], vectors: dict[str, object], tokens: int
+) -> tuple[str, ...]:
+    """Return tokens/s, the ratio with its least and most, and the least cosine to fair-esm's."""
+    turns = zip(seconds[name], seconds[OURS], strict=True)
+    ratios = [theirs / ours for theirs, ours in turns]
+    cosine = ""
+    if isinstance(found := vectors[name], Tensor):
+        cosine = f"{torch.cosine_similarity(vectors[FAIR_ESM], found).min():.6f}"
+    return (
+        f"{tokens / statistics.median(seconds[name]):,.0f}",
+        *(f"{figure:.2f}" for figure in (statistics.median(ratios), min(ratios), max(ratios))),
+        cosine,
+    )
 
 
 @torch.inference_mode()
