@@ -179,7 +179,7 @@ def test_weights_that_cannot_be_loaded_end_a_local_run_with_the_reason(tmp_path)
     done = run_producer(
         *("submit", "p.fasta", "--local", "--model", "./model.pt", "-o", "e.h5"), cwd=tmp_path
     )
-    assert "model.pt: not a fair-esm ESM-2 checkpoint" in refused(done)
+    assert "model.pt: not a checkpoint of fair-esm or ESM C" in refused(done)
 
 
 @pytest.mark.parametrize(
