@@ -5,7 +5,7 @@ Sizes are those of the published checkpoints (fair-esm 2.0.0, ``esm.pretrained``
 
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.alphabet import DNA, PROTEIN, SPECIAL_TOKENS, Alphabet
@@ -49,32 +49,11 @@ ESM2 = Family(
     layer_norm_eps=1e-5,
 )
 
-ESM1 = Family(
-    name="ESM-1",
-    alphabet=PROTEIN,
-    # Positions are learned, for 1024 tokens (Rives et al. 2021, Meier et al. 2021).
-    max_residues=1022,
-    longest=1022,
-    windows=False,
-    letters_per_token=1,
-    block_weights=12,
-    pools_special_tokens=False,
-    pooling=ESM2.pooling,
-    layer_norm_eps=1e-5,
-)
+#: Positions are learned, for 1024 tokens (Rives et al. 2021, Meier et al. 2021).
+ESM1 = replace(ESM2, name="ESM-1", longest=1022)
 
-ESMC = Family(
-    name="ESM C",
-    alphabet=PROTEIN,
-    # Trained on up to 2048 tokens, <cls> and <eos> among them.
-    max_residues=2046,
-    windows=False,
-    letters_per_token=1,
-    block_weights=12,
-    pools_special_tokens=False,
-    pooling=ESM2.pooling,
-    layer_norm_eps=1e-5,
-)
+#: Trained on up to 2048 tokens, <cls> and <eos> among them.
+ESMC = replace(ESM2, name="ESM C", max_residues=2046)
 
 DNABERT_S = Family(
     name="DNABERT-S",

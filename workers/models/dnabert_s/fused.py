@@ -4,11 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from workers.models.attention.choice import Kernel
-from workers.models.attention.layouts import Layout, TiledSegments
+from workers.models.attention.fused_attention import fused_attention
+from workers.models.attention.layouts import Layout
 from workers.models.dnabert_s.model import DNABERTS, Block
 from workers.models.encoder import share_weights
-from workers.models.kernels import hopper
-from workers.models.kernels.attention import varlen_attention
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm
 
@@ -40,15 +39,9 @@ class FusedBlock(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         block = self.block
-        x.addmm_(self._attend(block.qkv(x), layout).flatten(-2), block.out.weight.t())
+        x.addmm_(
+            fused_attention(block.qkv(x), block.heads, layout, self.kernel), block.out.weight.t()
+        )
         x = layer_norm(x, block.attention_norm, self.attention_bias)
         x.addmm_(gelu_gate(block.fc1(x)), block.fc2.weight.t())
         return layer_norm(x, block.mlp_norm, self.mlp_bias)
-
-    def _attend(self, qkv: Tensor, layout: Layout) -> Tensor:
-        assert isinstance(layout, TiledSegments)
-        heads = self.block.heads
-        if self.kernel is Kernel.HOPPER:
-            return hopper.attention(qkv, heads, layout.tiles, slopes=layout.slopes)
-        q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T, H, Dh]
-        return varlen_attention(q, k, v, *layout)

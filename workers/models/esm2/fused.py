@@ -4,13 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from workers.models.attention.choice import Kernel
-from workers.models.attention.layouts import Layout, TiledSegments
+from workers.models.attention.fused_attention import fused_attention
+from workers.models.attention.layouts import Layout
 from workers.models.encoder import share_weights
 from workers.models.esm2.model import ESM2, Block
-from workers.models.kernels import hopper
-from workers.models.kernels.attention import padded_dim, varlen_attention
+from workers.models.kernels.attention import padded_dim
 from workers.models.kernels.norm import layer_norm
-from workers.models.kernels.rotary import rotate_in_place
 from workers.models.padded_heads import pad_halves, padded_out, padded_qkv
 
 
@@ -59,23 +58,13 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout) -> Tensor:
         block = self.block
         qkv = self.qkv(layer_norm(x, block.attention_norm, self.before_attention))
-        x.addmm_(self._attend(qkv, cos, sin, layout).flatten(-2), self.out.weight.t())
+        turns = None if cos is None or sin is None else (cos, sin)
+        attended = fused_attention(
+            qkv, block.heads, layout, self.kernel, turns, scaled_dim=block.head_dim
+        )
+        x.addmm_(attended, self.out.weight.t())
         normed = layer_norm(x, block.mlp_norm, self.before_mlp)
         hidden = torch._addmm_activation(
             block.fc1.bias, normed, block.fc1.weight.t(), use_gelu=True
         )
         return x.addmm_(hidden, block.fc2.weight.t())
-
-    def _attend(
-        self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout
-    ) -> Tensor:
-        assert isinstance(layout, TiledSegments)
-        heads, head_dim = self.block.heads, self.block.head_dim
-        on_hopper = self.kernel is Kernel.HOPPER
-        turns = None if cos is None or sin is None else (cos, sin)
-        if turns is not None:
-            rotate_in_place(qkv, heads, *turns, keys_only=on_hopper)
-        if on_hopper:
-            return hopper.attention(qkv, heads, layout.tiles, turns=turns, scaled_dim=head_dim)
-        q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T, H, Dh]
-        return varlen_attention(q, k, v, layout.tiles, None, head_dim)

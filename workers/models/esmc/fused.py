@@ -4,11 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from workers.models.attention.choice import Kernel
-from workers.models.attention.layouts import Layout, TiledSegments
+from workers.models.attention.fused_attention import fused_attention
+from workers.models.attention.layouts import Layout
 from workers.models.encoder import share_weights
 from workers.models.esmc.model import ESMC, Block
-from workers.models.kernels import hopper
-from workers.models.kernels.attention import varlen_attention
 from workers.models.kernels.gate import silu_gate
 from workers.models.kernels.norm import layer_norm
 from workers.models.kernels.norm_rotary import norm_and_rotate
@@ -42,15 +41,7 @@ class FusedBlock(nn.Module):
         block = self.block
         qkv = block.qkv(layer_norm(x, block.attention_norm))
         norm_and_rotate(qkv, block.heads, block.q_norm, block.k_norm, cos, sin)
-        attended = self._attend(qkv, layout).flatten(-2)
+        attended = fused_attention(qkv, block.heads, layout, self.kernel)
         x.addmm_(attended, block.out.weight.t(), alpha=block.share)
         gated = silu_gate(block.fc1(layer_norm(x, block.mlp_norm)))
         return x.addmm_(gated, block.fc2.weight.t(), alpha=block.share)
-
-    def _attend(self, qkv: Tensor, layout: Layout) -> Tensor:
-        assert isinstance(layout, TiledSegments)
-        heads = self.block.heads
-        if self.kernel is Kernel.HOPPER:
-            return hopper.attention(qkv, heads, layout.tiles)
-        q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T, H, Dh]
-        return varlen_attention(q, k, v, *layout)
