@@ -10,6 +10,7 @@ from transformers import EsmConfig, EsmForMaskedLM
 
 from common.model_specs import ESM1, ModelSpec
 from tests.support.fair_esm import ALPHABET
+from tests.support.random_values import fill_at_random
 
 #: Small models; ``embed_norm`` is what tells ESM-1b from ESM-1v.
 ESM1B = ModelSpec(name="esm1b", layers=3, dim=64, heads=4, family=ESM1, embed_norm=True)
@@ -29,13 +30,7 @@ def random_esm1(spec: ModelSpec, seed: int = 0) -> esm.ProteinBertModel:
         token_dropout=True,
     )
     model = esm.ProteinBertModel(given, ALPHABET).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        noise = torch.randn(weight.shape, generator=generator)
-        if weight.ndim == 1:
-            weight.copy_(0.1 * noise + ("norm" in name and name.endswith("weight")))
-        else:
-            weight.copy_(noise if "embed" in name else noise * weight.shape[1] ** -0.5)
+    fill_at_random(model, seed)
     return model
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.models.esmc import EsmcConfig, EsmcForMaskedLM
 
 from common.model_specs import ESMC, ModelSpec, swiglu_width
+from tests.support.random_values import fill_at_random
 
 #: Small, with heads of 64 as all published models.
 SPEC = ModelSpec(name="esmc_small", layers=3, dim=128, heads=2, family=ESMC)
@@ -27,13 +28,7 @@ def random_esmc(spec: ModelSpec = SPEC, seed: int = 0) -> Any:
         attn_implementation="sdpa",
     )
     model = EsmcForMaskedLM(config).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        noise = torch.randn(weight.shape, generator=generator)
-        if weight.ndim == 1:
-            weight.copy_(0.1 * noise + ("norm" in name and name.endswith("weight")))
-        else:
-            weight.copy_(noise if "embed" in name else noise * weight.shape[1] ** -0.5)
+    fill_at_random(model, seed)
     return model
 
 

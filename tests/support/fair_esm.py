@@ -9,6 +9,7 @@ from esm.pretrained import load_model_and_alphabet_core
 from torch import Tensor
 
 from common.model_specs import ModelSpec
+from tests.support.random_values import fill_at_random
 
 ALPHABET = esm.Alphabet.from_architecture("ESM-1b")
 
@@ -19,15 +20,7 @@ def random_fair_esm(spec: ModelSpec, seed: int = 0) -> esm.ESM2:
     In the published checkpoints, too, the frequencies differ from the formula's.
     """
     model = esm.ESM2(spec.layers, spec.dim, spec.heads, ALPHABET).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        noise = torch.randn(weight.shape, generator=generator)
-        if weight.ndim == 1:
-            weight.copy_(0.1 * noise + ("norm" in name and name.endswith("weight")))
-        elif name != "embed_tokens.weight":
-            weight.copy_(noise * weight.shape[1] ** -0.5)
-        else:
-            weight.copy_(noise)
+    fill_at_random(model, seed)
     for layer in model.layers:
         frequencies = layer.self_attn.rot_emb.inv_freq
         frequencies.copy_(frequencies.half() * 1.01)

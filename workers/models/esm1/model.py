@@ -36,9 +36,10 @@ class ESM1(ESM2):
         self.embed_positions: nn.Module = nn.Embedding.from_pretrained(table)
         norm = nn.LayerNorm(spec.dim, eps=spec.eps) if spec.embed_norm else nn.Identity()
         self.embed_norm: nn.Module = norm
-        self.blocks = nn.ModuleList(
-            Block(spec.dim, spec.heads, spec.eps) for _ in range(spec.layers)
-        )
+
+    def make_block(self, spec: ModelSpec) -> nn.Module:
+        """Return a block without rotary embedding."""
+        return Block(spec.dim, spec.heads, spec.eps)
 
     def forward_packed(
         self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]

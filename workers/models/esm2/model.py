@@ -32,10 +32,12 @@ class ESM2(Encoder):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.rotary = RotaryEmbedding(spec.dim // spec.heads)
-        self.blocks = nn.ModuleList(
-            Block(spec.dim, spec.heads, spec.eps) for _ in range(spec.layers)
-        )
+        self.blocks = nn.ModuleList(self.make_block(spec) for _ in range(spec.layers))
         self.final_norm = nn.LayerNorm(spec.dim, eps=spec.eps)
+
+    def make_block(self, spec: ModelSpec) -> nn.Module:
+        """Return a block of the model."""
+        return Block(spec.dim, spec.heads, spec.eps)
 
     def forward(
         self, tokens: Tensor, real: Tensor, repr_layers: Sequence[int]
