@@ -4,9 +4,16 @@ import pytest
 import torch
 
 from workers.models.attention import choice, flash
-from workers.models.attention.choice import Case, Kernel, first_that_works, packed_choice, unfit
+from workers.models.attention.choice import (
+    Case,
+    Kernel,
+    first_that_works,
+    has_norm_linear,
+    packed_choice,
+    unfit,
+)
 from workers.models.kernels import attention as own_kernel
-from workers.models.kernels import hopper
+from workers.models.kernels import hopper, norm_linear
 
 GPU = torch.device("cuda")
 
@@ -19,6 +26,7 @@ ALL = (Kernel.HOPPER, Kernel.TRITON, Kernel.FLASH_ATTN, Kernel.TORCH_VARLEN)
 def gpu(monkeypatch):
     """Pretend a Hopper GPU on which all kernels are installed."""
     choice.packed_choice.cache_clear()
+    choice.has_norm_linear.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None: (9, 0))
     monkeypatch.setattr(choice, "triton", object())
     monkeypatch.setattr(own_kernel, "takes", lambda *_: True)
@@ -27,6 +35,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(flash, "find_torch_varlen", lambda: print)
     yield
     choice.packed_choice.cache_clear()
+    choice.has_norm_linear.cache_clear()
 
 
 @pytest.fixture
@@ -94,3 +103,19 @@ def test_what_is_not_installed_is_said(monkeypatch):
 )
 def test_a_cpu_and_full_precision_have_pytorch_s(case, said):
     assert packed_choice(case) == (Kernel.SDPA, said)
+
+
+@pytest.mark.parametrize("reason", [None, "it is off"])
+def test_norm_and_product_are_one_kernel_where_it_is_written_for_them_and_works(
+    reason, caplog, monkeypatch
+):
+    monkeypatch.setattr(norm_linear, "takes", lambda _device, _dtype, dim, _: dim == 320)
+    monkeypatch.setattr(choice, "norm_linear_failure", lambda *_: reason)
+    assert not has_norm_linear(GPU, torch.float16, 1280, 64)
+    assert has_norm_linear(GPU, torch.float16, 320, 16) is (reason is None)
+    told = ["LayerNorm and products stay kernels of their own: it is off"]
+    assert [record.getMessage() for record in caplog.records] == ([] if reason is None else told)
+
+
+def test_norm_and_product_are_not_one_kernel_on_a_cpu():
+    assert not has_norm_linear(torch.device("cpu"), torch.float16, 320, 16)
