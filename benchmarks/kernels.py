@@ -28,6 +28,7 @@ from workers.models.kernels import hopper
 from workers.models.kernels.attention import tiles_of, varlen_attention
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm
+from workers.models.kernels.norm_linear import norm_linear_gelu, norm_linear_rotate
 from workers.models.kernels.rotary import rotate_in_place
 from workers.models.rotary import RotaryEmbedding, rotate
 from workers.runtime.device import exact_sums
@@ -37,6 +38,8 @@ HEADS = 20
 HEAD_DIMS = (16, 32, 64)  # of 8M, 150M, and 650M and larger
 
 DIMS = (320, 1280, 2560)  # of 8M, 650M and 3B
+
+NARROW_DIM, NARROW_HEAD_DIM = 320, 16  # of 8M
 
 GATE_DIM = 4 * 768  # of DNABERT-S
 
@@ -105,6 +108,8 @@ def cases(tokens: int) -> dict[str, Callable[[], Case]]:
         },
         **{f"layer_norm, D {d}": partial(norm_case, tokens, d) for d in DIMS},
         **{f"rotate_in_place, head dim {d}": partial(rotary_case, tokens, d) for d in HEAD_DIMS},
+        "norm_linear_rotate, D 320 to 960": partial(norm_qkv_case, tokens),
+        "norm_linear_gelu, D 320 to 1280": partial(norm_fc1_case, tokens),
         f"gelu_gate, D {GATE_DIM}": partial(gate_case, tokens, GATE_DIM),
         **{f"_addmm_activation, D {d} to 4 D": partial(gelu_case, tokens, d) for d in DIMS},
         **{f"addmm_, 4 D to D {d}": partial(sum_case, tokens, d) for d in DIMS},
@@ -185,6 +190,43 @@ def rotary_case(tokens: int, head_dim: int) -> Case:
         return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
     return Case(fused=fused, library=lambda: rotate(rows(qkv), cos, sin), exact=exact)
+
+
+def norm_qkv_case(tokens: int) -> Case:
+    """Return the case of one kernel for Hopper, beside three operations of PyTorch."""
+    x, norm, qkv = half(tokens, NARROW_DIM), *norm_and_linear(3)
+    nothing, heads = torch.zeros(NARROW_DIM), NARROW_DIM // NARROW_HEAD_DIM
+    turns = RotaryEmbedding(NARROW_HEAD_DIM)(torch.arange(tokens) % 1024)
+
+    def turned(found: Tensor) -> Tensor:
+        q, k, v = found.unflatten(-1, (3, heads, NARROW_HEAD_DIM)).unbind(1)
+        return torch.stack((rotate(q, *turns), rotate(k, *turns), v), 1).flatten(1)
+
+    return Case(
+        fused=lambda: norm_linear_rotate(x, norm, nothing, qkv, heads, turns),
+        library=lambda: turned(qkv(norm(x))),
+        exact=lambda: turned(exact_product(x, norm, qkv)),
+    )
+
+
+def norm_fc1_case(tokens: int) -> Case:
+    x, norm, fc1 = half(tokens, NARROW_DIM), *norm_and_linear(4)
+    nothing = torch.zeros(NARROW_DIM)
+    return Case(
+        fused=lambda: norm_linear_gelu(x, norm, nothing, fc1),
+        library=lambda: F.gelu(fc1(norm(x))),
+        exact=lambda: F.gelu(exact_product(x, norm, fc1)),
+    )
+
+
+def norm_and_linear(factor: int) -> tuple[nn.LayerNorm, nn.Linear]:
+    norm = nn.LayerNorm(NARROW_DIM, dtype=torch.float16)
+    return norm, nn.Linear(NARROW_DIM, factor * NARROW_DIM, dtype=torch.float16)
+
+
+def exact_product(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
+    normed = F.layer_norm(x.double(), (NARROW_DIM,), eps=norm.eps)
+    return F.linear(normed, linear.weight.double(), linear.bias.double())
 
 
 def gate_case(tokens: int, dim: int) -> Case:
