@@ -46,8 +46,7 @@ DIMS = (320,)
 #: Widths of heads that 64 columns hold.
 HEAD_DIMS = (16, 32, 64)
 
-#: Number of groups of four warps. With three, each has two thirds of the time for what is not
-#: multiplying.
+#: Number of groups of four warps: each has two thirds of the time for what is not multiplying.
 GROUPS = 3
 
 #: Number of registers of a thread in a group, and of one in the warp that loads: 512 for the four.
@@ -64,9 +63,8 @@ def takes(device: torch.device, dtype: torch.dtype, dim: int, head_dim: int) -> 
     """Return whether the kernel is written for inputs of this dtype and width, and such heads."""
     if gluon is None or not can_run(device, dtype):
         return False
-    if dim not in DIMS or head_dim not in HEAD_DIMS:
-        return False
-    return torch.cuda.get_device_capability(device)[0] == 9
+    is_hopper = torch.cuda.get_device_capability(device)[0] == 9
+    return is_hopper and dim in DIMS and head_dim in HEAD_DIMS
 
 
 def norm_linear_rotate(
@@ -100,10 +98,7 @@ def norm_linear_rotate(
 
 
 def norm_linear_gelu(x: Tensor, norm: nn.LayerNorm, plus: Tensor, linear: nn.Linear) -> Tensor:
-    """Return ``gelu(linear(norm(x + plus)))``, with the tanh form of GELU.
-
-    See ``norm_linear_rotate``.
-    """
+    """Return ``gelu(linear(norm(x + plus)))`` with GELU's tanh form; see ``norm_linear_rotate``."""
     return launch(x, norm, plus, linear, None, None, half=0, rotated=0)
 
 
@@ -149,8 +144,7 @@ if gluon is not None:
     SLOTS = gl.constexpr(RING)
     STAGES = gl.constexpr(STORING)
     COUNT = gl.constexpr(GROUPS)
-    GROUP_REGISTERS = gl.constexpr(REGISTERS[0])
-    LOADER_REGISTERS = gl.constexpr(REGISTERS[1])
+    OF_GROUP, OF_LOADER = (gl.constexpr(count) for count in REGISTERS)
 
     @gluon.jit(do_not_specialize=["total"])  # type: ignore[untyped-decorator]
     def norm_linear_rows(
@@ -187,7 +181,7 @@ if gluon is not None:
                 (load, (x, weight, memory, total, dim, outputs)),
             ],
             [4, 4, 1],
-            [GROUP_REGISTERS, GROUP_REGISTERS, LOADER_REGISTERS],
+            [OF_GROUP, OF_GROUP, OF_LOADER],
         )
 
     @gluon.jit  # type: ignore[untyped-decorator]
