@@ -22,7 +22,7 @@ from typing import Any
 
 from redis import Redis
 
-from benchmarks.producer import write_proteins
+from benchmarks.fasta import write_proteins
 from benchmarks.redisload import Load, Meter, machine, memory
 from benchmarks.stores import CountingStore
 from benchmarks.stubs import MODEL, WORKER, StubEngine, stub_runner
