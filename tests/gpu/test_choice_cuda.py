@@ -14,7 +14,7 @@ from workers.models.attention.choice import (
     packed_choice,
 )
 from workers.models.kernels import attention as own_kernel
-from workers.models.kernels import hopper, norm, trial
+from workers.models.kernels import hopper, norm, norm_linear, trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -99,9 +99,10 @@ def test_without_layer_norm_plain_blocks_have_the_kernel_for_their_tensors(monke
 
 @on_hopper
 @pytest.mark.parametrize("dtype", trial.LARGEST_ERROR, ids=str)
-def test_narrow_models_norm_and_multiply_in_one_kernel_on_hopper(dtype):
-    assert has_norm_linear(GPU, dtype, 320, 16)
-    assert not has_norm_linear(GPU, dtype, 1280, 64)
+@pytest.mark.parametrize("dim", norm_linear.PLANS)
+def test_narrow_models_norm_and_multiply_in_one_kernel_on_hopper(dim, dtype):
+    assert has_norm_linear(GPU, dtype, dim, 20, 16 if dim == 320 else 32)
+    assert not has_norm_linear(GPU, dtype, 1280, 20, 64)
 
 
 @on_hopper
@@ -110,7 +111,7 @@ def test_narrow_models_norm_and_multiply_in_one_kernel_on_hopper(dtype):
 def test_one_kernel_that_gives_other_numbers_is_passed_over(wrong, name, monkeypatch, caplog):
     right = getattr(trial, name)
     monkeypatch.setattr(trial, name, lambda *a: right(*a) + wrong)
-    assert not has_norm_linear(GPU, FP16, 320, 16)
+    assert not has_norm_linear(GPU, FP16, 320, 20, 16)
     assert "LayerNorm and products stay kernels of their own: LayerNorm, a product" in caplog.text
 
 

@@ -6,15 +6,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workers.models.kernels.norm_linear import (
-    DIMS,
-    GROUPS,
+    HEAD_DIMS,
+    PLANS,
+    ROWS,
     norm_linear_gelu,
     norm_linear_rotate,
     takes,
 )
 from workers.models.rotary import RotaryEmbedding, rotate
 
-IS_TAKEN = torch.cuda.is_available() and takes(torch.device("cuda"), torch.float16, DIMS[0], 16)
+IS_TAKEN = torch.cuda.is_available() and takes(torch.device("cuda"), torch.float16, 320, 20, 16)
 
 pytestmark = pytest.mark.skipif(not IS_TAKEN, reason="needs a Hopper GPU and Gluon")
 
@@ -22,38 +23,54 @@ pytestmark = pytest.mark.skipif(not IS_TAKEN, reason="needs a Hopper GPU and Glu
 BOUNDS = {torch.float16: (1e-3, 1e-2), torch.bfloat16: (8e-3, 8e-2)}
 
 #: Rows of which all groups of all programs have some: the first have two tiles, the last is cut.
-MANY = 150 * GROUPS * 64 - 77
+MANY = 150 * max(plan.groups for plan in PLANS.values()) * ROWS - 77
 
-#: Numbers of rows: of one group, of all, around the edges of tiles, and ``MANY``.
-TOTALS = [1, 63, 64, 65, 192, 193, 1000, MANY]
+#: Numbers of rows: of one group, of two, of three, around the edges of tiles, and ``MANY``.
+TOTALS = [1, 63, 64, 65, 128, 129, 192, 193, 1000, MANY]
+
+#: Widths of the stream, heads, and their widths as they are padded: of 8M, 35M and 150M.
+MODELS = [(320, 20, 16), (480, 20, 32), (640, 20, 32)]
 
 dtypes = pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 totals = pytest.mark.parametrize("total", TOTALS)
-head_dims = pytest.mark.parametrize("head_dim", [16, 32, 64])
+models = pytest.mark.parametrize("model", MODELS, ids=str)
 
 
 class Case:
     """A stream, and the layers that read it."""
 
-    def __init__(self, total: int, dtype: torch.dtype = torch.float16, dim: int = DIMS[0]) -> None:
+    def __init__(
+        self,
+        total: int,
+        dtype: torch.dtype = torch.float16,
+        model: tuple[int, int, int] = MODELS[0],
+    ) -> None:
         torch.manual_seed(0)
+        dim, self.heads, self.head_dim = model
         with torch.device("cuda"):
             self.x = (2 * torch.randn(total, dim) + 0.5).to(dtype)
             self.plus = torch.randn(dim)
-            self.norm = nn.LayerNorm(dim, dtype=dtype).requires_grad_(False)
-            self.qkv = nn.Linear(dim, 3 * dim, dtype=dtype).requires_grad_(False)
-            self.fc1 = nn.Linear(dim, 4 * dim, dtype=dtype).requires_grad_(False)
+            self.norm = nn.LayerNorm(dim, dtype=dtype)
+            self.qkv = nn.Linear(dim, 3 * self.heads * self.head_dim, dtype=dtype)
+            self.fc1 = nn.Linear(dim, 4 * dim, dtype=dtype)
+        for layer in (self.norm, self.qkv, self.fc1):
+            layer.requires_grad_(False)
         self.norm.weight.normal_(1.0, 0.2)
         self.norm.bias.normal_(0.0, 0.2)
 
-    def turns(self, head_dim: int = 16) -> tuple[Tensor, Tensor]:
+    def turns(self) -> tuple[Tensor, Tensor]:
         positions = torch.arange(len(self.x)) % 1024
-        return tuple(x.cuda() for x in RotaryEmbedding(head_dim)(positions))
+        return tuple(x.cuda() for x in RotaryEmbedding(self.head_dim)(positions))
 
-    def rotated(self, head_dim: int = 16) -> Tensor:
-        heads = self.x.shape[1] // head_dim
-        turns = self.turns(head_dim)
-        return norm_linear_rotate(self.x, self.norm, self.plus, self.qkv, heads, turns)
+    def rotated(self) -> Tensor:
+        given = self.x, self.norm, self.plus, self.qkv
+        return norm_linear_rotate(*given, self.heads, self.turns())
+
+    def exactly_rotated(self) -> Tensor:
+        cos, sin = self.turns()
+        halves = self.product(self.qkv).float().unflatten(-1, (3, -1, self.head_dim))
+        q, k, v = halves.unbind(1)
+        return torch.stack((rotate(q, cos, sin), rotate(k, cos, sin), v), 1).flatten(1)
 
     def activated(self) -> Tensor:
         return norm_linear_gelu(self.x, self.norm, self.plus, self.fc1)
@@ -73,46 +90,52 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 def test_only_halves_and_some_widths_are_taken():
     device = torch.device("cuda")
-    assert takes(device, torch.bfloat16, 320, 16)
-    assert not takes(device, torch.float32, 320, 16)
-    assert not takes(device, torch.float16, 1280, 64)
-    assert not takes(device, torch.float16, 320, 80)
-    assert not takes(torch.device("cpu"), torch.float16, 320, 16)
+    for model in MODELS:
+        assert takes(device, torch.bfloat16, *model)
+    assert not takes(device, torch.float32, 320, 20, 16)
+    assert not takes(device, torch.float16, 1280, 20, 64)
+    assert not takes(device, torch.float16, 320, 4, 80)
+    assert not takes(device, torch.float16, 480, 15, 32)  # three times 480 are no blocks of 64
+    assert not takes(torch.device("cpu"), torch.float16, 320, 20, 16)
 
 
 @totals
 @dtypes
-def test_gelu_of_the_product_is_that_in_fp64(dtype, total):
-    case = Case(total, dtype)
+@models
+def test_gelu_of_the_product_is_that_in_fp64(model, dtype, total):
+    case = Case(total, dtype, model)
     found = case.activated()
-    assert (found.dtype, found.shape) == (dtype, (total, 1280))
+    assert (found.dtype, found.shape) == (dtype, (total, 4 * model[0]))
     assert_close(found, F.gelu(case.product(case.fc1)))
 
 
 @totals
 @dtypes
-@head_dims
-def test_queries_and_keys_of_the_product_are_rotated_and_values_are_not(head_dim, dtype, total):
-    case = Case(total, dtype)
-    found = case.rotated(head_dim)
-    cos, sin = case.turns(head_dim)
-    q, k, v = case.product(case.qkv).float().unflatten(-1, (3, -1, head_dim)).unbind(1)
-    expected = torch.stack((rotate(q, cos, sin), rotate(k, cos, sin), v), 1).flatten(1)
-    assert_close(found, expected)
+@models
+def test_queries_and_keys_of_the_product_are_rotated_and_values_are_not(model, dtype, total):
+    case = Case(total, dtype, model)
+    assert_close(case.rotated(), case.exactly_rotated())
 
 
-def test_a_mean_far_above_the_deviation_loses_nothing():
-    case = Case(500)
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+def test_heads_of_all_widths_are_rotated(head_dim):
+    case = Case(1000, model=(320, 320 // head_dim, head_dim))
+    assert_close(case.rotated(), case.exactly_rotated())
+
+
+@models
+def test_a_mean_far_above_the_deviation_loses_nothing(model):
+    case = Case(500, model=model)
     case.plus += 1000.0
     assert_close(case.activated(), F.gelu(case.product(case.fc1)))
 
 
 @pytest.mark.parametrize("amount", [torch.inf, -torch.inf, torch.nan])
-@dtypes
-def test_a_row_that_is_not_finite_is_nan_and_its_neighbours_are_what_they_were(dtype, amount):
-    case = Case(1000, dtype)
+@models
+def test_a_row_that_is_not_finite_is_nan_and_its_neighbours_are_what_they_were(model, amount):
+    case = Case(1000, model=model)
     expected = case.rotated(), case.activated()
-    odd = [0, 100, 191, 192, 999]
+    odd = [0, 100, 127, 128, 191, 192, 999]
     case.x[odd, 7] = amount
     rest = [row for row in range(1000) if row not in odd]
     for found, before in zip((case.rotated(), case.activated()), expected, strict=True):
@@ -131,8 +154,9 @@ def test_what_overflows_is_not_finite():
     assert not found[exact > 7e4, 3].isfinite().any()
 
 
-def test_the_same_rows_give_the_same_result_bit_for_bit():
-    case = Case(MANY)
+@models
+def test_the_same_rows_give_the_same_result_bit_for_bit(model):
+    case = Case(MANY, model=model)
     first = case.rotated(), case.activated()
     for _ in range(20):
         assert torch.equal(case.rotated(), first[0])

@@ -81,11 +81,16 @@ def fused_choice(case: Case) -> Choice | None:
 
 
 @cache
-def has_norm_linear(device: torch.device, dtype: torch.dtype, dim: int, head_dim: int) -> bool:
-    """Return whether fused blocks of this width norm, multiply and rotate in one kernel."""
-    if not norm_linear.takes(device, dtype, dim, head_dim):
+def has_norm_linear(
+    device: torch.device, dtype: torch.dtype, dim: int, heads: int, head_dim: int
+) -> bool:
+    """Return whether fused blocks of this width norm, multiply and rotate in one kernel.
+
+    Heads are as wide as they are padded to.
+    """
+    if not norm_linear.takes(device, dtype, dim, heads, head_dim):
         return False
-    reason = norm_linear_failure(device, dtype, dim, head_dim)
+    reason = norm_linear_failure(device, dtype, dim, heads, head_dim)
     if reason is not None:
         log.warning("LayerNorm and products stay kernels of their own: %s", reason)
     return reason is None

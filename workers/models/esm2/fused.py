@@ -55,9 +55,9 @@ class FusedBlock(nn.Module):
         self.before_attention = lacking
         self.before_mlp = lacking + block.out.bias.float()
         self.lacking = self.before_mlp + block.fc2.bias.float()
-        weight = block.qkv.weight
+        weight, head_dim = block.qkv.weight, padded_dim(block.head_dim)
         self.has_norm_linear = has_norm_linear(
-            weight.device, weight.dtype, weight.shape[1], block.head_dim
+            weight.device, weight.dtype, weight.shape[1], block.heads, head_dim
         )
 
     def forward(self, x: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout) -> Tensor:

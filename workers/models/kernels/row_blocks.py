@@ -1,4 +1,4 @@
-"""What Hopper kernels compute on blocks of 64 rows by 64 columns, in Gluon.
+"""What Hopper kernels compute on blocks of 64 rows, in Gluon.
 
 Import it where Gluon is there, as ``norm_linear`` does.
 """
@@ -11,12 +11,15 @@ from triton.experimental.gluon import language as gl
 #: Number of rows of a block: those of the matrix instruction.
 ROWS = gl.constexpr(64)
 
-#: Number of columns: 128 bytes, the widest rows that the copy engine arranges for matrix products.
-COLUMNS = gl.constexpr(64)
 
-#: Layouts, that is which thread has which elements: results, as the matrix instruction leaves them;
-#: its left operand, of which the same warps have the same rows.
-RESULTS = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16]))
+@gluon.constexpr_function
+def results_layout(columns: int) -> gl.NVMMADistributedLayout:
+    """Return which thread has which elements of 64 rows, as the matrix instruction leaves them."""
+    return gl.NVMMADistributedLayout([3, 0], [4, 1], [16, columns, 16])
+
+
+#: Layouts of 64 columns of results, and of left operands: the same warps have the same rows.
+RESULTS = gl.constexpr(results_layout(64))
 LEFT = gl.constexpr(gl.DotOperandLayout(0, RESULTS.value, 2))
 
 #: Factors of x and of its cube in GELU's tanh form.
@@ -34,19 +37,21 @@ def norm_block(
     the mean of all that their difference loses nothing, and rows are read once less.
     """
     plus, gamma, beta, _, eps = affine
-    near = gl.sum(load_chunk(blocks, first, plus, 0), 1) / COLUMNS
-    sums = gl.zeros([ROWS, COLUMNS], gl.float32, RESULTS)
-    squares = gl.zeros([ROWS, COLUMNS], gl.float32, RESULTS)
-    for k in range(dim // COLUMNS):  # not unrolled, which would take too many registers
+    columns: gl.constexpr = blocks.shape[2]
+    layout: gl.constexpr = results_layout(columns)
+    near = gl.sum(load_chunk(blocks, first, plus, 0), 1) / columns
+    sums = gl.zeros([ROWS, columns], gl.float32, layout)
+    squares = gl.zeros([ROWS, columns], gl.float32, layout)
+    for k in range(dim // columns):  # not unrolled, which would take too many registers
         values = load_chunk(blocks, first, plus, k) - near[:, None]
         sums += values
         squares += values * values
     beyond = gl.sum(sums, 1) / dim
     mean = near + beyond
     scale = gl.rsqrt(gl.sum(squares, 1) / dim - beyond * beyond + eps)
-    for k in range(dim // COLUMNS):
+    for k in range(dim // columns):
         values = (load_chunk(blocks, first, plus, k) - mean[:, None]) * scale[:, None]
-        values = values * load_columns(gamma, k) + load_columns(beta, k)
+        values = values * load_columns(gamma, k, columns) + load_columns(beta, k, columns)
         blocks.index(first + k).store(values.to(blocks.dtype))
 
 
@@ -54,12 +59,16 @@ def norm_block(
 def load_chunk(
     blocks: gl.shared_memory_descriptor, first: gl.tensor, plus: gl.tensor, k: gl.tensor
 ) -> gl.tensor:
-    return blocks.index(first + k).load(RESULTS).to(gl.float32) + load_columns(plus, k)
+    columns: gl.constexpr = blocks.shape[2]
+    chunk = blocks.index(first + k).load(results_layout(columns))
+    return chunk.to(gl.float32) + load_columns(plus, k, columns)
 
 
 @gluon.jit  # type: ignore[untyped-decorator]
-def load_columns(vector: gl.tensor, k: gl.tensor) -> gl.tensor:
-    column = k * COLUMNS + gl.arange(0, COLUMNS, gl.SliceLayout(0, RESULTS))
+def load_columns(vector: gl.tensor, k: gl.tensor, columns: gl.constexpr) -> gl.tensor:
+    """Return a chunk of a vector, as one row."""
+    layout: gl.constexpr = gl.SliceLayout(0, results_layout(columns))
+    column = k * columns + gl.arange(0, columns, layout)
     return gl.load(vector + column).to(gl.float32)[None, :]
 
 

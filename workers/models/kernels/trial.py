@@ -92,23 +92,24 @@ def pointwise_trials(device: torch.device, dtype: torch.dtype) -> Iterator[Trial
 
 @cache
 def norm_linear_failure(
-    device: torch.device, dtype: torch.dtype, dim: int, head_dim: int
+    device: torch.device, dtype: torch.dtype, dim: int, heads: int, head_dim: int
 ) -> str | None:
     """Return why LayerNorm and a linear layer cannot be one kernel; None if they can."""
-    found = (failure(trial, dtype) for trial in norm_linear_trials(device, dtype, dim, head_dim))
+    trials = norm_linear_trials(device, dtype, dim, heads, head_dim)
+    found = (failure(trial, dtype) for trial in trials)
     return next((reason for reason in found if reason is not None), None)
 
 
 def norm_linear_trials(
-    device: torch.device, dtype: torch.dtype, dim: int, head_dim: int
+    device: torch.device, dtype: torch.dtype, dim: int, heads: int, head_dim: int
 ) -> Iterator[Trial]:
-    """Yield trials of both kernels, on more rows than a tile has."""
+    """Yield trials of both kernels for a block of a model, on more rows than a tile has."""
     generator = torch.Generator(device).manual_seed(0)
-    rows, heads = sum(LENGTHS), dim // head_dim
+    rows = sum(LENGTHS)
     x = torch.randn(rows, dim, generator=generator, device=device).to(dtype)
     plus = torch.full((dim,), 0.5, device=device)
     norm = nn.LayerNorm(dim, device=device, dtype=dtype)
-    qkv = nn.Linear(dim, 3 * dim, device=device, dtype=dtype)
+    qkv = nn.Linear(dim, 3 * heads * head_dim, device=device, dtype=dtype)
     fc1 = nn.Linear(dim, 4 * dim, device=device, dtype=dtype)
     given = turns(rows, head_dim, device)
 

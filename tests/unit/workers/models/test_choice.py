@@ -13,7 +13,7 @@ from workers.models.attention.choice import (
     unfit,
 )
 from workers.models.kernels import attention as own_kernel
-from workers.models.kernels import hopper, norm_linear
+from workers.models.kernels import has_matrix_units, hopper, norm_linear
 
 GPU = torch.device("cuda")
 
@@ -105,17 +105,47 @@ def test_a_cpu_and_full_precision_have_pytorch_s(case, said):
     assert packed_choice(case) == (Kernel.SDPA, said)
 
 
+@pytest.fixture
+def gluon(monkeypatch) -> None:
+    """Pretend that Triton has Gluon."""
+    monkeypatch.setattr(norm_linear, "norm_linear_rows", object())
+    monkeypatch.setattr(norm_linear, "can_run", has_matrix_units)
+
+
 @pytest.mark.parametrize("reason", [None, "it is off"])
-def test_norm_and_product_are_one_kernel_where_it_is_written_for_them_and_works(
-    reason, caplog, monkeypatch
+@pytest.mark.parametrize(("dim", "head_dim"), [(320, 16), (480, 32), (640, 32)])
+@pytest.mark.usefixtures("gluon")
+def test_norm_and_product_are_one_kernel_for_8m_35m_and_150m_where_it_works(
+    dim, head_dim, reason, caplog, monkeypatch
 ):
-    monkeypatch.setattr(norm_linear, "takes", lambda _device, _dtype, dim, _: dim == 320)
     monkeypatch.setattr(choice, "norm_linear_failure", lambda *_: reason)
-    assert not has_norm_linear(GPU, torch.float16, 1280, 64)
-    assert has_norm_linear(GPU, torch.float16, 320, 16) is (reason is None)
+    assert has_norm_linear(GPU, torch.float16, dim, 20, head_dim) is (reason is None)
     told = ["LayerNorm and products stay kernels of their own: it is off"]
     assert [record.getMessage() for record in caplog.records] == ([] if reason is None else told)
 
 
+@pytest.mark.usefixtures("gluon")
+def test_each_width_is_tried_once(monkeypatch):
+    tried: list[int] = []
+    monkeypatch.setattr(choice, "norm_linear_failure", lambda _d, _t, dim, *_: tried.append(dim))
+    for dim in (320, 480, 320, 480):
+        assert has_norm_linear(GPU, torch.float16, dim, 20, 32)
+    assert tried == [320, 480]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dim", "heads", "head_dim"),
+    [
+        (torch.float16, 1280, 20, 64),
+        (torch.float32, 320, 20, 16),
+        (torch.float16, 640, 5, 128),
+        (torch.float16, 480, 15, 32),  # rows of keys would begin in the middle of a block
+    ],
+)
+@pytest.mark.usefixtures("gluon")
+def test_norm_and_product_are_not_one_kernel_for_other_models(dtype, dim, heads, head_dim):
+    assert not has_norm_linear(GPU, dtype, dim, heads, head_dim)
+
+
 def test_norm_and_product_are_not_one_kernel_on_a_cpu():
-    assert not has_norm_linear(torch.device("cpu"), torch.float16, 320, 16)
+    assert not has_norm_linear(torch.device("cpu"), torch.float16, 320, 20, 16)
