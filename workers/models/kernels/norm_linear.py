@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from workers.models.kernels import can_run
 
 try:
+    from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     from workers.models.kernels import norm_linear_rows
-    from workers.models.kernels.norm_linear_rows import gl
 except (ImportError, AttributeError):  # no Triton, or one with another version of Gluon
     norm_linear_rows = None  # type: ignore[assignment]
 

@@ -12,7 +12,7 @@ from triton.experimental.gluon import language as gl
 ROWS = gl.constexpr(64)
 
 
-@gluon.constexpr_function
+@gluon.constexpr_function  # type: ignore[untyped-decorator]
 def results_layout(columns: int) -> gl.NVMMADistributedLayout:
     """Return which thread has which elements of 64 rows, as the matrix instruction leaves them."""
     return gl.NVMMADistributedLayout([3, 0], [4, 1], [16, columns, 16])
