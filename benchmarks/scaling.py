@@ -43,6 +43,7 @@ def table(
         yield f"| {' | '.join(cells)} |"
     parts = (f"{part} at {full[part]:,.0f}" for part in sorted(full, key=full.__getitem__))
     yield f"\nNumber of GPUs that keeps each part busy: {', '.join(parts)}."
+    yield f"{fleet.gpus_of_a_file:,.1f} GPUs compute one job as fast as its file is written."
 
 
 def details(fleet: Fleet, gpus: int, proteins: int) -> str:

@@ -111,6 +111,11 @@ class Fleet:
         rates["Redis"] = (rates["Redis"] + worker) / (1 - anyway)
         return {part: 1 / rate if rate else math.inf for part, rate in rates.items()}
 
+    @property
+    def gpus_of_a_file(self) -> float:
+        """The number of GPUs that compute one job as fast as its file is written."""
+        return self.gpu_seconds * self.producer.fetch_rate / self.batch.written
+
     def redis_beside(self, gpus: int) -> float:
         """Return the share of Redis's time that goes without any batch."""
         anyway, worker = self.redis_share
