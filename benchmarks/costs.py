@@ -43,7 +43,7 @@ from producer.output.fetch import fetch
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
 from producer.scheduling.opening import job_queue
 from producer.scheduling.publisher import Publisher
-from producer.scheduling.waiting import POLL_SECONDS, observe
+from producer.scheduling.waiting import POLL_SECONDS, look
 from producer.submission.request import Request
 from producer.submission.submit import Hardware, submit
 from workers.transport.consumer import THREADS, consume
@@ -213,7 +213,7 @@ def measure_ledger(
             ledger.leases.renew(batch, owner=owner)
     heartbeat, meter = meter.load(TIMES), Meter(redis)
     for number in range(TIMES):
-        observe(ledger, manifest.job, Speed())
+        look(ledger, manifest.job, Speed())
         if number % round(STEP_SECONDS / POLL_SECONDS) == 0:
             keeper.next_step = 0.0  # the next step is due
             keeper.step()
