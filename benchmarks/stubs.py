@@ -31,6 +31,7 @@ WORKER = WorkerInfo(
     weights="0" * 16,
     device="NVIDIA H200",
     precision=Rung.FP16,
+    staging=True,
     queues=tuple(f"{MODEL.queue}.fp16{rung}" for rung in ("", ".selective_fp32", ".fp32")),
 )
 
