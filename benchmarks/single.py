@@ -81,7 +81,7 @@ def main() -> None:
         temporary = tempfile.TemporaryDirectory(prefix="single-", dir=options.folder)
         folder = Path(stack.enter_context(temporary))
         fasta, warm_up = folder / f"{INPUT}.fasta", folder / f"{WARM_UP}.fasta"
-        size = options.megabytes * 10**6
+        size = int(options.megabytes * 1e6)
         write_proteins(fasta, size)
         write_proteins(warm_up, min(WARM_UP_BYTES, size // 10), seed=1)
         model = f"random:{options.model}"
@@ -101,7 +101,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--megabytes", type=float, default=1000)
     parser.add_argument("--model", default="esm2_t33_650M_UR50D", choices=MODELS)
     parser.add_argument("--dim", type=int, help="width of the stubs' vectors; default: the model's")
     parser.add_argument("--workers", type=int, default=4, help="stubs")

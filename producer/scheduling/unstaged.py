@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+from common.job.layout import opening_key
 from common.job.manifest import find_job
 from common.job.opening import find_opening
 from common.ledger.ledger import Ledger
@@ -53,6 +54,7 @@ class Unstaged:
         if manifest is None or manifest.created.timestamp() != created:
             return False
         self._ledger.jobs.grow(manifest, is_whole=True)
+        self._store.delete(opening_key(job))
         return True
 
     def _delete(self, job: str, created: float) -> None:

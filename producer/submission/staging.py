@@ -80,6 +80,7 @@ def stage(
         if growing is None or not growing.is_due():
             return
         if growing.created is None:
+            keys.check_held()  # another may have opened the job
             check(described.opening(created(), staged))
             delete_leftovers(store, job, keys.check_held)
         growing.grow(lambda created: described.opening(created, staged))

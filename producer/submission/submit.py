@@ -128,7 +128,7 @@ def submit(
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
         earlier = earlier_rows(store, request, digest, weights) if request.reuse else None
-        if earlier is None and can_grow(ledger, request):
+        if not request.reuse and can_grow(ledger, request):
             now = partial(time_of_staging, ledger, job_name(request.source, fingerprint))
             growing = GrowingJob(store, ledger, publisher, request.on_instability, now)
         manifest = stage_alone(

@@ -308,6 +308,19 @@ def test_a_job_that_is_being_staged_is_named_as_such(world):
     assert "job.status()" in messages[0]
 
 
+def test_a_job_that_another_producer_has_staged_meanwhile_is_taken_as_it_is(world):
+    """One that stood still, and lost its lock, must not open the job again."""
+    others = manifest_of([5, 7], job=world.job)
+
+    def stage_by_another() -> None:
+        write_manifest(world.store, others)
+        world.ledger.jobs.create(others, QUEUE)
+
+    world.on_staged[1] = stage_by_another
+    assert world.submit().manifest == others
+    assert (world.progress.state, world.progress.batches) == (JobState.OPEN, 2)
+
+
 # --- a producer that is gone --------------------------------------------------------------------
 
 
@@ -373,6 +386,7 @@ def test_a_keeper_ends_the_staging_of_a_job_that_has_its_manifest(abandoned, kep
     whole = manifest_of([2, 2, 3], job=part.job, created=part.created)
     write_manifest(abandoned.store, whole)
     step(kept)
+    assert find_opening(abandoned.store, abandoned.job) is None
     progress = abandoned.progress
     assert (progress.state, progress.batches, progress.records) == (JobState.OPEN, 3, 7)
 
