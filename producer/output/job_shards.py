@@ -11,6 +11,7 @@ from common.embeddings.arrays import Embeddings
 from common.embeddings.checksums import DamagedError
 from common.embeddings.reader import read_embeddings
 from common.embeddings.shards import Shard, open_shard
+from common.embeddings.writer import pair_bytes, shard_bytes
 from common.errors import NotReadyError, UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.inputs import read_input
@@ -26,8 +27,20 @@ from producer.output.damaged import DamagedShardsError, RowsMissingError
 #: Shards that are read ahead of the one being written; one may be 256 MB.
 SHARDS_AHEAD = 2
 
+#: The most that are read ahead, and their bytes, if they are smaller.
+MOST_AHEAD, BYTES_AHEAD = 6, 64 * 10**6
+
 #: Attributes of a shard that are of that shard alone.
 OF_ONE_SHARD = ("precision", "tokens", "batch")
+
+
+def shards_ahead(manifest: Manifest, dim: int) -> int:
+    """Return how many shards are read ahead of the one being written."""
+    report = manifest.report
+    per_record, per_residue = shard_bytes(manifest.form, dim)
+    size = report.records * per_record + report.residues * per_residue
+    size += report.pairs * pair_bytes(manifest.form)
+    return max(SHARDS_AHEAD, min(MOST_AHEAD, BYTES_AHEAD * manifest.batches // max(1, size)))
 
 
 def check_order(manifest: Manifest, keys: list[str], part: Embeddings, last_row: int) -> int:
@@ -65,7 +78,7 @@ def attributes_of_job(
     problem: UserError | None = None
     for batch in sorted(keys):
         try:
-            with opened_shard(store, keys[batch][0]) as (_, file):
+            with opened_shard(store, keys[batch][0]) as (_, file, _):
                 found = {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
                 form, dim = manifest.form, int(found["dim"])
                 for name in (*form.pooled_names, *(["residues"] if form.per_residue else []))[:1]:
@@ -111,18 +124,26 @@ def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
 
 
 def merged(
-    store: Store, manifest: Manifest, index: int, keys: list[str], attributes: dict[str, Any]
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    keys: list[str],
+    attributes: dict[str, Any],
+    texts: Mapping[str, int] | None = None,
 ) -> tuple[Embeddings, tuple[Instability, ...]]:
     """Return the rows of a batch, merged from the shards of all rungs, and its quarantined rows.
 
     Those that were taken over from an earlier job are among them.
+
+    Args:
+        texts: see ``read_shard``.
 
     Raises:
         UserError: a shard cannot be read, or rows are neither in a shard nor quarantined: they
             wait for a retry.
     """
     dim = int(attributes["dim"])
-    parts = [read_shard(store, manifest, index, key, attributes) for key in keys]
+    parts = [read_shard(store, manifest, index, key, attributes, texts) for key in keys]
     computed, quarantined = merge(store, manifest, index, keys, parts, dim)
     if not manifest.reused_of(index):
         return computed, quarantined
@@ -159,14 +180,23 @@ def merge(
 
 
 def read_shard(
-    store: Store, manifest: Manifest, index: int, key: str, attributes: dict[str, Any]
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    key: str,
+    attributes: dict[str, Any],
+    texts: Mapping[str, int] | None = None,
 ) -> Embeddings:
     """Read a shard, and check that it is the one of this batch.
+
+    Args:
+        texts: the checksums of the ids and the headers of all records of the batch, if these are
+            not needed: a shard of all records is compared with them, and none is read.
 
     Raises:
         UserError: it cannot be read, or is of another batch or of other weights.
     """
-    with opened_shard(store, key) as (label, file):
+    with opened_shard(store, key) as (label, file, is_proven):
         if key != label.key:
             raise DamagedShardsError(
                 f"{store.url}/{key} is of batch {label.batch} of {label.job}. To have the right "
@@ -186,9 +216,13 @@ def read_shard(
         most = manifest.batch_records[index]
         if label.records > most:
             raise DamagedError(f"it has {label.records:,} rows instead of {most:,}")
-        embeddings = read_embeddings(file, manifest.form, int(attributes["dim"]))
+        is_named = texts is not None and is_proven
+        embeddings = read_embeddings(file, manifest.form, int(attributes["dim"]), not is_named)
         if np.any(np.diff(embeddings.rows) <= 0):
             raise DamagedError("its rows are not in order")
+    expected = texts if texts is not None and label.records == most else {}
+    if any(embeddings.checksums[name] != crc for name, crc in expected.items()):
+        raise another_batch(manifest, [key], embeddings)
     return embeddings
 
 
