@@ -30,9 +30,13 @@ def continued(previous: int, values: Array | list[str], known: int | None) -> in
     Args:
         known: the CRC-32 of the values alone, if it is known.
     """
-    if known is None or (previous and isinstance(values, list)):
+    if known is None:
         return checksum(values, previous)
-    return combined(previous, known, values.nbytes) if previous else known
+    if not previous:
+        return known
+    if isinstance(values, list):  # how many bytes they are is not known
+        return checksum(values, previous)
+    return combined(previous, known, values.nbytes)
 
 
 def checksum(values: Array | list[str], previous: int = 0) -> int:

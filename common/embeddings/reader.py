@@ -19,7 +19,7 @@ from common.rungs import PRECISION_CODES
 TEXTS = ("ids", "headers")
 
 
-class SourceFile(h5py.File):
+class SourceFile(h5py.File):  # type: ignore[misc]  # h5py has no types
     """An HDF5 file for reading whose numbers are read without HDF5.
 
     They are nearly all of the bytes, and HDF5 reads under a lock that all threads share.

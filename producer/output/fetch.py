@@ -22,10 +22,10 @@ from common.wire.messages import Instability
 from producer.output.contents import Block, Names, Rows
 from producer.output.fan_out import FanOut
 from producer.output.job_shards import (
-    SHARDS_AHEAD,
     attributes_of_file,
     check_order,
     merged,
+    shards_ahead,
     shards_by_batch,
 )
 from producer.output.wanted import Wanted
@@ -81,7 +81,6 @@ class JobRows(Rows):
     """The rows of a finished job in its store; a block is a batch."""
 
     pooled_dtype = "float32"
-    ahead = SHARDS_AHEAD
 
     def __init__(
         self,
@@ -111,6 +110,7 @@ class JobRows(Rows):
         self.residues = manifest.report.residues
         self.pairs = manifest.report.pairs
         self.dim = int(self._of_shards["dim"])
+        self.ahead = shards_ahead(manifest, self.dim)
         self.attributes = self._of_shards | of_file(manifest)
         self.blocks = manifest.batches
         self.origins = manifest.origins
@@ -158,13 +158,18 @@ class JobRows(Rows):
         return sorted({*chosen, *chain.from_iterable(map(fan_out.needs, chosen))})
 
     def block(self, index: int, form: OutputForm) -> Block:
+        return self.read(index, form)
+
+    def read(self, index: int, form: OutputForm, *, with_texts: bool = True) -> Block:
+        """Return what was computed of a block; see ``merged``."""
         if self._fan_out is not None:
             self._fan_out.prepare(index)
         manifest = self._manifest
         if form.include != manifest.form.include:  # others are not even read
             kept = manifest.form.model_copy(update={"include": form.include})
             manifest = manifest.model_copy(update={"form": kept})
-        return merged(self._store, manifest, index, self._keys[index], self._of_shards)
+        keys = self._keys[index]
+        return merged(self._store, manifest, index, keys, self._of_shards, with_texts)
 
     def whole(self, index: int, part: Embeddings, quarantined: tuple[Instability, ...]) -> Block:
         assert self._fan_out is not None
@@ -181,17 +186,21 @@ class JobRows(Rows):
     def named(self, index: int) -> Embeddings:
         """Return the rows of a whole block without vectors; none of its shards is read."""
         records = read_input(self._store, self._manifest, index)
+        rows = [record.row for record in records]
+        headers = [record.header for record in records]
+        lengths = [len(record.residues) for record in records]
         copies = read_copies(self._store, self._manifest, index)
-        named = [(record.row, record.header, len(record.residues)) for record in records]
-        named += [(copy.row, copy.header, copy.length) for copy in copies]
+        rows += [copy.row for copy in copies]
+        headers += [copy.header for copy in copies]
+        lengths += [copy.length for copy in copies]
         if self._manifest.reused_of(index):
             reused = read_reused_names(self._store, self._manifest, index)
-            numbers = reused.rows.tolist(), reused.headers, reused.input_lengths.tolist()
-            named += zip(*numbers, strict=True)
-        rows, headers, lengths = zip(*sorted(named), strict=True)
-        return Embeddings(
+            rows += reused.rows.tolist()
+            headers += reused.headers
+            lengths += reused.input_lengths.tolist()
+        found = Embeddings(
             rows=np.array(rows, np.int64),
-            headers=list(headers),
+            headers=headers,
             ids=list(map(first_word, headers)),
             lengths=np.array(list(map(self.form.embedded, lengths)), np.int64),
             input_lengths=np.array(lengths, np.int64),
@@ -199,6 +208,7 @@ class JobRows(Rows):
             pooled={},
             residues=None,
         )
+        return found if len(rows) == len(records) else Embeddings.in_order([found])
 
     def check(self, index: int, part: Embeddings) -> None:
         self._last_row = check_order(self._manifest, self._keys[index], part, self._last_row)

@@ -129,21 +129,21 @@ def merged(
     index: int,
     keys: list[str],
     attributes: dict[str, Any],
-    texts: Mapping[str, int] | None = None,
+    with_texts: bool = True,
 ) -> tuple[Embeddings, tuple[Instability, ...]]:
     """Return the rows of a batch, merged from the shards of all rungs, and its quarantined rows.
 
     Those that were taken over from an earlier job are among them.
 
     Args:
-        texts: see ``read_shard``.
+        with_texts: whether the ids and headers of a batch with a single shard are needed.
 
     Raises:
         UserError: a shard cannot be read, or rows are neither in a shard nor quarantined: they
             wait for a retry.
     """
     dim = int(attributes["dim"])
-    parts = [read_shard(store, manifest, index, key, attributes, texts) for key in keys]
+    parts = [read_shard(store, manifest, index, key, attributes, with_texts) for key in keys]
     computed, quarantined = merge(store, manifest, index, keys, parts, dim)
     if not manifest.reused_of(index):
         return computed, quarantined
@@ -185,13 +185,12 @@ def read_shard(
     index: int,
     key: str,
     attributes: dict[str, Any],
-    texts: Mapping[str, int] | None = None,
+    with_texts: bool = True,
 ) -> Embeddings:
     """Read a shard, and check that it is the one of this batch.
 
     Args:
-        texts: the checksums of the ids and the headers of all records of the batch, if these are
-            not needed: a shard of all records is compared with them, and none is read.
+        with_texts: whether ids and headers are needed; if not, only their checksums may be read.
 
     Raises:
         UserError: it cannot be read, or is of another batch or of other weights.
@@ -216,13 +215,10 @@ def read_shard(
         most = manifest.batch_records[index]
         if label.records > most:
             raise DamagedError(f"it has {label.records:,} rows instead of {most:,}")
-        is_named = texts is not None and is_proven
-        embeddings = read_embeddings(file, manifest.form, int(attributes["dim"]), not is_named)
+        dim, needs_texts = int(attributes["dim"]), with_texts or not is_proven
+        embeddings = read_embeddings(file, manifest.form, dim, needs_texts)
         if np.any(np.diff(embeddings.rows) <= 0):
             raise DamagedError("its rows are not in order")
-    expected = texts if texts is not None and label.records == most else {}
-    if any(embeddings.checksums[name] != crc for name, crc in expected.items()):
-        raise another_batch(manifest, [key], embeddings)
     return embeddings
 
 
