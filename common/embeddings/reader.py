@@ -26,8 +26,32 @@ class SourceFile(h5py.File):  # type: ignore[misc]  # h5py has no types
     """
 
     def __init__(self, source: BinaryIO) -> None:
-        super().__init__(source, "r")
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, source)
+        name = repr(source).encode("ascii", "replace")
+        super().__init__(h5py.h5f.open(name, h5py.h5f.ACC_RDONLY, access))
         self.source = source
+        self._opened: dict[str, h5py.h5d.DatasetID] = {}
+
+    def dataset(self, name: str) -> "h5py.h5d.DatasetID":
+        """Open a dataset; ``file[name]`` takes several times as long.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if name not in self._opened:
+            self._opened[name] = h5py.h5d.open(self.id, name.encode())
+        return self._opened[name]
+
+    def checksum(self, name: str) -> int:
+        """Return the checksum that a dataset was written with.
+
+        Raises:
+            KeyError: there is none.
+        """
+        crc = np.zeros((), np.uint32)
+        h5py.h5a.open(self.dataset(name), CHECKSUM.encode()).read(crc)
+        return int(crc)
 
 
 @contextmanager
@@ -56,7 +80,7 @@ def read_embeddings(
         DamagedError: a dataset does not have its shape, its type, or the checksum that it was
             written with.
     """
-    count, shape = opened_dataset(file, "rows").shape[0], form.vector_shape(dim)
+    count, shape = file.dataset("rows").shape[0], form.vector_shape(dim)
 
     def numbers(name: str, dtype: str, *shape: int) -> Array:
         return numbers_in(file, name, np.dtype(dtype), shape)
@@ -87,7 +111,7 @@ def read_embeddings(
             for name in form.scores
         },
     )
-    stored = {name: stored_checksum(file, name) for name in (*part.columns, *part.ragged)}
+    stored = {name: file.checksum(name) for name in (*part.columns, *part.ragged)}
     believed = {} if with_texts else {name: stored[name] for name in TEXTS}
     found = checksums(replace(part, checksums=believed))
     for name, crc in found.items():
@@ -98,18 +122,6 @@ def read_embeddings(
     return replace(part, checksums=found)
 
 
-def opened_dataset(file: h5py.File, name: str) -> "h5py.h5d.DatasetID":
-    """Open a dataset; by its name in a file, h5py takes several times as long."""
-    return h5py.h5d.open(file.id, name.encode())
-
-
-def stored_checksum(file: h5py.File, name: str) -> int:
-    """Return the checksum that a dataset was written with."""
-    crc = np.zeros((), np.uint32)
-    h5py.h5a.open(opened_dataset(file, name), CHECKSUM.encode()).read(crc)
-    return int(crc)
-
-
 def numbers_in(
     file: SourceFile, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]
 ) -> Array:
@@ -117,7 +129,7 @@ def numbers_in(
 
     A damaged file may declare any: more than memory holds, or a single row that NumPy would repeat.
     """
-    dataset = opened_dataset(file, name)
+    dataset = file.dataset(name)
     if (dataset.dtype, dataset.shape) != (dtype, shape):
         raise DamagedError(f"{name} is {dataset.dtype} {dataset.shape} instead of {dtype} {shape}")
     place = dataset.get_offset()
@@ -138,7 +150,7 @@ def numbers_in(
 
 def texts_in(file: SourceFile, name: str, count: int) -> list[str]:
     """Read a dataset of texts, after its type and its size were compared with what is expected."""
-    dataset = opened_dataset(file, name)
+    dataset = file.dataset(name)
     if h5py.check_string_dtype(dataset.dtype) is None or dataset.shape != (count,):
         raise DamagedError(f"{name} is {dataset.dtype} {dataset.shape} instead of {count} texts")
     return [text.decode() for text in values_of(dataset, name)]

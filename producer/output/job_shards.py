@@ -27,8 +27,8 @@ from producer.output.damaged import DamagedShardsError, RowsMissingError
 #: Shards that are read ahead of the one being written; one may be 256 MB.
 SHARDS_AHEAD = 2
 
-#: The most that are read ahead, and their bytes, if they are smaller.
-MOST_AHEAD, BYTES_AHEAD = 6, 64 * 10**6
+#: The same of smaller shards, and the bytes that they have together at most.
+SMALL_AHEAD, SMALL_BYTES = 3, 64 * 10**6
 
 #: Attributes of a shard that are of that shard alone.
 OF_ONE_SHARD = ("precision", "tokens", "batch")
@@ -40,7 +40,8 @@ def shards_ahead(manifest: Manifest, dim: int) -> int:
     per_record, per_residue = shard_bytes(manifest.form, dim)
     size = report.records * per_record + report.residues * per_residue
     size += report.pairs * pair_bytes(manifest.form)
-    return max(SHARDS_AHEAD, min(MOST_AHEAD, BYTES_AHEAD * manifest.batches // max(1, size)))
+    is_small = size * SMALL_AHEAD <= SMALL_BYTES * manifest.batches
+    return SMALL_AHEAD if is_small else SHARDS_AHEAD
 
 
 def check_order(manifest: Manifest, keys: list[str], part: Embeddings, last_row: int) -> int:

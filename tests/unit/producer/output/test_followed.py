@@ -201,7 +201,7 @@ def test_a_batch_is_placed_as_it_completes_once_those_are_whose_rows_it_has_copi
     following = thread(job.follow)
     job.complete(6, 5, 4)
     job.complete(3)
-    wait_until(lambda: written, 10)  # two are read ahead of the one that is written
+    wait_until(lambda: written, 10)  # three are read ahead of the one that is written
     job.complete(2, 1, 0)
     following.result(20)
     assert set(written[:3]) <= {3, 4, 5, 6}
@@ -278,11 +278,11 @@ def test_a_late_duplicate_of_a_shard_does_no_harm(job_of, thread, written):
     """Its rows are the same; numbers that differ in their last digits are as good as the first."""
     job = job_of()
     following = thread(job.follow)
-    job.complete(6, 5, 3)
+    job.complete(6, 5, 3, 0)
     wait_until(lambda: 6 in written, 10)
     first = job.store.get(shard_key(job.manifest.job, 6, Rung.FP16))
     store_shard(job.store, job.manifest, 6)  # with other numbers
-    job.complete(0, 1, 2, 4)
+    job.complete(1, 2, 4)
     following.result(20)
     job.store.put(shard_key(job.manifest.job, 6, Rung.FP16), first)
     assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
