@@ -5,18 +5,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from common import __version__
 from common.embeddings.arrays import Embeddings
 from common.errors import UserError
-from common.job.copies import read_copies
-from common.job.inputs import read_input
 from common.job.layout import job_prefix, manifest_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
-from common.job.records import first_word
-from common.job.reused import read_reused_names
 from common.store import Store
 from common.wire.messages import Instability
 from producer.output.contents import Block, Names, Rows
@@ -28,6 +22,7 @@ from producer.output.job_shards import (
     shards_ahead,
     shards_by_batch,
 )
+from producer.output.named import named_rows
 from producer.output.wanted import Wanted
 from producer.output.writing import write_rows
 
@@ -180,35 +175,8 @@ class JobRows(Rows):
             self._fan_out.close()
 
     def names(self, index: int) -> Names:
-        named = self.named(index)
+        named = named_rows(self._store, self._manifest, index)
         return Names(named.ids, named.lengths, named.rows)
-
-    def named(self, index: int) -> Embeddings:
-        """Return the rows of a whole block without vectors; none of its shards is read."""
-        records = read_input(self._store, self._manifest, index)
-        rows = [record.row for record in records]
-        headers = [record.header for record in records]
-        lengths = [len(record.residues) for record in records]
-        copies = read_copies(self._store, self._manifest, index)
-        rows += [copy.row for copy in copies]
-        headers += [copy.header for copy in copies]
-        lengths += [copy.length for copy in copies]
-        if self._manifest.reused_of(index):
-            reused = read_reused_names(self._store, self._manifest, index)
-            rows += reused.rows.tolist()
-            headers += reused.headers
-            lengths += reused.input_lengths.tolist()
-        found = Embeddings(
-            rows=np.array(rows, np.int64),
-            headers=headers,
-            ids=list(map(first_word, headers)),
-            lengths=np.array(list(map(self.form.embedded, lengths)), np.int64),
-            input_lengths=np.array(lengths, np.int64),
-            precision=np.zeros(len(rows), np.uint8),
-            pooled={},
-            residues=None,
-        )
-        return found if len(rows) == len(records) else Embeddings.in_order([found])
 
     def check(self, index: int, part: Embeddings) -> None:
         self._last_row = check_order(self._manifest, self._keys[index], part, self._last_row)

@@ -216,7 +216,7 @@ def test_rows_that_are_retried_are_written_once_their_batch_is_settled(job_of, t
     store_shard(job.store, job.manifest, 1, rows=[5, 7], embed=same_for_same)
     job.ledger.results.complete(result)
     job.complete(0, 2, 3, 4, 5, 6)
-    wait_until(lambda: len(written) >= 4, 10)
+    wait_until(lambda: len(written) >= 3, 10)
     assert 1 not in written
     assert not following.done()
     store_shard(job.store, job.manifest, 1, rung=Rung.SELECTIVE_FP32, rows=[6], embed=same_for_same)
@@ -318,6 +318,43 @@ def test_the_shard_of_other_rows_is_the_error_of_a_fetch(job_of, thread):
     with pytest.raises(DamagedShardsError, match="has rows of another batch, near row 18"):
         following.result(20)
     assert job.names() == []
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_the_shard_of_other_headers_is_noticed(job_of, thread, sealed):
+    job = job_of(dedup=False)
+    following = thread(job.follow)
+    records = [Record(row, f"other{row}", text) for row, text in LETTERS[6].items()]
+    store_shard(
+        *(job.store, job.manifest, 6),
+        sealed=sealed,
+        embed=lambda _, *form, **kind: same_for_same(records, *form, **kind),
+    )
+    job.ledger.results.complete(ok(job.manifest.batch(6)))
+    job.complete(0, 1, 2)
+    with pytest.raises(DamagedShardsError, match="has rows of another batch, near row 19"):
+        following.result(20)
+    assert job.names() == []
+
+
+@pytest.mark.parametrize("dedup", [True, False])
+def test_shards_without_a_seal_are_read_as_a_whole(job_of, thread, dedup):
+    job = job_of(dedup=dedup)
+    for index in range(job.manifest.batches):
+        store_shard(job.store, job.manifest, index, sealed=False, embed=same_for_same)
+        job.ledger.results.complete(ok(job.manifest.batch(index)))
+    job.follow()
+    assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
+
+
+def test_what_rows_are_called_may_come_from_another_process(job_of, thread, monkeypatch):
+    monkeypatch.setattr("producer.output.names_process.SEVERAL_CPUS", 0)
+    monkeypatch.setattr("producer.output.names_process.MANY_ROWS", 0)
+    job = job_of()
+    following = thread(job.follow)
+    job.complete(0, 1, 2, 3, 4, 5, 6)
+    following.result(60)
+    assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
 
 
 @pytest.mark.parametrize("error", [RedisConnectionError("gone"), StoreError("503")])
