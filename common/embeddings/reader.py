@@ -96,7 +96,7 @@ def read_embeddings(
         headers=texts("headers"),
         lengths=lengths,
         input_lengths=numbers("input_lengths", "int64", count),
-        precision=numbers("precision", "uint8", count),
+        precision=numbers("precision", "uint8", count).astype(np.uint8),
         pooled={name: numbers(name, "float32", count, *shape) for name in form.pooled_names},
         residues=numbers("residues", form.residue_dtype, residues, *shape)
         if form.per_residue
