@@ -84,7 +84,7 @@ class PlacedWriter:
 
     def _allocate(self, *names: str) -> None:
         for name in names:
-            self._writer.file[name][:1] = 0  # HDF5 allocates the dataset at its first write
+            self._writer.place_of(name)
 
 
 class JoinedChecksum:

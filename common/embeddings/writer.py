@@ -87,7 +87,7 @@ class EmbeddingWriter:
         """
         if not len(values):
             return
-        place = self._places.get(name) or self._allocated(name, values)
+        place = self.place_of(name)
         values = np.ascontiguousarray(values, place.dtype)
         room = place.shape[0] - start
         if values.shape[1:] != place.shape[1:] or len(values) > room:
@@ -96,14 +96,14 @@ class EmbeddingWriter:
         if values.size:
             self.sink.write_at(place.offset + start * (values.nbytes // len(values)), values)
 
-    def _allocated(self, name: str, values: Array) -> "Place":
-        """Return where a dataset is; HDF5 allocates it at its first write."""
-        dataset = self.file[name]
-        if dataset.id.get_offset() is None:
-            dataset[:1] = values[:1]
-        place = Place(dataset.id.get_offset(), dataset.shape, dataset.dtype)
-        self._places[name] = place
-        return place
+    def place_of(self, name: str) -> Place:
+        """Return where a dataset of numbers is; HDF5 allocates it at its first write."""
+        if name not in self._places:
+            dataset = self.file[name]
+            if dataset.id.get_offset() is None:
+                dataset[:1] = 0
+            self._places[name] = Place(dataset.id.get_offset(), dataset.shape, dataset.dtype)
+        return self._places[name]
 
 
 @contextmanager
