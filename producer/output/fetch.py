@@ -15,6 +15,7 @@ from common.store import Store
 from common.wire.messages import Instability
 from producer.output.contents import Block, Names, Rows
 from producer.output.fan_out import FanOut
+from producer.output.helper import Helpers, Shards, helpers_for
 from producer.output.job_shards import (
     attributes_of_file,
     check_order,
@@ -99,6 +100,7 @@ class JobRows(Rows):
         self._of_shards = attributes_of_file(store, manifest, self._keys)
         self._folder = folder
         self._fan_out: FanOut | None = None
+        self._helpers: Helpers | None = None
         self._last_row = -1
         self.form = manifest.form
         self.records = manifest.report.records
@@ -121,6 +123,7 @@ class JobRows(Rows):
     ) -> Fetched:
         """Write the rows to one output; see ``fetch``."""
         store, job = self._store, self._manifest.job
+        self._helpers = helpers_for(store, self._manifest, self._of_shards)
         try:
             written = write_rows(
                 self,
@@ -135,6 +138,9 @@ class JobRows(Rows):
                 f"{store.url}/{manifest_key(job)} does not belong to the shards ({error}): "
                 f"delete {store.url}/{job_prefix(job)} and submit the input again."
             ) from error
+        finally:
+            if self._helpers is not None:
+                self._helpers.end()
         return Fetched(
             output,
             written.rows,
@@ -159,12 +165,16 @@ class JobRows(Rows):
         """Return what was computed of a block; see ``merged``."""
         if self._fan_out is not None:
             self._fan_out.prepare(index)
-        manifest = self._manifest
+        manifest, kept = self._manifest, None
         if form.include != manifest.form.include:  # others are not even read
-            kept = manifest.form.model_copy(update={"include": form.include})
-            manifest = manifest.model_copy(update={"form": kept})
+            update = {"form": manifest.form.model_copy(update={"include": form.include})}
+            kept = manifest.model_copy(update=update)
         keys = self._keys[index]
-        return merged(self._store, manifest, index, keys, self._of_shards, with_texts)
+        if self._helpers is not None:
+            found = self._helpers.merged(Shards(kept, index, keys, with_texts))
+            if found is not None:
+                return found
+        return merged(self._store, kept or manifest, index, keys, self._of_shards, with_texts)
 
     def whole(self, index: int, part: Embeddings, quarantined: tuple[Instability, ...]) -> Block:
         assert self._fan_out is not None

@@ -25,7 +25,6 @@ from producer.output.contents import Block
 from producer.output.fetch import Fetched, JobRows
 from producer.output.job_shards import another_batch
 from producer.output.named import named_rows
-from producer.output.names_process import NamesProcess, process_for
 from producer.output.wanted import Wanted
 
 T = TypeVar("T")
@@ -179,18 +178,16 @@ class FollowedRows(JobRows):
         self._final.wait()
         #: A checksum of what the rows of each block are called; None: none are announced.
         self._names: list[int] | None = None
-        self._process: NamesProcess | None = None
         self._bad: dict[int, set[int]] = {}  # the quarantined rows of blocks that have some
         self._patiently(partial(super().__init__, store, manifest, folder, self._final.keys))
 
     def announced(self) -> Iterator[Embeddings]:
         self._names = []
-        self._process = process_for(self._store, self._manifest)
         return self._announced(self._names)
 
     def _announced(self, checksums: list[int]) -> Iterator[Embeddings]:
         def named(index: int) -> Embeddings:
-            found = None if self._process is None else self._process.named(index)
+            found = None if self._helpers is None else self._helpers.named(index)
             read = partial(named_rows, self._store, self._manifest, index)
             return self._patiently(read) if found is None else found
 
@@ -217,11 +214,6 @@ class FollowedRows(JobRows):
         if quarantined:
             self._bad[index] = {bad.row for bad in quarantined}
         return part, quarantined
-
-    def end(self) -> None:
-        super().end()
-        if self._process is not None:
-            self._process.end()
 
     def check(self, index: int, part: Embeddings) -> None:
         if self._names is None:

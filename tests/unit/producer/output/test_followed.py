@@ -30,6 +30,7 @@ from producer.output.followed import (
     final_shards,
     follow,
 )
+from producer.output.helper import Helper
 from producer.output.partial_rows import PartialRows
 from producer.output.wanted import Wanted
 from tests.support.copies import compute, store_job
@@ -347,13 +348,19 @@ def test_shards_without_a_seal_are_read_as_a_whole(job_of, thread, dedup):
     assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
 
 
-def test_what_rows_are_called_may_come_from_another_process(job_of, thread, monkeypatch):
-    monkeypatch.setattr("producer.output.names_process.SEVERAL_CPUS", 0)
-    monkeypatch.setattr("producer.output.names_process.MANY_ROWS", 0)
-    job = job_of()
+def test_helpers_change_nothing_in_the_file(job_of, thread, monkeypatch):
+    monkeypatch.setattr("producer.output.helper.SEVERAL_CPUS", 0)
+    monkeypatch.setattr("producer.output.helper.MANY_ROWS", 0)
+    ask = Helper.ask
+    answered = lambda helper, question: wait_until(lambda: ask(helper, question), 60)  # noqa: E731
+    monkeypatch.setattr(Helper, "ask", answered)
+    job = job_of("per residue")
     following = thread(job.follow)
-    job.complete(0, 1, 2, 3, 4, 5, 6)
+    job.complete(0, 1, 2)
+    quarantined(job, 20)
+    job.complete(3, 4, 5)
     following.result(60)
+    monkeypatch.undo()
     assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
 
 
