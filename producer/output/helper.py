@@ -22,7 +22,7 @@ from common.job.manifest import Manifest
 from common.local.processes import start_dependent, stop
 from common.store import Store, open_store
 from producer.output.contents import Block
-from producer.output.job_shards import merged
+from producer.output.job_shards import SMALL_AHEAD, merged, shards_ahead
 from producer.output.layouts.at_place import write_at
 from producer.output.named import named_rows
 
@@ -127,6 +127,8 @@ def helpers_for(store: Store, manifest: Manifest, attributes: dict[str, Any]) ->
     cpus = int(usable_cpus())
     if cpus < SEVERAL_CPUS or manifest.report.records < MANY_ROWS:
         return None
+    if shards_ahead(manifest, int(attributes["dim"])) < SMALL_AHEAD:
+        return None  # of large shards nearly all is bytes, which threads move at the same time
     if not hasattr(os, "memfd_create"):  # only Linux has it
         return None
     setup = Setup(store.url, manifest, attributes)
@@ -178,8 +180,7 @@ def serve(connection: Connection) -> None:
     store = open_store(setup.store)
     connection.send(None)
     while True:
-        answer = answer_of(action_of(store, setup, connection.recv()))
-        send(connection, answer)
+        send(connection, answer_of(action_of(store, setup, connection.recv())))
 
 
 def action_of(store: Store, setup: Setup, question: int | Shards) -> Callable[[], Any]:
