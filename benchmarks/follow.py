@@ -172,7 +172,7 @@ def finish(process: "subprocess.Popen[str]") -> dict[str, float]:
 
 def once(what: str, job: str, store_url: str, url: str) -> dict[str, float]:
     """Follow a job, or fetch it; return when that began, and when the file had its name."""
-    store, began, cpu = open_store(store_url), time.monotonic(), time.process_time()
+    store, began, cpu = open_store(store_url), time.monotonic(), cpu_seconds()
     manifest = read_manifest(store, job)
     output = Path(store_url.removeprefix("file://")).parent / f"{what}.h5"
     if what == "fetch":
@@ -185,8 +185,14 @@ def once(what: str, job: str, store_url: str, url: str) -> dict[str, float]:
             check_room=lambda _bytes: None,
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    spent = time.process_time() - cpu
+    spent = cpu_seconds() - cpu
     return {"began": began, "named": time.monotonic(), "megabytes": peak, "cpu": spent}
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it has waited for."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 if __name__ == "__main__":
