@@ -87,7 +87,7 @@ MEASURED = Costs(
     heartbeat=Load(52.1),
     watch=Load(103.7),
     publish_rate=28_280,
-    fetch_rate=1600e6,  # MEASURE
+    fetch_rate=682e6,
     stage_writes=1.0,
     reads=1.0,
     writes=1.0,
@@ -100,15 +100,15 @@ MEASURED = Costs(
 )
 
 #: Bytes of FASTA that are hashed per second, and that are staged by 8 processes, by ``python -m
-#: benchmarks.producer`` with 8 cores. MEASURE
-HASH_RATE, STAGING_RATE = 6e9, 600e6
+#: benchmarks.producer`` with 8 cores.
+HASH_RATE, STAGING_RATE = 6.7e9, 369e6
 
 #: Seconds from the start of ``producer submit`` to its first queued batch, without those of the
-#: hash, by ``python -m benchmarks.single``. MEASURE
-FIRST_BATCH_SECONDS = 3.0
+#: hash, by ``python -m benchmarks.single``.
+FIRST_BATCH_SECONDS = 2.3
 
 #: Seconds from the last shard that is written to the name of the file, by ``python -m
-#: benchmarks.follow`` (a million rows on a local disk). MEASURE
+#: benchmarks.follow`` (a million rows on a local disk).
 TAIL_SECONDS = 0.3
 
 # --- measuring ------------------------------------------------------------------------------------
