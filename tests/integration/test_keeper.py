@@ -18,7 +18,13 @@ import pytest
 from common.ledger.progress import JobState
 from common.wire.queues import Queues
 from tests.support.http import answer_at, free_address, metrics_at
-from tests.support.processes import Fleet, clean_environment, wait_until
+from tests.support.processes import (
+    Fleet,
+    Running,
+    clean_environment,
+    start_command,
+    wait_until,
+)
 from tests.support.results import load
 
 MANY = "--batch-tokens=2000"
@@ -34,14 +40,13 @@ def low_fleet(fleet: Fleet) -> Fleet:
 
 
 @contextmanager
-def running_keeper(
-    fleet: Fleet, log: Path, *options: str, **more: str
-) -> Iterator["subprocess.Popen[bytes]"]:
+def running_keeper(fleet: Fleet, log: Path, *options: str, **more: str) -> Iterator[Running]:
     """Run a keeper that acts; it is killed at the end if it still runs."""
-    command = [sys.executable, "-m", "producer.cli", "keeper", *options]
     with log.open("wb") as output:
         environment = {**fleet.environment, **more}
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = start_command(
+            "producer.cli", "keeper", *options, environment=environment, output=output
+        )
     try:
         wait_until(lambda: "Keeping the jobs of" in log.read_text(), 60)
         yield process
