@@ -22,7 +22,7 @@ from typing import Any
 
 from redis import Redis
 
-from benchmarks.producer import write_proteins
+from benchmarks.fasta import write_proteins
 from benchmarks.redisload import Load, Meter, machine, memory
 from benchmarks.stores import CountingStore
 from benchmarks.stubs import MODEL, WORKER, StubEngine, stub_runner
@@ -43,7 +43,7 @@ from producer.output.fetch import fetch
 from producer.scheduling.keeper import STEP_SECONDS, Keeper
 from producer.scheduling.opening import job_queue
 from producer.scheduling.publisher import Publisher
-from producer.scheduling.waiting import POLL_SECONDS, observe
+from producer.scheduling.waiting import POLL_SECONDS, look
 from producer.submission.request import Request
 from producer.submission.submit import Hardware, submit
 from workers.transport.consumer import THREADS, consume
@@ -87,7 +87,7 @@ MEASURED = Costs(
     heartbeat=Load(52.1),
     watch=Load(103.7),
     publish_rate=28_280,
-    fetch_rate=666e6,
+    fetch_rate=1600e6,  # MEASURE
     stage_writes=1.0,
     reads=1.0,
     writes=1.0,
@@ -99,8 +99,17 @@ MEASURED = Costs(
     worker_seconds=0.012,
 )
 
-#: Bytes of FASTA staged per second, by ``python -m benchmarks.producer`` on the same machine.
-STAGING_RATE = 100e6
+#: Bytes of FASTA that are hashed per second, and that are staged by 8 processes, by ``python -m
+#: benchmarks.producer`` with 8 cores. MEASURE
+HASH_RATE, STAGING_RATE = 6e9, 600e6
+
+#: Seconds from the start of ``producer submit`` to its first queued batch, without those of the
+#: hash, by ``python -m benchmarks.single``. MEASURE
+FIRST_BATCH_SECONDS = 3.0
+
+#: Seconds from the last shard that is written to the name of the file, by ``python -m
+#: benchmarks.follow`` (a million rows on a local disk). MEASURE
+TAIL_SECONDS = 0.3
 
 # --- measuring ------------------------------------------------------------------------------------
 
@@ -204,7 +213,7 @@ def measure_ledger(
             ledger.leases.renew(batch, owner=owner)
     heartbeat, meter = meter.load(TIMES), Meter(redis)
     for number in range(TIMES):
-        observe(ledger, manifest.job, Speed())
+        look(ledger, manifest.job, Speed())
         if number % round(STEP_SECONDS / POLL_SECONDS) == 0:
             keeper.next_step = 0.0  # the next step is due
             keeper.step()

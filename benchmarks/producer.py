@@ -1,46 +1,50 @@
 """The producer alone: a FASTA file is checked, cut into batches and staged in a folder.
 
     python -m benchmarks.producer [--megabytes 200] [--model NAME] [--repeats 3] [--identical 0.5]
-        [--processes 1 2]
+        [--processes 1 2] [--dedup on off] [--folder FOLDER]
 
-Makes a FASTA file with realistic proteins (lognormal lengths, median 290, lines of 60), then times
-the staging in processes of their own, without their imports, and reads each one's peak memory. It
-is staged with identical sequences computed once (on) and each by itself (off), in turns, by one
-process and by more. Before it is staged, the content of a file is hashed for the name of its job,
-by one process: that is timed alone. The peer in the same run is dnaio, which only reads the
-records.
+Makes a FASTA file with realistic proteins (``benchmarks.fasta``), then times the staging in
+processes of their own, without their imports, and reads each one's peak memory. It is staged with
+identical sequences computed once (on) and each by itself (off), in turns, by one process and, with
+on, by more. Before it is staged, the content of a file is hashed for the name of its job, as
+segments by several threads if it is large: that is timed alone, by one thread and by all. The peer
+in the same run is dnaio, which only reads the records.
 
 On a machine with 8 cores, with enough input that the start of the processes does not count:
 
-    taskset -c 0-7 python -m benchmarks.producer --megabytes 2000 --processes 1 2 4 8
+    taskset -c 0-7 python -m benchmarks.producer --megabytes 2000 --repeats 1 --dedup on \
+        --processes 1 2 4 8
 """
 
 import argparse
 import json
-import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dnaio
 
+from benchmarks.fasta import write_proteins
 from common.cpus import usable_cpus
 from common.job.output_form import OutputForm
 from common.model_source import ModelSource
 from common.model_specs import MODELS
 from common.rungs import Rung
+from common.segment_hash import hashing_threads, segment_hash
 from common.store import open_store
+from common.text import counted
+from producer.input.content_hash import SEGMENT_BYTES
 from producer.input.source import Source
 from producer.submission.request import Request
 from producer.submission.staging import stage
 from producer.submission.submit import Hardware, budget_for
-
-LETTERS = "LAGVSERTIDPKQNFYMHWC"
 
 
 def main() -> None:
@@ -49,72 +53,85 @@ def main() -> None:
     parser.add_argument("--model", default="esm2_t33_650M_UR50D", choices=MODELS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, int(usable_cpus())])
-    parser.add_argument("--once", choices=["on", "off", "hash", "dnaio"], help="one timing as JSON")
+    parser.add_argument("--dedup", nargs="+", default=["on", "off"], choices=["on", "off"])
     parser.add_argument("--identical", type=float, default=0.0, help="share of the sequences")
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="where the file and the stores are made")
+    parser.add_argument("--once", choices=["on", "off", "hash", "dnaio"], help="one timing as JSON")
     options = parser.parse_args()
     if options.once:
         found = measure(options.once, options.folder, options.model, options.processes[0])
         print(json.dumps(found))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        fasta = Path(folder, "proteins.fasta")
+    with tempfile.TemporaryDirectory(prefix="producer-", dir=options.folder) as folder:
+        fasta, started = Path(folder, "proteins.fasta"), time.perf_counter()
         write_proteins(fasta, options.megabytes * 10**6, options.identical)
-        print(f"{fasta.stat().st_size / 1e6:.0f} MB, {options.model}, {options.repeats} runs each")
-        rest = ["--folder", folder, "--model", options.model]
-        several = sorted({*options.processes} - {1})
-        kinds = [("dnaio", 1), ("hash", 1), ("on", 1), ("off", 1), *(("on", n) for n in several)]
+        size, seconds = fasta.stat().st_size / 1e6, time.perf_counter() - started
+        print(
+            f"{size:.0f} MB, made at {size / seconds:.0f} MB/s, {options.model}, "
+            f"{counted(options.repeats, 'run')} each"
+        )
+        kinds = kinds_of(options.dedup, options.processes)
         rounds = [
-            {kind: run(["--once", kind[0], "--processes", str(kind[1]), *rest]) for kind in kinds}
+            {kind: run(*kind, folder, options.model) for kind in kinds}
             for _ in range(options.repeats)
         ]
-        for what, processes in kinds:
-            runs = [each[what, processes] for each in rounds]
-            speeds = [fasta.stat().st_size / 1e6 / run["seconds"] for run in runs]
+        for kind in kinds:
+            runs = [each[kind] for each in rounds]
             others = max(run["others"] for run in runs)
+            more = kind[0] == "on" and kind[1] > 1
             print(
-                f"  {what:6} {processes:2} {statistics.median(speeds):6.0f} MB/s "
-                f"({min(speeds):.0f} to {max(speeds):.0f}), "
-                f"CPU time {min(run['cpu'] for run in runs):.1f} s, "
-                f"peak memory {max(run['megabytes'] for run in runs):.0f} MB"
-                + (f", and {others:.0f} MB in each other process" if processes > 1 else "")
+                f"  {kind[0]:6} {kind[1]:2} {summary(runs, size)}"
+                + (f", and {others:.0f} MB in each other process" if more else "")
             )
-        cpu = {what: min(each[what, 1]["cpu"] for each in rounds) for what in ("on", "off")}
-        print(
-            f"  on has {cpu['off'] / cpu['on']:.2f} of the speed of off, in CPU time (the best run)"
-        )
+        if {"on", "off"} <= {*options.dedup}:
+            cpu = {what: min(each[what, 1]["cpu"] for each in rounds) for what in ("on", "off")}
+            print(
+                f"  on has {cpu['off'] / cpu['on']:.2f} of the speed of off, "
+                "in CPU time (the best run)"
+            )
 
 
-def write_proteins(path: Path, size: int, identical: float = 0.0) -> None:
-    """Write proteins, of which a share is identical to an earlier one."""
-    draw = random.Random(0)
-    pool = "".join(draw.choices(LETTERS, k=1_000_000))
-    written = number = 0
-    draws: list[tuple[int, int]] = []
-    with path.open("w") as file:
-        while written < size:
-            if draws and draw.random() < identical:
-                start, length = draw.choice(draws)
-            else:
-                length = max(30, int(draw.lognormvariate(5.67, 0.64)))
-                start = draw.randrange(len(pool) - 40_000)
-                draws.append((start, length))
-            lines = [pool[i : i + 60] for i in range(start, start + length, 60)]
-            lines[-1] = lines[-1][: (length - 1) % 60 + 1]
-            written += file.write(f">P{number:08} protein {number}\n" + "\n".join(lines) + "\n")
-            number += 1
+def kinds_of(dedup: Sequence[str], processes: Sequence[int]) -> list[tuple[str, int]]:
+    """Return what is timed, by how many threads (hash) or processes."""
+    several = sorted({*processes} - {1})
+    return [
+        ("dnaio", 1),
+        *(("hash", threads) for threads in sorted({1, hashing_threads()})),
+        *((what, 1) for what in dedup),
+        *(("on", number) for number in several if "on" in dedup),
+    ]
 
 
-def run(arguments: list[str]) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.producer", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def summary(runs: Sequence[Mapping[str, float]], size: float) -> str:
+    """Return what runs of one kind gave, of an input of ``size`` MB."""
+    speeds = [size / run["seconds"] for run in runs]
+    return (
+        f"{statistics.median(speeds):6.0f} MB/s ({min(speeds):.0f} to {max(speeds):.0f}), "
+        f"CPU time {min(run['cpu'] for run in runs):.1f} s, "
+        f"peak memory {max(run['megabytes'] for run in runs):.0f} MB"
+    )
+
+
+def run(what: str, number: int, folder: str, model: str) -> dict[str, float]:
+    """Time one kind in a process of its own; its store is deleted."""
+    command = [sys.executable, "-m", "benchmarks.producer", "--once", what, "--folder", folder]
+    command += ["--processes", str(number), "--model", model]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    for store in Path(folder).glob("store-*"):
+        shutil.rmtree(store)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-def measure(what: str, folder: Path, model: str, processes: int) -> dict[str, float]:
+def measure(what: str, folder: Path, model: str, number: int) -> dict[str, float]:
+    """Return seconds, CPU seconds and peak megabytes of one kind, by ``number`` of its processes.
+
+    Args:
+        folder: which has ``proteins.fasta``. A store is made there.
+    """
     fasta = folder / "proteins.fasta"
-    request, store = request_of(fasta, model, dedup=what == "on"), tempfile.mkdtemp(dir=folder)
+    request = request_of(fasta, model, dedup=what == "on")
+    store = tempfile.mkdtemp(prefix="store-", dir=folder)
     if what in ("on", "off"):
         request.fingerprint()
     started, cpu = time.perf_counter(), time.process_time()
@@ -122,9 +139,10 @@ def measure(what: str, folder: Path, model: str, processes: int) -> dict[str, fl
         with dnaio.open(fasta) as file:
             sum(len(record.sequence) for record in file)
     elif what == "hash":
-        request.fingerprint()
+        with fasta.open("rb") as file:
+            segment_hash(file.fileno(), SEGMENT_BYTES, number)
     else:
-        stage_input(request, Path(store), processes)
+        stage_input(request, Path(store), number)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     others = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {

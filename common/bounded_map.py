@@ -1,7 +1,7 @@
 """A parallel map with a bounded number of items under way."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def bounded_map(action: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+def bounded_map(action: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R]:
     """Yield ``action`` of every item, in order, with up to ``ahead`` items under way in threads.
 
     Items are taken as they are needed: at most ``ahead + 1`` are in memory, whatever their number.

@@ -5,7 +5,6 @@ folder for as long as the file is the same: with the same place, size and times 
 """
 
 import hashlib
-import os
 import re
 import time
 import uuid
@@ -13,12 +12,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from common.bounded_map import bounded_map
 from common.errors import UserError
 from common.paths import cache_folder
+from common.segment_hash import hashing_threads, segment_hash
 
-#: Bytes hashed at once, and the number of pieces under way: SHA-256 has one thread per piece.
-PIECE_BYTES, PIECES = 16 << 20, 4
+#: Bytes of a piece: each is hashed by one thread.
+PIECE_BYTES = 16 << 20
 
 #: Size in bytes of the smallest file whose digest is remembered: smaller ones take milliseconds.
 LARGE_BYTES = 64 << 20
@@ -55,11 +54,11 @@ def file_digest(file: Path) -> str:
     try:
         (before,) = identities([file])
         if before[2] < LARGE_BYTES:
-            return hash_file(file, before[2])
+            return hash_file(file)
         entry = cache_folder() / "files" / hashlib.sha256(repr(before).encode()).hexdigest()
         if remembered := recall(entry):
             return remembered
-        digest = hash_file(file, before[2])
+        digest = hash_file(file)
         (after,) = identities([file])
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}).") from error
@@ -70,15 +69,10 @@ def file_digest(file: Path) -> str:
     return digest
 
 
-def hash_file(file: Path, size: int) -> str:
+def hash_file(file: Path) -> str:
     """Return the hash of the hashes of a file's pieces."""
     with file.open("rb") as opened:
-
-        def hash_piece(start: int) -> bytes:
-            return hashlib.sha256(os.pread(opened.fileno(), PIECE_BYTES, start)).digest()
-
-        pieces = bounded_map(hash_piece, range(0, size, PIECE_BYTES), PIECES)
-        return hashlib.sha256(b"".join(pieces)).hexdigest()
+        return segment_hash(opened.fileno(), PIECE_BYTES, hashing_threads())
 
 
 def recall(entry: Path) -> str | None:

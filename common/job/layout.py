@@ -15,6 +15,10 @@ def manifest_key(job: str) -> str:
     return f"{job}/manifest.json"
 
 
+def opening_key(job: str) -> str:
+    return f"{job}/opening.json"
+
+
 def closed_key(job: str) -> str:
     return f"{job}/closed.json"
 

@@ -39,11 +39,18 @@ class Jobs:
             redis,
             (
                 *("create", "resume", "cancel", "forget", "pin_weights"),
-                *("states", "progress", "advance", "set_queue"),
+                *("states", "progress", "advance", "set_queue", "grow"),
             ),
         )
 
-    def create(self, manifest: Manifest, queue: str, stored: Flags | None = None) -> bool:
+    def create(
+        self,
+        manifest: Manifest,
+        queue: str,
+        stored: Flags | None = None,
+        *,
+        staging: bool = False,
+    ) -> bool:
         """Create a job; False if the ledger knows it already, or a later staging of it.
 
         An earlier staging of the same name is forgotten: its objects are no longer in the store.
@@ -52,22 +59,20 @@ class Jobs:
             queue: the queue of the job's first rung.
             stored: the batches with a shard in the store, which are not outstanding until
                 ``set_counted``.
+            staging: whether batches follow, with ``grow``: until then, the job does not end.
         """
         key = job_key(manifest.job)
         fields: dict[str, Argument] = {
-            "state": JobState.OPEN,
+            "state": JobState.STAGING if staging else JobState.OPEN,
             "model": manifest.model,
             "queue": queue,
             "rung": manifest.rung,
-            "batches": manifest.batches,
-            "records": manifest.computed,
-            "tokens": manifest.tokens,
+            **totals_of(manifest),
         }
         others = {
             "model_digest": manifest.model_digest,
             "owner": manifest.owner,
             "input": manifest.input,
-            "identical": str(manifest.report.identical or ""),
             # Workers with others would compute what does not belong beside rows taken over.
             "weights": manifest.reused_weights,
         }
@@ -77,6 +82,21 @@ class Jobs:
         args: list[Argument] = [manifest.job, manifest.created.timestamp(), bitmap]
         args += chain.from_iterable(fields.items())
         return bool(self._scripts["create"](keys=keys, args=args))
+
+    def grow(self, manifest: Manifest, *, is_whole: bool) -> JobState | None:
+        """Add batches to a job that is being staged; one that is staged stays as it is.
+
+        Args:
+            manifest: the job's so far.
+            is_whole: whether it has the last batch: then the job can finish, or has.
+
+        Returns:
+            The job's state afterwards; None if the ledger does not know this staging of it.
+        """
+        args: list[Argument] = [manifest.created.timestamp(), int(is_whole)]
+        args += chain.from_iterable(totals_of(manifest).items())
+        state = self._scripts["grow"](keys=[job_key(manifest.job)], args=args)
+        return None if state is None else JobState(state)
 
     def resume(self, manifest: Manifest, on_instability: OnInstability) -> bool:
         """Resume a job, also a stopped or cancelled one, and have it published again.
@@ -220,6 +240,17 @@ class Jobs:
         keys = [f"{KEY_PREFIX}jobs", key, *(f"{key}:{part}" for part in JOB_PARTS)]
         args: list[Argument] = [job, "" if created is None else created, int(only_closed)]
         return bool(self._scripts["forget"](keys=keys, args=args))
+
+
+def totals_of(manifest: Manifest) -> dict[str, Argument]:
+    """Return the fields of a job that grow with its batches."""
+    totals: dict[str, Argument] = {
+        "batches": manifest.batches,
+        "records": manifest.computed,
+        "tokens": manifest.tokens,
+    }
+    identical = manifest.report.identical
+    return totals | ({"identical": identical} if identical else {})
 
 
 def optional_seconds(text: str | None) -> float | None:

@@ -40,6 +40,10 @@ class Locks:
         keys = [staging_key(job), f"{KEY_PREFIX}staged-by:{job}"]
         return bool(self._scripts["hold"](keys=keys, args=args))
 
+    def is_staging_held(self, job: str) -> bool:
+        """Return whether anyone has the lock of a job's staging."""
+        return bool(self.redis.exists(staging_key(job)))
+
     def release_staging(self, job: str, owner: str) -> None:
         """Free the lock of a job's staging, if ``owner`` has it."""
         self._scripts["unlock"](keys=[staging_key(job)], args=[owner])

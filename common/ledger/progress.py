@@ -17,10 +17,15 @@ OnInstability = Literal["retry", "fail"]
 class JobState(StrEnum):
     """The state of a job in the ledger."""
 
+    STAGING = "staging"  # open, and batches are still to follow
     OPEN = "open"
     CANCELLED = "cancelled"
     STOPPED = "stopped"  # by the first instability, where the user asked for it
     FINISHED = "finished"
+
+
+#: The states in which batches are computed: all of a job's, or the first ones.
+OPEN_STATES = (JobState.STAGING, JobState.OPEN)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -84,7 +89,7 @@ class Progress:
     @property
     def _until(self) -> float | None:
         """The job's end, or now if it is open; None: it has ended, and when is not known."""
-        return self.seen if self.state is JobState.OPEN else self.ended
+        return self.seen if self.state in OPEN_STATES else self.ended
 
     @property
     def elapsed(self) -> float | None:
@@ -105,7 +110,10 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at that speed; None if the job has ended, or there is no speed yet."""
+        """Seconds left at that speed.
+
+        None if the job has ended, is still being staged, or has no speed yet.
+        """
         speed = self.tokens_per_second
         if self.state is not JobState.OPEN or speed is None:
             return None
@@ -113,7 +121,7 @@ class Progress:
 
     def expires(self, keep: timedelta | None) -> float | None:
         """Return when the job is deleted, if closed jobs are kept for a time and it is one."""
-        if keep is None or self.ended is None or self.state is JobState.OPEN:
+        if keep is None or self.ended is None or self.state in OPEN_STATES:
             return None
         return self.ended + keep.total_seconds()
 

@@ -55,6 +55,7 @@ class WorkerInfo(BaseModel):
     busy: float | None = None  # share of the last minute in which the device computed
     memory_used: int | None = None  # bytes of the device, by all programs; None for a CPU
     memory_total: int | None = None
+    staging: bool = False  # computes batches of jobs that are being staged
     current: tuple[CurrentBatch, ...] = ()  # in the order of their claims
 
     def accepts(self, signed_with: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from common.advice import how_to
 from common.errors import NotReadyError, UnknownJobError, UserError
 from common.job.manifest import Manifest, find_job
+from common.job.opening import find_opening
 from common.ledger.progress import JobState
 from common.model_source import ModelSource
 from common.wire.messages import JOB_NAME, Instability
@@ -50,10 +51,17 @@ class StoredJob:
         """What the job is, from the store.
 
         Raises:
+            NotReadyError: the job is still being staged.
             UnknownJobError: the store has no such job.
         """
         store = self.fleet.store
         manifest = find_job(store, self.name)
+        if manifest is None and find_opening(store, self.name) is not None:
+            raise NotReadyError(
+                f"The input of job {self.name} is still being staged: run the command again once "
+                f"the command that submitted it has ended. To see how far it is: "
+                f"{how_to('status', self.name)}"
+            )
         if manifest is None:
             raise UnknownJobError(
                 f"{store.url} has no job {self.name!r}. Is this the store it was submitted to?"

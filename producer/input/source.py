@@ -1,6 +1,5 @@
 """The source of FASTA: a file, standard input or S3, plain or compressed."""
 
-import hashlib
 import io
 import os
 import sys
@@ -16,6 +15,7 @@ from xopen import xopen
 
 from common.errors import InputError
 from common.store.bucket import S3Store, split_s3_url
+from producer.input.content_hash import content_hash
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
@@ -123,6 +123,14 @@ class Source:
     @cached_property
     def fingerprint(self) -> str:
         """A text that is equal for equal content; for a stream it is always new."""
+        return self.read_fingerprint()
+
+    def read_fingerprint(self) -> str:
+        """Return the ``fingerprint``, of what can be read now.
+
+        Raises:
+            InputError: the file cannot be opened.
+        """
         if self.is_stream:
             return uuid.uuid4().hex
         if self.is_s3:
@@ -130,7 +138,7 @@ class Source:
             answer["Body"].close()
             return f"{self.name} {answer['ETag']} {answer['ContentLength']}"
         with self._raw() as file:
-            return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
+            return content_hash(cast(io.BufferedReader, file))
 
     def estimated_bytes(self) -> int | None:
         """Estimate the bytes of FASTA; None if that is unknown before the end."""

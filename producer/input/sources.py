@@ -5,8 +5,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
+from common.bounded_map import bounded_map
+from common.segment_hash import hashing_threads
 from common.text import counted
+from producer.input.content_hash import LARGE_BYTES
 from producer.input.source import Source
 
 
@@ -37,7 +41,9 @@ class Sources:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of each source's name and content: rows have the names in the output."""
-        named = [(part.shown, part.fingerprint) for part in self.parts]
+        named = list(
+            zip([part.shown for part in self.parts], fingerprints(self.parts), strict=True)
+        )
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
     def estimated_bytes(self) -> int | None:
@@ -45,6 +51,23 @@ class Sources:
         sizes = [part.estimated_bytes() for part in self.parts]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
+
+
+def fingerprints(parts: Sequence[Source]) -> list[str]:
+    """Return the fingerprint of each source, of which files are hashed at the same time.
+
+    A large file has all threads for itself.
+    """
+    small = [part for part in parts if is_small_file(part)]
+    hashes = bounded_map(Source.read_fingerprint, small, hashing_threads())
+    known = dict(zip(small, hashes, strict=True))
+    return [known.get(part) or part.fingerprint for part in parts]
+
+
+def is_small_file(part: Source) -> bool:
+    """Return whether a source is a file that one thread hashes."""
+    path = Path(part.name)
+    return not part.is_stream and path.is_file() and path.stat().st_size < LARGE_BYTES
 
 
 #: Everything that a job reads.

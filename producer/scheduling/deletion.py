@@ -11,6 +11,7 @@ from common.job.layout import (
     input_prefix,
     job_prefix,
     manifest_key,
+    opening_key,
     output_prefix,
     priority_key,
     quarantine_prefix,
@@ -18,7 +19,7 @@ from common.job.layout import (
 )
 from common.job.manifest import find_job
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import OPEN_STATES, Progress
 from common.store import Store
 from common.text import counted, counted_bytes
 from producer.scheduling.closed import read_closed
@@ -55,7 +56,7 @@ def find_to_delete(
     if running:
         pass
     elif known is not None:
-        if known.state is JobState.OPEN:
+        if known.state in OPEN_STATES:
             raise job_is_running(job)
     elif staged is not None and read_closed(store, job) is None:
         raise may_be_running(store, job)
@@ -148,7 +149,7 @@ def staged_at(store: Store, job: str) -> float | None:
 
 def has_objects(store: Store, job: str) -> bool:
     """Return whether a store has objects of a job, as after a deletion that was cut."""
-    objects = closed_key(job), priority_key(job)
+    objects = opening_key(job), closed_key(job), priority_key(job)
     of_batches = (input_prefix, copies_prefix, reused_prefix, output_prefix, quarantine_prefix)
     parts = (*objects, *(prefix(job) for prefix in of_batches))
     return any(True for part in parts for _ in store.keys(part))

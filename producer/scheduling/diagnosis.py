@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from common.advice import how_to, how_to_start_worker
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import OPEN_STATES, Progress
 from common.ledger.workers import WorkerInfo
 from producer.scheduling.observation import Observation
 
@@ -16,7 +16,7 @@ NO_MEMORY = (
 def diagnose(seen: Observation) -> str:
     """Return why a job does not go on; an empty text if it does, or if it has ended."""
     progress = seen.progress
-    if progress is None or progress.state is not JobState.OPEN:
+    if progress is None or progress.state not in OPEN_STATES:
         return ""
     if seen.store_error:
         return (

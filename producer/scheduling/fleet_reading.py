@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from common.errors import UserError
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import OPEN_STATES, JobState, Progress
 from common.ledger.speed import Speed
 from common.ledger.workers import WorkerInfo
 from common.wire.dead_letters import DeadLetter, DeadLetters
@@ -58,7 +58,7 @@ class FleetReading:
 
     @property
     def open_jobs(self) -> list[JobReading]:
-        return [job for job in self.jobs if job.progress.state is JobState.OPEN]
+        return [job for job in self.jobs if job.progress.state in OPEN_STATES]
 
 
 class FleetReader:
@@ -82,7 +82,7 @@ class FleetReader:
         states = self.ledger.jobs.states()
         jobs = self._jobs(states)
         listed, workers = jobs[:MAX_JOBS], self.ledger.workers.all()
-        is_open = [job for job, _ in jobs if job.state is JobState.OPEN]
+        is_open = [job for job, _ in jobs if job.state in OPEN_STATES]
         self._open = {job.job for job in is_open}
         self._speeds = {job: self._speeds.get(job, Speed(SPEED_SECONDS)) for job in self._open}
         counts = Counter(state for state, _ in states.values())
@@ -118,7 +118,7 @@ class FleetReader:
                 progress = self.ledger.jobs.progress(job)
                 if progress is None:
                     continue
-                if progress.state is JobState.OPEN:
+                if progress.state in OPEN_STATES:
                     is_open.append((progress, None))
                     continue
                 # Workers of earlier versions do not write when a job ended.

@@ -18,7 +18,7 @@ from common.ledger.events import Event, EventKind
 from common.ledger.leases import RENEW_SECONDS
 from common.ledger.ledger import Ledger
 from common.ledger.locks import KEEPING_SECONDS
-from common.ledger.progress import JobState
+from common.ledger.progress import OPEN_STATES, JobState
 from common.model_source import ModelSource
 from common.store import Store, StoreError
 from common.wire.celery_app import publish, publish_next
@@ -31,6 +31,7 @@ from producer.scheduling.opening import model_of, open_job
 from producer.scheduling.priority import Priorities, would_accept
 from producer.scheduling.publisher import Publisher
 from producer.scheduling.restore import restore_some
+from producer.scheduling.unstaged import Unstaged
 
 if TYPE_CHECKING:
     from producer.scheduling.pod_costs import PodCosts  # with what only Kubernetes needs
@@ -75,6 +76,7 @@ class Keeper:
         self.one_by_one = publisher.one_by_one
         self.lost_messages = LostMessages(ledger, self.one_by_one)
         self.priorities = Priorities(ledger, publisher)
+        self.unstaged = Unstaged(store, ledger, self.one_by_one)
         self.on_event = on_event
         self.old_jobs = OldJobs(store, ledger, self.one_by_one, keep)
         self.only = only
@@ -116,6 +118,7 @@ class Keeper:
         self._restore_unknown_jobs()
         self.ledger.demand.renew(self.store.url)  # before what may fail or take long
         states = self.ledger.jobs.states()
+        self.unstaged.look(states)
         jobs = self.priorities.applied(self._open_jobs(states))
         if now - self._last_step > RENEW_SECONDS:
             # After a pause (Redis was unreachable, or no keeper ran) leases may have expired whose
@@ -130,7 +133,7 @@ class Keeper:
                 self._requeue(EventKind.MESSAGE_LOST, batch, "its message was lost")
         self.publisher.top_up(jobs)
         if self.pod_costs is not None:
-            opened = (job for job, (state, _) in states.items() if state is JobState.OPEN)
+            opened = (job for job, (state, _) in states.items() if state in OPEN_STATES)
             self.pod_costs.look(opened, self.held_at)
         self._last_step = time.monotonic()
         self._count_stored(jobs.values())

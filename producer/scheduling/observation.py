@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.ledger.events import STORE_FAILED, EventKind
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import OPEN_STATES, Progress
 from common.ledger.speed import Speed
 from common.ledger.workers import WorkerInfo, running_tokens
 from common.wire.queues import Queues
@@ -37,7 +37,7 @@ class Observation:
     @property
     def has_ended(self) -> bool:
         """Whether this is the last observation: the job is finished, cancelled or stopped."""
-        return self.progress is not None and self.progress.state is not JobState.OPEN
+        return self.progress is not None and self.progress.state not in OPEN_STATES
 
 
 def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool) -> Observation:
@@ -50,7 +50,7 @@ def observe(ledger: Ledger, progress: Progress, speed: Speed, *, is_local: bool)
     # The time before its first batch, in which a model is loaded, says nothing of a job's speed.
     has_begun = bool(progress.leased or done)
     serving = [worker for worker in workers if progress.queue in worker.queues]
-    is_idle = progress.state is JobState.OPEN and not progress.leased
+    is_idle = progress.state in OPEN_STATES and not progress.leased
     is_queued = not is_idle or has_messages(ledger, progress)
     reason = requeue_reason(ledger, progress.job)
     is_store_error = reason.startswith(STORE_FAILED)

@@ -3,14 +3,14 @@
 import numpy as np
 
 from common.errors import UserError
-from common.job.layout import closed_key
+from common.job.layout import closed_key, opening_key
 from common.job.manifest import Manifest, find_job
 from common.job.shards import shards_of
 from common.ledger.batches import Flags
 from common.ledger.ledger import Ledger
 from common.ledger.progress import OnInstability
 from common.model_source import ModelSource
-from common.rungs import ladder
+from common.rungs import Rung, ladder
 from common.store import Store
 from common.wire.celery_app import publish
 from common.wire.messages import Status
@@ -73,6 +73,8 @@ def open_job(
         is_other = known is not None or find_job(store, manifest.job) != manifest
         if is_other or not create_open(store, ledger, manifest, stored, on_instability):
             raise submitted_again(manifest)
+    ledger.jobs.grow(manifest, is_whole=True)  # its producer may have ended right before
+    store.delete(opening_key(manifest.job))
     store.delete(closed_key(manifest.job))
     manifest = ledger.jobs.with_priority(manifest)
     leased = ledger.leases.held(manifest.job)
@@ -83,18 +85,40 @@ def open_job(
     if count_stored:
         retries += restore(store, ledger, manifest)
     publish(publisher.app, model_of(manifest), retries)
+    return batches_left(ledger, manifest, leased) + len(retries)
+
+
+def batches_left(ledger: Ledger, manifest: Manifest, leased: set[tuple[int, Rung]]) -> int:
+    """Return the number of batches that are neither done nor running at the first rung."""
     settled = ledger.batches.done(manifest, manifest.rung) | ledger.batches.stored(manifest)
     running = sum(rung is manifest.rung and not settled[index] for index, rung in leased)
-    return manifest.batches - int(settled.sum()) - running + len(retries)
+    return manifest.batches - int(settled.sum()) - running
 
 
 def create_open(
-    store: Store, ledger: Ledger, manifest: Manifest, stored: Flags, on_instability: OnInstability
+    store: Store,
+    ledger: Ledger,
+    manifest: Manifest,
+    stored: Flags,
+    on_instability: OnInstability,
+    *,
+    staging: bool = False,
 ) -> bool:
-    """Create a job unless the ledger knows it, and resume it; False if another staging is known."""
+    """Create a job unless the ledger knows it, and resume it; False if another staging is known.
+
+    Args:
+        staging: whether batches follow.
+    """
     queue = job_queue(with_stored_priority(store, manifest))
-    ledger.jobs.create(manifest, queue, stored)
+    ledger.jobs.create(manifest, queue, stored, staging=staging)
     return ledger.jobs.resume(manifest, on_instability)
+
+
+def stored_flags(store: Store, manifest: Manifest) -> Flags:
+    """Return which batches of a job have a shard in the store."""
+    stored = np.zeros(manifest.batches, bool)
+    stored[list(shards_of(store, manifest))] = True
+    return stored
 
 
 def forget_other_store(store: Store, ledger: Ledger, manifest: Manifest) -> None:

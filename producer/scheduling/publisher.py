@@ -10,7 +10,7 @@ import numpy as np
 
 from common.job.manifest import Manifest
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import OPEN_STATES, Progress
 from common.model_source import ModelSource
 from common.settings import Settings
 from common.wire.celery_app import make_celery, publish
@@ -119,7 +119,7 @@ class Publisher:
         """Return the open jobs that this version can read, and add the lengths of their queues."""
         found, queues = {}, Queues(self.ledger.redis)
         for job, (state, _) in self.ledger.jobs.states().items():
-            if state is JobState.OPEN:
+            if state in OPEN_STATES:
                 with self._guard(job, own):
                     progress = self.ledger.jobs.progress(job)
                     if progress is not None:

@@ -24,7 +24,7 @@ from producer.submission.input_check import (
 from producer.submission.notes import input_warnings
 from producer.submission.records import Input, as_source
 from producer.submission.request import DEFAULT_MODEL, Options, Request, make_request, reader_of
-from producer.submission.staging import as_text
+from producer.submission.staged_manifest import as_text
 from producer.submission.submit import Hardware, budget_for, known_shape
 
 

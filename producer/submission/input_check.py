@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from common.job.records import SHOWN
 from producer.input.problems import Kind, Problem
-from producer.submission.staging import as_text
+from producer.submission.staged_manifest import as_text
 
 
 class Part(BaseModel):

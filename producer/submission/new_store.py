@@ -1,7 +1,7 @@
 """Making a store, as only ``init`` and ``submit`` do: what is not there may not be mounted."""
 
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState
+from common.ledger.progress import OPEN_STATES
 from common.store import NoStoreError, Store, StoreError
 
 
@@ -29,7 +29,7 @@ def check_mounted(store: Store, ledger: Ledger) -> None:
     """
     if ledger.stores.is_new(store.url):
         return
-    is_open = [job for job, (state, _) in ledger.jobs.states().items() if state is JobState.OPEN]
+    is_open = [job for job, (state, _) in ledger.jobs.states().items() if state in OPEN_STATES]
     try:
         store.check_exists()
     except StoreError as error:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from redis.exceptions import RedisError
 
@@ -21,6 +22,7 @@ from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
 from producer.submission.earlier import EarlierRows, earlier_rows
+from producer.submission.growing import GrowingJob
 from producer.submission.new_store import check_mounted
 from producer.submission.notes import (
     input_notes,
@@ -31,7 +33,7 @@ from producer.submission.notes import (
     reuse_warnings,
     source_notes,
 )
-from producer.submission.request import Request, job_name
+from producer.submission.request import Request, job_name, queue_of_request
 from producer.submission.same_weights import find_same_weights
 from producer.submission.staging import stage
 
@@ -102,14 +104,17 @@ def submit(
 ) -> Submission:
     """Stage an input and queue its batches, or resume the job of the same input and options.
 
-    Nothing is queued before every record is checked and every batch is in the store.
+    The first batches of a large input are queued while later ones are staged, unless it takes over
+    rows of earlier jobs, whose weights would be known late. If a record is bad, nothing of the job
+    is left: neither its batches nor what was computed of them.
 
     Args:
         hardware: the hardware that will compute the job.
         tokens: tokens in a batch; None: about a second's work.
         weights: fingerprints of the weights that workers of the job's queue have.
         on_staged: called with the numbers of records and batches staged so far.
-        check: called before anything is queued; raises if nothing shall be.
+        check: called before anything is queued, and of a large input once more at the end; raises
+            if nothing shall be.
 
     Raises:
         UserError: the input or an option is bad, or the store cannot be written.
@@ -119,19 +124,26 @@ def submit(
     store.check_writable()
     digest = request.model.digest()
     fingerprint, manifest, other = find_same_weights(request, store, ledger, digest, weights)
-    resumed = manifest is not None
+    resumed, growing = manifest is not None, None
     if manifest is None:
         budget = budget_for(request, spec, hardware, tokens)
         earlier = earlier_rows(store, request, digest, weights) if request.reuse else None
+        if not request.reuse and can_grow(ledger, request):
+            now = partial(time_of_staging, ledger, job_name(request.source, fingerprint))
+            growing = GrowingJob(store, ledger, publisher, request.on_instability, now)
         manifest = stage_alone(
             *(request, store, ledger, fingerprint, budget, spec, on_staged, digest),
             check=check,
             earlier=earlier,
+            growing=growing,
         )
     else:
         check(manifest)
     try:
-        left = open_job(store, ledger, publisher, manifest, request.on_instability)
+        if growing is not None and growing.created == manifest.created:
+            left = growing.finish(manifest)
+        else:
+            left = open_job(store, ledger, publisher, manifest, request.on_instability)
     except RedisError as error:
         error.add_note(how_to("resume", manifest.job))
         raise
@@ -148,6 +160,12 @@ def submit(
         *model_notes(request),
     ]
     return Submission(manifest, left, resumed, tuple(notes), tuple(warnings))
+
+
+def can_grow(ledger: Ledger, request: Request) -> bool:
+    """Return whether all workers of a job would compute it while it is staged."""
+    queue = queue_of_request(request)
+    return all(worker.staging for worker in ledger.workers.all() if queue in worker.queues)
 
 
 def known_shape(request: Request) -> ModelSpec:
@@ -187,6 +205,7 @@ def stage_alone(
     *,
     check: Check = lambda _manifest: None,
     earlier: EarlierRows | None = None,
+    growing: GrowingJob | None = None,
 ) -> Manifest:
     """Stage the input unless another producer is staging it.
 
@@ -232,6 +251,7 @@ def stage_alone(
                 keep=keep,
                 hold=hold,
                 earlier=earlier,
+                growing=growing,
             )
         except (JobLockedError, StoreError):
             # One that had the lock meanwhile deletes what others had staged.

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from common.job.manifest import Manifest
 from common.ledger.events import Event
-from common.ledger.progress import JobState, Progress
+from common.ledger.progress import Progress
 from common.ledger.workers import CurrentBatch, WorkerInfo
 from common.rungs import NEXT_RUNG, Rung
 from common.wire.dead_letters import DeadLetter
@@ -279,7 +279,7 @@ class WatchLine(Printed):
         known = {} if seen.progress is None else PrintedJob.fields_of(seen.progress, None)
         speed = seen.tokens_per_second
         left = None
-        if speed and seen.progress is not None and seen.progress.state is JobState.OPEN:
+        if speed and seen.progress is not None and seen.progress.eta is not None:
             done = seen.progress.tokens_done + seen.running_tokens
             left = max(0, seen.progress.tokens - done) / speed
         return cls.model_validate(

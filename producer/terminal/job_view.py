@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import OverflowMethod
 from rich.text import Text
 
-from common.ledger.progress import Progress
+from common.ledger.progress import JobState, Progress
 from common.ledger.workers import WorkerInfo
 from common.text import counted_batches, duration, one_line
 from producer.scheduling.observation import Observation
@@ -96,7 +96,8 @@ class JobView:
         """Return the time elapsed, and the time left if it can be told."""
         times = [f"{duration(self.elapsed(now))} elapsed"]
         speed = self.seen.tokens_per_second
-        if self.progress is not None and speed and not self.seen.has_ended:
+        is_known = self.progress is not None and self.progress.state is not JobState.STAGING
+        if self.progress is not None and is_known and speed and not self.seen.has_ended:
             left = max(0, self.progress.tokens - self.tokens) / speed
             times.append(f"{duration(left)} left")
         return times
@@ -158,7 +159,8 @@ def details(view: JobView) -> list[str]:
     if progress is None:
         return []
     parts = [
-        f"{progress.batches_done:,}/{progress.batches:,} batches",
+        f"{progress.batches_done:,}/{progress.batches:,} batches"
+        f"{' staged so far' if progress.state is JobState.STAGING else ''}",
         f"{progress.rows_done:,}/{progress.records:,} sequences",
     ]
     if progress.identical:

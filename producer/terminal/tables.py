@@ -148,7 +148,8 @@ def print_job(
         "priority": job.priority,
         "model": job.model,
         "weights": job.weights or "not known until a worker has started",
-        "batches": f"{job.batches_done:,} of {job.batches:,} done, {job.leased:,} running",
+        "batches": f"{job.batches_done:,} of {job.batches:,} done, {job.leased:,} running"
+        f"{', more are being staged' if job.state is JobState.STAGING else ''}",
         "queue": f"{job.queue}: {queued[first]:,} waiting",
         "sequences": f"{job.rows_done:,} of {job.records:,}",
         **({"identical": f"{job.identical:,} more, as one of them"} if job.identical else {}),

@@ -4,7 +4,7 @@ from collections import Counter
 
 from common.job.manifest import Manifest
 from common.ledger.claims import ClaimOutcome, ClaimResult, CrashRecord, ReleaseReason
-from common.ledger.progress import JobState, OnInstability
+from common.ledger.progress import OPEN_STATES, JobState, OnInstability
 from common.rungs import Rung
 from common.wire.messages import Batch, BatchResult, Status
 from tests.support.jobs import retry_after
@@ -177,11 +177,10 @@ class JobModel:
         self.milliseconds += round(1000 * result.seconds)
         if result.previous_rung is None:
             self.begun.add(result.index)
-        if self.state is JobState.OPEN:
-            if result.stops_job:
-                self.state = JobState.STOPPED
-            elif self.batches_done == self.manifest.batches:
-                self.state = JobState.FINISHED
+        if result.stops_job and self.state in OPEN_STATES:
+            self.state = JobState.STOPPED
+        elif self.state is JobState.OPEN and self.batches_done == self.manifest.batches:
+            self.state = JobState.FINISHED
         return True
 
     def asked_for(self, result: BatchResult) -> bool:
@@ -196,17 +195,25 @@ class JobModel:
         if self.done.pop(place_of(result), None) is None:
             return False
         self.forget(place_of(result))
-        if self.state is not JobState.CANCELLED:
+        if self.state not in (JobState.CANCELLED, JobState.STAGING):
             self.state = JobState.OPEN
         return True
 
     def resume(self, policy: OnInstability) -> None:
         self.policy, self.published = policy, 0
         if self.state in (JobState.STOPPED, JobState.CANCELLED):
-            finished = self.batches_done == self.manifest.batches
-            self.state = JobState.FINISHED if finished else JobState.OPEN
+            self.open()
+
+    def open(self) -> None:
+        finished = self.batches_done == self.manifest.batches
+        self.state = JobState.FINISHED if finished else JobState.OPEN
+
+    def end_staging(self) -> JobState:
+        if self.state is JobState.STAGING:
+            self.open()
+        return self.state
 
     def cancel(self) -> JobState:
-        if self.state in (JobState.OPEN, JobState.STOPPED):
+        if self.state in (*OPEN_STATES, JobState.STOPPED):
             self.state = JobState.CANCELLED
         return self.state

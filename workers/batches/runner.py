@@ -7,14 +7,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from typing import NoReturn
 
 from redis.exceptions import RedisError
 
 from common.embeddings.seal import Computed
 from common.errors import UserError
-from common.job.manifest import Manifest, read_manifest
+from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
 from common.job.quarantine import Quarantine, add_to_quarantine
 from common.job.records import Record
@@ -33,6 +32,7 @@ from workers.batches.inputs import check_alphabet, fetch_records, rows_to_retry,
 from workers.batches.isolation import IsolationPolicy
 from workers.batches.lease import Lease, LeaseLostError
 from workers.batches.lease_renewer import LeaseRenewer
+from workers.batches.manifests import Manifests
 from workers.batches.meter import Meter, RunningBatch
 from workers.batches.outcome import BatchOutcome, OutcomeKind, outcome_of, refused_claim
 from workers.batches.results import failure_of, result_of, summary, text_of, with_history
@@ -91,10 +91,7 @@ class BatchRunner:
         self.events = BatchEvents(ledger.events, name)
         self.retry = RetryPolicy(stopping)
         self.isolation = IsolationPolicy()
-        # By the time of its staging too: another staging may have cut other batches.
-        self._manifest = lru_cache(maxsize=16)(
-            lambda job, _created: timed("read", lambda: read_manifest(store, job))()
-        )
+        self.manifests = Manifests(store)
 
     def run(self, batch: Batch) -> BatchOutcome:
         """Run a batch until the ledger has its result. Skip it if it is not to be computed now.
@@ -271,7 +268,7 @@ class BatchRunner:
     def _fetch(
         self, batch: Batch, earlier: Mapping[int, Instability]
     ) -> tuple[Manifest, list[Record]]:
-        manifest = self.retry.ask_store(lambda: self._manifest(batch.job, batch.created))
+        manifest = self.retry.ask_store(lambda: self.manifests.of(batch))
         check_alphabet(manifest, self.engine.loaded)
         fetch = timed("read", lambda: fetch_records(self.store, manifest, batch, earlier))
         return manifest, self.retry.ask_store(fetch)

@@ -48,6 +48,7 @@ def worker_info(
         pid=os.getpid(),
         started=started,
         stage="loading",
+        staging=True,
     )
 
 

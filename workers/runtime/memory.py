@@ -24,7 +24,7 @@ GPU_PACK_TOKENS, GPU_PACK_OPERATIONS = 65_536, 4e12
 TRIAL_TOKENS = (4096, 8191)
 
 #: Share of the free memory that is used, since packs of several sizes fragment it.
-USABLE = 0.8
+USABLE = 0.7
 
 
 def fastest_pack_tokens(spec: ModelSpec, device: torch.device) -> int:

@@ -27,10 +27,11 @@ if not failed and not is_first_rung then redis.call('HDEL', results, field_at(re
 
 local state, batches_done, batches = unpack(
   redis.call('HMGET', job, 'state', 'batches_done', 'batches'))
-if state ~= 'open' then return 1 end
-if tonumber(batches_done or 0) == tonumber(batches) then state = 'finished' end
+if state ~= 'open' and state ~= 'staging' then return 1 end
+local before = state
+if state == 'open' and tonumber(batches_done or 0) == tonumber(batches) then state = 'finished' end
 if result.stops_job then state = 'stopped' end
-if state ~= 'open' then
+if state ~= before then
   redis.call('HSET', job, 'ended', string.format('%d.%06d', unpack(redis.call('TIME'))))
 end
 redis.call('HSET', job, 'state', state)

@@ -31,7 +31,8 @@ local pools = {}
 for _, name in ipairs(redis.call('ZRANGE', jobs, 0, -1)) do
   local key = job_key_prefix .. name
   local fields = redis.pcall('HMGET', key, 'state', 'queue', 'batches', 'batches_done')
-  if not fields.err and fields[1] == 'open' and fields[2] then
+  local is_open = not fields.err and (fields[1] == 'open' or fields[1] == 'staging')
+  if is_open and fields[2] then
     local left = (tonumber(fields[3] or '') or 0) - (tonumber(fields[4] or '') or 0)
     if not (left >= 1 and left < 2 ^ 53) then left = 1 end
     local pool = pool_of(fields[2])

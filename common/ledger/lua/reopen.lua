@@ -6,7 +6,7 @@ redis.call('HDEL', results, field, field .. '.poison')
 forget_attempts()
 count(-1)
 local state = redis.call('HGET', job, 'state')
-if state ~= 'cancelled' then redis.call('HSET', job, 'state', 'open') end
+if state ~= 'cancelled' and state ~= 'staging' then redis.call('HSET', job, 'state', 'open') end
 if state == 'finished' or state == 'stopped' then
   redis.call('HDEL', job, 'ended', 'started', 'tokens_at_start')
 end

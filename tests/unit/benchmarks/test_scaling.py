@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from benchmarks.costs import MEASURED
+from benchmarks.one_job import SPREAD, ProducerCosts
 from benchmarks.redisload import Load, Meter
-from benchmarks.scaling import (
+from benchmarks.scaling import details, table
+from benchmarks.scaling_figure import draw_shares
+from benchmarks.simulated import (
     ROUTE,
     S3,
     TOKENS_PER_SECOND,
     fleet_of,
     folder,
     simulate,
-    table,
     typical_batch,
 )
 from benchmarks.stores import CountingStore
@@ -117,10 +119,35 @@ def test_a_part_is_full_at_the_gpus_that_are_told(model, form, store):
 
 @few
 @given(models, forms, stores, gpus)
-def test_one_job_alone_is_slower_than_jobs_that_follow_one_another(model, form, store, gpus):
+def test_one_job_alone_has_at_most_the_speed_of_its_gpus(model, form, store, gpus):
     fleet = fleet_of(model, form, store, MEASURED)
-    linear = gpus * TOKENS_PER_SECOND[model]
-    assert 0 < fleet.one_job(gpus) < fleet.busy(gpus, staged=True)["GPU"] * linear <= linear * 1.01
+    times = fleet.one_job(gpus, 50 * fleet.batch.records)
+    assert 0 < times.first_queued <= times.staged < times.computed < times.written
+    assert 0 < fleet.share_of_linear(gpus, 50 * fleet.batch.records) < 1 + SPREAD
+
+
+def test_a_large_job_has_nearly_the_speed_of_few_gpus_and_a_small_one_of_none():
+    fleet = fleet_of("esm2_t33_650M_UR50D", MEAN, S3, MEASURED)
+    assert fleet.share_of_linear(1, 1_000_000) > 0.99
+    assert fleet.share_of_linear(64, 10_000) < 0.2
+
+
+def test_more_gpus_than_a_file_is_written_for_are_of_no_use_to_one_job():
+    fleet = fleet_of("esm2_t36_3B_UR50D", MEAN, S3, MEASURED, ProducerCosts(fetch_rate=1e7))
+    enough = fleet.gpus_of_a_file
+    assert 2 < enough < 8
+    share = fleet.share_of_linear(math.ceil(4 * enough), 1_000_000)
+    assert share == pytest.approx(enough / math.ceil(4 * enough), rel=2 * TOLERANCE)
+
+
+def test_a_slow_command_makes_one_job_slow_and_leaves_many_as_they_were():
+    slow = ProducerCosts(hash_rate=1e7, first_batch=50.0, tail=50.0)
+    usual, slower = (
+        fleet_of("esm2_t33_650M_UR50D", MEAN, S3, MEASURED, producer)
+        for producer in (ProducerCosts(), slow)
+    )
+    assert slower.full_at() == usual.full_at()
+    assert slower.share_of_linear(4, 100_000) < usual.share_of_linear(4, 100_000) / 2
 
 
 @given(st.floats(0, 1e5), st.floats(0, 1e5))
@@ -155,16 +182,31 @@ def test_a_large_object_is_written_in_parts_between_two_more_requests(size, requ
 
 
 def test_a_table_names_only_parts_that_have_a_limit():
-    form, costs = MEAN, MEASURED
+    form, costs, alone = MEAN, MEASURED, {1000: {1: 0.75, 2: 0.5}}
     s3, shared_folder = (
-        "\n".join(table(fleet_of("esm2_t6_8M_UR50D", form, store, costs), [1, 2]))
+        "\n".join(table(fleet_of("esm2_t6_8M_UR50D", form, store, costs), [1, 2], alone))
         for store in (S3, folder(1e9))
     )
+    assert "| one job of 1,000 |" in s3
+    assert "75.0%" in s3
     assert "store writes" in s3
     assert "store bandwidth" not in s3
     assert "store bandwidth" in shared_folder
     assert "store writes" not in shared_folder
     assert len({line.count("|") for line in s3.splitlines() if "|" in line}) == 1
+
+
+def test_the_times_of_one_job_are_told():
+    fleet = fleet_of("esm2_t33_650M_UR50D", MEAN, S3, MEASURED)
+    assert details(fleet, 2, 1000).startswith("One job of 1,000 proteins on 2 GPUs: first batch")
+
+
+def test_a_picture_is_drawn_anew_byte_for_byte(tmp_path):
+    for name in ("a.svg", "b.svg"):
+        draw_shares({1000: {1: 0.9, 2: 0.5}}, tmp_path / name)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
+    assert first == second
+    assert b"now, 1,000 proteins" in first
 
 
 # --- measuring ------------------------------------------------------------------------------------

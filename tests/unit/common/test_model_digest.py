@@ -113,8 +113,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(file, remembering, cache
 def test_a_file_that_is_being_written_is_an_error(file, remembering, monkeypatch):
     hash_file = module.hash_file
 
-    def and_change(path: Path, size: int) -> str:
-        digest = hash_file(path, size)
+    def and_change(path: Path) -> str:
+        digest = hash_file(path)
         change(path)
         return digest
 

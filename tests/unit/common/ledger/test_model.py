@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -25,7 +26,7 @@ from redis.commands.core import Script
 from common.ledger.claims import CrashRecord, ReleaseReason
 from common.ledger.keys import job_key, parse_batch_field
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState, OnInstability, Progress
+from common.ledger.progress import OPEN_STATES, JobState, OnInstability, Progress
 from common.rungs import Rung, ladder
 from common.wire.messages import Batch, BatchResult, Status
 from tests.support.jobs import failed, manifest_of, ok, poisoned, unstable
@@ -120,6 +121,24 @@ class Fleet(RuleBasedStateMachine):
         self.messages: dict[Place, Batch] = {place_of(batch): batch for batch in first}
         self.reports: list[BatchResult] = []  # that were sent
         self.wiped = False
+
+    # --- a producer ---
+
+    @initialize(staging=st.booleans())
+    def begin(self, staging: bool) -> None:
+        """The job is known as a whole, or its producer does not know yet that it is."""
+        if staging:
+            self.ledger.jobs.forget(self.manifest.job)
+            assert self.ledger.jobs.create(self.manifest, QUEUE, staging=True)
+            self.model.state = JobState.STAGING
+
+    @rule()
+    def grow(self) -> None:
+        assert self.ledger.jobs.grow(self.manifest, is_whole=False) is self.model.state
+
+    @rule()
+    def end_staging(self) -> None:
+        assert self.ledger.jobs.grow(self.manifest, is_whole=True) is self.model.end_staging()
 
     def any_place(self, data: st.DataObject) -> Place:
         return data.draw(st.sampled_from(sorted(self.messages)))
@@ -268,7 +287,7 @@ class Fleet(RuleBasedStateMachine):
 
     @property
     def is_open(self) -> bool:
-        return self.model.state is JobState.OPEN
+        return self.model.state in OPEN_STATES
 
     def demand(self) -> int:
         assert self.ledger.demand.renew(STORE)

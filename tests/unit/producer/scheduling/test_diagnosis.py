@@ -11,7 +11,7 @@ from redis import Redis
 
 from common.ledger.events import Event, EventKind
 from common.ledger.ledger import Ledger
-from common.ledger.progress import JobState
+from common.ledger.progress import OPEN_STATES, JobState
 from common.ledger.speed import Speed
 from common.ledger.workers import WorkerInfo
 from common.local.embedded_redis import redis_server
@@ -108,7 +108,7 @@ def seen(job: Any = WAITS, workers: Any = (WORKER,), **more: Any) -> Observation
 )
 def test_a_cause_has_its_text_while_a_job_is_open_and_none_afterwards(observation, text):
     assert diagnose(observation) == text
-    for state in set(JobState) - {JobState.OPEN}:
+    for state in set(JobState) - set(OPEN_STATES):
         assert diagnose(replace(observation, progress=progress(state))) == ""
 
 

@@ -128,8 +128,10 @@ def test_the_objects_in_a_document_have_the_fields_that_the_page_lists():
     assert list(shown) == described("`producer quarantine JOB`", "sequences")
 
 
-def test_every_field_of_a_worker_s_entry_is_shown_but_the_names_of_its_keys():
-    assert set(WorkerInfo.model_fields) - {"keys"} == set(documents.PrintedWorker.model_fields)
+def test_every_field_of_a_worker_s_entry_is_shown_but_for_what_only_programs_ask():
+    assert set(WorkerInfo.model_fields) - {"keys", "staging"} == set(
+        documents.PrintedWorker.model_fields
+    )
 
 
 def test_times_are_rfc_3339_in_utc_and_odd_ones_are_null():

@@ -1,0 +1,71 @@
+"""Jobs that are being staged, and those whose producer is gone."""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from common.job.layout import opening_key
+from common.job.manifest import find_job
+from common.job.opening import find_opening
+from common.ledger.ledger import Ledger
+from common.ledger.progress import JobState
+from common.store import Store
+from producer.scheduling.deletion import delete_job
+from producer.scheduling.job_lock import job_lock
+from producer.scheduling.one_by_one import OneByOne
+
+log = logging.getLogger(__name__)
+
+#: Seconds without a producer after which a job that is not staged is deleted. One that stood still,
+#: as on a laptop that slept, may go on until then.
+ABANDONED_SECONDS = 600.0
+
+
+class Unstaged:
+    """The jobs of a store that are being staged, as a keeper sees them."""
+
+    def __init__(self, store: Store, ledger: Ledger, one_by_one: OneByOne) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._one_by_one = one_by_one
+        self._alone_since: dict[tuple[str, float], float] = {}
+
+    def look(self, states: Mapping[str, tuple[JobState | None, float]]) -> None:
+        """Open jobs whose producer ended right before, and delete those that it left unfinished.
+
+        Args:
+            states: the state and the time of submission of every job, by name.
+        """
+        now, alone_since = time.monotonic(), {}
+        for job, (state, created) in states.items():
+            if state is not JobState.STAGING:
+                continue
+            with self._one_by_one(job):
+                if self._ledger.locks.is_staging_held(job) or self._open(job, created):
+                    continue
+                since = alone_since[job, created] = self._alone_since.get((job, created), now)
+                if now - since >= ABANDONED_SECONDS:
+                    self._delete(job, created)
+        self._alone_since = alone_since
+
+    def _open(self, job: str, created: float) -> bool:
+        """Open a job if all of it is in the store; return whether it is."""
+        manifest = find_job(self._store, job)
+        if manifest is None or manifest.created.timestamp() != created:
+            return False
+        self._ledger.jobs.grow(manifest, is_whole=True)
+        self._store.delete(opening_key(job))
+        return True
+
+    def _delete(self, job: str, created: float) -> None:
+        opening = find_opening(self._store, job)
+        if opening is None or opening.created.timestamp() != created:
+            return  # it is another store's
+        with job_lock(self._ledger, job) as hold:
+            if find_job(self._store, job) is None:
+                delete_job(self._store, self._ledger, job, hold, created=created)
+                log.warning(
+                    "The producer of job %s ended while it staged the input: the job was deleted. "
+                    "Submit its input again.",
+                    job,
+                )
