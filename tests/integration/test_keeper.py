@@ -100,11 +100,11 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
 
 
 def test_a_redis_that_is_wiped_delays_a_job_and_nothing_is_computed_again(
-    fleet, tiny, disprot, tmp_path
+    fleet, tiny, some_disprot, tmp_path
 ):
     store = tmp_path / "store"
     with running_keeper(fleet, tmp_path / "keeper.log", "--metrics", "") as keeper:
-        job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
+        job = fleet.producer("submit", some_disprot, "--model", tiny, MANY).stdout.strip()
         with fleet.workers(tiny, tmp_path) as (log,):
             wait_until(lambda: len(shards(store)) > 5, 60)
             before = shards(store)
@@ -113,13 +113,13 @@ def test_a_redis_that_is_wiped_delays_a_job_and_nothing_is_computed_again(
         assert keeper.poll() is None
     computed = Counter(re.findall(rf"Batch (\d+) of {job}: \d", log.read_text()))
     assert {computed[str(int(path.name.partition(".")[0]))] for path in before} == {1}
-    assert fleet.ledger.jobs.progress(job).rows_done == 1162
+    assert fleet.ledger.jobs.progress(job).rows_done == 400
     after = shards(store)
     assert {path: after[path] for path in before} == before
     assert f"Redis did not know job {job}" in (tmp_path / "keeper.log").read_text()
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
     assert fetched.returncode == 0, fetched.stderr
-    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
+    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(400))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl_c"])
@@ -148,8 +148,18 @@ def test_a_keeper_waits_for_a_redis_that_is_away(fleet, tmp_path):
     assert "Traceback" not in log.read_text()
 
 
-def test_a_local_run_keeps_its_own_job_going_when_its_worker_is_killed(tiny, disprot, tmp_path):
-    command = [sys.executable, "-m", "producer.cli", "submit", str(disprot), "--local", MANY]
+def test_a_local_run_keeps_its_own_job_going_when_its_worker_is_killed(
+    tiny, some_disprot, tmp_path
+):
+    command = [
+        sys.executable,
+        "-m",
+        "producer.cli",
+        "submit",
+        str(some_disprot),
+        "--local",
+        MANY,
+    ]
     process = subprocess.Popen(
         [*command, f"--model={tiny}", "-o", "e.h5"],
         cwd=tmp_path,
@@ -162,7 +172,7 @@ def test_a_local_run_keeps_its_own_job_going_when_its_worker_is_killed(tiny, dis
     _, message = process.communicate(timeout=200)
     assert process.returncode == 0, message
     assert "requeued" in message
-    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
+    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(400))
 
 
 def worker_of(producer: int) -> int:

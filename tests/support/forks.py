@@ -13,16 +13,21 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 #: Prefixes of variables that are read when a command runs, not when libraries are imported.
-READ_LATE = ("VIRNUCPRO_", "AWS_", "XDG_CACHE_HOME", "PYTEST_")
+READ_LATE = ("VIRNUCPRO_", "AWS_", "XDG_CACHE_HOME", "PYTEST_", "HUNG", "PATIENCE", "DEADLY")
 
 #: Variables that say nothing where no GPU is, or to the tokenizers of these tests.
 WITHOUT_EFFECT = ("CUDA_DEVICE_ORDER", "RAYON_NUM_THREADS")
 
-FORKED = ("workers.cli", "workers.process")
+#: Modules that a process starts which is itself a fork, such as a supervisor its workers.
+FORKED = (
+    *("workers.cli", "workers.process"),
+    *("tests.support.hanging_worker", "tests.support.deadly_worker"),
+)
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
@@ -124,7 +129,11 @@ def is_open(descriptor: int) -> bool:
 
 
 def renew_interpreter() -> None:
-    """Undo what the parent set: handlers of signals and of errors, streams and the log."""
+    """Undo what the parent set: what is done at the end, handlers, streams and the log."""
+    atexit._clear()
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.detach()  # its temporary folders, for instance
+    atexit.register(weakref.finalize._exitfunc)  # type: ignore[attr-defined]
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,6 +9,7 @@ import atexit
 import gc
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -29,6 +30,9 @@ from tests.support.forks import fork_instead_of_starting, read_early, take_over
 ROOT = Path(__file__).parents[2]
 
 COMMANDS = ("producer.cli", "workers.cli")
+
+#: Modules that need nothing of a worker.
+LIGHT = ("producer.cli", "tests.support.quick_keeper")
 
 #: Modules that a server imports before the first run.
 PRELOADED = {
@@ -110,7 +114,7 @@ def start(
 
 def set_of(module: str, arguments: Sequence[str]) -> str:
     """Return the modules that a command needs: a producer that starts workers has theirs, too."""
-    is_light = module == "producer.cli" and "--local" not in arguments
+    is_light = module in LIGHT and "--local" not in arguments
     return "producer" if is_light else "worker"
 
 
@@ -243,4 +247,4 @@ if __name__ == "__main__":
     gc.freeze()  # keeps the collector from touching, and so copying, imported objects
     with socket.socket(fileno=os.dup(0)) as listener:
         command = serve(listener)
-    import_module(command).main()
+    runpy.run_module(command, run_name="__main__", alter_sys=True)
