@@ -5,6 +5,7 @@ one that Python starts anew; only the seconds for its imports are saved.
 """
 
 import atexit
+import gc
 import logging
 import os
 import runpy
@@ -15,6 +16,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from types import GeneratorType
 from typing import Any
 
 #: Prefixes of variables that are read when a command runs, not when libraries are imported.
@@ -49,9 +51,12 @@ def fork_instead_of_starting() -> None:
         if module is None or passed or cwd or known(environment) != imported_with:
             start(process, args, *more)
             return
+        # Kept in the child: those of threads that it does not have would be closed, and clean up.
+        kept = [found for found in gc.get_objects() if isinstance(found, GeneratorType)]
         process.pid = os.fork()
         process._child_created = True
         if process.pid:
+            kept.clear()
             process._close_pipe_fds(*pipes)
             return
         os.setsid()

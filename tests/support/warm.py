@@ -145,6 +145,7 @@ def run(
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
             raise
         return subprocess.CompletedProcess(process.args, code, content(output), content(errors))
 
