@@ -28,6 +28,7 @@ from workers.models.kernels import hopper
 from workers.models.kernels.attention import tiles_of, varlen_attention
 from workers.models.kernels.gate import gelu_gate
 from workers.models.kernels.norm import layer_norm
+from workers.models.kernels.norm_linear import norm_linear_gelu, norm_linear_rotate
 from workers.models.kernels.rotary import rotate_in_place
 from workers.models.rotary import RotaryEmbedding, rotate
 from workers.runtime.device import exact_sums
@@ -37,6 +38,8 @@ HEADS = 20
 HEAD_DIMS = (16, 32, 64)  # of 8M, 150M, and 650M and larger
 
 DIMS = (320, 1280, 2560)  # of 8M, 650M and 3B
+
+NARROW_DIMS = {320: 16, 480: 32, 640: 32}  # and heads of 8M, 35M (padded) and 150M
 
 GATE_DIM = 4 * 768  # of DNABERT-S
 
@@ -105,6 +108,8 @@ def cases(tokens: int) -> dict[str, Callable[[], Case]]:
         },
         **{f"layer_norm, D {d}": partial(norm_case, tokens, d) for d in DIMS},
         **{f"rotate_in_place, head dim {d}": partial(rotary_case, tokens, d) for d in HEAD_DIMS},
+        **{f"norm_linear_rotate, D {d}": partial(norm_qkv_case, tokens, d) for d in NARROW_DIMS},
+        **{f"norm_linear_gelu, D {d}": partial(norm_fc1_case, tokens, d) for d in NARROW_DIMS},
         f"gelu_gate, D {GATE_DIM}": partial(gate_case, tokens, GATE_DIM),
         **{f"_addmm_activation, D {d} to 4 D": partial(gelu_case, tokens, d) for d in DIMS},
         **{f"addmm_, 4 D to D {d}": partial(sum_case, tokens, d) for d in DIMS},
@@ -185,6 +190,42 @@ def rotary_case(tokens: int, head_dim: int) -> Case:
         return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
     return Case(fused=fused, library=lambda: rotate(rows(qkv), cos, sin), exact=exact)
+
+
+def norm_qkv_case(tokens: int, dim: int) -> Case:
+    """Return the case of one kernel for Hopper, beside three operations of PyTorch."""
+    head_dim = NARROW_DIMS[dim]
+    x, norm, qkv = half(tokens, dim), *norm_and_linear(dim, 3 * HEADS * head_dim)
+    nothing, turns = torch.zeros(dim), RotaryEmbedding(head_dim)(torch.arange(tokens) % 1024)
+
+    def turned(found: Tensor) -> Tensor:
+        q, k, v = found.unflatten(-1, (3, HEADS, head_dim)).unbind(1)
+        return torch.stack((rotate(q, *turns), rotate(k, *turns), v), 1).flatten(1)
+
+    return Case(
+        fused=lambda: norm_linear_rotate(x, norm, nothing, qkv, HEADS, turns),
+        library=lambda: turned(qkv(norm(x))),
+        exact=lambda: turned(exact_product(x, norm, qkv)),
+    )
+
+
+def norm_fc1_case(tokens: int, dim: int) -> Case:
+    x, norm, fc1 = half(tokens, dim), *norm_and_linear(dim, 4 * dim)
+    nothing = torch.zeros(dim)
+    return Case(
+        fused=lambda: norm_linear_gelu(x, norm, nothing, fc1),
+        library=lambda: F.gelu(fc1(norm(x))),
+        exact=lambda: F.gelu(exact_product(x, norm, fc1)),
+    )
+
+
+def norm_and_linear(dim: int, outputs: int) -> tuple[nn.LayerNorm, nn.Linear]:
+    return nn.LayerNorm(dim, dtype=torch.float16), nn.Linear(dim, outputs, dtype=torch.float16)
+
+
+def exact_product(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
+    normed = F.layer_norm(x.double(), norm.normalized_shape, eps=norm.eps)
+    return F.linear(normed, linear.weight.double(), linear.bias.double())
 
 
 def gate_case(tokens: int, dim: int) -> Case:

@@ -1,7 +1,7 @@
 """One job alone, from ``producer submit`` to its file, with workers that are ready.
 
     python -m benchmarks.single [--megabytes 1000] [--model NAME] [--dim 320] [--workers 4]
-        [--parts] [--folder FOLDER]
+        [--parts] [--staging] [--fasta FILE] [--folder FOLDER]
     python -m benchmarks.single --real [--gpus all] [--model NAME] [--megabytes 1000]
 
 Redis, the store (a folder), producer and file are real. The workers have an engine that answers at
@@ -11,6 +11,8 @@ batch that is done, the manifest (the end of the staging), its last batch, and t
 
 ``--parts``, and always ``--real``, measures the parts one after another, too: the same input
 staged without workers, the model's speed by ``worker bench``, and ``producer fetch`` of the job.
+``--staging`` submits without ``-o``, and ends once all is staged: a large input then shows how soon
+the first batch is done, and takes no minutes.
 The disk needs room for the input twice and for the vectors twice.
 """
 
@@ -82,17 +84,24 @@ def main() -> None:
         folder = Path(stack.enter_context(temporary))
         fasta, warm_up = folder / f"{INPUT}.fasta", folder / f"{WARM_UP}.fasta"
         size = int(options.megabytes * 1e6)
-        write_proteins(fasta, size)
+        if options.fasta is None:
+            write_proteins(fasta, size)
+        else:
+            fasta.symlink_to(options.fasta.resolve())
         write_proteins(warm_up, min(WARM_UP_BYTES, size // 10), seed=1)
         model = f"random:{options.model}"
         with running_fleet(folder, model, options) as (fleet, workers):
             redis = connect(fleet.broker_url)
             print(f"{machine(redis)}; {workers} {'real' if options.real else 'stub'} workers")
             run(fleet, "submit", warm_up, "--model", model, "-o", folder / "warm-up.h5")
-            moments, peaks, seconds = time_job(fleet, folder, fasta, model)
+            output = None if options.staging else folder / f"{INPUT}.h5"
+            moments, peaks, seconds = time_job(fleet, folder, fasta, model, output)
         manifest = read_manifest(open_store(f"file://{folder}/store"), job_in(folder))
-        check_file(folder / f"{INPUT}.h5", manifest)
-        print(*report(moments, peaks, seconds, manifest, fasta, folder), sep="\n", flush=True)
+        if output is None:
+            print(*report(moments, peaks, seconds, manifest, fasta, output), sep="\n")
+            return
+        check_file(output, manifest)
+        print(*report(moments, peaks, seconds, manifest, fasta, output), sep="\n", flush=True)
         if options.parts or options.real:
             gpus = len(fleet.used_gpus()) if options.real else 0
             parts = measure_parts(folder, fasta, manifest, options.model, gpus)
@@ -108,6 +117,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--real", action="store_true", help="workers with the model")
     parser.add_argument("--gpus", default="all", help="of the real workers; none: the CPU")
     parser.add_argument("--parts", action="store_true", help="measure the parts, too")
+    parser.add_argument("--staging", action="store_true", help="only until all is staged")
+    parser.add_argument("--fasta", type=Path, help="an input instead of one that is made")
     parser.add_argument("--folder", type=Path, help="where everything is made")
     return parser.parse_args()
 
@@ -172,18 +183,22 @@ def run(fleet: LocalFleet, *words: object) -> float:
 
 
 def time_job(
-    fleet: LocalFleet, folder: Path, fasta: Path, model: str
+    fleet: LocalFleet, folder: Path, fasta: Path, model: str, output: Path | None
 ) -> tuple[Moments, Peaks, float]:
-    """Submit a job and watch it to its file; return the seconds of the command, too.
+    """Submit a job and watch it to its end; return the seconds of the command, too.
+
+    Args:
+        output: its file; None: it is watched until it is staged.
 
     Raises:
         UserError: the command failed.
     """
-    ledger, output = Ledger(connect(fleet.broker_url)), folder / f"{INPUT}.h5"
+    ledger = Ledger(connect(fleet.broker_url))
     moments, log = Moments(), folder / "submit.log"
     started = time.perf_counter()
     with log.open("wb") as out:
-        command = producer("submit", fasta, "--model", model, "-o", output)
+        to = [] if output is None else ["-o", output]
+        command = producer("submit", fasta, "--model", model, *to)
         process = start_dependent(command, env=fleet.environment, output=out)
     peaks, ended = Peaks(process.pid), False
     while not ended:
@@ -194,7 +209,7 @@ def time_job(
             now,
             sum(found.batches_done for found in progress if found is not None),
             staged=any((folder / "store").glob(manifest_key(f"{INPUT}-*"))),
-            file=output.exists(),
+            file=output is not None and output.exists(),
         )
         peaks.look()
         time.sleep(0 if ended else LOOK_SECONDS)
@@ -244,13 +259,19 @@ def measure_parts(
 
 
 def report(
-    moments: Moments, peaks: Peaks, seconds: float, manifest: Manifest, fasta: Path, folder: Path
+    moments: Moments,
+    peaks: Peaks,
+    seconds: float,
+    manifest: Manifest,
+    fasta: Path,
+    output: Path | None,
 ) -> Iterator[str]:
     """Yield the job's size, the seconds to each moment with the input's MB/s, and the memory."""
-    size, written = (path.stat().st_size / 1e6 for path in (fasta, folder / f"{INPUT}.h5"))
+    size = fasta.stat().st_size / 1e6
+    file = "" if output is None else f"; file of {output.stat().st_size / 1e6:,.0f} MB"
     yield (
         f"{size:,.0f} MB, {manifest.report.records:,} proteins, {manifest.tokens:,} tokens, "
-        f"{manifest.batches:,} batches of {manifest.model}; file of {written:,.0f} MB"
+        f"{manifest.batches:,} batches of {manifest.model}{file}"
     )
     rows = {
         "first batch done": moments.first,

@@ -5,9 +5,16 @@ import torch
 
 from common.model_specs import MODELS
 from workers.models.attention import choice
-from workers.models.attention.choice import Case, Kernel, choice_of, fused_choice, packed_choice
+from workers.models.attention.choice import (
+    Case,
+    Kernel,
+    choice_of,
+    fused_choice,
+    has_norm_linear,
+    packed_choice,
+)
 from workers.models.kernels import attention as own_kernel
-from workers.models.kernels import hopper, norm, trial
+from workers.models.kernels import hopper, norm, norm_linear, trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -23,7 +30,10 @@ on_hopper = pytest.mark.skipif(not IS_HOPPER, reason="needs a Hopper GPU")
 @pytest.fixture(autouse=True)
 def forgotten():
     """Forget what was found before, and afterwards what was pretended."""
-    found = choice.packed_choice, choice.fused_choice, trial.pointwise_failure
+    found = (
+        *(choice.packed_choice, choice.fused_choice, choice.has_norm_linear),
+        *(trial.pointwise_failure, trial.norm_linear_failure),
+    )
     for cached in found:
         cached.cache_clear()
     yield
@@ -85,6 +95,24 @@ def test_without_layer_norm_plain_blocks_have_the_kernel_for_their_tensors(monke
     case = Case(GPU, FP16, 64, alibi=False)
     assert fused_choice(case) is None
     assert packed_choice(case).kernel is Kernel.TRITON
+
+
+@on_hopper
+@pytest.mark.parametrize("dtype", trial.LARGEST_ERROR, ids=str)
+@pytest.mark.parametrize("dim", norm_linear.PLANS)
+def test_narrow_models_norm_and_multiply_in_one_kernel_on_hopper(dim, dtype):
+    assert has_norm_linear(GPU, dtype, dim, 20, 16 if dim == 320 else 32)
+    assert not has_norm_linear(GPU, dtype, 1280, 20, 64)
+
+
+@on_hopper
+@pytest.mark.parametrize("name", ["norm_linear_rotate", "norm_linear_gelu"])
+@pytest.mark.parametrize("wrong", [0.1, torch.nan])
+def test_one_kernel_that_gives_other_numbers_is_passed_over(wrong, name, monkeypatch, caplog):
+    right = getattr(trial, name)
+    monkeypatch.setattr(trial, name, lambda *a: right(*a) + wrong)
+    assert not has_norm_linear(GPU, FP16, 320, 20, 16)
+    assert "LayerNorm and products stay kernels of their own: LayerNorm, a product" in caplog.text
 
 
 @pytest.mark.parametrize("alibi", [False, True])

@@ -8,7 +8,9 @@ the plain blocks of ``esm2`` and ``dnabert_s``, in another order:
   that reads the stream next adds them;
 - the GELU of ESM-2 is part of the matrix product of ``fc1``, in its tanh form (Hendrycks and
   Gimpel 2016), which differs from the exact GELU by up to 5e-4. Since it is rounded only once, it
-  is as close to FP32 as the exact GELU of a rounded number (``benchmarks.kernels``).
+  is as close to FP32 as the exact GELU of a rounded number (``benchmarks.kernels``);
+- on Hopper GPUs narrow models have one kernel for LayerNorm, the product of ``qkv`` and rotary
+  embedding, and one for LayerNorm, ``fc1`` and GELU (``kernels.norm_linear``).
 
 On a CPU, for FP32 and BF16, see ``esm2.cpu``.
 """

@@ -16,8 +16,12 @@ import torch
 from common.model_specs import ModelSpec
 from workers.models.attention import flash
 from workers.models.kernels import attention as own_kernel
-from workers.models.kernels import has_matrix_units, hopper, triton
-from workers.models.kernels.trial import attention_failure, pointwise_failure
+from workers.models.kernels import has_matrix_units, hopper, norm_linear, triton
+from workers.models.kernels.trial import (
+    attention_failure,
+    norm_linear_failure,
+    pointwise_failure,
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,22 @@ def fused_choice(case: Case) -> Choice | None:
         log.warning("The fused blocks are not used: %s", failure)
         return None
     return first_that_works(case, (Kernel.HOPPER, Kernel.TRITON))
+
+
+@cache
+def has_norm_linear(
+    device: torch.device, dtype: torch.dtype, dim: int, heads: int, head_dim: int
+) -> bool:
+    """Return whether fused blocks of this width norm, multiply and rotate in one kernel.
+
+    Heads are as wide as they are padded to.
+    """
+    if not norm_linear.takes(device, dtype, dim, heads, head_dim):
+        return False
+    reason = norm_linear_failure(device, dtype, dim, heads, head_dim)
+    if reason is not None:
+        log.warning("LayerNorm and products stay kernels of their own: %s", reason)
+    return reason is None
 
 
 def choice_of(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Choice:

@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from workers.models.attention.choice import Kernel
+from workers.models.attention.choice import Kernel, has_norm_linear
 from workers.models.attention.fused_attention import fused_attention
 from workers.models.attention.layouts import Layout
 from workers.models.encoder import share_weights
 from workers.models.esm2.model import ESM2, Block
 from workers.models.kernels.attention import padded_dim
 from workers.models.kernels.norm import layer_norm
+from workers.models.kernels.norm_linear import norm_linear_gelu, norm_linear_rotate
 from workers.models.padded_heads import pad_halves, padded_out, padded_qkv
 
 
@@ -54,17 +55,30 @@ class FusedBlock(nn.Module):
         self.before_attention = lacking
         self.before_mlp = lacking + block.out.bias.float()
         self.lacking = self.before_mlp + block.fc2.bias.float()
+        weight, head_dim = block.qkv.weight, padded_dim(block.head_dim)
+        self.has_norm_linear = has_norm_linear(
+            weight.device, weight.dtype, weight.shape[1], block.heads, head_dim
+        )
 
     def forward(self, x: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout) -> Tensor:
         block = self.block
-        qkv = self.qkv(layer_norm(x, block.attention_norm, self.before_attention))
         turns = None if cos is None or sin is None else (cos, sin)
+        if self.has_norm_linear and turns is not None:
+            qkv = norm_linear_rotate(
+                x, block.attention_norm, self.before_attention, self.qkv, block.heads, turns
+            )
+            turns = None
+        else:
+            qkv = self.qkv(layer_norm(x, block.attention_norm, self.before_attention))
         attended = fused_attention(
             qkv, block.heads, layout, self.kernel, turns, scaled_dim=block.head_dim
         )
         x.addmm_(attended, self.out.weight.t())
-        normed = layer_norm(x, block.mlp_norm, self.before_mlp)
-        hidden = torch._addmm_activation(
-            block.fc1.bias, normed, block.fc1.weight.t(), use_gelu=True
-        )
+        if self.has_norm_linear:
+            hidden = norm_linear_gelu(x, block.mlp_norm, self.before_mlp, block.fc1)
+        else:
+            normed = layer_norm(x, block.mlp_norm, self.before_mlp)
+            hidden = torch._addmm_activation(
+                block.fc1.bias, normed, block.fc1.weight.t(), use_gelu=True
+            )
         return x.addmm_(hidden, block.fc2.weight.t())

@@ -14,6 +14,7 @@ from workers.models.kernels import attention as own_kernel
 from workers.models.kernels import hopper
 from workers.models.kernels.gate import gelu_gate, silu_gate
 from workers.models.kernels.norm import layer_norm
+from workers.models.kernels.norm_linear import norm_linear_gelu, norm_linear_rotate
 from workers.models.kernels.rotary import rotate_in_place
 
 #: Tokens of the segments of a trial: around the edges of tiles, unordered.
@@ -87,6 +88,49 @@ def pointwise_trials(device: torch.device, dtype: torch.dtype) -> Iterator[Trial
         return torch.stack((turned(q, cos, sin), turned(k, cos, sin), v), -3).flatten(-3)
 
     yield Trial("rotary embedding", rotated, expected)
+
+
+@cache
+def norm_linear_failure(
+    device: torch.device, dtype: torch.dtype, dim: int, heads: int, head_dim: int
+) -> str | None:
+    """Return why LayerNorm and a linear layer cannot be one kernel; None if they can."""
+    trials = norm_linear_trials(device, dtype, dim, heads, head_dim)
+    found = (failure(trial, dtype) for trial in trials)
+    return next((reason for reason in found if reason is not None), None)
+
+
+def norm_linear_trials(
+    device: torch.device, dtype: torch.dtype, dim: int, heads: int, head_dim: int
+) -> Iterator[Trial]:
+    """Yield trials of both kernels for a block of a model, on more rows than a tile has."""
+    generator = torch.Generator(device).manual_seed(0)
+    rows = sum(LENGTHS)
+    x = torch.randn(rows, dim, generator=generator, device=device).to(dtype)
+    plus = torch.full((dim,), 0.5, device=device)
+    norm = nn.LayerNorm(dim, device=device, dtype=dtype)
+    qkv = nn.Linear(dim, 3 * heads * head_dim, device=device, dtype=dtype)
+    fc1 = nn.Linear(dim, 4 * dim, device=device, dtype=dtype)
+    given = turns(rows, head_dim, device)
+
+    def exact(linear: nn.Linear) -> Tensor:
+        normed = F.layer_norm(x.float() + plus, (dim,), eps=norm.eps)
+        return F.linear(normed, linear.weight.float(), linear.bias.float())
+
+    def rotated() -> Tensor:
+        q, k, v = exact(qkv).unflatten(-1, (3, heads, head_dim)).unbind(-3)
+        return torch.stack((turned(q, *given), turned(k, *given), v), -3).flatten(-3)
+
+    yield Trial(
+        "LayerNorm, a product and rotary embedding",
+        lambda: norm_linear_rotate(x, norm, plus, qkv, heads, given),
+        rotated,
+    )
+    yield Trial(
+        "LayerNorm, a product and GELU",
+        lambda: norm_linear_gelu(x, norm, plus, fc1),
+        lambda: F.gelu(exact(fc1)),
+    )
 
 
 def attention_failure(

@@ -4,9 +4,16 @@ import pytest
 import torch
 
 from workers.models.attention import choice, flash
-from workers.models.attention.choice import Case, Kernel, first_that_works, packed_choice, unfit
+from workers.models.attention.choice import (
+    Case,
+    Kernel,
+    first_that_works,
+    has_norm_linear,
+    packed_choice,
+    unfit,
+)
 from workers.models.kernels import attention as own_kernel
-from workers.models.kernels import hopper
+from workers.models.kernels import has_matrix_units, hopper, norm_linear
 
 GPU = torch.device("cuda")
 
@@ -19,6 +26,7 @@ ALL = (Kernel.HOPPER, Kernel.TRITON, Kernel.FLASH_ATTN, Kernel.TORCH_VARLEN)
 def gpu(monkeypatch):
     """Pretend a Hopper GPU on which all kernels are installed."""
     choice.packed_choice.cache_clear()
+    choice.has_norm_linear.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None: (9, 0))
     monkeypatch.setattr(choice, "triton", object())
     monkeypatch.setattr(own_kernel, "takes", lambda *_: True)
@@ -27,6 +35,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(flash, "find_torch_varlen", lambda: print)
     yield
     choice.packed_choice.cache_clear()
+    choice.has_norm_linear.cache_clear()
 
 
 @pytest.fixture
@@ -94,3 +103,49 @@ def test_what_is_not_installed_is_said(monkeypatch):
 )
 def test_a_cpu_and_full_precision_have_pytorch_s(case, said):
     assert packed_choice(case) == (Kernel.SDPA, said)
+
+
+@pytest.fixture
+def gluon(monkeypatch) -> None:
+    """Pretend that Triton has Gluon."""
+    monkeypatch.setattr(norm_linear, "norm_linear_rows", object())
+    monkeypatch.setattr(norm_linear, "can_run", has_matrix_units)
+
+
+@pytest.mark.parametrize("reason", [None, "it is off"])
+@pytest.mark.parametrize(("dim", "head_dim"), [(320, 16), (480, 32), (640, 32)])
+@pytest.mark.usefixtures("gluon")
+def test_norm_and_product_are_one_kernel_for_8m_35m_and_150m_where_it_works(
+    dim, head_dim, reason, caplog, monkeypatch
+):
+    monkeypatch.setattr(choice, "norm_linear_failure", lambda *_: reason)
+    assert has_norm_linear(GPU, torch.float16, dim, 20, head_dim) is (reason is None)
+    told = ["LayerNorm and products stay kernels of their own: it is off"]
+    assert [record.getMessage() for record in caplog.records] == ([] if reason is None else told)
+
+
+@pytest.mark.usefixtures("gluon")
+def test_each_width_is_tried_once(monkeypatch):
+    tried: list[int] = []
+    monkeypatch.setattr(choice, "norm_linear_failure", lambda _d, _t, dim, *_: tried.append(dim))
+    for dim in (320, 480, 320, 480):
+        assert has_norm_linear(GPU, torch.float16, dim, 20, 32)
+    assert tried == [320, 480]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dim", "heads", "head_dim"),
+    [
+        (torch.float16, 1280, 20, 64),
+        (torch.float32, 320, 20, 16),
+        (torch.float16, 640, 5, 128),
+        (torch.float16, 480, 15, 32),  # rows of keys would begin in the middle of a block
+    ],
+)
+@pytest.mark.usefixtures("gluon")
+def test_norm_and_product_are_not_one_kernel_for_other_models(dtype, dim, heads, head_dim):
+    assert not has_norm_linear(GPU, dtype, dim, heads, head_dim)
+
+
+def test_norm_and_product_are_not_one_kernel_on_a_cpu():
+    assert not has_norm_linear(torch.device("cpu"), torch.float16, 320, 20, 16)
