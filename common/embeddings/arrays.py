@@ -40,6 +40,8 @@ class Embeddings:
     #: RECORD_SCORES float32 ``[n, ...]``, RESIDUE_SCORES float32 ``[sum(lengths), ...]``,
     #: PAIR_SCORES ``[sum(lengths ** 2), ...]``.
     scores: Mapping[str, Array] = field(default_factory=dict)
+    #: The CRC-32 of some of these, as ``checksums`` returns it, if they were read from a shard.
+    checksums: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -201,15 +203,17 @@ class Embeddings:
                 name: values[letters if name in RESIDUE_SCORES else self._entries(name, places)]
                 for name, values in self.scores.items()
             },
+            checksums={},
         )
 
     def with_names(self, rows: NDArray[np.int64], headers: list[str]) -> Self:
         """Return the same vectors under other rows and headers."""
-        return replace(self, rows=rows, headers=headers, ids=[first_word(h) for h in headers])
+        ids = [first_word(header) for header in headers]
+        return replace(self, rows=rows, headers=headers, ids=ids, checksums={})
 
     def with_vectors(self, pooled: Mapping[str, Array], residues: Array | None) -> Self:
         """Return the same rows with other vectors."""
-        return replace(self, pooled=pooled, residues=residues)
+        return replace(self, pooled=pooled, residues=residues, checksums={})
 
     def residues_of(self, position: int, name: str = "residues") -> Array:
         """Return the vectors of one row's residues ``[L, *W]``, or another score of theirs.

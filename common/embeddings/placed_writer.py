@@ -6,8 +6,9 @@ from collections import defaultdict
 import numpy as np
 
 from common.crc import combined
-from common.embeddings.arrays import Array, Embeddings
-from common.embeddings.checksums import checksum, checksums
+from common.embeddings.arrays import Embeddings
+from common.embeddings.checksums import checksums, continued
+from common.embeddings.reader import TEXTS
 from common.embeddings.writer import PAIR_OFFSETS, EmbeddingWriter
 from common.job.output_form import PAIR_SCORES, RECORD_SCORES, RESIDUE_SCORES, OutputForm
 
@@ -35,7 +36,8 @@ class PlacedWriter:
         is_first, start = len(self._rows) == 1, self._rows[-1]
         end, ends = start + len(names), self._residues[-1] + np.cumsum(names.lengths)
         for name in NAMES:
-            file[name][start:end] = names.columns[name]
+            write = writer.write_texts if name in TEXTS else writer.write_numbers
+            write(name, names.columns[name], start)
         if is_first:
             self._allocate("precision", *of_records(writer.form))
         if writer.form.has_residues:
@@ -66,26 +68,23 @@ class PlacedWriter:
             or letters + part.lengths.sum() != residues[block + 1]
         ):
             raise ValueError(f"block {block} has another size than was announced")
-        self._writer.file["precision"][first : first + len(part)] = part.precision
-        self._checksums["precision"].add(block, part.precision)
-        for name in of_records(form):
-            self._place(name, part.columns[name], first, block)
-        for name in of_residues(form):
-            self._place(name, part.of_residues[name], letters, block)
-        for name in of_pairs(form):
-            self._place(name, part.of_pairs[name], self._pairs[block], block)
+        starts = {"precision": first} | dict.fromkeys(of_records(form), first)
+        starts |= dict.fromkeys(of_residues(form), letters)
+        starts |= dict.fromkeys(of_pairs(form), self._pairs[block])
+        columns = part.columns | part.ragged
+        for name, start in starts.items():
+            values = columns[name]
+            self._writer.write_numbers(name, values, start)
+            crc = continued(0, values, part.checksums.get(name))
+            self._checksums[name].add(block, crc, values.nbytes)
 
     def finish(self) -> None:
         """Leave the checksums of all blocks to the file, after the last one."""
         self._writer.checksums |= {name: found.crc for name, found in self._checksums.items()}
 
-    def _place(self, name: str, values: Array, start: int, block: int) -> None:
-        self._writer.write_vectors(name, values, start)
-        self._checksums[name].add(block, values)
-
     def _allocate(self, *names: str) -> None:
         for name in names:
-            self._writer.file[name][:1] = 0  # HDF5 allocates the dataset at its first write
+            self._writer.place_of(name)
 
 
 class JoinedChecksum:
@@ -96,8 +95,8 @@ class JoinedChecksum:
         self._next = 0
         self._waiting: dict[int, tuple[int, int]] = {}
 
-    def add(self, block: int, values: Array) -> None:
-        self._waiting[block] = checksum(values, 0), values.nbytes
+    def add(self, block: int, crc: int, size: int) -> None:
+        self._waiting[block] = crc, size
         while self._next in self._waiting:
             self.crc = combined(self.crc, *self._waiting.pop(self._next))
             self._next += 1

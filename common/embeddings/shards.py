@@ -7,7 +7,7 @@ from typing import NamedTuple
 import h5py
 
 from common.embeddings.checksums import DamagedError
-from common.embeddings.reader import open_embedding_file
+from common.embeddings.reader import SourceFile, open_embedding_file
 from common.embeddings.seal import Label, prove, read_trailer
 from common.errors import VirnucproError
 from common.job.layout import parse_shard_key
@@ -18,7 +18,8 @@ class Shard(NamedTuple):
     """A shard that is open for reading."""
 
     label: Label
-    file: h5py.File
+    file: SourceFile
+    is_proven: bool  # all of its bytes are what was written; not of shards of earlier versions
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def open_shard(store: Store, key: str) -> Iterator[Shard]:
             with read_errors(store, key):
                 label = prove(source)
             with open_embedding_file(source) as file:
-                yield Shard(label or label_in(file, key), file)
+                yield Shard(label or label_in(file, key), file, label is not None)
 
 
 def read_label(store: Store, key: str) -> Label:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -27,6 +27,14 @@ PRECISION_TYPE = h5py.enum_dtype(PRECISION_CODES, basetype="u1")
 PAIR_OFFSETS = "contact_offsets"
 
 
+class Place(NamedTuple):
+    """Where a dataset of numbers is in a file."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 class EmbeddingWriter:
     """Appends rows to a file that was created for a known number of them."""
 
@@ -38,48 +46,64 @@ class EmbeddingWriter:
         self.residues_written = self.pairs_written = 0
         #: The CRC-32 of each dataset's rows so far.
         self.checksums: dict[str, int] = {}
+        self._places: dict[str, Place] = {}
+        self._texts: dict[str, h5py.Dataset] = {}
 
     def write(self, part: Embeddings) -> None:
         """Append the rows of ``part``, residues included."""
         here = slice(self.rows_written, self.rows_written + len(part))
         for name, values in part.columns.items():
-            if name in part.pooled or name in part.scores:
-                self.write_vectors(name, values, here.start)
+            if isinstance(values, np.ndarray):
+                self.write_numbers(name, values, here.start)
             else:
-                self.file[name][here] = values
+                self.write_texts(name, values, here.start)
         self.checksums = checksums(part, self.checksums)
         of_residues = part.of_residues
         if of_residues:
             ends = self.residues_written + np.cumsum(part.lengths)
             self.file["offsets"][here.start + 1 : here.stop + 1] = ends
             for name, values in of_residues.items():
-                self.write_vectors(name, values, self.residues_written)
+                self.write_numbers(name, values, self.residues_written)
             self.residues_written += int(part.lengths.sum())
         if part.of_pairs:
             ends = self.pairs_written + np.cumsum(part.lengths**2)
             self.file[PAIR_OFFSETS][here.start + 1 : here.stop + 1] = ends
             for name, values in part.of_pairs.items():
-                self.write_vectors(name, values, self.pairs_written)
+                self.write_numbers(name, values, self.pairs_written)
             self.pairs_written = int(ends[-1]) if len(ends) else self.pairs_written
         self.rows_written = here.stop
 
-    def write_vectors(self, name: str, values: Array, start: int) -> None:
-        """Write vectors to their place in the file without HDF5.
+    def write_texts(self, name: str, values: list[str], start: int) -> None:
+        """Write texts to their place in the file."""
+        if name not in self._texts:
+            self._texts[name] = self.file[name]
+        self._texts[name][start : start + len(values)] = values
+
+    def write_numbers(self, name: str, values: Array, start: int) -> None:
+        """Write numbers to their place in the file without HDF5.
 
         They are nearly all of the bytes. HDF5 would write them under a lock that all threads of
         the process share, after as many zeros.
         """
-        dataset = self.file[name]
-        values = np.ascontiguousarray(values, dataset.dtype)
-        room = len(dataset) - start
-        if values.shape[1:] != dataset.shape[1:] or len(values) > room:
+        if not len(values):
+            return
+        place = self.place_of(name)
+        values = np.ascontiguousarray(values, place.dtype)
+        room = place.shape[0] - start
+        if values.shape[1:] != place.shape[1:] or len(values) > room:
             # Written without HDF5, they would overwrite the next dataset.
-            raise ValueError(f"{name} {values.shape} do not fit {room} of {dataset.shape}")
+            raise ValueError(f"{name} {values.shape} do not fit {room} of {place.shape}")
         if values.size:
+            self.sink.write_at(place.offset + start * (values.nbytes // len(values)), values)
+
+    def place_of(self, name: str) -> Place:
+        """Return where a dataset of numbers is; HDF5 allocates it at its first write."""
+        if name not in self._places:
+            dataset = self.file[name]
             if dataset.id.get_offset() is None:
-                dataset[:1] = values[:1]  # HDF5 allocates the dataset at its first write
-            row_bytes = values.nbytes // len(values)
-            self.sink.write_at(dataset.id.get_offset() + start * row_bytes, values)
+                dataset[:1] = 0
+            self._places[name] = Place(dataset.id.get_offset(), dataset.shape, dataset.dtype)
+        return self._places[name]
 
 
 @contextmanager

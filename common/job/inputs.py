@@ -1,7 +1,7 @@
 """The input objects of a job, read with their checksums."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from operator import ge
 from typing import TypeVar
 
 from common.alphabet import ALPHABETS
@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.job.cleaning import unknown_letters
 from common.job.layout import job_prefix
 from common.job.manifest import Manifest
-from common.job.records import Record, decode_batch
+from common.job.records import Columns, Record, decode_columns, records_of
 from common.store import Store
 
 T = TypeVar("T")
@@ -23,13 +23,16 @@ def read_input(store: Store, manifest: Manifest, index: int) -> list[Record]:
         StoreError: the store did not give the input object.
         UserError: the object is not the one that was staged.
     """
+    return records_of(read_columns(store, manifest, index))
+
+
+def read_columns(store: Store, manifest: Manifest, index: int) -> Columns:
+    """Return the same as columns."""
     key = manifest.input_key(index)
     return read_staged(store, manifest, key, lambda data: decode_input(manifest, index, data))
 
 
-def read_staged(
-    store: Store, manifest: Manifest, key: str, decode: Callable[[bytes], list[T]]
-) -> list[T]:
+def read_staged(store: Store, manifest: Manifest, key: str, decode: Callable[[bytes], T]) -> T:
     """Return the contents of an object that was staged with a job.
 
     Args:
@@ -53,7 +56,7 @@ def read_staged(
         ) from error
 
 
-def decode_input(manifest: Manifest, index: int, data: bytes) -> list[Record]:
+def decode_input(manifest: Manifest, index: int, data: bytes) -> Columns:
     """Return the records of a batch's input object.
 
     Raises:
@@ -63,12 +66,12 @@ def decode_input(manifest: Manifest, index: int, data: bytes) -> list[Record]:
     checksum = manifest.input_checksum(index)
     if checksum and int(checksum, 16) != crc32(data):
         raise ValueError("it has another checksum than when it was staged")
-    records = decode_batch(data)
+    found = decode_columns(data)
     expected = manifest.batch_records[index]
-    if len(records) != expected:
-        raise ValueError(f"it has {len(records):,} of {expected:,} records")
-    if any(one.row >= other.row for one, other in pairwise(records)):
+    if len(found.rows) != expected:
+        raise ValueError(f"it has {len(found.rows):,} of {expected:,} records")
+    if any(map(ge, found.rows, found.rows[1:])):
         raise ValueError("its rows are not in order")
-    if unknown_letters("".join(r.residues for r in records), ALPHABETS[manifest.alphabet]):
+    if unknown_letters("".join(found.residues), ALPHABETS[manifest.alphabet]):
         raise ValueError(f"it has letters that are not of {manifest.alphabet}")
-    return records
+    return found

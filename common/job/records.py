@@ -42,6 +42,14 @@ class Record(NamedTuple):
         return first_word(self.header)
 
 
+class Columns(NamedTuple):
+    """Sequences of the input, by what is known of them."""
+
+    rows: list[int]
+    headers: list[str]
+    residues: list[str]
+
+
 def first_word(header: str) -> str:
     words = header.split(maxsplit=1)
     return words[0] if words else ""
@@ -106,16 +114,20 @@ def decode_batch(data: bytes) -> list[Record]:
     Raises:
         ValueError: ``encode_batch`` cannot have written it.
     """
+    return records_of(decode_columns(data))
+
+
+def decode_columns(data: bytes) -> Columns:
+    """Return the records of an input object; see ``decode_batch``."""
     lines = data.decode().split("\n")
     if len(lines) % 2 == 0 or lines[-1] != "":
         raise ValueError("the object is cut short")
     if b"\0" in data:
         raise ValueError("the object has a NUL")
-    return [
-        Record(int(row), header, residues)
-        for (row, _, header), residues in zip(
-            (line.removeprefix(">").partition(" ") for line in lines[:-1:2]),
-            lines[1::2],
-            strict=True,
-        )
-    ]
+    heads = [line.removeprefix(">").partition(" ") for line in lines[:-1:2]]
+    rows, headers = [int(row) for row, _, _ in heads], [header for _, _, header in heads]
+    return Columns(rows, headers, lines[1::2])
+
+
+def records_of(columns: Columns) -> list[Record]:
+    return list(map(Record, *columns))

@@ -74,8 +74,8 @@ def read_reused(store: Store, manifest: Manifest, index: int, dim: int, weights:
         StoreError: the store did not give the object.
         UserError: it is not the one that was staged, or its weights are not the job's.
     """
-    with opened(store, manifest, index, weights) as (_, file):
-        return read_embeddings(file, manifest.form, dim)
+    with opened(store, manifest, index, weights) as shard:
+        return read_embeddings(shard.file, manifest.form, dim)
 
 
 def read_reused_names(
@@ -91,14 +91,12 @@ def read_reused_names(
         UserError: it is not the one that was staged, or its weights are not the job's.
     """
     count = manifest.reused_of(index)
-    with opened(store, manifest, index, weights) as (_, file):
+    with opened(store, manifest, index, weights) as (_, file, _):
         return ReusedNames(
-            rows=numbers_in(file["rows"], "rows", np.dtype(np.int64), (count,)),
-            headers=texts_in(file["headers"], "headers", count),
-            input_lengths=numbers_in(
-                file["input_lengths"], "input_lengths", np.dtype(np.int64), (count,)
-            ),
-            digests=numbers_in(file[DIGESTS], DIGESTS, np.dtype(np.uint64), (count, 2)),
+            rows=numbers_in(file, "rows", np.dtype(np.int64), (count,)),
+            headers=texts_in(file, "headers", count),
+            input_lengths=numbers_in(file, "input_lengths", np.dtype(np.int64), (count,)),
+            digests=numbers_in(file, DIGESTS, np.dtype(np.uint64), (count, 2)),
         )
 
 

@@ -97,7 +97,7 @@ class Rows(ABC):
         """Return what the rows of a whole block are called."""
 
     def announced(self) -> Iterator[Embeddings] | None:
-        """Yield the rows of each block without vectors, after which blocks come in any order.
+        """Yield the rows of each block without vectors, in order; blocks may come in any order.
 
         None: they come in their order.
         """

@@ -5,29 +5,25 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from common import __version__
 from common.embeddings.arrays import Embeddings
 from common.errors import UserError
-from common.job.copies import read_copies
-from common.job.inputs import read_input
 from common.job.layout import job_prefix, manifest_key
 from common.job.manifest import Manifest
 from common.job.output_form import OutputForm
-from common.job.records import first_word
-from common.job.reused import read_reused_names
 from common.store import Store
 from common.wire.messages import Instability
 from producer.output.contents import Block, Names, Rows
 from producer.output.fan_out import FanOut
+from producer.output.helper import Helpers, Shards, helpers_for
 from producer.output.job_shards import (
-    SHARDS_AHEAD,
     attributes_of_file,
     check_order,
     merged,
+    shards_ahead,
     shards_by_batch,
 )
+from producer.output.named import named_rows
 from producer.output.wanted import Wanted
 from producer.output.writing import write_rows
 
@@ -81,7 +77,6 @@ class JobRows(Rows):
     """The rows of a finished job in its store; a block is a batch."""
 
     pooled_dtype = "float32"
-    ahead = SHARDS_AHEAD
 
     def __init__(
         self,
@@ -105,12 +100,14 @@ class JobRows(Rows):
         self._of_shards = attributes_of_file(store, manifest, self._keys)
         self._folder = folder
         self._fan_out: FanOut | None = None
+        self._helpers: Helpers | None = None
         self._last_row = -1
         self.form = manifest.form
         self.records = manifest.report.records
         self.residues = manifest.report.residues
         self.pairs = manifest.report.pairs
         self.dim = int(self._of_shards["dim"])
+        self.ahead = shards_ahead(manifest, self.dim)
         self.attributes = self._of_shards | of_file(manifest)
         self.blocks = manifest.batches
         self.origins = manifest.origins
@@ -126,6 +123,7 @@ class JobRows(Rows):
     ) -> Fetched:
         """Write the rows to one output; see ``fetch``."""
         store, job = self._store, self._manifest.job
+        self._helpers = helpers_for(store, self._manifest, self._of_shards)
         try:
             written = write_rows(
                 self,
@@ -140,6 +138,9 @@ class JobRows(Rows):
                 f"{store.url}/{manifest_key(job)} does not belong to the shards ({error}): "
                 f"delete {store.url}/{job_prefix(job)} and submit the input again."
             ) from error
+        finally:
+            if self._helpers is not None:
+                self._helpers.end()
         return Fetched(
             output,
             written.rows,
@@ -158,13 +159,22 @@ class JobRows(Rows):
         return sorted({*chosen, *chain.from_iterable(map(fan_out.needs, chosen))})
 
     def block(self, index: int, form: OutputForm) -> Block:
+        return self.read(index, form)
+
+    def read(self, index: int, form: OutputForm, *, with_texts: bool = True) -> Block:
+        """Return what was computed of a block; see ``merged``."""
         if self._fan_out is not None:
             self._fan_out.prepare(index)
-        manifest = self._manifest
+        manifest, kept = self._manifest, None
         if form.include != manifest.form.include:  # others are not even read
-            kept = manifest.form.model_copy(update={"include": form.include})
-            manifest = manifest.model_copy(update={"form": kept})
-        return merged(self._store, manifest, index, self._keys[index], self._of_shards)
+            update = {"form": manifest.form.model_copy(update={"include": form.include})}
+            kept = manifest.model_copy(update=update)
+        keys = self._keys[index]
+        if self._helpers is not None:
+            found = self._helpers.merged(Shards(kept, index, keys, with_texts))
+            if found is not None:
+                return found
+        return merged(self._store, kept or manifest, index, keys, self._of_shards, with_texts)
 
     def whole(self, index: int, part: Embeddings, quarantined: tuple[Instability, ...]) -> Block:
         assert self._fan_out is not None
@@ -175,30 +185,8 @@ class JobRows(Rows):
             self._fan_out.close()
 
     def names(self, index: int) -> Names:
-        named = self.named(index)
+        named = named_rows(self._store, self._manifest, index)
         return Names(named.ids, named.lengths, named.rows)
-
-    def named(self, index: int) -> Embeddings:
-        """Return the rows of a whole block without vectors; none of its shards is read."""
-        records = read_input(self._store, self._manifest, index)
-        copies = read_copies(self._store, self._manifest, index)
-        named = [(record.row, record.header, len(record.residues)) for record in records]
-        named += [(copy.row, copy.header, copy.length) for copy in copies]
-        if self._manifest.reused_of(index):
-            reused = read_reused_names(self._store, self._manifest, index)
-            numbers = reused.rows.tolist(), reused.headers, reused.input_lengths.tolist()
-            named += zip(*numbers, strict=True)
-        rows, headers, lengths = zip(*sorted(named), strict=True)
-        return Embeddings(
-            rows=np.array(rows, np.int64),
-            headers=list(headers),
-            ids=list(map(first_word, headers)),
-            lengths=np.array(list(map(self.form.embedded, lengths)), np.int64),
-            input_lengths=np.array(lengths, np.int64),
-            precision=np.zeros(len(rows), np.uint8),
-            pooled={},
-            residues=None,
-        )
 
     def check(self, index: int, part: Embeddings) -> None:
         self._last_row = check_order(self._manifest, self._keys[index], part, self._last_row)

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from common.bounded_map import bounded_map
 from common.embeddings.arrays import Embeddings
-from common.embeddings.checksums import checksum
+from common.embeddings.checksums import continued
 from common.embeddings.placed_writer import NAMES
 from common.job.copies import READ_AHEAD
 from common.job.layout import shard_key
@@ -24,6 +24,7 @@ from common.store import ObjectNotFoundError, Store, StoreError
 from producer.output.contents import Block
 from producer.output.fetch import Fetched, JobRows
 from producer.output.job_shards import another_batch
+from producer.output.named import named_rows
 from producer.output.wanted import Wanted
 
 T = TypeVar("T")
@@ -175,35 +176,47 @@ class FollowedRows(JobRows):
         self._pace = pace
         self._final = FinalBatches(ledger, manifest, pace)
         self._final.wait()
-        self._names: list[int] = []  # a checksum of what each block's rows are called
+        #: A checksum of what the rows of each block are called; None: none are announced.
+        self._names: list[int] | None = None
         self._bad: dict[int, set[int]] = {}  # the quarantined rows of blocks that have some
         self._patiently(partial(super().__init__, store, manifest, folder, self._final.keys))
 
     def announced(self) -> Iterator[Embeddings]:
+        self._names = []
+        return self._announced(self._names)
+
+    def _announced(self, checksums: list[int]) -> Iterator[Embeddings]:
         def named(index: int) -> Embeddings:
-            return self._patiently(partial(self.named, index))
+            found = None if self._helpers is None else self._helpers.named(index)
+            read = partial(named_rows, self._store, self._manifest, index)
+            return self._patiently(read) if found is None else found
 
         for names in bounded_map(named, range(self.blocks), READ_AHEAD):
             self._pace.check()
-            self._names.append(checksum_of_names(names))
+            checksums.append(checksum_of_names(names))
             yield names
 
     def begin(self, chosen: Mapping[int, Collection[int]] | None) -> Iterable[int]:
         blocks = self._patiently(partial(super().begin, chosen))
-        if not self._names:
+        if self._names is None:
             return self._final.in_order(blocks)
         assert self._fan_out is not None
         needs = self._fan_out.needs
         return self._final.in_any_order(lambda index: self._patiently(partial(needs, index)))
 
     def block(self, index: int, form: OutputForm) -> Block:
-        part, quarantined = self._patiently(partial(super().block, index, form))
+        # What is announced is compared with the checksums of a whole shard.
+        manifest = self._manifest
+        is_mixed = manifest.copies_of(index) or manifest.reused_of(index)
+        with_texts = self._names is None or bool(is_mixed)
+        read = partial(self.read, index, form, with_texts=with_texts)
+        part, quarantined = self._patiently(read)
         if quarantined:
             self._bad[index] = {bad.row for bad in quarantined}
         return part, quarantined
 
     def check(self, index: int, part: Embeddings) -> None:
-        if not self._names:
+        if self._names is None:
             super().check(index, part)
         elif checksum_of_names(part) != self._names[index]:
             raise another_batch(self._manifest, self._keys[index], part)
@@ -236,7 +249,7 @@ class FollowedRows(JobRows):
 
 def checksum_of_names(part: Embeddings) -> int:
     """Return a checksum of all that is known of rows before they are computed."""
-    return hash(tuple(checksum(part.columns[name], 0) for name in NAMES))
+    return hash(tuple(continued(0, part.columns[n], part.checksums.get(n)) for n in NAMES))
 
 
 def follow(

@@ -11,6 +11,7 @@ from common.embeddings.arrays import Embeddings
 from common.embeddings.checksums import DamagedError
 from common.embeddings.reader import read_embeddings
 from common.embeddings.shards import Shard, open_shard
+from common.embeddings.writer import pair_bytes, shard_bytes
 from common.errors import NotReadyError, UserError
 from common.job.cleaning import LOOKS_LIKE_DNA
 from common.job.inputs import read_input
@@ -26,8 +27,21 @@ from producer.output.damaged import DamagedShardsError, RowsMissingError
 #: Shards that are read ahead of the one being written; one may be 256 MB.
 SHARDS_AHEAD = 2
 
+#: The same of smaller shards, and the bytes that they have together at most.
+SMALL_AHEAD, SMALL_BYTES = 3, 64 * 10**6
+
 #: Attributes of a shard that are of that shard alone.
 OF_ONE_SHARD = ("precision", "tokens", "batch")
+
+
+def shards_ahead(manifest: Manifest, dim: int) -> int:
+    """Return how many shards are read ahead of the one being written."""
+    report = manifest.report
+    per_record, per_residue = shard_bytes(manifest.form, dim)
+    size = report.records * per_record + report.residues * per_residue
+    size += report.pairs * pair_bytes(manifest.form)
+    is_small = size * SMALL_AHEAD <= SMALL_BYTES * manifest.batches
+    return SMALL_AHEAD if is_small else SHARDS_AHEAD
 
 
 def check_order(manifest: Manifest, keys: list[str], part: Embeddings, last_row: int) -> int:
@@ -65,7 +79,7 @@ def attributes_of_job(
     problem: UserError | None = None
     for batch in sorted(keys):
         try:
-            with opened_shard(store, keys[batch][0]) as (_, file):
+            with opened_shard(store, keys[batch][0]) as (_, file, _):
                 found = {k: v for k, v in file.attrs.items() if k not in OF_ONE_SHARD}
                 form, dim = manifest.form, int(found["dim"])
                 for name in (*form.pooled_names, *(["residues"] if form.per_residue else []))[:1]:
@@ -111,18 +125,26 @@ def shards_by_batch(store: Store, manifest: Manifest) -> dict[int, list[str]]:
 
 
 def merged(
-    store: Store, manifest: Manifest, index: int, keys: list[str], attributes: dict[str, Any]
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    keys: list[str],
+    attributes: dict[str, Any],
+    with_texts: bool = True,
 ) -> tuple[Embeddings, tuple[Instability, ...]]:
     """Return the rows of a batch, merged from the shards of all rungs, and its quarantined rows.
 
     Those that were taken over from an earlier job are among them.
+
+    Args:
+        with_texts: whether the ids and headers of a batch with a single shard are needed.
 
     Raises:
         UserError: a shard cannot be read, or rows are neither in a shard nor quarantined: they
             wait for a retry.
     """
     dim = int(attributes["dim"])
-    parts = [read_shard(store, manifest, index, key, attributes) for key in keys]
+    parts = [read_shard(store, manifest, index, key, attributes, with_texts) for key in keys]
     computed, quarantined = merge(store, manifest, index, keys, parts, dim)
     if not manifest.reused_of(index):
         return computed, quarantined
@@ -159,14 +181,22 @@ def merge(
 
 
 def read_shard(
-    store: Store, manifest: Manifest, index: int, key: str, attributes: dict[str, Any]
+    store: Store,
+    manifest: Manifest,
+    index: int,
+    key: str,
+    attributes: dict[str, Any],
+    with_texts: bool = True,
 ) -> Embeddings:
     """Read a shard, and check that it is the one of this batch.
+
+    Args:
+        with_texts: whether ids and headers are needed; if not, only their checksums may be read.
 
     Raises:
         UserError: it cannot be read, or is of another batch or of other weights.
     """
-    with opened_shard(store, key) as (label, file):
+    with opened_shard(store, key) as (label, file, is_proven):
         if key != label.key:
             raise DamagedShardsError(
                 f"{store.url}/{key} is of batch {label.batch} of {label.job}. To have the right "
@@ -186,7 +216,8 @@ def read_shard(
         most = manifest.batch_records[index]
         if label.records > most:
             raise DamagedError(f"it has {label.records:,} rows instead of {most:,}")
-        embeddings = read_embeddings(file, manifest.form, int(attributes["dim"]))
+        dim, needs_texts = int(attributes["dim"]), with_texts or not is_proven
+        embeddings = read_embeddings(file, manifest.form, dim, needs_texts)
         if np.any(np.diff(embeddings.rows) <= 0):
             raise DamagedError("its rows are not in order")
     return embeddings

@@ -147,7 +147,10 @@ def embeddings_of(records: Array, ragged: dict[str, Array]) -> Embeddings:
     scores = {name: records[name] for name in names if name in RECORD_SCORES}
     none = [""] * len(records)
     return Embeddings(
-        **{name: records[name] for name in ("rows", "lengths", "input_lengths", "precision")},
+        rows=records["rows"],
+        lengths=records["lengths"],
+        input_lengths=records["input_lengths"],
+        precision=records["precision"],
         headers=none,
         ids=none,
         pooled={name: records[name] for name in names if name in POOLED},

@@ -106,14 +106,17 @@ def with_types_of(part: Embeddings, contents: Contents) -> Embeddings:
     Raises:
         UserError: a number is too large for its type.
     """
-    scores = {
-        name: converted(part, v, contents.form.residue_dtype) for name, v in part.of_pairs.items()
-    }
+    form, pooled_dtype = contents.form, contents.pooled_dtype
+    of_residues = [part.residues] if part.residues is not None else []
+    as_residues = [*of_residues, *part.of_pairs.values()]
+    if {v.dtype for v in as_residues} <= {np.dtype(form.residue_dtype)} and {
+        v.dtype for v in part.pooled.values()
+    } <= {np.dtype(pooled_dtype)}:
+        return part
+    scores = {name: converted(part, v, form.residue_dtype) for name, v in part.of_pairs.items()}
     return replace(part, scores={**part.scores, **scores}).with_vectors(
-        {name: converted(part, v, contents.pooled_dtype) for name, v in part.pooled.items()},
-        None
-        if part.residues is None
-        else converted(part, part.residues, contents.form.residue_dtype),
+        {name: converted(part, v, pooled_dtype) for name, v in part.pooled.items()},
+        None if part.residues is None else converted(part, part.residues, form.residue_dtype),
     )
 
 

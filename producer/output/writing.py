@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -88,15 +89,30 @@ def write_rows(
         with layout.create(partial, contents) as writer:
             remove_abandoned(output, partial)
             placing = cast(PlacingWriter, writer)
-            for names in announced or ():
-                placing.announce(names)
-            for part in parts(rows, form, chosen):
-                rows.check(part.block, part.whole)
-                written.add(part.rows, part.quarantined)
-                check_count(written, contents, at_end=False)
-                kept = with_types_of(part.rows, contents)
-                writer.write(kept) if announced is None else placing.place(part.block, kept)
-                on_rows(len(part.rows))
+
+            def checked() -> Iterator[Part]:
+                """Yield what is to be written, once it is checked and its place is announced."""
+                blocks_announced = 0
+                for part in parts(rows, form, chosen):
+                    more = max(0, part.block + 1 - blocks_announced)
+                    for names in islice(announced or (), more):
+                        placing.announce(names)
+                        blocks_announced += 1
+                    rows.check(part.block, part.whole)
+                    written.add(part.rows, part.quarantined)
+                    check_count(written, contents, at_end=False)
+                    yield part._replace(rows=with_types_of(part.rows, contents))
+
+            def write(part: Part) -> int:
+                """Write rows to their place; return their number."""
+                if announced is None:
+                    writer.write(part.rows)
+                else:
+                    placing.place(part.block, part.rows)
+                return len(part.rows)
+
+            for count in bounded_map(write, checked(), 1):  # one is written, the next one checked
+                on_rows(count)
             check_count(written, contents, at_end=True)
             if chosen is None:
                 rows.check_end()

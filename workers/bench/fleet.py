@@ -82,9 +82,10 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virnucpro-")))
         store = open_store(stack.enter_context(tempfile.TemporaryDirectory(dir=store_folder)))
         store.check_writable()
-        environment = {} if trace_file is None else {TRACE_FILE: str(trace_file.absolute())}
         fleet = stack.enter_context(
-            local_fleet(folder, store.url, gpus=plan.gpus, environment=environment)
+            local_fleet(
+                folder, store.url, gpus=plan.gpus, environment=environment_of(plan, trace_file)
+            )
         )
         ledger = Ledger(connect(fleet.broker_url))
         fill_queue(plan, store, ledger, fleet.broker_url)
@@ -92,6 +93,15 @@ def measure_fleet(plan: Plan, store_folder: Path, trace_file: Path | None) -> Fl
         memory = [] if plan.gpu_memory is None else [f"--gpu-memory={plan.gpu_memory}"]
         fleet.start_worker(plan.source.text, cast(PrecisionChoice, plan.rung.value), memory)
         return watch(ledger, fleet, started, plan)
+
+
+def environment_of(plan: Plan, trace_file: Path | None) -> dict[str, str]:
+    """Return what the workers' environment has that this process's has not.
+
+    This process sees the first GPU alone, on which it has timed the model.
+    """
+    gpus = {"CUDA_VISIBLE_DEVICES": "" if plan.gpus == "none" else plan.gpus}
+    return gpus if trace_file is None else gpus | {TRACE_FILE: str(trace_file.absolute())}
 
 
 def fill_queue(plan: Plan, store: Store, ledger: Ledger, broker_url: str) -> None:

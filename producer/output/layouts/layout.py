@@ -35,10 +35,10 @@ class PlacingWriter(RowWriter, Protocol):
     """Writes an output that has a place for each block of rows, in any order."""
 
     def announce(self, names: Embeddings) -> None:
-        """Write what the rows of the next block are called, before any block is placed."""
+        """Write what the rows of the next block are called, before that block is placed."""
 
     def place(self, block: int, part: Embeddings) -> None:
-        """Write a block of rows to its place."""
+        """Write a block of rows to its place; may be called while others are announced."""
 
 
 class Layout(ABC):

@@ -30,6 +30,7 @@ from producer.output.followed import (
     final_shards,
     follow,
 )
+from producer.output.helper import Helper
 from producer.output.partial_rows import PartialRows
 from producer.output.wanted import Wanted
 from tests.support.copies import compute, store_job
@@ -201,7 +202,7 @@ def test_a_batch_is_placed_as_it_completes_once_those_are_whose_rows_it_has_copi
     following = thread(job.follow)
     job.complete(6, 5, 4)
     job.complete(3)
-    wait_until(lambda: written, 10)  # two are read ahead of the one that is written
+    wait_until(lambda: written, 10)  # three are read ahead of the one that is written
     job.complete(2, 1, 0)
     following.result(20)
     assert set(written[:3]) <= {3, 4, 5, 6}
@@ -216,7 +217,7 @@ def test_rows_that_are_retried_are_written_once_their_batch_is_settled(job_of, t
     store_shard(job.store, job.manifest, 1, rows=[5, 7], embed=same_for_same)
     job.ledger.results.complete(result)
     job.complete(0, 2, 3, 4, 5, 6)
-    wait_until(lambda: len(written) >= 4, 10)
+    wait_until(lambda: len(written) >= 3, 10)
     assert 1 not in written
     assert not following.done()
     store_shard(job.store, job.manifest, 1, rung=Rung.SELECTIVE_FP32, rows=[6], embed=same_for_same)
@@ -278,11 +279,11 @@ def test_a_late_duplicate_of_a_shard_does_no_harm(job_of, thread, written):
     """Its rows are the same; numbers that differ in their last digits are as good as the first."""
     job = job_of()
     following = thread(job.follow)
-    job.complete(6, 5, 3)
+    job.complete(6, 5, 3, 0)
     wait_until(lambda: 6 in written, 10)
     first = job.store.get(shard_key(job.manifest.job, 6, Rung.FP16))
     store_shard(job.store, job.manifest, 6)  # with other numbers
-    job.complete(0, 1, 2, 4)
+    job.complete(1, 2, 4)
     following.result(20)
     job.store.put(shard_key(job.manifest.job, 6, Rung.FP16), first)
     assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
@@ -318,6 +319,49 @@ def test_the_shard_of_other_rows_is_the_error_of_a_fetch(job_of, thread):
     with pytest.raises(DamagedShardsError, match="has rows of another batch, near row 18"):
         following.result(20)
     assert job.names() == []
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_the_shard_of_other_headers_is_noticed(job_of, thread, sealed):
+    job = job_of(dedup=False)
+    following = thread(job.follow)
+    records = [Record(row, f"other{row}", text) for row, text in LETTERS[6].items()]
+    store_shard(
+        *(job.store, job.manifest, 6),
+        sealed=sealed,
+        embed=lambda _, *form, **kind: same_for_same(records, *form, **kind),
+    )
+    job.ledger.results.complete(ok(job.manifest.batch(6)))
+    job.complete(0, 1, 2)
+    with pytest.raises(DamagedShardsError, match="has rows of another batch, near row 19"):
+        following.result(20)
+    assert job.names() == []
+
+
+@pytest.mark.parametrize("dedup", [True, False])
+def test_shards_without_a_seal_are_read_as_a_whole(job_of, thread, dedup):
+    job = job_of(dedup=dedup)
+    for index in range(job.manifest.batches):
+        store_shard(job.store, job.manifest, index, sealed=False, embed=same_for_same)
+        job.ledger.results.complete(ok(job.manifest.batch(index)))
+    job.follow()
+    assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
+
+
+def test_helpers_change_nothing_in_the_file(job_of, thread, monkeypatch):
+    monkeypatch.setattr("producer.output.helper.SEVERAL_CPUS", 0)
+    monkeypatch.setattr("producer.output.helper.MANY_ROWS", 0)
+    ask = Helper.ask
+    answered = lambda helper, question: wait_until(lambda: ask(helper, question), 60)  # noqa: E731
+    monkeypatch.setattr(Helper, "ask", answered)
+    job = job_of("per residue")
+    following = thread(job.follow)
+    job.complete(0, 1, 2)
+    quarantined(job, 20)
+    job.complete(3, 4, 5)
+    following.result(60)
+    monkeypatch.undo()
+    assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
 
 
 @pytest.mark.parametrize("error", [RedisConnectionError("gone"), StoreError("503")])

@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.alphabet import DNA, PROTEIN
+from common.job.output_form import OutputForm
 from common.job.records import Record
+from common.local.gpus import visible_gpus
 from common.model_specs import MODELS
-from workers.bench.fleet import random_records, take_tokens
+from common.rungs import Rung
+from workers.bench.fleet import TRACE_FILE, Plan, environment_of, random_records, take_tokens
 from workers.bench.proteins import SHORTEST, random_sequences, segment_lengths
 from workers.bench.run import weights_for
+from workers.cli.options import chosen_gpus
 from workers.runtime.memory import GPU_PACK_TOKENS, fastest_pack_tokens
 
 SPEC = MODELS["esm2_t6_8M_UR50D"]
@@ -69,3 +73,32 @@ def test_packs_on_a_gpu_fill_it_and_small_models_get_larger_ones():
     }
     assert tokens["esm2_t36_3B_UR50D"] == tokens["esm2_t33_650M_UR50D"] == GPU_PACK_TOKENS
     assert tokens["esm2_t6_8M_UR50D"] > 4 * GPU_PACK_TOKENS
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [("0,1", ["0", "1"]), ("1", ["1"]), ("none", [])])
+def test_workers_have_all_gpus_asked_for_though_the_model_alone_was_timed_on_one(
+    monkeypatch, gpus, seen
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus.partition(",")[0])
+    for name, value in environment_of(plan(gpus), None).items():
+        monkeypatch.setenv(name, value)
+    assert chosen_gpus(gpus) == visible_gpus() == seen
+
+
+def test_only_workers_of_a_trace_write_one(tmp_path):
+    assert environment_of(plan("0"), tmp_path / "t")[TRACE_FILE] == str(tmp_path / "t")
+    assert TRACE_FILE not in environment_of(plan("0"), None)
+
+
+def plan(gpus: str) -> Plan:
+    spec = MODELS["esm2_t6_8M_UR50D"]
+    return Plan(
+        source=weights_for(spec.name),
+        spec=spec,
+        rung=Rung.FP16,
+        form=OutputForm(max_residues=1022),
+        batches=1,
+        batch_tokens=1,
+        gpus=gpus,
+        gpu_memory=None,
+    )
