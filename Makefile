@@ -10,7 +10,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile \
+	--constraint constraints.txt
+# All that is installed, on all cores; pip would do it on one. Some packages have files of Python 2.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .PHONY: demo test faults fuzz ops images chart soak lint clean
 
@@ -61,10 +64,12 @@ clean:
 .venv/worker: .venv/python pyproject.toml constraints.txt
 	@echo "Installing PyTorch and the rest into .venv (a few minutes the first time) …"
 	$(INSTALL) --editable '.[local]'
+	@$(COMPILE)
 	@touch $@
 
 .venv/dev: .venv/worker
 	$(INSTALL) --editable '.[local,dev]'
+	@$(COMPILE)
 	@touch $@
 
 # Linters that need other versions of the packages, or none of them.

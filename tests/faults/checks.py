@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.ledger.progress import Progress
 from common.local.processes import start_dependent, stop
 from common.wire.queues import KEY_PREFIX
-from tests.support.processes import Fleet, Worker, wait_until
+from tests.support.processes import Fleet, Running, Worker, start_command, wait_until
 from tests.support.results import load
 
 #: Tokens in a batch: a few proteins, and some milliseconds of work.
@@ -38,11 +38,16 @@ def submit(fleet: Fleet, model: Path, fasta: Path, *options: object, tokens: int
 @contextmanager
 def keeper(fleet: Fleet, *options: str, disk_is_full: bool = False) -> Iterator[Path]:
     """Run a keeper, which requeues lost batches; yield its log."""
-    command = [sys.executable, "-m", "producer.cli", "keeper", "--metrics", "", *options]
-    if disk_is_full:  # no file that it writes may have a byte, not even its log
-        command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *command]
+    words = ["keeper", "--metrics", "", *options]
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
-        process = start_dependent(command, env=fleet.environment, output=log)
+        if disk_is_full:  # no file that it writes may have a byte, not even its log
+            command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m"]
+            command += ["producer.cli", *words]
+            process: Running = start_dependent(command, env=fleet.environment, output=log)
+        else:
+            process = start_command(
+                "producer.cli", *words, environment=fleet.environment, output=log
+            )
         try:
             yield Path(folder, "log")
         finally:

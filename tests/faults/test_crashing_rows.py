@@ -1,6 +1,5 @@
 """A sequence that kills every process that computes it is quarantined, and nothing else is."""
 
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +9,15 @@ import numpy as np
 import pytest
 
 from common.ledger.events import EventKind
-from common.local.processes import start_dependent, stop
+from common.local.processes import stop
 from common.rungs import PRECISION_CODES
-from tests.support.processes import START_SECONDS, Fleet, running_fleet, wait_until
+from tests.support.processes import (
+    START_SECONDS,
+    Fleet,
+    running_fleet,
+    start_command,
+    wait_until,
+)
 from tests.support.results import load
 
 MODEL = "random:esm2_t6_8M_UR50D"
@@ -35,9 +40,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def running(fleet: Fleet, log: Path, command: Sequence[str], **more: str) -> Iterator[None]:
     """Run a module until the block ends."""
     with log.open("wb") as output:
-        process = start_dependent(
-            [sys.executable, "-m", *command], env={**fleet.environment, **more}, output=output
-        )
+        process = start_command(*command, environment={**fleet.environment, **more}, output=output)
     try:
         yield
     finally:

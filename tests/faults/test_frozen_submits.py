@@ -2,15 +2,13 @@
 
 import re
 import signal
-import sys
 from pathlib import Path
 
 from common.job.manifest import read_manifest
 from common.ledger.locks import staging_key
-from common.local.processes import start_dependent
 from common.store import FileStore
 from tests.faults.checks import assert_nothing_was_lost, keeper, submit
-from tests.support.processes import wait_until
+from tests.support.processes import start_command, wait_until
 
 
 def test_a_submit_that_is_stopped_while_another_finishes_the_job_changes_nothing_of_it(
@@ -18,11 +16,9 @@ def test_a_submit_that_is_stopped_while_another_finishes_the_job_changes_nothing
 ):
     """The first cuts the input into batches of another size; nothing of it is used."""
     store = FileStore(tmp_path / "store")
-    command = [sys.executable, "-m", "producer.cli", "submit", proteins, "--model", tiny]
+    words = ("submit", proteins, "--model", tiny, "--batch-tokens=200")
     with (tmp_path / "first.log").open("wb") as log:
-        first = start_dependent(
-            [*map(str, command), "--batch-tokens=200"], env=fleet.environment, output=log
-        )
+        first = start_command("producer.cli", *words, environment=fleet.environment, output=log)
     try:
         wait_until(lambda: len(inputs(store.root)) > 20, 30)
         first.send_signal(signal.SIGSTOP)

@@ -1,16 +1,14 @@
 """Producers that are killed."""
 
+import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from common.local.processes import start_dependent
 from tests.faults.checks import assert_nothing_was_lost, keeper
-from tests.support.processes import run_producer, wait_until
+from tests.support.processes import run_producer, start_command, wait_until
 from tests.support.results import load
 
 #: Seconds for which a killed producer may block others from its job.
@@ -45,8 +43,10 @@ def test_a_submit_killed_at_any_point_and_run_again_leaves_no_gap_and_nothing_tw
     took = None
     for arguments in submits:
         keys = redis.client.dbsize()
-        command = [sys.executable, "-m", "producer.cli", *map(str, arguments)]
-        process = start_dependent(command, env=fleet.environment, output=subprocess.DEVNULL)
+        with Path(os.devnull).open("wb") as nothing:
+            process = start_command(
+                "producer.cli", *arguments, environment=fleet.environment, output=nothing
+            )
         while redis.client.dbsize() == keys:
             time.sleep(0.001)
         began = time.monotonic()

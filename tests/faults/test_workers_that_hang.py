@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from common.ledger.events import EventKind
-from common.local.processes import start_dependent, stop
+from common.local.processes import stop
 from common.wire.queues import Queues
-from tests.support.processes import START_SECONDS, Fleet, is_ready, wait_until
+from tests.support.processes import (
+    START_SECONDS,
+    Fleet,
+    Running,
+    is_ready,
+    start_command,
+    wait_until,
+)
 from workers.process.supervisor import GRACE_SECONDS
 from workers.runtime.watchdog import EXIT_HUNG
 
@@ -29,15 +34,12 @@ def hung(tmp_path) -> Path:
 
 
 @contextmanager
-def hanging_worker(
-    fleet: Fleet, model: Path, log: Path, **more: str
-) -> "Iterator[subprocess.Popen[bytes]]":
-    command = [sys.executable, "-m", "tests.support.hanging_worker", "start"]
+def hanging_worker(fleet: Fleet, model: Path, log: Path, **more: str) -> Iterator[Running]:
+    words = ["start", "--model", model, "--gpus=none"]
+    environment = {**fleet.environment, "HUNG": str(log.with_name("hung")), **more}
     with log.open("wb") as output:
-        worker = start_dependent(
-            [*command, "--model", str(model), "--gpus=none"],
-            env={**fleet.environment, "HUNG": str(log.with_name("hung")), **more},
-            output=output,
+        worker = start_command(
+            "tests.support.hanging_worker", *words, environment=environment, output=output
         )
     try:
         yield worker

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,17 @@ import pytest
 
 from common.job.manifest import read_manifest
 from common.ledger.progress import JobState
+from common.local.processes import stop
 from common.store import open_store
 from tests.integration.test_local import processes_of
 from tests.support.jobs import failed, ok, unstable
-from tests.support.processes import Fleet, clean_environment, run_producer, wait_until
+from tests.support.processes import (
+    Fleet,
+    clean_environment,
+    run_producer,
+    start_command,
+    wait_until,
+)
 from tests.support.results import load
 from tests.support.shards import store_shard
 
@@ -178,12 +186,13 @@ def test_a_job_that_no_worker_serves_says_so_with_a_worker_to_start(fleet, named
 def run_worker(command: str, environment: Mapping[str, str], fleet: Fleet) -> Iterator[None]:
     """Run a worker's command until the block ends."""
     _, *words = shlex.split(command)
-    with subprocess.Popen([sys.executable, "-m", "workers.cli", *words], env=environment) as worker:
+    with tempfile.TemporaryFile() as output:
+        worker = start_command("workers.cli", *words, environment=environment, output=output)
         try:
             wait_until(fleet.ledger.workers.all, 60)
             yield
         finally:
-            worker.terminate()
+            stop(worker, 40)
 
 
 # --- on one machine -----------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 
 import h5py
 import numpy as np
@@ -16,7 +15,7 @@ from common.store import S3Store
 from common.wire.queues import Queues
 from tests.support.fair_esm import random_fair_esm, save_fair_esm
 from tests.support.fixtures import TINY
-from tests.support.processes import run_producer, wait_until
+from tests.support.processes import run_producer, start_command, wait_until
 from tests.support.results import load, read_fasta
 
 MANY = "--batch-tokens=2000"
@@ -34,7 +33,15 @@ def test_a_fleet_on_s3_and_a_local_run_give_the_same_rows_in_the_same_order(
         assert done.returncode == 0, done.stderr
     assert all(" sequences in " in log.read_text() for log in logs)  # both had a part in it
     local = run_producer(
-        "submit", disprot, "--local", "--model", tiny, "-o", tmp_path / "local.h5", cwd=tmp_path
+        "submit",
+        disprot,
+        "--local",
+        "--model",
+        tiny,
+        "--batch-tokens=20000",
+        "-o",
+        tmp_path / "local.h5",
+        cwd=tmp_path,
     )
     assert local.returncode == 0, local.stderr
     one, other = load(tmp_path / "fleet.h5"), load(tmp_path / "local.h5")
@@ -147,10 +154,10 @@ def test_standard_input_is_read_as_a_file_is(fleet, tiny, examples, tmp_path):
     assert len(load(tmp_path / "e.h5")["rows"]) == len(read_fasta(examples))
 
 
-def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disprot, tmp_path):
+def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, some_disprot, tmp_path):
     """After SIGKILL the supervisor starts a new process, the lease expires, and rows count once."""
     with fleet.workers(tiny, tmp_path, count=2):
-        job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
+        job = fleet.producer("submit", some_disprot, "--model", tiny, MANY).stdout.strip()
         wait_until(lambda: fleet.ledger.jobs.progress(job).leased, 60)
         owner = wait_until(lambda: fleet.ledger.redis.hvals(f"virnucpro:job:{job}:owners"), 60)[0]
         os.kill(int(owner.split("@")[0].split("-")[1]), signal.SIGKILL)
@@ -159,10 +166,10 @@ def test_a_batch_whose_worker_is_killed_is_computed_by_another(fleet, tiny, disp
         assert "requeued from lost workers" in watched.stderr
     progress = fleet.ledger.jobs.progress(job)
     assert progress.batches_done == progress.batches
-    assert progress.rows_done == 1162
+    assert progress.rows_done == 400
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
     assert fetched.returncode == 0, fetched.stderr
-    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
+    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(400))
 
 
 def test_a_worker_with_other_weights_leaves_a_job_to_those_who_began_it(
@@ -250,21 +257,21 @@ def test_a_named_pipe_is_read_once_and_to_its_end(fleet, tiny, examples, tmp_pat
 
 
 def test_a_redis_that_restarts_with_its_data_delays_a_job_and_loses_nothing(
-    fleet, tiny, disprot, tmp_path, sockets
+    fleet, tiny, some_disprot, tmp_path, sockets
 ):
     output = tmp_path / "e.h5"
-    command = [sys.executable, "-m", "producer.cli", "submit", disprot, "--model", tiny, MANY]
-    with fleet.workers(tiny, tmp_path):
-        process = subprocess.Popen(
-            [*map(str, command), "-o", output], env=fleet.environment, stderr=-1, text=True
-        )
+    command = ("producer.cli", "submit", some_disprot, "--model", tiny, MANY, "-o", output)
+    log = tmp_path / "producer.log"
+    with fleet.workers(tiny, tmp_path), log.open("wb") as file:
+        process = start_command(*command, environment=fleet.environment, output=file)
         wait_until(lambda: any(job.batches_done for job in jobs_of(fleet)), 60)
         fleet.ledger.redis.shutdown(save=True)
         with redis_server(sockets / "redis.sock"):
-            _, message = process.communicate(timeout=120)
+            process.wait(120)
+    message = log.read_text()
     assert process.returncode == 0, message
     assert "Traceback" not in message
-    assert load(output)["rows"].tolist() == list(range(1162))
+    assert load(output)["rows"].tolist() == list(range(400))
 
 
 def jobs_of(fleet) -> list[Progress]:

@@ -18,7 +18,13 @@ import pytest
 from common.ledger.progress import JobState
 from common.wire.queues import Queues
 from tests.support.http import answer_at, free_address, metrics_at
-from tests.support.processes import Fleet, clean_environment, wait_until
+from tests.support.processes import (
+    Fleet,
+    Running,
+    clean_environment,
+    start_command,
+    wait_until,
+)
 from tests.support.results import load
 
 MANY = "--batch-tokens=2000"
@@ -34,14 +40,13 @@ def low_fleet(fleet: Fleet) -> Fleet:
 
 
 @contextmanager
-def running_keeper(
-    fleet: Fleet, log: Path, *options: str, **more: str
-) -> Iterator["subprocess.Popen[bytes]"]:
+def running_keeper(fleet: Fleet, log: Path, *options: str, **more: str) -> Iterator[Running]:
     """Run a keeper that acts; it is killed at the end if it still runs."""
-    command = [sys.executable, "-m", "producer.cli", "keeper", *options]
     with log.open("wb") as output:
         environment = {**fleet.environment, **more}
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = start_command(
+            "producer.cli", "keeper", *options, environment=environment, output=output
+        )
     try:
         wait_until(lambda: "Keeping the jobs of" in log.read_text(), 60)
         yield process
@@ -95,11 +100,11 @@ def test_a_job_that_is_larger_than_the_mark_is_fed_watched_and_measured(
 
 
 def test_a_redis_that_is_wiped_delays_a_job_and_nothing_is_computed_again(
-    fleet, tiny, disprot, tmp_path
+    fleet, tiny, some_disprot, tmp_path
 ):
     store = tmp_path / "store"
     with running_keeper(fleet, tmp_path / "keeper.log", "--metrics", "") as keeper:
-        job = fleet.producer("submit", disprot, "--model", tiny, MANY).stdout.strip()
+        job = fleet.producer("submit", some_disprot, "--model", tiny, MANY).stdout.strip()
         with fleet.workers(tiny, tmp_path) as (log,):
             wait_until(lambda: len(shards(store)) > 5, 60)
             before = shards(store)
@@ -108,13 +113,13 @@ def test_a_redis_that_is_wiped_delays_a_job_and_nothing_is_computed_again(
         assert keeper.poll() is None
     computed = Counter(re.findall(rf"Batch (\d+) of {job}: \d", log.read_text()))
     assert {computed[str(int(path.name.partition(".")[0]))] for path in before} == {1}
-    assert fleet.ledger.jobs.progress(job).rows_done == 1162
+    assert fleet.ledger.jobs.progress(job).rows_done == 400
     after = shards(store)
     assert {path: after[path] for path in before} == before
     assert f"Redis did not know job {job}" in (tmp_path / "keeper.log").read_text()
     fetched = fleet.producer("fetch", job, "-o", tmp_path / "e.h5")
     assert fetched.returncode == 0, fetched.stderr
-    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
+    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(400))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl_c"])
@@ -143,8 +148,18 @@ def test_a_keeper_waits_for_a_redis_that_is_away(fleet, tmp_path):
     assert "Traceback" not in log.read_text()
 
 
-def test_a_local_run_keeps_its_own_job_going_when_its_worker_is_killed(tiny, disprot, tmp_path):
-    command = [sys.executable, "-m", "producer.cli", "submit", str(disprot), "--local", MANY]
+def test_a_local_run_keeps_its_own_job_going_when_its_worker_is_killed(
+    tiny, some_disprot, tmp_path
+):
+    command = [
+        sys.executable,
+        "-m",
+        "producer.cli",
+        "submit",
+        str(some_disprot),
+        "--local",
+        MANY,
+    ]
     process = subprocess.Popen(
         [*command, f"--model={tiny}", "-o", "e.h5"],
         cwd=tmp_path,
@@ -157,7 +172,7 @@ def test_a_local_run_keeps_its_own_job_going_when_its_worker_is_killed(tiny, dis
     _, message = process.communicate(timeout=200)
     assert process.returncode == 0, message
     assert "requeued" in message
-    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(1162))
+    assert load(tmp_path / "e.h5")["rows"].tolist() == list(range(400))
 
 
 def worker_of(producer: int) -> int:

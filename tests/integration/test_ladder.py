@@ -6,8 +6,6 @@ An FP16 worker on a CPU is slow, but what overflows on a GPU overflows there too
 import json
 import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +23,7 @@ from tests.support.overflow import (
     add_too_much_at_once,
     overflow_a_hidden_unit,
 )
-from tests.support.processes import run_producer
+from tests.support.processes import run_producer, start_command
 from tests.support.results import load, oracle_means
 
 FP16 = PRECISION_CODES[Rung.FP16]
@@ -137,11 +135,10 @@ def test_only_the_rows_that_overflowed_are_computed_again_until_they_are_finite(
 def test_a_worker_killed_between_result_and_retry_loses_no_row(fleet, fasta, proteins, tmp_path):
     model, path = overflowing(add_too_much_at_once, tmp_path)
     job = fleet.producer("submit", fasta, "--model", path, BATCHES).stdout.strip()
-    command = [sys.executable, "-m", "tests.support.dying_worker", str(path), "fp16"]
+    command = ("tests.support.dying_worker", path, "fp16")
     with (tmp_path / "dying.log").open("wb") as log:
-        died = subprocess.run(
-            command, env=fleet.environment, stdout=log, stderr=log, timeout=120, check=False
-        )
+        died = start_command(*command, environment=fleet.environment, output=log)
+        died.wait(120)
     assert died.returncode == -9, (tmp_path / "dying.log").read_text()
     before = fleet.ledger.jobs.progress(job)
     assert before.rows_retried == 3  # those of the first batch

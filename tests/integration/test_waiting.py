@@ -6,8 +6,6 @@ Every URL and key has a password, which no line shows.
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +16,15 @@ from urllib.request import urlopen
 import pytest
 
 from common.ledger.ledger import Ledger
-from common.local.processes import start_dependent, stop
-from tests.support.processes import START_SECONDS, clean_environment, run_producer, wait_until
+from common.local.processes import stop
+from tests.support.processes import (
+    START_SECONDS,
+    Running,
+    clean_environment,
+    run_producer,
+    start_command,
+    wait_until,
+)
 from tests.support.redis_servers import RedisServer, free_port
 from tests.support.secrets import SECRET
 
@@ -52,11 +57,9 @@ def environment(redis, tmp_path) -> dict[str, str]:
 @contextmanager
 def running(
     module: str, *words: object, log: Path, environment: dict[str, str]
-) -> Iterator["subprocess.Popen[bytes]"]:
+) -> Iterator[Running]:
     with log.open("wb") as output:
-        process = start_dependent(
-            [sys.executable, "-m", module, *map(str, words)], env=environment, output=output
-        )
+        process = start_command(module, *words, environment=environment, output=output)
     try:
         yield process
     finally:

@@ -9,7 +9,13 @@ import pytest
 
 from common.store import S3Store, StoreError
 from tests.support.fixtures import BUCKET
-from tests.support.processes import Fleet, running_fleet, running_keeper, wait_until
+from tests.support.processes import (
+    Fleet,
+    running_fleet,
+    running_keeper,
+    start_anew,
+    wait_until,
+)
 from tests.support.results import load
 from tests.support.sts import SessionsOnly, Sts, s3_for_roles
 
@@ -87,7 +93,7 @@ def test_a_job_by_roles_leaves_no_key_anywhere(
     with running_fleet(sockets, store, **environment) as fleet:
         with (
             running_keeper(keeper_log, fleet.environment),
-            fleet.running_workers(tiny, tmp_path) as [worker],
+            fleet.running_workers(tiny, tmp_path, start=start_anew) as [worker],
         ):
             time.sleep(SESSION)
             submitted = fleet.producer("submit", examples, "--model", tiny, "-o", output)

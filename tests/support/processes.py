@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 import psutil
 from redis import Redis
@@ -19,6 +19,7 @@ from common.ledger.workers import WorkerInfo
 from common.local.embedded_redis import redis_server
 from common.local.processes import start_dependent, stop
 from tests.support import warm
+from tests.support.forks import read_early
 
 START_SECONDS = 90
 
@@ -27,12 +28,15 @@ COMMAND_SECONDS = 240
 
 T = TypeVar("T")
 
+#: A process of this project, in an interpreter of its own or forked.
+Running: TypeAlias = "subprocess.Popen[bytes] | warm.Process"
+
 
 @dataclass(frozen=True)
 class Worker:
     """``worker start`` on the CPU: a supervisor, and the process that computes."""
 
-    supervisor: "subprocess.Popen[bytes]"
+    supervisor: Running
     log: Path
 
     @property
@@ -75,12 +79,12 @@ class Fleet:
 
     @contextmanager
     def running_workers(
-        self, model: object, folder: Path, *options: str, count: int = 1
+        self, model: object, folder: Path, *options: str, count: int = 1, **more: Any
     ) -> Iterator[list[Worker]]:
         """Run workers as in ``workers``; yield their processes, so that a test can kill them."""
         with ExitStack() as stack:
             workers = [
-                stack.enter_context(running_worker(model, log, self.environment, *options))
+                stack.enter_context(running_worker(model, log, self.environment, *options, **more))
                 for log in (folder / f"worker-{number}.log" for number in range(count))
             ]
             wait_until(
@@ -113,8 +117,8 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     words = [str(argument) for argument in arguments]
     variables = clean_environment() if environment is None else environment
-    if stdin is None and module in warm.PRELOADED:
-        done = warm.run(module, words, variables, cwd, COMMAND_SECONDS)
+    if module in warm.COMMANDS and len(stdin or b"") <= warm.PIPE_BYTES:
+        done = warm.run(module, words, variables, cwd, COMMAND_SECONDS, stdin)
     else:
         done = subprocess.run(
             [sys.executable, "-m", module, *words],
@@ -130,13 +134,39 @@ def run(
     )
 
 
+def start_command(
+    module: str, *arguments: object, environment: Mapping[str, str], output: IO[bytes]
+) -> Running:
+    """Start a command that runs on, in a session of its own; it does not outlive this process.
+
+    It is a fork, unless the interpreter or a library would find another environment.
+    """
+    words = [str(argument) for argument in arguments]
+    if read_early(environment) != read_early(clean_environment()):
+        return start_anew(module, *words, environment=environment, output=output)
+    with Path(os.devnull).open("rb") as null:
+        files = [null.fileno(), output.fileno(), output.fileno()]
+        return warm.start(module, words, environment, files=files, in_session=True)
+
+
+def start_anew(
+    module: str, *words: str, environment: Mapping[str, str], output: IO[bytes]
+) -> "subprocess.Popen[bytes]":
+    """Start a command as ``start_command`` does, in a new interpreter."""
+    return start_dependent([sys.executable, "-m", module, *words], env=environment, output=output)
+
+
 @contextmanager
 def running_worker(
-    model: object, log: Path, environment: Mapping[str, str], *options: str
+    model: object,
+    log: Path,
+    environment: Mapping[str, str],
+    *options: str,
+    start: Callable[..., Running] = start_command,
 ) -> Iterator[Worker]:
-    command = [sys.executable, "-m", "workers.cli", "start", "--model", str(model), "--gpus=none"]
+    words = ["start", "--model", str(model), "--gpus=none", *options]
     with log.open("wb") as output:
-        process = start_dependent([*command, *options], env=environment, output=output)
+        process = start("workers.cli", *words, environment=environment, output=output)
     try:
         yield Worker(process, log)
     finally:
@@ -144,13 +174,11 @@ def running_worker(
 
 
 @contextmanager
-def running_keeper(
-    log: Path, environment: Mapping[str, str], *options: str
-) -> Iterator["subprocess.Popen[bytes]"]:
+def running_keeper(log: Path, environment: Mapping[str, str], *options: str) -> Iterator[Running]:
     """Run a keeper until the block ends, and have it end well."""
-    command = [sys.executable, "-m", "producer.cli", "keeper", *(options or ("--metrics", ""))]
+    words = ["keeper", *(options or ("--metrics", ""))]
     with log.open("wb") as output:
-        process = start_dependent(command, env=environment, output=output)
+        process = start_command("producer.cli", *words, environment=environment, output=output)
     try:
         wait_until(lambda: b"Keeping the jobs of" in log.read_bytes(), START_SECONDS)
         yield process
