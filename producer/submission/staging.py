@@ -119,9 +119,10 @@ def stage(
             # The answer to the last write may have been lost.
             found = find_job(store, job)
             if found is None or found.created != at:
+                if growing is not None:  # first, so that nobody misses the objects
+                    with suppress(JobLockedError):
+                        growing.drop(job, hold)
                 keys.delete_objects()
-                if growing is not None:
-                    growing.drop(job, hold)
         raise
     with suppress(RedisError, JobLockedError):  # the job is staged: what is left does no harm
         keys.delete_dead()
