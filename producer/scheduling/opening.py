@@ -1,5 +1,7 @@
 """Opening a job: creating it in the ledger and publishing its first batches."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from common.errors import UserError
@@ -64,8 +66,7 @@ def open_job(
     shards = shards_of(store, manifest)
     if counted - {(index, rung) for index, found in shards.items() for rung, _ in found}:
         ledger.jobs.forget(manifest.job, manifest.created.timestamp())
-    stored = np.zeros(manifest.batches, bool)
-    stored[list(shards)] = True
+    stored = stored_flags(manifest, shards)
     forget_other_store(store, ledger, manifest)
     if not create_open(store, ledger, manifest, stored, on_instability):
         # Redis was emptied in between, unless the job was deleted or submitted again.
@@ -114,11 +115,11 @@ def create_open(
     return ledger.jobs.resume(manifest, on_instability)
 
 
-def stored_flags(store: Store, manifest: Manifest) -> Flags:
-    """Return which batches of a job have a shard in the store."""
-    stored = np.zeros(manifest.batches, bool)
-    stored[list(shards_of(store, manifest))] = True
-    return stored
+def stored_flags(manifest: Manifest, stored: Iterable[int]) -> Flags:
+    """Return which batches of a job are among those that have a shard in the store."""
+    flags = np.zeros(manifest.batches, bool)
+    flags[list(stored)] = True
+    return flags
 
 
 def forget_other_store(store: Store, ledger: Ledger, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from common.errors import JobEndedError
 from common.job.layout import opening_key
 from common.job.manifest import Manifest
 from common.job.opening import write_opening
+from common.job.shards import shards_of
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState, OnInstability
 from common.store import Store
@@ -88,7 +89,7 @@ class GrowingJob:
                 "kept."
             )
         if state is None:  # or Redis was emptied, and the store has shards
-            stored = stored_flags(self._store, manifest)
+            stored = stored_flags(manifest, shards_of(self._store, manifest))
             if not create_open(
                 *(self._store, self._ledger, manifest, stored, self._on_instability), staging=True
             ):
