@@ -74,7 +74,6 @@ def open_job(
         is_other = known is not None or find_job(store, manifest.job) != manifest
         if is_other or not create_open(store, ledger, manifest, stored, on_instability):
             raise submitted_again(manifest)
-    ledger.jobs.grow(manifest, is_whole=True)  # its producer may have ended right before
     store.delete(opening_key(manifest.job))
     store.delete(closed_key(manifest.job))
     manifest = ledger.jobs.with_priority(manifest)
@@ -112,6 +111,9 @@ def create_open(
     """
     queue = job_queue(with_stored_priority(store, manifest))
     ledger.jobs.create(manifest, queue, stored, staging=staging)
+    if not staging:
+        # Its producer may have ended right before. Resumed with fewer batches, it could finish.
+        ledger.jobs.grow(manifest, is_whole=True)
     return ledger.jobs.resume(manifest, on_instability)
 
 

@@ -62,11 +62,15 @@ class GrowingJob:
         """Return whether it is time for another portion."""
         return time.monotonic() >= self._next
 
-    def grow(self, manifest_at: Callable[[datetime], Manifest]) -> None:
+    def grow(
+        self, manifest_at: Callable[[datetime], Manifest], check_held: Callable[[], None]
+    ) -> None:
         """Publish the batches so far, and open the job before the first ones.
 
         Args:
             manifest_at: returns the manifest so far, of a job that was submitted at a time.
+            check_held: renews the job's lock; raises if another process had it meanwhile, which may
+                have deleted the job, or opened its own.
 
         Raises:
             JobEndedError: the job was cancelled.
@@ -75,26 +79,39 @@ class GrowingJob:
         began = time.monotonic()
         self.created = self.created or self._now()
         manifest = manifest_at(self.created)
-        write_opening(self._store, manifest)
         with suppress(RedisError):  # it may be restarting; the next portion brings these too
+            check_held()
+            write_opening(self._store, manifest)
             self._publish(manifest)
         now = time.monotonic()
         self._next = now + max(PORTION_SECONDS, (now - began) / MOST_OF_TIME)
 
     def _publish(self, manifest: Manifest) -> None:
-        state = self._ledger.jobs.grow(manifest, is_whole=False)
-        if state is JobState.CANCELLED:
-            raise JobEndedError(
-                f"Job {manifest.job} was cancelled while its input was staged: nothing of it is "
-                "kept."
-            )
-        if state is None:  # or Redis was emptied, and the store has shards
+        if self._add(manifest) is None:  # or Redis was emptied, and the store has shards
             stored = stored_flags(manifest, shards_of(self._store, manifest))
             if not create_open(
                 *(self._store, self._ledger, manifest, stored, self._on_instability), staging=True
             ):
                 raise submitted_again(manifest)
         self._publisher.top_up({manifest.job: manifest}, own=manifest.job)
+
+    def add_last(self, manifest: Manifest) -> None:
+        """Add the last batches to an open job; they are published once it has its manifest.
+
+        Raises:
+            JobEndedError: the job was cancelled.
+        """
+        if self.created is not None:
+            self._add(manifest)
+
+    def _add(self, manifest: Manifest) -> JobState | None:
+        state = self._ledger.jobs.grow(manifest, is_whole=False)
+        if state is JobState.CANCELLED:
+            raise JobEndedError(
+                f"Job {manifest.job} was cancelled while its input was staged: nothing of it is "
+                "kept."
+            )
+        return state
 
     def finish(self, manifest: Manifest) -> int:
         """Open the whole of the job, which is in the store.

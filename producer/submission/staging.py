@@ -83,7 +83,7 @@ def stage(
             keys.check_held()  # another may have opened the job
             check(described.opening(created(), staged))
             delete_leftovers(store, job, keys.check_held)
-        growing.grow(lambda created: described.opening(created, staged))
+        growing.grow(lambda created: described.opening(created, staged), keys.check_held)
 
     try:
         keys.check()  # they are free again once another has done the whole
@@ -105,6 +105,8 @@ def stage(
         at = opened or created()
         manifest = described.manifest(at, reader, staged)
         check(manifest)
+        if growing is not None:
+            growing.add_last(manifest)
         if opened is None:
             delete_leftovers(store, job, keys.check_held)
         keys.check_held()

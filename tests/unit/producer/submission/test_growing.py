@@ -1,7 +1,9 @@
 """A large input: its first batches are queued, and may be done, while later ones are staged."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from common.job.manifest import Manifest, read_manifest, write_manifest
 from common.job.opening import find_opening, read_manifest_so_far, write_opening
 from common.job.records import Record
 from common.ledger.claims import ClaimOutcome
+from common.ledger.keys import job_key
 from common.ledger.ledger import Ledger
+from common.ledger.locks import staging_key
 from common.ledger.progress import JobState, Progress
 from common.ledger.workers import WorkerInfo
 from common.store import FileStore
@@ -21,8 +25,10 @@ from common.wire.messages import Batch, Status
 from producer.fleet.fleet import Fleet
 from producer.input.source import Source
 from producer.scheduling import unstaged
-from producer.scheduling.job_lock import job_lock
+from producer.scheduling.deletion import delete_job
+from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.keeper import Keeper
+from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
 from producer.submission import growing
 from producer.submission.request import Request, job_name, make_request
@@ -146,8 +152,8 @@ def test_a_job_of_which_all_so_far_is_done_is_finished_once_it_is_staged(world):
 def test_a_job_that_is_done_when_its_last_batch_is_staged_is_finished_at_once(world, monkeypatch):
     grow = growing.GrowingJob.grow
 
-    def grow_and_work(job: growing.GrowingJob, manifest_at: object) -> None:
-        grow(job, manifest_at)
+    def grow_and_work(job: growing.GrowingJob, *given: object) -> None:
+        grow(job, *given)
         world.work()
 
     monkeypatch.setattr(growing.GrowingJob, "grow", grow_and_work)
@@ -251,6 +257,51 @@ def test_a_job_that_is_cancelled_while_it_is_staged_ends_its_staging(world):
     assert is_gone(world)
 
 
+@pytest.fixture
+def growing_no_more(world, monkeypatch) -> Callable[[], None]:
+    """Has the batches so far computed, and those to come added at the end."""
+
+    def stop() -> None:
+        world.work()
+        monkeypatch.setattr(growing.GrowingJob, "is_due", lambda _job: False)
+
+    return stop
+
+
+def test_a_job_that_is_cancelled_after_its_last_portion_is_dropped_too(world, growing_no_more):
+    world.on_staged = {4: growing_no_more, BATCHES: lambda: world.ledger.jobs.cancel(world.job)}
+    with pytest.raises(JobEndedError, match="was cancelled while its input was staged"):
+        world.submit()
+    assert is_gone(world)
+
+
+@pytest.mark.parametrize("state", [JobState.STOPPED, JobState.CANCELLED])
+@pytest.mark.parametrize("ends", [True, False], ids=["", "its producer ends before it knows"])
+def test_a_job_that_was_closed_at_the_end_of_its_staging_is_resumed_with_all_batches(
+    world, growing_no_more, monkeypatch, state, ends
+):
+    """Not with those of the last portion, which are done."""
+    world.on_staged[4] = growing_no_more
+    finish = growing.GrowingJob.finish
+
+    def close_and_finish(job: growing.GrowingJob, manifest: Manifest) -> int:
+        so_far = {"state": str(state), "batches": 3, "records": 6}  # Redis lost its last second
+        world.ledger.redis.hset(job_key(manifest.job), mapping=so_far)
+        if ends:
+            raise KeyboardInterrupt
+        return finish(job, manifest)
+
+    monkeypatch.setattr(growing.GrowingJob, "finish", close_and_finish)
+    with pytest.raises(KeyboardInterrupt) if ends else nullcontext():
+        world.submit()
+    manifest = read_manifest(world.store, world.job)
+    assert world.progress.state is state
+    left = open_job(world.store, world.ledger, world.publisher, manifest)
+    assert (left, world.progress.state) == (BATCHES - 3, JobState.OPEN)
+    world.work()
+    assert (world.progress.finished, world.progress.batches_done) == (True, BATCHES)
+
+
 def test_a_job_that_stops_at_an_instability_is_staged_to_its_end(world):
     world.request = make_request(world.request.source, MODEL, dedup=False, on_instability="fail")
     stop = lambda: world.ledger.results.complete(unstable(world.queued()[0], stops_job=True))  # noqa: E731
@@ -319,6 +370,35 @@ def test_a_job_that_another_producer_has_staged_meanwhile_is_taken_as_it_is(worl
     world.on_staged[1] = stage_by_another
     assert world.submit().manifest == others
     assert (world.progress.state, world.progress.batches) == (JobState.OPEN, 2)
+
+
+def deleted_by_a_keeper(world: World) -> None:
+    world.ledger.redis.delete(staging_key(world.job))  # it expired
+    with job_lock(world.ledger, world.job) as hold:
+        delete_job(world.store, world.ledger, world.job, hold, created=world.progress.created)
+
+
+def opened_by_another(world: World) -> None:
+    world.ledger.redis.delete(staging_key(world.job))
+    part = read_manifest_so_far(world.store, world.job)
+    others = manifest_of([5], job=world.job, created=part.created + timedelta(seconds=1))
+    with job_lock(world.ledger, world.job):
+        write_opening(world.store, others)
+        world.ledger.jobs.create(others, QUEUE, staging=True)
+
+
+@pytest.mark.parametrize("meanwhile", [deleted_by_a_keeper, opened_by_another])
+def test_a_producer_that_stood_still_adds_nothing_to_a_job_that_is_not_its_own(world, meanwhile):
+    """Its next portion comes before it writes another batch, which would tell it."""
+    kept: list[object] = []
+
+    def seen() -> object:
+        return find_opening(world.store, world.job), world.ledger.jobs.states()
+
+    world.on_staged[3] = lambda: (meanwhile(world), kept.append(seen()))
+    with pytest.raises(JobLockedError, match="by another producer"):
+        world.submit()
+    assert [seen()] == kept
 
 
 # --- a producer that is gone --------------------------------------------------------------------
