@@ -25,13 +25,16 @@ from common.wire.messages import Batch, Status
 from producer.fleet.fleet import Fleet
 from producer.input.source import Source
 from producer.scheduling import unstaged
+from producer.scheduling.closed import read_closed
 from producer.scheduling.deletion import delete_job
 from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.keeper import Keeper
 from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
-from producer.submission import growing
+from producer.submission import growing, staging
+from producer.submission.input_keys import InputKeys
 from producer.submission.request import Request, job_name, make_request
+from producer.submission.staging import delete_leftovers
 from producer.submission.submit import Hardware, Submission, submit
 from tests.support.jobs import failed, manifest_of, ok, unstable
 from tests.support.ledgers import QUEUE
@@ -436,6 +439,21 @@ def test_a_job_whose_producer_is_gone_for_long_is_deleted(abandoned, kept, monke
     assert is_gone(abandoned)
 
 
+def test_a_job_whose_next_producer_is_gone_too_is_deleted(abandoned, kept, monkeypatch):
+    """Killed before it opened its own, whose opening would be of another time than Redis's job."""
+
+    def end(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(staging, "delete_leftovers", lambda *given: end(delete_leftovers(*given)))
+    monkeypatch.setattr(InputKeys, "delete_objects", end)  # it has no time for that
+    monkeypatch.setattr(unstaged, "ABANDONED_SECONDS", 0.0)
+    with pytest.raises(SystemExit):
+        abandoned.submit()
+    step(kept)
+    assert is_gone(abandoned)
+
+
 def test_a_job_whose_producer_is_at_work_stays(abandoned, kept, monkeypatch):
     monkeypatch.setattr(unstaged, "ABANDONED_SECONDS", 0.0)
     before = sorted(abandoned.store.keys(""))
@@ -469,6 +487,19 @@ def test_a_keeper_ends_the_staging_of_a_job_that_has_its_manifest(abandoned, kep
     assert find_opening(abandoned.store, abandoned.job) is None
     progress = abandoned.progress
     assert (progress.state, progress.batches, progress.records) == (JobState.OPEN, 3, 7)
+
+
+def test_a_job_that_stopped_while_it_was_staged_is_marked_as_closed_afterwards(world, kept):
+    """Or it would come back if Redis is emptied. It can be marked once it has its manifest."""
+    world.on_staged[3] = lambda: world.ledger.results.complete(
+        unstable(world.queued()[0], stops_job=True)
+    )
+    world.on_staged[5] = lambda: step(kept)
+    world.submit()
+    step(kept)
+    closed = read_closed(world.store, world.job)
+    assert closed is not None
+    assert closed.state is JobState.STOPPED
 
 
 def test_a_submit_after_a_producer_that_is_gone_begins_anew(abandoned):
