@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 #: as on a laptop that slept, may go on until then.
 ABANDONED_SECONDS = 600.0
 
+#: Seconds without a look after which a keeper knows no longer since when a job has no producer:
+#: Redis may have been away for everyone, or another keeper have acted.
+MAX_PAUSE_SECONDS = 60.0
+
 
 class Unstaged:
     """The jobs of a store that are being staged, as a keeper sees them."""
@@ -29,6 +33,7 @@ class Unstaged:
         self._ledger = ledger
         self._one_by_one = one_by_one
         self._alone_since: dict[tuple[str, float], float] = {}
+        self._looked_at = 0.0
 
     def look(self, states: Mapping[str, tuple[JobState | None, float]]) -> None:
         """Open jobs whose producer ended right before, and delete those that it left unfinished.
@@ -37,6 +42,9 @@ class Unstaged:
             states: the state and the time of submission of every job, by name.
         """
         now, alone_since = time.monotonic(), {}
+        if now - self._looked_at > MAX_PAUSE_SECONDS:
+            self._alone_since = {}
+        self._looked_at = now
         for job, (state, created) in states.items():
             if state is not JobState.STAGING:
                 continue

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -435,6 +437,20 @@ def test_a_job_whose_producer_is_gone_for_long_is_deleted(abandoned, kept, monke
     step(kept)
     assert abandoned.progress.state is JobState.STAGING, "it may go on"
     monkeypatch.setattr(unstaged, "ABANDONED_SECONDS", 0.0)
+    step(kept)
+    assert is_gone(abandoned)
+
+
+def test_only_the_time_in_which_a_keeper_looks_counts(abandoned, kept, monkeypatch):
+    """Redis may be away for ten minutes, also for a producer that is at work."""
+    seconds = count(1000.0, 3600.0)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(unstaged, "time", clock)
+    step(kept, times=3)
+    assert abandoned.progress.state is JobState.STAGING
+    seconds = count(next(seconds), 50.0)
+    step(kept, times=12)
+    assert abandoned.progress.state is JobState.STAGING
     step(kept)
     assert is_gone(abandoned)
 
