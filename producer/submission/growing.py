@@ -1,8 +1,8 @@
 """A large job, whose first batches are computed while later ones are staged."""
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from redis.exceptions import RedisError
@@ -62,32 +62,30 @@ class GrowingJob:
         """Return whether it is time for another portion."""
         return time.monotonic() >= self._next
 
-    def grow(
-        self, manifest_at: Callable[[datetime], Manifest], check_held: Callable[[], None]
-    ) -> None:
+    @contextmanager
+    def portion(self) -> Iterator[None]:
+        """Time another portion, which is left to the next one if Redis does not answer."""
+        began = time.monotonic()
+        with suppress(RedisError):  # it may be restarting
+            yield
+        now = time.monotonic()
+        self._next = now + max(PORTION_SECONDS, (now - began) / MOST_OF_TIME)
+
+    def grow(self, manifest_at: Callable[[datetime], Manifest]) -> None:
         """Publish the batches so far, and open the job before the first ones.
 
         Args:
             manifest_at: returns the manifest so far, of a job that was submitted at a time.
-            check_held: renews the job's lock; raises if another process had it meanwhile, which may
-                have deleted the job, or opened its own.
 
         Raises:
             JobEndedError: the job was cancelled.
+            RedisError: Redis does not answer.
             StoreError: its opening cannot be written.
         """
-        began = time.monotonic()
         self.created = self.created or self._now()
         manifest = manifest_at(self.created)
-        with suppress(RedisError):  # it may be restarting; the next portion brings these too
-            check_held()
-            write_opening(self._store, manifest)
-            self._publish(manifest)
-        now = time.monotonic()
-        self._next = now + max(PORTION_SECONDS, (now - began) / MOST_OF_TIME)
-
-    def _publish(self, manifest: Manifest) -> None:
-        if self._add(manifest) is None:  # or Redis was emptied, and the store has shards
+        write_opening(self._store, manifest)
+        if self._add(manifest) is None:  # the first ones, or Redis was emptied: there may be shards
             stored = stored_flags(manifest, shards_of(self._store, manifest))
             if not create_open(
                 *(self._store, self._ledger, manifest, stored, self._on_instability), staging=True

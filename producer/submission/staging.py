@@ -79,11 +79,12 @@ def stage(
         """Publish the batches so far."""
         if growing is None or not growing.is_due():
             return
-        if growing.created is None:
-            keys.check_held()  # another may have opened the job
-            check(described.opening(created(), staged))
-            delete_leftovers(store, job, keys.check_held)
-        growing.grow(lambda created: described.opening(created, staged), keys.check_held)
+        with growing.portion():
+            keys.check_held()  # another may have opened the job, or deleted it
+            if growing.created is None:
+                check(described.opening(created(), staged))
+                delete_leftovers(store, job, keys.check_held)
+            growing.grow(lambda created: described.opening(created, staged))
 
     try:
         keys.check()  # they are free again once another has done the whole

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.errors import InputError, JobEndedError, NotReadyError
 from common.job.layout import manifest_key, opening_key
@@ -157,8 +158,8 @@ def test_a_job_of_which_all_so_far_is_done_is_finished_once_it_is_staged(world):
 def test_a_job_that_is_done_when_its_last_batch_is_staged_is_finished_at_once(world, monkeypatch):
     grow = growing.GrowingJob.grow
 
-    def grow_and_work(job: growing.GrowingJob, *given: object) -> None:
-        grow(job, *given)
+    def grow_and_work(job: growing.GrowingJob, manifest_at: object) -> None:
+        grow(job, manifest_at)
         world.work()
 
     monkeypatch.setattr(growing.GrowingJob, "grow", grow_and_work)
@@ -325,6 +326,21 @@ def test_a_redis_that_is_emptied_while_a_job_is_staged_is_told_again(world):
     Keeper(world.store, world.ledger, world.publisher).step()
     world.work()
     assert world.progress.finished
+
+
+def test_a_redis_that_does_not_answer_when_a_job_is_to_be_opened_is_asked_again(world, monkeypatch):
+    now, answers = world.ledger.now, count()
+
+    def now_but_once() -> datetime:
+        if next(answers) == 0:
+            raise RedisConnectionError
+        return now()
+
+    monkeypatch.setattr(world.ledger, "now", now_but_once)
+    known: list[list[str]] = []
+    world.on_staged = dict.fromkeys([2, 3], lambda: known.append(world.ledger.jobs.names()))
+    world.submit()
+    assert known == [[], [world.job]]
 
 
 def test_a_redis_that_is_emptied_at_the_end_is_told_again(world, monkeypatch):
