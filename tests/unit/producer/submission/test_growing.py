@@ -449,9 +449,12 @@ def step(keeper: Keeper, times: int = 2) -> None:
         keeper.step()
 
 
-def test_a_job_whose_producer_is_gone_for_long_is_deleted(abandoned, kept, monkeypatch):
+@pytest.mark.parametrize("cancels", [False, True], ids=["", "and whose user cancels it"])
+def test_a_job_whose_producer_is_gone_for_long_is_deleted(abandoned, kept, monkeypatch, cancels):
     step(kept)
     assert abandoned.progress.state is JobState.STAGING, "it may go on"
+    if cancels:
+        abandoned.ledger.jobs.cancel(abandoned.job)
     monkeypatch.setattr(unstaged, "ABANDONED_SECONDS", 0.0)
     step(kept)
     assert is_gone(abandoned)
