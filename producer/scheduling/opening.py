@@ -101,19 +101,12 @@ def create_open(
     manifest: Manifest,
     stored: Flags,
     on_instability: OnInstability,
-    *,
-    staging: bool = False,
 ) -> bool:
-    """Create a job unless the ledger knows it, and resume it; False if another staging is known.
-
-    Args:
-        staging: whether batches follow.
-    """
+    """Create a job unless the ledger knows it, and resume it; False if another staging is known."""
     queue = job_queue(with_stored_priority(store, manifest))
-    ledger.jobs.create(manifest, queue, stored, staging=staging)
-    if not staging:
-        # Its producer may have ended right before. Resumed with fewer batches, it could finish.
-        ledger.jobs.grow(manifest, is_whole=True)
+    ledger.jobs.create(manifest, queue, stored)
+    # Its producer may have ended right before. Resumed with fewer batches, it could finish.
+    ledger.jobs.grow(manifest, is_whole=True)
     return ledger.jobs.resume(manifest, on_instability)
 
 

@@ -18,12 +18,13 @@ from common.store import Store
 from producer.scheduling.deletion import delete_job
 from producer.scheduling.opening import (
     batches_left,
-    create_open,
+    job_queue,
     open_job,
     stored_flags,
     submitted_again,
 )
 from producer.scheduling.publisher import Publisher
+from producer.scheduling.stored_priority import with_stored_priority
 
 #: Seconds of staging after which a job is opened, and from then on between two portions of batches.
 #: One that is staged sooner is opened as a whole.
@@ -86,12 +87,17 @@ class GrowingJob:
         manifest = manifest_at(self.created)
         write_opening(self._store, manifest)
         if self._add(manifest) is None:  # the first ones, or Redis was emptied: there may be shards
-            stored = stored_flags(manifest, shards_of(self._store, manifest))
-            if not create_open(
-                *(self._store, self._ledger, manifest, stored, self._on_instability), staging=True
-            ):
+            self._create(manifest)
+            if self._add(manifest) is None:
                 raise submitted_again(manifest)
         self._publisher.top_up({manifest.job: manifest}, own=manifest.job)
+
+    def _create(self, manifest: Manifest) -> None:
+        queue = job_queue(with_stored_priority(self._store, manifest))
+        stored = stored_flags(manifest, shards_of(self._store, manifest))
+        self._ledger.jobs.create(
+            manifest, queue, stored, staging=True, on_instability=self._on_instability
+        )
 
     def add_last(self, manifest: Manifest) -> None:
         """Add the last batches to an open job; they are published once it has its manifest.

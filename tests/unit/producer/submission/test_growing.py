@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -258,6 +259,20 @@ def test_nothing_is_left_of_a_job_whose_staging_was_interrupted(world, error):
 
 def test_a_job_that_is_cancelled_while_it_is_staged_ends_its_staging(world):
     world.on_staged[3] = lambda: world.ledger.jobs.cancel(world.job)
+    with pytest.raises(JobEndedError, match="was cancelled while its input was staged"):
+        world.submit()
+    assert is_gone(world)
+
+
+def test_a_job_that_is_cancelled_as_soon_as_redis_knows_it_ends_its_staging(world, monkeypatch):
+    create = world.ledger.jobs.create
+
+    def create_and_cancel(*given: Any, **options: Any) -> bool:
+        created = create(*given, **options)
+        world.ledger.jobs.cancel(world.job)
+        return created
+
+    monkeypatch.setattr(world.ledger.jobs, "create", create_and_cancel)
     with pytest.raises(JobEndedError, match="was cancelled while its input was staged"):
         world.submit()
     assert is_gone(world)
