@@ -110,6 +110,7 @@ def stage(
             growing.add_last(manifest)
         if opened is None:
             delete_leftovers(store, job, keys.check_held)
+        store.sync()  # it may take longer than the lock lasts; afterwards there is nothing to write
         keys.check_held()
         write_manifest(store, manifest, replace=False)
     except ObjectExistsError:

@@ -437,6 +437,23 @@ def test_a_producer_that_stood_still_adds_nothing_to_a_job_that_is_not_its_own(w
     assert [seen()] == kept
 
 
+def test_a_producer_whose_job_is_deleted_while_its_disk_is_written_writes_no_manifest(
+    world, monkeypatch
+):
+    """The disk may take minutes; a manifest would name objects that are gone."""
+    sync, calls = world.store.sync, count()
+
+    def sync_and_lose_the_job() -> None:
+        sync()
+        if next(calls) == 0:
+            deleted_by_a_keeper(world)
+
+    monkeypatch.setattr(world.store, "sync", sync_and_lose_the_job)
+    with pytest.raises(JobLockedError, match="by another producer"):
+        world.submit()
+    assert is_gone(world)
+
+
 # --- a producer that is gone --------------------------------------------------------------------
 
 
