@@ -1,7 +1,7 @@
 """A large input: its first batches are queued, and may be done, while later ones are staged."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -452,6 +452,46 @@ def test_a_producer_whose_job_is_deleted_while_its_disk_is_written_writes_no_man
     with pytest.raises(JobLockedError, match="by another producer"):
         world.submit()
     assert is_gone(world)
+
+
+class KilledError(BaseException):
+    """The end of a producer, which cleans up nothing."""
+
+
+@pytest.mark.parametrize("kills", [True, False], ids=["killed", "cancelled"])
+def test_all_rows_are_done_in_the_end_wherever_a_submit_was_ended(
+    world, tmp_path, monkeypatch, kills
+):
+    """Before each of its commands to Redis in turn; then the input is submitted again."""
+    world.request = make_request(Source(str(proteins(tmp_path, rows=6))), MODEL, dedup=False)
+    world.on_staged[2] = world.work
+    monkeypatch.setattr(world.store, "sync", lambda: None)  # it takes a while
+    redis = world.ledger.redis
+    send, sent, last = redis.execute_command, 0, 0
+
+    def send_or_end(*words: Any, **options: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        if kills and sent >= last:
+            raise KilledError
+        if sent == last:
+            world.ledger.jobs.cancel(world.job)
+        return send(*words, **options)
+
+    while sent >= last:
+        sent, last = 0, last + 1
+        with monkeypatch.context() as patched, suppress(KilledError, JobEndedError):
+            patched.setattr(redis, "execute_command", send_or_end)
+            world.submit()
+        redis.delete(staging_key(world.job))  # it expires
+        world.submit()
+        world.work()
+        done = world.progress.finished, world.progress.batches_done, world.progress.rows_done
+        assert done == (True, 3, 6), f"ended before command {last}"
+        assert find_opening(world.store, world.job) is None
+        world.store.delete(f"{world.job}/")
+        redis.flushall()
+    assert last > 30
 
 
 # --- a producer that is gone --------------------------------------------------------------------
