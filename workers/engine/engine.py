@@ -26,7 +26,12 @@ from workers.engine.flight import Flight, PackDone, Timed
 from workers.engine.in_flight import PackInFlight, PackResult
 from workers.engine.masked import MaskedInFlight, mean_surprise
 from workers.engine.packing import Pack
-from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
+from workers.engine.prepared import (
+    PreparedBatch,
+    residue_buffers,
+    synthetic_batch,
+    tokens_in_all,
+)
 from workers.engine.windows import cut_windows
 from workers.models.attention.choice import choice_of
 from workers.models.classifier import LazyClassifier
@@ -173,9 +178,11 @@ class Engine:
     def _prepare(
         self, records: Sequence[Record], form: OutputForm, precision: Rung
     ) -> PreparedBatch:
-        sequences = [record.residues[: form.embedded(len(record.residues))] for record in records]
+        letters = np.array([len(record.residues) for record in records], np.int64)
+        lengths = form.embedded_lengths(letters)
+        pairs = zip(records, lengths.tolist(), strict=True)
+        sequences = [record.residues[:length] for record, length in pairs]
         firsts: Sequence[int] = range(len(sequences))
-        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         if form.overlap is not None:
             sequences, firsts = cut_windows(sequences, form.max_residues, form.overlap)
         layers = resolve_layers(form.layers, self.loaded.spec.layers)
@@ -297,19 +304,17 @@ class Engine:
         seconds: float,
     ) -> Outcome:
         """Join the results of packs: finite rows in order, and descriptions of the others."""
-        unstable = work.describe(segments)
-        unstable_rows = {row.row for row in unstable}
-        finite = np.array([record.row not in unstable_rows for record in work.records])
+        bad = work.by_record(segments)
+        unstable = tuple(work.describe(record, seen) for record, seen in bad.items())
+        finite = np.ones(len(work.records), np.bool_)
+        finite[list(bad)] = False
         embeddings = Embeddings.of_records(
-            [record for record, good in zip(work.records, finite, strict=True) if good],
+            [record for record, good in zip(work.records, finite.tolist(), strict=True) if good],
             work.form,
             precision=work.precision,
             pooled={name: values[finite] for name, values in work.join(parts).items()},
             residues=work.finite_residues(finite),
             scores=work.join_scores(parts, masked, finite),
         )
-        tokens = sum(
-            self.loaded.spec.tokens(length) * work.form.passes(length)
-            for length in embeddings.lengths.tolist()
-        )
+        tokens = tokens_in_all(embeddings.lengths.tolist(), work.form, self.loaded.spec)
         return Outcome(embeddings, unstable, work.precision, tokens, seconds)
