@@ -44,7 +44,12 @@ from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 from workers.runtime import metrics, trace, watchdog
 from workers.runtime.device import exact_sums
-from workers.runtime.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_tokens_that_fit
+from workers.runtime.memory import (
+    SMALLEST_PACK_TOKENS,
+    fastest_pack_tokens,
+    pack_tokens_that_fit,
+    packs_ahead,
+)
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +64,6 @@ VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
 
 #: Tokens per segment in trial packs: few, so that segments fill a pack almost exactly.
 TRIAL_LENGTH = 64
-
-#: Number of packs queued while another is computed.
-PACKS_AHEAD = 1
 
 #: Seconds for one pack after which the device counts as hung. On a GPU a pack takes seconds, or
 #: minutes if kernels are compiled first; on a CPU a large model may take an hour.
@@ -100,8 +102,9 @@ class Engine:
         self._classifier = LazyClassifier(loaded)
         self._contact_head = Lazy(load_contact_head, loaded)
         self._observed: dict[Rung, Encoder] = {}  # views whose attention can be seen
+        self._ahead = packs_ahead(loaded.spec, self.device)
         #: Slots for the packs of all threads that hold device memory.
-        self._slots = threading.Semaphore(1 + PACKS_AHEAD)
+        self._slots = threading.Semaphore(1 + self._ahead)
 
     @property
     def attention_kernel(self) -> str:
@@ -115,7 +118,7 @@ class Engine:
 
         def run(tokens: int) -> None:
             # As many packs as are in flight at once, and one of the rest.
-            segments, rest = divmod((1 + PACKS_AHEAD) * tokens, TRIAL_LENGTH)
+            segments, rest = divmod((1 + self._ahead) * tokens, TRIAL_LENGTH)
             lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
             work = synthetic_batch(self.loaded.spec, lengths, self.precision)
             self._run_packs(PackInFlight, work, tokens, lambda: None)
@@ -256,7 +259,7 @@ class Engine:
                     for pack in flight.packs(work, budget):
                         between_packs()
                         running.append(self._queue(flight, work, pack))
-                        if len(running) > PACKS_AHEAD:
+                        if len(running) > self._ahead:
                             finish_first()
                 finally:
                     self._lock.release()
