@@ -50,6 +50,7 @@ class Jobs:
         stored: Flags | None = None,
         *,
         staging: bool = False,
+        on_instability: OnInstability = "retry",
     ) -> bool:
         """Create a job; False if the ledger knows it already, or a later staging of it.
 
@@ -60,6 +61,7 @@ class Jobs:
             stored: the batches with a shard in the store, which are not outstanding until
                 ``set_counted``.
             staging: whether batches follow, with ``grow``: until then, the job does not end.
+            on_instability: until the job is resumed.
         """
         key = job_key(manifest.job)
         fields: dict[str, Argument] = {
@@ -67,6 +69,7 @@ class Jobs:
             "model": manifest.model,
             "queue": queue,
             "rung": manifest.rung,
+            "on_instability": on_instability,
             **totals_of(manifest),
         }
         others = {

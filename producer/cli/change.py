@@ -6,6 +6,7 @@ from typing import Annotated
 from common.advice import how_to
 from common.errors import UserError
 from common.job.joint import is_joint
+from common.ledger.progress import JobState
 from common.text import counted, counted_batches
 from common.wire.messages import Priority
 from producer.cli.options import Broker, Flag, JobName, StoreUrl, named_fleet
@@ -17,11 +18,17 @@ from producer.terminal.console import confirmed, say
 def cancel(job: JobName, /, *, broker: Broker = None) -> None:
     """Cancel a job: its waiting batches are not started, and its running ones are dropped.
 
-    Finished batches stay in the store; producer resume goes on with the job.
+    Finished batches stay in the store; producer resume goes on with the job. Of a job that is still
+    being staged nothing stays: the command that submits it ends, and deletes it.
     """
-    for one in not_finished(named_fleet(broker=broker).jobs_named(job)):
+    jobs = not_finished(named_fleet(broker=broker).jobs_named(job))
+    is_staged = all(one.status().state is not JobState.STAGING for one in jobs)
+    for one in jobs:
         one.cancel()
-    say(f"Job {job} is cancelled. To resume it: {how_to('resume', job)}")
+    if is_staged:
+        say(f"Job {job} is cancelled. To resume it: {how_to('resume', job)}")
+    else:
+        say(f"Job {job} is cancelled: the command that submits it ends, and deletes it.")
 
 
 def retry(

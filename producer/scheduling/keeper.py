@@ -278,8 +278,12 @@ class Keeper:
     def _close_jobs(self, states: States) -> None:
         """Mark in the store the jobs that were closed since the last step."""
         closed = {job: state for job, (state, _) in states.items() if state in CLOSED_STATES}
-        for job, state in closed.items():
-            if self._closed.get(job) is not state and self._manifest(job, states[job][1]):
+        for job, state in list(closed.items()):
+            if self._closed.get(job) is state:
+                continue
+            if self.ledger.locks.is_staging_held(job):
+                del closed[job]  # it may be staged to its end, and have a manifest then
+            elif self._manifest(job, states[job][1]):
                 with self.one_by_one(job):
                     mark = mark_closed(self.store, self.ledger, job, state, states[job][1])
                     if mark is not None:

@@ -74,7 +74,6 @@ def open_job(
         is_other = known is not None or find_job(store, manifest.job) != manifest
         if is_other or not create_open(store, ledger, manifest, stored, on_instability):
             raise submitted_again(manifest)
-    ledger.jobs.grow(manifest, is_whole=True)  # its producer may have ended right before
     store.delete(opening_key(manifest.job))
     store.delete(closed_key(manifest.job))
     manifest = ledger.jobs.with_priority(manifest)
@@ -102,16 +101,12 @@ def create_open(
     manifest: Manifest,
     stored: Flags,
     on_instability: OnInstability,
-    *,
-    staging: bool = False,
 ) -> bool:
-    """Create a job unless the ledger knows it, and resume it; False if another staging is known.
-
-    Args:
-        staging: whether batches follow.
-    """
+    """Create a job unless the ledger knows it, and resume it; False if another staging is known."""
     queue = job_queue(with_stored_priority(store, manifest))
-    ledger.jobs.create(manifest, queue, stored, staging=staging)
+    ledger.jobs.create(manifest, queue, stored)
+    # Its producer may have ended right before. Resumed with fewer batches, it could finish.
+    ledger.jobs.grow(manifest, is_whole=True)
     return ledger.jobs.resume(manifest, on_instability)
 
 

@@ -20,6 +20,13 @@ log = logging.getLogger(__name__)
 #: as on a laptop that slept, may go on until then.
 ABANDONED_SECONDS = 600.0
 
+#: Seconds without a look after which a keeper knows no longer since when a job has no producer:
+#: Redis may have been away for everyone, or another keeper have acted.
+MAX_PAUSE_SECONDS = 60.0
+
+#: The states of a job that may have been closed before it was staged to its end.
+UNFINISHED_STATES = (JobState.CANCELLED, JobState.STOPPED)
+
 
 class Unstaged:
     """The jobs of a store that are being staged, as a keeper sees them."""
@@ -28,25 +35,37 @@ class Unstaged:
         self._store = store
         self._ledger = ledger
         self._one_by_one = one_by_one
-        self._alone_since: dict[tuple[str, float], float] = {}
+        #: When each job last had a producer, as far as this keeper saw.
+        self._had_producer: dict[tuple[str, float], float] = {}
+        self._looked_at = 0.0
 
     def look(self, states: Mapping[str, tuple[JobState | None, float]]) -> None:
         """Open jobs whose producer ended right before, and delete those that it left unfinished.
 
+        Also if they were cancelled, or stopped, since their producer ended.
+
         Args:
             states: the state and the time of submission of every job, by name.
         """
-        now, alone_since = time.monotonic(), {}
+        now, had_producer = time.monotonic(), {}
+        if now - self._looked_at > MAX_PAUSE_SECONDS:
+            self._had_producer = dict.fromkeys(self._had_producer, now)
+        self._looked_at = now
         for job, (state, created) in states.items():
-            if state is not JobState.STAGING:
+            key = job, created
+            was_closed = state in UNFINISHED_STATES and key in self._had_producer
+            if state is not JobState.STAGING and not was_closed:
                 continue
             with self._one_by_one(job):
-                if self._ledger.locks.is_staging_held(job) or self._open(job, created):
-                    continue
-                since = alone_since[job, created] = self._alone_since.get((job, created), now)
-                if now - since >= ABANDONED_SECONDS:
-                    self._delete(job, created)
-        self._alone_since = alone_since
+                if self._ledger.locks.is_staging_held(job):
+                    had_producer[key] = now
+                elif not self._open(job, created):
+                    since = self._had_producer.get(key, now)
+                    if now - since >= ABANDONED_SECONDS:
+                        self._delete(job, created)
+                    else:
+                        had_producer[key] = since
+        self._had_producer = had_producer
 
     def _open(self, job: str, created: float) -> bool:
         """Open a job if all of it is in the store; return whether it is."""

@@ -1,8 +1,8 @@
 """A large job, whose first batches are computed while later ones are staged."""
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from redis.exceptions import RedisError
@@ -18,12 +18,13 @@ from common.store import Store
 from producer.scheduling.deletion import delete_job
 from producer.scheduling.opening import (
     batches_left,
-    create_open,
+    job_queue,
     open_job,
     stored_flags,
     submitted_again,
 )
 from producer.scheduling.publisher import Publisher
+from producer.scheduling.stored_priority import with_stored_priority
 
 #: Seconds of staging after which a job is opened, and from then on between two portions of batches.
 #: One that is staged sooner is opened as a whole.
@@ -62,6 +63,15 @@ class GrowingJob:
         """Return whether it is time for another portion."""
         return time.monotonic() >= self._next
 
+    @contextmanager
+    def portion(self) -> Iterator[None]:
+        """Time another portion, which is left to the next one if Redis does not answer."""
+        began = time.monotonic()
+        with suppress(RedisError):  # it may be restarting
+            yield
+        now = time.monotonic()
+        self._next = now + max(PORTION_SECONDS, (now - began) / MOST_OF_TIME)
+
     def grow(self, manifest_at: Callable[[datetime], Manifest]) -> None:
         """Publish the batches so far, and open the job before the first ones.
 
@@ -70,31 +80,42 @@ class GrowingJob:
 
         Raises:
             JobEndedError: the job was cancelled.
+            RedisError: Redis does not answer.
             StoreError: its opening cannot be written.
         """
-        began = time.monotonic()
         self.created = self.created or self._now()
         manifest = manifest_at(self.created)
         write_opening(self._store, manifest)
-        with suppress(RedisError):  # it may be restarting; the next portion brings these too
-            self._publish(manifest)
-        now = time.monotonic()
-        self._next = now + max(PORTION_SECONDS, (now - began) / MOST_OF_TIME)
+        if self._add(manifest) is None:  # the first ones, or Redis was emptied: there may be shards
+            self._create(manifest)
+            if self._add(manifest) is None:
+                raise submitted_again(manifest)
+        self._publisher.top_up({manifest.job: manifest}, own=manifest.job)
 
-    def _publish(self, manifest: Manifest) -> None:
+    def _create(self, manifest: Manifest) -> None:
+        queue = job_queue(with_stored_priority(self._store, manifest))
+        stored = stored_flags(manifest, shards_of(self._store, manifest))
+        self._ledger.jobs.create(
+            manifest, queue, stored, staging=True, on_instability=self._on_instability
+        )
+
+    def add_last(self, manifest: Manifest) -> None:
+        """Add the last batches to an open job; they are published once it has its manifest.
+
+        Raises:
+            JobEndedError: the job was cancelled.
+        """
+        if self.created is not None:
+            self._add(manifest)
+
+    def _add(self, manifest: Manifest) -> JobState | None:
         state = self._ledger.jobs.grow(manifest, is_whole=False)
         if state is JobState.CANCELLED:
             raise JobEndedError(
                 f"Job {manifest.job} was cancelled while its input was staged: nothing of it is "
                 "kept."
             )
-        if state is None:  # or Redis was emptied, and the store has shards
-            stored = stored_flags(manifest, shards_of(self._store, manifest))
-            if not create_open(
-                *(self._store, self._ledger, manifest, stored, self._on_instability), staging=True
-            ):
-                raise submitted_again(manifest)
-        self._publisher.top_up({manifest.job: manifest}, own=manifest.job)
+        return state
 
     def finish(self, manifest: Manifest) -> int:
         """Open the whole of the job, which is in the store.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from redis.exceptions import RedisError
 
-from common.job.layout import closed_key, opening_key, output_prefix, quarantine_prefix
+from common.job.layout import closed_key, output_prefix, quarantine_prefix
 from common.job.manifest import Manifest, find_job, read_manifest, write_manifest
 from common.model_specs import ModelSpec
 from common.store import ObjectExistsError, Store, StoreError
@@ -79,11 +79,12 @@ def stage(
         """Publish the batches so far."""
         if growing is None or not growing.is_due():
             return
-        if growing.created is None:
-            keys.check_held()  # another may have opened the job
-            check(described.opening(created(), staged))
-            delete_leftovers(store, job, keys.check_held)
-        growing.grow(lambda created: described.opening(created, staged))
+        with growing.portion():
+            keys.check_held()  # another may have opened the job, or deleted it
+            if growing.created is None:
+                check(described.opening(created(), staged))
+                delete_leftovers(store, job, keys.check_held)
+            growing.grow(lambda created: described.opening(created, staged))
 
     try:
         keys.check()  # they are free again once another has done the whole
@@ -105,6 +106,8 @@ def stage(
         at = opened or created()
         manifest = described.manifest(at, reader, staged)
         check(manifest)
+        if growing is not None:
+            growing.add_last(manifest)
         if opened is None:
             delete_leftovers(store, job, keys.check_held)
         keys.check_held()
@@ -132,9 +135,12 @@ def stage(
 def delete_leftovers(store: Store, job: str, check: Callable[[], None]) -> None:
     """Delete what is left of an earlier job of the same name, which has no manifest any more.
 
+    Its opening stays until this job has its own, or is open: if this producer ends before, a keeper
+    sees by it that the earlier job is this store's, and abandoned.
+
     Args:
         check: raises if it has one.
     """
-    for prefix in (opening_key(job), closed_key(job), output_prefix(job), quarantine_prefix(job)):
+    for prefix in (closed_key(job), output_prefix(job), quarantine_prefix(job)):
         if any(True for _ in store.keys(prefix)):
             store.delete(prefix, check)

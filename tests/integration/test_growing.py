@@ -45,11 +45,13 @@ def test_a_producer_that_is_killed_while_its_job_is_computed_begins_it_anew(
             progress = ledger.jobs.progress(job)
             status = s3_fleet.producer("status", job)
             watch = s3_fleet.producer("watch", job)
+            cancel = s3_fleet.producer("cancel", job)
             first.send_signal(signal.SIGKILL)
         assert progress.state is JobState.STAGING
         assert progress.records < 25
         assert "more are being staged" in status.stdout
         assert (watch.returncode, "is still being staged" in watch.stderr) == (3, True)
+        assert "the command that submits it ends, and deletes it" in cancel.stderr
         ledger.redis.delete(staging_key(job))  # it would expire after a minute
         again = s3_fleet.producer(*submit, "-o", tmp_path / "out.h5")
         assert again.returncode == 0, again.stderr

@@ -37,6 +37,11 @@ class Manifests:
         if manifest is not None and batch.index < manifest.batches:
             return manifest
         manifest = timed("read", partial(read_manifest_so_far, self._store, batch.job))()
+        if batch.created not in (None, manifest.created.timestamp()):
+            raise StoreError(
+                f"{self._store.url}/{batch.job} is of another staging of the job than batch "
+                f"{batch.index}: the store shows another state, or is another than the job's."
+            )
         if batch.index >= manifest.batches:
             raise StoreError(
                 f"{self._store.url}/{opening_key(batch.job)} does not have batch {batch.index} "

@@ -37,7 +37,7 @@ from workers.batches.meter import Meter, RunningBatch
 from workers.batches.outcome import BatchOutcome, OutcomeKind, outcome_of, refused_claim
 from workers.batches.results import failure_of, result_of, summary, text_of, with_history
 from workers.batches.retry_policy import RequeueError, RetryPolicy
-from workers.batches.shards import write_shard
+from workers.batches.shards import delete_if_orphaned, write_shard
 from workers.engine.device import DeviceLostError
 from workers.engine.engine import Engine, Outcome
 from workers.engine.finiteness import describe_instability
@@ -316,8 +316,12 @@ class BatchRunner:
 
         with watchdog.stage("complete", LEDGER_SECONDS):
             counted = self.retry.ask_ledger(complete)
-        if result.status is Status.FAILED and not counted:
+        if counted:
+            return
+        if result.status is Status.FAILED:
             raise LeaseLostError
+        if not self.ledger.results.has(result):
+            delete_if_orphaned(self.store, lease.batch)
 
     def _report(self, batch: Batch, result: BatchResult) -> None:
         """Log a result that the ledger has, and publish the retry of its unstable rows."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from common.embeddings.reader import read_embeddings
 from common.embeddings.seal import Computed, Label
 from common.embeddings.shards import open_shard
 from common.embeddings.writer import create_embedding_file
+from common.errors import UserError
 from common.job.layout import shard_key
+from common.job.manifest import find_job
+from common.job.opening import find_opening
 from common.job.output_form import OutputForm
 from common.store import ObjectExistsError, ObjectNotFoundError, Store
 from common.wire.messages import Batch
@@ -66,6 +70,16 @@ def write_shard(
             return
         log.warning("%s/%s %s: it is replaced.", store.url, key, difference)
         put(replace=True, check=before_replacing)
+
+
+def delete_if_orphaned(store: Store, batch: Batch) -> None:
+    """Delete the shard of a batch if its job was deleted meanwhile: nobody else would.
+
+    A job that was not has a manifest or, while it is staged, an opening.
+    """
+    with suppress(UserError):  # then what is left stays
+        if find_job(store, batch.job) is None and find_opening(store, batch.job) is None:
+            store.delete_keys([shard_key(batch.job, batch.index, batch.rung)])
 
 
 def fill_shard(

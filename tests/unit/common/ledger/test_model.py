@@ -124,20 +124,33 @@ class Fleet(RuleBasedStateMachine):
 
     # --- a producer ---
 
-    @initialize(staging=st.booleans())
-    def begin(self, staging: bool) -> None:
-        """The job is known as a whole, or its producer does not know yet that it is."""
-        if staging:
+    @initialize(staged=st.none() | st.integers(1, len(BATCH_SIZES)))
+    def begin(self, staged: int | None) -> None:
+        """The job is known as a whole, or its producer has staged some batches so far."""
+        if staged is not None:
             self.ledger.jobs.forget(self.manifest.job)
+            self.know(staged)
             assert self.ledger.jobs.create(self.manifest, QUEUE, staging=True)
             self.model.state = JobState.STAGING
 
-    @rule()
-    def grow(self) -> None:
+    def know(self, batches: int) -> None:
+        """Let the model know the job's first batches."""
+        self.manifest = self.model.manifest = manifest_of(
+            BATCH_SIZES[:batches], job=self.manifest.job
+        )
+        self.messages = {p: batch for p, batch in self.messages.items() if p[0] < batches}
+        first = map(self.manifest.batch, range(batches))
+        self.messages |= {place_of(batch): batch for batch in first}
+
+    @rule(more=st.integers(0, 3))
+    def grow(self, more: int) -> None:
+        if self.model.state not in (JobState.OPEN, JobState.FINISHED):
+            self.know(min(self.manifest.batches + more, len(BATCH_SIZES)))
         assert self.ledger.jobs.grow(self.manifest, is_whole=False) is self.model.state
 
     @rule()
     def end_staging(self) -> None:
+        self.know(len(BATCH_SIZES))
         assert self.ledger.jobs.grow(self.manifest, is_whole=True) is self.model.end_staging()
 
     def any_place(self, data: st.DataObject) -> Place:
@@ -252,6 +265,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(policy=st.sampled_from(["retry", "fail"]))
     def resume(self, policy: OnInstability) -> None:
+        self.end_staging()  # as whoever resumes a job does: it has a manifest
         self.ledger.jobs.resume(self.manifest, policy)
         self.model.resume(policy)
 
@@ -264,6 +278,7 @@ class Fleet(RuleBasedStateMachine):
     def wipe(self) -> None:
         """All is forgotten, in the store too; but messages are still queued, of retries too."""
         self.ledger.jobs.forget(self.manifest.job)
+        self.know(len(BATCH_SIZES))
         assert self.ledger.jobs.create(self.manifest, QUEUE)
         self.model = JobModel(self.manifest)
         self.wiped = True
@@ -310,7 +325,7 @@ class Fleet(RuleBasedStateMachine):
         assert found == self.model.results()
         retries = self.model.retries()
         assert self.ledger.batches.retries(self.manifest) == retries
-        first = [(index, self.manifest.rung) for index in range(len(BATCH_SIZES))]
+        first = [(index, self.manifest.rung) for index in range(self.manifest.batches)]
         places = [*retries, *(place for place in first if place not in self.model.done)]
         expected = [self.messages[place] for place in places if place not in self.model.owner]
         assert list(self.ledger.batches.outstanding(self.manifest)) == expected

@@ -1,10 +1,16 @@
 """A large input: its first batches are queued, and may be done, while later ones are staged."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common.errors import InputError, JobEndedError, NotReadyError
 from common.job.layout import manifest_key, opening_key
@@ -12,7 +18,9 @@ from common.job.manifest import Manifest, read_manifest, write_manifest
 from common.job.opening import find_opening, read_manifest_so_far, write_opening
 from common.job.records import Record
 from common.ledger.claims import ClaimOutcome
+from common.ledger.keys import job_key
 from common.ledger.ledger import Ledger
+from common.ledger.locks import staging_key
 from common.ledger.progress import JobState, Progress
 from common.ledger.workers import WorkerInfo
 from common.store import FileStore
@@ -21,11 +29,16 @@ from common.wire.messages import Batch, Status
 from producer.fleet.fleet import Fleet
 from producer.input.source import Source
 from producer.scheduling import unstaged
-from producer.scheduling.job_lock import job_lock
+from producer.scheduling.closed import read_closed
+from producer.scheduling.deletion import delete_job
+from producer.scheduling.job_lock import JobLockedError, job_lock
 from producer.scheduling.keeper import Keeper
+from producer.scheduling.opening import open_job
 from producer.scheduling.publisher import Publisher
-from producer.submission import growing
+from producer.submission import growing, staging
+from producer.submission.input_keys import InputKeys
 from producer.submission.request import Request, job_name, make_request
+from producer.submission.staging import delete_leftovers
 from producer.submission.submit import Hardware, Submission, submit
 from tests.support.jobs import failed, manifest_of, ok, unstable
 from tests.support.ledgers import QUEUE
@@ -251,6 +264,65 @@ def test_a_job_that_is_cancelled_while_it_is_staged_ends_its_staging(world):
     assert is_gone(world)
 
 
+def test_a_job_that_is_cancelled_as_soon_as_redis_knows_it_ends_its_staging(world, monkeypatch):
+    create = world.ledger.jobs.create
+
+    def create_and_cancel(*given: Any, **options: Any) -> bool:
+        created = create(*given, **options)
+        world.ledger.jobs.cancel(world.job)
+        return created
+
+    monkeypatch.setattr(world.ledger.jobs, "create", create_and_cancel)
+    with pytest.raises(JobEndedError, match="was cancelled while its input was staged"):
+        world.submit()
+    assert is_gone(world)
+
+
+@pytest.fixture
+def growing_no_more(world, monkeypatch) -> Callable[[], None]:
+    """Has the batches so far computed, and those to come added at the end."""
+
+    def stop() -> None:
+        world.work()
+        monkeypatch.setattr(growing.GrowingJob, "is_due", lambda _job: False)
+
+    return stop
+
+
+def test_a_job_that_is_cancelled_after_its_last_portion_is_dropped_too(world, growing_no_more):
+    world.on_staged = {4: growing_no_more, BATCHES: lambda: world.ledger.jobs.cancel(world.job)}
+    with pytest.raises(JobEndedError, match="was cancelled while its input was staged"):
+        world.submit()
+    assert is_gone(world)
+
+
+@pytest.mark.parametrize("state", [JobState.STOPPED, JobState.CANCELLED])
+@pytest.mark.parametrize("ends", [True, False], ids=["", "its producer ends before it knows"])
+def test_a_job_that_was_closed_at_the_end_of_its_staging_is_resumed_with_all_batches(
+    world, growing_no_more, monkeypatch, state, ends
+):
+    """Not with those of the last portion, which are done."""
+    world.on_staged[4] = growing_no_more
+    finish = growing.GrowingJob.finish
+
+    def close_and_finish(job: growing.GrowingJob, manifest: Manifest) -> int:
+        so_far = {"state": str(state), "batches": 3, "records": 6}  # Redis lost its last second
+        world.ledger.redis.hset(job_key(manifest.job), mapping=so_far)
+        if ends:
+            raise KeyboardInterrupt
+        return finish(job, manifest)
+
+    monkeypatch.setattr(growing.GrowingJob, "finish", close_and_finish)
+    with pytest.raises(KeyboardInterrupt) if ends else nullcontext():
+        world.submit()
+    manifest = read_manifest(world.store, world.job)
+    assert world.progress.state is state
+    left = open_job(world.store, world.ledger, world.publisher, manifest)
+    assert (left, world.progress.state) == (BATCHES - 3, JobState.OPEN)
+    world.work()
+    assert (world.progress.finished, world.progress.batches_done) == (True, BATCHES)
+
+
 def test_a_job_that_stops_at_an_instability_is_staged_to_its_end(world):
     world.request = make_request(world.request.source, MODEL, dedup=False, on_instability="fail")
     stop = lambda: world.ledger.results.complete(unstable(world.queued()[0], stops_job=True))  # noqa: E731
@@ -269,6 +341,21 @@ def test_a_redis_that_is_emptied_while_a_job_is_staged_is_told_again(world):
     Keeper(world.store, world.ledger, world.publisher).step()
     world.work()
     assert world.progress.finished
+
+
+def test_a_redis_that_does_not_answer_when_a_job_is_to_be_opened_is_asked_again(world, monkeypatch):
+    now, answers = world.ledger.now, count()
+
+    def now_but_once() -> datetime:
+        if next(answers) == 0:
+            raise RedisConnectionError
+        return now()
+
+    monkeypatch.setattr(world.ledger, "now", now_but_once)
+    known: list[list[str]] = []
+    world.on_staged = dict.fromkeys([2, 3], lambda: known.append(world.ledger.jobs.names()))
+    world.submit()
+    assert known == [[], [world.job]]
 
 
 def test_a_redis_that_is_emptied_at_the_end_is_told_again(world, monkeypatch):
@@ -321,6 +408,35 @@ def test_a_job_that_another_producer_has_staged_meanwhile_is_taken_as_it_is(worl
     assert (world.progress.state, world.progress.batches) == (JobState.OPEN, 2)
 
 
+def deleted_by_a_keeper(world: World) -> None:
+    world.ledger.redis.delete(staging_key(world.job))  # it expired
+    with job_lock(world.ledger, world.job) as hold:
+        delete_job(world.store, world.ledger, world.job, hold, created=world.progress.created)
+
+
+def opened_by_another(world: World) -> None:
+    world.ledger.redis.delete(staging_key(world.job))
+    part = read_manifest_so_far(world.store, world.job)
+    others = manifest_of([5], job=world.job, created=part.created + timedelta(seconds=1))
+    with job_lock(world.ledger, world.job):
+        write_opening(world.store, others)
+        world.ledger.jobs.create(others, QUEUE, staging=True)
+
+
+@pytest.mark.parametrize("meanwhile", [deleted_by_a_keeper, opened_by_another])
+def test_a_producer_that_stood_still_adds_nothing_to_a_job_that_is_not_its_own(world, meanwhile):
+    """Its next portion comes before it writes another batch, which would tell it."""
+    kept: list[object] = []
+
+    def seen() -> object:
+        return find_opening(world.store, world.job), world.ledger.jobs.states()
+
+    world.on_staged[3] = lambda: (meanwhile(world), kept.append(seen()))
+    with pytest.raises(JobLockedError, match="by another producer"):
+        world.submit()
+    assert [seen()] == kept
+
+
 # --- a producer that is gone --------------------------------------------------------------------
 
 
@@ -348,10 +464,42 @@ def step(keeper: Keeper, times: int = 2) -> None:
         keeper.step()
 
 
-def test_a_job_whose_producer_is_gone_for_long_is_deleted(abandoned, kept, monkeypatch):
+@pytest.mark.parametrize("cancels", [False, True], ids=["", "and whose user cancels it"])
+def test_a_job_whose_producer_is_gone_for_long_is_deleted(abandoned, kept, monkeypatch, cancels):
     step(kept)
     assert abandoned.progress.state is JobState.STAGING, "it may go on"
+    if cancels:
+        abandoned.ledger.jobs.cancel(abandoned.job)
     monkeypatch.setattr(unstaged, "ABANDONED_SECONDS", 0.0)
+    step(kept)
+    assert is_gone(abandoned)
+
+
+def test_only_the_time_in_which_a_keeper_looks_counts(abandoned, kept, monkeypatch):
+    """Redis may be away for ten minutes, also for a producer that is at work."""
+    seconds = count(1000.0, 3600.0)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(unstaged, "time", clock)
+    step(kept, times=3)
+    assert abandoned.progress.state is JobState.STAGING
+    seconds = count(next(seconds), 50.0)
+    step(kept, times=12)
+    assert abandoned.progress.state is JobState.STAGING
+    step(kept)
+    assert is_gone(abandoned)
+
+
+def test_a_job_whose_next_producer_is_gone_too_is_deleted(abandoned, kept, monkeypatch):
+    """Killed before it opened its own, whose opening would be of another time than Redis's job."""
+
+    def end(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(staging, "delete_leftovers", lambda *given: end(delete_leftovers(*given)))
+    monkeypatch.setattr(InputKeys, "delete_objects", end)  # it has no time for that
+    monkeypatch.setattr(unstaged, "ABANDONED_SECONDS", 0.0)
+    with pytest.raises(SystemExit):
+        abandoned.submit()
     step(kept)
     assert is_gone(abandoned)
 
@@ -389,6 +537,19 @@ def test_a_keeper_ends_the_staging_of_a_job_that_has_its_manifest(abandoned, kep
     assert find_opening(abandoned.store, abandoned.job) is None
     progress = abandoned.progress
     assert (progress.state, progress.batches, progress.records) == (JobState.OPEN, 3, 7)
+
+
+def test_a_job_that_stopped_while_it_was_staged_is_marked_as_closed_afterwards(world, kept):
+    """Or it would come back if Redis is emptied. It can be marked once it has its manifest."""
+    world.on_staged[3] = lambda: world.ledger.results.complete(
+        unstable(world.queued()[0], stops_job=True)
+    )
+    world.on_staged[5] = lambda: step(kept)
+    world.submit()
+    step(kept)
+    closed = read_closed(world.store, world.job)
+    assert closed is not None
+    assert closed.state is JobState.STOPPED
 
 
 def test_a_submit_after_a_producer_that_is_gone_begins_anew(abandoned):

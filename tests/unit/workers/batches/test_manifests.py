@@ -1,5 +1,7 @@
 """What a worker reads of a job, which may still be being staged."""
 
+from datetime import timedelta
+
 import pytest
 
 from common.errors import UserError
@@ -59,6 +61,14 @@ def test_a_manifest_goes_before_an_opening_that_is_still_there(store, read):
 def test_a_store_that_shows_an_earlier_opening_is_asked_again_later(store, read):
     write_opening(store, first(1))
     with pytest.raises(StoreError, match=r"opening.json does not have batch 1 yet"):
+        read.of(WHOLE.batch(1))
+
+
+@pytest.mark.parametrize("write", [write_opening, write_manifest])
+def test_a_batch_is_not_computed_from_what_another_staging_wrote(store, read, write):
+    """It may have cut the input into other batches."""
+    write(store, manifest_of([3, 2, 4, 1], created=WHOLE.created + timedelta(seconds=1)))
+    with pytest.raises(StoreError, match="is of another staging of the job than batch 1"):
         read.of(WHOLE.batch(1))
 
 

@@ -17,8 +17,10 @@ from producer.output.fetch import fetch
 from tests.support.jobs import ok
 from tests.support.shards import store_inputs
 from tests.support.woken import once_before
-from tests.support.worlds import RECORDS, FakeEngine, World
+from tests.support.worlds import RECORDS, WORKER, FakeEngine, World
 from workers.batches import runner
+from workers.batches.lease_renewer import LeaseRenewer
+from workers.batches.outcome import OutcomeKind
 from workers.batches.runner import BatchRunner
 
 FP16, FP32 = Rung.FP16, Rung.FP32
@@ -58,6 +60,29 @@ def stage_again(world: World) -> Manifest:
     write_manifest(world.store, manifest)
     world.ledger.jobs.create(manifest, world.manifest.batch(0).model)
     return manifest
+
+
+def run_in_one_go(world: World, engine: FakeEngine) -> None:
+    """Run a batch that takes less time than there is between two renewals of its lease."""
+    runner = world.runner(engine)
+    runner.renewer = LeaseRenewer(world.ledger, WORKER)
+    assert runner.run(world.manifest.batch(0)).kind is OutcomeKind.DONE
+
+
+def test_one_whose_job_was_deleted_meanwhile_leaves_nothing_of_it(world):
+    """Its lease is renewed every few seconds only: until then it does not know."""
+
+    def delete() -> None:
+        world.ledger.jobs.forget(world.job)
+        world.store.delete(f"{world.job}/")
+
+    run_in_one_go(world, FakeEngine(during=delete))
+    assert not list(world.store.keys(""))
+
+
+def test_one_whose_job_redis_has_forgotten_meanwhile_leaves_its_shard(world):
+    run_in_one_go(world, FakeEngine(during=world.ledger.redis.flushall))
+    assert list(contents(world)) == [shard_key(world.job, 0, FP16)]
 
 
 def test_one_that_wakes_before_it_writes_keeps_the_other_s_shard(
