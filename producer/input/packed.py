@@ -25,8 +25,11 @@ CHUNK_BYTES = 1 << 17
 #: The first sign that may be in a header, the end of a line, and the begin of a record.
 BLANK, NEWLINE, BEGIN = map(ord, " \n>")
 
+#: What is written between headers and letters: a sign that neither has.
+BORDER, BORDER_SIGN = 0, b"\0"
+
 #: One of AMINO_ACIDS_ONLY that most proteins have, and all of them.
-COMMON, FOR_PROTEINS = b"L", frozenset("".join(AMINO_ACIDS_ONLY).encode())
+COMMON, FOR_PROTEINS = ord("L"), frozenset("".join(AMINO_ACIDS_ONLY).encode())
 
 
 class Packed(NamedTuple):
@@ -139,7 +142,7 @@ def lengths(texts: list[str] | list[bytes] | tuple[str, ...]) -> Array:
 
 def lines_of(chunk: bytes) -> Lines | None:
     """Return the lines of records; None if there is anything in headers that may have to change."""
-    signs = np.frombuffer(chunk + b"\n", np.uint8)
+    signs = np.frombuffer(bytearray(chunk + b"\n"), np.uint8)
     ends = np.flatnonzero(signs < BLANK)
     if not chunk.isascii() or (signs[ends] != NEWLINE).any():
         return None
@@ -147,13 +150,9 @@ def lines_of(chunk: bytes) -> Lines | None:
     heads = np.flatnonzero(signs[starts] == BEGIN)  # the lines of headers
     if (signs[ends[heads] - 1] == BLANK).any():
         return None
-    letters = chunk.replace(b"\n", b"")
-    # The place of a sign among them is less by the lines before it.
-    begins, middles = (starts[heads] - heads).tolist(), (ends[heads] - heads).tolist()
-    headers = [letters[begin + 1 : middle] for begin, middle in zip(begins, middles, strict=True)]
-    next_ones = [*begins[1:], len(letters)]
-    sequences = [letters[middle:end] for middle, end in zip(middles, next_ones, strict=True)]
-    return Lines(headers, sequences, len(ends))
+    signs[starts[heads]] = signs[ends[heads]] = BORDER
+    _, *texts = signs.tobytes().replace(b"\n", b"").split(BORDER_SIGN)
+    return Lines(texts[::2], texts[1::2], len(ends))
 
 
 def plain(text: Lines, reader: Reader) -> Packed | None:
@@ -162,10 +161,10 @@ def plain(text: Lines, reader: Reader) -> Packed | None:
     What the reader does with such records in any case, is done here for all together.
     """
     sequences = text.sequences
-    strange = b"".join(sequences).translate(None, reader.plain)
+    strange = strange_letters(sequences, reader.plain)
     if strange and not strange.translate(None, reader.easy):
         sequences = [letters.upper().rstrip(b"*") for letters in sequences]
-        strange = b"".join(sequences).translate(None, reader.plain)
+        strange = strange_letters(sequences, reader.plain)
     letters = lengths(sequences)
     long = int((letters > reader.max_residues).sum())
     if strange or letters.min() < max(1, reader.min_length) or (long and reader.long == "error"):
@@ -174,9 +173,29 @@ def plain(text: Lines, reader: Reader) -> Packed | None:
         doubtful = [each for each in sequences if COMMON not in each]
         if any(map(FOR_PROTEINS.isdisjoint, doubtful)):
             return None
-    words = [header.split(maxsplit=1) for header in text.headers]
-    reader.ids.add_encoded([word[0] if word else b"" for word in words])
+    reader.ids.add_encoded(first_words(text.headers))
     rows = np.arange(reader.read, reader.read + len(sequences))
     reader.read += len(sequences)
     reader.long_records += long
     return Packed(rows, text.headers, sequences, lengths(text.headers), letters)
+
+
+def strange_letters(sequences: list[bytes], plain: bytes) -> bytes:
+    """Return all signs of some sequences that are not plain letters."""
+    letters = b"".join(sequences)
+    signs = np.frombuffer(letters, np.uint8)
+    # This takes a fifth of the time of looking at each sign.
+    first, last = min(plain), max(plain)
+    others = set(range(first, last)) - set(plain)
+    if len(signs) and signs.min() >= first and signs.max() <= last:
+        if not any(map(letters.__contains__, others)):
+            return b""
+    return letters.translate(None, plain)
+
+
+def first_words(headers: list[bytes]) -> list[bytes]:
+    """Return the ids of headers, whose only white space are blanks."""
+    words = [header.partition(b" ")[0] for header in headers]
+    if all(words):
+        return words
+    return [header.strip().partition(b" ")[0] for header in headers]

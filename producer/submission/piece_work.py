@@ -193,7 +193,7 @@ def encoded_part(records: Packed, order: Order, part: Part) -> Done:
     rows = (order.before + records.rows[place]).tolist()
     headers, sequences = records.headers[place], records.sequences[place]
     if order.originals is None:
-        return Done(encode_rows(zip(rows, headers, sequences, strict=True)), b"", [])
+        return Done(encode_rows(rows, headers, sequences), b"", [])
     originals = order.originals[place]
     computed = originals == NONE
     if part.begins:
@@ -201,7 +201,7 @@ def encoded_part(records: Packed, order: Order, part: Part) -> Done:
     copies, reused = ~computed & (originals >= 0), ~computed & (originals < NONE)
     letters = records.letters[place][copies].tolist()
     return Done(
-        encode_rows(compress(zip(rows, headers, sequences, strict=True), computed)),
+        encode_rows(*(list(compress(field, computed)) for field in (rows, headers, sequences))),
         encode_copy_rows(
             zip(
                 compress(rows, copies),
