@@ -23,7 +23,7 @@ from producer.input.sources import AnySource
 
 #: Bytes of a piece, about: fewer records would have more of the batches that two pieces share, and
 #: more take more memory.
-PIECE_BYTES = 32 * READ_BYTES
+PIECE_BYTES = 64 * READ_BYTES
 
 
 class Range(NamedTuple):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from common.alphabet import ALPHABETS
 from common.bounded_map import bounded_map
 from common.errors import InputError
@@ -54,7 +56,7 @@ class Parsed(NamedTuple):
     lines: int  # before the next piece, from the piece's beginning
     ids: bytes  # hashes; see DuplicateCounter
     rows: Array  # of the good records, from the piece's beginning
-    letters: Array  # of each of them
+    letters: Array  # of each of them; these three as narrow as they can be
     headers: Array  # letters of its header
     hashes: Array | None  # of its letters ``[n, 2]``
     digests: Array | None  # of its letters ``[n, 2]``
@@ -145,9 +147,9 @@ class PieceWork:
             reader.findings(),
             lines,
             reader.ids.recent,
-            records.rows,
-            records.letters,
-            records.header_letters,
+            narrow(records.rows),
+            narrow(records.letters),
+            narrow(records.header_letters),
             None if seed is None else hashes_of(records.sequences, seed),
             digests_of_encoded(records.sequences) if setup.digests else None,
             error,
@@ -185,6 +187,11 @@ class PieceWork:
         place = self._store, self._setup.job, self._setup.staging, part.number
         checksums = write_batch(*place, encoded.records, encoded.copies)
         return Done(b"", b"", encoded.reused, checksums)
+
+
+def narrow(numbers: Array) -> Array:
+    """Return numbers of 0 or more with as few bytes as the largest one needs."""
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
 
 
 def encoded_part(records: Packed, order: Order, part: Part) -> Done:
