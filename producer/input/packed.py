@@ -5,7 +5,7 @@ done for each of them but to cut out its header and letters, and to hash them: t
 time of the reader. It has the others, and what is counted.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import NamedTuple
 
@@ -18,9 +18,9 @@ from producer.input.identical import Array
 from producer.input.pieces import Blocks, Piece, PieceBlocks, opened
 from producer.input.reader import Reader
 
-#: Bytes that are looked at together: fewer would take longer, and so would more, which the reader
-#: has if there is anything unusual among them.
-CHUNK_BYTES = 1 << 17
+#: Bytes that are looked at together: fewer would take longer, and more do not fit into the cache.
+#: Where anything is unusual, fewer are looked at again, and the reader has those that it is among.
+CHUNK_BYTES = 1 << 19, 1 << 16
 
 #: The first sign that may be in a header, the end of a line, and the begin of a record.
 BLANK, NEWLINE, BEGIN = map(ord, " \n>")
@@ -82,38 +82,56 @@ def read_packed(piece: Piece, reader: Reader) -> tuple[list[Packed], int]:
         blocks = PieceBlocks(piece)
         return [checked(block, reader) for block in blocks], blocks.lines
     found, lines = [], 0
-    for chunk in chunks(data):
-        text = lines_of(chunk)
-        packed = None if text is None else plain(text, reader)
-        if text is None or packed is None:
-            block = Block(as_text(chunk), lines + 1)
-            packed = checked(block, reader)
-            lines += block.text.count("\n") + 1
-        else:
-            lines += text.lines
+    for packed, more in read_chunks(data, reader, 0, CHUNK_BYTES):
         found.append(packed)
+        lines += more
     return found, lines
 
 
 def data_of(piece: Piece) -> bytes:
-    """Return a piece's bytes, without the ``>`` of the next one."""
+    """Return a piece's bytes, without the end of the last line and the ``>`` of the next record."""
     assert not isinstance(piece, Blocks)
     with opened(piece) as file:
-        data = b"".join(iter(lambda: file.read1(1 << 20), b""))
-    return data if piece.is_last else data[:-1]
+        data = file.read()
+    end = len(data) if piece.is_last else len(data) - 1
+    return data[: end - data.endswith(b"\n", 0, end)]
 
 
-def chunks(data: bytes) -> Iterator[bytes]:
+def read_chunks(
+    data: bytes, reader: Reader, lines: int, sizes: Sequence[int]
+) -> Iterator[tuple[Packed, int]]:
+    """Yield the good records of whole records, many at once, and the number of their lines.
+
+    Args:
+        data: without the end of the last line.
+        lines: before them.
+        sizes: bytes that are looked at together; the next ones if anything is unusual among them.
+    """
+    for chunk in chunks(data, sizes[0]):
+        text = lines_of(chunk)
+        packed = None if text is None else plain(text, reader)
+        if text is not None and packed is not None:
+            found = [(packed, text.lines)]
+        elif len(sizes) > 1:
+            found = list(read_chunks(chunk, reader, lines, sizes[1:]))
+        else:
+            block = Block(as_text(chunk), lines + 1)
+            found = [(checked(block, reader), block.text.count("\n") + 1)]
+        yield from found
+        lines += sum(more for _, more in found)
+
+
+def chunks(data: bytes, size: int) -> Iterator[bytes]:
     """Yield whole records, without the end of the line after them."""
     bounds = [-1]
-    while bounds[-1] + CHUNK_BYTES < len(data):
+    while bounds[-1] + size < len(data):
         after = bounds[-1] + 1
-        end = data.rfind(b"\n>", after, after + CHUNK_BYTES)
-        end = end if end >= 0 else data.find(b"\n>", after + CHUNK_BYTES - 1)
+        end = data.rfind(b"\n>", after, after + size)
+        end = end if end >= 0 else data.find(b"\n>", after + size - 1)
         if end < 0:
             break
         bounds.append(end)
-    for before, end in pairwise([*bounds, len(data.removesuffix(b"\n"))]):
+    for before, end in pairwise([*bounds, len(data)]):
         yield data[before + 1 : end]
 
 

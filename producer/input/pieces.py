@@ -76,6 +76,10 @@ class Section:
         self._end = end
         self._first = first
 
+    def read(self) -> bytes:
+        """Return all bytes that are left."""
+        return self._file.read(-1 if self._end is None else self._end - self._place)
+
     def read1(self, size: int) -> bytes:
         """Return the bytes up to the next place where reading the whole file would stop."""
         more = size - (self._place - self._first) % size if self._place else self._first

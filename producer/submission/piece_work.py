@@ -172,6 +172,8 @@ class PieceWork:
                 self._keep_on()
                 yield part, encoded_part(records, order, part)
 
+        if self._store.parallel_writes == 1:  # a thread would only take turns with this one
+            return list(map(self._written, encoded()))
         return list(bounded_map(self._written, encoded(), self._store.parallel_writes))
 
     def _keep_on(self) -> None:
