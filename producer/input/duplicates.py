@@ -65,8 +65,11 @@ class DuplicateCounter:
 
     def _duplicates_in(self, part: int, passes: int) -> int:
         """Count the duplicates among the hashes with the same last bits, which fit in memory."""
-        found = [hashes[hashes & (passes - 1) == part] for hashes in self._all()]
-        hashes = np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
+        found = self._all()
+        if passes > 1:
+            found = (hashes[hashes & (passes - 1) == part] for hashes in found)
+        hashes = np.concatenate([np.empty(0, np.int64), *found])
+        hashes.sort()
         return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
 
     def _all(self) -> Iterator[NDArray[np.int64]]:

@@ -30,7 +30,10 @@ TOGETHER = 2048
 
 #: Bits of the number of slots that a table begins with, and of the largest (2.1 GB). What would
 #: have to go into a larger one is not looked for in later records.
-FIRST_BITS, MOST_BITS = 20, 28
+FIRST_BITS, MOST_BITS = 18, 28
+
+#: Bits of the first table of a large input, 32 MB, which then has to grow less often.
+LARGE_BITS = 22
 
 #: Hashes that are put into a larger table together.
 MOVED_TOGETHER = 1 << 15
@@ -190,8 +193,8 @@ class OriginalFinder:
             keep: whether to put them in; their own row is returned in any case.
         """
         table, last = self._slots, len(self._slots) - 1
-        places = (hashes[:, 0] >> np.uint64(64 - self._bits)).astype(np.int64)
-        slots = (hashes[:, 0] << HALF) | (rows + 1).astype(np.uint64)
+        places = (hashes[:, 0] >> np.uint64(64 - self._bits)).view(np.int64)
+        slots = (hashes[:, 0] << HALF) | (rows + 1).view(np.uint64)
         found = rows.copy()
         left = np.arange(len(rows))  # those that have no place yet
         while len(left):
@@ -214,7 +217,7 @@ class OriginalFinder:
                 others[alike[same]] = False
                 left, places, slots = left[others], places[others], slots[others]
             # Steps of a hash's own leave few to the end; odd ones come to all places.
-            places = (places + ((slots >> HALF) | ODD).astype(np.int64)) & last
+            places = (places + ((slots >> HALF) | ODD).view(np.int64)) & last
         return found
 
     def _make_room(self, more: int, rows: int) -> bool:

@@ -25,6 +25,9 @@ from producer.input.sources import AnySource
 #: more take more memory.
 PIECE_BYTES = 64 * READ_BYTES
 
+#: What is read for a file's first piece, in READ_BYTES: its records are looked at again, in order.
+FIRST_READS = 8
+
 
 class Range(NamedTuple):
     """A part of a file of FASTA that is not compressed: whole records."""
@@ -124,7 +127,7 @@ def ranges_of(first: int, file: BufferedReader, source: Source) -> Iterator[Rang
     """
     status = os.fstat(file.fileno())
     about = source.shown, source.name, status.st_ino
-    start, target = 0, first + PIECE_BYTES
+    start, target = 0, first + min(FIRST_READS * READ_BYTES, PIECE_BYTES)
     while target < status.st_size:
         begin = max(target - READ_BYTES - 1, start)
         file.seek(begin)
