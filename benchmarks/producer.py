@@ -77,12 +77,10 @@ def main() -> None:
         ]
         for kind in kinds:
             runs = [each[kind] for each in rounds]
-            others = max(run["others"] for run in runs)
             more = kind[0] == "on" and kind[1] > 1
-            print(
-                f"  {kind[0]:6} {kind[1]:2} {summary(runs, size)}"
-                + (f", and {others:.0f} MB in each other process" if more else "")
-            )
+            print(f"  {kind[0]:6} {kind[1]:2} {summary(runs, size)}")
+            if more:
+                print(f"             {summary_of_others(runs, size)}")
         if {"on", "off"} <= {*options.dedup}:
             cpu = {what: min(each[what, 1]["cpu"] for each in rounds) for what in ("on", "off")}
             print(
@@ -109,6 +107,16 @@ def summary(runs: Sequence[Mapping[str, float]], size: float) -> str:
         f"{statistics.median(speeds):6.0f} MB/s ({min(speeds):.0f} to {max(speeds):.0f}), "
         f"CPU time {min(run['cpu'] for run in runs):.1f} s, "
         f"peak memory {max(run['megabytes'] for run in runs):.0f} MB"
+    )
+
+
+def summary_of_others(runs: Sequence[Mapping[str, float]], size: float) -> str:
+    """Return what runs by several processes took in the main one and in the others."""
+    best = min(runs, key=lambda run: run["cpu"])
+    main, others = best["main_cpu"] / size * 1e3, (best["cpu"] - best["main_cpu"]) / size * 1e3
+    return (
+        f"CPU time for each MB: {main:.2f} ms in the main process, {others:.2f} ms in the others, "
+        f"of which each has {max(run['others'] for run in runs):.0f} MB"
     )
 
 
@@ -147,6 +155,7 @@ def measure(what: str, folder: Path, model: str, number: int) -> dict[str, float
     others = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "seconds": seconds,
+        "main_cpu": cpu,
         "cpu": cpu + others.ru_utime + others.ru_stime,
         "megabytes": peak_kilobytes() / 1024,
         "others": others.ru_maxrss / 1024,

@@ -1,11 +1,9 @@
 """How to install what is missing, from wherever this package was installed."""
 
 import json
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from shlex import quote
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 NAME = "virnucpro-fleet"
 
@@ -20,6 +18,9 @@ def how_to_install(extra: str) -> str:
 
 def origin() -> str | None:
     """Return what pip recorded of where this package came from; None: an index, or not pip."""
+    # Most processes never have to say how to install anything, and the import takes a while.
+    from importlib.metadata import PackageNotFoundError, distribution
+
     try:
         return distribution(NAME).read_text("direct_url.json")
     except PackageNotFoundError:
@@ -33,6 +34,8 @@ def words_for(extra: str, direct_url: str | None, root: Path) -> str:
         direct_url: the record that pip keeps of a package that is not from an index (PEP 610).
         root: the folder of the code.
     """
+    from urllib.request import url2pathname
+
     found = json.loads(direct_url) if direct_url else {}
     if (root / "pyproject.toml").is_file():
         return f"-e {quote(f'{root}[{extra}]')}"

@@ -89,13 +89,13 @@ class Embeddings:
         scores: Mapping[str, Array] | None = None,
     ) -> Self:
         """Return the vectors of records, all computed in one precision, with the records' ids."""
-        input_lengths = [len(record.residues) for record in records]
+        input_lengths = np.array([len(record.residues) for record in records], np.int64)
         return cls(
             rows=np.array([record.row for record in records], np.int64),
             headers=[record.header for record in records],
             ids=[record.id for record in records],
-            lengths=np.array([form.embedded(length) for length in input_lengths], np.int64),
-            input_lengths=np.array(input_lengths, np.int64),
+            lengths=form.embedded_lengths(input_lengths),
+            input_lengths=input_lengths,
             precision=np.full(len(records), PRECISION_CODES[precision], np.uint8),
             pooled=pooled,
             residues=residues,
@@ -106,7 +106,7 @@ class Embeddings:
     def without_vectors(cls, records: Sequence[Record], form: OutputForm, dim: int) -> Self:
         """Return rows of NaN with precision ``none``."""
         shape = form.vector_shape(dim)
-        lengths = np.array([form.embedded(len(r.residues)) for r in records], np.int64)
+        lengths = form.embedded_lengths(np.array([len(r.residues) for r in records], np.int64))
         count, letters = len(records), int(lengths.sum())
         return cls.of_records(
             records,

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -142,6 +144,10 @@ class OutputForm(BaseModel):
     def embedded(self, letters: int) -> int:
         """Return how many of a record's letters are embedded."""
         return min(letters, self.max_residues) if self.overlap is None else letters
+
+    def embedded_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the same of many records."""
+        return np.minimum(lengths, self.max_residues) if self.overlap is None else lengths
 
     def passes(self, letters: int) -> int:
         """Return how often the model computes a record with so many letters embedded.

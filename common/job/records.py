@@ -6,8 +6,9 @@
 Since the object has the row numbers, a retry of some of its rows needs nothing else.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from os import PathLike
 from typing import Any, NamedTuple, Protocol
 
@@ -103,9 +104,11 @@ def encode_batch(records: Iterable[Record]) -> bytes:
     return "".join([f">{row} {header}\n{residues}\n" for row, header, residues in records]).encode()
 
 
-def encode_rows(rows: Iterable[tuple[int, bytes, bytes]]) -> bytes:
+def encode_rows(rows: Sequence[int], headers: Sequence[bytes], residues: Sequence[bytes]) -> bytes:
     """Return the same of records whose header and letters are encoded."""
-    return b"".join([b">%d %b\n%b\n" % row for row in rows])
+    # One text for all of them: to write each by itself would take twice as long.
+    fields = tuple(chain.from_iterable(zip(rows, headers, residues, strict=True)))
+    return (b">%d %b\n%b\n" * len(rows)) % fields
 
 
 def decode_batch(data: bytes) -> list[Record]:

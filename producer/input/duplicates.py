@@ -59,14 +59,18 @@ class DuplicateCounter:
 
     def duplicates(self) -> int:
         """Return how many records have the id of an earlier record."""
-        passes = 1 + self._spilled // self._in_memory
+        # A power of two: to look at some bits takes a fraction of the time of a division.
+        passes = 1 << (self._spilled // self._in_memory).bit_length()
         return sum(self._duplicates_in(part, passes) for part in range(passes))
 
     def _duplicates_in(self, part: int, passes: int) -> int:
-        """Count the duplicates among the hashes of one residue class, which fit in memory."""
-        found = [hashes[hashes % passes == part] for hashes in self._all()]
-        hashes = np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
-        return int((hashes[1:] == hashes[:-1]).sum())
+        """Count the duplicates among the hashes with the same last bits, which fit in memory."""
+        found = self._all()
+        if passes > 1:
+            found = (hashes[hashes & (passes - 1) == part] for hashes in found)
+        hashes = np.concatenate([np.empty(0, np.int64), *found])
+        hashes.sort()
+        return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
 
     def _all(self) -> Iterator[NDArray[np.int64]]:
         """Yield all hashes, as many at once as may be in memory."""

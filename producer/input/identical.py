@@ -32,6 +32,12 @@ TOGETHER = 2048
 #: have to go into a larger one is not looked for in later records.
 FIRST_BITS, MOST_BITS = 18, 28
 
+#: Bits of the first table of a large input, 32 MB, which then has to grow less often.
+LARGE_BITS = 22
+
+#: Hashes that are put into a larger table together.
+MOVED_TOGETHER = 1 << 15
+
 #: The share of a table's slots that may be taken.
 LOAD = 0.5
 
@@ -161,19 +167,21 @@ class OriginalFinder:
         Raises:
             UserError: there is no room for the temporary file.
         """
-        end = int(rows[-1]) + 1
-        keep = self._make_room(len(rows), int(rows[0])) and end <= MOST_ROWS
+        start, end = int(rows[0]), int(rows[-1]) + 1
+        keep = self._make_room(len(rows), start) and end <= MOST_ROWS
         if keep:
             while end > len(self._log):
                 self._extend_log(end)
-            self._log[rows] = hashes
+            # A slice takes a fraction of the time; there is one unless records were left out.
+            self._log[slice(start, end) if end - start == len(rows) else rows] = hashes
         found = self._settle(hashes, rows, keep=keep)
         copies = np.flatnonzero(found != rows)
         if keep:
-            self._log[rows[copies]] = 0
             self._count += len(rows) - len(copies)
         if not len(copies):
             return None
+        if keep:
+            self._log[rows[copies]] = 0
         originals = np.full(len(rows), NONE, np.int64)
         originals[copies] = found[copies]
         return originals
@@ -185,22 +193,22 @@ class OriginalFinder:
             keep: whether to put them in; their own row is returned in any case.
         """
         table, last = self._slots, len(self._slots) - 1
-        places = (hashes[:, 0] >> np.uint64(64 - self._bits)).astype(np.int64)
-        slots = (hashes[:, 0] << HALF) | (rows + 1).astype(np.uint64)
+        places = (hashes[:, 0] >> np.uint64(64 - self._bits)).view(np.int64)
+        slots = (hashes[:, 0] << HALF) | (rows + 1).view(np.uint64)
         found = rows.copy()
         left = np.arange(len(rows))  # those that have no place yet
         while len(left):
             there = table[places]
-            free = np.flatnonzero(there == 0)
+            free = (there == 0).nonzero()[0]
             if keep:
                 # Of several for one place NumPy keeps the last, which is the first record.
                 table[places[free[::-1]]] = slots[free[::-1]]
                 there[free] = table[places[free]]
             else:
                 there[free] = slots[free]
-            others = np.flatnonzero(there != slots)
+            others = (there != slots).nonzero()[0]
             left, places, slots, there = left[others], places[others], slots[others], there[others]
-            alike = np.flatnonzero((there ^ slots) <= LOW)
+            alike = ((there ^ slots) <= LOW).nonzero()[0]
             if len(alike):
                 known = (there[alike] & LOW).astype(np.int64) - 1
                 same = (self._log[known] == hashes[left[alike]]).all(axis=1)
@@ -209,7 +217,7 @@ class OriginalFinder:
                 others[alike[same]] = False
                 left, places, slots = left[others], places[others], slots[others]
             # Steps of a hash's own leave few to the end; odd ones come to all places.
-            places = (places + ((slots >> HALF) | ODD).astype(np.int64)) & last
+            places = (places + ((slots >> HALF) | ODD).view(np.int64)) & last
         return found
 
     def _make_room(self, more: int, rows: int) -> bool:
@@ -224,8 +232,8 @@ class OriginalFinder:
             # The old table is not needed for the new one: never are both in memory.
             del self._slots
             self._slots = np.zeros(1 << self._bits, np.uint64)
-            for start in range(0, rows, TOGETHER):
-                hashes = np.array(self._log[start : min(start + TOGETHER, rows)])
+            for start in range(0, rows, MOVED_TOGETHER):
+                hashes = np.array(self._log[start : min(start + MOVED_TOGETHER, rows)])
                 taken = np.flatnonzero(hashes.any(axis=1))
                 self._settle(hashes[taken], start + taken, keep=True)
         return True

@@ -23,7 +23,10 @@ from producer.input.sources import AnySource
 
 #: Bytes of a piece, about: fewer records would have more of the batches that two pieces share, and
 #: more take more memory.
-PIECE_BYTES = 32 * READ_BYTES
+PIECE_BYTES = 64 * READ_BYTES
+
+#: What is read for a file's first piece, in READ_BYTES: its records are looked at again, in order.
+FIRST_READS = 8
 
 
 class Range(NamedTuple):
@@ -76,6 +79,10 @@ class Section:
         self._end = end
         self._first = first
 
+    def read(self) -> bytes:
+        """Return all bytes that are left."""
+        return self._file.read(-1 if self._end is None else self._end - self._place)
+
     def read1(self, size: int) -> bytes:
         """Return the bytes up to the next place where reading the whole file would stop."""
         more = size - (self._place - self._first) % size if self._place else self._first
@@ -120,7 +127,7 @@ def ranges_of(first: int, file: BufferedReader, source: Source) -> Iterator[Rang
     """
     status = os.fstat(file.fileno())
     about = source.shown, source.name, status.st_ino
-    start, target = 0, first + PIECE_BYTES
+    start, target = 0, first + min(FIRST_READS * READ_BYTES, PIECE_BYTES)
     while target < status.st_size:
         begin = max(target - READ_BYTES - 1, start)
         file.seek(begin)

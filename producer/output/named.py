@@ -32,13 +32,13 @@ def named_rows(store: Store, manifest: Manifest, index: int) -> Embeddings:
         rows += reused.rows.tolist()
         headers += reused.headers
         lengths += reused.input_lengths.tolist()
-    embedded = {length: manifest.form.embedded(length) for length in set(lengths)}
+    input_lengths = np.array(lengths, np.int64)
     found = Embeddings(
         rows=np.array(rows, np.int64),
         headers=headers,
         ids=list(map(first_word, headers)),
-        lengths=np.array([embedded[length] for length in lengths], np.int64),
-        input_lengths=np.array(lengths, np.int64),
+        lengths=manifest.form.embedded_lengths(input_lengths),
+        input_lengths=input_lengths,
         precision=np.zeros(len(rows), np.uint8),
         pooled={},
         residues=None,

@@ -191,10 +191,11 @@ class ParallelStaging:
 
     def _order(self, reading: Reading, parsed: Parsed, before: int) -> None:
         """Have the records of a piece written, in batches."""
-        rows = before + parsed.rows
+        rows = before + parsed.rows.astype(np.int64)
         originals = self._originals(rows, parsed)
         known = np.full(len(rows), NONE) if originals is None else originals
-        stretches = self._cutter.cut(parsed.letters, parsed.headers, known)
+        letters, headers = parsed.letters.astype(np.int64), parsed.headers.astype(np.int64)
+        stretches = self._cutter.cut(letters, headers, known)
         parts = self._parts(stretches)
         order = reading.process.write(Order(reading.number, before, originals, parts))
         self._writing.append(order)

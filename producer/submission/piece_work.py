@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from common.alphabet import ALPHABETS
 from common.bounded_map import bounded_map
 from common.errors import InputError
@@ -54,7 +56,7 @@ class Parsed(NamedTuple):
     lines: int  # before the next piece, from the piece's beginning
     ids: bytes  # hashes; see DuplicateCounter
     rows: Array  # of the good records, from the piece's beginning
-    letters: Array  # of each of them
+    letters: Array  # of each of them; these three as narrow as they can be
     headers: Array  # letters of its header
     hashes: Array | None  # of its letters ``[n, 2]``
     digests: Array | None  # of its letters ``[n, 2]``
@@ -145,9 +147,9 @@ class PieceWork:
             reader.findings(),
             lines,
             reader.ids.recent,
-            records.rows,
-            records.letters,
-            records.header_letters,
+            narrow(records.rows),
+            narrow(records.letters),
+            narrow(records.header_letters),
             None if seed is None else hashes_of(records.sequences, seed),
             digests_of_encoded(records.sequences) if setup.digests else None,
             error,
@@ -170,6 +172,8 @@ class PieceWork:
                 self._keep_on()
                 yield part, encoded_part(records, order, part)
 
+        if self._store.parallel_writes == 1:  # a thread would only take turns with this one
+            return list(map(self._written, encoded()))
         return list(bounded_map(self._written, encoded(), self._store.parallel_writes))
 
     def _keep_on(self) -> None:
@@ -187,13 +191,18 @@ class PieceWork:
         return Done(b"", b"", encoded.reused, checksums)
 
 
+def narrow(numbers: Array) -> Array:
+    """Return numbers of 0 or more with as few bytes as the largest one needs."""
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
+
+
 def encoded_part(records: Packed, order: Order, part: Part) -> Done:
     """Return a part of a batch as its objects have it."""
     place = slice(part.start, part.end)
     rows = (order.before + records.rows[place]).tolist()
     headers, sequences = records.headers[place], records.sequences[place]
     if order.originals is None:
-        return Done(encode_rows(zip(rows, headers, sequences, strict=True)), b"", [])
+        return Done(encode_rows(rows, headers, sequences), b"", [])
     originals = order.originals[place]
     computed = originals == NONE
     if part.begins:
@@ -201,7 +210,7 @@ def encoded_part(records: Packed, order: Order, part: Part) -> Done:
     copies, reused = ~computed & (originals >= 0), ~computed & (originals < NONE)
     letters = records.letters[place][copies].tolist()
     return Done(
-        encode_rows(compress(zip(rows, headers, sequences, strict=True), computed)),
+        encode_rows(*(list(compress(field, computed)) for field in (rows, headers, sequences))),
         encode_copy_rows(
             zip(
                 compress(rows, copies),

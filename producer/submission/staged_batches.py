@@ -10,6 +10,7 @@ from common.model_specs import ModelSpec
 from common.store import FileStore, S3Store, Store
 from producer.input.batches import Budget, Cutter, cut_batches
 from producer.input.identical import (
+    LARGE_BITS,
     Chunk,
     OriginalFinder,
     with_earlier,
@@ -77,7 +78,7 @@ def staged_batches(
     from producer.submission.piece_work import Setup
     from producer.submission.staging_pool import StagingPool
 
-    finder = OriginalFinder() if request.dedup else None
+    finder = OriginalFinder(bits=LARGE_BITS) if request.dedup else None
     setup = Setup(
         source=request.source.parts[0],
         checks=checks_of(request),

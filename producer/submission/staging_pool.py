@@ -19,6 +19,7 @@ COMMAND = [sys.executable, "-P", "-m", "producer.submission.staging_process"]
 #: Settings of glibc: memory of one piece is not given back to the system before the next, which
 #: would take a sixth of the time.
 KEPT_MEMORY = {
+    "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
 }

@@ -11,6 +11,7 @@ from common.ledger.ledger import Ledger
 from common.model_specs import ModelSpec
 from common.store import Store
 from common.wire.messages import Batch, Instability
+from workers.engine.prepared import tokens_in_all
 from workers.models.loading import LoadedModel
 
 
@@ -60,5 +61,4 @@ def fetch_records(
 
 def tokens_of(records: Iterable[Record], form: OutputForm, spec: ModelSpec) -> int:
     """Return the tokens of records, as their job counts them."""
-    lengths = (form.embedded(len(record.residues)) for record in records)
-    return sum(spec.tokens(length) * form.passes(length) for length in lengths)
+    return tokens_in_all([len(record.residues) for record in records], form, spec)

@@ -26,7 +26,12 @@ from workers.engine.flight import Flight, PackDone, Timed
 from workers.engine.in_flight import PackInFlight, PackResult
 from workers.engine.masked import MaskedInFlight, mean_surprise
 from workers.engine.packing import Pack
-from workers.engine.prepared import PreparedBatch, residue_buffers, synthetic_batch
+from workers.engine.prepared import (
+    PreparedBatch,
+    residue_buffers,
+    synthetic_batch,
+    tokens_in_all,
+)
 from workers.engine.windows import cut_windows
 from workers.models.attention.choice import choice_of
 from workers.models.classifier import LazyClassifier
@@ -39,7 +44,12 @@ from workers.models.loading import LoadedModel
 from workers.models.mixed_precision import apply_fp32, apply_selective_fp32
 from workers.runtime import metrics, trace, watchdog
 from workers.runtime.device import exact_sums
-from workers.runtime.memory import SMALLEST_PACK_TOKENS, fastest_pack_tokens, pack_tokens_that_fit
+from workers.runtime.memory import (
+    SMALLEST_PACK_TOKENS,
+    fastest_pack_tokens,
+    pack_tokens_that_fit,
+    packs_ahead,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +64,6 @@ VIEWS = {Rung.SELECTIVE_FP32: apply_selective_fp32, Rung.FP32: apply_fp32}
 
 #: Tokens per segment in trial packs: few, so that segments fill a pack almost exactly.
 TRIAL_LENGTH = 64
-
-#: Number of packs queued while another is computed.
-PACKS_AHEAD = 1
 
 #: Seconds for one pack after which the device counts as hung. On a GPU a pack takes seconds, or
 #: minutes if kernels are compiled first; on a CPU a large model may take an hour.
@@ -95,8 +102,9 @@ class Engine:
         self._classifier = LazyClassifier(loaded)
         self._contact_head = Lazy(load_contact_head, loaded)
         self._observed: dict[Rung, Encoder] = {}  # views whose attention can be seen
+        self._ahead = packs_ahead(loaded.spec, self.device)
         #: Slots for the packs of all threads that hold device memory.
-        self._slots = threading.Semaphore(1 + PACKS_AHEAD)
+        self._slots = threading.Semaphore(1 + self._ahead)
 
     @property
     def attention_kernel(self) -> str:
@@ -110,7 +118,7 @@ class Engine:
 
         def run(tokens: int) -> None:
             # As many packs as are in flight at once, and one of the rest.
-            segments, rest = divmod((1 + PACKS_AHEAD) * tokens, TRIAL_LENGTH)
+            segments, rest = divmod((1 + self._ahead) * tokens, TRIAL_LENGTH)
             lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
             work = synthetic_batch(self.loaded.spec, lengths, self.precision)
             self._run_packs(PackInFlight, work, tokens, lambda: None)
@@ -173,9 +181,11 @@ class Engine:
     def _prepare(
         self, records: Sequence[Record], form: OutputForm, precision: Rung
     ) -> PreparedBatch:
-        sequences = [record.residues[: form.embedded(len(record.residues))] for record in records]
+        letters = np.array([len(record.residues) for record in records], np.int64)
+        lengths = form.embedded_lengths(letters)
+        pairs = zip(records, lengths.tolist(), strict=True)
+        sequences = [record.residues[:length] for record, length in pairs]
         firsts: Sequence[int] = range(len(sequences))
-        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         if form.overlap is not None:
             sequences, firsts = cut_windows(sequences, form.max_residues, form.overlap)
         layers = resolve_layers(form.layers, self.loaded.spec.layers)
@@ -249,7 +259,7 @@ class Engine:
                     for pack in flight.packs(work, budget):
                         between_packs()
                         running.append(self._queue(flight, work, pack))
-                        if len(running) > PACKS_AHEAD:
+                        if len(running) > self._ahead:
                             finish_first()
                 finally:
                     self._lock.release()
@@ -297,19 +307,17 @@ class Engine:
         seconds: float,
     ) -> Outcome:
         """Join the results of packs: finite rows in order, and descriptions of the others."""
-        unstable = work.describe(segments)
-        unstable_rows = {row.row for row in unstable}
-        finite = np.array([record.row not in unstable_rows for record in work.records])
+        bad = work.by_record(segments)
+        unstable = tuple(work.describe(record, seen) for record, seen in bad.items())
+        finite = np.ones(len(work.records), np.bool_)
+        finite[list(bad)] = False
         embeddings = Embeddings.of_records(
-            [record for record, good in zip(work.records, finite, strict=True) if good],
+            [record for record, good in zip(work.records, finite.tolist(), strict=True) if good],
             work.form,
             precision=work.precision,
             pooled={name: values[finite] for name, values in work.join(parts).items()},
             residues=work.finite_residues(finite),
             scores=work.join_scores(parts, masked, finite),
         )
-        tokens = sum(
-            self.loaded.spec.tokens(length) * work.form.passes(length)
-            for length in embeddings.lengths.tolist()
-        )
+        tokens = tokens_in_all(embeddings.lengths.tolist(), work.form, self.loaded.spec)
         return Outcome(embeddings, unstable, work.precision, tokens, seconds)

@@ -23,6 +23,11 @@ from workers.models.encoder import Encoder
 from workers.runtime.device import to_device, to_host
 
 
+def stacked(layers: list[Tensor]) -> Tensor:
+    """Return ``[T, K, D]`` of K tensors ``[T, D]``; a single one is not copied."""
+    return torch.stack(layers, dim=1) if len(layers) > 1 else layers[0][:, None]
+
+
 @dataclass(frozen=True)
 class PackResult:
     """The result of one forward pass, without residues, which are in the batch's buffer."""
@@ -49,7 +54,7 @@ class PackInFlight(Flight[PackResult]):
             maps = ContactMaps(work.contacts, pack.lengths.tolist(), self.device)
         with observed_by(model, maps):
             found = model.forward_packed(ids, cu_seqlens, pack.max_seqlen, list(layers))
-        self._hidden = torch.stack([found[layer] for layer in work.layers], dim=1)  # [T, K, D]
+        self._hidden = stacked([found[layer] for layer in work.layers])
         self._rows = to_host(
             pool(self._hidden, cu_seqlens, model.spec.family, work.form.more_pooled)
         )

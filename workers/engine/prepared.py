@@ -1,6 +1,7 @@
 """A batch in the form that the engine runs: from records to segments, and back."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,21 +55,19 @@ class PreparedBatch:
         segments = range(len(self.tokens.lengths))
         return replace(self, to_mask=[one for one in segments if one not in unstable])
 
-    def describe(self, segments: dict[int, NonFinite]) -> tuple[Instability, ...]:
-        """Return a description of each record with segments that are not finite."""
-        by_record: dict[int, list[NonFinite]] = {}
+    def by_record(self, segments: Mapping[int, NonFinite]) -> dict[int, NonFinite]:
+        """Return what is not finite of records, from that of segments; both by position."""
+        found: dict[int, list[NonFinite]] = {}
         for segment, seen in segments.items():
             record = int(np.searchsorted(self.firsts, segment, side="right")) - 1
-            by_record.setdefault(record, []).append(seen)
-        return tuple(
-            Instability(
-                row=self.records[i].row,
-                id=self.records[i].id,
-                length=int(self.lengths[i]),
-                seen={self.precision: merge_non_finite(seen)},
-            )
-            for i, seen in by_record.items()
-        )
+            found.setdefault(record, []).append(seen)
+        return {record: merge_non_finite(seen) for record, seen in found.items()}
+
+    def describe(self, record: int, seen: NonFinite) -> Instability:
+        """Return the description of a record that is not finite."""
+        row, id_ = self.records[record].row, self.records[record].id
+        length = int(self.lengths[record])
+        return Instability(row=row, id=id_, length=length, seen={self.precision: seen})
 
     def join(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
         """Join the packs' vectors ``[s, K, D]`` to those of records that the form includes."""
@@ -109,6 +108,16 @@ class PreparedBatch:
             return None
         values = without_single_layer(self.residues.numpy())
         return values if finite.all() else values[np.repeat(finite, self.lengths)]
+
+
+def tokens_in_all(letters: Iterable[int], form: OutputForm, spec: ModelSpec) -> int:
+    """Return the tokens of all passes over records of so many letters, as their job counts them."""
+    records_of = Counter(letters)  # far fewer lengths than records
+    embedded = {length: form.embedded(length) for length in records_of}
+    return sum(
+        count * spec.tokens(embedded[length]) * form.passes(embedded[length])
+        for length, count in records_of.items()
+    )
 
 
 def without_single_layer(values: Array) -> Array:

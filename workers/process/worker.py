@@ -4,6 +4,7 @@ The supervisor starts it as ``python -m workers.process MODEL PRECISION``, with 
 ``CUDA_VISIBLE_DEVICES`` and its broker and store in the environment.
 """
 
+import gc
 import logging
 import os
 import socket
@@ -233,6 +234,10 @@ def run_batches(
     """Report readiness and run batches until told to stop; return the exit code."""
     ready_file, trace_file = file_of(PROCESS_READY_FILE), file_of(TRACE_FILE)
     recorder = None if trace_file is None else trace.start(runner.engine.device)
+    # Or each collection, of which the records of batches cause many, would look at all objects of
+    # PyTorch and the model, while no thread can go on.
+    gc.collect()
+    gc.freeze()
     if ready_file is not None:
         ready_file.touch()
 

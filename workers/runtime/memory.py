@@ -19,6 +19,11 @@ SMALLEST_PACK_TOKENS = 1024
 #: for its host (measured: 650M and 3B are fastest from 32,768 tokens on, 8M from 262,144).
 GPU_PACK_TOKENS, GPU_PACK_OPERATIONS = 65_536, 4e12
 
+#: Operations that are queued behind the pack that is computed. They take an H200 some 50 ms, in
+#: which the thread that queues packs may wait for others to leave Python (8M: 14.1 million tokens/s
+#: with three packs, 12.8 million with one).
+GPU_QUEUED_OPERATIONS = 1.2e13
+
 #: Tokens of the two trial packs, which show the memory per token. One is a multiple of 16, one is
 #: not: Triton compiles a kernel for either.
 TRIAL_TOKENS = (4096, 8191)
@@ -33,6 +38,14 @@ def fastest_pack_tokens(spec: ModelSpec, device: torch.device) -> int:
         small = CPU_HIDDEN_BYTES // (4 * spec.dim * torch.float32.itemsize)
         return max(SMALLEST_PACK_TOKENS, min(CPU_PACK_TOKENS, small))
     return max(GPU_PACK_TOKENS, int(GPU_PACK_OPERATIONS / (2 * spec.parameters)))
+
+
+def packs_ahead(spec: ModelSpec, device: torch.device) -> int:
+    """Return how many packs are queued while another is computed."""
+    if device.type != "cuda":
+        return 1
+    operations = 2 * spec.parameters * fastest_pack_tokens(spec, device)
+    return max(1, round(GPU_QUEUED_OPERATIONS / operations))
 
 
 def pack_tokens_that_fit(run: Callable[[int], object], most: int) -> int:

@@ -9,6 +9,7 @@ from workers.models.attention.layouts import Layout
 from workers.models.encoder import share_weights
 from workers.models.esm2.model import ESM2, Block
 from workers.models.kernels.attention import padded_dim
+from workers.models.kernels.embedding import scaled_embedding
 from workers.models.kernels.norm import layer_norm
 from workers.models.kernels.norm_linear import norm_linear_gelu, norm_linear_rotate
 from workers.models.padded_heads import pad_halves, padded_out, padded_qkv
@@ -34,6 +35,9 @@ class FusedESM2(ESM2):
     def head_dim(self) -> int:
         """Width of a head of attention, with the zeros that pad it."""
         return padded_dim(super().head_dim)
+
+    def scaled_embedding(self, tokens: Tensor, scale: Tensor) -> Tensor:
+        return scaled_embedding(tokens, self.embed_tokens.get_parameter("weight"), scale)
 
     def representation(self, x: Tensor, k: int) -> Tensor:
         if k == self.spec.layers:

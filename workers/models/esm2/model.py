@@ -65,9 +65,12 @@ class ESM2(Encoder):
 
     def _embed(self, tokens: Tensor, masked_ratio: Tensor) -> Tensor:
         scale = (1 - TRAINING_MASK_RATIO) / (1 - masked_ratio)
-        scale = torch.where(tokens == MASK, 0.0, scale)  # [...] FP32
-        # In place: rounded once, without an FP32 copy.
-        return self.embed_tokens(tokens).mul_(scale[..., None])
+        return self.scaled_embedding(tokens, torch.where(tokens == MASK, 0.0, scale))
+
+    def scaled_embedding(self, tokens: Tensor, scale: Tensor) -> Tensor:
+        """Return the embedding of each token, multiplied by an FP32 number of its own."""
+        x: Tensor = self.embed_tokens(tokens)
+        return x.mul_(scale[..., None])  # in place: rounded once, without an FP32 copy
 
     def _run(
         self, x: Tensor, positions: Tensor, layout: Layout, repr_layers: Sequence[int]

@@ -12,6 +12,7 @@ from common.memory import is_out_of_memory
 from workers.models.attention import flash
 from workers.models.kernels import attention as own_kernel
 from workers.models.kernels import hopper
+from workers.models.kernels.embedding import scaled_embedding
 from workers.models.kernels.gate import gelu_gate, silu_gate
 from workers.models.kernels.norm import layer_norm
 from workers.models.kernels.norm_linear import norm_linear_gelu, norm_linear_rotate
@@ -73,6 +74,12 @@ def pointwise_trials(device: torch.device, dtype: torch.dtype) -> Iterator[Trial
         "LayerNorm",
         lambda: layer_norm(half, norm, plus),
         lambda: F.layer_norm(half.float() + plus, (192,), eps=norm.eps),
+    )
+    tokens, scale = torch.arange(40, device=device) % 33, torch.linspace(0, 2, 40, device=device)
+    yield Trial(
+        "the scaled embedding",
+        lambda: scaled_embedding(tokens, half, scale),
+        lambda: half.float()[tokens] * scale[:, None],
     )
     yield Trial("the gated GELU", lambda: gelu_gate(half), lambda: gated(F.gelu, half.float()))
     yield Trial("the gated SiLU", lambda: silu_gate(half), lambda: gated(F.silu, half.float()))

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from common.alphabet import DNA, PROTEIN
 from common.errors import InputError, UserError
-from common.job.records import Record, decode_batch, encode_batch, first_word, with_ids
+from common.job.records import (
+    Record,
+    decode_batch,
+    encode_batch,
+    encode_rows,
+    first_word,
+    with_ids,
+)
 
 #: A reader of text sees a new line at \n, \r and \r\n alone, so anything else may be in a header,
 #: but a NUL, which HDF5 could not store.
@@ -21,6 +28,14 @@ records = st.builds(Record, st.integers(0, 2**63 - 1), headers, sequences)
 @given(st.lists(records))
 def test_records_come_back_as_they_were(records):
     assert decode_batch(encode_batch(records)) == records
+
+
+@given(st.lists(records | st.builds(Record, st.integers(0, 9), st.just("90% of %d"), sequences)))
+def test_records_that_are_encoded_give_the_same_object(records):
+    headers = [record.header.encode() for record in records]
+    residues = [record.residues.encode() for record in records]
+    rows = [record.row for record in records]
+    assert encode_rows(rows, headers, residues) == encode_batch(records)
 
 
 @pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", ">", " ", "\t", "é"])

@@ -23,6 +23,7 @@ from common.ledger.claims import ReleaseReason
 from common.ledger.keys import batch_field, job_key
 from common.ledger.ledger import Ledger
 from common.ledger.progress import JobState
+from common.ledger.workers import WorkerInfo
 from common.model_source import ModelSource
 from common.rungs import Rung
 from common.store import FileStore
@@ -53,6 +54,10 @@ BATCHES = 4
 workers = st.sampled_from((*PODS, STRANGER))
 jobs = st.sampled_from(JOBS)
 indices = st.integers(0, BATCHES - 1)
+
+
+def info_of(pod: str) -> WorkerInfo:
+    return worker_info(ModelSource("dnabert_s"), "cpu", Rung.FP16, MessageKeys(), pod, 0.0)
 
 
 class Costs(RuleBasedStateMachine):
@@ -96,6 +101,8 @@ class Costs(RuleBasedStateMachine):
 
     @rule(pod=workers, job=jobs, index=indices)
     def claim(self, pod: str, job: str, index: int) -> None:
+        """Claim a batch, as a worker does once it has announced itself."""
+        self.ledger.workers.announce(info_of(pod))
         self.number += 1
         owner, batch = f"cuda0-7@{pod}/{self.number:08x}", self.manifest(job).batch(index)
         self.ledger.leases.claim(batch, owner=owner, weights="w")
@@ -122,18 +129,19 @@ class Costs(RuleBasedStateMachine):
     def resume(self, job: str) -> None:
         self.ledger.jobs.resume(self.manifest(job), "retry")
 
-    @rule(pod=workers, is_there=st.booleans())
-    def announce(self, pod: str, is_there: bool) -> None:
-        info = worker_info(ModelSource("dnabert_s"), "cpu", Rung.FP16, MessageKeys(), pod, 0.0)
-        if is_there:
-            self.ledger.workers.announce(info)
-        else:
-            self.ledger.workers.leave(info)
+    @rule(pod=workers)
+    def announce(self, pod: str) -> None:
+        self.ledger.workers.announce(info_of(pod))
 
-    @rule(pod=st.sampled_from(PODS))
-    def end_pod(self, pod: str) -> None:
-        """End a pod: a later one has another name, so that it never comes back."""
+    @rule(pod=workers, is_killed=st.booleans())
+    def end_pod(self, pod: str, is_killed: bool) -> None:
+        """End a pod: a later one has another name, so that it never comes back.
+
+        Its worker leaves, unless it is killed.
+        """
         self.api.pods.pop(pod, None)
+        if not is_killed:
+            self.ledger.workers.leave(info_of(pod))
 
     @rule()
     def take_over(self) -> None:

@@ -40,7 +40,7 @@ budgets = st.builds(Budget, tokens=st.integers(1, 200))
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging_pool, "StagingPool", PoolWithoutProcesses)
     monkeypatch.setattr(pieces, "PIECE_BYTES", 128)
-    monkeypatch.setattr(packed, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(packed, "CHUNK_BYTES", (200, 60))
     for module in (blocks, formats, pieces):
         monkeypatch.setattr(module, "READ_BYTES", 64)
 

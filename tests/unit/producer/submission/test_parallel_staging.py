@@ -78,7 +78,7 @@ def fastas(draw: st.DrawFn, good: st.SearchStrategy[str] = good) -> bytes:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have several pieces even of a small input, and few records that are looked at in order."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 256)
-    monkeypatch.setattr(packed, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(packed, "CHUNK_BYTES", (200, 60))
     for module in (blocks, formats, pieces):
         monkeypatch.setattr(module, "READ_BYTES", 64)
     for module in (checks, molecule, reader):
