@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from producer.submission.piece_work import Drop, Failed, Keep, Order, Parse, PieceWork
+from producer.submission.piece_work import Drop, Failed, Keep, Order, Parse, PieceWork, Whole
 
 
 def main() -> None:
@@ -44,13 +44,15 @@ def serve(connection: Connection) -> None:
         connection.send(answer_of(action_of(work, connection.recv())))
 
 
-def action_of(work: PieceWork, message: Parse | Order | Drop) -> Callable[[], Any]:
+def action_of(work: PieceWork, message: Parse | Order | Whole | Drop) -> Callable[[], Any]:
     """Return what a message asks for."""
     match message:
         case Parse():
             return partial(work.parse, message.number, message.piece)
         case Order():
             return partial(work.write, message)
+        case Whole():
+            return partial(work.write_whole, message)
         case Drop():
             return partial(work.drop, message.piece)
 
