@@ -6,7 +6,6 @@ It answers one message after another on a connection, and ends when that is clos
 """
 
 import gc
-import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -24,7 +23,6 @@ def main() -> None:
     # Then the other process has ended, or needs this one no more.
     with suppress(EOFError, ConnectionError):
         serve(connection)
-    os._exit(0)  # to free the memory of all modules would take a tenth of the start's time
 
 
 def serve(connection: Connection) -> None:
