@@ -20,7 +20,7 @@ from producer.input.reader import Reader
 
 #: Bytes that are looked at together: fewer would take longer, and more do not fit into the cache.
 #: Where anything is unusual, fewer are looked at again, and the reader has those that it is among.
-CHUNK_BYTES = 1 << 19, 1 << 16
+CHUNK_BYTES = 1 << 19, 1 << 16, 1 << 13
 
 #: The first sign that may be in a header, the end of a line, and the begin of a record.
 BLANK, NEWLINE, BEGIN = map(ord, " \n>")
@@ -163,6 +163,8 @@ def lengths(texts: Sequence[str] | Sequence[bytes]) -> Array:
 
 def lines_of(chunk: bytes) -> Lines | None:
     """Return the lines of records; None if there is anything in headers that may have to change."""
+    if b"\r" in chunk:
+        chunk = chunk.removesuffix(b"\r").replace(b"\r\n", b"\n")
     signs = np.frombuffer(bytearray(chunk + b"\n"), np.uint8)
     ends = np.flatnonzero(signs < BLANK)
     if not chunk.isascii() or (signs[ends] != NEWLINE).any():

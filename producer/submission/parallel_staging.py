@@ -3,7 +3,7 @@
 The input is cut into pieces of whole records. The processes read, check and hash them, and keep
 their records. This one goes through what they found in the order of the input: it numbers the rows,
 finds identical ones, and decides where batches end. Then the processes write the batches that are
-within their pieces; one that two pieces share is put together here.
+within their pieces; one that two pieces share is put together here, and written by any of them.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ from producer.input.pieces import Piece, PieceBlocks
 from producer.input.reader import Reader
 from producer.input.source import Source
 from producer.submission.batch_objects import BatchWriter, ReusedRows, StagedBatch
-from producer.submission.piece_work import Done, Order, Parsed, Part, Setup
+from producer.submission.piece_work import Done, Order, Parsed, Part, Setup, Whole
 from producer.submission.staging_pool import StagingPool, StagingProcess
 
 #: Pieces for each process that are read ahead, and that are being written.
@@ -80,7 +80,7 @@ class ParallelStaging:
         cutter: of the batches.
         finder: of identical records; None: they are not looked for.
         pool: the processes.
-        threads: that write batches which pieces share.
+        threads: that put batches together which pieces share.
         writer: of the job's batches; it has the rows of earlier jobs.
     """
 
@@ -253,14 +253,14 @@ class ParallelStaging:
         self._staged.append(Staged(written, written.result))
 
     def _complete(self, batch: OpenBatch) -> StagedBatch:
-        """Write what processes have not written of a batch, once they have done their parts."""
+        """Have the rest of a batch written, once processes have done their parts."""
         done = [order.result()[place] for order, place in batch.parts]
         checksums = done[0].checksums
         if done[0].records:
             records = b"".join([part.records for part in done])
             copies = b"".join([part.copies for part in done])
-            self._writer.keep()
-            checksums = self._writer.write(batch.number, records, copies)
+            whole = Whole(batch.number, records, copies)
+            checksums = self._pool.least_busy().write_whole(whole).result()
         if batch.reused:
             rows, places, digests = map(np.concatenate, zip(*batch.reused, strict=True))
             headers = [header.decode() for part in done for header in part.reused]

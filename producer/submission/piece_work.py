@@ -89,6 +89,14 @@ class Drop(NamedTuple):
     piece: int
 
 
+class Whole(NamedTuple):
+    """The message that a batch that pieces share is to be written; see ``Done``."""
+
+    number: int
+    records: bytes
+    copies: bytes
+
+
 class Done(NamedTuple):
     """What became of a part."""
 
@@ -186,9 +194,20 @@ class PieceWork:
         part, encoded = found
         if not part.is_whole:
             return encoded
-        place = self._store, self._setup.job, self._setup.staging, part.number
-        checksums = write_batch(*place, encoded.records, encoded.copies)
-        return Done(b"", b"", encoded.reused, checksums)
+        batch = Whole(part.number, encoded.records, encoded.copies)
+        return Done(b"", b"", encoded.reused, self._put(batch))
+
+    def write_whole(self, batch: Whole) -> tuple[int, int]:
+        """Write the objects of a batch; return their checksums.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        self._keep_on()
+        return self._put(batch)
+
+    def _put(self, batch: Whole) -> tuple[int, int]:
+        return write_batch(self._store, self._setup.job, self._setup.staging, *batch)
 
 
 def narrow(numbers: Array) -> Array:

@@ -11,7 +11,17 @@ from typing import Any, Self
 from common.errors import ProcessEndedError
 from common.local.processes import start_dependent, stop, wait_or_kill
 from producer.input.pieces import Piece
-from producer.submission.piece_work import Done, Drop, Failed, Keep, Order, Parse, Parsed, Setup
+from producer.submission.piece_work import (
+    Done,
+    Drop,
+    Failed,
+    Keep,
+    Order,
+    Parse,
+    Parsed,
+    Setup,
+    Whole,
+)
 
 #: ``-P``: a folder with the name of one of our packages where the user is must not come first.
 COMMAND = [sys.executable, "-P", "-m", "producer.submission.staging_process"]
@@ -65,6 +75,10 @@ class StagingProcess:
         future = self._calls.submit(self._call, order)
         future.add_done_callback(self._without_piece)
         return future
+
+    def write_whole(self, batch: Whole) -> "Future[tuple[int, int]]":
+        """Have it write a batch that pieces share; the future has the checksums."""
+        return self._calls.submit(self._call, batch)
 
     def drop(self, piece: int) -> None:
         """Have it forget a piece."""

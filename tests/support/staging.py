@@ -14,7 +14,7 @@ from common.model_specs import MODELS
 from common.store import Store
 from producer.input.batches import Budget
 from producer.input.pieces import Piece
-from producer.submission.piece_work import Done, Order, Parsed, PieceWork, Setup
+from producer.submission.piece_work import Done, Order, Parsed, PieceWork, Setup, Whole
 from producer.submission.request import Request
 from producer.submission.staging import stage
 from tests.support.stores import folder_store
@@ -62,6 +62,9 @@ class WithoutProcess:
 
     def write(self, order: Order) -> "Future[list[Done]]":
         return answered(self.work.write, order)
+
+    def write_whole(self, batch: Whole) -> "Future[tuple[int, int]]":
+        return answered(self.work.write_whole, batch)
 
     def drop(self, piece: int) -> None:
         self.work.drop(piece)
