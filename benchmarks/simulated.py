@@ -25,7 +25,7 @@ from workers.transport.consumer import THREADS
 
 #: Assumed tokens per second of a worker with one H200, rounded from measurements.
 TOKENS_PER_SECOND = {
-    "esm2_t6_8M_UR50D": 11_500_000,
+    "esm2_t6_8M_UR50D": 15_000_000,
     "esm2_t33_650M_UR50D": 375_000,
     "esm2_t36_3B_UR50D": 100_000,
 }

@@ -2,9 +2,10 @@
 
 
 def __getattr__(name: str) -> str:
-    """Return ``__version__``; to look it up takes a while, which few modules need."""
+    """Return ``__version__``, which few modules need: to look it up takes a while."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version
 
-    return version("virnucpro-fleet")
+    found = globals()[name] = version("virnucpro-fleet")
+    return found

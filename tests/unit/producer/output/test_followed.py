@@ -138,6 +138,20 @@ def written(monkeypatch) -> list[int]:
     return found
 
 
+@pytest.fixture
+def begun(monkeypatch) -> list[int]:
+    """The batches that were begun to be read: of those, three are read ahead."""
+    found: list[int] = []
+    block = FollowedRows.block
+
+    def noted(rows: FollowedRows, index: int, form: OutputForm):
+        found.append(index)
+        return block(rows, index, form)
+
+    monkeypatch.setattr(FollowedRows, "block", noted)
+    return found
+
+
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_file_is_that_of_a_fetch_bit_for_bit_in_whatever_order_batches_complete(
@@ -244,10 +258,13 @@ def test_rows_that_no_rung_could_embed_are_those_of_a_fetch(job_of, thread):
     assert (job.folder / "followed.h5").read_bytes() == job.fetch("plain.h5")
 
 
-def test_a_row_that_was_quarantined_and_is_computed_after_all_is_noticed(job_of, thread, written):
+def test_a_row_that_was_quarantined_and_is_computed_after_all_is_noticed(
+    job_of, thread, written, begun
+):
     job = job_of()
     following = thread(job.follow)
     quarantined(job, 20)
+    wait_until(lambda: begun == [6], 10)
     job.complete(5, 3, 0)
     wait_until(lambda: 6 in written, 10)
     job.store.delete(f"{job.manifest.job}/quarantine/")  # as retry does
@@ -259,11 +276,13 @@ def test_a_row_that_was_quarantined_and_is_computed_after_all_is_noticed(job_of,
 
 
 def test_a_batch_that_goes_through_another_rung_after_it_was_written_is_noticed(
-    job_of, thread, written
+    job_of, thread, written, begun
 ):
     job = job_of()
     following = thread(job.follow)
-    job.complete(6, 5, 3, 0)
+    job.complete(6)
+    wait_until(lambda: begun == [6], 10)
+    job.complete(5, 3, 0)
     wait_until(lambda: 6 in written, 10)
     job.ledger.results.reopen(ok(job.manifest.batch(6)))
     result = unstable(job.manifest.batch(6), 20)
@@ -275,11 +294,13 @@ def test_a_batch_that_goes_through_another_rung_after_it_was_written_is_noticed(
     assert job.names() == []
 
 
-def test_a_late_duplicate_of_a_shard_does_no_harm(job_of, thread, written):
+def test_a_late_duplicate_of_a_shard_does_no_harm(job_of, thread, written, begun):
     """Its rows are the same; numbers that differ in their last digits are as good as the first."""
     job = job_of()
     following = thread(job.follow)
-    job.complete(6, 5, 3, 0)
+    job.complete(6)
+    wait_until(lambda: begun == [6], 10)
+    job.complete(5, 3, 0)
     wait_until(lambda: 6 in written, 10)
     first = job.store.get(shard_key(job.manifest.job, 6, Rung.FP16))
     store_shard(job.store, job.manifest, 6)  # with other numbers
@@ -306,7 +327,7 @@ def test_a_damaged_shard_is_the_error_of_a_fetch(job_of, thread):
     assert job.names() == []
 
 
-def test_the_shard_of_other_rows_is_the_error_of_a_fetch(job_of, thread):
+def test_the_shard_of_other_rows_is_the_error_of_a_fetch(job_of, thread, begun):
     job = job_of(dedup=False)
     following = thread(job.follow)
     records = [Record(row, f"id{row}", "FF") for row in (18, 20)]
@@ -315,6 +336,7 @@ def test_the_shard_of_other_rows_is_the_error_of_a_fetch(job_of, thread):
         embed=lambda _, *form, **kind: same_for_same(records, *form, **kind),
     )
     job.ledger.results.complete(ok(job.manifest.batch(6)))
+    wait_until(lambda: begun == [6], 10)
     job.complete(0, 1, 2)
     with pytest.raises(DamagedShardsError, match="has rows of another batch, near row 18"):
         following.result(20)
@@ -322,7 +344,7 @@ def test_the_shard_of_other_rows_is_the_error_of_a_fetch(job_of, thread):
 
 
 @pytest.mark.parametrize("sealed", [True, False])
-def test_the_shard_of_other_headers_is_noticed(job_of, thread, sealed):
+def test_the_shard_of_other_headers_is_noticed(job_of, thread, begun, sealed):
     job = job_of(dedup=False)
     following = thread(job.follow)
     records = [Record(row, f"other{row}", text) for row, text in LETTERS[6].items()]
@@ -332,6 +354,7 @@ def test_the_shard_of_other_headers_is_noticed(job_of, thread, sealed):
         embed=lambda _, *form, **kind: same_for_same(records, *form, **kind),
     )
     job.ledger.results.complete(ok(job.manifest.batch(6)))
+    wait_until(lambda: begun == [6], 10)
     job.complete(0, 1, 2)
     with pytest.raises(DamagedShardsError, match="has rows of another batch, near row 19"):
         following.result(20)

@@ -46,7 +46,7 @@ def test_a_worker_without_the_right_to_take_messages_is_idle(redis, redis_url):
     user = {"enabled": True, "nopass": True, "keys": ["*"], "channels": ["*"]}
     redis.acl_setuser("mute", **user, commands=["+@all", "-brpop"])
     url = redis_url.replace("unix://", "unix://mute:x@").replace("redis://", "redis://mute:x@")
-    _, idle = batches_and_idle_seconds(url, batches=0, seconds=3)
+    _, idle = batches_and_idle_seconds(url, batches=0, seconds=5)
     assert idle > 2
 
 
