@@ -23,7 +23,7 @@ from common.rungs import Rung, ladder
 from common.wire.messages import Instability, NonFinite
 from workers.engine.device import device_errors
 from workers.engine.flight import Flight, PackDone, Timed
-from workers.engine.in_flight import PackInFlight, PackResult
+from workers.engine.in_flight import PackInFlight
 from workers.engine.masked import MaskedInFlight, mean_surprise
 from workers.engine.packing import Pack
 from workers.engine.prepared import (
@@ -102,9 +102,10 @@ class Engine:
         self._classifier = LazyClassifier(loaded)
         self._contact_head = Lazy(load_contact_head, loaded)
         self._observed: dict[Rung, Encoder] = {}  # views whose attention can be seen
-        self._ahead = packs_ahead(loaded.spec, self.device)
+        #: Packs that are queued while another is computed.
+        self.packs_ahead = packs_ahead(loaded.spec, self.device)
         #: Slots for the packs of all threads that hold device memory.
-        self._slots = threading.Semaphore(1 + self._ahead)
+        self._slots = threading.Semaphore(1 + self.packs_ahead)
 
     @property
     def attention_kernel(self) -> str:
@@ -118,10 +119,10 @@ class Engine:
 
         def run(tokens: int) -> None:
             # As many packs as are in flight at once, and one of the rest.
-            segments, rest = divmod((1 + self._ahead) * tokens, TRIAL_LENGTH)
+            segments, rest = divmod((1 + self.packs_ahead) * tokens, TRIAL_LENGTH)
             lengths = [TRIAL_LENGTH] * segments + ([rest] if rest else [])
             work = synthetic_batch(self.loaded.spec, lengths, self.precision)
-            self._run_packs(PackInFlight, work, tokens, lambda: None)
+            self.run_packs(work, tokens)
 
         tokens = pack_tokens_that_fit(run, self.pack_tokens[self.precision])
         self.pack_tokens = dict.fromkeys(self.models, tokens)
@@ -130,10 +131,9 @@ class Engine:
         found = choice_of(self.loaded.spec, self.device, weight.dtype)
         log.info("Kernel of attention: %s (%s).", found.kernel, found.why)
 
-    def run_pack(self, work: PreparedBatch) -> PackResult:
-        """Run a batch as one pack of any size."""
-        [result] = self._run_packs(PackInFlight, work, len(work.tokens.ids), lambda: None)
-        return result
+    def run_packs(self, work: PreparedBatch, tokens: int) -> None:
+        """Run a batch in packs of at most ``tokens``, as ``embed`` does."""
+        self._run_packs(PackInFlight, work, tokens, lambda: None)
 
     def embed(
         self,
@@ -259,7 +259,7 @@ class Engine:
                     for pack in flight.packs(work, budget):
                         between_packs()
                         running.append(self._queue(flight, work, pack))
-                        if len(running) > self._ahead:
+                        if len(running) > self.packs_ahead:
                             finish_first()
                 finally:
                     self._lock.release()
