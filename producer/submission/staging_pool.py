@@ -48,6 +48,7 @@ class StagingProcess:
 
     def __init__(self, setup: Setup, keep: Callable[[], None]) -> None:
         self._keep = keep
+        self._refusal: BaseException | None = None  # what ``keep`` raised
         #: Pieces that it has, or will read.
         self.pieces = 0
         self._connection, theirs = Pipe()
@@ -110,10 +111,12 @@ class StagingProcess:
             ProcessEndedError: the process has ended.
             Exception: what it raised.
         """
+        if self._refusal is not None:
+            raise self._refusal
         try:
             self._connection.send(message)
             while isinstance(answer := self._connection.recv(), Keep):
-                self._keep()
+                self._ask_keep()
                 self._connection.send(None)
         except (EOFError, ConnectionError) as error:
             code = wait_or_kill(self._process, GRACE_SECONDS)
@@ -124,6 +127,17 @@ class StagingProcess:
         if isinstance(answer, Failed):
             raise answer.error
         return answer
+
+    def _ask_keep(self) -> None:
+        """Check that batches still may be written.
+
+        If not, the process waits for its answer: it would take another message for that.
+        """
+        try:
+            self._keep()
+        except BaseException as error:
+            self._refusal = error
+            raise
 
 
 def how(code: int) -> str:
